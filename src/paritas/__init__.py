@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Paritas: port pretrained PyTorch models to other engines, and prove that nothing changed on the way.
+
+    port = paritas.port("openai/clip-vit-base-patch32", engine="mindspore")
+    out = port(**inputs)
+    report = port.verify()
+    port.save("clip-ms")
+
+Importing it loads no engine, patches nothing and sets nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from paritas.pipeline import Port as Port
+    from paritas.pipeline import load as load
+    from paritas.pipeline import port as port
+    from paritas.run.engine import engines as engines
+    from paritas.verify import ParityReport as ParityReport
+    from paritas.verify import Tolerance as Tolerance
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Port": "paritas.pipeline",
+    "load": "paritas.pipeline",
+    "port": "paritas.pipeline",
+    "engines": "paritas.run.engine",
+    "ParityReport": "paritas.verify",
+    "Tolerance": "paritas.verify",
+}
+
+__all__ = [*_PUBLIC, "errors"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    if name == "errors":
+        return importlib.import_module("paritas.errors")
+    raise AttributeError(f"module 'paritas' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every error a user can meet, in the pipeline's order. Each says what, where, how many more, what next."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from paritas.program import Origin
+
+
+class ParitasError(Exception):
+    """The base of all of them: what the command line prints without a traceback."""
+
+
+# --- source ------------------------------------------------------------------------------------
+
+
+class SourceError(ParitasError):
+    """The original cannot be loaded: no such id or directory, no network, no or broken weights."""
+
+
+# --- capture -----------------------------------------------------------------------------------
+
+
+class InputsNeeded(ParitasError, TypeError):
+    """A module that is not a transformers model was given without example inputs."""
+
+
+class CaptureError(ParitasError):
+    """torch.export refused the model."""
+
+
+class FrozenDimension(ParitasError):
+    """A dimension that was asked to be dynamic came out of the capture as a constant."""
+
+
+# --- lower -------------------------------------------------------------------------------------
+
+
+class UnsupportedOps(ParitasError, NotImplementedError):
+    """Every operator of a graph that an engine has no lowering for, found before any is lowered."""
+
+    def __init__(self, engine: str, missing: Iterable[tuple[str, Origin]]):
+        self.engine, self.missing = engine, tuple(missing)
+        first: dict[str, Origin] = {}
+        for target, origin in self.missing:
+            first.setdefault(target, origin)
+        counts = Counter(target for target, _ in self.missing).most_common()
+        rows = [f"  {target:<44} x{count:<4} first at {first[target]}" for target, count in counts]
+        name = counts[0][0].split(".")[1] if counts else ""
+        super().__init__(
+            f"{engine} cannot lower {len(rows)} of this model's operators:\n" + "\n".join(rows) + "\n"
+            f"Add one: a function in src/paritas/lower/{engine}/ops/ and a line in tests/ops/cases.py, then   "
+            f"python -m pytest tests/ops -k {name}"
+        )
+
+
+class LoweringError(ParitasError):
+    """An operator is known, but not with these arguments; or the engine's converter failed."""
+
+
+# --- run ---------------------------------------------------------------------------------------
+
+
+class UnknownEngine(ParitasError, ValueError):
+    def __init__(self, name: str, known: Sequence[str]):
+        super().__init__(f"There is no engine {name!r}. Paritas knows: {', '.join(known)}.")
+
+
+class EngineMissing(ParitasError, ImportError):
+    def __init__(self, name: str, install: str, available: Sequence[str]):
+        super().__init__(
+            f"The engine {name!r} is not installed. Install it:   {install}\n"
+            f"Installed here: {', '.join(available) or 'none'}."
+        )
+
+
+class InputError(ParitasError, ValueError):
+    """An input of the wrong name, rank, dtype or value: names the input, what was expected, what came."""
+
+
+class EngineError(ParitasError):
+    """The engine failed while loading or running a port."""
+
+
+# --- verify ------------------------------------------------------------------------------------
+
+
+class OriginalMissing(ParitasError):
+    """Verification needs the original, which this port cannot load again."""
+
+
+# --- store -------------------------------------------------------------------------------------
+
+
+class PortError(ParitasError):
+    """A port directory is not one, is incomplete, was written by a newer Paritas, or cannot be written."""
+
+
+class TamperedPort(PortError):
+    """A port directory holds something that Paritas did not put there; nothing of it was executed."""

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The values that travel between the stages.
+
+``capture`` makes a :class:`Program`, ``lower`` turns it into an :class:`Artifact` (a directory and its
+:class:`Manifest`), ``run`` loads an artifact, ``verify`` compares. Everything but `Program` is plain
+data that needs neither torch nor an engine, so that a saved port loads without them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+#: Raised whenever a port written by an older Paritas could be misread by this one.
+FORMAT_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where a node of the graph comes from: the innermost source line outside torch, and its module."""
+
+    module: str  # path in the original, "encoder.layer.0.attention.self"; "" is the model itself
+    module_class: str  # "BertSelfAttention"
+    file: str = ""  # absolute path of the source file, "" if unknown
+    line: int = 0
+    text: str = ""  # the stripped source line
+
+    def __str__(self) -> str:
+        where = f"{Path(self.file).name}:{self.line}" if self.file else "unknown source"
+        return f"{where}  {self.text}".rstrip()
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorSpec:
+    """One input or output: its name, its dtype as NumPy spells it, and its dimensions.
+
+    A dimension is an int where it is fixed and a string ("s0", or an expression such as "s0*s1") where
+    it is dynamic. Equal strings mean equal sizes.
+    """
+
+    name: str
+    dtype: str  # "int64", "float32", "bool", "bfloat16"
+    dims: tuple[int | str, ...]
+    high: int | None = None  # integer inputs: the first value that is too large (the vocabulary's size)
+    default: int | None = None  # inputs that may be left out: what the original then takes in every place
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype}[{', '.join(map(str, self.dims))}]"
+
+
+@dataclasses.dataclass(frozen=True)
+class Note:
+    """Something the user must know about this port: a frozen dimension, a cast, a dropped output."""
+
+    stage: str  # "capture" | "lower" | "run" | "verify"
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.stage}: {self.text}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The original: what to load to have it again."""
+
+    kind: str  # "hub" | "directory" | "module" (an object in memory, which cannot be loaded again)
+    id: str = ""  # hub id or absolute directory
+    revision: str = ""
+    subfolder: str = ""
+    model_class: str = ""  # "transformers.models.bert.modeling_bert.BertModel"
+
+
+@dataclasses.dataclass(frozen=True)
+class ModuleCall:
+    """One call of one module of the original, and the graph's nodes that hold what it returned."""
+
+    path: str  # "encoder.layer.0"
+    module_class: str
+    call: int  # 0 for the first call of this module, 1 for the second, ...
+    outputs: tuple[str, ...]  # names of the nodes that leave the module
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A captured model. `exported.graph` is in normal form: see ARCHITECTURE.md, "The graph"."""
+
+    exported: torch.export.ExportedProgram
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    structure: Mapping[str, Any]  # how the flat outputs make the original's: see `run.values.build_output`
+    origins: Mapping[str, Origin]  # node name -> origin
+    modules: tuple[ModuleCall, ...]  # in the order in which they return
+    constants: Mapping[str, Any]  # arguments of forward that were fixed while capturing ({"use_cache": False})
+    source: Source
+    notes: tuple[Note, ...] = ()
+    examples: Mapping[str, torch.Tensor] = dataclasses.field(default_factory=dict)  # what it was captured with
+    limits: Mapping[str, int] = dataclasses.field(default_factory=dict)  # dynamic dimension -> its largest size
+    weights: Mapping[str, torch.Tensor] = dataclasses.field(default_factory=dict)  # as the checkpoint has them
+    trainable: frozenset[str] = frozenset()  # those that are parameters which require gradients
+    module_classes: Mapping[str, str] = dataclasses.field(default_factory=dict)  # path -> qualified class
+    arguments: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)  # capture.arguments
+    results: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)  # likewise
+
+    @property
+    def graph(self) -> torch.fx.Graph:
+        return self.exported.graph
+
+    def origin(self, node: str) -> Origin:
+        return self.origins.get(node, Origin("", ""))
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """`port.json`: everything there is to know about a port without loading its engine."""
+
+    engine: str
+    dtype: str  # of the weights and of the arithmetic: "float32", "float16", "bfloat16"
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    structure: Mapping[str, Any]
+    source: Source
+    entry: str  # the engine's file: "openvino_model.xml", "modeling_bert.py"
+    mode: str = ""  # MindSpore: "graph" | "pynative"
+    target: str = "cpu"
+    constants: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    limits: Mapping[str, int] = dataclasses.field(default_factory=dict)  # dynamic dimension -> its largest size
+    modules: tuple[ModuleCall, ...] = ()
+    notes: tuple[Note, ...] = ()
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    files: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)  # name -> {sha256, bytes}
+    format_version: int = FORMAT_VERSION
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # the engine's own, JSON values only
+
+
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+    """A directory that holds a port, and its manifest."""
+
+    directory: Path
+    manifest: Manifest
+    modified: bool = False  # it differs from what was written, and the user said that this is all right
+
+    @property
+    def entry(self) -> Path:
+        return self.directory / self.manifest.entry
