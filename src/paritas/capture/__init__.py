@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Capture: a PyTorch module becomes a `Program`, a functional ATen graph whose nodes know their origin."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from paritas.capture import inputs as example
+from paritas.capture.arguments import forward_names
+from paritas.capture.export import export
+from paritas.capture.modules import is_size, module_calls, module_tree
+from paritas.capture.normalise import expression, normalise
+from paritas.capture.origin import origin
+from paritas.errors import CaptureError, FrozenDimension
+from paritas.program import Note, Program, Source, TensorSpec
+from paritas.capture.source import weights
+from paritas.run.outputs import describe_output, leaf_names
+
+__all__ = ["capture"]
+
+
+def capture(
+    model: torch.nn.Module,
+    inputs: Any = None,
+    *,
+    dynamic: bool | Mapping[str, Mapping[int, Any]] = True,
+    source: Source | None = None,
+) -> Program:
+    """Record `model.forward(**inputs)` as one graph.
+
+    inputs: example tensors by name of forward's parameters; generated for a transformers model. dynamic:
+    True for every dimension that the model leaves free, False for none, or the dimensions by name.
+    Raises `InputsNeeded`, `CaptureError` with torch's reason and the model's source line, and
+    `FrozenDimension` if a dimension named in `dynamic` came out as a constant.
+    """
+    model.eval()
+    given = example.example_inputs(model) if inputs is None else example.bind(model, inputs)
+    given = {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in given.items()}
+    fixed = example.fixed_arguments(model, given)
+    fixed |= {name: value for name, value in given.items() if not isinstance(value, torch.Tensor)}
+    tensors = {name: value for name, value in given.items() if isinstance(value, torch.Tensor)}
+    _refuse_nested(given)
+    notes = [Note("capture", f"{name}={value!r} is fixed") for name, value in fixed.items() if value is not None]
+    if dynamic is not False:
+        widened, repeated = example.widen_batch(tensors)
+        if repeated and _runs(model, widened, fixed):
+            tensors = widened
+    with torch.no_grad():
+        flat, structure = describe_output(model(**tensors, **fixed))
+    shapes = example.dynamic_shapes(tensors, dynamic)
+    if shapes is not None:
+        shapes |= dict.fromkeys(fixed)
+    exported, remarks = export(model, {**tensors, **fixed}, shapes)
+    notes += [Note("capture", remark) for remark in remarks]
+
+    placeholders = _mark_inputs(exported, tensors)
+    normalise(exported)
+    specs, frozen = _input_specs(model, placeholders, tensors, dynamic)
+    defaults = example.defaults(model, tensors, fixed)
+    specs = tuple(dataclasses.replace(s, default=defaults.get(s.name)) for s in specs)
+    notes += frozen
+    nodes = [node for node in exported.graph.nodes if node.op == "call_function"]
+    tree = module_tree(exported.graph, f"{type(model).__module__}.{type(model).__qualname__}")
+    names = forward_names(model, exported, tree, tensors, fixed)
+    return Program(
+        exported=exported,
+        inputs=specs,
+        outputs=_output_specs(exported, structure, flat),
+        structure=structure,
+        origins={node.name: origin(node) for node in nodes if not is_size(node)},
+        modules=module_calls(tree),
+        constants=fixed,
+        source=source or Source("module", model_class=f"{type(model).__module__}.{type(model).__qualname__}"),
+        notes=tuple(notes),
+        examples=tensors,
+        limits=_limits(exported),
+        weights=weights(model, as_saved=False),
+        trainable=frozenset(name for name, p in model.named_parameters() if p.requires_grad),
+        module_classes={path: f"{type(m).__module__}.{type(m).__qualname__}" for path, m in model.named_modules()},
+        arguments=names.arguments,
+        results=names.results,
+    )
+
+
+def _refuse_nested(given: Mapping[str, Any]) -> None:
+    nested = [n for n, v in given.items() if not isinstance(v, (torch.Tensor, bool, int, float, str, type(None)))]
+    if nested:
+        kinds = ", ".join(f"{name} ({type(given[name]).__name__})" for name in nested)
+        raise CaptureError(
+            f"Inputs must be tensors, numbers, strings or None; got {kinds}. "
+            "Wrap the model in a module whose forward takes the tensors one by one."
+        )
+
+
+def _runs(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], fixed: Mapping[str, Any]) -> bool:
+    try:
+        with torch.no_grad():
+            model(**tensors, **fixed)
+    except Exception:  # noqa: BLE001 - a model for batch 1 only says so in many ways
+        return False
+    return True
+
+
+def _mark_inputs(
+    exported: torch.export.ExportedProgram, tensors: Mapping[str, torch.Tensor]
+) -> dict[str, torch.fx.Node]:
+    """Each input's placeholder; marks it, so that later stages tell inputs from weights without a signature."""
+    users = [spec.arg for spec in exported.graph_signature.input_specs if spec.kind.name == "USER_INPUT"]
+    named = {arg.name for arg in users if type(arg).__name__ == "TensorArgument"}
+    nodes = [node for node in exported.graph.nodes if node.op == "placeholder" and node.name in named]
+    if len(nodes) != len(tensors):
+        raise CaptureError(
+            f"The model has {len(tensors)} tensor inputs ({', '.join(tensors)}), its graph {len(nodes)} "
+            f"({', '.join(n.name for n in nodes)})."
+        )
+    for name, node in zip(tensors, nodes, strict=True):
+        node.meta["paritas_input"] = name
+    return dict(zip(tensors, nodes, strict=True))
+
+
+def _dims(value: torch.Tensor) -> tuple[int | str, ...]:
+    return tuple(int(size) if isinstance(size, int) else str(expression(size)) for size in value.shape)
+
+
+def _dtype(value: torch.Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
+
+
+def _input_specs(
+    model: torch.nn.Module,
+    placeholders: Mapping[str, torch.fx.Node],
+    tensors: Mapping[str, torch.Tensor],
+    dynamic: bool | Mapping[str, Mapping[int, Any]],
+) -> tuple[tuple[TensorSpec, ...], list[Note]]:
+    specs, notes, refused = [], [], []
+    for name, node in placeholders.items():
+        dims = _dims(node.meta["val"])
+        specs.append(TensorSpec(name, _dtype(node.meta["val"]), dims, high=_vocabulary(model, node)))
+        for axis, size in enumerate(dims):
+            if not isinstance(size, int):
+                continue
+            if dynamic is True:
+                notes.append(Note("capture", f"{name} dimension {axis} is fixed at {size}: the model does not leave it free"))
+            elif dynamic is not False and axis in dynamic.get(name, {}):
+                refused.append(f"  {name} dimension {axis} is constant {size} in the graph")
+    if refused:
+        raise FrozenDimension(
+            "Asked to be dynamic, but the model's code depends on the size:\n" + "\n".join(refused) + "\n"
+            "Leave these out of dynamic=, or pass dynamic=True to keep what can vary and have the rest reported."
+        )
+    return tuple(specs), notes
+
+
+def _vocabulary(model: torch.nn.Module, node: torch.fx.Node) -> int | None:
+    """The smallest embedding table that is indexed by this input itself."""
+    sizes: list[int] = []
+    seen = {node}
+    queue = [node]
+    while queue:
+        for user in queue.pop().users:
+            target = str(user.target)
+            if target == "aten.embedding.default" and user.args[1] in seen:
+                sizes.append(int(user.args[0].meta["val"].shape[0]))  # type: ignore[union-attr]
+            elif target in ("aten.view.default", "aten.reshape.default", "aten._to_copy.default") and user not in seen:
+                seen.add(user)
+                queue.append(user)
+    return min(sizes, default=None)
+
+
+def _output_specs(
+    exported: torch.export.ExportedProgram, structure: Mapping[str, Any], flat: list[torch.Tensor]
+) -> tuple[TensorSpec, ...]:
+    values = [node.meta["val"] for node in exported.graph.output_node().args[0] if isinstance(node, torch.fx.Node)]
+    names = leaf_names(structure)
+    if not len(values) == len(names) == len(flat):
+        raise CaptureError(f"The model returns {len(flat)} tensors, its graph {len(values)}.")
+    return tuple(TensorSpec(name, _dtype(v), _dims(v)) for name, v in zip(names, values, strict=True))
+
+
+def _limits(exported: torch.export.ExportedProgram) -> dict[str, int]:
+    """The largest size of each dynamic dimension that has one: CLIP's text has 77 positions."""
+    found = {}
+    for symbol, bounds in exported.range_constraints.items():
+        if getattr(bounds.upper, "is_Integer", False) and int(bounds.upper) < 2**31:
+            found[str(symbol)] = int(bounds.upper)
+    return found

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the original's forwards call their arguments, and in which order they return their results.
+
+The graph says that a tensor enters a module, not under which name. So the original runs once eagerly
+with every module's arguments and results recorded, the graph runs once on the same inputs, and a tensor
+at the border of a region is the argument or result with the same values. Only names depend on it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.fx import Node
+from torch.utils._pytree import tree_leaves
+
+from paritas.capture.modules import Region
+
+@dataclasses.dataclass(frozen=True)
+class ForwardNames:
+    """What the original's forwards say of the tensors at their borders.
+
+    arguments: region key -> {node name: argument name}, in the order of forward's signature.
+    results: region key -> {node name: its position among the tensors that forward returned}.
+    """
+
+    arguments: Mapping[str, Mapping[str, str]]
+    results: Mapping[str, Mapping[str, int]]
+
+
+def forward_names(
+    model: torch.nn.Module,
+    exported: torch.export.ExportedProgram,
+    tree: Region,
+    tensors: Mapping[str, torch.Tensor],
+    fixed: Mapping[str, Any],
+) -> ForwardNames:
+    """Name what enters and leaves every region of `tree`. A tensor that is not found is left out."""
+    tensors = {name: _with_padding(name, tensor) for name, tensor in tensors.items()}
+    calls = _recorded_calls(model, tensors, fixed)
+    wanted = {node for region in tree.regions() for node in (*region.inputs, *region.outputs)}
+    values = _node_values(exported, tensors, wanted)
+    arguments, results = {}, {}
+    for region in tree.regions():
+        recorded = calls.get(region.path, [])
+        if region.parent is None or region.call >= len(recorded):
+            continue
+        call = recorded[region.call]
+        arguments[region.key] = _match(region.inputs, values, call.arguments)
+        results[region.key] = _match(region.outputs, values, dict(enumerate(call.results)))
+    return ForwardNames(arguments, results)
+
+
+def _match(nodes: Sequence[Node], values: Mapping[Node, Any], candidates: Mapping[Any, torch.Tensor]) -> dict[str, Any]:
+    """node name -> the key of the first candidate with its values, in the order of the candidates."""
+    free = dict(candidates)
+    found = {}
+    for node in nodes:
+        for key, tensor in free.items():
+            if _equal(values.get(node), tensor):
+                found[node.name] = key
+                del free[key]
+                break
+    order = list(candidates)
+    return dict(sorted(found.items(), key=lambda item: order.index(item[1])))
+
+
+def _with_padding(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """Masks get a padded position: with nothing masked, transformers' modules are handed None instead of a mask."""
+    if not name.endswith("attention_mask") or tensor.dim() != 2 or tensor.shape[1] < 3:
+        return tensor
+    tensor = tensor.clone()
+    tensor[-1, -1] = 0
+    return tensor
+
+
+@dataclasses.dataclass
+class _Call:
+    arguments: dict[str, torch.Tensor]
+    results: list[torch.Tensor] = dataclasses.field(default_factory=list)
+
+
+def _recorded_calls(
+    model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], fixed: Mapping[str, Any]
+) -> dict[str, list[_Call]]:
+    calls: dict[str, list[_Call]] = {}
+    handles = []
+
+    def watch(path: str, module: torch.nn.Module) -> None:
+        signature = inspect.signature(module.forward)
+        running: list[_Call] = []
+
+        def enter(_: Any, args: tuple, kwargs: dict) -> None:
+            try:
+                arguments = signature.bind(*args, **kwargs).arguments
+            except TypeError:
+                arguments = {}
+            running.append(_Call(dict(_tensors(arguments, signature))))
+            calls.setdefault(path, []).append(running[-1])
+
+        def leave(_: Any, args: tuple, kwargs: dict, out: Any) -> None:
+            running.pop().results = [leaf for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
+
+        handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
+        handles.append(module.register_forward_hook(leave, with_kwargs=True))
+
+    for path, module in model.named_modules():
+        watch(path, module)
+    try:
+        with torch.no_grad():
+            model(**tensors, **fixed)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+def _tensors(arguments: Mapping[str, Any], signature: inspect.Signature) -> list[tuple[str, torch.Tensor]]:
+    found: list[tuple[str, torch.Tensor]] = []
+    for name, value in arguments.items():
+        if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+            found += _tensors_of(value.items())
+        elif isinstance(value, (tuple, list)):
+            found += _tensors_of((f"{name}_{i}", v) for i, v in enumerate(value))
+        else:
+            found += _tensors_of([(name, value)])
+    return found
+
+
+def _tensors_of(items: Any) -> list[tuple[str, torch.Tensor]]:
+    return [(str(name), value) for name, value in items if isinstance(value, torch.Tensor)]
+
+
+class _Recorder(torch.fx.Interpreter):
+    def __init__(self, module: torch.fx.GraphModule, wanted: set[Node]) -> None:
+        super().__init__(module)
+        self.wanted, self.values = wanted, dict[Node, torch.Tensor]()
+
+    def run_node(self, n: Node) -> Any:
+        value = super().run_node(n)
+        if n in self.wanted:
+            self.values[n] = value
+        return value
+
+
+def _node_values(
+    exported: torch.export.ExportedProgram, tensors: Mapping[str, torch.Tensor], wanted: set[Node]
+) -> dict[Node, torch.Tensor]:
+    inputs = []
+    for node in exported.graph.nodes:
+        if node.op == "placeholder":
+            inputs.append(tensors[node.meta["paritas_input"]] if "paritas_input" in node.meta else weight(exported, node))
+    recorder = _Recorder(exported.graph_module, wanted)
+    with torch.no_grad():
+        recorder.run(*inputs)
+    return recorder.values
+
+
+def weight(exported: torch.export.ExportedProgram, node: Node) -> Any:
+    """The parameter, buffer or constant that a placeholder stands for; None for an argument that is no tensor."""
+    signature = exported.graph_signature
+    name = signature.inputs_to_parameters.get(node.name) or signature.inputs_to_buffers.get(node.name)
+    if name is not None:
+        return exported.state_dict[name] if name in exported.state_dict else exported.constants[name]
+    name = signature.inputs_to_lifted_tensor_constants.get(node.name)
+    return None if name is None else exported.constants[name]
+
+
+def _equal(a: object, b: torch.Tensor) -> bool:
+    return (
+        isinstance(a, torch.Tensor)
+        and a.shape == b.shape
+        and a.dtype == b.dtype
+        and (a is b or torch.equal(a, b))
+    )

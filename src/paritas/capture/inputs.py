@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a model is captured with: example inputs, which dimensions may vary, and which inputs may be left out."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from paritas.capture.export import is_transformers
+from paritas.errors import InputsNeeded
+
+BATCH, SEQUENCE, TARGET = 2, 16, 7  # unlike each other, and none of them 1, which torch.export would freeze
+
+
+def bind(model: torch.nn.Module, inputs: Any) -> dict[str, Any]:
+    """`inputs` by name of forward's parameters: a mapping as it is, a tensor or a sequence in forward's order."""
+    if isinstance(inputs, Mapping):
+        return dict(inputs)
+    values = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
+    bound = inspect.signature(model.forward).bind(*values)
+    for parameter in bound.signature.parameters.values():
+        if parameter.kind is parameter.VAR_POSITIONAL and bound.arguments.get(parameter.name):
+            raise InputsNeeded(
+                f"{type(model).__name__}.forward takes *{parameter.name}, so its inputs have no names. "
+                "Wrap it in a module whose forward names each tensor."
+            )
+    return dict(bound.arguments)
+
+
+def example_inputs(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Seeded inputs for a transformers model, as its config describes them: ids, masks, pixels, audio features.
+
+    int64 ids [2, 16] below the vocabulary's size, float32 pixels [2, channels, height, width], log-mel
+    features [2, bins, frames], waveforms [2, 16000]. Raises `InputsNeeded` where the config does not say.
+    """
+    if not is_transformers(model):
+        raise InputsNeeded(
+            f"{type(model).__name__} is not a transformers model, so its inputs are unknown. "
+            "Pass an example: paritas.port(model, inputs={'x': tensor})"
+        )
+    generator = torch.Generator().manual_seed(0)
+    config: Any = model.config
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    vision = getattr(config, "vision_config", config)
+    known = inspect.signature(model.forward).parameters
+    needed = getattr(model, "main_input_name", "input_ids")
+    found: dict[str, torch.Tensor] = {}
+
+    def ids(length: int, vocabulary: int) -> torch.Tensor:
+        return torch.randint(min(3, vocabulary - 1), vocabulary, (BATCH, length), generator=generator)
+
+    def takes(name: str, *, required: bool = False) -> bool:
+        return name in known and (not required or name == needed or known[name].default is inspect.Parameter.empty)
+
+    vocabulary = getattr(text, "vocab_size", None)
+    if takes("input_ids") and vocabulary:
+        limit = getattr(text, "max_position_embeddings", None) or SEQUENCE
+        found["input_ids"] = ids(min(SEQUENCE, limit), vocabulary)
+        if takes("attention_mask"):
+            found["attention_mask"] = torch.ones_like(found["input_ids"])
+        if takes("token_type_ids") and getattr(text, "type_vocab_size", 0):
+            found["token_type_ids"] = torch.zeros_like(found["input_ids"])
+    if takes("pixel_values"):
+        size = getattr(vision, "image_size", None) or 224
+        height, width = (size, size) if isinstance(size, int) else tuple(size)[-2:]
+        channels = getattr(vision, "num_channels", None) or 3
+        found["pixel_values"] = torch.randn((BATCH, channels, height, width), generator=generator)
+    if takes("input_features") and getattr(config, "num_mel_bins", None):
+        frames = 2 * (getattr(config, "max_source_positions", None) or 750)
+        found["input_features"] = torch.randn((BATCH, config.num_mel_bins, frames), generator=generator)
+    if takes("input_values"):
+        found["input_values"] = torch.randn((BATCH, 16000), generator=generator)
+    if takes("decoder_input_ids") and getattr(config, "is_encoder_decoder", False) and vocabulary:
+        found["decoder_input_ids"] = ids(TARGET, vocabulary)
+
+    unknown = [
+        name
+        for name, parameter in known.items()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        and name not in found
+    ]
+    if unknown or not found:
+        raise InputsNeeded(
+            f"{type(model).__name__}.forward needs {', '.join(unknown) or 'inputs'}, which its config does not "
+            "describe. Pass an example: paritas.port(model, inputs={'name': tensor, ...})"
+        )
+    return found
+
+
+def fixed_arguments(model: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments that the capture has to fix: no cache is returned, since a graph of tensors cannot hold one."""
+    if not is_transformers(model) or "use_cache" in inputs or not getattr(model.config, "use_cache", False):
+        return {}
+    with torch.no_grad():
+        out = model(**inputs)
+    return {"use_cache": False} if isinstance(out, Mapping) and out.get("past_key_values") is not None else {}
+
+
+def widen_batch(inputs: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Repeat examples whose first dimension is 1, since torch.export freezes every dimension of size 1.
+
+    Returns the inputs unchanged, and False, unless each tensor's first dimension is 1.
+    """
+    tensors = [v for v in inputs.values() if isinstance(v, torch.Tensor)]
+    if not tensors or any(t.dim() == 0 or t.shape[0] != 1 for t in tensors):
+        return dict(inputs), False
+    return {
+        name: torch.cat([value] * BATCH) if isinstance(value, torch.Tensor) else value for name, value in inputs.items()
+    }, True
+
+
+def dynamic_shapes(inputs: Mapping[str, Any], dynamic: bool | Mapping[str, Mapping[int, Any]]) -> dict[str, Any] | None:
+    """What `torch.export` is asked for: every dimension (True), none (False), or those named.
+
+    `dynamic={"input_ids": {0: "batch", 1: "sequence"}}` names them; equal names must mean equal sizes.
+    """
+    from torch.export import Dim
+
+    if dynamic is False:
+        return None
+    if dynamic is True:
+        return {
+            name: {axis: Dim.AUTO for axis in range(value.dim())} if isinstance(value, torch.Tensor) else None
+            for name, value in inputs.items()
+        }
+    unknown = sorted(set(dynamic) - set(inputs))
+    if unknown:
+        raise InputsNeeded(f"dynamic= names {', '.join(unknown)}, but the inputs are {', '.join(inputs)}.")
+    return {
+        name: {axis: Dim.AUTO for axis in dynamic.get(name, {})} if isinstance(value, torch.Tensor) else None
+        for name, value in inputs.items()
+    }
+
+
+def defaults(model: torch.nn.Module, inputs: Mapping[str, Any], constants: Mapping[str, Any]) -> dict[str, int]:
+    """Inputs that may be left out, and the value they stand for, proved on the example.
+
+    Leaving `attention_mask` out means ones, leaving `token_type_ids` out means zeros: in most models, not
+    in all. So both ways are run, and only where the outputs are bit for bit equal is the input optional.
+    """
+    from torch.utils._pytree import tree_leaves
+
+    known = inspect.signature(model.forward).parameters
+    candidates = {"attention_mask": 1, "token_type_ids": 0, "decoder_attention_mask": 1}
+    found: dict[str, int] = {}
+    for name, value in candidates.items():
+        if name not in inputs or name not in known or known[name].default is inspect.Parameter.empty:
+            continue
+        filled = {**inputs, name: torch.full_like(inputs[name], value)}
+        without = {key: tensor for key, tensor in inputs.items() if key != name}
+        try:
+            with torch.no_grad():
+                one = tree_leaves(model(**filled, **constants))
+                other = tree_leaves(model(**without, **constants))
+        except Exception:  # noqa: BLE001 - a model that cannot run without it needs it
+            continue
+        if len(one) == len(other) and all(
+            torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(one, other, strict=True)
+        ):
+            found[name] = value
+    return found

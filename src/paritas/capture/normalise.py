@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clean-ups that every engine shares, one small pass each: nodes that compute nothing disappear.
+
+A pass takes an `ExportedProgram` and changes its graph in place. A node that stays keeps its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+aten = torch.ops.aten
+
+#: Checks of facts that the capture has already established.
+ASSERTIONS = {
+    "aten._assert_tensor_metadata.default",
+    "aten._assert_scalar.default",
+    "aten._assert_async.msg",
+    "aten.sym_constrain_range_for_size.default",
+    "aten.sym_constrain_range.default",
+}
+
+#: Operators that return their argument's values unchanged; the graph is functional, so sharing is safe.
+ALIASES = {
+    "aten.alias.default",
+    "aten.clone.default",
+    "aten.contiguous.default",
+    "aten.detach.default",
+    "aten.detach_.default",
+    "aten.lift_fresh_copy.default",
+}
+
+WHOLE_DIMENSION = 2**63 - 1  # the end of a slice that was not given
+
+
+def normalise(program: ExportedProgram) -> None:
+    """Bring `program.graph` into normal form. The values of its outputs do not change."""
+    for clean_up in PASSES:
+        clean_up(program)
+    program.graph.eliminate_dead_code()
+    program.graph_module.recompile()
+
+
+def drop_assertions(program: ExportedProgram) -> None:
+    """Assertions repeat what the manifest says and what `check_feed` checks at the door."""
+    for node in list(program.graph.nodes):
+        if name_of(node) in ASSERTIONS:
+            program.graph.erase_node(node)
+
+
+def drop_aliases(program: ExportedProgram) -> None:
+    """`clone`, `detach` and their kin: dropout in evaluation mode is exported as a clone."""
+    for node in list(program.graph.nodes):
+        if name_of(node) in ALIASES:
+            replace(program, node, node.args[0])
+
+
+def drop_identities(program: ExportedProgram) -> None:
+    """Casts to the same dtype, slices of everything, expands and views to the same shape, `+ 0` on integers."""
+    for node in list(program.graph.nodes):
+        rule = _IDENTITIES.get(name_of(node))
+        if rule is not None and rule(node):
+            replace(program, node, node.args[0])
+
+
+def _same_dtype(node: Node) -> bool:
+    return node.args[0].meta["val"].dtype == node.meta["val"].dtype  # type: ignore[union-attr]
+
+
+def _same_shape(node: Node) -> bool:
+    return same_dims(node.args[0].meta["val"].shape, node.meta["val"].shape)  # type: ignore[union-attr]
+
+
+def _adds_integer_zero(node: Node) -> bool:
+    # Not for floats: -0.0 + 0 is 0.0.
+    value = node.meta["val"]
+    return (
+        type(node.args[1]) is int
+        and node.args[1] == 0
+        and not value.dtype.is_floating_point
+        and _same_dtype(node)
+    )
+
+
+_IDENTITIES: dict[str, Callable[[Node], bool]] = {
+    "aten._to_copy.default": _same_dtype,
+    "aten.to.dtype": _same_dtype,
+    "aten.type_as.default": _same_dtype,
+    "aten.slice.Tensor": lambda node: _same_shape(node) and (len(node.args) < 5 or node.args[4] == 1),
+    "aten.expand.default": _same_shape,
+    "aten.view.default": _same_shape,
+    "aten.reshape.default": _same_shape,
+    "aten._unsafe_view.default": _same_shape,
+    "aten.add.Tensor": _adds_integer_zero,
+    "aten.sub.Tensor": _adds_integer_zero,
+}
+
+
+def gathers_of_whole_dimensions_are_views(program: ExportedProgram) -> None:
+    """`mask[arange(B)[:, None, None, None], arange(K)]` is `mask.view(B, 1, 1, K)`: how attention masks are built.
+
+    transformers builds masks by indexing with broadcast aranges, so that any mask function fits. A
+    gather per mask is what it costs on engines that do not see through it; and sizes stay dynamic.
+    """
+    for node in list(program.graph.nodes):
+        if name_of(node) != "aten.index.Tensor":
+            continue
+        source, indices = node.args
+        sizes = source.meta["val"].shape
+        if len(indices) != len(sizes) or any(i is None for i in indices):
+            continue
+        axes = [_arange_axis(index, size) for index, size in zip(indices, sizes, strict=True)]
+        rank = node.meta["val"].dim()
+        if None in axes or any(i.meta["val"].dim() > rank for i in indices):
+            continue
+        # Axes counted from the right, because that is how indices broadcast.
+        from_right = [index.meta["val"].dim() - axis for index, axis in zip(indices, axes, strict=True)]  # type: ignore[operator]
+        if from_right != sorted(from_right, reverse=True) or len(set(from_right)) != len(from_right):
+            continue
+        missing = [axis for axis in range(rank) if rank - axis not in from_right]
+        if not all(_is_one(node.meta["val"].shape[axis]) for axis in missing):
+            continue  # the indices also broadcast over other dimensions
+        result = source
+        with program.graph.inserting_before(node):
+            for axis in missing:
+                value = result.meta["val"].unsqueeze(axis)
+                result = program.graph.call_function(aten.unsqueeze.default, (result, axis))
+                result.meta = {**node.meta, "val": value}
+        replace(program, node, result)
+
+
+def _arange_axis(node: Node, size: int | torch.SymInt) -> int | None:
+    """The axis along which `node` counts 0, 1, .. size-1 while it is 1 wide in all others; None for all else."""
+    name = name_of(node)
+    if name == "aten.arange.default":
+        return 0 if same_dims(node.meta["val"].shape, (size,)) else None
+    if name == "aten.arange.start" and node.args[0] == 0:
+        return 0 if same_dims(node.meta["val"].shape, (size,)) else None
+    if name == "aten.unsqueeze.default":
+        axis = _arange_axis(node.args[0], size)  # type: ignore[arg-type]
+        if axis is None:
+            return None
+        at = node.args[1] % node.meta["val"].dim()  # type: ignore[operator]
+        return axis + 1 if at <= axis else axis
+    return None
+
+
+def _is_one(size: int | torch.SymInt) -> bool:
+    return type(size) is int and size == 1
+
+
+def views_are_reshapes(program: ExportedProgram) -> None:
+    """Without clones, a tensor may be strided where `view` wants it contiguous; `reshape` takes both."""
+    for node in program.graph.nodes:
+        if name_of(node) in ("aten.view.default", "aten._unsafe_view.default"):
+            node.target = aten.reshape.default
+
+
+PASSES: tuple[Callable[[ExportedProgram], None], ...] = (
+    drop_assertions,
+    drop_aliases,
+    drop_identities,
+    gathers_of_whole_dimensions_are_views,
+    views_are_reshapes,
+)
+
+
+def name_of(node: Node) -> str:
+    """"aten.linear.default" for a call of an ATen overload, "" for all that is no call."""
+    if node.op != "call_function":
+        return ""
+    target = node.target
+    return str(target) if isinstance(target, torch._ops.OpOverload) else getattr(target, "__name__", str(target))
+
+
+def same_dims(a: torch.Size | tuple, b: torch.Size | tuple) -> bool:
+    """Whether two shapes are equal for every size of the dynamic dimensions. Adds no guard."""
+    return len(a) == len(b) and all(expression(x) == expression(y) for x, y in zip(a, b, strict=True))
+
+
+def expression(size: int | torch.SymInt) -> object:
+    """The sympy expression behind a symbolic size; an int is itself."""
+    return size.node.expr if isinstance(size, torch.SymInt) else size
+
+
+def replace(program: ExportedProgram, old: Node, new: Node) -> None:
+    """Every user of `old`, the program's outputs included, takes `new`."""
+    old.replace_all_uses_with(new)
+    for spec in program.graph_signature.output_specs:
+        if getattr(spec.arg, "name", None) == old.name:
+            spec.arg.name = new.name
+    program.graph.erase_node(old)
