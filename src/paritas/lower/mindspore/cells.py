@@ -1,0 +1,439 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The module tree as MindSpore cells: one class per distinct module, one `construct` per distinct call.
+
+`Methods` writes the body of one region; `lower` in `module.py` puts bodies into classes and classes into a file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import sympy
+import torch
+from torch.fx import Node
+
+from paritas.capture.modules import Region, is_size
+from paritas.capture.normalise import expression, name_of
+from paritas.errors import LoweringError
+from paritas.lower.mindspore.emit import Emitter
+from paritas.lower.mindspore.names import Statement, name_hint, statements, usable
+from paritas.lower.mindspore.source import Value, literal
+from paritas.lower.registry import Lowering
+from paritas.program import Program
+
+
+@dataclasses.dataclass
+class Method:
+    """One `construct`: what it takes, what it says, what it needs of its cell."""
+
+    name: str = "construct"
+    nodes: list[Node] = dataclasses.field(default_factory=list)  # tensor arguments
+    weights: list[str] = dataclasses.field(default_factory=list)  # weights of other modules, passed in by name
+    sizes: list[sympy.Expr] = dataclasses.field(default_factory=list)  # sizes that no argument has
+    arguments: list[str] = dataclasses.field(default_factory=list)  # the names of all of these
+    lines: list[str] = dataclasses.field(default_factory=list)  # statements and comments, unwrapped
+    primitives: dict[str, str] = dataclasses.field(default_factory=dict)  # attribute -> expression
+    helpers: set[str] = dataclasses.field(default_factory=set)
+    outputs: list[Node] = dataclasses.field(default_factory=list)
+
+    @property
+    def body(self) -> tuple:
+        """What makes two methods the same."""
+        return tuple(self.arguments), tuple(self.lines), tuple(sorted(self.primitives.items()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """The parameters, buffers and constants of a program, by placeholder and by name."""
+
+    names: Mapping[str, str]  # placeholder -> the name under which the checkpoint has it, or the buffer's own
+    values: Mapping[str, torch.Tensor]
+    persistent_order: tuple[str, ...]  # names in the checkpoint
+
+    @functools.cached_property
+    def persistent(self) -> frozenset[str]:
+        return frozenset(self.persistent_order)
+
+    def owner(self, name: str) -> tuple[str, str]:
+        """"encoder.layer.0.weight" is ("encoder.layer.0", "weight")."""
+        path, _, attribute = name.rpartition(".")
+        return path, attribute
+
+
+def attribute_path(path: str) -> str:
+    """"encoder.layer.0.self" as attributes: "encoder.layer[0].self"."""
+    text = "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in path.split("."))
+    return text.removeprefix(".")
+
+
+class MethodWriter:
+    """Writes one region's `construct`. Called regions must have been written before."""
+
+    def __init__(
+        self,
+        program: Program,
+        region: Region,
+        lowerings: Mapping[str, Lowering],
+        weights: Weights,
+        written: Mapping[str, Method],  # region key -> the method that does it
+        lists: frozenset[str],  # paths that become CellLists, and so have no construct
+        constants: dict[str, torch.Tensor],  # filled with tensors made while lowering
+        target: str,
+    ) -> None:
+        self.program, self.region, self.lowerings, self.weights = program, region, lowerings, weights
+        self.written, self.lists, self.constants, self.target = written, lists, constants, target
+        positions = program.results.get(region.key, {})
+        self.method = Method(outputs=sorted(region.outputs, key=lambda n: positions.get(n.name, len(positions))))
+        self.scope: dict[Node, Value] = {}
+        self.bound: dict[str, Node | None] = {}  # variable -> the node it holds now
+        self.uses: dict[Node, int] = {}
+        self.pending: dict[Node, frozenset[str]] = {}  # expressions not yet written out -> the names they read
+        self.comment: tuple | None = None
+        self._after: list[Node | Region] = []  # what is still to be written
+        self.depth = len(self._levels())
+
+    def _levels(self) -> list[Region]:
+        found, region = [], self.region.parent
+        while region is not None:
+            found.append(region)
+            region = region.parent
+        return found
+
+    # --- the whole method ---
+
+    def write(self) -> Method:
+        items = list(self._items(self.region))
+        self._count_uses(items)
+        self._open_arguments()
+        for position, item in enumerate(items):
+            self._after = items[position + 1 :]
+            if isinstance(item, Region):
+                self._call(item)
+            else:
+                self._node(item)
+        self._return()
+        self.method.arguments += [self._weight_argument(name) for name in self.method.weights]
+        self.method.arguments += [size_argument(size) for size in self.method.sizes]
+        return self.method
+
+    def _items(self, region: Region) -> Iterator[Node | Region]:
+        for item in region.items:
+            if isinstance(item, Region) and item.path in self.lists:
+                yield from self._items(item)
+            elif isinstance(item, Region) and not item.outputs:
+                continue
+            else:
+                yield item
+
+    def _count_uses(self, items: list[Node | Region]) -> None:
+        for item in items:
+            for node in self._consumed(item):
+                self.uses[node] = self.uses.get(node, 0) + 1
+        for node in self._returned():
+            self.uses[node] = self.uses.get(node, 0) + 1
+
+    def _returned(self) -> list[Node]:
+        if self.region.parent is None:
+            return [n for n in self.program.graph.output_node().args[0] if isinstance(n, Node)]
+        return self.method.outputs
+
+    def _open_arguments(self) -> None:
+        names = self.program.arguments.get(self.region.key, {})
+        if self.region.parent is None:
+            nodes = [n for n in self.program.graph.nodes if n.op == "placeholder" and "paritas_input" in n.meta]
+            names = {node.name: node.meta["paritas_input"] for node in nodes}
+        else:
+            inside = [n for n in self.region.inputs if n in self.uses]
+            known = [n for key in names for n in inside if n.name == key]
+            nodes = known + [n for n in inside if n not in known]
+        for node in nodes:
+            hint = usable(names.get(node.name, "")) or _anonymous(node)
+            name = self._fresh(hint)
+            self.bound[name] = node
+            self.scope[node] = _value(name, node)
+            self.method.nodes.append(node)
+            self.method.arguments.append(name)
+
+    def _return(self) -> None:
+        returned = [self._use(node) for node in self._returned()]
+        self._flush_comment(None)
+        text = ", ".join(literal(value) for value in returned)
+        self.method.lines.append(f"return {text}")
+
+    # --- one item ---
+
+    def _node(self, node: Node) -> None:
+        stack = statements(node, self.depth)
+        name = name_of(node)
+        if name == "getitem":
+            self._bind(node, self._item(node), stack, name_hint(stack))
+            return
+        args = [self._argument(a) for a in node.args]
+        kwargs = {k: self._argument(v) for k, v in node.kwargs.items() if k not in ("device", "layout", "pin_memory")}
+        kwargs.pop("memory_format", None)
+        emitter = Emitter(self, _outputs(node), f"{name} at {self.program.origin(node.name)}")
+        self._flush_comment(stack[0] if stack else None)
+        value = self.lowerings[name](emitter, *args, **kwargs)
+        if isinstance(emitter.out, Value):
+            value = dataclasses.replace(value, dtype=emitter.out.dtype, shape=emitter.out.shape)
+        self._bind(node, value, stack, name_hint(stack))
+
+    def _item(self, node: Node) -> Value:
+        source, index = node.args
+        held = self._use(source)  # type: ignore[arg-type]
+        return dataclasses.replace(_outputs(node), text=f"{literal(held)}[{index}]")
+
+    def _call(self, region: Region) -> None:
+        method = self.written[region.key]
+        stack = statements(method.outputs[0], self.depth)
+        caller = stack[-1] if stack else None
+        positions = self.program.results.get(region.key, {})
+        self._flush_comment(caller)
+        args = [literal(self._use(node)) for node in method.nodes]
+        args += [literal(self._weight(name)) for name in method.weights]
+        args += [self._size(size) for size in method.sizes]
+        cell = f"self.{attribute_path(self._relative(region.path))}"
+        if method.name != "construct":
+            cell += f".{method.name}"
+        call = Value(f"{cell}({', '.join(args)})")
+        if len(method.outputs) == 1:
+            node = method.outputs[0]
+            value = dataclasses.replace(_outputs(node), text=call.text)
+            self._bind(node, value, [caller] if caller else [], self._result_hint(caller, positions.get(node.name, 0)))
+            return
+        names = []
+        for position, node in enumerate(method.outputs):
+            hint = self._result_hint(caller, positions.get(node.name, position))
+            name = self._fresh(hint or _anonymous(node))
+            names.append(name)
+            self.bound[name] = node
+        self.method.lines.append(f"{', '.join(names)} = {call.text}")
+        for name, node in zip(names, method.outputs, strict=True):
+            self.scope[node] = _value(name, node)
+
+    def _result_hint(self, caller: Statement | None, position: int) -> str | None:
+        if caller is None or position >= len(caller.targets):
+            return None
+        return usable(caller.targets[position])
+
+    # --- names, uses, comments ---
+
+    def _bind(self, node: Node, value: Value, stack: list[Statement], hint: str | None) -> None:
+        """Keep the expression to be written inside its only user, or give it a variable now."""
+        if self.uses.get(node, 0) == 1 and self._same_statement(node, stack) and len(value.text) < 70:
+            self.scope[node] = value
+            self.pending[node] = value.names
+            return
+        name = self._fresh(hint or _hint_of(node))
+        if value.text != name:
+            self.method.lines.append(f"{name} = {value.text}")
+        self.bound[name] = node
+        self.scope[node] = _value(name, node) if value.shape is not None else Value(name)
+
+    def _same_statement(self, node: Node, stack: list[Statement]) -> bool:
+        if node in self._returned():
+            return not stack or stack[0].returns  # used once, so it is returned and nothing else
+        user = next((item for item in self._after if node in self._consumed(item)), None)
+        if user is None or not stack:
+            return False
+        if isinstance(user, Region):
+            other = statements(self.written[user.key].outputs[0], self.depth)[-1:]
+        else:
+            other = statements(user, self.depth)[:1]
+        return bool(other) and other[0].key == stack[0].key
+
+    def _consumed(self, item: Node | Region) -> list[Node]:
+        return self.written[item.key].nodes if isinstance(item, Region) else _tensor_arguments(item)
+
+    def _fresh(self, hint: str) -> str:
+        """`hint`, if what that name holds is not needed any more; else hint_1, hint_2, .."""
+        name, count = hint, 0
+        while not self._may_bind(name):
+            count += 1
+            name = f"{hint}_{count}"
+        return name
+
+    def _may_bind(self, name: str) -> bool:
+        if any(name in names for names in self.pending.values()):
+            return False
+        if name not in self.bound:
+            return True
+        holder = self.bound[name]
+        if holder is None or self.uses.get(holder, 0) > 0:
+            return False
+        # Sizes are read off variables: the last one that shows a dimension must stay.
+        others = {s for n, held in self.bound.items() if n != name and held is not None for s in _symbols(held)}
+        return _symbols(holder) <= others
+
+    def _use(self, node: Node) -> Value:
+        if node not in self.scope:
+            if node.op == "placeholder":
+                return self._weight(self.weights.names[node.name])
+            raise LoweringError(f"{node.name} is used before it is made; the graph is not in normal form.")
+        self.uses[node] = self.uses.get(node, 1) - 1
+        value = self.scope[node]
+        if self.uses[node] <= 0:
+            self.pending.pop(node, None)
+        return value
+
+    def _flush_comment(self, statement: Statement | None) -> None:
+        if statement is None or statement.key == self.comment:
+            return
+        self.comment = statement.key
+        self.method.lines.append(f"# {statement.file.rsplit('/', 1)[-1]}:{statement.line}  {statement.text}")
+
+    # --- arguments ---
+
+    def _argument(self, value: Any) -> Any:
+        if isinstance(value, Node):
+            if is_size(value):
+                return Value(self._size(expression(value.meta["val"])))
+            return self._use(value)
+        if isinstance(value, (list, tuple)):
+            return type(value)(self._argument(v) for v in value) if isinstance(value, tuple) else [self._argument(v) for v in value]
+        return value
+
+    def _weight(self, name: str) -> Value:
+        path, attribute = self.weights.owner(name)
+        tensor = self.weights.values[name]
+        if self._inside(path):
+            relative = self._relative(path)
+            text = f"self.{attribute_path(relative)}.{attribute}" if relative else f"self.{attribute}"
+        else:
+            if name not in self.method.weights:
+                self.method.weights.append(name)
+            text = self._weight_argument(name)
+        return Value(text, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
+
+    def _weight_argument(self, name: str) -> str:
+        return re.sub(r"\W", "_", ".".join(name.split(".")[-2:]))
+
+    def _inside(self, path: str) -> bool:
+        return not self.region.path or path == self.region.path or path.startswith(self.region.path + ".")
+
+    def _relative(self, path: str) -> str:
+        if not self._inside(path):
+            raise LoweringError(f"{path} is called by {self.region.path}, which does not contain it.")
+        return path[len(self.region.path) :].lstrip(".") if self.region.path else path
+
+    def _size(self, size: object) -> str:
+        emitter = Emitter(self, Value(""), "a size")
+        return literal(emitter.size(size))
+
+    # --- what `Emitter` needs (emit.Scope) ---
+
+    def let(self, value: Value, hint: str) -> Value:
+        name = self._fresh(usable(hint) or "value")
+        self.method.lines.append(f"{name} = {value.text}")
+        self.bound[name] = None
+        return dataclasses.replace(value, text=name, atomic=True)
+
+    def primitive(self, expression: str, hint: str) -> str:
+        base = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", hint).lower()
+        for name, known in self.method.primitives.items():
+            if known == expression:
+                return f"self.{name}"
+        name, count = base, 1
+        while name in self.method.primitives or self._taken(name):
+            count += 1
+            name = f"{base}_{count}"
+        self.method.primitives[name] = expression
+        return f"self.{name}"
+
+    def _taken(self, name: str) -> bool:
+        full = f"{self.region.path}.{name}".lstrip(".")
+        return hasattr(torch.nn.Module, name) or full in self.program.module_classes or full in self.weights.values
+
+    def helper(self, name: str) -> None:
+        self.method.helpers.add(name)
+
+    def resolve(self, symbol: sympy.Symbol) -> str:
+        for name, node in self.bound.items():
+            if node is None or not isinstance(node.meta.get("val"), torch.Tensor):
+                continue
+            for axis, size in enumerate(node.meta["val"].shape):
+                if expression(size) == symbol:
+                    return f"{name}.shape[{axis}]"
+        if self.region.parent is None:
+            raise LoweringError(f"The size {symbol} cannot be read off any tensor.")
+        if symbol not in self.method.sizes:
+            self.method.sizes.append(symbol)
+        return size_argument(symbol)
+
+    def constant(self, value: torch.Tensor, hint: str) -> Value:
+        path = f"{self.region.path}." if self.region.path else ""
+        for name, known in self.constants.items():
+            if name.startswith(path + hint) and known.shape == value.shape and torch.equal(known, value):
+                break
+        else:
+            count = sum(name.startswith(path + hint) for name in self.constants)
+            name = f"{path}{hint}_{count}"
+            self.constants[name] = value
+        return Value(f"self.{name.removeprefix(path)}", str(value.dtype).removeprefix("torch."), tuple(value.shape))
+
+
+def size_argument(size: sympy.Expr) -> str:
+    return f"size_{size}"
+
+
+def _tensor_arguments(node: Node) -> list[Node]:
+    """Every use of a tensor, with repetition."""
+    found: list[Node] = []
+
+    def visit(value: Any) -> None:
+        if isinstance(value, Node):
+            if not is_size(value):
+                found.append(value)
+        elif isinstance(value, (list, tuple)):
+            for v in value:
+                visit(v)
+        elif isinstance(value, dict):
+            for v in value.values():
+                visit(v)
+
+    visit(node.args)
+    visit(dict(node.kwargs))
+    return found
+
+
+def _value(text: str, node: Node) -> Value:
+    described = _outputs(node)
+    return dataclasses.replace(described, text=text) if isinstance(described, Value) else Value(text)
+
+
+def _outputs(node: Node) -> Any:
+    value = node.meta.get("val")
+    if isinstance(value, torch.Tensor):
+        return Value("", str(value.dtype).removeprefix("torch."), tuple(expression(s) for s in value.shape))
+    if isinstance(value, (tuple, list)):
+        return tuple(
+            Value("", str(v.dtype).removeprefix("torch."), tuple(expression(s) for s in v.shape))
+            if isinstance(v, torch.Tensor)
+            else None
+            for v in value
+        )
+    return Value("")
+
+
+def _symbols(node: Node) -> set:
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor):
+        return set()
+    return {e for e in map(expression, value.shape) if isinstance(e, sympy.Symbol)}
+
+
+def _anonymous(node: Node) -> str:
+    """A name for an argument that the original does not name: by what it looks like."""
+    value = node.meta.get("val")
+    if isinstance(value, torch.Tensor) and value.dtype == torch.bool:
+        return "mask"
+    return "x"
+
+
+def _hint_of(node: Node) -> str:
+    """"layer_norm_3" is layer_norm."""
+    return usable(re.sub(r"_\d+$", "", node.name).lstrip("_")) or "x"

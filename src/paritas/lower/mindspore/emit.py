@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a lowering sees: `Emitter` turns one node's arguments into MindSpore source.
+
+    @lowers("mindspore", "aten.rsqrt.default")
+    def rsqrt(emit, self):
+        '''rsqrt(Tensor self) -> Tensor'''
+        return emit.call("ops.rsqrt", self)
+
+A lowering returns the expression that computes the node. It never sees the engine, only its source.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import sympy
+import torch
+
+from paritas.capture.normalise import expression
+from paritas.errors import LoweringError
+from paritas.lower.mindspore import grammar
+from paritas.lower.mindspore.source import Value, arguments, literal, operand
+
+#: How MindSpore spells torch's dtypes.
+DTYPES = {
+    "float32": "ms.float32",
+    "float64": "ms.float64",
+    "float16": "ms.float16",
+    "bfloat16": "ms.bfloat16",
+    "int64": "ms.int64",
+    "int32": "ms.int32",
+    "int16": "ms.int16",
+    "int8": "ms.int8",
+    "uint8": "ms.uint8",
+    "bool": "ms.bool_",
+    "complex64": "ms.complex64",
+    "complex128": "ms.complex128",
+}
+
+
+class Scope(Protocol):
+    """What an emitter needs of the method that it writes into."""
+
+    target: str  # "cpu" | "ascend"
+
+    def let(self, value: Value, hint: str) -> Value: ...
+    def primitive(self, expression: str, hint: str) -> str: ...
+    def helper(self, name: str) -> None: ...
+    def resolve(self, symbol: sympy.Symbol) -> str: ...
+    def constant(self, value: torch.Tensor, hint: str) -> Value: ...
+
+
+@dataclasses.dataclass
+class Emitter:
+    """`out` describes the node's result: a `Value` without text, or a tuple of them."""
+
+    scope: Scope
+    out: Any
+    where: str  # the node and its origin, for errors
+
+    @property
+    def target(self) -> str:
+        return self.scope.target
+
+    # --- expressions ---
+
+    def call(self, function: str, *args: object, **kwargs: object) -> Value:
+        """`function(args)`, where function is a public name such as "ops.gelu"."""
+        grammar.require(function)
+        return self._result(f"{function}({arguments(args, kwargs)})")
+
+    def prim(self, primitive: str, *attributes: object, **options: object) -> Callable[..., Value]:
+        """A primitive built once in `__init__`: `emit.prim("ops.Softmax", -1)(x)` is `self.softmax(x)`.
+
+        Building one per call costs PyNative mode up to a millisecond.
+        """
+        grammar.require(primitive)
+        name = self.scope.primitive(f"{primitive}({arguments(attributes, options)})", primitive.split(".")[-1])
+        return lambda *args: self._result(f"{name}({arguments(args, {})})")
+
+    def help(self, name: str, *args: object, **kwargs: object) -> Value:
+        """A call of one of our own functions in `prelude`, which is then written at the top of the file."""
+        self.scope.helper(name)
+        return self._result(f"{name}({arguments(args, kwargs)})")
+
+    def infix(self, operator: str, left: object, right: object) -> Value:
+        return dataclasses.replace(self._result(f"{operand(left)} {operator} {operand(right)}"), atomic=False)
+
+    def prefix(self, operator: str, value: object) -> Value:
+        return dataclasses.replace(self._result(f"{operator}{operand(value)}"), atomic=False)
+
+    def method(self, value: Value, name: str, *args: object) -> Value:
+        """`value.name(args)`, for the few methods that are clearer than the function."""
+        grammar.require_method(name)
+        return self._result(f"{operand(value)}.{name}({arguments(args, {})})")
+
+    def let(self, value: Value, hint: str = "") -> Value:
+        """A local variable for a value that is used more than once."""
+        return value if re.fullmatch(r"[\w.]+", value.text) else self.scope.let(value, hint)
+
+    def typed(self, value: Value, *, like: Value | None = None, dtype: str | None = None, shape: Any = None) -> Value:
+        """The same expression, described otherwise: an intermediate result is not of the node's own shape."""
+        return dataclasses.replace(
+            value,
+            dtype=dtype or (like.dtype if like else value.dtype),
+            shape=tuple(shape) if shape is not None else (like.shape if like else value.shape),
+        )
+
+    def _result(self, text: str) -> Value:
+        if isinstance(self.out, Value):
+            return Value(text, self.out.dtype, self.out.shape)
+        return Value(text)
+
+    # --- dtypes ---
+
+    def dtype(self, name: object) -> Value:
+        """`ms.float32` for "float32" or torch.float32."""
+        spelled = DTYPES.get(str(name).removeprefix("torch."))
+        if spelled is None:
+            raise self.refuse(f"MindSpore has no dtype {name}")
+        return Value(spelled)
+
+    def cast(self, value: Value, dtype: object) -> Value:
+        """`value` as `dtype`; no call where it is that already."""
+        name = str(dtype).removeprefix("torch.")
+        if value.dtype == name:
+            return value
+        return Value(f"ops.cast({literal(value)}, {self.dtype(name)})", name, value.shape)
+
+    # --- sizes ---
+
+    def size(self, size: object) -> Value:
+        """The source of a size: a number, or `x.shape[1]` and arithmetic on such."""
+        if isinstance(size, torch.SymInt):
+            size = expression(size)
+        if isinstance(size, (int, sympy.Integer)):
+            return Value(str(int(size)))
+        if isinstance(size, sympy.Expr):
+            return self._arithmetic(size)
+        raise self.refuse(f"{size!r} is no size")
+
+    def dims(self, shape: Sequence[object], *, free: bool = False) -> tuple[Value, ...]:
+        """The source of a shape. free: a single dynamic dimension may be written as -1 (for reshapes)."""
+        symbolic = [d for d in shape if not isinstance(d, (int, sympy.Integer))]
+        # -1 is ambiguous in an empty tensor.
+        if free and len(symbolic) == 1 and not any(d == 0 for d in shape if isinstance(d, (int, sympy.Integer))):
+            return tuple(Value("-1") if d is symbolic[0] else self.size(d) for d in shape)
+        return tuple(self.size(d) for d in shape)
+
+    def _arithmetic(self, expr: sympy.Expr) -> Value:
+        if expr.is_Integer:
+            return Value(str(int(expr)))
+        if expr.is_Symbol:
+            return Value(self.scope.resolve(expr))  # type: ignore[arg-type]
+        parts = [operand(self._arithmetic(a)) for a in expr.args]  # type: ignore[arg-type]
+        name = type(expr).__name__
+        if expr.is_Add:
+            return Value(" + ".join(parts).replace("+ (-", "- ("), atomic=False)
+        if expr.is_Mul:
+            return Value(" * ".join(parts), atomic=False)
+        if name in ("FloorDiv", "CleanDiv", "IntTrueDiv"):
+            return Value(f"{parts[0]} // {parts[1]}", atomic=False)
+        if name in ("Mod", "PythonMod"):
+            return Value(f"{parts[0]} % {parts[1]}", atomic=False)
+        if name == "Pow" and expr.args[1].is_Integer and expr.args[1] > 0:
+            return Value(f"{parts[0]} ** {parts[1]}", atomic=False)
+        if name in ("Max", "Min"):
+            return Value(f"{name.lower()}({', '.join(parts)})")
+        raise self.refuse(f"the size {expr} has no translation ({name})")
+
+    # --- constants and errors ---
+
+    def constant(self, value: torch.Tensor, hint: str = "constant") -> Value:
+        """A tensor that was made while lowering: an attribute of the cell."""
+        return self.scope.constant(value, hint)
+
+    def refuse(self, why: str) -> LoweringError:
+        return LoweringError(f"mindspore cannot lower {self.where}: {why}.")

@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a program to a file: methods into classes, equal classes into one, classes into a readable module."""
+
+from __future__ import annotations
+
+import dataclasses
+import keyword
+import re
+from collections.abc import Mapping
+
+import torch
+
+from paritas.capture.modules import Region, module_tree
+from paritas.errors import LoweringError
+from paritas.lower.mindspore import prelude
+from paritas.lower.mindspore.cells import Method, MethodWriter, Weights
+from paritas.lower.mindspore.emit import DTYPES
+from paritas.lower.mindspore.source import LINE_LENGTH, literal, wrap
+from paritas.lower.mindspore.weights import collect, constant_source
+from paritas.lower.registry import preflight
+from paritas.program import Program
+
+
+@dataclasses.dataclass(frozen=True)
+class Module:
+    """A generated module, and what has to be loaded into it."""
+
+    source: str
+    class_name: str  # of the whole model
+    weights: Mapping[str, torch.Tensor]  # the checkpoint, with its own names
+    constants: Mapping[str, torch.Tensor]  # buffers outside the checkpoint, by attribute path
+    outputs: Mapping[str, tuple[str, ...]]  # "path:call" -> the nodes that its cell returns
+
+
+@dataclasses.dataclass
+class _Cell:
+    path: str
+    methods: list[Method] = dataclasses.field(default_factory=list)
+    children: dict[str, _Cell] = dataclasses.field(default_factory=dict)  # attribute or index -> cell
+    parameters: list[str] = dataclasses.field(default_factory=list)  # names in the checkpoint
+    constants: list[str] = dataclasses.field(default_factory=list)
+    class_name: str = ""
+    shapes: tuple = ()  # constructor arguments
+
+    @property
+    def is_list(self) -> bool:
+        return bool(self.children) and all(name.isdigit() for name in self.children)
+
+
+def generate(program: Program, *, target: str = "cpu") -> Module:
+    """The program as MindSpore source for `target` ("cpu" | "ascend").
+
+    Raises `UnsupportedOps` before anything else, `LoweringError` for arguments no lowering covers.
+    """
+    lowerings = preflight(program, "mindspore")
+    weights = collect(program)
+    tree = module_tree(program.graph, program.module_classes.get("", program.source.model_class))
+    cells = _cells(tree, weights)
+    lists = frozenset(path for path, cell in cells.items() if cell.is_list and path)
+    made: dict[str, torch.Tensor] = {}
+    written: dict[str, Method] = {}
+    returned: dict[str, tuple[str, ...]] = {}
+    for region in tree.regions():
+        if region.path in lists or not (region.outputs or region.parent is None):
+            continue
+        writer = MethodWriter(program, region, lowerings, weights, written, lists, made, target)
+        method = writer.write()
+        same = next((m for m in cells[region.path].methods if m.body == method.body), None)
+        if same is None:
+            method.name = "construct" if not cells[region.path].methods else f"construct_{len(cells[region.path].methods)}"
+            cells[region.path].methods.append(method)
+        else:
+            method.name = same.name
+        written[region.key] = method
+        if region.parent is not None:
+            returned[f"{region.path}:{region.call}"] = tuple(node.name for node in method.outputs)
+    for name, value in made.items():
+        cells[name.rpartition(".")[0]].constants.append(name)
+        weights.values[name] = value  # type: ignore[index]
+    classes = _Classes(program, weights)
+    classes.define(cells[""])
+    constants = {n: weights.values[n] for cell in cells.values() for n in cell.constants}
+    checkpoint = {name: weights.values[name] for name in program.weights}
+    return Module(classes.file(written), cells[""].class_name, checkpoint, constants, returned)
+
+
+def _cells(tree: Region, weights: Weights) -> dict[str, _Cell]:
+    """One cell for every module that is called or owns a weight, and for those around it."""
+    cells: dict[str, _Cell] = {"": _Cell("")}
+
+    def at(path: str) -> _Cell:
+        if path not in cells:
+            cells[path] = _Cell(path)
+            parent, _, attribute = path.rpartition(".")
+            at(parent).children[attribute] = cells[path]
+        return cells[path]
+
+    # In the original's order: the order of the checkpoint, then of the calls.
+    for name in weights.persistent_order:
+        at(weights.owner(name)[0]).parameters.append(name)
+    for region in sorted(tree.regions(), key=lambda r: r.path.count(".")):
+        if region.outputs:
+            at(region.path)
+    for name in dict.fromkeys(weights.names.values()):
+        if name not in weights.persistent:
+            at(weights.owner(name)[0]).constants.append(name)
+    return cells
+
+
+class _Classes:
+    """Class definitions, each distinct text once."""
+
+    def __init__(self, program: Program, weights: Weights) -> None:
+        self.program, self.weights = program, weights
+        self.by_text: dict[tuple[str, str], str] = {}
+        self.texts: dict[str, str] = {}  # class name -> definition, in the order of definition
+
+    def define(self, cell: _Cell) -> None:
+        """Name the cell's class, having defined it and its children's unless an equal one is there."""
+        for child in cell.children.values():
+            self.define(child)
+        if cell.is_list and cell.path:
+            return
+        base = self._base_name(cell)
+        body = "\n".join(self._body(cell))
+        found = self.by_text.get((base, body))
+        if found is None:
+            found, count = base, 1
+            while found in self.texts:
+                count += 1
+                found = f"{base}_{count}"
+            self.by_text[base, body] = found
+            parent = "nn.CellList" if cell.is_list else "nn.Cell"
+            self.texts[found] = f"class {found}({parent}):\n{body}\n"
+        cell.class_name = found
+
+    def _base_name(self, cell: _Cell) -> str:
+        qualified = self.program.module_classes.get(cell.path, "")
+        name = qualified.rpartition(".")[-1] or (cell.path.rpartition(".")[-1].title() or "Model")
+        return re.sub(r"\W", "_", name)
+
+    def _body(self, cell: _Cell) -> list[str]:
+        original = self.program.module_classes.get(cell.path, "")
+        lines = [f'    """{original}"""', ""] if original else []
+        leaf = not cell.children
+        arguments = [self.weights.owner(n)[1] for n in cell.parameters] if leaf else []
+        cell.shapes = tuple(tuple(self.weights.values[n].shape) for n in cell.parameters) if leaf else ()
+        primitives: dict[str, str] = {}
+        for method in cell.methods:
+            primitives |= method.primitives
+        if cell.children or cell.parameters or cell.constants or primitives:
+            lines.append(f"    def __init__(self{''.join(', ' + a for a in arguments)}):")
+            lines += self._init(cell, leaf, primitives)
+            lines.append("")
+        for method in cell.methods:
+            lines += _method(method)
+            lines.append("")
+        if not lines:
+            lines = ["    pass"]
+        return lines[:-1] if lines[-1] == "" else lines
+
+    def _init(self, cell: _Cell, leaf: bool, primitives: Mapping[str, str]) -> list[str]:
+        if cell.is_list:
+            lines = wrap(f"super().__init__({self._list(cell)})", 8)
+        else:
+            lines = ["        super().__init__()"]
+        for name in cell.parameters:
+            attribute = self._attribute(cell, name)
+            value = self.weights.values[name]
+            shape = attribute if leaf else literal(tuple(value.shape))
+            frozen = "" if self._trainable(name) else ", requires_grad=False"
+            lines += wrap(
+                f'self.{attribute} = Parameter(initializer("zeros", {shape}, {self._dtype(value)}){frozen})', 8
+            )
+        for name in cell.constants:
+            attribute, value = self._attribute(cell, name), self.weights.values[name]
+            made = constant_source(value) or f"ops.zeros({literal(tuple(value.shape))}, {self._dtype(value)})"
+            lines += wrap(f'self.register_buffer("{attribute}", {made}, persistent=False)', 8)
+        if not cell.is_list:
+            for attribute, child in cell.children.items():
+                self._check_attribute(child.path, attribute)
+                lines += wrap(f"self.{attribute} = {self._build(child)}", 8)
+        for attribute, expression in primitives.items():
+            lines += wrap(f"self.{attribute} = {expression}", 8)
+        return lines
+
+    def _build(self, cell: _Cell) -> str:
+        if cell.is_list:
+            return f"nn.CellList({self._list(cell)})"
+        return f"{cell.class_name}({', '.join(literal(shape) for shape in cell.shapes)})"
+
+    def _list(self, cell: _Cell) -> str:
+        last = max(int(index) for index in cell.children)
+        # An index that is not called and owns nothing (an activation, a dropout) still counts.
+        built = [
+            self._build(cell.children[str(i)]) if str(i) in cell.children else "nn.Identity()" for i in range(last + 1)
+        ]
+        if len(built) > 1 and len(set(built)) == 1:
+            return f"[{built[0]} for _ in range({len(built)})]"
+        return f"[{', '.join(built)}]"
+
+    def _attribute(self, cell: _Cell, name: str) -> str:
+        attribute = self.weights.owner(name)[1]
+        self._check_attribute(name, attribute)
+        return attribute
+
+    def _check_attribute(self, path: str, attribute: str) -> None:
+        if not attribute.isidentifier() or keyword.iskeyword(attribute) or attribute in _CELL_ATTRIBUTES:
+            raise LoweringError(f"mindspore: {path} cannot be an attribute of an nn.Cell: {attribute!r} is taken.")
+
+    def _trainable(self, name: str) -> bool:
+        return name in self.program.trainable
+
+    def _dtype(self, value: torch.Tensor) -> str:
+        return DTYPES[str(value.dtype).removeprefix("torch.")]
+
+    def file(self, written: Mapping[str, Method]) -> str:
+        helpers = {name for method in written.values() for name in method.helpers}
+        source = self.program.source
+        what = f"{source.model_class.rpartition('.')[-1]} ({source.id})" if source.id else source.model_class
+        head = [
+            f'"""{what} for MindSpore.',
+            "",
+            "Generated by Paritas from the original's graph. Class, attribute and parameter names are the",
+            "original's, so its model.safetensors loads unchanged; comments are the original's source lines.",
+            '"""',
+            "",
+            "import mindspore as ms",
+            "from mindspore import Parameter, Tensor, nn, ops",
+            "from mindspore.common.initializer import initializer",
+            "",
+        ]
+        body = "\n\n".join(self.texts.values())
+        functions = prelude.source(helpers)
+        text = "\n".join(head) + "\n" + (functions + "\n\n" if functions else "") + body
+        return _without_unused_imports(text)
+
+
+def _without_unused_imports(text: str) -> str:
+    head, _, body = text.partition("from mindspore.common.initializer import initializer\n")
+    names = [n for n in ("Parameter", "Tensor", "nn", "ops") if re.search(rf"(?<![\w.]){n}\b", body)]
+    lines = ["import mindspore as ms"] if re.search(r"(?<![\w.])ms\.", body) else []
+    lines.append(f"from mindspore import {', '.join(names)}")
+    if "initializer(" in body:
+        lines.append("from mindspore.common.initializer import initializer")
+    return head.split("import mindspore as ms")[0] + "\n".join(lines) + "\n" + body
+
+
+def _method(method: Method) -> list[str]:
+    lines = wrap(f"def {method.name}({', '.join(['self', *method.arguments])}):", 4)
+    for line in method.lines:
+        if line.startswith("# "):
+            text = " " * 8 + line
+            lines.append(text if len(text) <= LINE_LENGTH else text[: LINE_LENGTH - 4].rstrip() + " ...")
+        else:
+            lines += wrap(line, 8)
+    return lines
+
+
+#: Attributes that nn.Cell has for itself; measured on MindSpore 2.10.
+_CELL_ATTRIBUTES = frozenset(
+    "name construct bprop cells param_prefix parameter_layout_dict phase training requires_grad jit_config "
+    "to_float recompute parameters_dict state_dict cell_type create_time enable_backward_hook".split()
+)

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the original's source calls things: the statement that a node comes from, and the names it assigns."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import keyword
+from typing import NamedTuple
+
+from torch.fx import Node
+
+from paritas.lower.mindspore.prelude import NAMES
+from paritas.capture.origin import _GLUE, _TORCH, _TORCH_NN, frames
+
+#: Names that generated code uses for itself.
+RESERVED = frozenset("self ms ops nn Parameter Tensor initializer float int range max min super".split()) | NAMES
+
+
+class Statement(NamedTuple):
+    """One statement of the original's source."""
+
+    file: str
+    line: int
+    text: str  # on one line
+    targets: tuple[str, ...]  # plain names that it assigns
+    returns: bool  # a return statement, or a bare expression
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.file, self.line
+
+
+def statements(node: Node, depth: int = 0) -> list[Statement]:
+    """The statements that were being executed when `node` was recorded, innermost first.
+
+    Only those of the module at `depth` of the module tree (0 is the model) and of what it called. torch's
+    own frames are left out, but for the forwards of torch.nn.
+    """
+    kept = [
+        frame
+        for frame in frames(node)
+        if (not frame.file.startswith(_TORCH) or frame.file.startswith(_TORCH_NN))
+        and not any(glue in frame.file for glue in _GLUE)
+    ]
+    forwards = [position for position, frame in enumerate(kept) if frame.function == "forward"]
+    if depth:
+        if depth >= len(forwards):
+            return []
+        kept = kept[forwards[depth] :]
+    found = [_statement(frame.file, frame.line) for frame in reversed(kept)]
+    return [statement for statement in found if statement is not None]
+
+
+def name_hint(stack: list[Statement]) -> str | None:
+    """The variable that the innermost statement assigns; for a `return`, the caller's."""
+    for statement in stack:
+        if statement.returns:
+            continue
+        return usable(statement.targets[0]) if statement.targets else None
+    return None
+
+
+def usable(name: str) -> str | None:
+    if keyword.iskeyword(name) or name in RESERVED or name == "_" or not name.isidentifier():
+        return None
+    return name
+
+
+@functools.lru_cache(maxsize=256)
+def _index(file: str) -> dict[int, ast.stmt]:
+    """line -> the innermost simple statement that covers it."""
+    try:
+        with open(file, encoding="utf-8") as stream:
+            tree = ast.parse(stream.read())
+    except (OSError, SyntaxError, UnicodeDecodeError):
+        return {}
+    index: dict[int, ast.stmt] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Return, ast.Expr)):
+            for line in range(node.lineno, (node.end_lineno or node.lineno) + 1):
+                index[line] = node
+    return index
+
+
+@functools.lru_cache(maxsize=4096)
+def _statement(file: str, line: int) -> Statement | None:
+    node = _index(file).get(line)
+    if node is None:
+        return None
+    targets: list[ast.expr] = []
+    if isinstance(node, ast.Assign):
+        targets = node.targets
+    elif isinstance(node, (ast.AnnAssign, ast.AugAssign)):
+        targets = [node.target]
+    names: list[str] = []
+    for target in targets[:1]:
+        for element in target.elts if isinstance(target, ast.Tuple) else [target]:
+            names.append(element.id if isinstance(element, ast.Name) else "_")
+    text = " ".join(ast.unparse(node).split())
+    return Statement(file, node.lineno, text, tuple(names), isinstance(node, (ast.Return, ast.Expr)))

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scaled dot product attention."""
+
+import math
+
+from paritas.lower.registry import lowers
+
+
+@lowers("mindspore", "aten.scaled_dot_product_attention.default")
+def scaled_dot_product_attention(
+    emit, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, *, scale=None, enable_gqa=False
+):
+    """scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float dropout_p=0.0, bool is_causal=False, *, float? scale=None, bool enable_gqa=False) -> Tensor"""  # noqa: E501
+    if dropout_p:
+        raise emit.refuse("dropout inside attention belongs to training")
+    if scale is None:
+        width = query.shape[-1]
+        if not isinstance(width, int) and not getattr(width, "is_Integer", False):
+            raise emit.refuse("the width of a head is dynamic")
+        scale = 1 / math.sqrt(int(width))
+    if enable_gqa and query.shape[-3] != key.shape[-3]:
+        times = emit.size(query.shape[-3] // key.shape[-3])
+        key, value = emit.help("repeat_heads", key, times), emit.help("repeat_heads", value, times)
+    if is_causal:
+        rows = emit.call("ops.arange", emit.size(query.shape[-2]))
+        columns = emit.call("ops.arange", emit.size(key.shape[-2]))
+        mask = emit.infix("<=", columns, emit.call("ops.expand_dims", rows, -1))
+        mask = emit.call("ops.reshape", mask, (1, 1, *emit.dims([query.shape[-2], key.shape[-2]])))
+        return emit.help("attend_where", query, key, value, mask, scale)
+    if attn_mask is None:
+        return emit.help("attend", query, key, value, scale)
+    if attn_mask.dtype == "bool":
+        return emit.help("attend_where", query, key, value, attn_mask, scale)
+    return emit.help("attend_bias", query, key, value, emit.cast(attn_mask, query.dtype), scale)

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Copies the functions that a generated module needs out of `prelude_functions.py`."""
+
+from __future__ import annotations
+
+import ast
+import functools
+from collections.abc import Collection
+from pathlib import Path
+
+from paritas.errors import LoweringError
+
+
+@functools.cache
+def _definitions() -> dict[str, tuple[str, frozenset[str]]]:
+    """name -> (source text, the names that it reads), in the order of the file."""
+    text = Path(__file__).with_name("prelude_functions.py").read_text(encoding="utf-8")
+    found = {}
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.FunctionDef):
+            name = node.name
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            name = node.targets[0].id
+        else:
+            continue
+        reads = frozenset(n.id for n in ast.walk(node) if isinstance(n, ast.Name))
+        found[name] = (ast.get_source_segment(text, node) or "", reads)
+    return found
+
+
+#: Everything that the library defines: no variable of generated code may hide it.
+NAMES = frozenset(_definitions())
+
+
+def source(names: Collection[str]) -> str:
+    """The source of `names` and of all that they use: primitives first, then functions, blank lines between."""
+    known = _definitions()
+    unknown = set(names) - set(known)
+    if unknown:
+        raise LoweringError(f"prelude_functions.py defines no {', '.join(sorted(unknown))}.")
+    needed, queue = set(), list(names)
+    while queue:
+        name = queue.pop()
+        if name in known and name not in needed:
+            needed.add(name)
+            queue += known[name][1]
+    chosen = [(name, known[name][0]) for name in known if name in needed]
+    values = [text for _, text in chosen if not text.startswith("def ")]
+    functions = [text for _, text in chosen if text.startswith("def ")]
+    return "\n\n\n".join(part for part in ("\n".join(values), *functions) if part) + ("\n" if chosen else "")

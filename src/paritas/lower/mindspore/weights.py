@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parameters under the original's names, and constants as source text where they are short."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from paritas.capture.arguments import weight
+from paritas.lower.mindspore.cells import Weights
+from paritas.lower.mindspore.emit import DTYPES
+from paritas.lower.mindspore.source import literal
+from paritas.program import Program
+
+#: Constants of at most this many elements are written into the source as numbers.
+LITERAL_ELEMENTS = 64
+
+
+def collect(program: Program) -> Weights:
+    """Every weight that the graph uses, and every one that the checkpoint has.
+
+    A tied parameter has one name, the one under which the checkpoint stores it.
+    """
+    by_storage = {_storage(t): name for name, t in program.weights.items() if t.numel()}
+    names: dict[str, str] = {}
+    values: dict[str, torch.Tensor] = dict(program.weights)
+    signature = program.exported.graph_signature
+    for node in program.graph.nodes:
+        if node.op != "placeholder" or "paritas_input" in node.meta:
+            continue
+        tensor = weight(program.exported, node)
+        if not isinstance(tensor, torch.Tensor) or not node.users:
+            continue
+        own = (
+            signature.inputs_to_parameters.get(node.name)
+            or signature.inputs_to_buffers.get(node.name)
+            or signature.inputs_to_lifted_tensor_constants[node.name]
+        )
+        name = own if own in program.weights else by_storage.get(_storage(tensor), own)
+        names[node.name] = name
+        values.setdefault(name, tensor.detach())
+    return Weights(names, values, tuple(program.weights))
+
+
+def _storage(tensor: torch.Tensor) -> tuple:
+    return tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype
+
+
+def constant_source(value: torch.Tensor) -> str | None:
+    """An expression that makes `value`, or None if only a file can hold it."""
+    dtype = DTYPES[str(value.dtype).removeprefix("torch.")]
+    shape = tuple(value.shape)
+    flat = value.detach().reshape(-1)
+    if flat.numel() == 0:
+        return f"ops.zeros({literal(shape)}, {dtype})"
+    if 1 < flat.numel() and not value.dtype.is_complex and bool((flat == flat[0]).all()):
+        return f"ops.full({literal(shape)}, {literal(flat[0].item())}, dtype={dtype})"
+    if flat.numel() > 2 and value.dtype == torch.int64 and torch.equal(flat, torch.arange(flat.numel())):
+        text = f"ops.arange({flat.numel()})"
+        return text if len(shape) == 1 else f"{text}.reshape({literal(shape)})"
+    if flat.numel() <= LITERAL_ELEMENTS and not value.dtype.is_complex:
+        return f"Tensor({literal(value.tolist())}, {dtype})"
+    return None
+
+
+def constants_for_file(constants: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The constants that the source cannot express, by their name in the module."""
+    return {name: value.contiguous() for name, value in constants.items() if constant_source(value) is None}

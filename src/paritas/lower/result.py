@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a lowering returns."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from paritas.program import Note
+
+
+@dataclasses.dataclass(frozen=True)
+class Lowered:
+    """The files that are now in the directory: which one the engine opens, and how."""
+
+    entry: str
+    settings: Mapping[str, Any]  # the engine's own, JSON values only
+    notes: tuple[Note, ...] = ()
