@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a program to `openvino_model.xml` and `.bin`, with the program's names on every tensor."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+import openvino.opset16 as ops
+import torch
+
+from paritas.errors import LoweringError
+from paritas.lower.openvino import frontend
+from paritas.lower.openvino.prepare import Prepared, prepare
+from paritas.program import Note, Program, TensorSpec
+
+ENTRY = "openvino_model.xml"
+
+#: What a tensor's name begins with if the rest is the name of a node of the program.
+TENSOR = "node/"
+
+#: Our dtypes, and the precision that OpenVINO is asked to compute in.
+HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Lowered:
+    """What `lower` left in the directory: the parts of the manifest that only the engine knows."""
+
+    entry: str
+    settings: Mapping[str, Any]
+    notes: tuple[Note, ...] = ()
+
+
+def lower(
+    program: Program, directory: Path, *, dtype: str = "float32", model: torch.nn.Module | None = None
+) -> Lowered:
+    """Write the program as an OpenVINO model.
+
+    Inputs and outputs carry the program's names; every tensor inside carries the name of its node. Dynamic
+    dimensions stay dynamic. `dtype` is the arithmetic that is asked for: the graph is float32, its weights
+    are stored as float16 where that is the dtype. Raises `LoweringError`.
+    """
+    if dtype not in HINTS:
+        raise LoweringError(f"openvino has no dtype {dtype!r}; it has {', '.join(HINTS)}.")
+    prepared = prepare(program)
+    converted = name_tensors(frontend.convert(prepared, program.inputs), prepared, program)
+    openvino.save_model(converted, str(directory / ENTRY), compress_to_fp16=dtype == "float16")
+    return Lowered(ENTRY, {"INFERENCE_PRECISION_HINT": HINTS[dtype]})
+
+
+def name_tensors(model: openvino.Model, prepared: Prepared, program: Program) -> openvino.Model:
+    """The model without its taps: its tensors named after their nodes, its ports after the program's."""
+    tensors = {
+        name: _behind_taps(result.input_value(0))
+        for name, result in zip(prepared.taps, model.get_results(), strict=True)
+    }
+    specs = dict(zip(prepared.placeholders, program.inputs, strict=True))
+    parameters = {}
+    for parameter in model.get_parameters():
+        (name,) = parameter.output(0).get_names() & set(specs)
+        parameters[name] = parameter
+    for op in model.get_ops():
+        for output in op.outputs():
+            output.get_tensor().set_names(set())
+    for name, output in tensors.items():
+        if name not in specs:
+            output.get_tensor().add_names({TENSOR + name})
+            output.get_node().set_friendly_name(name)
+    for name, parameter in parameters.items():
+        parameter.output(0).get_tensor().add_names({specs[name].name})
+        parameter.set_friendly_name(specs[name].name)
+    results = [_result(tensors[name], spec) for name, spec in zip(prepared.outputs, program.outputs, strict=True)]
+    return openvino.Model(results, [parameters[name] for name in specs if name in parameters], "paritas")
+
+
+def _behind_taps(value: openvino.Output) -> openvino.Output:
+    while value.get_node().get_type_name() == "Identity":
+        value = value.get_node().input_value(0)
+    return value
+
+
+def _result(value: openvino.Output, spec: TensorSpec) -> openvino.Node:
+    """An output port of this name and dtype. Its tensor is its own: an output may be an input, or come twice."""
+    kind = openvino.Type.f32 if "float" in spec.dtype else openvino.Type(np.dtype(spec.dtype))
+    own = ops.identity(value) if value.get_element_type() == kind else ops.convert(value, kind.to_string())
+    own.output(0).get_tensor().set_names({spec.name})
+    own.set_friendly_name(f"{spec.name}/output")
+    return ops.result(own)

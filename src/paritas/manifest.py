@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`port.json`: a `Manifest` as JSON and back, exactly. Reading is strict: the file may be anyone's."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from paritas.errors import PortError
+from paritas.program import FORMAT_VERSION, Manifest
+
+#: What JSON cannot say, as an object with this one key: a tuple, a float that is not finite.
+_TUPLE, _FLOAT = "$tuple", "$float"
+
+_Reader = Callable[[Any, str], Any]
+
+_SHA256 = frozenset("0123456789abcdef")
+
+
+class _Wrong(Exception):
+    """What is wrong with a manifest; the caller knows in which file."""
+
+
+def manifest_to_json(manifest: Manifest) -> str:
+    """The text of `port.json`: keys in a fixed order, two spaces, a final newline. Raises `PortError`."""
+    fields = {field.name: getattr(manifest, field.name) for field in dataclasses.fields(manifest)}
+    first = ("format_version", "engine", "entry")
+    ordered = {name: fields[name] for name in (*first, *(name for name in fields if name not in first))}
+    plain = {name: _plain(value, name) for name, value in ordered.items()}
+    return json.dumps(plain, indent=2, allow_nan=False) + "\n"
+
+
+def _plain(value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [field.name for field in dataclasses.fields(value)]
+        return {name: _field(getattr(value, name), f"{where}.{name}") for name in names}
+    return _field(value, where) if where in _TUPLES else _encode(value, where)
+
+
+def _field(value: Any, where: str) -> Any:
+    """A dataclass's own tuples are plain JSON lists: the reader knows that they are tuples."""
+    if isinstance(value, tuple):
+        return [_plain(item, where) for item in value]
+    return _encode(value, where)
+
+
+def _encode(value: Any, where: str) -> Any:
+    if value is None or type(value) in (str, bool, int):
+        return value
+    if type(value) is float:
+        return value if math.isfinite(value) else {_FLOAT: repr(value)}
+    if type(value) is tuple:
+        return {_TUPLE: [_encode(item, where) for item in value]}
+    if isinstance(value, list):
+        return [_encode(item, where) for item in value]
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise PortError(f"{where} has the key {key!r}; a port can only keep strings as keys.")
+        if value.keys() in ({_TUPLE}, {_FLOAT}):
+            raise PortError(f"{where} has the key {next(iter(value))!r}, which a port keeps for itself.")
+        return {key: _encode(item, f"{where}.{key}") for key, item in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _plain(value, where)
+    raise PortError(f"{where} is a {type(value).__name__}; a port can only keep what JSON can say.")
+
+
+def manifest_from_json(text: str, where: str = "port.json") -> Manifest:
+    """The manifest that `manifest_to_json` wrote. Raises `PortError` naming `where` and what is wrong."""
+    try:
+        raw = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        if not isinstance(raw, dict):
+            raise _Wrong("it is not a JSON object")
+        version = raw.get("format_version")
+        if type(version) is not int:
+            raise _Wrong("it has no format_version, so Paritas did not write it")
+        if version != FORMAT_VERSION:
+            advice = "Make the port again with this Paritas."
+            if version > FORMAT_VERSION:
+                advice = "Update Paritas:   pip install -U paritas"
+            raise PortError(
+                f"{where} has format {version}; this Paritas reads format {FORMAT_VERSION}. {advice}"
+            )
+        return _check_files(_record(Manifest, raw, "port.json"))
+    except (json.JSONDecodeError, RecursionError) as error:
+        reason = f"it is not whole JSON ({error})" if str(error) else "it is nested too deeply"
+        raise PortError(f"{where} is damaged: {reason}. Make the port again.") from None
+    except _Wrong as wrong:
+        raise PortError(f"{where} is damaged: {wrong}. Make the port again.") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Two readers that pick different ones of two equal keys would check one file and run another.
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise _Wrong("it has the same key twice")
+    return result
+
+
+def _no_constant(name: str) -> Any:
+    raise _Wrong(f"it holds {name}, which is not JSON")
+
+
+def _reader(hint: Any) -> _Reader:
+    """The function that reads a value of that type, and refuses every other."""
+    if dataclasses.is_dataclass(hint):
+        return lambda value, where: _record(hint, value, where)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple:
+        return _many(_reader(arguments[0]))
+    if origin is Mapping:
+        return _mapping(_reader(arguments[1]))
+    if hint is Any:
+        return _decode
+    return _typed(*(arguments or (hint,)))
+
+
+def _record(cls: Any, raw: Any, where: str) -> Any:
+    if not isinstance(raw, dict):
+        raise _Wrong(f"{where} is not an object")
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    if unknown := sorted(set(raw) - set(fields)):
+        raise _Wrong(f"{where} has unknown fields: {', '.join(unknown)}")
+    missing = dataclasses.MISSING
+    required = {f.name for f in fields.values() if f.default is missing and f.default_factory is missing}
+    if lacking := sorted(required - set(raw)):
+        raise _Wrong(f"{where} lacks: {', '.join(lacking)}")
+    hints = _hints(cls)
+    return cls(**{name: _reader(hints[name])(value, f"{where}: {name}") for name, value in raw.items()})
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _typed(*types: type) -> _Reader:
+    def reader(value: Any, where: str) -> Any:
+        if type(value) not in types:  # not isinstance: True is an int
+            raise _Wrong(f"{where} is {type(value).__name__}, not {' or '.join(t.__name__ for t in types)}")
+        return value
+
+    return reader
+
+
+def _many(reader: _Reader) -> _Reader:
+    def many(value: Any, where: str) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            raise _Wrong(f"{where} is {type(value).__name__}, not a list")
+        return tuple(reader(item, f"{where}[{index}]") for index, item in enumerate(value))
+
+    return many
+
+
+def _mapping(reader: _Reader) -> _Reader:
+    def mapping(value: Any, where: str) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise _Wrong(f"{where} is {type(value).__name__}, not an object")
+        return {key: reader(item, f"{where}.{key}") for key, item in value.items()}
+
+    return mapping
+
+
+def _decode(value: Any, where: str) -> Any:
+    if isinstance(value, list):
+        return [_decode(item, where) for item in value]
+    if isinstance(value, dict):
+        if value.keys() == {_TUPLE} and isinstance(value[_TUPLE], list):
+            return tuple(_decode(item, where) for item in value[_TUPLE])
+        if value.keys() == {_FLOAT} and value[_FLOAT] in ("nan", "inf", "-inf"):
+            return float(value[_FLOAT])
+        return {key: _decode(item, where) for key, item in value.items()}
+    return value
+
+
+def _check_files(manifest: Manifest) -> Manifest:
+    for name, entry in manifest.files.items():
+        digest, size = entry.get("sha256"), entry.get("bytes")
+        if entry.keys() != {"sha256", "bytes"} or type(digest) is not str or type(size) is not int:
+            raise _Wrong(f"files: {name!r} needs sha256 and bytes")
+        if len(digest) != 64 or set(digest) - _SHA256:
+            raise _Wrong(f"files: {name!r} has no valid sha256")
+    return manifest
+
+
+#: The manifest's own fields that are tuples.
+_TUPLES = frozenset(("inputs", "outputs", "modules", "notes"))

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an engine signs: `Engine` says what it is and loads an artifact, `Session` runs it.
+
+An engine is imported inside `load`, never above it. Adding one: `lower/<engine>/`, `run/<engine>.py`,
+a line in `ENGINES`, an extra in pyproject.toml, and a line in tests/engines/test_conformance.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from paritas.errors import EngineMissing, UnknownEngine
+from paritas.program import Artifact
+
+
+class Session(Protocol):
+    """A loaded port.
+
+    `run` takes one contiguous NumPy array per input of the manifest, by name, already checked, and
+    returns the flat outputs in the manifest's order. bfloat16 crosses as float32, which holds it exactly.
+    """
+
+    precision: str  # the arithmetic that really happens: "float32", "bfloat16", "float16"
+
+    def run(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]: ...
+
+    def close(self) -> None: ...
+
+
+class Engine(Protocol):
+    name: str  # "openvino"
+    package: str  # the distribution that `pip install` fetches
+    modes: Sequence[str]  # the ways of running: ("graph", "pynative"); ("",) where there is one
+
+    def precisions(self) -> Mapping[str, str]:
+        """dtype -> "" where this machine's engine computes in it, else what it does instead and why."""
+        ...
+
+    def load(self, artifact: Artifact, *, mode: str = "", precision: str = "", device: str = "") -> Session: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineInfo:
+    """One line of `paritas.engines()`."""
+
+    name: str
+    package: str
+    version: str  # "" where it is not installed
+    install: str  # the command that installs it
+
+    @property
+    def available(self) -> bool:
+        return bool(self.version)
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}" if self.available else f"{self.name}: not installed ({self.install})"
+
+
+#: name -> ("module:class", distribution). The module is imported on first use.
+ENGINES: dict[str, tuple[str, str]] = {
+    "torch": ("paritas.run.torch:Torch", "torch"),
+    "openvino": ("paritas.run.openvino:OpenVINO", "openvino"),
+    "mindspore": ("paritas.run.mindspore:MindSpore", "mindspore"),
+}
+
+
+def engines() -> dict[str, EngineInfo]:
+    """Every engine Paritas knows, installed or not. Imports none of them."""
+    return {name: _info(name) for name in ENGINES}
+
+
+def _info(name: str) -> EngineInfo:
+    package = ENGINES[name][1]
+    version = ""
+    if importlib.util.find_spec(package) is not None:
+        try:
+            version = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            version = "unknown"
+    extra = "" if name == "torch" else f"[{name}]"
+    return EngineInfo(name, package, version, f"pip install 'paritas{extra}'")
+
+
+def engine(name: str) -> Engine:
+    """The engine of that name, ready to load artifacts.
+
+    Raises `UnknownEngine` for a name that is none, `EngineMissing` for one that is not installed.
+    """
+    if name not in ENGINES:
+        raise UnknownEngine(name, tuple(ENGINES))
+    info = _info(name)
+    if not info.available:
+        raise EngineMissing(name, info.install, [n for n, i in engines().items() if i.available])
+    module, _, cls = ENGINES[name][0].partition(":")
+    return getattr(importlib.import_module(module), cls)()

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Running a port on MindSpore, in Graph or PyNative mode. Needs NumPy, safetensors and MindSpore, nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import itertools
+import os
+import sys
+import tempfile
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from paritas.errors import EngineError, PortError
+from paritas.program import Artifact
+
+#: oneDNN's AVX2. MindSpore hands oneDNN plain NCHW, for which AVX512 has only a reference kernel, 250 times slower.
+_ISA_AVX2 = 0x7
+
+_serial = itertools.count()
+
+
+class MindSpore:
+    """The engine: MindSpore on the CPU."""
+
+    name = "mindspore"
+    package = "mindspore"
+    modes: Sequence[str] = ("graph", "pynative")
+
+    def precisions(self) -> Mapping[str, str]:
+        """dtype -> "" where the CPU backend computes in it, else what happens instead and why."""
+        return {
+            "float32": "",
+            "float16": "",
+            "bfloat16": "run as float32: MindSpore's CPU backend has no bfloat16 kernels for MatMul, Softmax or Gather",
+        }
+
+    def load(self, artifact: Artifact, *, mode: str = "", precision: str = "", device: str = "") -> MindSporeSession:
+        """Execute the generated module (checked before) and load its weights.
+
+        mode: "graph" (compiled at the first call of each shape) or "pynative"; the artifact's by default.
+        Raises `EngineError`, `PortError` for weights that do not fit, `TamperedPort` for a foreign module.
+        """
+        mode = mode or artifact.manifest.mode or "graph"
+        if mode not in self.modes:
+            raise EngineError(f"mindspore has no mode {mode!r}; it has {', '.join(self.modes)}.")
+        if precision and precision != artifact.manifest.dtype:
+            raise EngineError(
+                f"This port is {artifact.manifest.dtype}; mindspore computes in the dtype of the weights. "
+                f"Port the model again with dtype={precision!r}."
+            )
+        if device not in ("", "cpu", "CPU"):
+            raise EngineError(f"mindspore runs on cpu here, not on {device!r}.")
+        return MindSporeSession(artifact, mode)
+
+
+class MindSporeSession:
+    """A generated cell with its weights. `observe` runs in PyNative mode, where cells can be watched."""
+
+    observed_with = "cells watched in PyNative mode"
+
+    def __init__(self, artifact: Artifact, mode: str) -> None:
+        self.manifest, self.mode = artifact.manifest, mode
+        self.precision = artifact.manifest.dtype
+        self._ms = _mindspore()
+        source = artifact.entry.read_text(encoding="utf-8")
+        if "ops.Conv2D(" in source:
+            _cap_isa()
+        self._module = _execute(source, artifact.entry, trusted=bool(artifact.modified))
+        self.cell = getattr(self._module, str(artifact.manifest.settings["class"]))()
+        self.cell.set_train(False)
+        self._load_weights(artifact.directory)
+
+    def run(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """One call. Arrays as `Session` says; the first call of each shape compiles in Graph mode."""
+        return [_to_numpy(value) for value in self._call(feed, self.mode)]
+
+    def observe(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """node name -> value, for every node that leaves a module which is a cell of its own."""
+        returns = self.manifest.settings.get("returns", {})
+        seen: dict[str, np.ndarray] = {}
+        counts: dict[str, int] = {}
+
+        def watch(path: str) -> Any:
+            def record(_: Any, inputs: Any, output: Any) -> None:
+                nodes = returns.get(f"{path}:{counts.get(path, 0)}", ())
+                counts[path] = counts.get(path, 0) + 1
+                values = output if isinstance(output, tuple) else (output,)
+                if len(nodes) == len(values):
+                    seen.update({node: _to_numpy(value) for node, value in zip(nodes, values, strict=True)})
+
+            return record
+
+        with _mode(self._ms, "pynative"):  # hooks are registered in the mode in which they are to run
+            handles = [c.register_forward_hook(watch(path)) for path, c in self.cell.cells_and_names() if path]
+        try:
+            self._call(feed, "pynative")
+        finally:
+            for handle in handles:
+                handle.remove()
+        return seen
+
+    def close(self) -> None:
+        self.cell = None
+        sys.modules.pop(self._module.__name__, None)
+
+    def _call(self, feed: Mapping[str, np.ndarray], mode: str) -> tuple:
+        tensors = [self._tensor(feed[spec.name], spec.dtype) for spec in self.manifest.inputs]
+        try:
+            with _mode(self._ms, mode):
+                out = self.cell(*tensors)
+                if mode == "pynative":  # runs ahead; errors come when values are asked for
+                    self._ms.runtime.synchronize()
+        except Exception as error:
+            raise EngineError(f"mindspore failed in {mode} mode: {_reason(error)}") from error
+        return out if isinstance(out, tuple) else (out,)
+
+    def _tensor(self, array: np.ndarray, dtype: str) -> Any:
+        tensor = self._ms.Tensor.from_numpy(array if array.flags.c_contiguous else np.ascontiguousarray(array))
+        return tensor.astype(self._ms.bfloat16) if dtype == "bfloat16" else tensor
+
+    def _load_weights(self, directory: Path) -> None:
+        from safetensors import safe_open
+
+        parameters = self.cell.parameters_dict()
+        with safe_open(directory / "model.safetensors", framework="np") as stored:
+            names = set(stored.keys())
+            if names != set(parameters):
+                raise PortError(
+                    f"{directory}/model.safetensors does not fit {self.manifest.entry}: "
+                    f"missing {_some(set(parameters) - names)}; unexpected {_some(names - set(parameters))}."
+                )
+            for name, parameter in parameters.items():
+                value = stored.get_tensor(name)
+                if value.shape != tuple(parameter.shape):
+                    raise PortError(f"{name} is {value.shape} in model.safetensors, {tuple(parameter.shape)} in the module.")
+                # from_numpy shares the memory: one copy of the weights in all.
+                parameter.set_data(self._ms.Tensor.from_numpy(value))
+        constants = directory / "constants.safetensors"
+        if constants.is_file():
+            with safe_open(constants, framework="np") as stored:
+                for name in stored.keys():  # noqa: SIM118 - a safe_open is no mapping
+                    path, _, attribute = name.rpartition(".")
+                    _cell_at(self.cell, path)._buffers[attribute] = self._ms.Tensor(stored.get_tensor(name))
+
+
+def _mindspore() -> types.ModuleType:
+    """mindspore, imported without its log on the terminal and with its failure dumps out of the way."""
+    level = os.environ.get("GLOG_v")
+    os.environ["GLOG_v"] = level or "4"
+    try:
+        import mindspore as ms
+    except Exception as error:
+        raise EngineError(f"mindspore cannot be imported: {_reason(error)}") from error
+    finally:
+        if level is None:
+            del os.environ["GLOG_v"]
+    _settle(ms)
+    return ms
+
+
+@functools.cache
+def _settle(ms: types.ModuleType) -> None:
+    """Once a process: a failed compile writes its graph into `save_graphs_path`, by default where one stands."""
+    ms.set_device("CPU")
+    ms.set_context(save_graphs_path=os.path.join(tempfile.gettempdir(), f"paritas-mindspore-{os.getpid()}"))
+
+
+@functools.cache
+def _cap_isa() -> bool:
+    """Whether oneDNN now uses its fast convolution for plain layouts; too late after its first operator."""
+    import mindspore
+
+    library = Path(mindspore.__file__).parent / "lib" / "libdnnl.so.3"
+    with contextlib.suppress(OSError, AttributeError):
+        return ctypes.CDLL(str(library)).dnnl_set_max_cpu_isa(_ISA_AVX2) == 0
+    return False
+
+
+@contextlib.contextmanager
+def _mode(ms: types.ModuleType, mode: str) -> Iterator[None]:
+    """MindSpore's mode is global: set for one call, and put back."""
+    before, wanted = ms.get_context("mode"), ms.GRAPH_MODE if mode == "graph" else ms.PYNATIVE_MODE
+    if before == wanted:
+        yield
+        return
+    ms.set_context(mode=wanted)
+    try:
+        yield
+    finally:
+        ms.set_context(mode=before)
+
+
+def _execute(source: str, file: Path, *, trusted: bool) -> types.ModuleType:
+    """The module, under a name of its own. Not by import, which would take a .pyc that lies beside it."""
+    from paritas.lower.mindspore import grammar
+
+    if not trusted:
+        grammar.check(source, str(file))
+    module = types.ModuleType(f"paritas_port_{os.getpid()}_{next(_serial)}")
+    module.__file__ = str(file.resolve())
+    sys.modules[module.__name__] = module  # Graph mode looks up the globals of a cell's module by its name
+    exec(compile(source, module.__file__, "exec"), module.__dict__)  # noqa: S102 - just checked, see grammar.py
+    return module
+
+
+def _cell_at(cell: Any, path: str) -> Any:
+    for part in path.split(".") if path else ():
+        cell = cell[int(part)] if part.isdigit() else getattr(cell, part)
+    return cell
+
+
+def _to_numpy(value: Any) -> np.ndarray:
+    if str(value.dtype) == "BFloat16":
+        value = value.float()
+    return value.asnumpy()
+
+
+def _some(names: set[str]) -> str:
+    listed = sorted(names)
+    return "none" if not listed else ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" -")]
+    return lines[0] if lines else type(error).__name__

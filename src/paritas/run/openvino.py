@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Running a port on OpenVINO. Needs NumPy and OpenVINO, nothing else."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import openvino
+import openvino.opset16 as ops
+
+from paritas.errors import EngineError
+from paritas.program import Artifact
+
+#: dtype -> what OpenVINO calls it when it is asked for, when it answers, and among a device's capabilities.
+_HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+_CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
+_DTYPES = {hint: dtype for dtype, hint in _HINTS.items()}
+
+#: A tensor with this prefix carries the name of a node of the program.
+_NODE = "node/"
+
+#: The layers that multiply matrices: their precision is the model's.
+_PRODUCTS = {"FullyConnected", "MatMul", "Convolution", "Deconvolution", "ScaledDotProductAttention", "RNNSeq"}
+
+
+class OpenVINO:
+    """The engine: OpenVINO on the CPU, or on the device that `load` is given."""
+
+    name = "openvino"
+    package = "openvino"
+    modes: Sequence[str] = ("",)
+
+    def precisions(self) -> Mapping[str, str]:
+        """dtype -> "" where the CPU computes in it, else what happens instead and why."""
+        able = set(_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+        name = str(_core().get_property("CPU", "FULL_DEVICE_NAME")).strip()
+        return {
+            dtype: "" if word in able else f"the arithmetic is float32: {name} does not compute in {dtype}"
+            for dtype, word in _CAPABILITIES.items()
+        }
+
+    def load(
+        self, artifact: Artifact, *, mode: str = "", precision: str = "", device: str = ""
+    ) -> OpenVINOSession:
+        """Compile the artifact's model.
+
+        precision: the dtype to compute in, by default the artifact's; float32 where the device does not
+        have it. device: as OpenVINO names it, "CPU" by default. Raises `EngineError`.
+        """
+        if mode not in self.modes:
+            raise EngineError(f"openvino has no mode {mode!r}: it has one way of running.")
+        if precision and precision not in _HINTS:
+            raise EngineError(f"openvino has no precision {precision!r}; it has {', '.join(_HINTS)}.")
+        return OpenVINOSession(artifact, precision or artifact.manifest.dtype, device or "CPU")
+
+
+class OpenVINOSession:
+    """A compiled model. `run` may be called from several threads, which then take turns."""
+
+    #: What `observe` changes to see inside: the fusions across each observed tensor are gone.
+    observed_with = "outputs added to the graph"
+
+    def __init__(self, artifact: Artifact, dtype: str, device: str):
+        self._artifact, self._device = artifact, device
+        able = _attempt("asking for its abilities", _core().get_property, device, "OPTIMIZATION_CAPABILITIES")
+        if _CAPABILITIES.get(dtype) not in able:
+            dtype = "float32"
+        self._config = {
+            "INFERENCE_PRECISION_HINT": _HINTS[dtype],
+            "PERFORMANCE_HINT": "LATENCY",
+            **artifact.manifest.settings.get("compile", {}),
+        }
+        self._lock = threading.Lock()
+        self._model: _Model | None = _attempt("loading this port", self._compile, self._read())
+        self._observer: _Model | None = None
+        self._observed: list[str] = []
+        self._dtypes = [_numpy(spec.dtype) for spec in artifact.manifest.outputs]
+
+    @functools.cached_property
+    def precision(self) -> str:
+        """The precision of the matrix products in the graph that runs, which is not always the one asked for."""
+        found: Counter[str] = Counter()
+        for node in self._open().compiled.get_runtime_model().get_ops():
+            about = node.get_rt_info()
+            if about["layerType"].value in _PRODUCTS:
+                found[about["runtimePrecision"].value] += 1
+        hint = self._open().compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        return _DTYPES.get(found.most_common(1)[0][0] if found else hint, "float32")
+
+    def run(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The outputs in the manifest's order, float32, integer or bool. They stay valid after the next call.
+
+        feed: one array per input of the manifest; those that the model does not need are ignored.
+        """
+        with self._lock:
+            results = _attempt("running", self._open(), feed)
+            return [np.array(result, dtype, copy=True) for result, dtype in zip(results, self._dtypes, strict=True)]
+
+    def observe(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Node name -> value, for every node that leaves a module and that the model still has."""
+        with self._lock:
+            if self._observer is None:
+                self._observer = _attempt("adding outputs to this port", self._compile, self._with_outputs())
+            results = _attempt("running with added outputs", self._observer, feed)
+            return {name: np.array(value) for name, value in zip(self._observed, results, strict=True)}
+
+    def close(self) -> None:
+        """Free the compiled model. The session cannot run any more."""
+        self._model = self._observer = None
+
+    def _open(self) -> _Model:
+        if self._model is None:
+            raise EngineError("This session is closed; load the port again.")
+        return self._model
+
+    def _read(self) -> openvino.Model:
+        return _attempt("reading this port", _core().read_model, self._artifact.entry)
+
+    def _compile(self, model: openvino.Model) -> _Model:
+        return _Model(_core().compile_model(model, self._device, self._config))
+
+    def _with_outputs(self) -> openvino.Model:
+        wanted = {name for module in self._artifact.manifest.modules for name in module.outputs}
+        model = self._read()
+        results = []
+        for output in [output for op in model.get_ordered_ops() for output in op.outputs()]:
+            for name in sorted(output.get_names()):
+                if name.startswith(_NODE) and name.removeprefix(_NODE) in wanted:
+                    results.append(ops.result(ops.identity(output)))
+                    self._observed.append(name.removeprefix(_NODE))
+        return openvino.Model(results, model.get_parameters(), "observed")
+
+
+class _Model:
+    """A compiled model and its one request: called with a feed, it returns views that the next call overwrites."""
+
+    def __init__(self, compiled: openvino.CompiledModel):
+        self.compiled = compiled
+        self._request = compiled.create_infer_request()
+        self._inputs = [_own_name(port) for port in compiled.inputs]
+
+    def __call__(self, feed: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+        values = {index: feed[name] for index, name in enumerate(self._inputs)}
+        return self._request.infer(values, share_inputs=True, share_outputs=True).to_tuple()
+
+
+def _own_name(port: openvino.ConstOutput) -> str:
+    """A port's name: an input's tensor may carry the names of nodes beside it, which did nothing to it."""
+    return next(name for name in port.get_names() if not name.startswith(_NODE))
+
+
+@functools.cache
+def _core() -> openvino.Core:
+    return openvino.Core()
+
+
+def _numpy(dtype: str) -> np.dtype[Any]:
+    """The dtype that crosses the border: NumPy has no bfloat16, and float16 arithmetic comes out as float32."""
+    return np.dtype("float32" if "float" in dtype else dtype)
+
+
+def _attempt(doing: str, action: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return action(*arguments)
+    except KeyError as error:
+        raise EngineError(f"OpenVINO failed while {doing}: the input {error} is missing.") from None
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        said = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
+        raise EngineError(f"OpenVINO failed while {doing}: {' '.join(said or lines)[:600]}") from error

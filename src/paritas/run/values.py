@@ -1,0 +1,423 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The border where tensors of frameworks become NumPy arrays and back, and where a call's inputs are checked.
+
+No framework is imported to find out whose tensors these are: a caller who has one has imported it.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import functools
+import operator
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+from paritas.errors import InputError
+from paritas.program import TensorSpec
+from paritas.run.outputs import Output, build_output, describe_output, leaf_names
+
+__all__ = [
+    "Output",
+    "build_output",
+    "check_feed",
+    "describe_output",
+    "framework_of",
+    "from_numpy",
+    "leaf_names",
+    "to_numpy",
+]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+# --- frameworks --------------------------------------------------------------------------------
+
+
+def framework_of(inputs: Mapping[str, Any]) -> str:
+    """ "numpy", "torch" or "mindspore": whose tensors `inputs` are; "numpy" where there are none.
+
+    Lists and numbers of Python belong to whatever comes with them. Raises `InputError` for a mixture.
+    """
+    kinds: dict[str, str] = {}
+    for name, value in inputs.items():
+        kind = _framework(type(value))
+        if kind:
+            kinds[name] = kind
+    found = set(kinds.values())
+    if len(found) > 1:
+        listed = ", ".join(f"{name} is {kind}" for name, kind in kinds.items())
+        raise InputError(
+            f"The inputs are of different frameworks: {listed}. Pass all of one; so is the output."
+        )
+    return found.pop() if found else "numpy"
+
+
+_FRAMEWORKS: dict[type, str] = {}
+
+
+def _framework(cls: type) -> str:
+    """Of one type: "" for what is no tensor."""
+    if cls not in _FRAMEWORKS:
+        bases = [base for base in cls.__mro__ if base.__name__ in ("Tensor", "ndarray", "generic")]
+        roots = [base.__module__.partition(".")[0] for base in bases]
+        _FRAMEWORKS[cls] = next((root for root in roots if root in ("torch", "mindspore", "numpy")), "")
+    return _FRAMEWORKS[cls]
+
+
+def to_numpy(name: str, value: Any) -> Array:
+    """`value` as a contiguous NumPy array of the machine's byte order, without a copy where possible.
+
+    bfloat16 becomes float32, which holds it exactly. Raises `InputError` naming `name` for what is no dense
+    array of numbers.
+    """
+    kind = _framework(type(value))
+    if kind == "torch":
+        return _from_torch(name, value)
+    if kind == "mindspore":
+        return _plain(name, value.asnumpy())
+    if not kind and not isinstance(value, list | tuple | int | float):
+        _refuse(f"{name} is a {type(value).__module__}.{type(value).__qualname__}, not an array or tensor")
+    if isinstance(value, np.ma.MaskedArray):
+        _refuse(f"{name} is a masked array; fill its gaps first: {name}.filled(0)")
+    try:
+        return _plain(name, np.asarray(value))
+    except (ValueError, TypeError, OverflowError) as error:
+        # A list of torch tensors ends here too: NumPy cannot tell what it is.
+        raise InputError(f"{name} cannot be made an array: {error}.") from None
+
+
+def _plain(name: str, array: Array) -> Array:
+    if array.dtype.name == "bfloat16":  # ml_dtypes, which MindSpore and JAX use
+        array = array.astype(np.float32)
+    if array.dtype.kind not in "biufc":
+        _refuse(f"{name} holds {array.dtype.name}, not numbers")
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    return np.asarray(array, order="C")  # not ascontiguousarray, which makes 0-d 1-d
+
+
+def _from_torch(name: str, value: Any) -> Array:
+    try:
+        return _plain(name, value.numpy())
+    except (TypeError, RuntimeError):
+        pass  # bfloat16, or requires a gradient, or is elsewhere: one by one below
+    torch = sys.modules["torch"]
+    if value.layout is not torch.strided or value.is_quantized:
+        _refuse(f"{name} is a sparse or quantized torch tensor; make it dense first: {name}.to_dense()")
+    if value.device.type == "meta":
+        _refuse(f"{name} is a torch tensor on the meta device, which has no values")
+    value = value.detach()
+    if value.dtype is torch.bfloat16 or str(value.dtype).startswith("torch.float8"):
+        value = value.float()
+    if value.device.type != "cpu":
+        value = value.cpu()
+    return _plain(name, value.resolve_conj().resolve_neg().contiguous().numpy())
+
+
+def from_numpy(array: Array, framework: str, dtype: str) -> Any:
+    """`array` as a tensor of `framework` and `dtype`, sharing its memory where that is possible.
+
+    dtype: as a `TensorSpec` has it. NumPy has no bfloat16, so there it stays float32.
+    """
+    array = np.asarray(array, order="C")
+    if dtype != "bfloat16" and array.dtype.name != dtype:
+        array = array.astype(dtype)
+    if framework == "numpy":
+        return array
+    if not array.flags.writeable:
+        array = array.copy()  # both frameworks would write through
+    if framework == "torch":
+        import torch
+
+        tensor = torch.from_numpy(array)
+        return tensor.to(torch.bfloat16) if dtype == "bfloat16" else tensor
+    if framework == "mindspore":
+        import mindspore
+
+        value = mindspore.Tensor.from_numpy(array)
+        return value.astype(mindspore.bfloat16) if dtype == "bfloat16" else value
+    raise ValueError(f"no framework {framework!r}")
+
+
+def _refuse(text: str) -> NoReturn:
+    raise InputError(text + ".")
+
+
+# --- the check at the door ---------------------------------------------------------------------
+
+
+def check_feed(
+    inputs: Mapping[str, Any],
+    specs: Sequence[TensorSpec],
+    constants: Mapping[str, Any] | None = None,
+    limits: Mapping[str, int] | None = None,
+) -> dict[str, Array]:
+    """One array per spec, in its order, of its dtype, or one `InputError` with all that is wrong.
+
+    inputs: as the original's forward takes them; None is as good as absent. constants: forward's arguments
+    that were fixed while capturing; the same value is accepted. limits: dynamic dimension -> largest size.
+
+    Whole numbers are cast where that loses nothing, and float16 or bfloat16 to float32; nothing else is.
+    float32 is taken for bfloat16 from NumPy, which has none, and rounded to it. An absent input whose spec
+    has a default is filled with it.
+    """
+    constants = constants or {}
+    wrong: list[str] = []
+    known = {spec.name for spec in specs}
+    for name, value in inputs.items():
+        if name not in known and value is not None:
+            _check_argument(name, value, specs, constants, wrong)
+    feed: dict[str, Array] = {}
+    sizes: dict[str, tuple[int, str]] = {}  # dynamic dimension -> its size and the input that says so
+    for spec in specs:
+        value = inputs.get(spec.name)
+        if value is None:
+            if spec.default is None:
+                wrong.append(f"{spec.name} is missing: {spec.dtype}{_dims(spec)} is expected")
+            continue
+        try:
+            array = to_numpy(spec.name, value)
+        except InputError as error:
+            wrong.append(str(error).rstrip("."))
+            continue
+        if _check_shape(spec, array, sizes, limits or {}, wrong):
+            if array.dtype.name != spec.dtype:
+                array = _cast(spec, array, value, wrong)
+            if spec.high is not None and array.dtype.name == spec.dtype:
+                _check_range(spec, array, wrong)
+        feed[spec.name] = array
+    if not wrong and len(feed) < len(specs):
+        absent = {s.name: _fill(s, sizes, feed, wrong) for s in specs if s.name not in feed}
+        feed = {spec.name: (feed if spec.name in feed else absent)[spec.name] for spec in specs}
+    if wrong:
+        lines = [f"{len(wrong)} problems:", *wrong]
+        raise InputError("\n  ".join(lines) if len(wrong) > 1 else f"{wrong[0]}.")
+    return feed
+
+
+def _check_argument(
+    name: str, value: Any, specs: Sequence[TensorSpec], constants: Mapping[str, Any], wrong: list[str]
+) -> None:
+    if name in constants:
+        if not _same(value, constants[name]):
+            fixed = constants[name]
+            wrong.append(f"{name}={value!r} is not possible: this port was made with {name}={fixed!r}")
+        return
+    names = [spec.name for spec in specs]
+    close = difflib.get_close_matches(name, (*names, *constants), 1)
+    guess = f" Did you mean {close[0]}?" if close else ""
+    wrong.append(f"{name} is not an input.{guess} The inputs are: {', '.join(names)}")
+
+
+def _same(value: Any, fixed: Any) -> bool:
+    if _framework(type(value)) or _framework(type(fixed)):
+        return False
+    same_type = type(value) is type(fixed) or {type(value), type(fixed)} <= {int, float, tuple, list}
+    as_list = [list(v) if isinstance(v, tuple | list) else v for v in (value, fixed)]
+    return same_type and bool(as_list[0] == as_list[1])
+
+
+def _dims(spec: TensorSpec) -> str:
+    return f"[{', '.join(map(str, spec.dims))}]"
+
+
+def _check_shape(
+    spec: TensorSpec,
+    array: Array,
+    sizes: dict[str, tuple[int, str]],
+    limits: Mapping[str, int],
+    wrong: list[str],
+) -> bool:
+    """Whether the shape is the spec's; notes the sizes of dynamic dimensions, and what is wrong."""
+    name, dims, shape = spec.name, spec.dims, array.shape
+    if len(shape) != len(dims):
+        wrong.append(
+            f"{name} has {len(shape)} dimensions {list(shape)}; {len(dims)} are expected: {_dims(spec)}"
+        )
+        return False
+    before = len(wrong)
+    for axis, (dim, size) in enumerate(zip(dims, shape, strict=True)):
+        if isinstance(dim, int):
+            if size != dim:
+                wrong.append(f"{name} has size {size} in dimension {axis}; {dim} is expected: {_dims(spec)}")
+        elif size == 0:
+            wrong.append(f"{name} is empty: its shape is {list(shape)}")
+            break
+        elif dim in limits and size > limits[dim]:
+            wrong.append(f"{name} has size {size} in dimension {axis}; the model takes at most {limits[dim]}")
+        else:
+            other, by = sizes.setdefault(dim, (size, name))
+            if other != size:
+                wrong.append(
+                    f"{name} has size {size} in dimension {axis}, but {by} has {other} there: "
+                    f"both are {dim} in {_dims(spec)}"
+                )
+            elif not dim.isidentifier():
+                _check_expression(spec, axis, size, sizes, wrong)
+    return len(wrong) == before
+
+
+def _check_expression(
+    spec: TensorSpec, axis: int, size: int, sizes: dict[str, tuple[int, str]], wrong: list[str]
+) -> None:
+    """A dimension such as "2*s0": right if s0 is known and fits, or unknown and some s0 fits."""
+    dim = str(spec.dims[axis])
+    names, value = _expression(dim)
+    unknown = [name for name in names if name not in sizes]
+    known = {name: sizes[name][0] for name in names if name in sizes}
+    if not unknown:
+        if (want := value(known)) is not None and want != size:
+            wrong.append(
+                f"{spec.name} has size {size} in dimension {axis}; {want} is expected, as it is {dim} with "
+                + ", ".join(f"{name}={known[name]}" for name in names)
+            )
+    elif len(unknown) == 1 and "//" not in dim:
+        symbol = unknown[0]
+        if (fits := _solve(dim, symbol, tuple(known.items()), size)) is None:
+            wrong.append(
+                f"{spec.name} has size {size} in dimension {axis}; it must be {dim} for some {symbol}"
+            )
+        else:
+            sizes[symbol] = (fits, spec.name)
+
+
+@functools.lru_cache(maxsize=4096)
+def _solve(text: str, symbol: str, known: tuple[tuple[str, int], ...], size: int) -> int | None:
+    """The size of `symbol` that makes the expression `size`."""
+    value = _expression(text)[1]
+    return next((k for k in range(1, size + 64) if value({**dict(known), symbol: k}) == size), None)
+
+
+_OPERATORS: dict[type, Callable[[int, int], int]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+}
+
+
+@functools.lru_cache(maxsize=256)
+def _expression(text: str) -> tuple[tuple[str, ...], Callable[[Mapping[str, int]], int | None]]:
+    """The names in a dimension's expression, and its value for their sizes (None: beyond + - * //)."""
+    try:
+        tree: ast.expr | None = ast.parse(text, mode="eval").body
+    except SyntaxError:
+        return (), lambda sizes: None
+    names = tuple(sorted({node.id for node in ast.walk(tree) if isinstance(node, ast.Name)})) if tree else ()
+
+    def value(node: ast.AST | None, sizes: Mapping[str, int]) -> int:
+        if isinstance(node, ast.Name):
+            return sizes[node.id]
+        if isinstance(node, ast.Constant) and type(node.value) is int:
+            return node.value
+        if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+            return _OPERATORS[type(node.op)](value(node.left, sizes), value(node.right, sizes))
+        raise ValueError(text)
+
+    def whole(sizes: Mapping[str, int]) -> int | None:
+        try:
+            return value(tree, sizes)
+        except (ValueError, ZeroDivisionError):
+            return None
+
+    if whole(dict.fromkeys(names, 7)) is None:
+        return (), whole
+    return names, whole
+
+
+def _cast(spec: TensorSpec, array: Array, given: Any, wrong: list[str]) -> Array:
+    """`array` in the spec's dtype where that loses nothing; else what is wrong is noted."""
+    have, want = array.dtype.name, spec.dtype
+    came = _dtype_name(given) or have
+    untyped = not _framework(
+        type(given)
+    )  # a list or number of Python, whose floats are only nominally float64
+    if want == "bfloat16":
+        if came == "bfloat16":
+            return array
+        no_bfloat16 = isinstance(given, np.ndarray | np.generic) and have == "float32"
+        if array.dtype.kind == "f" and (untyped or have == "float16" or no_bfloat16):
+            return _round_to_bfloat16(array.astype(np.float32))
+        wrong.append(f"{spec.name} is {came}; {want} is expected")
+        return array
+    target = np.dtype(want)
+    if array.dtype.kind in "biu" and target.kind in "biu":
+        cast = array.astype(target)
+        if np.can_cast(array.dtype, target) or np.array_equal(cast, array):
+            return cast
+        lost = array[cast != array].flat[0]
+        wrong.append(f"{spec.name} is {came} and holds {lost}, which {want} cannot hold")
+        return array
+    if target.kind == "f" and array.dtype.kind == "f" and (untyped or np.can_cast(array.dtype, target)):
+        return array.astype(target)
+    if target.kind == "c" and array.dtype.kind == "c" and np.can_cast(array.dtype, target):
+        return array.astype(target)
+    advice = (
+        f"{spec.name}.to(torch.{want})"
+        if _framework(type(given)) == "torch"
+        else f"{spec.name}.astype({want!r})"
+    )
+    wrong.append(f"{spec.name} is {came}; {want} is expected. If that is meant: {advice}")
+    return array
+
+
+def _dtype_name(value: Any) -> str:
+    """The dtype as its own framework spells it: "bfloat16" also where it became float32 on the way."""
+    return str(getattr(value, "dtype", "")).rpartition(".")[2].lower()
+
+
+def _round_to_bfloat16(array: Array) -> Array:
+    """Each float32 rounded to the nearest bfloat16, ties to even, as float32."""
+    bits = array.view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
+    # A NaN whose payload is all ones would round to infinity's neighbour: keep it as it is.
+    return np.where(np.isnan(array), array, rounded.astype(np.uint32).view(np.float32))
+
+
+def _check_range(spec: TensorSpec, array: Array, wrong: list[str]) -> None:
+    high = spec.high
+    if array.dtype.kind not in "iu" or high is None:
+        return
+    # One comparison for both ends: a negative number is a large one without its sign.
+    if array.dtype == np.int64:
+        if array.view(np.uint64).max(initial=0) < high:
+            return
+    elif array.min(initial=0) >= 0 and array.max(initial=0) < high:
+        return
+    outside = np.argwhere((array < 0) | (array >= high))
+    if not len(outside):
+        return
+    place = tuple(int(index) for index in outside[0])
+    more = f" and {len(outside) - 1} more" if len(outside) > 1 else ""
+    wrong.append(f"{spec.name} holds {array[place]} at {list(place)}{more}; the model knows 0 to {high - 1}")
+
+
+def _fill(
+    spec: TensorSpec, sizes: Mapping[str, tuple[int, str]], feed: Mapping[str, Array], wrong: list[str]
+) -> Array:
+    """An absent input: its default in every place, as large as the others say.
+
+    A dimension that no other input shares is as large as that of the first input of the same rank: a mask
+    that broadcasts over the batch has a batch dimension of its own.
+    """
+    known = {name: size for name, (size, _) in sizes.items()}
+    like = next((array.shape for array in feed.values() if array.ndim == len(spec.dims)), None)
+    shape = []
+    for axis, dim in enumerate(spec.dims):
+        size: int | None = dim if isinstance(dim, int) else known.get(dim)
+        if size is None and not isinstance(dim, int):
+            names, value = _expression(dim)
+            size = value(known) if names and all(name in known for name in names) else None
+            if size is None and like is not None and dim.isidentifier():
+                size = like[axis]
+        if size is None:
+            wrong.append(
+                f"{spec.name} is missing, and no other input says how large {dim} in {_dims(spec)} is"
+            )
+            return np.empty(0)
+        shape.append(size)
+    return np.full(shape, spec.default, "float32" if spec.dtype == "bfloat16" else spec.dtype)

@@ -1,0 +1,469 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A port on disk: a directory with `port.json`, written whole or not at all, and checked before it is used.
+
+Needs neither torch nor an engine. Nothing here executes or unpickles anything: `read` decides whether a
+directory holds exactly what `write` left there, and only then may an engine open its files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import glob
+import hashlib
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from paritas.errors import PortError, TamperedPort
+from paritas.manifest import manifest_from_json, manifest_to_json
+from paritas.program import Artifact, Manifest
+
+MANIFEST = "port.json"
+
+#: Reports that may be added to a port after it was written.
+ATTACHMENTS = ("parity.json", "PARITY.md")
+
+#: A file with one of these endings can run code or replace weights, so a port may hold only listed ones.
+_ACTIVE = frozenset(
+    (
+        *(".py", ".pyc", ".pyi", ".pyx", ".so", ".pyd", ".dll", ".dylib", ".sh", ".bat", ".exe", ".js"),
+        *(".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt", ".bin", ".npy", ".npz", ".h5"),
+        *(".onnx", ".xml", ".mindir", ".air", ".safetensors", ".gguf"),
+    )
+)
+
+T = TypeVar("T")
+
+
+# --- write -------------------------------------------------------------------------------------
+
+
+def write(artifact: Artifact, directory: str | os.PathLike[str], *, force: bool = False) -> Artifact:
+    """Copy a finished artifact's files to `directory` and say in its `port.json` what they are.
+
+    Either the whole port is there afterwards or `directory` is as it was: the files are written beside it
+    and moved into place last. An existing port is replaced, unless that would lose files that were added to
+    it or edited (`force=True` replaces it all the same). Anything else that exists is never replaced.
+    Raises `PortError`.
+    """
+    target = Path(directory).expanduser().resolve()
+    with _os_errors(f"The port cannot be written to {target}", target.parent):
+        _settled(target, lambda: _check_replaceable(target, force))
+        staging, made = _sibling(target, "tmp"), list[Path]()
+        try:
+            _make_parents(target.parent, made)
+            staging.mkdir()
+            manifest = _copy_files(artifact, staging)
+            _write_text(staging / MANIFEST, manifest_to_json(manifest))
+            _sync_directory(staging)
+            _move_into_place(staging, target)
+        except BaseException:  # Ctrl-C included
+            _remove(staging)
+            for parent in reversed(made):
+                with contextlib.suppress(OSError):
+                    parent.rmdir()
+            raise
+    return Artifact(target, manifest)
+
+
+def attach(directory: str | os.PathLike[str], name: str, text: str) -> Artifact:
+    """Write a report (`parity.json` or `PARITY.md`) into a port and its checksum into `port.json`.
+
+    A reader, or a crash, in between never sees a file that does not match its checksum. Raises `PortError`.
+    """
+    if name not in ATTACHMENTS:
+        raise PortError(f"{name!r} cannot be added to a port; only {' and '.join(ATTACHMENTS)} can.")
+    root = Path(directory).expanduser().resolve()
+    with _os_errors(f"{name} cannot be written to {root}", root), _locked(root):
+        manifest = _parse(root)
+        others = {key: value for key, value in manifest.files.items() if key != name}
+        # An unlisted report is allowed, one with the wrong checksum is not: so unlist, replace, list.
+        if name in manifest.files:
+            _replace_text(root / MANIFEST, manifest_to_json(dataclasses.replace(manifest, files=others)))
+        _replace_text(root / name, text)
+        data = text.encode()
+        others[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+        manifest = dataclasses.replace(manifest, files=dict(sorted(others.items())))
+        _replace_text(root / MANIFEST, manifest_to_json(manifest))
+    return Artifact(root, manifest)
+
+
+def _check_replaceable(target: Path, force: bool) -> None:
+    """Refuse a target that is a file, a directory of something else, or a port with someone's work in it."""
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise PortError(f"{target} is a file. Give the path of a directory that is new, empty or a port.")
+    if os.path.ismount(target):
+        raise PortError(f"{target} is a mount point, which cannot be replaced. Give a directory below it.")
+    if not any(target.iterdir()):
+        return
+    try:
+        manifest = _parse(target)
+    except PortError as error:
+        raise PortError(
+            f"{target} is not empty and not a port of this Paritas, so it is not replaced.\n"
+            f"It holds: {_listing(target)}.\nGive another directory, or empty this one. ({error})"
+        ) from None
+    if force:
+        return
+    added = [name for name in _walk(target) if name not in manifest.files and not _harmless(name)]
+    code = {name: entry for name, entry in manifest.files.items() if name.endswith(".py")}
+    edited = [name for name, entry in code.items() if _differs(target, name, entry)]
+    reasons = [f"{name} was added to it" for name in added] + [f"{name} was edited" for name in edited]
+    if reasons:
+        raise PortError(
+            f"{target} is a port, but replacing it would lose work:\n"
+            + _indented(reasons)
+            + "Move these away, give another directory, or replace the port all the same with force=True."
+        )
+
+
+def _copy_files(artifact: Artifact, staging: Path) -> Manifest:
+    source = artifact.directory
+    names = [name for name in _walk(source) if name != MANIFEST and not _bytecode(name)]
+    if artifact.manifest.entry not in names:
+        raise PortError(f"The artifact in {source} lacks its main file {artifact.manifest.entry!r}.")
+    total = sum((source / name).stat().st_size for name in names)
+    free = shutil.disk_usage(staging).free
+    if total > free:
+        raise OSError(errno.ENOSPC, f"{_megabytes(total)} are needed, {_megabytes(free)} are free")
+    files: dict[str, dict[str, Any]] = {}
+    for name in names:
+        path = staging / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        digest, size = hashlib.sha256(), 0
+        with open(source / name, "rb") as reader, open(path, "wb") as writer:
+            while block := reader.read(1 << 20):
+                digest.update(block)
+                size += len(block)
+                writer.write(block)
+            writer.flush()
+            os.fsync(writer.fileno())
+        files[name] = {"sha256": digest.hexdigest(), "bytes": size}
+    return dataclasses.replace(artifact.manifest, files=dict(sorted(files.items())))
+
+
+def _move_into_place(staging: Path, target: Path) -> None:
+    """Rename `staging` to `target`, keeping what was there until the new port is in its place."""
+    old = _sibling(target, "old")
+    try:
+        for _ in range(100):
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(target, old)
+            try:
+                os.rename(staging, target)
+                break
+            except OSError as error:
+                # Another writer was faster between the two renames: its port is the old one now.
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                _remove(old)
+        else:
+            raise PortError(f"{target} is being written by other processes all the time. Try again.")
+        _sync_directory(target.parent)
+    except BaseException:
+        # Decided by what is on the disk, because Ctrl-C can come between a rename and the next line.
+        if staging.exists() and old.exists() and not target.exists():
+            os.rename(old, target)
+        raise
+    finally:
+        if target.exists() or not staging.exists():
+            _remove(old)
+
+
+# --- read --------------------------------------------------------------------------------------
+
+
+def read(
+    directory: str | os.PathLike[str], *, verify_checksums: bool = True, allow_modified: bool = False
+) -> Artifact:
+    """The port in `directory`, after checking that it is what Paritas wrote. Executes and unpickles nothing.
+
+    Raises `PortError` for a directory that is no port or is damaged, `TamperedPort` where a file is missing,
+    has other contents than its checksum says, leads out of the directory, or is executable and not listed.
+    `allow_modified=True` accepts edited and added files (never a path that leads outside).
+    `verify_checksums=False` skips reading the contents; names and sizes are checked all the same.
+    """
+    root = Path(directory).expanduser()
+
+    def checked() -> Artifact:
+        manifest = _parse(root)
+        _check_paths(root, manifest)
+        if not allow_modified:
+            _check_contents(root, manifest, verify_checksums)
+        return Artifact(root.resolve(), manifest, modified=allow_modified)
+
+    try:
+        return _settled(root, checked)
+    except OSError as error:
+        raise PortError(f"{root} cannot be read: {error.strerror}: {error.filename}.") from error
+
+
+def _settled(root: Path, look: Callable[[], T]) -> T:
+    """What `look` finds in `root`, looking again where another process replaced the port meanwhile."""
+    for _ in range(20):
+        before = _stamp(root)
+        try:
+            return look()
+        except (PortError, FileNotFoundError):
+            if before is not None and _stamp(root) == before:
+                raise
+            if before is None and not _kept(root) and _stamp(root) is None:
+                raise
+            time.sleep(0.005)  # a writer is between its two renames
+    return look()
+
+
+def _parse(root: Path) -> Manifest:
+    """The manifest in `root`, or a `PortError` that says what is there instead."""
+    if not root.is_dir():
+        raise PortError(_no_directory(root))
+    path = root / MANIFEST
+    try:
+        text = path.read_bytes().decode()
+    except FileNotFoundError:
+        raise PortError(_no_manifest(root)) from None
+    except UnicodeDecodeError:
+        raise PortError(f"{path} is not text, so it is damaged. Make the port again.") from None
+    except OSError as error:
+        raise PortError(f"{path} cannot be read: {error.strerror}.") from None
+    return manifest_from_json(text, str(path))
+
+
+def _check_paths(root: Path, manifest: Manifest) -> None:
+    """No listed file and nothing else in the directory may lead outside it. No override."""
+    wrong = [repr(name) for name in (*manifest.files, manifest.entry) if not _is_inside(name)]
+    top = root.resolve()
+    for folder, folders, files in os.walk(root):
+        for name in (*folders, *files):
+            path = Path(folder, name)
+            relative = path.relative_to(root).as_posix()
+            if path.is_symlink():
+                if not path.resolve().is_relative_to(top):
+                    wrong.append(f"{relative!r} is a link to {os.readlink(path)}")
+            elif not (path.is_file() or path.is_dir()):  # a pipe would make the reader wait for ever
+                wrong.append(f"{relative!r} is no regular file")
+    if wrong:
+        raise TamperedPort(
+            f"{root} names or holds files outside the port, which Paritas never writes:\n"
+            + _indented(wrong)
+            + "Nothing of it was opened. Get the port again from where it was made."
+        )
+
+
+def _is_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    plain = not set(name) & set("\\:\0") and not path.is_absolute()
+    return plain and bool(path.parts) and ".." not in path.parts
+
+
+def _check_contents(root: Path, manifest: Manifest, verify_checksums: bool) -> None:
+    wrong = []
+    if manifest.entry not in manifest.files:
+        wrong.append(f"{manifest.entry}: the main file, but not listed with a checksum")
+    for name in _walk(root):
+        unlisted = name not in manifest.files and not _bytecode(name)
+        if unlisted and PurePosixPath(name).suffix.lower() in _ACTIVE:
+            wrong.append(f"{name}: not listed in {MANIFEST}")
+    to_hash = []
+    for name, entry in manifest.files.items():
+        path = root / name
+        if not path.is_file():
+            wrong.append(f"{name}: missing")
+        elif (size := path.stat().st_size) != entry["bytes"]:
+            wrong.append(f"{name}: {entry['bytes']} bytes expected, {size} found")
+        elif verify_checksums:
+            to_hash.append(name)
+    # Hashing releases the interpreter lock, so two large files take the time of one.
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        for name, got in zip(to_hash, pool.map(lambda name: _sha256(root / name), to_hash), strict=True):
+            want = manifest.files[name]["sha256"]
+            if got != want:
+                wrong.append(f"{name}: sha256 {want[:16]}... expected, {got[:16]}... found")
+    if wrong:
+        raise TamperedPort(
+            f"{root} is not as Paritas wrote it; nothing of it was executed:\n"
+            + _indented(sorted(wrong))
+            + "If you changed these files yourself, load the port with allow_modified=True "
+            + "(--allow-modified); otherwise get it again from where it was made."
+        )
+
+
+def _bytecode(name: str) -> bool:
+    """Left by whoever imported the generated module; Paritas compiles its source and never reads this."""
+    return "__pycache__" in PurePosixPath(name).parts[:-1] and name.endswith(".pyc")
+
+
+def _harmless(name: str) -> bool:
+    return name in (MANIFEST, *ATTACHMENTS) or _bytecode(name)
+
+
+def _differs(root: Path, name: str, entry: Mapping[str, Any]) -> bool:
+    path = root / name
+    return path.is_file() and (path.stat().st_size != entry["bytes"] or _sha256(path) != entry["sha256"])
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _stamp(root: Path) -> tuple[int, int] | None:
+    try:
+        info = (root / MANIFEST).stat()
+    except OSError:
+        return None
+    return info.st_ino, info.st_mtime_ns
+
+
+# --- what is there instead ---------------------------------------------------------------------
+
+
+def _no_directory(root: Path) -> str:
+    if root.is_file():
+        if root.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".xz"):
+            return f"{root} is an archive. Unpack it, and give the directory."
+        return f"{root} is a file. A port is a directory: give the one that holds {MANIFEST}."
+    if kept := _kept(root):
+        return f"There is no directory {root}. A writer was killed there; its port is in {kept[0]}."
+    return f"There is no directory {root}."
+
+
+def _kept(root: Path) -> list[Path]:
+    """What writers of `root` moved aside."""
+    return sorted(root.parent.glob(f".{glob.escape(root.name)}.old-*")) if root.parent.is_dir() else []
+
+
+def _no_manifest(root: Path) -> str:
+    names = {path.name for path in root.iterdir()}
+    if not names:
+        return f"{root} is empty, so it is not a port."
+    if "model_index.json" in names:
+        kind = "looks like a diffusers pipeline"
+    elif "config.json" in names or "modules.json" in names:
+        kind = "looks like a transformers checkpoint"
+    elif below := [path.parent.name for path in sorted(root.glob(f"*/{MANIFEST}"))]:
+        return f"{root} is not a port, but holds some. Give one of them: {', '.join(below)}."
+    else:
+        return f"{root} is not a port: it has no {MANIFEST}. It holds: {_listing(root)}."
+    return (
+        f"{root} is not a port: it has no {MANIFEST}. It {kind}. Make a port of it:\n"
+        f"  paritas port {root} --engine openvino --out {root.name}-openvino"
+    )
+
+
+def _indented(lines: list[str]) -> str:
+    return "".join(f"  {line}\n" for line in lines)
+
+
+def _listing(root: Path, most: int = 8) -> str:
+    names = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+# --- the file system ---------------------------------------------------------------------------
+
+
+def _walk(root: Path) -> list[str]:
+    """Every file below `root`, as a sorted list of "folder/name"."""
+    found = []
+    for folder, _, files in os.walk(root):
+        found += [Path(folder, name).relative_to(root).as_posix() for name in files]
+    return sorted(found)
+
+
+def _sibling(target: Path, word: str) -> Path:
+    return target.with_name(f".{target.name}.{word}-{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def _make_parents(parent: Path, made: list[Path]) -> None:
+    """Make `parent` and what is missing above it, and append each of these to `made`."""
+    missing = [path for path in (parent, *parent.parents) if not path.exists()]
+    for path in reversed(missing):
+        made.append(path)  # before it is there: Ctrl-C can come right after
+        path.mkdir(exist_ok=True)
+
+
+def _write_text(path: Path, text: str) -> None:
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _replace_text(path: Path, text: str) -> None:
+    staging = _sibling(path, "tmp")
+    try:
+        _write_text(staging, text)
+        os.replace(staging, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            staging.unlink()
+        raise
+
+
+def _remove(path: Path) -> None:
+    """Remove what this process wrote, to the end even when Ctrl-C comes in between."""
+    try:
+        shutil.rmtree(path, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+
+
+def _sync_directory(path: Path) -> None:
+    # Some file systems refuse this; the rename is atomic all the same, it only may not survive a power cut.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Let one process at a time change this port's manifest. Leaves no lock file."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: two reports attached at the same moment may lose one
+        yield
+        return
+    if not directory.is_dir():
+        raise PortError(_no_directory(directory))
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _os_errors(what: str, where: Path) -> Iterator[None]:
+    """Say an `OSError` as a `PortError` that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            advice = f"no space left ({reason}). Free some, or give a directory on another disk"
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            advice = f"no permission to write in {where} ({reason}). Change its owner, or write elsewhere"
+        elif error.errno in (errno.ENOTDIR, errno.EEXIST):
+            advice = f"a part of that path is a file, not a directory: {error.filename}"
+        else:
+            advice = f"{reason}" + (f": {error.filename}" if error.filename else "")
+        raise PortError(f"{what}: {advice}. Nothing was left half-made.") from error
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
