@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The file to read first: `port()` is capture, lower, run; a `Port` is called, verified, measured and saved."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.metadata
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from paritas import store
+from paritas.errors import OriginalMissing
+from paritas.program import Artifact, Manifest, Note, Program, TensorSpec
+from paritas.run.engine import Session, engine as find_engine
+from paritas.run.outputs import build_output
+from paritas.run.values import check_feed, framework_of, from_numpy
+
+if TYPE_CHECKING:
+    import torch
+
+    from paritas.verify import ParityReport
+
+#: Called with the name of each stage as it begins: "capture", "lower", "run", ...
+Progress = Callable[[str], None]
+
+
+def port(
+    source: str | os.PathLike[str] | torch.nn.Module,
+    engine: str = "openvino",
+    inputs: Any = None,
+    dtype: Any = None,
+    device: str = "",
+    dynamic: bool | Mapping[str, Mapping[int, Any]] = True,
+    mode: str = "graph",
+    *,
+    revision: str | None = None,
+    subfolder: str = "",
+    model_class: str | type | None = None,
+    target: str = "cpu",
+    progress: Progress | None = None,
+) -> Port:
+    """Port a PyTorch model to another engine.
+
+    source: a hub id, a local directory, a `PreTrainedModel`, or any `torch.nn.Module` (then `inputs` is
+    required: example tensors by name of forward's parameters). engine: "openvino", "mindspore" or "torch".
+    dtype: "float32", "bfloat16" or "float16", a torch dtype, or None for the model's own. dynamic: which
+    dimensions stay free: True for all that the model leaves free, or {"input_ids": {0: "batch"}}. mode:
+    "graph" or "pynative", MindSpore only. target: "cpu" or "ascend", MindSpore only.
+
+    Raises `SourceError`, `InputsNeeded`, `CaptureError`, `FrozenDimension`, `UnsupportedOps`,
+    `LoweringError`, `UnknownEngine`, `EngineMissing` or `EngineError`; nothing is left behind.
+    """
+    from paritas.capture import capture
+    from paritas.capture.source import resolve
+    from paritas.lower import lower
+
+    tell = progress or (lambda stage: None)
+    runtime = find_engine(engine)  # before any work: it may not be installed
+
+    notes: list[Note] = []
+    tell("load")
+    wanted, notes_on_dtype = _dtype(dtype, runtime)
+    original, origin = resolve(
+        source, revision=revision, subfolder=subfolder, model_class=model_class, dtype=_stored(wanted, engine), notes=notes
+    )
+    tell("capture")
+    program = capture(original, inputs, dynamic=dynamic, source=origin)
+    tell("lower")
+    directory = Path(tempfile.mkdtemp(prefix="paritas-"))
+    try:
+        lowered = lower(program, engine, directory, dtype=wanted or _dtype_of(program), target=target)
+        _copy_configuration(original, origin, directory)
+        manifest = _manifest(program, lowered, engine, wanted, mode, target, [*notes, *notes_on_dtype])
+        artifact = Artifact(directory, manifest)
+        tell("run")
+        if engine == "torch":
+            from paritas.run.torch import TorchSession
+
+            session: Session = TorchSession(program, manifest.dtype)
+        else:
+            session = runtime.load(artifact, mode=manifest.mode, device=device)
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    return Port(artifact, session, program=program, original=original, temporary=True)
+
+
+def load(
+    directory: str | os.PathLike[str],
+    engine: str | None = None,
+    device: str = "",
+    *,
+    mode: str = "",
+    precision: str = "",
+    allow_modified: bool = False,
+) -> Port:
+    """A port that was saved. Needs neither torch nor transformers, unless its engine is torch.
+
+    Every file is checked against `port.json`, and a generated module against the generator's grammar,
+    before anything is executed. Raises `PortError`, `TamperedPort`, `EngineMissing` or `EngineError`.
+    """
+    artifact = store.read(directory, allow_modified=allow_modified)
+    if engine is not None and engine != artifact.manifest.engine:
+        from paritas.errors import PortError
+
+        raise PortError(
+            f"{directory} is a port to {artifact.manifest.engine}, not to {engine}. Port the original again: "
+            f"paritas port {artifact.manifest.source.id or 'SOURCE'} --engine {engine}"
+        )
+    runtime = find_engine(artifact.manifest.engine)
+    session = runtime.load(artifact, mode=mode, precision=precision, device=device)
+    return Port(artifact, session, mode=mode)
+
+
+class Port:
+    """A model on another engine: called like the original, and able to prove that it is the same."""
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        session: Session,
+        *,
+        program: Program | None = None,
+        original: torch.nn.Module | None = None,
+        temporary: bool = False,
+        mode: str = "",
+    ) -> None:
+        self.artifact, self.session = artifact, session
+        self.mode = mode or artifact.manifest.mode
+        self._program, self._original = program, original
+        if temporary:
+            weakref.finalize(self, shutil.rmtree, artifact.directory, ignore_errors=True)
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.artifact.manifest
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return self.manifest.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return self.manifest.outputs
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        return self.manifest.notes
+
+    def __repr__(self) -> str:
+        mode = f", {self.mode} mode" if self.mode else ""
+        name = self.manifest.source.id or self.manifest.source.model_class.rpartition(".")[-1]
+        return f"<Port of {name} to {self.manifest.engine}, {self.session.precision}{mode}>"
+
+    def __call__(self, **inputs: Any) -> Any:
+        """Run the port. Keyword arguments as the original's forward takes them, in NumPy, torch or MindSpore.
+
+        Returns the original's output class with tensors of the caller's framework. Raises `InputError`
+        for unknown, missing or unfitting inputs, `EngineError` if the engine fails.
+        """
+        framework = framework_of(inputs)
+        feed = check_feed(inputs, self.inputs, self.manifest.constants, self.manifest.limits)
+        flat = self.session.run(feed)
+        tensors = [from_numpy(value, framework, spec.dtype) for value, spec in zip(flat, self.outputs, strict=True)]
+        return build_output(self.manifest.structure, tensors, framework)
+
+    def verify(
+        self,
+        inputs: Any = None,
+        level: str = "modules",
+        *,
+        original: torch.nn.Module | None = None,
+        tolerance: Any = None,
+        seed: int = 0,
+        progress: Callable[[str], None] | None = None,
+    ) -> ParityReport:
+        """Compare with the original, and with the truth: the same graph in float64.
+
+        inputs: what to compare on, one mapping or several; generated if None (several shapes, padding, the
+        edges of masks). level: "outputs", or "modules" for the table of where the error arises. original:
+        needed for a loaded port whose original was a module in memory (`OriginalMissing` says so).
+        """
+        from paritas import verification
+
+        return verification.verify_port(
+            self, inputs, level=level, original=original, tolerance=tolerance, seed=seed, progress=progress
+        )
+
+    def bench(self, inputs: Any = None, *, seconds: float = 10.0, baseline: bool = True, **options: Any) -> Any:
+        """Time per call against PyTorch eager, as a ratio: each in a process of its own, alternately, medians."""
+        from paritas import bench
+
+        return bench.bench_port(self, inputs, seconds=seconds, baseline=baseline, **options)
+
+    def save(self, directory: str | os.PathLike[str], *, force: bool = False) -> Port:
+        """Write the port to a directory, whole or not at all. Raises `PortError`."""
+        store.write(self.artifact, directory, force=force)
+        return self
+
+    def close(self) -> None:
+        """Release the engine's memory."""
+        self.session.close()
+
+    # --- the original, loaded again if need be ---
+
+    def original(self, given: torch.nn.Module | None = None) -> torch.nn.Module:
+        """The original module. Raises `OriginalMissing` if it was in memory only and is not `given`."""
+        if given is not None:
+            self._original = given.eval()
+        if self._original is None:
+            from paritas.capture.source import load_again
+
+            self._original = load_again(self.manifest.source, dtype=_stored(self.manifest.dtype, self.manifest.engine))
+        return self._original
+
+    def program(self) -> Program:
+        """The captured graph, captured again for a port that was loaded."""
+        if self._program is None:
+            from paritas.capture import capture
+
+            if self.manifest.source.kind == "module" and self._original is None:
+                raise OriginalMissing("This port was made of a module in memory: pass verify(original=...).")
+            examples = {s.name: example for s, example in zip(self.inputs, self._examples(), strict=True)}
+            self._program = capture(self.original(), {**examples, **self.manifest.constants}, source=self.manifest.source)
+        return self._program
+
+    def _examples(self) -> list[Any]:
+        import torch
+
+        from paritas.verify import generate
+
+        case = generate(self.inputs, limits=limits(self.manifest.limits))[0]
+        return [torch.from_numpy(np.array(case.feed[s.name])).to(getattr(torch, s.dtype)) for s in self.inputs]
+
+
+def limits(largest: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    """Dynamic dimension -> (smallest, largest) for generated inputs."""
+    return {symbol: (1, size) for symbol, size in largest.items()}
+
+
+def _dtype(dtype: Any, runtime: Any) -> tuple[str, list[Note]]:
+    """The dtype asked for ("" for the model's own), or what the engine does instead, with a note."""
+    if dtype is None:
+        return "", []
+    name = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}.get(str(dtype), str(dtype).removeprefix("torch."))
+    known = runtime.precisions()
+    if name not in known:
+        raise ValueError(f"{runtime.name} has no dtype {dtype!r}; it has {', '.join(known)}.")
+    if known[name]:
+        return "float32", [Note("lower", f"{name} was asked for; {known[name]}")]
+    return name, []
+
+
+def _stored(dtype: str, engine: str) -> str | None:
+    """The dtype in which the original is captured. OpenVINO lowers the precision of a float32 graph by itself."""
+    return "float32" if engine == "openvino" and dtype else dtype or None
+
+
+def _dtype_of(program: Program) -> str:
+    floats = [str(t.dtype).removeprefix("torch.") for t in program.weights.values() if t.is_floating_point()]
+    return max(set(floats), key=floats.count) if floats else "float32"
+
+
+def _manifest(
+    program: Program, lowered: Any, engine: str, dtype: str, mode: str, target: str, notes: list[Note]
+) -> Manifest:
+    return Manifest(
+        engine=engine,
+        dtype=dtype or _dtype_of(program),
+        inputs=program.inputs,
+        outputs=program.outputs,
+        structure=program.structure,
+        source=program.source,
+        entry=lowered.entry,
+        mode=mode if engine == "mindspore" else "",
+        target=target,
+        constants={k: v for k, v in program.constants.items()},
+        limits=program.limits,
+        modules=program.modules,
+        notes=(*notes, *program.notes, *lowered.notes),
+        versions=_versions(engine),
+        settings=lowered.settings,
+    )
+
+
+@functools.cache
+def _versions(engine: str) -> dict[str, str]:
+    found = {}
+    for package in dict.fromkeys(("paritas", "torch", "transformers", engine, "numpy")):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+#: The original's small files that make a port usable by itself.
+_CONFIGURATION = (
+    "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json",
+    "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model",
+    "sentencepiece.bpe.model", "added_tokens.json", "chat_template.jinja", "modules.json",
+    "sentence_bert_config.json", "config_sentence_transformers.json",
+)  # fmt: skip
+
+
+def _copy_configuration(model: torch.nn.Module, source: Any, directory: Path) -> None:
+    from paritas.capture.source import locate
+
+    if source.kind != "module":
+        place = locate(source.id, revision=source.revision or None, subfolder=source.subfolder).directory
+        for name in _CONFIGURATION:
+            if (place / name).is_file():
+                shutil.copyfile(place / name, directory / name)
+    config = getattr(model, "config", None)
+    if not (directory / "config.json").is_file() and hasattr(config, "save_pretrained"):
+        config.save_pretrained(directory)
+
+
+def with_mode(port: Port, mode: str) -> Port:
+    """The same port in another of its engine's modes; shares the directory, not the session."""
+    runtime = find_engine(port.manifest.engine)
+    session = runtime.load(port.artifact, mode=mode)
+    manifest = dataclasses.replace(port.manifest, mode=mode)
+    other = Port(
+        dataclasses.replace(port.artifact, manifest=manifest), session, program=port._program, original=port._original
+    )
+    other._keep = port  # type: ignore[attr-defined]  # whose temporary directory is in use
+    return other

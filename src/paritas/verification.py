@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`Port.verify`: what `paritas.verify` compares, gathered from a port and its original."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from paritas.errors import OriginalMissing
+from paritas.program import Origin
+from paritas.run.engine import ENGINES
+from paritas.run.outputs import describe_output
+from paritas.run.values import check_feed, to_numpy
+from paritas.verify import Case, Environment, ParityReport, generate, verify
+
+if TYPE_CHECKING:
+    import torch
+
+    from paritas.pipeline import Port
+
+_HALF = ("float16", "bfloat16")
+
+
+def verify_port(
+    port: Port,
+    inputs: Any,
+    *,
+    level: str,
+    original: torch.nn.Module | None,
+    tolerance: Any,
+    seed: int,
+    progress: Callable[[str], None] | None,
+) -> ParityReport:
+    """See `Port.verify`."""
+    from paritas.pipeline import limits
+    from paritas.run.torch import TorchSession
+
+    module = port.original(original)
+    manifest = port.manifest
+    notes = [str(note) for note in manifest.notes]
+    truth = reference = None
+    origin: Callable[[str], Origin] | None = None
+    try:
+        program = port.program()
+    except OriginalMissing:
+        raise
+    truth, reference, origin = TorchSession(program, "float64"), TorchSession(program), program.origin
+    cases = generate(manifest.inputs, limits=limits(manifest.limits), seed=seed) if inputs is None else _given(port, inputs)
+    half = port.session.precision in _HALF
+    return verify(
+        port.session,
+        eager(port, module),
+        cases,
+        outputs=manifest.outputs,
+        environment=Environment.here(
+            manifest.engine, package=ENGINES[manifest.engine][1], mode=port.mode, dtype=manifest.dtype
+        ),
+        level=level,
+        truth=truth,
+        reference=reference,
+        yardstick=eager(port, _half_copy(module, port.session.precision)) if half else None,
+        tolerance=tolerance,
+        modules=program.modules,
+        origin=origin,
+        subject=manifest.source.id or manifest.source.model_class,
+        notes=notes,
+        progress=progress,
+    )
+
+
+def eager(port: Port, module: torch.nn.Module) -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]:
+    """The original as `verify` wants it: arrays by name in, flat arrays in the manifest's order out."""
+    import torch
+
+    constants = port.manifest.constants
+    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+
+    def run(feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        tensors = {name: torch.from_numpy(np.array(value)) for name, value in feed.items()}
+        tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
+        with torch.no_grad():
+            flat, _ = describe_output(module(**tensors, **constants))
+        return [to_numpy("an output", value) for value in flat]
+
+    return run
+
+
+def _half_copy(module: torch.nn.Module, precision: str) -> torch.nn.Module:
+    import copy
+
+    import torch
+
+    return copy.deepcopy(module).to(getattr(torch, precision))
+
+
+def _given(port: Port, inputs: Any) -> Sequence[Case]:
+    several = [inputs] if isinstance(inputs, Mapping) else list(inputs)
+    manifest = port.manifest
+    return [
+        Case(f"given {number}" if len(several) > 1 else "given", check_feed(one, manifest.inputs, manifest.constants, manifest.limits))
+        for number, one in enumerate(several, 1)
+    ]

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verify: is a port still the model it was made from? Needs no torch to import, and prints no verdict by itself."""
+
+from paritas.verify.compare import Comparison, compare, typical
+from paritas.verify.inputs import Case, generate
+from paritas.verify.markdown import terminal
+from paritas.verify.modules import Inside, compare_modules
+from paritas.verify.outputs import LEVELS, verify
+from paritas.verify.report import Environment, ModuleParity, OutputParity, ParityReport
+from paritas.verify.tolerance import Tolerance, whole_model
+
+__all__ = [
+    "LEVELS",
+    "Case",
+    "Comparison",
+    "Environment",
+    "Inside",
+    "ModuleParity",
+    "OutputParity",
+    "ParityReport",
+    "Tolerance",
+    "compare",
+    "compare_modules",
+    "generate",
+    "terminal",
+    "typical",
+    "verify",
+    "whole_model",
+]

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Inputs to verify with, made from the manifest: several shapes, every kind of padding, the edges of masks."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from paritas.errors import InputError
+from paritas.program import TensorSpec
+
+BATCH, LENGTH = 2, 8  # where a case is not about shapes
+UNBOUNDED = 2**31
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One feed: an array per input, by name. `edge` marks inputs that are legal but rarely meant to happen."""
+
+    name: str
+    feed: Mapping[str, np.ndarray]
+    edge: bool = False
+
+    def __str__(self) -> str:
+        shapes = ", ".join(f"{name}[{', '.join(map(str, value.shape))}]" for name, value in self.feed.items())
+        return f"{self.name}{' (edge)' if self.edge else ''}: {shapes}"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    name: str
+    batch: int
+    lengths: Sequence[int]  # for the first dynamic dimension that is not the batch, the second, ...
+    mask: Callable[[int, int], np.ndarray] | None = None  # (rows, columns) -> bool [rows, columns]
+    edge: bool = False
+
+
+def generate(
+    specs: Sequence[TensorSpec], *, limits: Mapping[str, tuple[int, int]] | None = None, seed: int = 0
+) -> tuple[Case, ...]:
+    """Cases for these inputs: batch 1, odd sizes, longer ones, and for each mask all kinds of padding.
+
+    limits: the sizes that a dynamic dimension's symbol may take, both included ({"s1": (1, 77)}). Equal
+    symbols get equal sizes in all inputs. Integers are uniform in [0, high), floats normal; the same seed
+    gives the same cases. bfloat16 inputs are float32 arrays of bfloat16 values. Cases whose shapes the
+    limits have made equal appear once. Raises `InputError` for a dimension that is no expression of symbols.
+    """
+    limits = limits or {}
+    masked = [spec for spec in specs if is_attention_mask(spec)]
+    plans = [
+        _Plan("batch 1", 1, (LENGTH, LENGTH + 3, LENGTH - 2)),
+        _Plan("odd sizes", 3, (7, 5, 9)),
+        _Plan("longer", BATCH, (33, 21, 17)),
+    ]
+    if masked:
+        plans += [
+            _Plan("right padding", 4, (9, 11, 6), _right_padding),
+            _Plan("left padding", 4, (9, 11, 6), _left_padding),
+            _Plan("one visible token", BATCH, (LENGTH,), _one_visible),
+            _Plan("a row fully masked", BATCH, (LENGTH,), _one_row_hidden, edge=True),
+        ]
+    cases: list[Case] = []
+    seen: set[tuple[object, ...]] = set()
+    for number, plan in enumerate(plans):
+        sizes = _sizes(specs, plan, limits)
+        shapes = {spec.name: tuple(_evaluate(d, sizes, spec) for d in spec.dims) for spec in specs}
+        key = (plan.mask, *shapes.values())
+        if key in seen:
+            continue
+        seen.add(key)
+        generator = np.random.default_rng((seed, number))
+        feed = {spec.name: _values(spec, shapes[spec.name], plan, generator) for spec in specs}
+        cases.append(Case(plan.name, feed, plan.edge))
+    return tuple(cases)
+
+
+def is_attention_mask(spec: TensorSpec) -> bool:
+    """Whether padding is expressed through this input: named *attention_mask, integer or bool, [batch, length]."""
+    return spec.name.endswith("attention_mask") and _is_whole(spec.dtype) and len(spec.dims) == 2
+
+
+def _is_whole(dtype: str) -> bool:
+    return dtype == "bool" or dtype.startswith(("int", "uint"))
+
+
+def symbols(specs: Sequence[TensorSpec]) -> dict[str, bool]:
+    """Every symbol of the dynamic dimensions, in order of appearance, and whether it counts the batch.
+
+    The batch is the symbol that stands alone as the first dimension of some input.
+    """
+    found: dict[str, bool] = {}
+    for spec in specs:
+        for axis, dim in enumerate(spec.dims):
+            if isinstance(dim, int):
+                continue
+            for name in _names(dim, spec):
+                found[name] = found.get(name, False) or (axis == 0 and dim == name)
+    return found
+
+
+def _sizes(specs: Sequence[TensorSpec], plan: _Plan, limits: Mapping[str, tuple[int, int]]) -> dict[str, int]:
+    lengths = list(plan.lengths)
+    sizes = {}
+    for symbol, is_batch in symbols(specs).items():
+        # The last length serves all further symbols.
+        wanted = plan.batch if is_batch else (lengths.pop(0) if len(lengths) > 1 else lengths[0])
+        low, high = limits.get(symbol, (1, UNBOUNDED))
+        sizes[symbol] = min(max(wanted, low), high)
+    return sizes
+
+
+def _parse(dim: str, spec: TensorSpec) -> ast.expr:
+    try:
+        return ast.parse(dim, mode="eval").body
+    except SyntaxError:
+        raise InputError(f"Input {spec}: the dimension {dim!r} is not an expression.") from None
+
+
+def _names(dim: str, spec: TensorSpec) -> list[str]:
+    tree = _parse(dim, spec)
+    functions = {id(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)}
+    return [n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and id(n) not in functions]
+
+
+_OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
+    ast.Add: lambda a, b: a + b,
+    ast.Sub: lambda a, b: a - b,
+    ast.Mult: lambda a, b: a * b,
+    ast.FloorDiv: lambda a, b: a // b,
+    ast.Div: lambda a, b: a // b,  # sympy prints exact divisions so
+    ast.Pow: lambda a, b: a**b,
+    ast.Mod: lambda a, b: a % b,
+}
+_FUNCTIONS: dict[str, Callable[..., int]] = {
+    "Max": max,
+    "Min": min,
+    "Mod": lambda a, b: a % b,
+    "FloorDiv": lambda a, b: a // b,
+    "floor": int,
+}
+
+
+def _evaluate(dim: int | str, sizes: Mapping[str, int], spec: TensorSpec) -> int:
+    """A dimension's size: integers, symbols, + - * / // % ** and the few functions that torch.export prints."""
+    if isinstance(dim, int):
+        return dim
+
+    def value(node: ast.expr) -> int:
+        match node:
+            case ast.Constant(value=int(number)):
+                return number
+            case ast.Name(id=name):
+                return sizes[name]
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return -value(operand)
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
+                return _OPERATORS[type(op)](value(left), value(right))
+            case ast.Call(func=ast.Name(id=name), args=arguments) if name in _FUNCTIONS:
+                return _FUNCTIONS[name](*map(value, arguments))
+        raise InputError(f"Input {spec}: the dimension {dim!r} cannot be evaluated.")
+
+    return value(_parse(dim, spec))
+
+
+def _values(
+    spec: TensorSpec, shape: tuple[int, ...], plan: _Plan, generator: np.random.Generator
+) -> np.ndarray:
+    if is_attention_mask(spec):
+        visible = plan.mask(*shape) if plan.mask else np.ones(shape, bool)
+        return visible.astype(spec.dtype)
+    if not _is_whole(spec.dtype):
+        return _floats(spec.dtype, shape, generator)
+    if spec.dtype == "bool":
+        return np.ones(shape, bool) if spec.name.endswith("mask") else generator.random(shape) < 0.5
+    if spec.name.endswith("mask"):
+        return np.ones(shape, spec.dtype)
+    if spec.name.endswith(("position_ids", "cache_position")):
+        length = shape[-1] if shape else 1
+        ids = np.arange(length) if spec.high is None else np.arange(length) % spec.high
+        return np.broadcast_to(ids, shape).astype(spec.dtype, order="C")
+    high = 2 if spec.high is None else spec.high
+    values = generator.integers(0, high, shape).astype(spec.dtype)
+    if values.size > 1:
+        # Both ends of the vocabulary: an engine with a smaller table, or one that counts from 1, shows here.
+        values.flat[0], values.flat[1] = high - 1, 0
+    return values
+
+
+def _floats(dtype: str, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+    values = np.asarray(generator.standard_normal(shape), np.float32)
+    if dtype == "bfloat16":
+        bits = values.view(np.uint32) & np.uint32(0xFFFF0000)  # what bfloat16 keeps of a float32
+        return bits.view(np.float32)
+    return values.astype(dtype)
+
+
+def _padding(rows: int, columns: int) -> np.ndarray:
+    """int [rows, 1]: how many of each row's columns are padding; none in the first, most in the last."""
+    return (
+        (np.arange(rows) * (columns - 1) // max(rows - 1, 1))[:, None]
+        if rows > 1
+        else np.array([[columns // 2]])
+    )
+
+
+def _right_padding(rows: int, columns: int) -> np.ndarray:
+    return np.arange(columns)[None] < columns - _padding(rows, columns)
+
+
+def _left_padding(rows: int, columns: int) -> np.ndarray:
+    return np.arange(columns)[None] >= _padding(rows, columns)
+
+
+def _one_visible(rows: int, columns: int) -> np.ndarray:
+    mask = np.ones((rows, columns), bool)
+    mask[-1] = np.arange(columns) == 0
+    return mask
+
+
+def _one_row_hidden(rows: int, columns: int) -> np.ndarray:
+    mask = np.ones((rows, columns), bool)
+    mask[-1] = False
+    return mask

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A report as Markdown, the PARITY.md of a port, and as tables for a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from paritas.verify.report import ModuleParity, OutputParity, ParityReport
+
+OUTPUT_HEAD = (
+    "case",
+    "output",
+    "x tolerance",
+    "error",
+    "max abs",
+    "mean abs",
+    "mean rel",
+    "PyTorch/f64",
+    "port/f64",
+    "ratio",
+)
+MODULE_HEAD = ("module", "class", "x tolerance", "error", "original/f64", "port/f64")
+
+FIGURE = "the largest max|got-want| / mean|want| of all outputs and cases"
+
+LEGEND = (
+    "error: max|got-want| / mean|want| against the original. PyTorch/f64, port/f64: the largest distance from the same "
+    "graph in float64, relative to the typical magnitude plus the element's own; ratio: port / PyTorch. "
+    "x tolerance: the worst element's share of what is allowed; at most 1 agrees."
+)
+
+
+def markdown(report: ParityReport, directory: str) -> str:
+    """The whole of PARITY.md, ending in a newline."""
+    environment = report.environment
+    worst = report.worst_output
+    lines = [
+        f"# Parity: {report.verdict}",
+        "",
+        f"{report.subject or 'This port'} on {environment}: error **{_number(report.error)}** ({FIGURE}).",
+        "",
+    ]
+    if worst is not None and worst.hint:
+        lines += [worst.hint, ""]
+    lines += [f"Tolerance: `{report.tolerance.rule}`, because {report.tolerance.because}.", ""]
+    lines += ["## Outputs", "", *_table(OUTPUT_HEAD, map(output_cells, report.outputs)), "", LEGEND, ""]
+    failed = [row for row in report.outputs if not row.agrees]
+    if failed:
+        lines += ["### What did not agree", "", *(f"- {_escape(str(row))}" for row in failed), ""]
+    if report.unseen:
+        lines += [
+            "### What was not compared",
+            "",
+            *(f"- {name}: {why}" for name, why in report.unseen.items()),
+            "",
+        ]
+    if report.level == "modules":
+        lines += _module_section(report)
+    if report.notes:
+        lines += ["## Notes", "", *(f"- {note}" for note in report.notes), ""]
+    lines += ["## Inputs", "", *(f"- {case}" for case in report.cases), ""]
+    facts = {
+        "engine": f"{environment.engine} {environment.version}".strip(),
+        "mode": environment.mode or "-",
+        "arithmetic": environment.precision or "unknown",
+        "weights": environment.dtype or "-",
+        "device": environment.device,
+        "machine": environment.machine or "-",
+        "PyTorch": environment.torch or "-",
+        "Python": environment.python or "-",
+        "date": environment.date or "-",
+    }
+    lines += ["## Environment", "", *_table(("", ""), facts.items()), ""]
+    lines += ["## Reproduce", "", f"    paritas verify {directory} --level {report.level}", ""]
+    return "\n".join(lines)
+
+
+def _module_section(report: ParityReport) -> list[str]:
+    lines = [
+        "## Modules",
+        "",
+        f'Case "{report.module_case}"; {report.observed or "not observed"}. Each side on its own values.',
+        "",
+    ]
+    if report.module_tolerance:
+        lines += [
+            f"Tolerance: `{report.module_tolerance.rule}`, because {report.module_tolerance.because}.",
+            "",
+        ]
+    if report.first_divergence:
+        lines += [f"First divergence: {_escape(str(report.first_divergence))}", ""]
+    if report.modules:
+        lines += [*_table(MODULE_HEAD, map(module_cells, report.modules)), ""]
+    lines += [f"- not seen: {name}: {why}" for name, why in report.unseen_modules.items()]
+    return [*lines, ""] if report.unseen_modules else lines
+
+
+def output_cells(row: OutputParity) -> tuple[str, ...]:
+    case = row.case + (" (edge)" if row.edge else "")
+    if row.fault or row.unjudged:
+        return (case, row.output, row.fault or "not judged", *[""] * 7)
+    figures = (row.error, row.max_abs, row.mean_abs, row.mean_rel, row.own, row.ours)
+    ratio = "" if math.isnan(row.ratio) else f"{row.ratio:.2f}"
+    return (case, row.output, f"{row.excess:.3g}", *map(_number, figures), ratio)
+
+
+def module_cells(row: ModuleParity) -> tuple[str, ...]:
+    if row.fault:
+        return (row.name, row.module_class, row.fault, "", "", "")
+    return (row.name, row.module_class, f"{row.excess:.3g}", *map(_number, (row.error, row.own, row.ours)))
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.2e}"
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(map(_escape, cells)) + " |"
+
+    return [line(head), "|" + "---|" * len(head), *map(line, rows)]
+
+
+COLOURS = {"agrees": "green", "diverges": "red", "incomplete": "yellow"}
+
+
+def terminal(report: ParityReport, *, worst: int = 10) -> RenderableType:
+    """Tables for `rich.print`: the verdict, the outputs, and the `worst` modules in the order of returning."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    def table(title: str, head: Sequence[str], rows: Iterable[tuple[Sequence[str], bool]]) -> Table:
+        result = Table(title=title, title_justify="left", show_edge=False)
+        for name in head:
+            text = name in ("case", "output", "module", "class")
+            result.add_column(name, justify="left" if text else "right", overflow="fold", no_wrap=not text)
+        for cells, agrees in rows:
+            result.add_row(*map(Text, cells), style="" if agrees else "red")
+        return result
+
+    def narrow(cells: Sequence[str]) -> tuple[str, ...]:
+        """The columns that fit into 80 characters: the Markdown has all."""
+        return (*cells[:5], cells[-1])
+
+    first, _, rest = str(report).partition("\n")
+    parts: list[RenderableType] = [Text(first, style=f"bold {COLOURS[report.verdict]}"), Text(rest)]
+    if report.outputs:
+        outputs = [(narrow(output_cells(row)), row.agrees) for row in report.outputs]
+        parts.append(table("outputs", narrow(OUTPUT_HEAD), outputs))
+    if report.modules:
+        ranked = sorted(report.modules, key=lambda r: (r.agrees, -r.excess if r.excess == r.excess else 0.0))[
+            :worst
+        ]
+        shown = [(module_cells(row)[:4], row.agrees) for row in report.modules if row in ranked]
+        title = f"modules, the {len(shown)} worst of {len(report.modules)}"
+        parts.append(table(title, MODULE_HEAD[:4], shown))
+    return Group(*parts)

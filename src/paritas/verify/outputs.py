@@ -1,0 +1,343 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verification: the original, the port and the float64 truth on the same inputs. Outputs rule."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from paritas.errors import ParitasError
+from paritas.program import ModuleCall, Origin, TensorSpec
+from paritas.run.engine import Session
+from paritas.verify.compare import RELATIVE, Comparison, compare, distance
+from paritas.verify.inputs import Case
+from paritas.verify.modules import Inside, Walker, compare_modules
+from paritas.verify.report import Environment, OutputParity, ParityReport
+from paritas.verify.tolerance import (
+    AS_ACCURATE,
+    EPSILON,
+    HALF,
+    TOO_INACCURATE,
+    Tolerance,
+    half_precision,
+    whole_model,
+    widened,
+)
+
+LEVELS = ("outputs", "modules")
+
+CAPTURE_SLACK = (
+    1e-3  # fp32 original against float64 of the captured graph: beyond it, ask whether rounding explains it
+)
+
+Runner = Callable[[Mapping[str, np.ndarray]], Sequence[np.ndarray]]
+
+
+def verify(
+    session: Session,
+    original: Runner,
+    cases: Iterable[Case],
+    *,
+    outputs: Sequence[TensorSpec],
+    environment: Environment,
+    level: str = "outputs",
+    truth: Walker | None = None,
+    reference: Walker | None = None,
+    yardstick: Runner | None = None,
+    tolerance: Tolerance | None = None,
+    modules: Sequence[ModuleCall] = (),
+    origin: Callable[[str], Origin] | None = None,
+    subject: str = "",
+    notes: Iterable[str] = (),
+    progress: Callable[[str], None] | None = None,
+) -> ParityReport:
+    """Run every case through the original and the port, unobserved, and rule on each output.
+
+    original: feed -> flat outputs in the manifest's order, of the eager fp32 model. truth: the captured graph
+    in float64. reference: the captured graph at its own precision; without it, level "modules" sees nothing,
+    and fp32 rounding is never taken as an excuse. yardstick: PyTorch at the port's half precision, feed -> flat
+    outputs. bfloat16 arrives as float32 from all of them.
+
+    At fp32 and float64 `tolerance` rules (default: `whole_model(session.precision)`), against the original.
+    At fp16 and bf16 an output agrees if its distance from float64 is at most twice PyTorch's own at that dtype;
+    without truth and yardstick it is not judged, unless `tolerance` is given. What the engine raises is a
+    fault; what the original raises leaves the case uncompared. Raises `ParitasError` for an unknown level.
+    """
+    if level not in LEVELS:
+        raise ParitasError(f"level must be one of {', '.join(LEVELS)}, not {level!r}.")
+    judge = _Judge(session, original, truth, reference, yardstick, tolerance)
+    rows: list[OutputParity] = []
+    unseen: dict[str, str] = {}
+    feeds: dict[str, Case] = {}
+    for case in cases:
+        if progress is not None:
+            progress(case.name)
+        if case.name in feeds:
+            raise ParitasError(f"Two cases are named {case.name!r}; a report could not tell them apart.")
+        feeds[case.name] = case
+        try:
+            want = list(original(case.feed))
+        except Exception as error:  # noqa: BLE001 - the original's own refusal, of any kind, says nothing about the port
+            unseen[f'case "{case.name}"'] = f"the original refuses it: {_reason(error)}"
+            continue
+        rows += judge.case(case, want, outputs)
+    if judge.by_truth:
+        rows = _judge_by_truth(rows, session.precision)
+    inside, module_case = Inside(), ""
+    if level == "modules":
+        inside, module_case = _look_inside(session, rows, feeds, reference, truth, modules, origin)
+    return ParityReport(
+        environment=dataclasses.replace(environment, precision=session.precision),
+        tolerance=judge.stated,
+        outputs=tuple(rows),
+        unseen=unseen,
+        cases=tuple(map(str, feeds.values())),
+        subject=subject,
+        level=level,
+        modules=inside.rows,
+        module_case=module_case,
+        module_tolerance=whole_model(session.precision) if level == "modules" else None,
+        unseen_modules=inside.unseen,
+        observed=inside.observed,
+        notes=tuple(notes),
+    )
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+
+
+class _Judge:
+    """One verification's parts, and the rows of one case at a time."""
+
+    def __init__(
+        self,
+        session: Session,
+        original: Runner,
+        truth: Walker | None,
+        reference: Walker | None,
+        yardstick: Runner | None,
+        tolerance: Tolerance | None,
+    ):
+        self.session, self.original = session, original
+        self.truth, self.reference, self.yardstick = truth, reference, yardstick
+        self.given = tolerance is not None  # a tolerance that was asked for is neither widened nor replaced
+        self.half = session.precision in HALF and not self.given
+        self.by_truth = self.half and truth is not None and yardstick is not None
+        self.tolerance = tolerance or whole_model(session.precision)
+
+    @property
+    def stated(self) -> Tolerance:
+        """What the report prints. In half precision the bound depends on the output, so it is said in words."""
+        if not self.half:
+            return self.tolerance
+        return half_precision(self.session.precision)
+
+    def case(self, case: Case, want: list[np.ndarray], specs: Sequence[TensorSpec]) -> list[OutputParity]:
+        try:
+            got = list(self.session.run(case.feed))
+        except Exception as error:  # noqa: BLE001 - the original ran, the port did not: that is a divergence
+            fault = f"the engine failed: {_reason(error)}"
+            return [OutputParity(case.name, s.name, math.inf, math.inf, case.edge, fault) for s in specs]
+        exact = _optional(self.truth.run if self.truth else None, case)
+        mine = _optional(self.yardstick, case) if self.by_truth else want
+        names = [spec.name for spec in specs]
+        names += [f"output {i}" for i in range(len(names), max(len(want), len(got)))]
+        dtypes = [_numpy_dtype(spec.dtype) for spec in specs]
+        return [
+            self._row(
+                _Values(case, name, i, _at(want, i), _at(got, i), _at(exact, i), _at(mine, i), _at(dtypes, i))
+            )
+            for i, name in enumerate(names)
+        ]
+
+    def _row(self, at: _Values) -> OutputParity:
+        result = compare(at.want, at.got, self.tolerance, dtype=at.dtype)
+        fault, hint, unjudged = result.fault, "", ""
+        if at.floats and self.half:
+            unjudged = self._half_unjudged(at, fault)
+            if self.by_truth and not fault and not unjudged:
+                fault = self._wrong_capture_half(at)
+        elif at.floats and not result.agrees and self.reference is not None:
+            result, hint = self._second_look(at, result, self.reference)
+        if at.want is not None and at.want.size and not result.elements and not fault and not at.case.edge:
+            unjudged = "the original is NaN or infinite everywhere"
+        needed = None if self.half else result.needed
+        return OutputParity(
+            case=at.case.name,
+            output=at.output,
+            excess=result.excess,
+            error=math.inf if fault else result.error,
+            edge=at.case.edge,
+            fault=fault,
+            unjudged=unjudged,
+            max_abs=result.max_abs,
+            mean_abs=result.mean_abs,
+            mean_rel=result.mean_rel,
+            worst=result.worst,
+            want=result.want,
+            got=result.got,
+            own=at.own,
+            ours=at.ours,
+            elements=result.elements,
+            rule=result.tolerance.rule,
+            needed="" if needed is None else needed.rule,
+            hint=hint,
+        )
+
+    def _second_look(self, at: _Values, result: Comparison, reference: Walker) -> tuple[Comparison, str]:
+        """At fp32, a failed row: is it PyTorch's own rounding, or is the captured graph not the original?"""
+        captured = _at(_optional(reference.run, at.case), at.index)
+        if captured is None:
+            return result, ""
+        if at.exact is not None and not self.given:
+            # Both of the same graph, so that a capture that is wrong cannot pass as rounding.
+            wider = widened(self.tolerance, distance(at.exact, captured))
+            again = compare(at.want, at.got, wider, dtype=at.dtype)
+            if again.agrees:
+                return again, f"judged by {wider}"
+        same = compare(at.want, captured, self.tolerance)
+        if not same.agrees:
+            return result, f"The captured graph is not the original ({same}): look at the capture first."
+        return result, ""
+
+    def _half_unjudged(self, at: _Values, fault: str) -> str:
+        """Why a float output cannot be judged in half precision, "" if it can."""
+        precision = self.session.precision
+        special = ("NaN", "infinity")
+        if fault:
+            theirs = "" if at.mine is None or not self.by_truth else _fault(at.want, at.mine)
+            excused = fault.startswith(special) and theirs.startswith(special)
+            return f"PyTorch itself overflows in {precision} here ({theirs})" if excused else ""
+        if not self.by_truth:
+            return f"{precision} is judged against float64 and PyTorch in {precision}, which were not given"
+        if at.exact is None or at.mine is None:
+            return f"PyTorch cannot run this case in float64 and in {precision}"
+        if not at.own <= TOO_INACCURATE:
+            return f"PyTorch's own error in {precision} is {at.own:.2g}; twice that would prove nothing"
+        return ""
+
+    def _wrong_capture_half(self, at: _Values) -> str:
+        """In half precision the truth must be the original's truth, or a wrong capture would excuse itself."""
+        if at.exact is None or at.want is None:
+            return ""
+        off = distance(at.exact, at.want)
+        if off <= CAPTURE_SLACK:
+            return ""
+        captured = _at(_optional(self.reference.run if self.reference else None, at.case), at.index)
+        if captured is not None and off <= 3 * distance(at.exact, captured):
+            return ""
+        return f"the captured graph is not the original: fp32 is {off:.2g} away from the graph's float64"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Values:
+    """One output in one case, from everyone who computed it; None from those who did not."""
+
+    case: Case
+    output: str
+    index: int
+    want: np.ndarray | None  # the original, fp32
+    got: np.ndarray | None  # the port
+    exact: np.ndarray | None  # the captured graph in float64
+    mine: np.ndarray | None  # PyTorch at the port's precision
+    dtype: str | None  # that the manifest promises
+
+    @property
+    def floats(self) -> bool:
+        return self.want is not None and self.want.dtype.kind in "fc"
+
+    @functools.cached_property
+    def own(self) -> float:
+        return self._from_truth(self.mine)
+
+    @functools.cached_property
+    def ours(self) -> float:
+        return self._from_truth(self.got)
+
+    def _from_truth(self, value: np.ndarray | None) -> float:
+        if not self.floats or self.exact is None or value is None:
+            return math.nan
+        return distance(self.exact, value)
+
+
+def _optional(run: Runner | None, case: Case) -> Sequence[np.ndarray]:
+    """The truth or the yardstick may be unable to run a case (no fp16 kernel): then it is unknown there."""
+    if run is None:
+        return ()
+    try:
+        return list(run(case.feed))
+    except Exception:  # noqa: BLE001 - of any kind; what follows from it is said in the row
+        return ()
+
+
+def _fault(want: np.ndarray | None, got: np.ndarray) -> str:
+    return compare(want, got, RELATIVE, dtype=got.dtype).fault
+
+
+T = TypeVar("T")
+
+
+def _at(values: Sequence[T], index: int) -> T | None:
+    return values[index] if index < len(values) else None
+
+
+def _numpy_dtype(dtype: str) -> str:
+    return "float32" if dtype == "bfloat16" else dtype
+
+
+def _judge_by_truth(rows: list[OutputParity], precision: str) -> list[OutputParity]:
+    """fp16 and bf16: the excess is the port's distance from float64 over twice PyTorch's own.
+
+    An output of few elements may be exact in PyTorch by luck, so that the yardstick of a row is never below
+    the median of the ordinary cases' own errors, nor the bound below one rounding of the dtype.
+    """
+    usual: dict[str, list[float]] = {}
+    for row in rows:
+        if not row.edge and not row.unjudged and math.isfinite(row.own):
+            usual.setdefault(row.output, []).append(row.own)
+    judged = []
+    for row in rows:
+        if row.fault or row.unjudged or math.isnan(row.own):
+            judged.append(row)
+            continue
+        typical = statistics.median(usual[row.output]) if row.output in usual else 0.0
+        limit = max(AS_ACCURATE * max(row.own, typical), EPSILON[precision])
+        rule = f"port/f64 <= {limit:.3g} = max({AS_ACCURATE:g} * PyTorch/f64, one rounding)"
+        judged.append(dataclasses.replace(row, excess=row.ours / limit, rule=rule))
+    return judged
+
+
+def _look_inside(
+    session: Session,
+    rows: Sequence[OutputParity],
+    feeds: Mapping[str, Case],
+    reference: Walker | None,
+    truth: Walker | None,
+    modules: Sequence[ModuleCall],
+    origin: Callable[[str], Origin] | None,
+) -> tuple[Inside, str]:
+    """The modules, on the case whose outputs are worst: there is most to see."""
+    if not rows:
+        return Inside(
+            unseen={"all modules": "no case could be compared"}, observed="modules not observed"
+        ), ""
+    if reference is None:
+        why = "no captured program in memory to compare with; port the original again"
+        return Inside(unseen={"all modules": why}, observed="modules not observed"), ""
+    worst = max(rows, key=lambda r: (r.diverges, bool(r.fault), r.excess))
+    try:
+        inside = compare_modules(
+            session, reference, feeds[worst.case].feed, modules, truth=truth, origin=origin
+        )
+    except ParitasError as error:
+        inside = Inside(
+            unseen={"all modules": f"the reference failed: {_reason(error)}"}, observed="modules not observed"
+        )
+    return inside, worst.case
