@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,14 +13,14 @@ from paritas.capture import inputs as example
 from paritas.capture.arguments import forward_names
 from paritas.capture.export import export
 from paritas.capture.modules import is_size, module_calls, module_tree
-from paritas.capture.normalise import expression, normalise
+from paritas.capture.normalise import equal_inputs, expression, normalise
 from paritas.capture.origin import origin
-from paritas.errors import CaptureError, FrozenDimension
-from paritas.program import Note, Program, Source, TensorSpec
 from paritas.capture.source import weights
-from paritas.run.outputs import describe_output, leaf_names
+from paritas.errors import CaptureError, FrozenDimension
+from paritas.outputs import describe_output, leaf_names
+from paritas.program import Note, Program, Source, TensorSpec
 
-__all__ = ["capture"]
+__all__ = ["assemble", "capture"]
 
 
 def capture(
@@ -39,55 +39,76 @@ def capture(
     """
     model.eval()
     given = example.example_inputs(model) if inputs is None else example.bind(model, inputs)
-    given = {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in given.items()}
+    given = {
+        name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in given.items()
+    }
     fixed = example.fixed_arguments(model, given)
     fixed |= {name: value for name, value in given.items() if not isinstance(value, torch.Tensor)}
     tensors = {name: value for name, value in given.items() if isinstance(value, torch.Tensor)}
     _refuse_nested(given)
-    notes = [Note("capture", f"{name}={value!r} is fixed") for name, value in fixed.items() if value is not None]
+    notes = [
+        Note("capture", f"{name}={value!r} is fixed") for name, value in fixed.items() if value is not None
+    ]
     if dynamic is not False:
         widened, repeated = example.widen_batch(tensors)
         if repeated and _runs(model, widened, fixed):
             tensors = widened
-    with torch.no_grad():
-        flat, structure = describe_output(model(**tensors, **fixed))
     shapes = example.dynamic_shapes(tensors, dynamic)
     if shapes is not None:
         shapes |= dict.fromkeys(fixed)
     exported, remarks = export(model, {**tensors, **fixed}, shapes)
     notes += [Note("capture", remark) for remark in remarks]
+    return assemble(model, exported, tensors, fixed, dynamic=dynamic, source=source, notes=notes)
 
+
+def assemble(
+    model: torch.nn.Module,
+    exported: torch.export.ExportedProgram,
+    tensors: Mapping[str, torch.Tensor],
+    fixed: Mapping[str, Any],
+    *,
+    dynamic: bool | Mapping[str, Mapping[int, Any]],
+    source: Source | None = None,
+    notes: Sequence[Note] = (),
+) -> Program:
+    """The `Program` of a graph that `model(**tensors, **fixed)` was exported to. Brings the graph into normal form."""
+    with torch.no_grad():
+        flat, structure = describe_output(model(**tensors, **fixed))
     placeholders = _mark_inputs(exported, tensors)
     normalise(exported)
     specs, frozen = _input_specs(model, placeholders, tensors, dynamic)
+    specs = _with_equal_sizes(specs, equal_inputs(exported))
     defaults = example.defaults(model, tensors, fixed)
-    specs = tuple(dataclasses.replace(s, default=defaults.get(s.name)) for s in specs)
-    notes += frozen
     nodes = [node for node in exported.graph.nodes if node.op == "call_function"]
-    tree = module_tree(exported.graph, f"{type(model).__module__}.{type(model).__qualname__}")
+    name = f"{type(model).__module__}.{type(model).__qualname__}"
+    tree = module_tree(exported.graph, name)
     names = forward_names(model, exported, tree, tensors, fixed)
     return Program(
         exported=exported,
-        inputs=specs,
+        inputs=tuple(dataclasses.replace(spec, default=defaults.get(spec.name)) for spec in specs),
         outputs=_output_specs(exported, structure, flat),
         structure=structure,
         origins={node.name: origin(node) for node in nodes if not is_size(node)},
         modules=module_calls(tree),
-        constants=fixed,
-        source=source or Source("module", model_class=f"{type(model).__module__}.{type(model).__qualname__}"),
-        notes=tuple(notes),
-        examples=tensors,
+        constants=dict(fixed),
+        source=source or Source("module", model_class=name),
+        notes=(*notes, *frozen),
+        examples=dict(tensors),
         limits=_limits(exported),
         weights=weights(model, as_saved=False),
         trainable=frozenset(name for name, p in model.named_parameters() if p.requires_grad),
-        module_classes={path: f"{type(m).__module__}.{type(m).__qualname__}" for path, m in model.named_modules()},
+        module_classes={
+            path: f"{type(m).__module__}.{type(m).__qualname__}" for path, m in model.named_modules()
+        },
         arguments=names.arguments,
         results=names.results,
     )
 
 
 def _refuse_nested(given: Mapping[str, Any]) -> None:
-    nested = [n for n, v in given.items() if not isinstance(v, (torch.Tensor, bool, int, float, str, type(None)))]
+    nested = [
+        n for n, v in given.items() if not isinstance(v, (torch.Tensor, bool, int, float, str, type(None)))
+    ]
     if nested:
         kinds = ", ".join(f"{name} ({type(given[name]).__name__})" for name in nested)
         raise CaptureError(
@@ -123,7 +144,8 @@ def _mark_inputs(
 
 
 def _dims(value: torch.Tensor) -> tuple[int | str, ...]:
-    return tuple(int(size) if isinstance(size, int) else str(expression(size)) for size in value.shape)
+    sizes = (expression(size) for size in value.shape)
+    return tuple(size if isinstance(size, int) else str(size) for size in sizes)
 
 
 def _dtype(value: torch.Tensor) -> str:
@@ -144,7 +166,12 @@ def _input_specs(
             if not isinstance(size, int):
                 continue
             if dynamic is True:
-                notes.append(Note("capture", f"{name} dimension {axis} is fixed at {size}: the model does not leave it free"))
+                notes.append(
+                    Note(
+                        "capture",
+                        f"{name} dimension {axis} is fixed at {size}: the model does not leave it free",
+                    )
+                )
             elif dynamic is not False and axis in dynamic.get(name, {}):
                 refused.append(f"  {name} dimension {axis} is constant {size} in the graph")
     if refused:
@@ -153,6 +180,11 @@ def _input_specs(
             "Leave these out of dynamic=, or pass dynamic=True to keep what can vary and have the rest reported."
         )
     return tuple(specs), notes
+
+
+def _with_equal_sizes(specs: tuple[TensorSpec, ...], equal: Mapping[str, str]) -> tuple[TensorSpec, ...]:
+    """One name for sizes that have to be equal, so that the check at the door sees to it."""
+    return tuple(dataclasses.replace(s, dims=tuple(equal.get(str(d), d) for d in s.dims)) for s in specs)
 
 
 def _vocabulary(model: torch.nn.Module, node: torch.fx.Node) -> int | None:
@@ -165,7 +197,10 @@ def _vocabulary(model: torch.nn.Module, node: torch.fx.Node) -> int | None:
             target = str(user.target)
             if target == "aten.embedding.default" and user.args[1] in seen:
                 sizes.append(int(user.args[0].meta["val"].shape[0]))  # type: ignore[union-attr]
-            elif target in ("aten.view.default", "aten.reshape.default", "aten._to_copy.default") and user not in seen:
+            elif (
+                target in ("aten.view.default", "aten.reshape.default", "aten._to_copy.default")
+                and user not in seen
+            ):
                 seen.add(user)
                 queue.append(user)
     return min(sizes, default=None)
@@ -174,7 +209,9 @@ def _vocabulary(model: torch.nn.Module, node: torch.fx.Node) -> int | None:
 def _output_specs(
     exported: torch.export.ExportedProgram, structure: Mapping[str, Any], flat: list[torch.Tensor]
 ) -> tuple[TensorSpec, ...]:
-    values = [node.meta["val"] for node in exported.graph.output_node().args[0] if isinstance(node, torch.fx.Node)]
+    values = [
+        node.meta["val"] for node in exported.graph.output_node().args[0] if isinstance(node, torch.fx.Node)
+    ]
     names = leaf_names(structure)
     if not len(values) == len(names) == len(flat):
         raise CaptureError(f"The model returns {len(flat)} tensors, its graph {len(values)}.")

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from paritas.capture.modules import Region
 
+
 @dataclasses.dataclass(frozen=True)
 class ForwardNames:
     """What the original's forwards say of the tensors at their borders.
@@ -54,7 +55,9 @@ def forward_names(
     return ForwardNames(arguments, results)
 
 
-def _match(nodes: Sequence[Node], values: Mapping[Node, Any], candidates: Mapping[Any, torch.Tensor]) -> dict[str, Any]:
+def _match(
+    nodes: Sequence[Node], values: Mapping[Node, Any], candidates: Mapping[Any, torch.Tensor]
+) -> dict[str, Any]:
     """node name -> the key of the first candidate with its values, in the order of the candidates."""
     free = dict(candidates)
     found = {}
@@ -152,7 +155,11 @@ def _node_values(
     inputs = []
     for node in exported.graph.nodes:
         if node.op == "placeholder":
-            inputs.append(tensors[node.meta["paritas_input"]] if "paritas_input" in node.meta else weight(exported, node))
+            inputs.append(
+                tensors[node.meta["paritas_input"]]
+                if "paritas_input" in node.meta
+                else weight(exported, node)
+            )
     recorder = _Recorder(exported.graph_module, wanted)
     with torch.no_grad():
         recorder.run(*inputs)

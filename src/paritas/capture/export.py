@@ -17,7 +17,7 @@ from paritas.capture.origin import innermost_frame
 from paritas.errors import CaptureError
 
 #: input name -> {dimension: a `torch.export.Dim`}, as `torch.export.export(dynamic_shapes=)` takes it.
-DynamicShapes = Mapping[str, Any] | None
+DynamicShapes = dict[str, Any] | None
 
 
 _OUTPUT_FLAGS = frozenset({"use_cache", "return_dict", "output_attentions", "output_hidden_states"})
@@ -55,15 +55,20 @@ def is_transformers(model: torch.nn.Module) -> bool:
 
 
 def _export_transformers(
-    model: torch.nn.Module, inputs: Mapping[str, Any], dynamic_shapes: DynamicShapes
+    model: Any, inputs: Mapping[str, Any], dynamic_shapes: DynamicShapes
 ) -> torch.export.ExportedProgram:
     from transformers.exporters import DynamoConfig, DynamoExporter
 
     if dynamic_shapes is not None:  # the exporter takes output flags such as use_cache out of the inputs
         dynamic_shapes = {name: dynamic_shapes.get(name) for name in inputs if name not in _OUTPUT_FLAGS}
     config = DynamoConfig(dynamic=dynamic_shapes is not None, dynamic_shapes=dynamic_shapes)
-    with _flags_on_every_config(model, {n: v for n, v in inputs.items() if n in _OUTPUT_FLAGS}):
-        return DynamoExporter().export_program(model, dict(inputs), config)[0]
+    own_forward = "forward" in vars(model)
+    try:
+        with _flags_on_every_config(model, {n: v for n, v in inputs.items() if n in _OUTPUT_FLAGS}):
+            return DynamoExporter().export_program(model, dict(inputs), config)[0]
+    finally:
+        if not own_forward:  # the exporter puts the method back as an attribute, which a copy would share
+            vars(model).pop("forward", None)
 
 
 @contextlib.contextmanager
@@ -114,7 +119,7 @@ def _flat_signature(model: torch.nn.Module, inputs: Mapping[str, Any]) -> Iterat
     forward.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in inputs]
     )
-    model.forward = forward  # type: ignore[method-assign]
+    model.forward = forward
     try:
         yield
     finally:

@@ -46,22 +46,23 @@ def example_inputs(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     vision = getattr(config, "vision_config", config)
     known = inspect.signature(model.forward).parameters
-    needed = getattr(model, "main_input_name", "input_ids")
     found: dict[str, torch.Tensor] = {}
 
     def ids(length: int, vocabulary: int) -> torch.Tensor:
         return torch.randint(min(3, vocabulary - 1), vocabulary, (BATCH, length), generator=generator)
 
     def takes(name: str, *, required: bool = False) -> bool:
-        return name in known and (not required or name == needed or known[name].default is inspect.Parameter.empty)
+        return name in known and (
+            not required or name == needed or known[name].default is inspect.Parameter.empty
+        )
 
     vocabulary = getattr(text, "vocab_size", None)
     if takes("input_ids") and vocabulary:
-        limit = getattr(text, "max_position_embeddings", None) or SEQUENCE
+        limit = int(getattr(text, "max_position_embeddings", 0) or SEQUENCE)
         found["input_ids"] = ids(min(SEQUENCE, limit), vocabulary)
         if takes("attention_mask"):
             found["attention_mask"] = torch.ones_like(found["input_ids"])
-        if takes("token_type_ids") and getattr(text, "type_vocab_size", 0):
+        if takes("token_type_ids") and getattr(text, "type_vocab_size", None):
             found["token_type_ids"] = torch.zeros_like(found["input_ids"])
     if takes("pixel_values"):
         size = getattr(vision, "image_size", None) or 224
@@ -109,11 +110,14 @@ def widen_batch(inputs: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     if not tensors or any(t.dim() == 0 or t.shape[0] != 1 for t in tensors):
         return dict(inputs), False
     return {
-        name: torch.cat([value] * BATCH) if isinstance(value, torch.Tensor) else value for name, value in inputs.items()
+        name: torch.cat([value] * BATCH) if isinstance(value, torch.Tensor) else value
+        for name, value in inputs.items()
     }, True
 
 
-def dynamic_shapes(inputs: Mapping[str, Any], dynamic: bool | Mapping[str, Mapping[int, Any]]) -> dict[str, Any] | None:
+def dynamic_shapes(
+    inputs: Mapping[str, Any], dynamic: bool | Mapping[str, Mapping[int, Any]]
+) -> dict[str, Any] | None:
     """What `torch.export` is asked for: every dimension (True), none (False), or those named.
 
     `dynamic={"input_ids": {0: "batch", 1: "sequence"}}` names them; equal names must mean equal sizes.
@@ -124,19 +128,21 @@ def dynamic_shapes(inputs: Mapping[str, Any], dynamic: bool | Mapping[str, Mappi
         return None
     if dynamic is True:
         return {
-            name: {axis: Dim.AUTO for axis in range(value.dim())} if isinstance(value, torch.Tensor) else None
+            name: dict.fromkeys(range(value.dim()), Dim.AUTO) if isinstance(value, torch.Tensor) else None
             for name, value in inputs.items()
         }
     unknown = sorted(set(dynamic) - set(inputs))
     if unknown:
         raise InputsNeeded(f"dynamic= names {', '.join(unknown)}, but the inputs are {', '.join(inputs)}.")
     return {
-        name: {axis: Dim.AUTO for axis in dynamic.get(name, {})} if isinstance(value, torch.Tensor) else None
+        name: dict.fromkeys(dynamic.get(name, {}), Dim.AUTO) if isinstance(value, torch.Tensor) else None
         for name, value in inputs.items()
     }
 
 
-def defaults(model: torch.nn.Module, inputs: Mapping[str, Any], constants: Mapping[str, Any]) -> dict[str, int]:
+def defaults(
+    model: torch.nn.Module, inputs: Mapping[str, Any], constants: Mapping[str, Any]
+) -> dict[str, int]:
     """Inputs that may be left out, and the value they stand for, proved on the example.
 
     Leaving `attention_mask` out means ones, leaving `token_type_ids` out means zeros: in most models, not
@@ -159,7 +165,8 @@ def defaults(model: torch.nn.Module, inputs: Mapping[str, Any], constants: Mappi
         except Exception:  # noqa: BLE001 - a model that cannot run without it needs it
             continue
         if len(one) == len(other) and all(
-            torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(one, other, strict=True)
+            torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+            for a, b in zip(one, other, strict=True)
         ):
             found[name] = value
     return found

@@ -56,7 +56,9 @@ class Region:
 
 def is_size(node: Node) -> bool:
     """Whether `node` is symbolic-shape arithmetic: made again from `x.shape` wherever it is needed."""
-    return node.op == "call_function" and isinstance(node.meta.get("val"), (torch.SymInt, torch.SymFloat, torch.SymBool, int))
+    return node.op == "call_function" and isinstance(
+        node.meta.get("val"), (torch.SymInt, torch.SymFloat, torch.SymBool, int)
+    )
 
 
 def module_tree(graph: torch.fx.Graph, model_class: str) -> Region:

@@ -7,6 +7,7 @@ A pass takes an `ExportedProgram` and changes its graph in place. A node that st
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.export import ExportedProgram
@@ -77,7 +78,7 @@ def _same_shape(node: Node) -> bool:
 def _adds_integer_zero(node: Node) -> bool:
     # Not for floats: -0.0 + 0 is 0.0.
     value = node.meta["val"]
-    return (
+    return bool(
         type(node.args[1]) is int
         and node.args[1] == 0
         and not value.dtype.is_floating_point
@@ -104,6 +105,9 @@ def gathers_of_whole_dimensions_are_views(program: ExportedProgram) -> None:
 
     transformers builds masks by indexing with broadcast aranges, so that any mask function fits. A
     gather per mask is what it costs on engines that do not see through it; and sizes stay dynamic.
+
+    The batch of the mask has a size of its own there, since only as many of its rows are read as there are
+    ids. `equal_inputs` says which sizes a caller has to keep equal for that.
     """
     for node in list(program.graph.nodes):
         if name_of(node) != "aten.index.Tensor":
@@ -112,12 +116,15 @@ def gathers_of_whole_dimensions_are_views(program: ExportedProgram) -> None:
         sizes = source.meta["val"].shape
         if len(indices) != len(sizes) or any(i is None for i in indices):
             continue
-        axes = [_arange_axis(index, size) for index, size in zip(indices, sizes, strict=True)]
+        axes = [_arange_axis(index) for index in indices]
         rank = node.meta["val"].dim()
         if None in axes or any(i.meta["val"].dim() > rank for i in indices):
             continue
+        counted = [i.meta["val"].shape[a] for i, a in zip(indices, axes, strict=True)]
+        if not all(_may_equal(program, source, a, b) for a, b in zip(sizes, counted, strict=True)):
+            continue
         # Axes counted from the right, because that is how indices broadcast.
-        from_right = [index.meta["val"].dim() - axis for index, axis in zip(indices, axes, strict=True)]  # type: ignore[operator]
+        from_right = [index.meta["val"].dim() - axis for index, axis in zip(indices, axes, strict=True)]
         if from_right != sorted(from_right, reverse=True) or len(set(from_right)) != len(from_right):
             continue
         missing = [axis for axis in range(rank) if rank - axis not in from_right]
@@ -129,27 +136,81 @@ def gathers_of_whole_dimensions_are_views(program: ExportedProgram) -> None:
                 value = result.meta["val"].unsqueeze(axis)
                 result = program.graph.call_function(aten.unsqueeze.default, (result, axis))
                 result.meta = {**node.meta, "val": value}
+        found = equal_inputs(program)
+        found |= {
+            str(expression(a)): str(expression(b))
+            for a, b in zip(sizes, counted, strict=True)
+            if expression(a) != expression(b)
+        }
+        program.graph_module.meta["paritas_equal"] = found
         replace(program, node, result)
 
 
-def _arange_axis(node: Node, size: int | torch.SymInt) -> int | None:
-    """The axis along which `node` counts 0, 1, .. size-1 while it is 1 wide in all others; None for all else."""
+def equal_inputs(program: ExportedProgram) -> dict[str, str]:
+    """size -> size: dimensions of inputs that the normal form takes to be the same."""
+    return dict(program.graph_module.meta.get("paritas_equal", {}))
+
+
+def _may_equal(
+    program: ExportedProgram, source: Node, size: int | torch.SymInt, count: int | torch.SymInt
+) -> bool:
+    """Equal for all inputs, or free sizes of two inputs (a mask and its ids) that were equal in the example."""
+    if expression(size) == expression(count):
+        return True
+    if not (isinstance(size, torch.SymInt) and isinstance(count, torch.SymInt)):
+        return False
+    free = {
+        str(expression(s))
+        for node in program.graph.nodes
+        if node.op == "placeholder" and isinstance(node.meta.get("val"), torch.Tensor)
+        for s in node.meta["val"].shape
+        if isinstance(s, torch.SymInt)
+    }
+    known = {str(expression(size)), str(expression(count))} <= free
+    return known and size.node.hint == count.node.hint
+
+
+def _arange_axis(node: Node) -> int | None:
+    """The axis along which `node` counts 0, 1, 2, .. while it is 1 wide in all others; None for all else."""
     name = name_of(node)
-    if name == "aten.arange.default":
-        return 0 if same_dims(node.meta["val"].shape, (size,)) else None
-    if name == "aten.arange.start" and node.args[0] == 0:
-        return 0 if same_dims(node.meta["val"].shape, (size,)) else None
+    if name == "aten.arange.default" or (name == "aten.arange.start" and node.args[0] == 0):
+        return 0
     if name == "aten.unsqueeze.default":
-        axis = _arange_axis(node.args[0], size)  # type: ignore[arg-type]
+        axis = _arange_axis(node.args[0])  # type: ignore[arg-type]
         if axis is None:
             return None
-        at = node.args[1] % node.meta["val"].dim()  # type: ignore[operator]
+        at = node.args[1] % node.meta["val"].dim()
         return axis + 1 if at <= axis else axis
     return None
 
 
 def _is_one(size: int | torch.SymInt) -> bool:
-    return type(size) is int and size == 1
+    return expression(size) == 1
+
+
+def drop_true_conditions(program: ExportedProgram) -> None:
+    """`True & x` is x: masks are built from a scalar True to which each condition is added."""
+    for node in list(program.graph.nodes):
+        if name_of(node) not in (
+            "aten.__and__.Tensor",
+            "aten.bitwise_and.Tensor",
+            "aten.logical_and.default",
+        ):
+            continue
+        left, right = node.args
+        for condition, other in ((left, right), (right, left)):
+            if _is_scalar_true(condition) and same_dims(other.meta["val"].shape, node.meta["val"].shape):
+                replace(program, node, other)
+                break
+
+
+def _is_scalar_true(node: object) -> bool:
+    return (
+        isinstance(node, Node)
+        and name_of(node) in ("aten.new_ones.default", "aten.ones.default")
+        and node.meta["val"].dim() == 0
+        and node.meta["val"].dtype == torch.bool
+    )
 
 
 def views_are_reshapes(program: ExportedProgram) -> None:
@@ -164,16 +225,19 @@ PASSES: tuple[Callable[[ExportedProgram], None], ...] = (
     drop_aliases,
     drop_identities,
     gathers_of_whole_dimensions_are_views,
+    drop_true_conditions,
     views_are_reshapes,
 )
 
 
 def name_of(node: Node) -> str:
-    """"aten.linear.default" for a call of an ATen overload, "" for all that is no call."""
+    """ "aten.linear.default" for a call of an ATen overload, "" for all that is no call."""
     if node.op != "call_function":
         return ""
     target = node.target
-    return str(target) if isinstance(target, torch._ops.OpOverload) else getattr(target, "__name__", str(target))
+    return (
+        str(target) if isinstance(target, torch._ops.OpOverload) else getattr(target, "__name__", str(target))
+    )
 
 
 def same_dims(a: torch.Size | tuple, b: torch.Size | tuple) -> bool:
@@ -181,9 +245,12 @@ def same_dims(a: torch.Size | tuple, b: torch.Size | tuple) -> bool:
     return len(a) == len(b) and all(expression(x) == expression(y) for x, y in zip(a, b, strict=True))
 
 
-def expression(size: int | torch.SymInt) -> object:
-    """The sympy expression behind a symbolic size; an int is itself."""
-    return size.node.expr if isinstance(size, torch.SymInt) else size
+def expression(size: int | torch.SymInt) -> Any:
+    """A size as an int, or as the sympy expression behind it. A symbol that was found to be constant is an int."""
+    if not isinstance(size, torch.SymInt):
+        return size
+    expr = size.node.expr
+    return int(expr) if expr.is_Integer else expr
 
 
 def replace(program: ExportedProgram, old: Node, new: Node) -> None:

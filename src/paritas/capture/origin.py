@@ -18,7 +18,10 @@ _TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
 #: A module of torch.nn is a line worth reporting only when there is no other.
 _TORCH_NN = os.path.join(_TORCH, "nn", "modules") + os.sep
 #: Wrappers whose frames say nothing about the model.
-_GLUE = (f"{os.sep}transformers{os.sep}exporters{os.sep}", f"{os.sep}transformers{os.sep}utils{os.sep}generic.py")
+_GLUE = (
+    f"{os.sep}transformers{os.sep}exporters{os.sep}",
+    f"{os.sep}transformers{os.sep}utils{os.sep}generic.py",
+)
 
 
 class Frame(NamedTuple):
@@ -67,19 +70,20 @@ def origin(node: torch.fx.Node) -> Origin:
     recorded = [f for f in frames(node) if not any(glue in f.file for glue in _GLUE)]
     outside = [f for f in recorded if not f.file.startswith(_TORCH)]
     layers = [f for f in recorded if f.file.startswith(_TORCH_NN)]
-    chosen = (outside or layers or [None])[-1]
-    if chosen is None:
+    if not (outside or layers):
         return Origin(path, cls)
+    chosen = (outside or layers)[-1]
     return Origin(path, cls, chosen.file, chosen.line, chosen.text)
 
 
 def innermost_frame(trace: TracebackType | None) -> str:
-    """"modeling_x.py:88  if x.sum() > 0:" for the innermost frame outside torch and Paritas, or ""."""
+    """ "modeling_x.py:88  if x.sum() > 0:" for the innermost frame outside torch and Paritas, or ""."""
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
     outside = [
         frame
         for frame in traceback.extract_tb(trace)
-        if not frame.filename.startswith((_TORCH, here)) and not any(glue in frame.filename for glue in _GLUE)
+        if not frame.filename.startswith((_TORCH, here))
+        and not any(glue in frame.filename for glue in _GLUE)
         and f"{os.sep}transformers{os.sep}exporters" not in frame.filename
     ]
     if not outside:

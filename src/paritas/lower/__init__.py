@@ -7,14 +7,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
+
     from paritas.lower.result import Lowered
     from paritas.program import Program
 
 __all__ = ["lower"]
 
 
-def lower(program: Program, engine: str, directory: Path, *, dtype: str, target: str = "cpu") -> Lowered:
-    """Write the engine's files into `directory`. Raises `UnsupportedOps` or `LoweringError`."""
+def lower(
+    program: Program,
+    engine: str,
+    directory: Path,
+    *,
+    dtype: str,
+    target: str = "cpu",
+    model: torch.nn.Module | None = None,
+) -> Lowered:
+    """Write the engine's files into `directory`. Raises `UnsupportedOps` or `LoweringError`.
+
+    model: the original, for converters that may have to trace it again.
+    """
     if engine == "mindspore":
         from paritas.lower.mindspore.lower import lower as to_mindspore
 
@@ -22,7 +35,7 @@ def lower(program: Program, engine: str, directory: Path, *, dtype: str, target:
     if engine == "openvino":
         from paritas.lower.openvino import lower as to_openvino
 
-        return to_openvino(program, directory, dtype=dtype)
+        return to_openvino(program, directory, dtype=dtype, model=model)
     from paritas.lower.torch import lower as to_torch
 
     return to_torch(program, directory)

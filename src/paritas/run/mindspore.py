@@ -75,7 +75,9 @@ class MindSporeSession:
         self._module = _execute(source, artifact.entry, trusted=bool(artifact.modified))
         self.cell = getattr(self._module, str(artifact.manifest.settings["class"]))()
         self.cell.set_train(False)
-        self._load_weights(artifact.directory)
+        settings = artifact.manifest.settings
+        self._load_weights(artifact.directory / settings.get("weights", "model.safetensors"))
+        self._load_constants(artifact.directory / settings.get("constants", "constants.safetensors"))
 
     def run(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """One call. Arrays as `Session` says; the first call of each shape compiles in Graph mode."""
@@ -125,26 +127,29 @@ class MindSporeSession:
         tensor = self._ms.Tensor.from_numpy(array if array.flags.c_contiguous else np.ascontiguousarray(array))
         return tensor.astype(self._ms.bfloat16) if dtype == "bfloat16" else tensor
 
-    def _load_weights(self, directory: Path) -> None:
+    def _load_weights(self, file: Path) -> None:
         from safetensors import safe_open
 
         parameters = self.cell.parameters_dict()
-        with safe_open(directory / "model.safetensors", framework="np") as stored:
+        with safe_open(file, framework="np") as stored:
             names = set(stored.keys())
             if names != set(parameters):
                 raise PortError(
-                    f"{directory}/model.safetensors does not fit {self.manifest.entry}: "
+                    f"{file} does not fit {self.manifest.entry}: "
                     f"missing {_some(set(parameters) - names)}; unexpected {_some(names - set(parameters))}."
                 )
             for name, parameter in parameters.items():
                 value = stored.get_tensor(name)
                 if value.shape != tuple(parameter.shape):
-                    raise PortError(f"{name} is {value.shape} in model.safetensors, {tuple(parameter.shape)} in the module.")
+                    raise PortError(f"{name} is {value.shape} in {file.name}, {tuple(parameter.shape)} in the module.")
                 # from_numpy shares the memory: one copy of the weights in all.
                 parameter.set_data(self._ms.Tensor.from_numpy(value))
-        constants = directory / "constants.safetensors"
-        if constants.is_file():
-            with safe_open(constants, framework="np") as stored:
+
+    def _load_constants(self, file: Path) -> None:
+        from safetensors import safe_open
+
+        if file.is_file():
+            with safe_open(file, framework="np") as stored:
                 for name in stored.keys():  # noqa: SIM118 - a safe_open is no mapping
                     path, _, attribute = name.rpartition(".")
                     _cell_at(self.cell, path)._buffers[attribute] = self._ms.Tensor(stored.get_tensor(name))

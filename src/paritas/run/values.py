@@ -18,7 +18,7 @@ import numpy as np
 
 from paritas.errors import InputError
 from paritas.program import TensorSpec
-from paritas.run.outputs import Output, build_output, describe_output, leaf_names
+from paritas.outputs import Output, build_output, describe_output, leaf_names
 
 __all__ = [
     "Output",

@@ -20,6 +20,7 @@ from paritas.capture.modules import Region, is_size
 from paritas.capture.normalise import expression, name_of
 from paritas.errors import LoweringError
 from paritas.lower.mindspore.emit import Emitter
+from paritas.lower.mindspore.loops import fold_loops
 from paritas.lower.mindspore.names import Statement, name_hint, statements, usable
 from paritas.lower.mindspore.source import Value, literal
 from paritas.lower.registry import Lowering
@@ -32,7 +33,9 @@ class Method:
 
     name: str = "construct"
     nodes: list[Node] = dataclasses.field(default_factory=list)  # tensor arguments
-    weights: list[str] = dataclasses.field(default_factory=list)  # weights of other modules, passed in by name
+    weights: list[str] = dataclasses.field(
+        default_factory=list
+    )  # weights of other modules, passed in by name
     sizes: list[sympy.Expr] = dataclasses.field(default_factory=list)  # sizes that no argument has
     arguments: list[str] = dataclasses.field(default_factory=list)  # the names of all of these
     lines: list[str] = dataclasses.field(default_factory=list)  # statements and comments, unwrapped
@@ -50,7 +53,9 @@ class Method:
 class Weights:
     """The parameters, buffers and constants of a program, by placeholder and by name."""
 
-    names: Mapping[str, str]  # placeholder -> the name under which the checkpoint has it, or the buffer's own
+    names: Mapping[
+        str, str
+    ]  # placeholder -> the name under which the checkpoint has it, or the buffer's own
     values: Mapping[str, torch.Tensor]
     persistent_order: tuple[str, ...]  # names in the checkpoint
 
@@ -59,13 +64,13 @@ class Weights:
         return frozenset(self.persistent_order)
 
     def owner(self, name: str) -> tuple[str, str]:
-        """"encoder.layer.0.weight" is ("encoder.layer.0", "weight")."""
+        """ "encoder.layer.0.weight" is ("encoder.layer.0", "weight")."""
         path, _, attribute = name.rpartition(".")
         return path, attribute
 
 
 def attribute_path(path: str) -> str:
-    """"encoder.layer.0.self" as attributes: "encoder.layer[0].self"."""
+    """ "encoder.layer.0.self" as attributes: "encoder.layer[0].self"."""
     text = "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in path.split("."))
     return text.removeprefix(".")
 
@@ -80,20 +85,32 @@ class MethodWriter:
         lowerings: Mapping[str, Lowering],
         weights: Weights,
         written: Mapping[str, Method],  # region key -> the method that does it
-        lists: frozenset[str],  # paths that become CellLists, and so have no construct
+        lists: Mapping[
+            str, int
+        ],  # paths that become CellLists, and so have no construct -> their lengths
         constants: dict[str, torch.Tensor],  # filled with tensors made while lowering
         target: str,
     ) -> None:
-        self.program, self.region, self.lowerings, self.weights = program, region, lowerings, weights
+        self.program, self.region, self.lowerings, self.weights = (
+            program,
+            region,
+            lowerings,
+            weights,
+        )
         self.written, self.lists, self.constants, self.target = written, lists, constants, target
         positions = program.results.get(region.key, {})
-        self.method = Method(outputs=sorted(region.outputs, key=lambda n: positions.get(n.name, len(positions))))
+        self.method = Method(
+            outputs=sorted(region.outputs, key=lambda n: positions.get(n.name, len(positions)))
+        )
         self.scope: dict[Node, Value] = {}
         self.bound: dict[str, Node | None] = {}  # variable -> the node it holds now
         self.uses: dict[Node, int] = {}
-        self.pending: dict[Node, frozenset[str]] = {}  # expressions not yet written out -> the names they read
+        self.pending: dict[
+            Node, frozenset[str]
+        ] = {}  # expressions not yet written out -> the names they read
         self.comment: tuple | None = None
         self._after: list[Node | Region] = []  # what is still to be written
+        self._own_nodes: set[Node] = set()
         self.depth = len(self._levels())
 
     def _levels(self) -> list[Region]:
@@ -107,6 +124,7 @@ class MethodWriter:
 
     def write(self) -> Method:
         items = list(self._items(self.region))
+        self._own_nodes = {item for item in items if isinstance(item, Node)}
         self._count_uses(items)
         self._open_arguments()
         for position, item in enumerate(items):
@@ -116,6 +134,12 @@ class MethodWriter:
             else:
                 self._node(item)
         self._return()
+        lengths = {
+            f"self.{attribute_path(self._relative(path))}": length
+            for path, length in self.lists.items()
+            if self._inside(path)
+        }
+        self.method.lines = fold_loops(self.method.lines, lengths)
         self.method.arguments += [self._weight_argument(name) for name in self.method.weights]
         self.method.arguments += [size_argument(size) for size in self.method.sizes]
         return self.method
@@ -138,13 +162,18 @@ class MethodWriter:
 
     def _returned(self) -> list[Node]:
         if self.region.parent is None:
-            return [n for n in self.program.graph.output_node().args[0] if isinstance(n, Node)]
+            returned: Any = self.program.graph.output_node().args[0]
+            return [n for n in returned if isinstance(n, Node)]
         return self.method.outputs
 
     def _open_arguments(self) -> None:
         names = self.program.arguments.get(self.region.key, {})
         if self.region.parent is None:
-            nodes = [n for n in self.program.graph.nodes if n.op == "placeholder" and "paritas_input" in n.meta]
+            nodes = [
+                n
+                for n in self.program.graph.nodes
+                if n.op == "placeholder" and "paritas_input" in n.meta
+            ]
             names = {node.name: node.meta["paritas_input"] for node in nodes}
         else:
             inside = [n for n in self.region.inputs if n in self.uses]
@@ -173,11 +202,15 @@ class MethodWriter:
             self._bind(node, self._item(node), stack, name_hint(stack))
             return
         args = [self._argument(a) for a in node.args]
-        kwargs = {k: self._argument(v) for k, v in node.kwargs.items() if k not in ("device", "layout", "pin_memory")}
+        kwargs = {
+            k: self._argument(v)
+            for k, v in node.kwargs.items()
+            if k not in ("device", "layout", "pin_memory")
+        }
         kwargs.pop("memory_format", None)
         emitter = Emitter(self, _outputs(node), f"{name} at {self.program.origin(node.name)}")
         self._flush_comment(stack[0] if stack else None)
-        value = self.lowerings[name](emitter, *args, **kwargs)
+        value = emitter.nothing() or self.lowerings[name](emitter, *args, **kwargs)
         if isinstance(emitter.out, Value):
             value = dataclasses.replace(value, dtype=emitter.out.dtype, shape=emitter.out.shape)
         self._bind(node, value, stack, name_hint(stack))
@@ -203,7 +236,12 @@ class MethodWriter:
         if len(method.outputs) == 1:
             node = method.outputs[0]
             value = dataclasses.replace(_outputs(node), text=call.text)
-            self._bind(node, value, [caller] if caller else [], self._result_hint(caller, positions.get(node.name, 0)))
+            self._bind(
+                node,
+                value,
+                [caller] if caller else [],
+                self._result_hint(caller, positions.get(node.name, 0)),
+            )
             return
         names = []
         for position, node in enumerate(method.outputs):
@@ -224,7 +262,11 @@ class MethodWriter:
 
     def _bind(self, node: Node, value: Value, stack: list[Statement], hint: str | None) -> None:
         """Keep the expression to be written inside its only user, or give it a variable now."""
-        if self.uses.get(node, 0) == 1 and self._same_statement(node, stack) and len(value.text) < 70:
+        if (
+            self.uses.get(node, 0) == 1
+            and self._same_statement(node, stack)
+            and len(value.text) < 70
+        ):
             self.scope[node] = value
             self.pending[node] = value.names
             return
@@ -241,6 +283,8 @@ class MethodWriter:
         if user is None or not stack:
             return False
         if isinstance(user, Region):
+            if name_of(node) == "" or node not in self._own_nodes:
+                return False  # one module's result is another's argument: a statement each, as layers in a loop
             other = statements(self.written[user.key].outputs[0], self.depth)[-1:]
         else:
             other = statements(user, self.depth)[:1]
@@ -266,14 +310,21 @@ class MethodWriter:
         if holder is None or self.uses.get(holder, 0) > 0:
             return False
         # Sizes are read off variables: the last one that shows a dimension must stay.
-        others = {s for n, held in self.bound.items() if n != name and held is not None for s in _symbols(held)}
+        others = {
+            s
+            for n, held in self.bound.items()
+            if n != name and held is not None
+            for s in _symbols(held)
+        }
         return _symbols(holder) <= others
 
     def _use(self, node: Node) -> Value:
         if node not in self.scope:
             if node.op == "placeholder":
                 return self._weight(self.weights.names[node.name])
-            raise LoweringError(f"{node.name} is used before it is made; the graph is not in normal form.")
+            raise LoweringError(
+                f"{node.name} is used before it is made; the graph is not in normal form."
+            )
         self.uses[node] = self.uses.get(node, 1) - 1
         value = self.scope[node]
         if self.uses[node] <= 0:
@@ -284,7 +335,9 @@ class MethodWriter:
         if statement is None or statement.key == self.comment:
             return
         self.comment = statement.key
-        self.method.lines.append(f"# {statement.file.rsplit('/', 1)[-1]}:{statement.line}  {statement.text}")
+        self.method.lines.append(
+            f"# {statement.file.rsplit('/', 1)[-1]}:{statement.line}  {statement.text}"
+        )
 
     # --- arguments ---
 
@@ -294,7 +347,11 @@ class MethodWriter:
                 return Value(self._size(expression(value.meta["val"])))
             return self._use(value)
         if isinstance(value, (list, tuple)):
-            return type(value)(self._argument(v) for v in value) if isinstance(value, tuple) else [self._argument(v) for v in value]
+            return (
+                type(value)(self._argument(v) for v in value)
+                if isinstance(value, tuple)
+                else [self._argument(v) for v in value]
+            )
         return value
 
     def _weight(self, name: str) -> Value:
@@ -302,7 +359,9 @@ class MethodWriter:
         tensor = self.weights.values[name]
         if self._inside(path):
             relative = self._relative(path)
-            text = f"self.{attribute_path(relative)}.{attribute}" if relative else f"self.{attribute}"
+            text = (
+                f"self.{attribute_path(relative)}.{attribute}" if relative else f"self.{attribute}"
+            )
         else:
             if name not in self.method.weights:
                 self.method.weights.append(name)
@@ -313,11 +372,17 @@ class MethodWriter:
         return re.sub(r"\W", "_", ".".join(name.split(".")[-2:]))
 
     def _inside(self, path: str) -> bool:
-        return not self.region.path or path == self.region.path or path.startswith(self.region.path + ".")
+        return (
+            not self.region.path
+            or path == self.region.path
+            or path.startswith(self.region.path + ".")
+        )
 
     def _relative(self, path: str) -> str:
         if not self._inside(path):
-            raise LoweringError(f"{path} is called by {self.region.path}, which does not contain it.")
+            raise LoweringError(
+                f"{path} is called by {self.region.path}, which does not contain it."
+            )
         return path[len(self.region.path) :].lstrip(".") if self.region.path else path
 
     def _size(self, size: object) -> str:
@@ -346,7 +411,11 @@ class MethodWriter:
 
     def _taken(self, name: str) -> bool:
         full = f"{self.region.path}.{name}".lstrip(".")
-        return hasattr(torch.nn.Module, name) or full in self.program.module_classes or full in self.weights.values
+        return (
+            hasattr(torch.nn.Module, name)
+            or full in self.program.module_classes
+            or full in self.weights.values
+        )
 
     def helper(self, name: str) -> None:
         self.method.helpers.add(name)
@@ -367,13 +436,21 @@ class MethodWriter:
     def constant(self, value: torch.Tensor, hint: str) -> Value:
         path = f"{self.region.path}." if self.region.path else ""
         for name, known in self.constants.items():
-            if name.startswith(path + hint) and known.shape == value.shape and torch.equal(known, value):
+            if (
+                name.startswith(path + hint)
+                and known.shape == value.shape
+                and torch.equal(known, value)
+            ):
                 break
         else:
             count = sum(name.startswith(path + hint) for name in self.constants)
             name = f"{path}{hint}_{count}"
             self.constants[name] = value
-        return Value(f"self.{name.removeprefix(path)}", str(value.dtype).removeprefix("torch."), tuple(value.shape))
+        return Value(
+            f"self.{name.removeprefix(path)}",
+            str(value.dtype).removeprefix("torch."),
+            tuple(value.shape),
+        )
 
 
 def size_argument(size: sympy.Expr) -> str:
@@ -402,13 +479,17 @@ def _tensor_arguments(node: Node) -> list[Node]:
 
 def _value(text: str, node: Node) -> Value:
     described = _outputs(node)
-    return dataclasses.replace(described, text=text) if isinstance(described, Value) else Value(text)
+    return (
+        dataclasses.replace(described, text=text) if isinstance(described, Value) else Value(text)
+    )
 
 
 def _outputs(node: Node) -> Any:
     value = node.meta.get("val")
     if isinstance(value, torch.Tensor):
-        return Value("", str(value.dtype).removeprefix("torch."), tuple(expression(s) for s in value.shape))
+        return Value(
+            "", str(value.dtype).removeprefix("torch."), tuple(expression(s) for s in value.shape)
+        )
     if isinstance(value, (tuple, list)):
         return tuple(
             Value("", str(v.dtype).removeprefix("torch."), tuple(expression(s) for s in v.shape))
@@ -435,5 +516,5 @@ def _anonymous(node: Node) -> str:
 
 
 def _hint_of(node: Node) -> str:
-    """"layer_norm_3" is layer_norm."""
+    """ "layer_norm_3" is layer_norm."""
     return usable(re.sub(r"_\d+$", "", node.name).lstrip("_")) or "x"

@@ -78,7 +78,9 @@ class Emitter:
         Building one per call costs PyNative mode up to a millisecond.
         """
         grammar.require(primitive)
-        name = self.scope.primitive(f"{primitive}({arguments(attributes, options)})", primitive.split(".")[-1])
+        name = self.scope.primitive(
+            f"{primitive}({arguments(attributes, options)})", primitive.split(".")[-1]
+        )
         return lambda *args: self._result(f"{name}({arguments(args, {})})")
 
     def help(self, name: str, *args: object, **kwargs: object) -> Value:
@@ -87,7 +89,9 @@ class Emitter:
         return self._result(f"{name}({arguments(args, kwargs)})")
 
     def infix(self, operator: str, left: object, right: object) -> Value:
-        return dataclasses.replace(self._result(f"{operand(left)} {operator} {operand(right)}"), atomic=False)
+        return dataclasses.replace(
+            self._result(f"{operand(left)} {operator} {operand(right)}"), atomic=False
+        )
 
     def prefix(self, operator: str, value: object) -> Value:
         return dataclasses.replace(self._result(f"{operator}{operand(value)}"), atomic=False)
@@ -101,7 +105,14 @@ class Emitter:
         """A local variable for a value that is used more than once."""
         return value if re.fullmatch(r"[\w.]+", value.text) else self.scope.let(value, hint)
 
-    def typed(self, value: Value, *, like: Value | None = None, dtype: str | None = None, shape: Any = None) -> Value:
+    def typed(
+        self,
+        value: Value,
+        *,
+        like: Value | None = None,
+        dtype: str | None = None,
+        shape: Any = None,
+    ) -> Value:
         """The same expression, described otherwise: an intermediate result is not of the node's own shape."""
         return dataclasses.replace(
             value,
@@ -146,7 +157,11 @@ class Emitter:
         """The source of a shape. free: a single dynamic dimension may be written as -1 (for reshapes)."""
         symbolic = [d for d in shape if not isinstance(d, (int, sympy.Integer))]
         # -1 is ambiguous in an empty tensor.
-        if free and len(symbolic) == 1 and not any(d == 0 for d in shape if isinstance(d, (int, sympy.Integer))):
+        if (
+            free
+            and len(symbolic) == 1
+            and not any(d == 0 for d in shape if isinstance(d, (int, sympy.Integer)))
+        ):
             return tuple(Value("-1") if d is symbolic[0] else self.size(d) for d in shape)
         return tuple(self.size(d) for d in shape)
 
@@ -154,8 +169,8 @@ class Emitter:
         if expr.is_Integer:
             return Value(str(int(expr)))
         if expr.is_Symbol:
-            return Value(self.scope.resolve(expr))  # type: ignore[arg-type]
-        parts = [operand(self._arithmetic(a)) for a in expr.args]  # type: ignore[arg-type]
+            return Value(self.scope.resolve(expr))
+        parts = [operand(self._arithmetic(a)) for a in expr.args]
         name = type(expr).__name__
         if expr.is_Add:
             return Value(" + ".join(parts).replace("+ (-", "- ("), atomic=False)
@@ -172,6 +187,17 @@ class Emitter:
         raise self.refuse(f"the size {expr} has no translation ({name})")
 
     # --- constants and errors ---
+
+    def nothing(self) -> Value | None:
+        """The node's result if it has no elements: kernels of MindSpore's CPU backend refuse empty tensors."""
+        out = self.out
+        if (
+            not isinstance(out, Value)
+            or out.shape is None
+            or not any(type(size) is int and size == 0 for size in out.shape)
+        ):
+            return None
+        return Value(f"ops.zeros({literal(self.dims(out.shape))}, {self.dtype(out.dtype)})")
 
     def constant(self, value: torch.Tensor, hint: str = "constant") -> Value:
         """A tensor that was made while lowering: an attribute of the cell."""

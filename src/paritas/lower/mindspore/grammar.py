@@ -81,7 +81,11 @@ class _Check:
                 raise self.refuse(node, type(node).__name__)
 
     def cell(self, node: ast.ClassDef) -> None:
-        if [ast.unparse(b) for b in node.bases] not in ([b] for b in _BASES) or node.keywords or node.decorator_list:
+        if (
+            [ast.unparse(b) for b in node.bases] not in ([b] for b in _BASES)
+            or node.keywords
+            or node.decorator_list
+        ):
             raise self.refuse(node, f"class {node.name} with these bases")
         for item in node.body:
             if isinstance(item, ast.FunctionDef):
@@ -99,7 +103,9 @@ class _Check:
         arguments = {a.arg for a in [*node.args.args, *node.args.kwonlyargs]}
         if node.args.vararg or node.args.kwarg or any(a.startswith("__") for a in arguments):
             raise self.refuse(node, "variable arguments")
-        local = arguments | {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        local = arguments | {
+            n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+        }
         for statement in node.body:
             self.statement(statement, local)
 
@@ -111,6 +117,13 @@ class _Check:
         elif isinstance(node, (ast.Expr, ast.Return)):
             if node.value is not None:
                 self.expression(node.value, local)
+        elif isinstance(node, ast.For):  # over the cells of a list
+            if not isinstance(node.target, ast.Name) or not _is_cell(node.iter) or node.orelse:
+                raise self.refuse(node, ast.unparse(node).splitlines()[0])
+            self.target(node.target)
+            self.expression(node.iter, local)
+            for inner in node.body:
+                self.statement(inner, local | {node.target.id})
         elif isinstance(node, ast.If):
             self.expression(node.test, local)
             for inner in [*node.body, *node.orelse]:
@@ -123,9 +136,15 @@ class _Check:
             for element in node.elts:
                 self.target(element)
         elif isinstance(node, ast.Attribute):
-            if not (isinstance(node.value, ast.Name) and node.value.id == "self") or node.attr.startswith("_"):
+            if not (
+                isinstance(node.value, ast.Name) and node.value.id == "self"
+            ) or node.attr.startswith("_"):
                 raise self.refuse(node, f"assigning to {ast.unparse(node)}")
-        elif not isinstance(node, ast.Name) or node.id in _BUILTINS | {"ms", "ops", "nn"} or node.id.startswith("__"):
+        elif (
+            not isinstance(node, ast.Name)
+            or node.id in _BUILTINS | {"ms", "ops", "nn"}
+            or node.id.startswith("__")
+        ):
             raise self.refuse(node, f"assigning to {ast.unparse(node)}")
 
     def expression(self, node: ast.expr, local: set[str]) -> None:
@@ -134,7 +153,11 @@ class _Check:
                 raise self.refuse(node, type(part).__name__)
             if isinstance(part, ast.Name):
                 known = local | self.defined | _BUILTINS | {"self", "ms", "ops", "nn"}
-                comprehended = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+                comprehended = {
+                    n.id
+                    for n in ast.walk(node)
+                    if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+                }
                 if part.id not in known | comprehended:
                     raise self.refuse(part, f"the name {part.id}")
             elif isinstance(part, ast.Attribute):
@@ -156,7 +179,7 @@ class _Check:
     def call(self, node: ast.Call) -> None:
         function = node.func
         if isinstance(function, ast.Name):
-            return  # a builtin of the list, a class or a function of this file: checked as a name
+            return  # a builtin of the list, a class, a function, a cell of a loop: checked as a name
         if isinstance(function, ast.Attribute):
             if isinstance(function.value, ast.Name) and function.value.id in ("ms", "ops", "nn"):
                 return  # checked as an attribute

@@ -36,7 +36,9 @@ class Module:
 class _Cell:
     path: str
     methods: list[Method] = dataclasses.field(default_factory=list)
-    children: dict[str, _Cell] = dataclasses.field(default_factory=dict)  # attribute or index -> cell
+    children: dict[str, _Cell] = dataclasses.field(
+        default_factory=dict
+    )  # attribute or index -> cell
     parameters: list[str] = dataclasses.field(default_factory=list)  # names in the checkpoint
     constants: list[str] = dataclasses.field(default_factory=list)
     class_name: str = ""
@@ -45,6 +47,10 @@ class _Cell:
     @property
     def is_list(self) -> bool:
         return bool(self.children) and all(name.isdigit() for name in self.children)
+
+    @property
+    def length(self) -> int:
+        return max(int(index) for index in self.children) + 1
 
 
 def generate(program: Program, *, target: str = "cpu") -> Module:
@@ -56,7 +62,7 @@ def generate(program: Program, *, target: str = "cpu") -> Module:
     weights = collect(program)
     tree = module_tree(program.graph, program.module_classes.get("", program.source.model_class))
     cells = _cells(tree, weights)
-    lists = frozenset(path for path, cell in cells.items() if cell.is_list and path)
+    lists = {path: cell.length for path, cell in cells.items() if cell.is_list and path}
     made: dict[str, torch.Tensor] = {}
     written: dict[str, Method] = {}
     returned: dict[str, tuple[str, ...]] = {}
@@ -67,7 +73,11 @@ def generate(program: Program, *, target: str = "cpu") -> Module:
         method = writer.write()
         same = next((m for m in cells[region.path].methods if m.body == method.body), None)
         if same is None:
-            method.name = "construct" if not cells[region.path].methods else f"construct_{len(cells[region.path].methods)}"
+            method.name = (
+                "construct"
+                if not cells[region.path].methods
+                else f"construct_{len(cells[region.path].methods)}"
+            )
             cells[region.path].methods.append(method)
         else:
             method.name = same.name
@@ -144,7 +154,9 @@ class _Classes:
         lines = [f'    """{original}"""', ""] if original else []
         leaf = not cell.children
         arguments = [self.weights.owner(n)[1] for n in cell.parameters] if leaf else []
-        cell.shapes = tuple(tuple(self.weights.values[n].shape) for n in cell.parameters) if leaf else ()
+        cell.shapes = (
+            tuple(tuple(self.weights.values[n].shape) for n in cell.parameters) if leaf else ()
+        )
         primitives: dict[str, str] = {}
         for method in cell.methods:
             primitives |= method.primitives
@@ -170,11 +182,15 @@ class _Classes:
             shape = attribute if leaf else literal(tuple(value.shape))
             frozen = "" if self._trainable(name) else ", requires_grad=False"
             lines += wrap(
-                f'self.{attribute} = Parameter(initializer("zeros", {shape}, {self._dtype(value)}){frozen})', 8
+                f'self.{attribute} = Parameter(initializer("zeros", {shape}, {self._dtype(value)}){frozen})',
+                8,
             )
         for name in cell.constants:
             attribute, value = self._attribute(cell, name), self.weights.values[name]
-            made = constant_source(value) or f"ops.zeros({literal(tuple(value.shape))}, {self._dtype(value)})"
+            made = (
+                constant_source(value)
+                or f"ops.zeros({literal(tuple(value.shape))}, {self._dtype(value)})"
+            )
             lines += wrap(f'self.register_buffer("{attribute}", {made}, persistent=False)', 8)
         if not cell.is_list:
             for attribute, child in cell.children.items():
@@ -190,10 +206,10 @@ class _Classes:
         return f"{cell.class_name}({', '.join(literal(shape) for shape in cell.shapes)})"
 
     def _list(self, cell: _Cell) -> str:
-        last = max(int(index) for index in cell.children)
         # An index that is not called and owns nothing (an activation, a dropout) still counts.
         built = [
-            self._build(cell.children[str(i)]) if str(i) in cell.children else "nn.Identity()" for i in range(last + 1)
+            self._build(cell.children[str(i)]) if str(i) in cell.children else "nn.Identity()"
+            for i in range(cell.length)
         ]
         if len(built) > 1 and len(set(built)) == 1:
             return f"[{built[0]} for _ in range({len(built)})]"
@@ -205,8 +221,14 @@ class _Classes:
         return attribute
 
     def _check_attribute(self, path: str, attribute: str) -> None:
-        if not attribute.isidentifier() or keyword.iskeyword(attribute) or attribute in _CELL_ATTRIBUTES:
-            raise LoweringError(f"mindspore: {path} cannot be an attribute of an nn.Cell: {attribute!r} is taken.")
+        if (
+            not attribute.isidentifier()
+            or keyword.iskeyword(attribute)
+            or attribute in _CELL_ATTRIBUTES
+        ):
+            raise LoweringError(
+                f"mindspore: {path} cannot be an attribute of an nn.Cell: {attribute!r} is taken."
+            )
 
     def _trainable(self, name: str) -> bool:
         return name in self.program.trainable
@@ -217,7 +239,8 @@ class _Classes:
     def file(self, written: Mapping[str, Method]) -> str:
         helpers = {name for method in written.values() for name in method.helpers}
         source = self.program.source
-        what = f"{source.model_class.rpartition('.')[-1]} ({source.id})" if source.id else source.model_class
+        name = source.id if source.kind == "hub" else source.id.rstrip("/").rpartition("/")[-1]
+        what = source.model_class.rpartition(".")[-1] + (f" ({name})" if name else "")
         head = [
             f'"""{what} for MindSpore.',
             "",
@@ -238,7 +261,9 @@ class _Classes:
 
 def _without_unused_imports(text: str) -> str:
     head, _, body = text.partition("from mindspore.common.initializer import initializer\n")
-    names = [n for n in ("Parameter", "Tensor", "nn", "ops") if re.search(rf"(?<![\w.]){n}\b", body)]
+    names = [
+        n for n in ("Parameter", "Tensor", "nn", "ops") if re.search(rf"(?<![\w.]){n}\b", body)
+    ]
     lines = ["import mindspore as ms"] if re.search(r"(?<![\w.])ms\.", body) else []
     lines.append(f"from mindspore import {', '.join(names)}")
     if "initializer(" in body:
@@ -251,7 +276,9 @@ def _method(method: Method) -> list[str]:
     for line in method.lines:
         if line.startswith("# "):
             text = " " * 8 + line
-            lines.append(text if len(text) <= LINE_LENGTH else text[: LINE_LENGTH - 4].rstrip() + " ...")
+            lines.append(
+                text if len(text) <= LINE_LENGTH else text[: LINE_LENGTH - 4].rstrip() + " ..."
+            )
         else:
             lines += wrap(line, 8)
     return lines
@@ -259,6 +286,23 @@ def _method(method: Method) -> list[str]:
 
 #: Attributes that nn.Cell has for itself; measured on MindSpore 2.10.
 _CELL_ATTRIBUTES = frozenset(
-    "name construct bprop cells param_prefix parameter_layout_dict phase training requires_grad jit_config "
-    "to_float recompute parameters_dict state_dict cell_type create_time enable_backward_hook".split()
+    [
+        "name",
+        "construct",
+        "bprop",
+        "cells",
+        "param_prefix",
+        "parameter_layout_dict",
+        "phase",
+        "training",
+        "requires_grad",
+        "jit_config",
+        "to_float",
+        "recompute",
+        "parameters_dict",
+        "state_dict",
+        "cell_type",
+        "create_time",
+        "enable_backward_hook",
+    ]
 )

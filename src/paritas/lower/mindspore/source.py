@@ -68,7 +68,9 @@ def literal(value: object) -> str:
 
 
 def arguments(args: Sequence[object], kwargs: dict[str, object]) -> str:
-    return ", ".join([*(literal(a) for a in args), *(f"{k}={literal(v)}" for k, v in kwargs.items())])
+    return ", ".join(
+        [*(literal(a) for a in args), *(f"{k}={literal(v)}" for k, v in kwargs.items())]
+    )
 
 
 def wrap(statement: str, indent: int) -> list[str]:
@@ -76,20 +78,40 @@ def wrap(statement: str, indent: int) -> list[str]:
     pad = " " * indent
     if len(pad) + len(statement) <= LINE_LENGTH:
         return [pad + statement]
+    if statement.startswith("return ") and len(split_top_level(statement[7:])) > 1:
+        return wrap(f"return ({statement[7:]})", indent)
     opening = _last_top_level_bracket(statement)
     if opening is None:
         return [pad + statement]
     closing = _matching(statement, opening)
-    head, inner, tail = statement[: opening + 1], statement[opening + 1 : closing], statement[closing:]
+    head, inner, tail = (
+        statement[: opening + 1],
+        statement[opening + 1 : closing],
+        statement[closing:],
+    )
     if not inner.strip():
         return [pad + statement]
+    earlier = _last_top_level_bracket(head[:-1])
+    if len(pad + head) > LINE_LENGTH and earlier is not None:
+        # "x = a(...) + b(...)": both pairs of brackets are opened.
+        before = wrap(head[:-1].rstrip() if head[:-1].endswith(" ") else head[:-1], indent)
+        rest = (
+            wrap(f"_({inner}{tail}", indent)
+            if len(f"{pad}{before[-1]}({inner}{tail}") > LINE_LENGTH
+            else []
+        )
+        if rest:
+            return [*before[:-1], before[-1] + rest[0].strip().removeprefix("_"), *rest[1:]]
+        return [*before[:-1], f"{before[-1]}({inner}{tail}"]
     flat = pad + "    " + inner
     if len(flat) <= LINE_LENGTH and not inner.endswith(","):
         return [pad + head, flat, pad + tail]
     parts = split_top_level(inner)
     lines = [pad + head]
     for part in parts:
-        lines += wrap(part + ("," if len(parts) > 1 or inner.rstrip().endswith(",") else ""), indent + 4)
+        lines += wrap(
+            part + ("," if len(parts) > 1 or inner.rstrip().endswith(",") else ""), indent + 4
+        )
     return [*lines, pad + tail]
 
 

@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lowering to OpenVINO: one file for the graph (`prepare`), the frontend (`frontend`) and the result (`convert`)."""
+"""Lowering to OpenVINO: `prepare` the graph, through OpenVINO's `frontend`, `convert` to files."""
 
-from paritas.lower.openvino.convert import Lowered as Lowered
 from paritas.lower.openvino.convert import lower as lower

@@ -3,19 +3,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import openvino
 import openvino.opset16 as ops
 import torch
 
-from paritas.errors import LoweringError
+from paritas.capture import capture
+from paritas.errors import LoweringError, ParitasError
 from paritas.lower.openvino import frontend
 from paritas.lower.openvino.prepare import Prepared, prepare
+from paritas.lower.result import Lowered
 from paritas.program import Note, Program, TensorSpec
 
 ENTRY = "openvino_model.xml"
@@ -25,15 +25,6 @@ TENSOR = "node/"
 
 #: Our dtypes, and the precision that OpenVINO is asked to compute in.
 HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Lowered:
-    """What `lower` left in the directory: the parts of the manifest that only the engine knows."""
-
-    entry: str
-    settings: Mapping[str, Any]
-    notes: tuple[Note, ...] = ()
 
 
 def lower(
@@ -47,10 +38,44 @@ def lower(
     """
     if dtype not in HINTS:
         raise LoweringError(f"openvino has no dtype {dtype!r}; it has {', '.join(HINTS)}.")
-    prepared = prepare(program)
-    converted = name_tensors(frontend.convert(prepared, program.inputs), prepared, program)
+    try:
+        converted, prepared = _converted(program)
+        notes: tuple[Note, ...] = ()
+    except LoweringError as error:
+        program = _captured_for_openvino(program, model, error)
+        converted, prepared = _converted(program, taps=())
+        notes = (Note("lower", "captured again for OpenVINO's converter: tensors inside cannot be observed"),)
     openvino.save_model(converted, str(directory / ENTRY), compress_to_fp16=dtype == "float16")
-    return Lowered(ENTRY, {"INFERENCE_PRECISION_HINT": HINTS[dtype]})
+    del prepared  # until here: the model reads its weights
+    return Lowered(ENTRY, {"INFERENCE_PRECISION_HINT": HINTS[dtype]}, notes)
+
+
+def _converted(program: Program, taps: Collection[str] | None = None) -> tuple[openvino.Model, Prepared]:
+    """The model, and the owner of the weights that it reads."""
+    prepared = prepare(program, taps)
+    return name_tensors(frontend.convert(prepared, program.inputs), prepared, program), prepared
+
+
+def _captured_for_openvino(program: Program, model: torch.nn.Module | None, error: LoweringError) -> Program:
+    """The same inputs and outputs, captured with what OpenVINO cannot convert written in other words.
+
+    The nodes of this graph are not those of `program`. Raises `error` where this is no way out either.
+    """
+    if model is None or not program.examples:
+        raise error
+    dynamic = any(not str(size).isdigit() for spec in program.inputs for size in spec.dims)
+    try:
+        with frontend.rewritten_operators():
+            again = capture(model, {**program.examples, **program.constants}, dynamic=dynamic)
+    except ParitasError:
+        raise error from None
+    if _ports(again) != _ports(program):
+        raise error
+    return again
+
+
+def _ports(program: Program) -> list[str]:
+    return [spec.name for spec in (*program.inputs, *program.outputs)]
 
 
 def name_tensors(model: openvino.Model, prepared: Prepared, program: Program) -> openvino.Model:
@@ -74,7 +99,8 @@ def name_tensors(model: openvino.Model, prepared: Prepared, program: Program) ->
     for name, parameter in parameters.items():
         parameter.output(0).get_tensor().add_names({specs[name].name})
         parameter.set_friendly_name(specs[name].name)
-    results = [_result(tensors[name], spec) for name, spec in zip(prepared.outputs, program.outputs, strict=True)]
+    outputs = zip(prepared.outputs, program.outputs, strict=True)
+    results = [_result(tensors[name], spec) for name, spec in outputs]
     return openvino.Model(results, [parameters[name] for name in specs if name in parameters], "paritas")
 
 
@@ -85,7 +111,7 @@ def _behind_taps(value: openvino.Output) -> openvino.Output:
 
 
 def _result(value: openvino.Output, spec: TensorSpec) -> openvino.Node:
-    """An output port of this name and dtype. Its tensor is its own: an output may be an input, or come twice."""
+    """An output port of this name and dtype, with its own tensor: a value may be an input or come twice."""
     kind = openvino.Type.f32 if "float" in spec.dtype else openvino.Type(np.dtype(spec.dtype))
     own = ops.identity(value) if value.get_element_type() == kind else ops.convert(value, kind.to_string())
     own.output(0).get_tensor().set_names({spec.name})

@@ -7,9 +7,10 @@ Both are private to their packages; whatever their next version moves is mended 
 
 from __future__ import annotations
 
+import contextlib
 import re
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ def convert(prepared: Prepared, inputs: Sequence[TensorSpec]) -> openvino.Model:
             model = _translate(module, inputs)
             break
         except Exception as error:
-            missing = set(re.findall(r"aten\.\w+\.\w+", "".join(re.findall("No conversion rule.*", str(error)))))
+            missing = _missing(error)
             if not missing or not prepare.decompose(module, missing):
                 raise LoweringError(f"OpenVINO cannot convert this model: {_reason(error)}") from error
             _unknown.update(missing)
@@ -59,13 +60,35 @@ def _translate(module: torch.fx.GraphModule, inputs: Sequence[TensorSpec]) -> op
     decoder = TorchFXPythonDecoder(
         module,
         input_shapes=[[int(size) if str(size).isdigit() else -1 for size in spec.dims] for spec in inputs],
-        input_types=[f"torch.{spec.dtype}" for spec in inputs],
+        input_types=["torch.float32" if "float" in spec.dtype else f"torch.{spec.dtype}" for spec in inputs],
     )
     decoder._input_signature = [node.name for node in module.graph.find_nodes(op="placeholder")]
     frontend = FrontEndManager().load_by_framework("pytorch")
     for extension in _extensions():
         frontend.add_extension(extension)
     return frontend.convert(frontend.load(decoder))
+
+
+@contextlib.contextmanager
+def rewritten_operators() -> Iterator[None]:
+    """While it is open, torch's operators that the frontend cannot convert are made of those that it can.
+
+    Attention stays as it is: the exporter's gives a row that attends to nothing the mean, torch gives it 0.
+    """
+    patches = [
+        (owner, attribute, factory)
+        for path, attribute, factory in utils._PATCHES["openvino"]
+        if attribute != "scaled_dot_product_attention"
+        and (owner := utils.import_dotted_path(path, missing_ok=True)) is not None
+    ]
+    with utils.patch_attributes(patches):
+        yield
+
+
+def _missing(error: Exception) -> set[str]:
+    """The operators for which the frontend says that it has no rule."""
+    said = re.findall("No conversion rule.*", str(error))
+    return set(re.findall(r"aten\.\w+\.\w+", " ".join(said)))
 
 
 def _reason(error: Exception) -> str:
@@ -88,16 +111,12 @@ def _tap(context: Any) -> list[openvino.Output]:
 
 def _attention(context: Any) -> list[openvino.Output]:
     query, key, value = (context.get_input(i) for i in range(3))
-    scale = ops.constant(np.float32(_number(context, 3)))
+    scale, causal = float(_number(context, 3)), bool(_number(context, 4))
     mask = context.get_input(5) if context.get_input_size() > 5 else None
-    if mask is None:  # a scale needs a mask before it; folding it into the query costs less than one
-        width = query.get_partial_shape()[query.get_partial_shape().rank.get_length() - 1]
-        usual = width.get_length() ** -0.5 if width.is_static else 0.0
-        if not np.isclose(float(_number(context, 3)), usual, rtol=1e-7, atol=0):
-            mask = ops.constant(np.zeros((1, 1), np.float32))
-    causal = bool(_number(context, 4))
-    node = ops.scaled_dot_product_attention(query, key, value, mask, scale if mask is not None else None, causal)
-    return [node.output(0)]
+    if mask is None:  # where there is a scale there must be a mask: this one is added to every score
+        mask = ops.constant(np.zeros((1, 1), np.float32))
+    factor = ops.constant(np.float32(scale))
+    return [ops.scaled_dot_product_attention(query, key, value, mask, factor, causal).output(0)]
 
 
 def _finite_mask(context: Any) -> list[openvino.Output]:

@@ -129,6 +129,7 @@ def prepare(program: Program, taps: Collection[str] | None = None) -> Prepared:
     module = GraphModule(tensors, graph)
     for node in graph.nodes:
         node.target = _EQUIVALENTS.get(node.target, node.target)
+    _widen(graph)
     _rewrite_attention(module)
     return Prepared(module, tuple(tapped), tuple(placeholders), tuple(names))
 
@@ -136,6 +137,8 @@ def prepare(program: Program, taps: Collection[str] | None = None) -> Prepared:
 def _lifted(exported: torch.export.ExportedProgram, target: str) -> Any:
     held = exported.state_dict if target in exported.state_dict else exported.constants
     value = held[target]
+    if isinstance(value, torch.Tensor) and value.dtype in _HALF:
+        value = value.float()
     # The model reads the weights in place, and only from a contiguous host tensor that somebody keeps.
     return value.detach().cpu().contiguous() if isinstance(value, torch.Tensor) else value
 
@@ -149,7 +152,27 @@ def _is_real_tensor(node: Node) -> bool:
     return isinstance(value, torch.Tensor) and not value.is_complex()
 
 
+_HALF = (torch.bfloat16, torch.float16)
+
+
+def _widen(graph: Graph) -> None:
+    """Make a graph that was captured in 16 bits a float32 one: the engine chooses its own precision."""
+
+    def wide(value: Any) -> Any:
+        return torch.float32 if isinstance(value, torch.dtype) and value in _HALF else value
+
+    for node in graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor) and value.dtype in _HALF:
+            node.meta["val"] = value.float()
+        node.args = tuple(wide(argument) for argument in node.args)
+        node.kwargs = {name: wide(argument) for name, argument in node.kwargs.items()}
+
+
 # --- attention -----------------------------------------------------------------------------------------
+
+
+_ATTENTION_ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 
 
 def _rewrite_attention(module: GraphModule) -> None:
@@ -162,7 +185,7 @@ def _rewrite_attention(module: GraphModule) -> None:
     masks: dict[Node, tuple[Node, Node]] = {}
     graph = module.graph
     for node in graph.find_nodes(op="call_function", target=_aten.scaled_dot_product_attention.default):
-        given = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), node.args, strict=False))
+        given = dict(zip(_ATTENTION_ARGUMENTS, node.args, strict=False))
         given.update(node.kwargs)
         query, key, value, mask = given["query"], given["key"], given["value"], given.get("attn_mask")
         width = query.meta["val"].shape[-1]
@@ -182,7 +205,8 @@ def _rewrite_attention(module: GraphModule) -> None:
             result = graph.call_function(attention, tuple(arguments), name=f"{node.name}_whole_0")
             result.meta = dict(node.meta)
             if mask is not None:
-                result = graph.call_function(_aten.mul.Tensor, (result, masks[mask][1]), name=f"{node.name}_rows_0")
+                product = (result, masks[mask][1])
+                result = graph.call_function(_aten.mul.Tensor, product, name=f"{node.name}_rows_0")
                 result.meta = dict(node.meta)
         node.replace_all_uses_with(result)
         graph.erase_node(node)
@@ -226,14 +250,15 @@ def _expand(module: GraphModule, node: Node) -> bool:
     sources = node.all_input_nodes
     values = [source.meta.get("val") for source in sources]
     mode = detect_fake_mode(values)
-    if mode is None or None in values or not isinstance(node.target, torch._ops.OpOverload):
+    target = node.target
+    if mode is None or None in values or not isinstance(target, torch._ops.OpOverload):
         return False
 
     def call(*values: Any) -> Any:
         env = dict(zip(sources, values, strict=True))
-        return node.target(*map_arg(node.args, env.__getitem__), **map_arg(node.kwargs, env.__getitem__))
+        return target(*map_arg(node.args, env.__getitem__), **map_arg(node.kwargs, env.__getitem__))
 
-    table = get_decompositions([node.target])
+    table: Any = get_decompositions([target])
     try:
         with torch.no_grad(), mode, enable_python_dispatcher():
             part = make_fx(call, decomposition_table=table, tracing_mode="real")(*values)

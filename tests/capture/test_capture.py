@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What capture records: origins, dimensions, optional inputs, and everything it had to fix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from families import build
+from paritas.capture import capture
+from paritas.capture.modules import is_size
+from paritas.errors import CaptureError, FrozenDimension, InputsNeeded
+from paritas.run.torch import TorchSession
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:
+        hidden = self.linear(x)
+        return hidden if scale is None else hidden * scale
+
+
+def test_every_node_knows_its_module_class_and_source_line() -> None:
+    program = capture(build("bert"))
+    nodes = [n for n in program.graph.nodes if n.op == "call_function" and not is_size(n)]
+    assert nodes
+    for node in nodes:
+        origin = program.origin(node.name)
+        assert Path(origin.file).is_file(), node.name
+        assert origin.line > 0
+        assert origin.text, node.name
+    attention = next(n for n in nodes if "scaled_dot_product_attention" in str(n.target))
+    origin = program.origin(attention.name)
+    assert (origin.module, origin.module_class) == ("encoder.layer.0.attention.self", "BertSelfAttention")
+    assert Path(origin.file).name == "modeling_bert.py"
+
+
+def test_the_graph_computes_what_the_model_does_on_other_shapes() -> None:
+    model = build("llama")
+    session = TorchSession(capture(model))
+    ids = torch.randint(3, 120, (3, 9))
+    mask = torch.ones_like(ids)
+    mask[0, :4] = 0
+    with torch.no_grad():
+        want = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    (got,) = session.run({"input_ids": ids.numpy(), "attention_mask": mask.numpy()})
+    torch.testing.assert_close(torch.from_numpy(got), want, rtol=1e-5, atol=1e-5)
+
+
+def test_batch_and_sequence_stay_dynamic_and_what_does_not_is_said() -> None:
+    program = capture(build("clip-vision"))
+    (pixels,) = program.inputs
+    assert isinstance(pixels.dims[0], str)
+    assert pixels.dims[1:] == (3, 32, 32)
+    notes = [str(note) for note in program.notes]
+    assert "capture: pixel_values dimension 2 is fixed at 32: the model does not leave it free" in notes
+
+    text = capture(build("clip-text"))
+    ids, mask = text.inputs
+    assert ids.dims == mask.dims, "a mask has the sizes of its ids"
+    assert all(isinstance(d, str) for d in ids.dims)
+    assert text.limits == {ids.dims[1]: 40}, "the text has 40 positions"
+    assert ids.high == 120
+
+
+def test_a_dimension_asked_to_be_dynamic_is_not_frozen_silently() -> None:
+    with pytest.raises(FrozenDimension, match="pixel_values dimension 2 is constant 32"):
+        capture(build("clip-vision"), dynamic={"pixel_values": {0: "batch", 2: "height"}})
+
+
+def test_static_on_request() -> None:
+    program = capture(Scaled(), {"x": torch.randn(3, 4)}, dynamic=False)
+    assert program.inputs[0].dims == (3, 4)
+
+
+def test_a_batch_of_one_is_no_reason_to_freeze_the_batch() -> None:
+    program = capture(Scaled(), {"x": torch.randn(1, 5, 4)})
+    assert all(isinstance(d, str) for d in program.inputs[0].dims[:2])
+
+
+def test_an_input_may_be_left_out_only_where_that_was_proved() -> None:
+    bert = {spec.name: spec.default for spec in capture(build("bert")).inputs}
+    assert bert == {"input_ids": None, "attention_mask": 1, "token_type_ids": 0}
+    assert capture(Scaled(), {"x": torch.randn(2, 4), "scale": torch.ones(4)}).inputs[1].default is None
+
+
+def test_a_cache_that_is_not_returned_is_said() -> None:
+    program = capture(build("gpt2"))
+    assert program.constants == {"use_cache": False}
+    assert "capture: use_cache=False is fixed" in [str(note) for note in program.notes]
+
+
+def test_a_data_dependent_branch_is_refused_with_its_source_line() -> None:
+    class Branch(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if x.sum() > 0:
+                return x
+            return -x
+
+    with pytest.raises(CaptureError) as caught:
+        capture(Branch(), {"x": torch.randn(2, 3)})
+    assert "test_capture.py:" in str(caught.value)
+    assert "if x.sum() > 0:" in str(caught.value)
+
+
+def test_nested_inputs_are_refused_by_name() -> None:
+    class Pair(nn.Module):
+        def forward(self, pair: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+            return pair[0] + pair[1]
+
+    with pytest.raises(CaptureError, match=r"pair \(tuple\)"):
+        capture(Pair(), {"pair": (torch.ones(2), torch.ones(2))})
+
+
+def test_a_plain_module_needs_inputs() -> None:
+    with pytest.raises(InputsNeeded, match="is not a transformers model"):
+        capture(Scaled())
+
+
+def test_positional_examples_get_their_names() -> None:
+    assert [spec.name for spec in capture(Scaled(), (torch.randn(2, 4), torch.ones(4))).inputs] == [
+        "x",
+        "scale",
+    ]
+
+
+def test_capture_leaves_the_model_as_it_was() -> None:
+    model = build("t5")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    flags = (model.config.use_cache, model.decoder.config.use_cache)
+    capture(model)
+    assert (model.config.use_cache, model.decoder.config.use_cache) == flags
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert "forward" not in vars(model)

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests run without the network: whatever asks for it fails at once. And what several of them share, made once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def run_paritas(
+    *args: object, env: dict[str, str] | None = None, python: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """`paritas ARGS` in a process of its own; python=True: `python -c ARGS`."""
+    command = [sys.executable, *(["-c"] if python else ["-m", "paritas"]), *map(str, args)]
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **(env or {})},
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def paritas() -> Run:
+    return run_paritas
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of 32 random weights wide, as save_pretrained leaves it."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=99,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=40,
+    )
+    directory = tmp_path_factory.mktemp("checkpoint") / "tiny-bert"
+    transformers.BertModel(config).save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def openvino_run(
+    checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """`paritas port` to OpenVINO as a user runs it: the directory and what it printed."""
+    directory = tmp_path_factory.mktemp("ports") / "openvino"
+    return directory, run_paritas("port", checkpoint, "--out", directory, "--json")
+
+
+@pytest.fixture(scope="session")
+def mindspore_run(
+    checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    directory = tmp_path_factory.mktemp("ports") / "mindspore"
+    return directory, run_paritas(
+        "port", checkpoint, "-e", "mindspore", "--out", directory, "--level", "outputs"
+    )
+
+
+@pytest.fixture(scope="session")
+def openvino_port(openvino_run: tuple[Path, subprocess.CompletedProcess[str]]) -> Path:
+    directory, done = openvino_run
+    assert done.returncode == 0, done.stderr
+    return directory
+
+
+@pytest.fixture(scope="session")
+def mindspore_port(mindspore_run: tuple[Path, subprocess.CompletedProcess[str]]) -> Path:
+    directory, done = mindspore_run
+    assert done.returncode == 0, done.stderr
+    return directory
