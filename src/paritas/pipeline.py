@@ -10,22 +10,24 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from paritas import store
-from paritas.errors import OriginalMissing
+from paritas.errors import InputError, OriginalMissing
+from paritas.outputs import build_output
 from paritas.program import Artifact, Manifest, Note, Program, TensorSpec
-from paritas.run.engine import Session, engine as find_engine
-from paritas.run.outputs import build_output
+from paritas.run.engine import Session
+from paritas.run.engine import engine as find_engine
 from paritas.run.values import check_feed, framework_of, from_numpy
 
 if TYPE_CHECKING:
     import torch
 
+    from paritas.lower.result import Lowered
     from paritas.verify import ParityReport
 
 #: Called with the name of each stage as it begins: "capture", "lower", "run", ...
@@ -69,16 +71,25 @@ def port(
     tell("load")
     wanted, notes_on_dtype = _dtype(dtype, runtime)
     original, origin = resolve(
-        source, revision=revision, subfolder=subfolder, model_class=model_class, dtype=_stored(wanted, engine), notes=notes
+        source,
+        revision=revision,
+        subfolder=subfolder,
+        model_class=model_class,
+        dtype=_stored(wanted, engine),
+        notes=notes,
     )
     tell("capture")
     program = capture(original, inputs, dynamic=dynamic, source=origin)
     tell("lower")
     directory = Path(tempfile.mkdtemp(prefix="paritas-"))
     try:
-        lowered = lower(program, engine, directory, dtype=wanted or _dtype_of(program), target=target)
+        lowered = lower(
+            program, engine, directory, dtype=wanted or _dtype_of(program), target=target, model=original
+        )
         _copy_configuration(original, origin, directory)
-        manifest = _manifest(program, lowered, engine, wanted, mode, target, [*notes, *notes_on_dtype])
+        manifest = manifest_of(
+            program, lowered, engine, dtype=wanted, mode=mode, target=target, notes=[*notes, *notes_on_dtype]
+        )
         artifact = Artifact(directory, manifest)
         tell("run")
         if engine == "torch":
@@ -169,7 +180,9 @@ class Port:
         framework = framework_of(inputs)
         feed = check_feed(inputs, self.inputs, self.manifest.constants, self.manifest.limits)
         flat = self.session.run(feed)
-        tensors = [from_numpy(value, framework, spec.dtype) for value, spec in zip(flat, self.outputs, strict=True)]
+        tensors = [
+            from_numpy(value, framework, spec.dtype) for value, spec in zip(flat, self.outputs, strict=True)
+        ]
         return build_output(self.manifest.structure, tensors, framework)
 
     def verify(
@@ -194,7 +207,9 @@ class Port:
             self, inputs, level=level, original=original, tolerance=tolerance, seed=seed, progress=progress
         )
 
-    def bench(self, inputs: Any = None, *, seconds: float = 10.0, baseline: bool = True, **options: Any) -> Any:
+    def bench(
+        self, inputs: Any = None, *, seconds: float = 10.0, baseline: bool = True, **options: Any
+    ) -> Any:
         """Time per call against PyTorch eager, as a ratio: each in a process of its own, alternately, medians."""
         from paritas import bench
 
@@ -218,7 +233,9 @@ class Port:
         if self._original is None:
             from paritas.capture.source import load_again
 
-            self._original = load_again(self.manifest.source, dtype=_stored(self.manifest.dtype, self.manifest.engine))
+            self._original = load_again(
+                self.manifest.source, dtype=_stored(self.manifest.dtype, self.manifest.engine)
+            )
         return self._original
 
     def program(self) -> Program:
@@ -229,7 +246,9 @@ class Port:
             if self.manifest.source.kind == "module" and self._original is None:
                 raise OriginalMissing("This port was made of a module in memory: pass verify(original=...).")
             examples = {s.name: example for s, example in zip(self.inputs, self._examples(), strict=True)}
-            self._program = capture(self.original(), {**examples, **self.manifest.constants}, source=self.manifest.source)
+            self._program = capture(
+                self.original(), {**examples, **self.manifest.constants}, source=self.manifest.source
+            )
         return self._program
 
     def _examples(self) -> list[Any]:
@@ -238,7 +257,9 @@ class Port:
         from paritas.verify import generate
 
         case = generate(self.inputs, limits=limits(self.manifest.limits))[0]
-        return [torch.from_numpy(np.array(case.feed[s.name])).to(getattr(torch, s.dtype)) for s in self.inputs]
+        return [
+            torch.from_numpy(np.array(case.feed[s.name])).to(getattr(torch, s.dtype)) for s in self.inputs
+        ]
 
 
 def limits(largest: Mapping[str, int]) -> dict[str, tuple[int, int]]:
@@ -250,10 +271,12 @@ def _dtype(dtype: Any, runtime: Any) -> tuple[str, list[Note]]:
     """The dtype asked for ("" for the model's own), or what the engine does instead, with a note."""
     if dtype is None:
         return "", []
-    name = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}.get(str(dtype), str(dtype).removeprefix("torch."))
+    name = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}.get(
+        str(dtype), str(dtype).removeprefix("torch.")
+    )
     known = runtime.precisions()
     if name not in known:
-        raise ValueError(f"{runtime.name} has no dtype {dtype!r}; it has {', '.join(known)}.")
+        raise InputError(f"{runtime.name} has no dtype {dtype!r}; it has {', '.join(known)}.")
     if known[name]:
         return "float32", [Note("lower", f"{name} was asked for; {known[name]}")]
     return name, []
@@ -269,9 +292,17 @@ def _dtype_of(program: Program) -> str:
     return max(set(floats), key=floats.count) if floats else "float32"
 
 
-def _manifest(
-    program: Program, lowered: Any, engine: str, dtype: str, mode: str, target: str, notes: list[Note]
+def manifest_of(
+    program: Program,
+    lowered: Lowered,
+    engine: str,
+    *,
+    dtype: str = "",
+    mode: str = "",
+    target: str = "cpu",
+    notes: Sequence[Note] = (),
 ) -> Manifest:
+    """What `port.json` says of a program that was lowered."""
     return Manifest(
         engine=engine,
         dtype=dtype or _dtype_of(program),
@@ -319,7 +350,7 @@ def _copy_configuration(model: torch.nn.Module, source: Any, directory: Path) ->
         for name in _CONFIGURATION:
             if (place / name).is_file():
                 shutil.copyfile(place / name, directory / name)
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     if not (directory / "config.json").is_file() and hasattr(config, "save_pretrained"):
         config.save_pretrained(directory)
 
@@ -330,7 +361,10 @@ def with_mode(port: Port, mode: str) -> Port:
     session = runtime.load(port.artifact, mode=mode)
     manifest = dataclasses.replace(port.manifest, mode=mode)
     other = Port(
-        dataclasses.replace(port.artifact, manifest=manifest), session, program=port._program, original=port._original
+        dataclasses.replace(port.artifact, manifest=manifest),
+        session,
+        program=port._program,
+        original=port._original,
     )
     other._keep = port  # type: ignore[attr-defined]  # whose temporary directory is in use
     return other

@@ -73,6 +73,18 @@ def write(artifact: Artifact, directory: str | os.PathLike[str], *, force: bool 
     return Artifact(target, manifest)
 
 
+def check_target(directory: str | os.PathLike[str], *, force: bool = False) -> None:
+    """Refuse now what `write` to `directory` would refuse after minutes of work. Raises `PortError`; writes nothing."""
+    target = Path(directory).expanduser().resolve()
+    with _os_errors(f"The port cannot be written to {target}", target.parent):
+        _settled(target, lambda: _check_replaceable(target, force))
+        above = next(path for path in target.parents if path.exists())
+        if not above.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(above))
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(above))
+
+
 def attach(directory: str | os.PathLike[str], name: str, text: str) -> Artifact:
     """Write a report (`parity.json` or `PARITY.md`) into a port and its checksum into `port.json`.
 

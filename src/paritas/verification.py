@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paritas.errors import OriginalMissing
+from paritas.outputs import describe_output
 from paritas.program import Origin
 from paritas.run.engine import ENGINES
-from paritas.run.outputs import describe_output
 from paritas.run.values import check_feed, to_numpy
 from paritas.verify import Case, Environment, ParityReport, generate, verify
 
@@ -47,7 +47,11 @@ def verify_port(
     except OriginalMissing:
         raise
     truth, reference, origin = TorchSession(program, "float64"), TorchSession(program), program.origin
-    cases = generate(manifest.inputs, limits=limits(manifest.limits), seed=seed) if inputs is None else _given(port, inputs)
+    cases = (
+        generate(manifest.inputs, limits=limits(manifest.limits), seed=seed)
+        if inputs is None
+        else _given(port, inputs)
+    )
     half = port.session.precision in _HALF
     return verify(
         port.session,
@@ -99,6 +103,9 @@ def _given(port: Port, inputs: Any) -> Sequence[Case]:
     several = [inputs] if isinstance(inputs, Mapping) else list(inputs)
     manifest = port.manifest
     return [
-        Case(f"given {number}" if len(several) > 1 else "given", check_feed(one, manifest.inputs, manifest.constants, manifest.limits))
+        Case(
+            f"given {number}" if len(several) > 1 else "given",
+            check_feed(one, manifest.inputs, manifest.constants, manifest.limits),
+        )
         for number, one in enumerate(several, 1)
     ]
