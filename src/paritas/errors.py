@@ -76,6 +76,11 @@ class EngineMissing(ParitasError, ImportError):
         )
 
 
+class UnknownMode(ParitasError, ValueError):
+    def __init__(self, engine: str, mode: str, known: Sequence[str]):
+        super().__init__(f"{engine} has no mode {mode!r}. It has: {', '.join(known)}.")
+
+
 class InputError(ParitasError, ValueError):
     """An input of the wrong name, rank, dtype or value: names the input, what was expected, what came."""
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paritas import store
-from paritas.errors import InputError, OriginalMissing
+from paritas.errors import InputError, OriginalMissing, UnknownMode
 from paritas.outputs import build_output
 from paritas.program import Artifact, Manifest, Note, Program, TensorSpec
 from paritas.run.engine import Session
@@ -57,19 +57,20 @@ def port(
     dimensions stay free: True for all that the model leaves free, or {"input_ids": {0: "batch"}}. mode:
     "graph" or "pynative", MindSpore only. target: "cpu" or "ascend", MindSpore only.
 
-    Raises `SourceError`, `InputsNeeded`, `CaptureError`, `FrozenDimension`, `UnsupportedOps`,
-    `LoweringError`, `UnknownEngine`, `EngineMissing` or `EngineError`; nothing is left behind.
+    Raises `UnknownEngine`, `EngineMissing`, `UnknownMode`, `InputError` for a dtype, `SourceError`,
+    `InputsNeeded`, `CaptureError`, `FrozenDimension`, `UnsupportedOps`, `LoweringError` or `EngineError`;
+    nothing is left behind.
     """
     from paritas.capture import capture
     from paritas.capture.source import resolve
-    from paritas.lower import lower
 
     tell = progress or (lambda stage: None)
     runtime = find_engine(engine)  # before any work: it may not be installed
+    if len(runtime.modes) > 1 and mode not in runtime.modes:
+        raise UnknownMode(engine, mode, tuple(runtime.modes))
+    wanted, notes = _dtype(dtype, runtime)
 
-    notes: list[Note] = []
     tell("load")
-    wanted, notes_on_dtype = _dtype(dtype, runtime)
     original, origin = resolve(
         source,
         revision=revision,
@@ -80,24 +81,40 @@ def port(
     )
     tell("capture")
     program = capture(original, inputs, dynamic=dynamic, source=origin)
-    tell("lower")
+    return _port_program(program, original, engine, wanted, device, mode, target, notes, tell)
+
+
+def _port_program(
+    program: Program,
+    original: torch.nn.Module,
+    engine: str,
+    dtype: str,
+    device: str,
+    mode: str,
+    target: str,
+    notes: Sequence[Note],
+    tell: Progress,
+) -> Port:
+    """Lower and run what was captured."""
+    from paritas.lower import lower
+
     directory = Path(tempfile.mkdtemp(prefix="paritas-"))
     try:
+        tell("lower")
         lowered = lower(
-            program, engine, directory, dtype=wanted or _dtype_of(program), target=target, model=original
+            program, engine, directory, dtype=dtype or _dtype_of(program), target=target, model=original
         )
-        _copy_configuration(original, origin, directory)
-        manifest = manifest_of(
-            program, lowered, engine, dtype=wanted, mode=mode, target=target, notes=[*notes, *notes_on_dtype]
-        )
+        _copy_configuration(original, program.source, directory)
+        manifest = manifest_of(program, lowered, engine, dtype=dtype, mode=mode, target=target, notes=notes)
         artifact = Artifact(directory, manifest)
         tell("run")
+        session: Session
         if engine == "torch":
             from paritas.run.torch import TorchSession
 
-            session: Session = TorchSession(program, manifest.dtype)
+            session = TorchSession(program, manifest.dtype)
         else:
-            session = runtime.load(artifact, mode=manifest.mode, device=device)
+            session = find_engine(engine).load(artifact, mode=manifest.mode, device=device)
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise
@@ -214,6 +231,22 @@ class Port:
         from paritas import bench
 
         return bench.bench_port(self, inputs, seconds=seconds, baseline=baseline, **options)
+
+    def to(
+        self, engine: str, *, dtype: Any = None, mode: str = "graph", device: str = "", target: str = "cpu"
+    ) -> Port:
+        """The same capture on another engine, or in another precision of OpenVINO's: nothing is captured again."""
+        runtime = find_engine(engine)
+        wanted, notes = _dtype(dtype, runtime)
+        program, original = self.program(), self.original()
+        if engine != "openvino" and wanted not in ("", _dtype_of(program)):
+            raise InputError(
+                f"{engine} computes in the dtype of the capture, {_dtype_of(program)}. Port the original again: "
+                f"paritas.port(..., engine={engine!r}, dtype={wanted!r})"
+            )
+        return _port_program(
+            program, original, engine, wanted, device, mode, target, notes, lambda stage: None
+        )
 
     def save(self, directory: str | os.PathLike[str], *, force: bool = False) -> Port:
         """Write the port to a directory, whole or not at all. Raises `PortError`."""

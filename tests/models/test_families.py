@@ -3,39 +3,65 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
-import torch
+from families import FAMILIES, build
 
 import paritas
-from families import FAMILIES, build
-from paritas.pipeline import with_mode
+from paritas.pipeline import limits, with_mode
+from paritas.verify import Case, generate
 
 #: The product's bar, as the source documents define the figure: max|got-want| / mean|want|.
 BAR = 1e-5
 
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest) -> tuple[str, torch.nn.Module]:
-    return request.param, build(request.param)
+#: The cases for every day: a graph compiles anew for each shape, which is what takes the time.
+DAILY = ("longer", "left padding", "batch 1")
 
 
-def test_mindspore_agrees_in_both_modes(family: tuple[str, torch.nn.Module]) -> None:
-    name, model = family
-    port = paritas.port(model, engine="mindspore", mode="graph")
-    graph = port.verify(level="outputs")
-    assert graph.verdict == "agrees", str(graph)
-    assert graph.error <= BAR, str(graph)
-
-    pynative = with_mode(port, "pynative").verify(level="modules")
-    assert pynative.verdict == "agrees", str(pynative)
-    assert pynative.error <= BAR, str(pynative)
-    assert pynative.modules, name
-
-    saved = {n for n, _ in port.session.cell.parameters_and_names()}
-    assert saved == set(port.program().weights), "the cell's parameters are the checkpoint's"
+def _cases(port: paritas.Port) -> list[dict]:
+    cases: tuple[Case, ...] = generate(port.inputs, limits=limits(port.manifest.limits))
+    chosen = [case for case in cases if any(word in case.name for word in DAILY)]
+    return [dict(case.feed) for case in (chosen or cases)][:2]
 
 
-def test_openvino_agrees(family: tuple[str, torch.nn.Module]) -> None:
-    report = paritas.port(family[1], engine="openvino").verify(level="outputs")
-    assert report.verdict == "agrees", str(report)
-    assert report.error <= BAR, str(report)
+#: One of each kind for every day; the others are relatives of these.
+RELATIVES = {"bert-mlm", "clip", "clip-text-projected", "t5-encoder", "t5", "gpt2"}
+KINDS = [pytest.param(f, marks=pytest.mark.slow) if f in RELATIVES else f for f in FAMILIES]
+
+
+@pytest.mark.parametrize("family", KINDS)
+def test_agrees_on_every_engine_and_mode(family: str) -> None:
+    graph = paritas.port(build(family), engine="mindspore", mode="graph")
+    assert set(graph.session.cell.parameters_dict()) == set(graph.program().weights), "the checkpoint's own names"
+    cases = _cases(graph)
+    pynative, openvino = with_mode(graph, "pynative"), graph.to("openvino")
+    for port, level in ((graph, "outputs"), (pynative, "modules"), (openvino, "outputs")):
+        report = port.verify(cases, level=level)
+        assert report.verdict == "agrees", str(report)
+        assert report.error <= BAR, str(report)
+        if level == "modules":
+            assert report.modules, "what leaves the modules was seen"
+        port.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_agrees_on_all_generated_cases(family: str) -> None:
+    port = paritas.port(build(family), engine="mindspore")
+    for one in (port, port.to("openvino")):
+        report = one.verify()
+        assert report.verdict == "agrees", str(report)
+        assert report.error <= BAR, str(report)
+
+
+def test_a_wrong_weight_is_found_in_its_module() -> None:
+    """The verification of models can fail, and says where."""
+    port = paritas.port(build("bert"), engine="mindspore", mode="pynative")
+    weight = port.session.cell.parameters_dict()["encoder.layer.1.intermediate.dense.bias"]
+    weight.set_data(weight + 0.01)
+    report = port.verify(_cases(port)[:1], level="modules")
+    assert report.verdict == "diverges"
+    assert report.first_divergence is not None
+    assert "encoder.layer.1.intermediate" in str(report.first_divergence)
+    assert dataclasses.is_dataclass(report)

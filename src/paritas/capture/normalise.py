@@ -90,7 +90,7 @@ _IDENTITIES: dict[str, Callable[[Node], bool]] = {
     "aten._to_copy.default": _same_dtype,
     "aten.to.dtype": _same_dtype,
     "aten.type_as.default": _same_dtype,
-    "aten.slice.Tensor": lambda node: _same_shape(node) and (len(node.args) < 5 or node.args[4] == 1),
+    "aten.slice.Tensor": lambda node: _same_shape(node) and bool(len(node.args) < 5 or node.args[4] == 1),
     "aten.expand.default": _same_shape,
     "aten.view.default": _same_shape,
     "aten.reshape.default": _same_shape,

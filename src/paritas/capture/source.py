@@ -241,7 +241,7 @@ def _load(cls: Any, directory: Path, dtype: torch.dtype, allow_missing: bool, no
 
     def load(**extra: Any) -> tuple[Any, dict[str, Any]]:
         with _quiet():
-            return cls.from_pretrained(  # type: ignore[no-any-return]
+            return cls.from_pretrained(
                 directory,
                 dtype=dtype,
                 local_files_only=True,

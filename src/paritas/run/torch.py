@@ -274,7 +274,7 @@ class _Walk(Interpreter):
                 store = exported.state_dict if spec.target in exported.state_dict else exported.constants
                 yield store[spec.target]
             elif kind == "USER_INPUT" and type(spec.arg).__name__ == "ConstantArgument":
-                yield spec.arg.value  # type: ignore[union-attr]
+                yield spec.arg.value
             elif kind == "USER_INPUT":
                 tensor = next(inputs)
                 yield from_numpy(feed[tensor.name], "torch", tensor.dtype)

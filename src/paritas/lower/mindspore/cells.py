@@ -70,9 +70,8 @@ class Weights:
 
 
 def attribute_path(path: str) -> str:
-    """ "encoder.layer.0.self" as attributes: "encoder.layer[0].self"."""
-    text = "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in path.split("."))
-    return text.removeprefix(".")
+    """ "encoder.layer.0.self" as attributes: ".encoder.layer[0].self"."""
+    return "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in path.split(".") if part)
 
 
 class MethodWriter:
@@ -135,7 +134,7 @@ class MethodWriter:
                 self._node(item)
         self._return()
         lengths = {
-            f"self.{attribute_path(self._relative(path))}": length
+            f"self{attribute_path(self._relative(path))}": length
             for path, length in self.lists.items()
             if self._inside(path)
         }
@@ -229,7 +228,7 @@ class MethodWriter:
         args = [literal(self._use(node)) for node in method.nodes]
         args += [literal(self._weight(name)) for name in method.weights]
         args += [self._size(size) for size in method.sizes]
-        cell = f"self.{attribute_path(self._relative(region.path))}"
+        cell = f"self{attribute_path(self._relative(region.path))}"
         if method.name != "construct":
             cell += f".{method.name}"
         call = Value(f"{cell}({', '.join(args)})")
@@ -246,7 +245,7 @@ class MethodWriter:
         names = []
         for position, node in enumerate(method.outputs):
             hint = self._result_hint(caller, positions.get(node.name, position))
-            name = self._fresh(hint or _anonymous(node))
+            name = self._fresh(hint or _anonymous(node), node)
             names.append(name)
             self.bound[name] = node
         self.method.lines.append(f"{', '.join(names)} = {call.text}")
@@ -270,7 +269,7 @@ class MethodWriter:
             self.scope[node] = value
             self.pending[node] = value.names
             return
-        name = self._fresh(hint or _hint_of(node))
+        name = self._fresh(hint or _hint_of(node), node)
         if value.text != name:
             self.method.lines.append(f"{name} = {value.text}")
         self.bound[name] = node
@@ -293,15 +292,15 @@ class MethodWriter:
     def _consumed(self, item: Node | Region) -> list[Node]:
         return self.written[item.key].nodes if isinstance(item, Region) else _tensor_arguments(item)
 
-    def _fresh(self, hint: str) -> str:
-        """`hint`, if what that name holds is not needed any more; else hint_1, hint_2, .."""
+    def _fresh(self, hint: str, node: Node | None = None) -> str:
+        """`hint`, if what that name holds is not needed once it holds `node`; else hint_1, hint_2, .."""
         name, count = hint, 0
-        while not self._may_bind(name):
+        while not self._may_bind(name, node):
             count += 1
             name = f"{hint}_{count}"
         return name
 
-    def _may_bind(self, name: str) -> bool:
+    def _may_bind(self, name: str, node: Node | None) -> bool:
         if any(name in names for names in self.pending.values()):
             return False
         if name not in self.bound:
@@ -316,7 +315,7 @@ class MethodWriter:
             if n != name and held is not None
             for s in _symbols(held)
         }
-        return _symbols(holder) <= others
+        return _symbols(holder) <= others | (_symbols(node) if node is not None else set())
 
     def _use(self, node: Node) -> Value:
         if node not in self.scope:
@@ -359,9 +358,7 @@ class MethodWriter:
         tensor = self.weights.values[name]
         if self._inside(path):
             relative = self._relative(path)
-            text = (
-                f"self.{attribute_path(relative)}.{attribute}" if relative else f"self.{attribute}"
-            )
+            text = f"self{attribute_path(relative)}.{attribute}"
         else:
             if name not in self.method.weights:
                 self.method.weights.append(name)

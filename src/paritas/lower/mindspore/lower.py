@@ -25,7 +25,10 @@ def lower(program: Program, directory: Path, *, target: str = "cpu") -> Lowered:
     grammar.check(module.source, entry)  # what a reader will refuse must not be written
     (directory / entry).write_text(module.source, encoding="utf-8")
     _save(module, directory)
-    settings = {"class": module.class_name, "returns": {key: list(nodes) for key, nodes in module.outputs.items()}}
+    settings = {
+        "class": module.class_name,
+        "returns": {key: list(nodes) for key, nodes in module.outputs.items()},
+    }
     return Lowered(entry, settings)
 
 

@@ -15,6 +15,7 @@ from paritas.errors import LoweringError
 from paritas.lower.mindspore import prelude
 from paritas.lower.mindspore.cells import Method, MethodWriter, Weights
 from paritas.lower.mindspore.emit import DTYPES
+from paritas.lower.mindspore.fuse import fused
 from paritas.lower.mindspore.source import LINE_LENGTH, literal, wrap
 from paritas.lower.mindspore.weights import collect, constant_source
 from paritas.lower.registry import preflight
@@ -59,6 +60,8 @@ def generate(program: Program, *, target: str = "cpu") -> Module:
     Raises `UnsupportedOps` before anything else, `LoweringError` for arguments no lowering covers.
     """
     lowerings = preflight(program, "mindspore")
+    if target == "cpu":
+        program = fused(program)
     weights = collect(program)
     tree = module_tree(program.graph, program.module_classes.get("", program.source.model_class))
     cells = _cells(tree, weights)
@@ -152,7 +155,7 @@ class _Classes:
     def _body(self, cell: _Cell) -> list[str]:
         original = self.program.module_classes.get(cell.path, "")
         lines = [f'    """{original}"""', ""] if original else []
-        leaf = not cell.children
+        leaf = bool(cell.path) and not cell.children  # the model itself is built without arguments
         arguments = [self.weights.owner(n)[1] for n in cell.parameters] if leaf else []
         cell.shapes = (
             tuple(tuple(self.weights.values[n].shape) for n in cell.parameters) if leaf else ()

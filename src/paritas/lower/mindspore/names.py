@@ -10,11 +10,30 @@ from typing import NamedTuple
 
 from torch.fx import Node
 
-from paritas.lower.mindspore.prelude import NAMES
 from paritas.capture.origin import _GLUE, _TORCH, _TORCH_NN, frames
+from paritas.lower.mindspore.prelude import NAMES
 
 #: Names that generated code uses for itself.
-RESERVED = frozenset("self ms ops nn Parameter Tensor initializer float int range max min super".split()) | NAMES
+RESERVED = (
+    frozenset(
+        [
+            "self",
+            "ms",
+            "ops",
+            "nn",
+            "Parameter",
+            "Tensor",
+            "initializer",
+            "float",
+            "int",
+            "range",
+            "max",
+            "min",
+            "super",
+        ]
+    )
+    | NAMES
+)
 
 
 class Statement(NamedTuple):
@@ -98,4 +117,6 @@ def _statement(file: str, line: int) -> Statement | None:
         for element in target.elts if isinstance(target, ast.Tuple) else [target]:
             names.append(element.id if isinstance(element, ast.Name) else "_")
     text = " ".join(ast.unparse(node).split())
-    return Statement(file, node.lineno, text, tuple(names), isinstance(node, (ast.Return, ast.Expr)))
+    return Statement(
+        file, node.lineno, text, tuple(names), isinstance(node, (ast.Return, ast.Expr))
+    )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Copies the functions that a generated module needs out of `prelude_functions.py`."""
+"""Copies the functions that a generated module needs out of `prelude_functions.py` and `prelude_torch.py`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from pathlib import Path
 
 from paritas.errors import LoweringError
 
+_LIBRARIES = ("prelude_functions.py", "prelude_torch.py")
+
 
 @functools.cache
 def _definitions() -> dict[str, tuple[str, frozenset[str]]]:
     """name -> (source text, the names that it reads), in the order of the file."""
-    text = Path(__file__).with_name("prelude_functions.py").read_text(encoding="utf-8")
+    texts = [Path(__file__).with_name(name).read_text(encoding="utf-8") for name in _LIBRARIES]
     found = {}
-    for node in ast.parse(text).body:
+    for text, node in ((t, node) for t in texts for node in ast.parse(t).body):
         if isinstance(node, ast.FunctionDef):
             name = node.name
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
@@ -37,7 +39,7 @@ def source(names: Collection[str]) -> str:
     known = _definitions()
     unknown = set(names) - set(known)
     if unknown:
-        raise LoweringError(f"prelude_functions.py defines no {', '.join(sorted(unknown))}.")
+        raise LoweringError(f"{' and '.join(_LIBRARIES)} define no {', '.join(sorted(unknown))}.")
     needed, queue = set(), list(names)
     while queue:
         name = queue.pop()
@@ -47,4 +49,6 @@ def source(names: Collection[str]) -> str:
     chosen = [(name, known[name][0]) for name in known if name in needed]
     values = [text for _, text in chosen if not text.startswith("def ")]
     functions = [text for _, text in chosen if text.startswith("def ")]
-    return "\n\n\n".join(part for part in ("\n".join(values), *functions) if part) + ("\n" if chosen else "")
+    return "\n\n\n".join(part for part in ("\n".join(values), *functions) if part) + (
+        "\n" if chosen else ""
+    )

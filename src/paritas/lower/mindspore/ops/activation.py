@@ -1,19 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Activation functions."""
 
+from paritas.lower.mindspore.ops.choose import larger, number, smaller
+from paritas.lower.mindspore.ops.unary import _in_float64
+from paritas.lower.mindspore.source import Value
 from paritas.lower.registry import lowers
+
+
+def _in_float32(emit, self, write):
+    """float16 by way of float32, as torch: polynomials underflow in float16, and overflow."""
+    if self.dtype != "float16":
+        return write(emit.cast(self, emit.out.dtype))
+    return emit.cast(emit.typed(write(emit.cast(self, "float32")), dtype="float32"), "float16")
 
 
 @lowers("mindspore", "aten.gelu.default")
 def gelu(emit, self, *, approximate="none"):
     """gelu(Tensor self, *, str approximate="none") -> Tensor"""
-    name = "gelu" if approximate == "none" else "gelu_tanh"
     if emit.target == "ascend":
         return emit.call("ops.gelu", self, approximate=approximate)
-    if self.dtype != "float32":
-        # The polynomial's coefficients underflow in float16.
-        return emit.cast(emit.typed(emit.help(name, emit.cast(self, "float32")), dtype="float32"), self.dtype)
-    return emit.help(name, self)
+    return _in_float32(emit, self, lambda x: emit.help("gelu" if approximate == "none" else "gelu_tanh", x))
 
 
 @lowers("mindspore", "aten.tanh.default")
@@ -21,13 +27,19 @@ def tanh(emit, self):
     """tanh(Tensor self) -> Tensor"""
     if emit.target == "ascend":
         return emit.call("ops.tanh", emit.cast(self, emit.out.dtype))
-    return emit.help("tanh", emit.cast(self, emit.out.dtype))
+    return _in_float32(emit, self, lambda x: emit.help("tanh", x))
 
 
 @lowers("mindspore", "aten.sigmoid.default")
 def sigmoid(emit, self):
     """sigmoid(Tensor self) -> Tensor"""
-    return emit.call("ops.sigmoid", emit.cast(self, emit.out.dtype))
+    return _in_float32(emit, self, lambda x: emit.call("ops.sigmoid", x))
+
+
+@lowers("mindspore", "aten.log_sigmoid.default")
+def log_sigmoid(emit, self):
+    """log_sigmoid(Tensor self) -> Tensor"""
+    return _in_float32(emit, self, lambda x: emit.prefix("-", _softplus(emit, emit.prefix("-", x))))
 
 
 @lowers("mindspore", "aten.silu.default")
@@ -39,19 +51,154 @@ def silu(emit, self):
     return emit.infix("*", x, emit.call("ops.sigmoid", x))
 
 
-@lowers("mindspore", "aten.relu.default")
-def relu(emit, self):
-    """relu(Tensor self) -> Tensor"""
-    return emit.call("ops.relu", self)
+@lowers("mindspore", "aten.leaky_relu.default")
+def leaky_relu(emit, self, negative_slope=0.01):
+    """leaky_relu(Tensor self, Scalar negative_slope=0.01) -> Tensor"""
+    x = emit.let(self, "x")
+    zero = 0.0 if self.dtype == "float32" else number(emit, 0)
+    # Both bounds come first: Maximum and Minimum let NaN through from their second operand only.
+    below = emit.infix("*", smaller(emit, zero, x), negative_slope)
+    return emit.infix("+", larger(emit, zero, x), below)
+
+
+@lowers("mindspore", "aten.prelu.default")
+def prelu(emit, self, weight):
+    """prelu(Tensor self, Tensor weight) -> Tensor"""
+    x = emit.let(self, "x")
+    zero = 0.0 if self.dtype == "float32" else number(emit, 0)
+    if self.rank > 1 and weight.rank == 1:
+        weight = emit.call("ops.reshape", weight, (-1, *[1] * (self.rank - 2)))
+    return emit.infix("+", larger(emit, zero, x), emit.infix("*", smaller(emit, zero, x), weight))
+
+
+@lowers("mindspore", "aten.elu.default")
+def elu(emit, self, alpha=1, scale=1, input_scale=1):
+    """elu(Tensor self, Scalar alpha=1, Scalar scale=1, Scalar input_scale=1) -> Tensor"""
+
+    def write(x):
+        x = emit.let(x, "x")
+        below = smaller(emit, 0.0, x if input_scale == 1 else emit.infix("*", x, input_scale))
+        bent = emit.typed(_in_float64(emit, "ops.expm1", emit.typed(below, dtype="float32")), dtype="float32")
+        bent = bent if alpha == 1 else emit.infix("*", bent, alpha)
+        whole = emit.infix("+", larger(emit, 0.0, x), bent)
+        return whole if scale == 1 else emit.infix("*", whole, scale)
+
+    return _in_float32(emit, self, write)
+
+
+def _softplus(emit, x):
+    """max(x, 0) + log1p(exp(-|x|)): never overflows, and keeps NaN, which ops.Softplus turns into inf."""
+    x = emit.let(x, "x")
+    small = emit.call("ops.log1p", emit.call("ops.exp", emit.prefix("-", emit.call("ops.abs", x))))
+    return emit.infix("+", larger(emit, 0.0, x), small)
+
+
+@lowers("mindspore", "aten.softplus.default")
+def softplus(emit, self, beta=1, threshold=20):
+    """softplus(Tensor self, Scalar beta=1, Scalar threshold=20) -> Tensor"""
+    if beta * threshold < 15:
+        raise emit.refuse(f"softplus with a threshold of {threshold}, where it is not yet linear")
+
+    def write(x):
+        if beta == 1:
+            return _softplus(emit, x)
+        return emit.infix("/", _softplus(emit, emit.infix("*", x, beta)), beta)
+
+    return _in_float32(emit, self, write)
+
+
+@lowers("mindspore", "aten.mish.default")
+def mish(emit, self):
+    """mish(Tensor self) -> Tensor"""
+
+    def write(x):
+        x = emit.let(x, "x")
+        return emit.infix("*", x, emit.help("tanh", _softplus(emit, x)))
+
+    return _in_float32(emit, self, write)
+
+
+def _hard_gate(emit, x):
+    """clamp(x / 6 + 1 / 2, 0, 1), by torch's formula."""
+    shifted = larger(emit, 0.0, emit.infix("+", x, 3.0))
+    return emit.infix("/", smaller(emit, 6.0, shifted), 6.0)
+
+
+@lowers("mindspore", "aten.hardsigmoid.default")
+def hardsigmoid(emit, self):
+    """hardsigmoid(Tensor self) -> Tensor"""
+    return _in_float32(emit, self, lambda x: _hard_gate(emit, x))
+
+
+@lowers("mindspore", "aten.hardswish.default")
+def hardswish(emit, self):
+    """hardswish(Tensor self) -> Tensor"""
+
+    def write(x):
+        x = emit.let(x, "x")
+        shifted = smaller(emit, 6.0, larger(emit, 0.0, emit.infix("+", x, 3.0)))
+        return emit.infix("/", emit.infix("*", x, shifted), 6.0)
+
+    return _in_float32(emit, self, write)
+
+
+@lowers("mindspore", "aten.glu.default")
+def glu(emit, self, dim=-1):
+    """glu(Tensor self, int dim=-1) -> Tensor"""
+    dim = dim % self.rank
+    half = emit.size(emit.out.shape[dim])
+    x = emit.let(self, "x")
+    colons = ", ".join([":"] * dim)
+    first, second = (Value(f"{x}[{colons + ', ' if dim else ''}{part}]") for part in (f":{half}", f"{half}:"))
+    return emit.infix("*", first, emit.call("ops.sigmoid", second))
+
+
+def _softmax(emit, self, dim):
+    x = emit.cast(self, emit.out.dtype)
+    if x.dtype not in ("float32", "float16") or emit.target == "ascend":
+        return emit.prim("ops.Softmax", dim)(x)
+    if x.rank == 0:
+        x = emit.let(x, "x")
+        return Value(f"{x} - {x} + 1.0", atomic=False)
+    if dim % x.rank == x.rank - 1:
+        return emit.help("softmax", x)
+    order = list(range(x.rank))
+    order[dim], order[-1] = order[-1], order[dim]
+    turned = emit.help("softmax", emit.call("ops.transpose", x, tuple(order)))
+    return emit.call("ops.transpose", turned, tuple(order))
 
 
 @lowers("mindspore", "aten.softmax.int")
 def softmax(emit, self, dim, dtype=None):
     """softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor"""
-    return emit.prim("ops.Softmax", dim)(emit.cast(self, emit.out.dtype))
+    return _softmax(emit, self, dim)
 
 
 @lowers("mindspore", "aten._softmax.default")
-def _softmax(emit, self, dim, half_to_float):
+def softmax_default(emit, self, dim, half_to_float):
     """_softmax(Tensor self, int dim, bool half_to_float) -> Tensor"""
-    return emit.prim("ops.Softmax", dim)(emit.cast(self, emit.out.dtype))
+    return _softmax(emit, self, dim)
+
+
+def _log_softmax(emit, self, dim):
+    x = emit.cast(self, emit.out.dtype)
+    if x.rank == 0:
+        return emit.infix("-", x, x)
+    x = emit.let(x, "x")
+    dim = dim % x.rank
+    highest = emit.prim("ops.ReduceMax", keep_dims=True)(x, dim)
+    x = emit.let(emit.infix("-", x, highest), "x")
+    total = emit.prim("ops.ReduceSum", keep_dims=True)(emit.call("ops.exp", x), dim)
+    return emit.infix("-", x, emit.call("ops.log", total))
+
+
+@lowers("mindspore", "aten.log_softmax.int")
+def log_softmax(emit, self, dim, dtype=None):
+    """log_softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor"""
+    return _log_softmax(emit, self, dim)
+
+
+@lowers("mindspore", "aten._log_softmax.default")
+def log_softmax_default(emit, self, dim, half_to_float):
+    """_log_softmax(Tensor self, int dim, bool half_to_float) -> Tensor"""
+    return _log_softmax(emit, self, dim)

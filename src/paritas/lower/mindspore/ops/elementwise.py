@@ -1,38 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arithmetic, comparison and logic, element by element, with torch's type promotion."""
+"""Arithmetic, element by element, with torch's type promotion. The result's dtype is the one torch computes in."""
+
+import math
 
 from paritas.lower.mindspore.source import Value
 from paritas.lower.registry import lowers
 
-_FLOATS = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
+FLOATS = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 
 
-def _promote(emit, *operands):
-    """The operands in the dtype that torch computes in: the result's. Python numbers stay as they are."""
+def promote(emit, *operands):
+    """The operands in the result's dtype. Python numbers stay as they are, but for floats beside integers."""
     return [emit.cast(x, emit.out.dtype) if isinstance(x, Value) and x.dtype else x for x in operands]
 
 
-def _compared(emit, self, other):
-    """Both operands of a comparison in one dtype."""
-    if not (isinstance(self, Value) and isinstance(other, Value)) or self.dtype == other.dtype or not other.dtype:
-        if self.dtype == "bool":  # MindSpore compares bool with a number after casting the number to bool
-            return emit.cast(self, "int64"), other
-        if isinstance(other, float) and self.dtype not in _FLOATS:
-            return emit.cast(self, "float32"), other
-        return self, other
-    import torch
-
-    wide = torch.promote_types(getattr(torch, self.dtype), getattr(torch, other.dtype))
-    return emit.cast(self, wide), emit.cast(other, wide)
+def _scaled(emit, value, alpha):
+    return value if alpha == 1 else emit.infix("*", value, alpha)
 
 
 @lowers("mindspore", "aten.add.Tensor")
 def add(emit, self, other, *, alpha=1):
     """add.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
     if emit.out.dtype == "bool":
-        return emit.call("ops.logical_or", self, other)
-    self, other = _promote(emit, self, other)
-    return emit.infix("+", self, other if alpha == 1 else emit.infix("*", other, alpha))
+        return emit.call("ops.logical_or", self, _truth(emit, other)) if alpha else self
+    self, other = promote(emit, self, other)
+    if isinstance(other, (int, float)):
+        return emit.infix("+", self, other * alpha)
+    return emit.infix("+", self, _scaled(emit, other, alpha))
+
+
+def _truth(emit, value):
+    return (
+        value
+        if isinstance(value, Value)
+        else emit.call("ops.full", (), bool(value), dtype=emit.dtype("bool"))
+    )
 
 
 @lowers("mindspore", "aten.add.Scalar")
@@ -44,8 +46,10 @@ def add_scalar(emit, self, other, alpha=1):
 @lowers("mindspore", "aten.sub.Tensor")
 def sub(emit, self, other, *, alpha=1):
     """sub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
-    self, other = _promote(emit, self, other)
-    return emit.infix("-", self, other if alpha == 1 else emit.infix("*", other, alpha))
+    self, other = promote(emit, self, other)
+    if isinstance(other, (int, float)):
+        return emit.infix("-", self, other * alpha)
+    return emit.infix("-", self, _scaled(emit, other, alpha))
 
 
 @lowers("mindspore", "aten.sub.Scalar")
@@ -57,16 +61,23 @@ def sub_scalar(emit, self, other, alpha=1):
 @lowers("mindspore", "aten.rsub.Scalar")
 def rsub(emit, self, other, alpha=1):
     """rsub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor"""
-    (self,) = _promote(emit, self)
-    return emit.infix("-", other, self if alpha == 1 else emit.infix("*", self, alpha))
+    (self,) = promote(emit, self)
+    return emit.infix("-", other, _scaled(emit, self, alpha))
+
+
+@lowers("mindspore", "aten.rsub.Tensor")
+def rsub_tensor(emit, self, other, *, alpha=1):
+    """rsub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
+    self, other = promote(emit, self, other)
+    return emit.infix("-", other, _scaled(emit, self, alpha))
 
 
 @lowers("mindspore", "aten.mul.Tensor")
 def mul(emit, self, other):
     """mul.Tensor(Tensor self, Tensor other) -> Tensor"""
     if emit.out.dtype == "bool":
-        return emit.call("ops.logical_and", self, other)
-    return emit.infix("*", *_promote(emit, self, other))
+        return emit.call("ops.logical_and", self, _truth(emit, other))
+    return emit.infix("*", *promote(emit, self, other))
 
 
 @lowers("mindspore", "aten.mul.Scalar")
@@ -75,22 +86,28 @@ def mul_scalar(emit, self, other):
     return mul(emit, self, other)
 
 
+@lowers("mindspore", "aten.multiply.Tensor")
+def multiply(emit, self, other):
+    """multiply.Tensor(Tensor self, Tensor other) -> Tensor"""
+    return mul(emit, self, other)
+
+
 @lowers("mindspore", "aten.div.Tensor")
 def div(emit, self, other):
     """div.Tensor(Tensor self, Tensor other) -> Tensor"""
-    self, other = _promote(emit, self, other)
-    if isinstance(other, (int, float)) and other not in (0, float("inf"), -float("inf")):
+    self, other = promote(emit, self, other)
+    if isinstance(other, (int, float)) and math.isfinite(other) and other:
         # Division is 10 times slower than multiplication on CPU; only a power of two has an exact reciprocal.
-        mantissa, _ = _frexp(float(other))
-        if abs(mantissa) == 0.5:
+        if abs(math.frexp(other)[0]) == 0.5:
             return emit.infix("*", self, 1.0 / other)
+    elif isinstance(other, (int, float)):
+        # MindSpore's Div gives NaN / 0 as -inf; x * inf is what x / 0 should be.
+        return emit.infix(
+            "*",
+            self,
+            math.nan if other != other else 1.0 / other if other else math.copysign(math.inf, other),
+        )
     return emit.infix("/", self, other)
-
-
-def _frexp(value):
-    import math
-
-    return math.frexp(value)
 
 
 @lowers("mindspore", "aten.div.Scalar")
@@ -99,173 +116,160 @@ def div_scalar(emit, self, other):
     return div(emit, self, other)
 
 
-@lowers("mindspore", "aten.neg.default")
-def neg(emit, self):
-    """neg(Tensor self) -> Tensor"""
-    return emit.prefix("-", self)
+@lowers("mindspore", "aten.true_divide.Tensor")
+def true_divide(emit, self, other):
+    """true_divide.Tensor(Tensor self, Tensor other) -> Tensor"""
+    return div(emit, self, other)
 
 
-@lowers("mindspore", "aten.abs.default")
-def abs_(emit, self):
-    """abs(Tensor self) -> Tensor"""
-    return emit.call("ops.abs", self)
+def _tensor(emit, value):
+    """A Python number as a tensor: MindSpore's integer division takes no other."""
+    return (
+        value
+        if isinstance(value, Value)
+        else emit.call("ops.full", (), value, dtype=emit.dtype(emit.out.dtype))
+    )
+
+
+@lowers("mindspore", "aten.div.Tensor_mode")
+def div_mode(emit, self, other, *, rounding_mode=None):
+    """div.Tensor_mode(Tensor self, Tensor other, *, str? rounding_mode) -> Tensor"""
+    if rounding_mode is None:
+        return div(emit, self, other)
+    if rounding_mode == "floor":
+        return floor_divide(emit, self, other)
+    self, other = promote(emit, self, other)
+    if emit.out.dtype in FLOATS:
+        return emit.call("ops.trunc", emit.infix("/", self, other))
+    return emit.prim("ops.TruncateDiv")(self, _tensor(emit, other))
+
+
+@lowers("mindspore", "aten.div.Scalar_mode")
+def div_scalar_mode(emit, self, other, *, rounding_mode=None):
+    """div.Scalar_mode(Tensor self, Scalar other, *, str? rounding_mode) -> Tensor"""
+    return div_mode(emit, self, other, rounding_mode=rounding_mode)
+
+
+@lowers("mindspore", "aten.floor_divide.default")
+def floor_divide(emit, self, other):
+    """floor_divide(Tensor self, Tensor other) -> Tensor"""
+    self, other = promote(emit, self, other)
+    return emit.prim("ops.FloorDiv")(self, _tensor(emit, other))
+
+
+@lowers("mindspore", "aten.floor_divide.Scalar")
+def floor_divide_scalar(emit, self, other):
+    """floor_divide.Scalar(Tensor self, Scalar other) -> Tensor"""
+    return floor_divide(emit, self, other)
+
+
+@lowers("mindspore", "aten.remainder.Tensor")
+def remainder(emit, self, other):
+    """remainder.Tensor(Tensor self, Tensor other) -> Tensor"""
+    self, other = promote(emit, self, other)
+    return emit.prim("ops.FloorMod")(self, _tensor(emit, other))
+
+
+@lowers("mindspore", "aten.remainder.Scalar")
+def remainder_scalar(emit, self, other):
+    """remainder.Scalar(Tensor self, Scalar other) -> Tensor"""
+    return remainder(emit, self, other)
+
+
+@lowers("mindspore", "aten.fmod.Tensor")
+def fmod(emit, self, other):
+    """fmod.Tensor(Tensor self, Tensor other) -> Tensor"""
+    self, other = promote(emit, self, other)
+    if emit.out.dtype in FLOATS:
+        return emit.prim("ops.TruncateMod")(self, _tensor(emit, other))
+    self, other = emit.let(self, "x"), emit.let(_tensor(emit, other), "y")  # TruncateMod has no int64 kernel
+    return emit.infix("-", self, emit.infix("*", emit.prim("ops.TruncateDiv")(self, other), other))
+
+
+@lowers("mindspore", "aten.fmod.Scalar")
+def fmod_scalar(emit, self, other):
+    """fmod.Scalar(Tensor self, Scalar other) -> Tensor"""
+    return fmod(emit, self, other)
 
 
 @lowers("mindspore", "aten.pow.Tensor_Scalar")
 def pow_(emit, self, exponent):
     """pow.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor"""
-    (self,) = _promote(emit, self)
-    if exponent == 2:  # ops.Square and ops.Pow are 6 and 15 times slower on CPU
-        self = emit.let(self, "x")
-        return emit.infix("*", self, self)
-    if exponent == 3:
-        self = emit.let(self, "x")
-        return Value(f"{self} * {self} * {self}", emit.out.dtype, emit.out.shape, atomic=False)
-    return emit.call("ops.pow", self, exponent)
+    (self,) = promote(emit, self)
+    floating = emit.out.dtype in FLOATS
+    if exponent == 0:
+        return emit.call("ops.ones_like", self)
+    if exponent == 1:
+        return self
+    if exponent in (2, 3, 4):  # ops.Square and ops.Pow are 6 and 15 times slower on CPU
+        x = emit.let(self, "x")
+        return Value(" * ".join([x.text] * int(exponent)), emit.out.dtype, emit.out.shape, atomic=False)
+    if floating and exponent == 0.5:
+        return emit.call("ops.sqrt", self)
+    if floating and exponent == -0.5:
+        return emit.call("ops.rsqrt", self)
+    if floating and exponent == -1:
+        return emit.infix("/", 1.0, self)
+    return emit.call("ops.pow", self, float(exponent) if floating else exponent)
 
 
-@lowers("mindspore", "aten.rsqrt.default")
-def rsqrt(emit, self):
-    """rsqrt(Tensor self) -> Tensor"""
-    return emit.call("ops.rsqrt", emit.cast(self, emit.out.dtype))
+@lowers("mindspore", "aten.pow.Tensor_Tensor")
+def pow_tensor(emit, self, exponent):
+    """pow.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor"""
+    return emit.call("ops.pow", *promote(emit, self, exponent))
 
 
-@lowers("mindspore", "aten.sqrt.default")
-def sqrt(emit, self):
-    """sqrt(Tensor self) -> Tensor"""
-    return emit.call("ops.sqrt", emit.cast(self, emit.out.dtype))
+@lowers("mindspore", "aten.pow.Scalar")
+def pow_scalar(emit, self, exponent):
+    """pow.Scalar(Scalar self, Tensor exponent) -> Tensor"""
+    (exponent,) = promote(emit, exponent)
+    if emit.out.dtype not in FLOATS:
+        return emit.call("ops.pow", _tensor(emit, self), exponent)
+    return emit.call("ops.pow", float(self), exponent)
 
 
-@lowers("mindspore", "aten.exp.default")
-def exp(emit, self):
-    """exp(Tensor self) -> Tensor"""
-    return emit.call("ops.exp", emit.cast(self, emit.out.dtype))
+@lowers("mindspore", "aten.square.default")
+def square(emit, self):
+    """square(Tensor self) -> Tensor"""
+    return pow_(emit, self, 2)
 
 
-@lowers("mindspore", "aten.log.default")
-def log(emit, self):
-    """log(Tensor self) -> Tensor"""
-    return emit.call("ops.log", emit.cast(self, emit.out.dtype))
+@lowers("mindspore", "aten.lerp.Scalar")
+def lerp(emit, self, end, weight):
+    """lerp.Scalar(Tensor self, Tensor end, Scalar weight) -> Tensor"""
+    self, end = (emit.let(x, "x") for x in promote(emit, self, end))
+    # torch starts from the nearer end, which is exact there.
+    if abs(weight) < 0.5:
+        return emit.infix("+", self, emit.infix("*", weight, emit.infix("-", end, self)))
+    return emit.infix("-", end, emit.infix("*", emit.infix("-", end, self), 1.0 - weight))
 
 
-@lowers("mindspore", "aten.sin.default")
-def sin(emit, self):
-    """sin(Tensor self) -> Tensor"""
-    return emit.call("ops.sin", emit.cast(self, emit.out.dtype))
+@lowers("mindspore", "aten.addcmul.default")
+def addcmul(emit, self, tensor1, tensor2, *, value=1):
+    """addcmul(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"""
+    self, tensor1, tensor2 = promote(emit, self, tensor1, tensor2)
+    return emit.infix("+", self, emit.infix("*", _scaled(emit, tensor1, value), tensor2))
 
 
-@lowers("mindspore", "aten.cos.default")
-def cos(emit, self):
-    """cos(Tensor self) -> Tensor"""
-    return emit.call("ops.cos", emit.cast(self, emit.out.dtype))
-
-
-def _comparison(target, symbol, schema):
-    def lowering(emit, self, other):
-        self, other = _compared(emit, self, other)
-        return emit.infix(symbol, self, other)
-
-    lowering.__doc__ = schema
-    lowering.__name__ = target.split(".")[1]
-    return lowers("mindspore", target)(lowering)
-
-
-for _name, _symbol in (("eq", "=="), ("ne", "!="), ("lt", "<"), ("le", "<="), ("gt", ">"), ("ge", ">=")):
-    _comparison(f"aten.{_name}.Tensor", _symbol, f"{_name}.Tensor(Tensor self, Tensor other) -> Tensor")
-    _comparison(f"aten.{_name}.Scalar", _symbol, f"{_name}.Scalar(Tensor self, Scalar other) -> Tensor")
-
-
-def _bitwise(target, logical, integer, schema):
-    def lowering(emit, self, other):
-        if emit.out.dtype == "bool":
-            return emit.call(logical, self, other)
-        return emit.call(integer, *_promote(emit, self, other))
-
-    lowering.__doc__ = schema
-    lowering.__name__ = target.split(".")[1]
-    return lowers("mindspore", target)(lowering)
-
-
-for _target, _schema in (
-    ("aten.__and__.Tensor", "__and__.Tensor(Tensor self, Tensor other) -> Tensor"),
-    ("aten.bitwise_and.Tensor", "bitwise_and.Tensor(Tensor self, Tensor other) -> Tensor"),
-):
-    _bitwise(_target, "ops.logical_and", "ops.bitwise_and", _schema)
-for _target, _schema in (
-    ("aten.__or__.Tensor", "__or__.Tensor(Tensor self, Tensor other) -> Tensor"),
-    ("aten.bitwise_or.Tensor", "bitwise_or.Tensor(Tensor self, Tensor other) -> Tensor"),
-):
-    _bitwise(_target, "ops.logical_or", "ops.bitwise_or", _schema)
-
-
-@lowers("mindspore", "aten.bitwise_not.default")
-def bitwise_not(emit, self):
-    """bitwise_not(Tensor self) -> Tensor"""
-    return emit.call("ops.logical_not" if self.dtype == "bool" else "ops.bitwise_not", self)
-
-
-@lowers("mindspore", "aten.logical_not.default")
-def logical_not(emit, self):
-    """logical_not(Tensor self) -> Tensor"""
-    return emit.call("ops.logical_not", emit.cast(self, "bool"))
-
-
-@lowers("mindspore", "aten.logical_and.default")
-def logical_and(emit, self, other):
-    """logical_and(Tensor self, Tensor other) -> Tensor"""
-    return emit.call("ops.logical_and", emit.cast(self, "bool"), emit.cast(other, "bool"))
-
-
-@lowers("mindspore", "aten.minimum.default")
-def minimum(emit, self, other):
-    """minimum(Tensor self, Tensor other) -> Tensor"""
-    return emit.call("ops.minimum", *_promote(emit, self, other))
-
-
-@lowers("mindspore", "aten.min.other")
-def min_other(emit, self, other):
-    """min.other(Tensor self, Tensor other) -> Tensor"""
-    return minimum(emit, self, other)
-
-
-@lowers("mindspore", "aten.max.other")
-def max_other(emit, self, other):
-    """max.other(Tensor self, Tensor other) -> Tensor"""
-    return maximum(emit, self, other)
-
-
-@lowers("mindspore", "aten.maximum.default")
-def maximum(emit, self, other):
-    """maximum(Tensor self, Tensor other) -> Tensor"""
-    return emit.call("ops.maximum", *_promote(emit, self, other))
-
-
-@lowers("mindspore", "aten.where.self")
-def where(emit, condition, self, other):
-    """where.self(Tensor condition, Tensor self, Tensor other) -> Tensor"""
-    return emit.call("ops.where", condition, *_promote(emit, self, other))
-
-
-@lowers("mindspore", "aten.where.ScalarOther")
-def where_scalar_other(emit, condition, self, other):
-    """where.ScalarOther(Tensor condition, Tensor self, Scalar other) -> Tensor"""
-    return emit.call("ops.where", condition, emit.cast(self, emit.out.dtype), other)
-
-
-@lowers("mindspore", "aten.where.ScalarSelf")
-def where_scalar_self(emit, condition, self, other):
-    """where.ScalarSelf(Tensor condition, Scalar self, Tensor other) -> Tensor"""
-    return emit.call("ops.where", condition, self, emit.cast(other, emit.out.dtype))
-
-
-@lowers("mindspore", "aten.masked_fill.Scalar")
-def masked_fill(emit, self, mask, value):
-    """masked_fill.Scalar(Tensor self, Tensor mask, Scalar value) -> Tensor"""
-    return emit.call("ops.masked_fill", self, mask, value)
+@lowers("mindspore", "aten.addcdiv.default")
+def addcdiv(emit, self, tensor1, tensor2, *, value=1):
+    """addcdiv(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"""
+    self, tensor1, tensor2 = promote(emit, self, tensor1, tensor2)
+    return emit.infix("+", self, emit.infix("/", _scaled(emit, tensor1, value), tensor2))
 
 
 @lowers("mindspore", "aten._to_copy.default")
-def to_copy(emit, self, *, dtype=None, layout=None, device=None, pin_memory=None, non_blocking=False, memory_format=None):
+def to_copy(
+    emit,
+    self,
+    *,
+    dtype=None,
+    layout=None,
+    device=None,
+    pin_memory=None,
+    non_blocking=False,
+    memory_format=None,
+):
     """_to_copy(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, bool non_blocking=False, MemoryFormat? memory_format=None) -> Tensor"""  # noqa: E501
     return emit.cast(self, emit.out.dtype)
 
@@ -274,3 +278,26 @@ def to_copy(emit, self, *, dtype=None, layout=None, device=None, pin_memory=None
 def type_as(emit, self, other):
     """type_as(Tensor self, Tensor other) -> Tensor"""
     return emit.cast(self, emit.out.dtype)
+
+
+@lowers("mindspore", "aten.to.dtype")
+def to_dtype(emit, self, dtype, non_blocking=False, copy=False, memory_format=None):
+    """to.dtype(Tensor(a) self, ScalarType dtype, bool non_blocking=False, bool copy=False, MemoryFormat? memory_format=None) -> Tensor(a)"""  # noqa: E501
+    return emit.cast(self, emit.out.dtype)
+
+
+@lowers(
+    "mindspore", "aten.clone.default", "aten.contiguous.default", "aten.alias.default", "aten.detach.default"
+)
+def clone(emit, self, *, memory_format=None):
+    """clone(Tensor self, *, MemoryFormat? memory_format=None) -> Tensor"""
+    return self
+
+
+@lowers("mindspore", "aten.copy.default")
+def copy(emit, self, src, non_blocking=False):
+    """copy(Tensor self, Tensor src, bool non_blocking=False) -> Tensor"""
+    src = emit.cast(src, emit.out.dtype)
+    return (
+        src if src.shape == emit.out.shape else emit.call("ops.broadcast_to", src, emit.dims(emit.out.shape))
+    )

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Look-ups by index."""
+"""Look-ups by index, and writing by index."""
 
+from paritas.lower.mindspore.ops.choose import number
+from paritas.lower.mindspore.ops.shape import permuted
 from paritas.lower.mindspore.source import Value
 from paritas.lower.registry import lowers
 
@@ -14,23 +16,256 @@ def embedding(emit, weight, indices, padding_idx=-1, scale_grad_by_freq=False, s
 @lowers("mindspore", "aten.index_select.default")
 def index_select(emit, self, dim, index):
     """index_select(Tensor self, int dim, Tensor index) -> Tensor"""
-    return emit.call("ops.gather", self, index, dim)
+    if self.rank == 0:
+        return self
+    if index.rank == 0:
+        index = emit.call("ops.reshape", index, (1,))
+    return emit.call("ops.gather", self, index, dim % self.rank)
 
 
 @lowers("mindspore", "aten.gather.default")
 def gather(emit, self, dim, index, *, sparse_grad=False):
     """gather(Tensor self, int dim, Tensor index, *, bool sparse_grad=False) -> Tensor"""
-    return emit.call("ops.gather_elements", self, dim, emit.cast(index, "int64"))
+    if self.rank == 0 or index.rank == 0:
+        return (
+            emit.call("ops.broadcast_to", emit.call("ops.reshape", self, (1,)), (1,)) if index.rank else self
+        )
+    return emit.call("ops.gather_elements", self, dim % self.rank, emit.cast(index, "int64"))
+
+
+def _places(emit, self, indices):
+    """The indexed axes, and the index tensors: int64, of one shape, none negative."""
+    given = [(axis, i) for axis, i in enumerate(indices) if i is not None]
+    if any(i.dtype in ("bool", "uint8") for _, i in given):
+        raise emit.refuse("the size of the result depends on the values of a mask")
+    axes = [axis for axis, _ in given]
+    return axes, [i for _, i in given]
+
+
+def _common(emit, shapes):
+    """The shape that the index tensors broadcast to."""
+    rank = max(len(shape) for shape in shapes)
+    padded = [[1] * (rank - len(shape)) + list(shape) for shape in shapes]
+    return [next((size for size in sizes if size != 1), 1) for sizes in zip(*padded, strict=True)]
+
+
+def _stacked(emit, self, axes, indices, shape):
+    parts = []
+    for axis, i in zip(axes, indices, strict=True):
+        i = emit.let(emit.cast(i, "int64"), "index")
+        # GatherNd and the scatters do not count from the end; adding a size to negatives is what torch does.
+        i = emit.typed(emit.infix("%", i, emit.size(self.shape[axis])), dtype="int64", shape=i.shape)
+        if list(i.shape) != shape:
+            i = emit.call("ops.broadcast_to", i, emit.dims(shape))
+        parts.append(i)
+    return emit.call("ops.stack", tuple(parts), -1)
+
+
+def _front(self, axes):
+    """The order that brings the indexed axes to the front."""
+    return [*axes, *(a for a in range(self.rank) if a not in axes)]
+
+
+def _landing(axes):
+    """Where torch puts the indexed dimensions: at the first if they are neighbours, else in front."""
+    return axes[0] if axes == list(range(axes[0], axes[0] + len(axes))) else 0
 
 
 @lowers("mindspore", "aten.index.Tensor")
 def index(emit, self, indices):
     """index.Tensor(Tensor self, Tensor?[] indices) -> Tensor"""
-    given = [i for i in indices if i is not None]
-    if any(i.dtype in ("bool", "uint8") for i in given):
-        raise emit.refuse("the size of the result depends on the values of a mask")
+    axes, given = _places(emit, self, indices)
+    if not given:
+        return self
     if len(given) == 1:
-        axis = next(position for position, i in enumerate(indices) if i is not None)
-        return emit.call("ops.gather", self, given[0], axis)
-    text = ", ".join(":" if i is None else str(i) for i in indices)
-    return Value(f"{emit.let(self, 'x')}[{text}]", self.dtype, emit.out.shape)
+        return emit.call("ops.gather", self, given[0], axes[0])
+    shape = _common(emit, [i.shape for i in given])
+    x = permuted(emit, self, _front(self, axes))
+    found = emit.prim("ops.GatherNd")(x, _stacked(emit, self, axes, given, shape))
+    landing, count, rank = _landing(axes), len(shape), len(emit.out.shape)
+    order = [*range(count, count + landing), *range(count), *range(count + landing, rank)]
+    return permuted(emit, found, order)
+
+
+@lowers("mindspore", "aten.index_put.default")
+def index_put(emit, self, indices, values, accumulate=False):
+    """index_put(Tensor self, Tensor?[] indices, Tensor values, bool accumulate=False) -> Tensor"""
+    values = emit.cast(values, emit.out.dtype)
+    masks = [i for i in indices if i is not None and i.dtype in ("bool", "uint8")]
+    if masks:
+        return _put_where(emit, self, indices, values, accumulate)
+    axes, given = _places(emit, self, indices)
+    shape = _common(emit, [i.shape for i in given])
+    order = _front(self, axes)
+    rest = [self.shape[a] for a in order[len(axes) :]]
+    landing, count = _landing(axes), len(shape)
+    result = [*rest[:landing], *shape, *rest[landing:]]  # what self[indices] has, and values broadcasts to
+    spread = (
+        emit.call("ops.broadcast_to", values, emit.dims(result)) if list(values.shape) != result else values
+    )
+    turned = [*range(landing, landing + count), *range(landing), *range(landing + count, len(result))]
+    written = permuted(emit, spread, turned)
+    x = permuted(emit, self, order)
+    places = _stacked(emit, self, axes, given, shape)
+    if emit.out.dtype == "bool":
+        x, written = (emit.cast(emit.typed(v, dtype="bool"), "int32") for v in (x, written))
+    name = "ops.TensorScatterAdd" if accumulate else "ops.TensorScatterUpdate"
+    out = emit.prim(name)(x, places, written)
+    if emit.out.dtype == "bool":
+        out = emit.cast(emit.typed(out, dtype="int32"), "bool")
+    return permuted(emit, out, [order.index(a) for a in range(self.rank)])
+
+
+def _put_where(emit, self, indices, values, accumulate):
+    mask = indices[0]
+    if len(indices) > 1 or accumulate or mask is None or mask.dtype != "bool":
+        raise emit.refuse("index_put with a mask beside other indices")
+    if any(size != 1 for size in values.shape):
+        raise emit.refuse("index_put with a mask takes values whose count depends on the mask")
+    if values.rank:
+        values = emit.call("ops.reshape", values, ())
+    if mask.rank < self.rank:
+        mask = emit.call("ops.reshape", mask, (*emit.dims(mask.shape), *[1] * (self.rank - mask.rank)))
+    return emit.call("ops.where", mask, values, self)
+
+
+@lowers("mindspore", "aten.masked_scatter.default")
+def masked_scatter(emit, self, mask, source):
+    """masked_scatter(Tensor self, Tensor mask, Tensor source) -> Tensor"""
+    shape = emit.dims(emit.out.shape)
+    mask = emit.let(emit.call("ops.broadcast_to", mask, shape), "mask")
+    flags = emit.call("ops.reshape", mask, (-1,))
+    counted = emit.prim("ops.CumSum")(emit.cast(emit.typed(flags, dtype="bool"), "int64"), 0)
+    places = emit.call("ops.maximum", 0, emit.infix("-", counted, 1))
+    taken = emit.call("ops.gather", emit.call("ops.reshape", source, (-1,)), places, 0)
+    return emit.call("ops.where", mask, emit.call("ops.reshape", taken, shape), self)
+
+
+# --- scatter ---
+
+
+def _scatter(emit, self, dim, index, src, reduction="none"):
+    if self.rank == 0:
+        raise emit.refuse("scatter into a 0-d tensor")
+    if list(src.shape) != list(index.shape):  # torch reads only as much of src as there are indices
+        ends = ", ".join(f":{size}" for size in emit.dims(index.shape))
+        src = Value(f"{emit.let(src, 'source')}[{ends}]", src.dtype, index.shape)
+    primitive = emit.prim("ops.TensorScatterElements", axis=dim % self.rank, reduction=reduction)
+    if emit.out.dtype == "bool":
+        wide = emit.typed(primitive(emit.cast(self, "int32"), index, emit.cast(src, "int32")), dtype="int32")
+        return emit.cast(wide, "bool")
+    return primitive(self, emit.cast(index, "int64"), emit.cast(src, emit.out.dtype))
+
+
+@lowers("mindspore", "aten.scatter.src")
+def scatter(emit, self, dim, index, src):
+    """scatter.src(Tensor self, int dim, Tensor index, Tensor src) -> Tensor"""
+    return _scatter(emit, self, dim, index, src)
+
+
+@lowers("mindspore", "aten.scatter.value")
+def scatter_value(emit, self, dim, index, value):
+    """scatter.value(Tensor self, int dim, Tensor index, Scalar value) -> Tensor"""
+    filled = emit.call("ops.broadcast_to", number(emit, value), emit.dims(index.shape))
+    return _scatter(emit, self, dim, index, emit.typed(filled, dtype=emit.out.dtype, shape=index.shape))
+
+
+@lowers("mindspore", "aten.scatter_add.default")
+def scatter_add(emit, self, dim, index, src):
+    """scatter_add(Tensor self, int dim, Tensor index, Tensor src) -> Tensor"""
+    return _scatter(emit, self, dim, index, src, "add")
+
+
+@lowers("mindspore", "aten.index_add.default")
+def index_add(emit, self, dim, index, source, *, alpha=1):
+    """index_add(Tensor self, int dim, Tensor index, Tensor source, *, Scalar alpha=1) -> Tensor"""
+    dim = dim % self.rank
+    order = _front(self, [dim])
+    source = emit.cast(source, emit.out.dtype)
+    source = source if alpha == 1 else emit.infix("*", source, alpha)
+    places = emit.call("ops.expand_dims", index, -1)
+    out = emit.prim("ops.TensorScatterAdd")(
+        permuted(emit, self, order), places, permuted(emit, source, order)
+    )
+    return permuted(emit, out, [order.index(a) for a in range(self.rank)])
+
+
+@lowers("mindspore", "aten.index_copy.default")
+def index_copy(emit, self, dim, index, source):
+    """index_copy(Tensor self, int dim, Tensor index, Tensor source) -> Tensor"""
+    dim = dim % self.rank
+    order = _front(self, [dim])
+    places = emit.call("ops.expand_dims", index, -1)
+    out = emit.prim("ops.TensorScatterUpdate")(
+        permuted(emit, self, order), places, permuted(emit, source, order)
+    )
+    return permuted(emit, out, [order.index(a) for a in range(self.rank)])
+
+
+# --- order ---
+
+
+def _pair(first, second):
+    return Value(f"({first}, {second})")
+
+
+def _last(emit, self, dim, write):
+    """`write(x)` along the last dimension, as (values, indices) in the original order of dimensions."""
+    if self.rank == 0:
+        zero = emit.call("ops.zeros", (), emit.dtype("int64"))
+        return _pair(self, zero)
+    dim = dim % self.rank
+    order = list(range(self.rank))
+    order[dim], order[-1] = order[-1], order[dim]
+    pair = emit.let(write(permuted(emit, self, order)), "pair")
+    places = emit.cast(emit.typed(Value(f"{pair}[1]"), dtype="int32"), "int64")
+    return _pair(permuted(emit, Value(f"{pair}[0]"), order), permuted(emit, places, order))
+
+
+@lowers("mindspore", "aten.topk.default")
+def topk(emit, self, k, dim=-1, largest=True, sorted=True):
+    """topk(Tensor self, SymInt k, int dim=-1, bool largest=True, bool sorted=True) -> (Tensor values, Tensor indices)"""  # noqa: E501
+
+    def write(x):
+        if largest:
+            return emit.prim("ops.TopK", True)(x, k)
+        ordered = emit.let(emit.prim("ops.Sort", -1, False)(x), "ordered")
+        return Value(f"({ordered}[0][..., :{k}], {ordered}[1][..., :{k}])")
+
+    return _last(emit, self, dim, write)
+
+
+def _sorted(emit, self, dim, descending):
+    return _last(emit, self, dim, lambda x: emit.prim("ops.Sort", -1, descending)(x))
+
+
+@lowers("mindspore", "aten.sort.default")
+def sort(emit, self, dim=-1, descending=False):
+    """sort(Tensor self, int dim=-1, bool descending=False) -> (Tensor values, Tensor indices)"""
+    return _sorted(emit, self, dim, descending)
+
+
+@lowers("mindspore", "aten.sort.stable")
+def sort_stable(emit, self, *, stable, dim=-1, descending=False):
+    """sort.stable(Tensor self, *, bool? stable, int dim=-1, bool descending=False) -> (Tensor values, Tensor indices)"""  # noqa: E501
+    return _sorted(emit, self, dim, descending)
+
+
+@lowers("mindspore", "aten.argsort.default")
+def argsort(emit, self, dim=-1, descending=False):
+    """argsort(Tensor self, int dim=-1, bool descending=False) -> Tensor"""
+    return Value(f"{_sorted(emit, self, dim, descending)}[1]")
+
+
+def _searched(emit, edges, values, right):
+    """How many edges lie below each value: exact for any shape, and models have few edges."""
+    below = "<=" if right else "<"
+    smaller = emit.infix(below, edges, emit.call("ops.expand_dims", values, -1))
+    counted = emit.prim("ops.ReduceSum")(emit.cast(emit.typed(smaller, dtype="bool"), "int64"), -1)
+    return emit.cast(emit.typed(counted, dtype="int64"), emit.out.dtype)
+
+
+@lowers("mindspore", "aten.bucketize.Tensor")
+def bucketize(emit, self, boundaries, *, out_int32=False, right=False):
+    """bucketize.Tensor(Tensor self, Tensor boundaries, *, bool out_int32=False, bool right=False) -> Tensor"""
+    return _searched(emit, boundaries, self, right)

@@ -1,18 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Normalisation."""
+"""Normalisation over the last dimensions."""
 
+from paritas.lower.mindspore.source import Value
 from paritas.lower.registry import lowers
 
 
 @lowers("mindspore", "aten.layer_norm.default")
 def layer_norm(emit, input, normalized_shape, weight=None, bias=None, eps=1e-05, cudnn_enable=True):
-    """layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float eps=1e-05, bool cudnn_enable=True) -> Tensor"""  # noqa: E501
-    if emit.target == "cpu" and len(normalized_shape) == 1 and weight is not None and bias is not None:
-        return emit.help("layer_norm", input, weight, bias, eps)
-    shape = emit.dims(normalized_shape)
-    dtype = emit.dtype(input.dtype)
-    weight = weight or emit.call("ops.ones", shape, dtype)
-    bias = bias or emit.call("ops.zeros", shape, dtype)
+    """layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enable=True) -> Tensor"""  # noqa: E501
+    if (nothing := emit.nothing()) is not None:
+        return nothing
+    weight, bias = _given(emit, weight, "ops.ones", normalized_shape), _given(emit, bias, "ops.zeros", normalized_shape)
+    if emit.target == "cpu" and len(normalized_shape) == 1:
+        return _in_float32(emit, input, weight, bias, write=lambda *x: emit.help("layer_norm", *x, eps))
     begin = input.rank - len(normalized_shape)
     result = emit.prim("ops.LayerNorm", begin, begin, eps)(input, weight, bias)
-    return emit.typed(type(result)(f"{result.text}[0]", result.dtype, result.shape))
+    return Value(f"{result.text}[0]")
+
+
+@lowers("mindspore", "aten.rms_norm.default")
+def rms_norm(emit, input, normalized_shape, weight=None, eps=None):
+    """rms_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, float? eps=None) -> Tensor"""
+    if (nothing := emit.nothing()) is not None:
+        return nothing
+    if len(normalized_shape) != 1:
+        raise emit.refuse("rms_norm over more than one dimension")
+    if eps is None:  # of the dtype in which torch computes
+        eps = {"float64": 2.220446049250313e-16}.get(input.dtype, 1.1920928955078125e-07)
+    weight = _given(emit, weight, "ops.ones", normalized_shape)
+    return _in_float32(emit, input, weight, write=lambda *x: emit.help("rms_norm", *x, eps))
+
+
+def _given(emit, weight, otherwise, shape):
+    if weight is not None:
+        return weight
+    made = emit.call(otherwise, emit.dims(shape), emit.dtype(emit.out.dtype))
+    return emit.typed(made, shape=shape)
+
+
+def _in_float32(emit, *tensors, write):
+    """float16 by way of float32, as torch: a sum of squares overflows in float16."""
+    if emit.out.dtype != "float16":
+        return write(*tensors)
+    return emit.cast(emit.typed(write(*(emit.cast(x, "float32") for x in tensors)), dtype="float32"), "float16")

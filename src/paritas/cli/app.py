@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands in one place. Their modules import torch and the engines inside the functions: help is instant."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from paritas.cli import bench, demo, doctor, inspect, port, verify
+from paritas.cli.outcome import guarded
+
+EPILOG = (
+    "Exit codes: 0 all is well; 1 the port diverges, or could not be compared in full; 2 bad input; "
+    "3 a bug in Paritas; 130 Ctrl-C."
+)
+
+app = typer.Typer(
+    name="paritas",
+    help="Port pretrained PyTorch models to other engines, and prove that nothing changed on the way.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for module in (port, verify, bench, inspect, doctor, demo):
+    name = module.__name__.rpartition(".")[2]
+    app.command(name, epilog=EPILOG)(guarded(getattr(module, name)))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from paritas import __version__
+
+        typer.echo(f"paritas {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def paritas(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Port pretrained PyTorch models to other engines, and prove that nothing changed on the way."""
+
+
+def main() -> None:
+    """The entry point `paritas`."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        app()
+    except KeyboardInterrupt:  # before a command began, or in the middle of leaving one
+        sys.exit(130)
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    # As an exception, so that temporary directories are removed as they are after Ctrl-C.
+    sys.exit(128 + number)

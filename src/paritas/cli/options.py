@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options of the commands, each with the words of its help."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Dtype(StrEnum):
+    fp32, bf16, fp16 = "fp32", "bf16", "fp16"
+    float32, bfloat16, float16 = "float32", "bfloat16", "float16"
+
+
+class ModeName(StrEnum):
+    graph, pynative = "graph", "pynative"
+
+
+class TargetName(StrEnum):
+    cpu, ascend = "cpu", "ascend"
+
+
+class LevelName(StrEnum):
+    outputs, modules = "outputs", "modules"
+
+
+# --- all commands ------------------------------------------------------------------------------
+
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON object to stdout, errors too; progress stays on stderr."),
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+
+# --- port --------------------------------------------------------------------------------------
+
+SourceName = Annotated[
+    str, typer.Argument(help="A hub id (openai/clip-vit-base-patch32) or the directory of a checkpoint.")
+]
+Out = Annotated[
+    Path, typer.Option("--out", "-o", help="The directory to write: new, empty, or a port to replace.")
+]
+EngineName = Annotated[
+    str, typer.Option("--engine", "-e", help="openvino, mindspore or torch; see paritas doctor.")
+]
+Precision = Annotated[
+    Dtype | None, typer.Option("--dtype", help="Precision of the port; the model's own if not given.")
+]
+Mode = Annotated[
+    ModeName | None, typer.Option("--mode", help="MindSpore only; graph, or the port's own, if not given.")
+]
+Target = Annotated[
+    TargetName | None,
+    typer.Option("--target", help="MindSpore only: whose idioms to write; cpu if not given."),
+]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")]
+Subfolder = Annotated[str, typer.Option(help="Where in the checkpoint the model is.")]
+ModelClass = Annotated[
+    str | None,
+    typer.Option("--class", help="A class of transformers; the one that config.json names if not given."),
+]
+Dynamic = Annotated[
+    bool, typer.Option("--dynamic/--static", help="Leave free every dimension that the model does, or none.")
+]
+Examples = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="NAME=SHAPE[:DTYPE]",
+        help="An example input, as input_ids=2x16:int64; repeatable.",
+    ),
+]
+Verify = Annotated[
+    bool, typer.Option("--verify/--no-verify", help="Compare the port with its original before writing it.")
+]
+Level = Annotated[
+    LevelName, typer.Option("--level", help="outputs, or modules for the table of where the error arises.")
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace a port even if files in it were added or edited.")
+]
+
+# --- ports on disk -----------------------------------------------------------------------------
+
+PortDirectory = Annotated[Path, typer.Argument(help="A port, as paritas port wrote it.")]
+AllowModified = Annotated[
+    bool,
+    typer.Option(
+        "--allow-modified",
+        help="Take a port whose files were edited. Its code runs unchecked: only for your own edits.",
+    ),
+]
+Inputs = Annotated[
+    Path | None,
+    typer.Option("--inputs", metavar="FILE.npz", help="Arrays by input name to use; generated if not given."),
+]
+Original = Annotated[
+    str | None,
+    typer.Option(
+        "--original",
+        metavar="SOURCE",
+        help="Hub id or directory of the original; what port.json says if not given.",
+    ),
+]
+Attach = Annotated[
+    bool, typer.Option("--attach", help="Replace the port's parity.json and PARITY.md by this report.")
+]
+Seconds = Annotated[float, typer.Option(min=0.1, help="How long to measure each contender.")]
+Baseline = Annotated[
+    bool, typer.Option("--baseline/--no-baseline", help="Measure PyTorch eager beside the port.")
+]
+
+# --- demo --------------------------------------------------------------------------------------
+
+DemoOut = Annotated[Path, typer.Option("--out", "-o", help="Where the ports go, one directory each.")]
+DemoEngines = Annotated[
+    list[str] | None,
+    typer.Option("--engine", "-e", help="openvino or mindspore; repeatable; all that are here if not given."),
+]
+Measure = Annotated[
+    bool, typer.Option("--bench/--no-bench", help="Measure the time per call against PyTorch eager.")
+]

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`paritas verify`: is a port on disk still the model it was made from?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from paritas.cli.options import (
+    AllowModified,
+    Attach,
+    Debug,
+    Inputs,
+    Json,
+    Level,
+    LevelName,
+    Mode,
+    Original,
+    PortDirectory,
+    Quiet,
+)  # fmt: skip
+from paritas.cli.outcome import DIVERGES, OK, console, print_json
+from paritas.cli.progress import Stages
+
+
+def verify(
+    directory: PortDirectory,
+    level: Level = LevelName.modules,
+    original: Original = None,
+    inputs: Inputs = None,
+    mode: Mode = None,
+    attach: Attach = False,
+    allow_modified: AllowModified = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Compare a port with its original, and both with the same graph in float64.
+
+    On several shapes, with padding on both sides and at the edges of masks, unless you give inputs.
+
+    **Examples**
+
+      paritas verify clip-ms
+
+      paritas verify clip-ms --level outputs --mode pynative --json
+
+      paritas verify my-port --original ./my-checkpoint --inputs real-batch.npz
+    """
+    from paritas import store
+
+    with Stages(f"{directory}", quiet=quiet) as stages:
+        stages("run")
+        from paritas import pipeline
+
+        port = pipeline.load(directory, mode=mode.value if mode else "", allow_modified=allow_modified)
+        feed = arrays(inputs) if inputs else None
+        stages("load")
+        module = original_of(port, original) if original else port.original()
+        stages("verify")
+        report = port.verify(feed, level.value, original=module, progress=stages.detail)
+        if attach:
+            stages("save")
+            store.attach(directory, "parity.json", report.to_json())
+            store.attach(directory, "PARITY.md", report.to_markdown(str(directory)))
+    if as_json:
+        print_json(
+            {"directory": str(directory), "verdict": report.verdict, "report": json.loads(report.to_json())}
+        )
+    else:
+        from paritas.verify import terminal
+
+        console().print(terminal(report))
+    return OK if report.verdict == "agrees" else DIVERGES
+
+
+def original_of(port: Any, source: str) -> Any:
+    """The module in another place than `port.json` says, in the dtype in which the port was captured."""
+    from paritas.capture.source import resolve
+
+    manifest = port.manifest
+    dtype = "float32" if manifest.engine == "openvino" else manifest.dtype
+    model_class = manifest.source.model_class
+    known = model_class if model_class.startswith("transformers.") else None
+    return resolve(source, model_class=known, dtype=dtype)[0]
+
+
+def arrays(file: Path) -> dict[str, Any]:
+    """The arrays of an .npz file by name. Nothing pickled is read."""
+    import zipfile
+
+    import numpy as np
+
+    from paritas.errors import InputError
+
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except FileNotFoundError:
+        raise InputError(f"There is no file {file}.") from None
+    except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{file} is no .npz file of plain arrays: {error}. Make one: numpy.savez(...)"
+        ) from None

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Normalisation over channels and groups, in inference."""
+
+from paritas.lower.mindspore.ops.create import filled
+from paritas.lower.mindspore.ops.shape import is_empty
+from paritas.lower.mindspore.source import Value
+from paritas.lower.registry import lowers
+
+
+def _per_channel(emit, value, rank):
+    return emit.call("ops.reshape", value, (1, -1, *[1] * (rank - 2)))
+
+
+def _batch_norm(emit, input, weight, bias, running_mean, running_var, eps):
+    # One scale and one offset per channel; ops.BatchNorm gives the same and takes 4-d tensors only.
+    scale = emit.call("ops.rsqrt", emit.infix("+", running_var, eps))
+    scale = emit.let(scale if weight is None else emit.infix("*", scale, weight), "scale")
+    offset = emit.prefix("-", emit.infix("*", running_mean, scale))
+    offset = offset if bias is None else emit.infix("-", bias, emit.infix("*", running_mean, scale))
+    scaled = emit.infix("*", input, _per_channel(emit, scale, input.rank))
+    return emit.infix("+", scaled, _per_channel(emit, offset, input.rank))
+
+
+@lowers("mindspore", "aten.batch_norm.default")
+def batch_norm(emit, input, weight, bias, running_mean, running_var, training, momentum, eps, cudnn_enabled):
+    """batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float momentum, float eps, bool cudnn_enabled) -> Tensor"""  # noqa: E501
+    if training:
+        raise emit.refuse("batch_norm over the batch's own statistics belongs to training")
+    return _batch_norm(emit, input, weight, bias, running_mean, running_var, eps)
+
+
+@lowers("mindspore", "aten._native_batch_norm_legit_no_training.default")
+def native_batch_norm(emit, input, weight, bias, running_mean, running_var, momentum, eps):
+    """_native_batch_norm_legit_no_training(Tensor input, Tensor? weight, Tensor? bias, Tensor running_mean, Tensor running_var, float momentum, float eps) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
+    none = f"ops.zeros((0,), {emit.dtype(input.dtype)})"  # what training would save
+    return Value(
+        f"({_batch_norm(emit, input, weight, bias, running_mean, running_var, eps)}, {none}, {none})"
+    )
+
+
+def _normalised(emit, x, axes, eps):
+    mean = emit.prim("ops.ReduceMean", keep_dims=True)
+    centred = emit.let(emit.infix("-", x, mean(x, axes)), "centred")
+    spread = mean(emit.infix("*", centred, centred), axes)
+    return emit.infix("*", centred, emit.call("ops.rsqrt", emit.infix("+", spread, eps)))
+
+
+def _affine(emit, x, weight, bias, rank):
+    x = x if weight is None else emit.infix("*", x, _per_channel(emit, weight, rank))
+    return x if bias is None else emit.infix("+", x, _per_channel(emit, bias, rank))
+
+
+@lowers("mindspore", "aten.group_norm.default")
+def group_norm(emit, input, num_groups, weight=None, bias=None, eps=1e-05, cudnn_enabled=True):
+    """group_norm(Tensor input, int num_groups, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enabled=True) -> Tensor"""  # noqa: E501
+    if is_empty(input):
+        return filled(emit, 0)
+    x = emit.cast(input, "float32")
+    grouped = emit.let(emit.call("ops.reshape", x, (*emit.dims(input.shape[:1]), num_groups, -1)), "grouped")
+    whole = emit.call("ops.reshape", _normalised(emit, grouped, -1, eps), emit.dims(input.shape))
+    return emit.cast(emit.typed(_affine(emit, whole, weight, bias, input.rank), dtype="float32"), input.dtype)
+
+
+@lowers("mindspore", "aten.instance_norm.default")
+def instance_norm(
+    emit, input, weight, bias, running_mean, running_var, use_input_stats, momentum, eps, cudnn_enabled
+):
+    """instance_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool use_input_stats, float momentum, float eps, bool cudnn_enabled) -> Tensor"""  # noqa: E501
+    if not use_input_stats:
+        return _batch_norm(emit, input, weight, bias, running_mean, running_var, eps)
+    axes = tuple(range(2, input.rank))
+    return _affine(emit, _normalised(emit, emit.let(input, "x"), axes, eps), weight, bias, input.rank)

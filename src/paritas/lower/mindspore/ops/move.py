@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Elements put elsewhere: repeated, turned around, padded, written over a part of another tensor."""
+
+from paritas.lower.mindspore.ops.create import filled
+from paritas.lower.mindspore.ops.shape import indexed, is_empty, permuted
+from paritas.lower.mindspore.source import Value, operand
+from paritas.lower.registry import lowers
+
+
+def _tiled(emit, self, repeats):
+    missing = len(repeats) - self.rank
+    if missing > 0:
+        self = emit.call("ops.reshape", self, (*[1] * missing, *emit.dims(self.shape)))
+    repeats = (*[1] * -missing, *repeats) if missing < 0 else tuple(repeats)
+    return emit.call("ops.tile", self, repeats)
+
+
+@lowers("mindspore", "aten.repeat.default")
+def repeat(emit, self, repeats):
+    """repeat(Tensor self, SymInt[] repeats) -> Tensor"""
+    return _tiled(emit, self, repeats)
+
+
+@lowers("mindspore", "aten.tile.default")
+def tile(emit, self, dims):
+    """tile(Tensor self, SymInt[] dims) -> Tensor"""
+    return _tiled(emit, self, dims)
+
+
+@lowers("mindspore", "aten.repeat_interleave.self_int")
+def repeat_interleave(emit, self, repeats, dim=None, *, output_size=None):
+    """repeat_interleave.self_int(Tensor self, SymInt repeats, int? dim=None, *, SymInt? output_size=None) -> Tensor"""
+    if dim is None:
+        self, dim, sizes = emit.call("ops.reshape", self, (-1,)), 0, [_count(self.shape)]
+    else:
+        dim, sizes = dim % self.rank, list(self.shape)
+    spread = emit.call("ops.expand_dims", self, dim + 1)
+    before, after = emit.dims(sizes[: dim + 1]), emit.dims(sizes[dim + 1 :])
+    spread = emit.call("ops.broadcast_to", spread, (*before, repeats, *after))
+    return emit.call("ops.reshape", spread, emit.dims(emit.out.shape, free=True))
+
+
+def _count(shape):
+    total = 1
+    for size in shape:
+        total = total * size
+    return total
+
+
+@lowers("mindspore", "aten.flip.default")
+def flip(emit, self, dims):
+    """flip(Tensor self, int[] dims) -> Tensor"""
+    return emit.call("ops.flip", self, tuple(d % self.rank for d in dims)) if dims and self.rank else self
+
+
+@lowers("mindspore", "aten.roll.default")
+def roll(emit, self, shifts, dims=()):
+    """roll(Tensor self, SymInt[1] shifts, int[1] dims=[]) -> Tensor"""
+    shifts, dims = _listed(shifts), _listed(dims)
+    x = self
+    if not dims:
+        count = _count(self.shape)
+        x = emit.typed(emit.call("ops.reshape", self, (-1,)), shape=(count,))
+        dims = [0]
+    for shift, dim in zip(shifts, dims, strict=True):
+        if shift == 0:
+            continue
+        size = x.shape[dim]
+        if isinstance(size, int) or getattr(size, "is_Integer", False):
+            shift = shift % int(size)
+            if shift == 0:
+                continue
+        x = emit.let(x, "x")
+        end, start = (
+            indexed(emit, x, dim % x.rank, f"{-shift}:"),
+            indexed(emit, x, dim % x.rank, f":{-shift}"),
+        )
+        x = emit.typed(emit.call("ops.cat", (Value(end), Value(start)), dim), like=x)
+    return x if x.rank == self.rank else emit.call("ops.reshape", x, emit.dims(emit.out.shape, free=True))
+
+
+def _listed(value):
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+# --- padding ---
+
+
+@lowers("mindspore", "aten.constant_pad_nd.default")
+def constant_pad_nd(emit, self, pad, value=0):
+    """constant_pad_nd(Tensor self, SymInt[] pad, Scalar value=0) -> Tensor"""
+    return _padded(emit, self, pad, lambda x, dim, size, last: _edge(emit, x, dim, size, value))
+
+
+def _edge(emit, x, dim, size, value):
+    shape = [*x.shape[:dim], size, *x.shape[dim + 1 :]]
+    return filled(emit, value, shape=shape)
+
+
+def _padded(emit, self, pad, edge):
+    """`self` with `edge(x, dim, size, last)` joined to both ends of each dimension; negative sizes cut."""
+    x = self
+    for pair in range(len(pad) // 2):
+        dim = self.rank - 1 - pair
+        low, high = pad[2 * pair], pad[2 * pair + 1]
+        if not all(isinstance(p, int) for p in (low, high)):
+            low, high = _known(emit, low), _known(emit, high)
+        if low < 0 or high < 0:
+            text = f"{-low if low < 0 else ''}:{high if high < 0 else ''}"
+            size = x.shape[dim] + min(low, 0) + min(high, 0)
+            cut = Value(indexed(emit, x, dim, text))
+            x = emit.typed(cut, dtype=x.dtype, shape=(*x.shape[:dim], size, *x.shape[dim + 1 :]))
+        if low <= 0 and high <= 0:
+            continue
+        x = emit.let(x, "x") if not is_empty(x) else x
+        parts = [] if is_empty(x) else [x]
+        if low > 0:
+            parts.insert(0, edge(x, dim, low, False))
+        if high > 0:
+            parts.append(edge(x, dim, high, True))
+        joined = parts[0] if len(parts) == 1 else emit.call("ops.cat", tuple(parts), dim)
+        size = x.shape[dim] + max(low, 0) + max(high, 0)
+        x = emit.typed(joined, dtype=x.dtype, shape=(*x.shape[:dim], size, *x.shape[dim + 1 :]))
+    return x
+
+
+def _known(emit, size):
+    if isinstance(size, int):
+        return size
+    raise emit.refuse("the width of a padding depends on the input's size")
+
+
+@lowers("mindspore", "aten.pad.default")
+def pad(emit, self, pad, mode="constant", value=None):
+    """pad(Tensor self, SymInt[] pad, str mode="constant", float? value=None) -> Tensor"""
+    if mode == "constant":
+        return constant_pad_nd(emit, self, pad, 0 if value is None else value)
+
+    def reflect(x, dim, size, last):
+        text = f"-{size + 1}:-1" if last else f"1:{size + 1}"
+        return emit.call("ops.flip", Value(indexed(emit, x, dim, text)), (dim,))
+
+    def replicate(x, dim, size, last):
+        shape = emit.dims([*x.shape[:dim], size, *x.shape[dim + 1 :]])
+        return emit.call("ops.broadcast_to", Value(indexed(emit, x, dim, "-1:" if last else ":1")), shape)
+
+    def circular(x, dim, size, last):
+        return Value(indexed(emit, x, dim, f":{size}" if last else f"-{size}:"))
+
+    return _padded(emit, self, pad, {"reflect": reflect, "replicate": replicate, "circular": circular}[mode])
+
+
+# --- a part overwritten ---
+
+
+def _spliced(emit, self, src, dim, start, length):
+    """x[:start], src, x[start + length:] along dim."""
+    size = self.shape[dim]
+    if isinstance(start, int) and isinstance(size, int):
+        start = min(max(start + size if start < 0 else start, 0), size)
+    elif isinstance(start, int) and start < 0:
+        start = emit.size(size + start)
+    whole = length == size
+    if whole:
+        return src
+    x = emit.let(self, "x")
+    after = f"{operand(start) if isinstance(start, Value) else start} + {length}"
+    if isinstance(start, int) and isinstance(length, int):
+        after = str(start + length)
+        if length == 0:
+            return x
+    parts = [src]
+    if start != 0:
+        parts.insert(0, Value(indexed(emit, x, dim, f":{start}")))
+    if not (
+        isinstance(size, int)
+        and isinstance(start, int)
+        and isinstance(length, int)
+        and start + length >= size
+    ):
+        parts.append(Value(indexed(emit, x, dim, f"{after}:")))
+    return emit.call("ops.cat", tuple(parts), dim)
+
+
+@lowers("mindspore", "aten.slice_scatter.default")
+def slice_scatter(emit, self, src, dim=0, start=None, end=None, step=1):
+    """slice_scatter(Tensor self, Tensor src, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor"""  # noqa: E501
+    if step != 1:
+        raise emit.refuse(f"slice_scatter with a step of {step}")
+    dim = dim % self.rank
+    src = emit.cast(src, emit.out.dtype)
+    length = src.shape[dim]
+    length = length if isinstance(length, int) or length == self.shape[dim] else emit.size(length)
+    return _spliced(emit, self, src, dim, start or 0, length)
+
+
+@lowers("mindspore", "aten.select_scatter.default")
+def select_scatter(emit, self, src, dim, index):
+    """select_scatter(Tensor self, Tensor src, int dim, SymInt index) -> Tensor"""
+    dim = dim % self.rank
+    row = emit.call("ops.expand_dims", emit.cast(src, emit.out.dtype), dim)
+    return _spliced(emit, self, row, dim, index, 1)
+
+
+# --- windows and blocks ---
+
+
+@lowers("mindspore", "aten.unfold.default")
+def unfold(emit, self, dimension, size, step):
+    """unfold(Tensor(a) self, int dimension, int size, int step) -> Tensor(a)"""
+    dim = dimension % self.rank
+    starts = emit.call("ops.arange", 0, emit.size((emit.out.shape[dim] - 1) * step + 1), step)
+    places = emit.infix("+", emit.call("ops.expand_dims", starts, -1), emit.call("ops.arange", size))
+    windows = emit.call("ops.gather", self, places, dim)  # [.., count, size, ..]: the size goes last
+    order = [d for d in range(self.rank + 1) if d != dim + 1]
+    return permuted(emit, windows, [*order, dim + 1])
+
+
+@lowers("mindspore", "aten.pixel_shuffle.default")
+def pixel_shuffle(emit, self, upscale_factor):
+    """pixel_shuffle(Tensor self, int upscale_factor) -> Tensor"""
+    r = upscale_factor
+    *batch, channels, height, width = self.shape
+    cut = emit.call("ops.reshape", self, emit.dims([*batch, channels // (r * r), r, r, height, width]))
+    n = len(batch)
+    turned = permuted(emit, cut, [*range(n), n, n + 3, n + 1, n + 4, n + 2])
+    return emit.call("ops.reshape", turned, emit.dims(emit.out.shape))
+
+
+@lowers("mindspore", "aten.pixel_unshuffle.default")
+def pixel_unshuffle(emit, self, downscale_factor):
+    """pixel_unshuffle(Tensor self, int downscale_factor) -> Tensor"""
+    r = downscale_factor
+    *batch, channels, height, width = self.shape
+    cut = emit.call("ops.reshape", self, emit.dims([*batch, channels, height // r, r, width // r, r]))
+    n = len(batch)
+    turned = permuted(emit, cut, [*range(n), n, n + 2, n + 4, n + 1, n + 3])
+    return emit.call("ops.reshape", turned, emit.dims(emit.out.shape))

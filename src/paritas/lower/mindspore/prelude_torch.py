@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""More functions for generated modules: those that give torch's meaning where MindSpore's is another.
+
+A library of source text, as `prelude_functions.py` is. Measured with MindSpore 2.10 on x86 CPUs.
+"""
+
+import mindspore as ms
+from mindspore import ops
+
+any_true = ops.ReduceAny(keep_dims=True)
+any_of = ops.ReduceAny()
+softmax_rows = ops.Softmax(-1)
+product = ops.MatMul()
+
+
+def maximum_nan(x, y):
+    # ops.maximum passes a NaN of its second operand only.
+    return ops.where(x != x, x, ops.maximum(x, y))
+
+
+def minimum_nan(x, y):
+    return ops.where(x != x, x, ops.minimum(x, y))
+
+
+def softmax(x):
+    # ops.Softmax leaves every row unwritten if one is -inf throughout, and a NaN stays in its place.
+    # torch gives NaN for the whole row. `alive` is what the row's weights sum to: 0 or NaN for such rows.
+    width = x.shape[-1]
+    rows = x.reshape((-1, width))
+    weights = softmax_rows(ops.maximum(-65504.0 if x.dtype == ms.float16 else -3.4028234663852886e38, rows))
+    seen = weights * (rows > -float("inf")).astype(x.dtype)
+    alive = product(seen, ops.ones((width, 1), x.dtype))
+    return (weights * product(alive / alive, ops.ones((1, width), x.dtype))).reshape(x.shape)
+
+
+def spread_nan(result, x, axis):
+    # ops.ReduceMax and ReduceMin step over NaN; torch's result is NaN. result: with the axes kept.
+    return ops.where(any_true(x != x, axis), float("nan"), result)
+
+
+def first_largest(x, axis):
+    # torch answers with the first NaN if there is one; ops.Argmax steps over it.
+    missing = x != x
+    place = ops.argmax(missing.astype(ms.int32), axis)
+    return ops.where(any_of(missing, axis), place, ops.argmax(x, axis))
+
+
+def first_smallest(x, axis):
+    missing = x != x
+    place = ops.argmax(missing.astype(ms.int32), axis)
+    return ops.where(any_of(missing, axis), place, ops.argmin(x, axis))

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a case is written down, and how it becomes tensors and a `Program` of one node."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+import types
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import sympy
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+from torch.utils import _pytree as pytree
+
+from paritas.capture.normalise import expression
+from paritas.program import Program, Source, TensorSpec
+
+nan, inf = float("nan"), float("inf")
+
+GROWTH = 3  # how much larger a dynamic dimension is when the case runs a second time
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """A tensor argument. Floats are normal, integers lie in [low, high), unless `data` says what they are."""
+
+    shape: tuple[int, ...] = ()
+    dtype: str = "float32"
+    low: float = -9
+    high: float = 10
+    data: Any = None
+    specials: tuple[float, ...] = ()  # put into places spread over the tensor
+    order: tuple[int, ...] = ()  # a permutation: the tensor is a strided view
+    free: tuple[int, ...] = ()  # dynamic dimensions
+    positive: bool = False
+    fill: float | None = None
+
+    def as_(self, dtype: str) -> Given:
+        return dataclasses.replace(self, dtype=dtype)
+
+    def filled(self, value: float) -> Given:
+        return dataclasses.replace(self, fill=value)
+
+    def with_(self, *specials: float) -> Given:
+        return dataclasses.replace(self, specials=specials)
+
+    def strided(self, *order: int) -> Given:
+        return dataclasses.replace(self, order=order or tuple(reversed(range(len(self.shape)))))
+
+    def dynamic(self, *dims: int) -> Given:
+        return dataclasses.replace(self, free=dims)
+
+    def above_zero(self) -> Given:
+        return dataclasses.replace(self, positive=True)
+
+    def make(self, generator: torch.Generator, grown: bool = False) -> torch.Tensor:
+        dtype = getattr(torch, self.dtype)
+        if self.data is not None:
+            return torch.tensor(self.data, dtype=dtype)
+        shape = tuple(size + GROWTH * (grown and axis in self.free) for axis, size in enumerate(self.shape))
+        stored = [shape[self.order.index(axis)] for axis in range(len(shape))] if self.order else list(shape)
+        if dtype is torch.bool:
+            value = torch.rand(stored, generator=generator) > 0.5
+        elif not dtype.is_floating_point:
+            value = torch.randint(int(self.low), int(self.high), stored, generator=generator).to(dtype)
+        else:
+            value = (torch.randn(stored, generator=generator, dtype=torch.float64) * 2).to(dtype)
+            value = value.abs() + 0.25 if self.positive else value
+        if self.fill is not None:
+            value = torch.full(stored, self.fill, dtype=dtype)
+        if self.specials and value.numel():
+            flat = value.reshape(-1)
+            places = np.linspace(1, flat.numel() - 1, len(self.specials)).astype(int)
+            flat[torch.from_numpy(places)] = torch.tensor(self.specials, dtype=dtype)
+            value = flat.reshape(stored)
+        return value.permute(self.order) if self.order else value
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """The size of a tensor argument's dimension, plus a number: what a model writes as x.shape[1] - 1."""
+
+    argument: int  # counts the tensors among the arguments
+    dim: int
+    plus: int = 0
+
+    def __add__(self, number: int) -> Size:
+        return dataclasses.replace(self, plus=self.plus + number)
+
+    def __sub__(self, number: int) -> Size:
+        return self + -number
+
+
+def tensor(*shape: int, **options: Any) -> Given:
+    return Given(shape, **options)
+
+
+def scalar(value: float, dtype: str = "float32") -> Given:
+    return Given((), dtype, data=value)
+
+
+vector = matrix = tensor
+
+
+def ints(*shape: int, low: int = -9, high: int = 10, dtype: str = "int64") -> Given:
+    return Given(shape, dtype, low, high)
+
+
+def bools(*shape: int) -> Given:
+    return Given(shape, "bool")
+
+
+def values(data: Any, dtype: str = "float32") -> Given:
+    return Given(tuple(np.asarray(data).shape), dtype, data=data)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One call of one overload. The name tells it from the other cases of its operator."""
+
+    target: str
+    args: tuple
+    kwargs: Mapping[str, Any]
+    within: Any = None  # a Tolerance instead of the dtype's
+
+    def __str__(self) -> str:
+        told = [*map(_short, self.args), *(f"{name}={_short(value)}" for name, value in self.kwargs.items())]
+        return f"{self.target}({', '.join(told)})"
+
+    @property
+    def overload(self) -> torch._ops.OpOverload:
+        _, name, overload = self.target.split(".")
+        return getattr(getattr(torch.ops.aten, name), overload)
+
+    @property
+    def is_dynamic(self) -> bool:
+        return any(leaf.free for leaf in self.leaves if isinstance(leaf, Given))
+
+    @property
+    def leaves(self) -> list:
+        return pytree.tree_leaves(
+            (self.args, dict(self.kwargs)), is_leaf=lambda x: isinstance(x, (Given, Size))
+        )
+
+    def tensors(self, grown: bool = False) -> list[torch.Tensor]:
+        generator = torch.Generator().manual_seed(zlib.crc32(str(self).encode()))
+        return [leaf.make(generator, grown) for leaf in self.leaves if isinstance(leaf, Given)]
+
+    def fill(self, tensors: list, size: Any) -> tuple[tuple, dict]:
+        """The call's arguments, with `tensors` for its tensors and `size(Size)` for its sizes."""
+        remaining = iter(tensors)
+
+        def place(leaf: Any) -> Any:
+            if isinstance(leaf, Given):
+                return next(remaining)
+            return size(leaf) if isinstance(leaf, Size) else leaf
+
+        return pytree.tree_map(
+            place, (self.args, dict(self.kwargs)), is_leaf=lambda x: isinstance(x, (Given, Size))
+        )
+
+    def eager(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        args, kwargs = self.fill(tensors, lambda s: tensors[s.argument].shape[s.dim] + s.plus)
+        with torch.no_grad():
+            out = self.overload(*args, **kwargs)
+        return list(out) if isinstance(out, (tuple, list)) else [out]
+
+
+def case(target: str, *args: Any, within: Any = None, **kwargs: Any) -> Case:
+    return Case(target, args, kwargs, within)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Given):
+        if value.data is not None:
+            return f"{value.dtype}:{value.data}".replace(" ", "")
+        text = f"{value.dtype}{list(value.shape)}".replace(" ", "")
+        text += "".join(f":{s}" for s in value.specials) + (
+            f"={value.fill}" if value.fill is not None else ""
+        )
+        text += f":strided{value.order}" if value.order else ""
+        text += f":dynamic{value.free}" if value.free else ""
+        return text.replace(" ", "")
+    if isinstance(value, Size):
+        return f"size({value.argument},{value.dim}){value.plus:+d}"
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(_short, value))}]"
+    return str(value).removeprefix("torch.")
+
+
+def program_of(case: Case) -> Program:
+    """A graph with this one node. Built by hand: torch.export would rewrite some overloads into others."""
+    mode = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=False)
+    graph = torch.fx.Graph()
+    placeholders = []
+    givens = [leaf for leaf in case.leaves if isinstance(leaf, Given)]
+    for number, (given, value) in enumerate(zip(givens, case.tensors(), strict=True)):
+        node = graph.placeholder(f"x{number}")
+        sizes = [DimDynamic.DYNAMIC if d in given.free else DimDynamic.STATIC for d in range(value.dim())]
+        context = StatelessSymbolicContext(dynamic_sizes=sizes)
+        node.meta["val"] = mode.from_tensor(value, symbolic_context=context)
+        node.meta["paritas_input"] = node.name
+        placeholders.append(node)
+
+    def size(wanted: Size) -> torch.fx.Node:
+        node = graph.call_function(torch.ops.aten.sym_size.int, (placeholders[wanted.argument], wanted.dim))
+        node.meta["val"] = placeholders[wanted.argument].meta["val"].shape[wanted.dim]
+        if wanted.plus:
+            more = graph.call_function(operator.add, (node, wanted.plus))
+            more.meta["val"] = node.meta["val"] + wanted.plus
+            return more
+        return node
+
+    args, kwargs = case.fill(placeholders, size)
+    node = graph.call_function(case.overload, args, kwargs)
+    with mode, torch.no_grad():
+        fake = pytree.tree_map_only(torch.fx.Node, lambda n: n.meta["val"], (args, kwargs))
+        node.meta["val"] = case.overload(*fake[0], **fake[1])
+    for given, placeholder in zip(givens, placeholders, strict=True):
+        sizes = placeholder.meta["val"].shape
+        fixed = [dim for dim in given.free if isinstance(expression(sizes[dim]), (int, sympy.Integer))]
+        assert not fixed, f"{case}: torch made dimensions {fixed} of {placeholder} constant; take other sizes"
+    outputs = [node]
+    if isinstance(node.meta["val"], (tuple, list)):
+        outputs = []
+        for position, part in enumerate(node.meta["val"]):
+            item = graph.call_function(operator.getitem, (node, position))
+            item.meta["val"] = part
+            outputs.append(item)
+    graph.output(tuple(outputs))
+    exported = types.SimpleNamespace(graph=graph, graph_signature=None)
+    specs = tuple(
+        TensorSpec(
+            f"x{i}", given.dtype, tuple(f"d{a}" if a in given.free else s for a, s in enumerate(value.shape))
+        )
+        for i, (given, value) in enumerate(zip(givens, case.tensors(), strict=True))
+    )
+    outs = tuple(
+        TensorSpec(f"out{i}", str(o.meta["val"].dtype).removeprefix("torch."), ())
+        for i, o in enumerate(outputs)
+    )
+    return Program(
+        exported=exported,  # type: ignore[arg-type] - lowering reads the graph, and the signature only for weights
+        inputs=specs,
+        outputs=outs,
+        structure={},
+        origins={},
+        modules=(),
+        constants={},
+        source=Source("module", model_class="Case"),
+    )

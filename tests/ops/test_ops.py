@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One body for every case of every lowering, in both of MindSpore's modes; and what a lowering must be like."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+
+import pytest
+import torch
+from cases import CASES
+from gaps import GAPS, gap_of
+from making import Case, case, matrix, nan, program_of, vector
+from running import failures
+
+from paritas.capture import capture
+from paritas.errors import UnsupportedOps
+from paritas.lower import registry
+from paritas.lower.registry import lowerings, lowers, preflight
+
+pytest.importorskip("mindspore")
+
+
+@pytest.fixture(autouse=True)
+def _quick_garbage_collection() -> None:
+    """MindSpore collects garbage before every compile: half a second with torch loaded, unless it is frozen."""
+    gc.freeze()
+
+
+@pytest.mark.parametrize("one", CASES, ids=str)
+def test_op_agrees_with_torch(one: Case) -> None:
+    gap = gap_of(one)
+    wrong = failures(one)
+    if gap is not None:
+        assert wrong, f"{one} agrees now; delete its entry from gaps.py: {gap.reason}"
+        return
+    assert not wrong, f"{one}\n" + "\n".join(wrong)
+
+
+def test_every_case_has_a_name_of_its_own() -> None:
+    assert [name for name, count in Counter(map(str, CASES)).items() if count > 1] == []
+
+
+def test_every_gap_has_a_case_and_a_reason() -> None:
+    for gap in GAPS:
+        assert gap.reason.strip()
+        assert any(gap.covers(one) for one in CASES), gap
+
+
+def test_every_lowering_has_a_case() -> None:
+    assert set(lowerings("mindspore")) - {one.target for one in CASES} == set()
+
+
+@pytest.mark.parametrize("target", sorted(lowerings("mindspore")))
+def test_every_lowering_states_its_schema(target: str) -> None:
+    known = lowerings("mindspore")
+    stated = (known[target].__doc__ or "").splitlines()[0]
+    # A lowering under several names states one of their schemas.
+    assert stated in [schema_of(other) for other, function in known.items() if function is known[target]]
+
+
+def schema_of(target: str) -> str:
+    return str(case(target).overload._schema).split("::", 1)[1]
+
+
+def test_a_second_lowering_of_the_same_operator_is_refused() -> None:
+    lowerings("mindspore")
+    with pytest.raises(
+        ValueError, match=r"aten\.add\.Tensor is already lowered to mindspore by add\. Delete one"
+    ):
+        lowers("mindspore", "aten.add.Tensor")(lambda emit, self, other: self)
+
+
+@pytest.mark.parametrize(
+    ("broken", "symptom"),
+    [
+        (lambda emit, self, other, *, alpha=1: emit.infix("-", self, other), "tolerance"),
+        (lambda emit, self, other, *, alpha=1: self, "shape"),
+        (
+            lambda emit, self, other, *, alpha=1: emit.infix("+", other, emit.infix("*", other, 1e-5)),
+            "tolerance",
+        ),
+        (lambda emit, self, other, *, alpha=1: emit.cast(emit.infix("+", self, other), "float16"), "dtype"),
+    ],
+)
+def test_a_wrong_lowering_is_found(monkeypatch: pytest.MonkeyPatch, broken: object, symptom: str) -> None:
+    lowerings("mindspore")
+    monkeypatch.setitem(registry._LOWERINGS["mindspore"], "aten.add.Tensor", broken)
+    found = failures(case("aten.add.Tensor", vector(4), matrix(3, 4)))
+    assert len(found) == 2  # once for each mode
+    assert all(symptom in line for line in found), found
+
+
+def test_a_swallowed_nan_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    lowerings("mindspore")
+    known = registry._LOWERINGS["mindspore"]
+    monkeypatch.setitem(known, "aten.relu.default", lambda emit, self: emit.call("ops.relu", self))
+    assert all("NaN" in line for line in failures(case("aten.relu.default", vector(40).with_(nan))))
+
+
+class _Unusual(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.special.i0(x)
+        y = y + torch.special.i0(y)
+        return torch.erfinv(y)
+
+
+def test_all_missing_operators_are_reported_at_once_with_their_lines() -> None:
+    program = capture(_Unusual(), {"x": torch.rand(3)}, dynamic=False)
+    with pytest.raises(UnsupportedOps) as raised:
+        preflight(program, "mindspore")
+    text = str(raised.value)
+    assert text.startswith("mindspore cannot lower 2 of this model's operators:")
+    rows = {line.split()[0]: line for line in text.splitlines() if line.startswith("  aten.")}
+    assert "x2" in rows["aten.special_i0.default"].split()
+    assert "test_ops.py" in rows["aten.special_i0.default"]
+    assert "y = torch.special.i0(x)" in rows["aten.special_i0.default"]
+    assert "return torch.erfinv(y)" in rows["aten.erfinv.default"]
+    assert "python -m pytest tests/ops -k special_i0" in text
+
+
+def test_a_program_of_one_node_holds_that_node() -> None:
+    program = program_of(case("aten.view.default", matrix(2, 3), [3, 2]))
+    assert [str(node.target) for node in program.graph.nodes if node.op == "call_function"] == [
+        "aten.view.default"
+    ]
