@@ -15,7 +15,7 @@ UNFINISHED := $(VENV)/.unfinished
 # One set-up at a time, where there is flock: a second `make` waits, and finds it done.
 LOCK := $(shell command -v flock >/dev/null && echo "flock Makefile")
 
-.PHONY: help setup port test test-all lint bench doctor constraints clean
+.PHONY: help setup port test test-all lint format bench doctor constraints clean
 
 help:  ## show this
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -33,6 +33,10 @@ lint: $(MADE)  ## style and types
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
+
+format: $(MADE)  ## put style right where a machine can
+	$(BIN)/ruff check --fix src tests benchmarks
+	$(BIN)/ruff format src tests benchmarks
 
 bench: $(MADE)  ## measure speed and parity at real sizes: the tables of the README
 	@for file in benchmarks/[a-z]*.py; do if grep -q __main__ "$$file"; then $(BIN)/python "$$file"; fi; done

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import os
 import shutil
@@ -35,6 +36,7 @@ class Model:
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     vocabulary: int = 0  # 0: no token ids
     inputs: tuple[str, ...] = ("input_ids", "attention_mask")
+    caches: bool = False  # returns a key-value cache unless it is called with use_cache=False, as ports are
 
     def feed(self) -> Feed:
         """The same arrays every time. Rows of a batch have different lengths, as sentences have."""
@@ -81,16 +83,26 @@ MODELS: dict[str, Model] = {
         {"decoder_start_token_id": 0},
         vocabulary=32000,
         inputs=("input_ids", "attention_mask", "decoder_input_ids"),
+        caches=True,
     ),
     "bert-base": Model("BERT-base, 4 x 77", "bert.modeling_bert.BertModel", "BertConfig", vocabulary=30522),
-    "vit-base": Model("ViT-B/16, 4 x 224", "vit.modeling_vit.ViTModel", "ViTConfig", inputs=("pixel_values",)),
-    "gpt2": Model("GPT-2 small, 4 x 77", "gpt2.modeling_gpt2.GPT2LMHeadModel", "GPT2Config", vocabulary=50257),
+    "vit-base": Model(
+        "ViT-B/16, 4 x 224", "vit.modeling_vit.ViTModel", "ViTConfig", inputs=("pixel_values",)
+    ),
+    "gpt2": Model(
+        "GPT-2 small, 4 x 77",
+        "gpt2.modeling_gpt2.GPT2LMHeadModel",
+        "GPT2Config",
+        vocabulary=50257,
+        caches=True,
+    ),
     "llama": Model(
         "Llama, 6 layers of 512, 4 x 77",
         "llama.modeling_llama.LlamaForCausalLM",
         "LlamaConfig",
         _LLAMA,
         vocabulary=32000,
+        caches=True,
     ),
     "whisper": Model(
         "Whisper-base encoder, 1 x 30 s",
@@ -125,6 +137,7 @@ def ported(name: str, engine: str) -> Path:
     return directory
 
 
+@functools.cache
 def _version_of_package() -> str:
     import paritas
 
@@ -138,10 +151,13 @@ def _version_of_package() -> str:
 
 def _make(name: str, what: str, directory: Path) -> None:
     directory.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run([sys.executable, __file__, name, what, str(directory)], check=True)
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import models; models.make(*sys.argv[2:])"
+    here = str(Path(__file__).parent)
+    subprocess.run([sys.executable, "-c", code, here, name, what, str(directory)], check=True)
 
 
-def _main(name: str, what: str, directory: str) -> None:
+def make(name: str, what: str, directory: str) -> None:
+    """Make the original or a port, in a process of its own, which takes the memory with it when it ends."""
     import importlib
 
     import torch
@@ -156,13 +172,14 @@ def _main(name: str, what: str, directory: str) -> None:
         return
     torch.manual_seed(0)
     module, _, attribute = qualified(name).rpartition(".")
-    built = getattr(importlib.import_module(module), attribute)(getattr(transformers, model.config_class)(**model.config))
-    with torch.no_grad():  # biases and norms start as zeros and ones, and a port that loses them would still be right
+    built = getattr(importlib.import_module(module), attribute)(
+        getattr(transformers, model.config_class)(**model.config)
+    )
+    with (
+        torch.no_grad()
+    ):  # biases and norms start as zeros and ones, and a port that loses them would still be right
         for parameter in built.parameters():
             if parameter.dim() == 1:
                 parameter += 0.02 * torch.randn_like(parameter)
     built.save_pretrained(directory)
 
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:])

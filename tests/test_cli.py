@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from paritas import pipeline, store
@@ -324,6 +325,46 @@ def test_bench_prints_a_ratio(openvino_port, paritas):
     done = paritas("bench", openvino_port, "--seconds", "0.5", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)
+
+
+# --- demo --------------------------------------------------------------------------------------
+
+
+def test_the_demo_pools_and_ranks_as_sentence_transformers_does():
+    from sentence_transformers import SentenceTransformer
+    from transformers import AutoModel
+
+    from paritas import demo
+    from paritas.capture.source import minilm_directory
+
+    checkpoint = minilm_directory()
+    feed = demo.tokenise(checkpoint)
+    model = AutoModel.from_pretrained(checkpoint).eval()
+    with torch.no_grad():
+        hidden = model(**{name: torch.from_numpy(value) for name, value in feed.items()}).last_hidden_state
+    got = demo.pool(hidden.numpy(), feed["attention_mask"], checkpoint)
+    want = SentenceTransformer(str(checkpoint), device="cpu").encode(list(demo.SENTENCES))
+    np.testing.assert_allclose(got, want, atol=1e-5)
+    assert [row[:2] for row in demo.rank(got)[:2]] == [(1, 2), (0, 2)]
+
+
+def test_the_demo_says_what_is_not_the_same():
+    from paritas import demo
+
+    ranking = demo.rank(np.eye(len(demo.SENTENCES)) + 0.5)
+    good = demo.Row(
+        "openvino", "", "fp32", "", "ports/x", "agrees", 1e-6, "encoder", 2.0, 10**6, 1.0, 1.1, ranking
+    )
+    for rows, agrees in (
+        ([good], True),
+        ([good, dataclasses.replace(good, dtype="bf16", rankings=ranking[::-1])], True),  # near ties may swap
+        ([good, dataclasses.replace(good, mode="graph", rankings=ranking[::-1])], False),
+        ([good, dataclasses.replace(good, dtype="fp16", verdict="diverges")], False),
+        ([demo.Row("mindspore", "", "bf16", "as fp32, above")], False),  # nothing was ported
+    ):
+        result = demo.Result(tuple(rows), ranking, "a machine")
+        assert result.agrees is agrees
+        assert json.loads(json.dumps(result.to_json(), allow_nan=False))["agrees"] is agrees
 
 
 # --- errors ------------------------------------------------------------------------------------

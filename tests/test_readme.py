@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import transformers
+
 from families import CLIP_TEXT
 
 ROOT = Path(__file__).parent.parent

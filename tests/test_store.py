@@ -215,7 +215,7 @@ def test_a_failure_at_any_step_leaves_what_was_there(
     try:
         store.write(new, target)
     except (PortError, KeyboardInterrupt) as error:
-        assert says is None or says in str(error)
+        assert says is None or says in str(error)  # noqa: PT017
         in_place = target.exists() and store.read(target).entry.read_text().endswith("new")
         if in_place:  # the failure came after the last rename
             assert failure.args == ()
@@ -226,7 +226,7 @@ def test_a_failure_at_any_step_leaves_what_was_there(
     else:
         assert steps["done"] <= nth, "the failure was swallowed"
     monkeypatch.undo()
-    assert not [p for p in tmp_path.rglob(".*")], "temporary directories were left"
+    assert not list(tmp_path.rglob(".*")), "temporary directories were left"
 
 
 def fail_at(nth: int, failure: BaseException, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
@@ -307,7 +307,7 @@ def test_two_writers_at_once_leave_one_whole_port(tmp_path: Path) -> None:
             store.read(target)
             seen += 1
         except PortError as error:  # between two renames
-            assert "There is no directory" in str(error) or "no port.json" in str(error), error
+            assert "There is no directory" in str(error) or "no port.json" in str(error), error  # noqa: PT017
     assert [writer.exitcode for writer in writers] == [0, 0] and seen
     store.read(target)
     assert sorted(os.listdir(tmp_path)) == ["a", "b", "first", "port"]

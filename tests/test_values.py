@@ -364,7 +364,7 @@ def test_an_output_of_our_own_where_transformers_is_not_there(monkeypatch: pytes
         out.logits  # noqa: B018
     with pytest.raises(KeyError):
         out["logits"]
-    for twin in (pickle.loads(pickle.dumps(out)), copy.deepcopy(out)):
+    for twin in (pickle.loads(pickle.dumps(out)), copy.deepcopy(out)):  # noqa: S301 - our own class
         assert type(twin) is Output and twin.attentions is None and np.array_equal(twin[0], out[0])
     out.logits = 1
     assert out["logits"] == 1

@@ -136,7 +136,9 @@ class BenchReport:
     def to_json(self) -> str:
         data = dataclasses.asdict(self)
         for row, timing in zip(data["timings"], self.timings, strict=True):
-            row |= {name: getattr(timing, name) if timing.calls else None for name in ("median", "best", "p90")}
+            row |= {
+                name: getattr(timing, name) if timing.calls else None for name in ("median", "best", "p90")
+            }
         return json.dumps(data, indent=1)
 
     @classmethod
@@ -167,14 +169,26 @@ _HEAD = ("", "ratio", "median", "min", "p90", "cpu", "calls", "load", "first", "
 def _cells(timing: Timing) -> tuple[str, ...]:
     if timing.fault:
         return (timing.name, "failed", *[""] * (len(_HEAD) - 2))
-    milliseconds = [f"{1000 * value:.1f} ms" for value in (timing.median, timing.best, timing.p90, timing.processor)]
+    milliseconds = [
+        f"{1000 * value:.1f} ms" for value in (timing.median, timing.best, timing.p90, timing.processor)
+    ]
     ratio = "" if timing.ratio is None else f"{timing.ratio:.2f}x"
     seconds = [f"{value:.1f} s" for value in (timing.load, timing.first)]
-    return timing.name, ratio, *milliseconds, str(len(timing.calls)), *seconds, f"{timing.memory / 2**20:.0f} MiB"
+    return (
+        timing.name,
+        ratio,
+        *milliseconds,
+        str(len(timing.calls)),
+        *seconds,
+        f"{timing.memory / 2**20:.0f} MiB",
+    )
 
 
 def _align(row: Sequence[str], widths: Sequence[int]) -> list[str]:
-    return [cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True))]
+    return [
+        cell.rjust(width) if column else cell.ljust(width)
+        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
 
 
 # --- a port ------------------------------------------------------------------------------------
@@ -210,7 +224,9 @@ def bench_port(
             contenders.append(_ported(one, Path(scratch, f"port-{number}")))
         names = [contender.name for contender in contenders]
         contenders = [
-            dataclasses.replace(c, name=f"{c.name} ({names[:i].count(c.name) + 1})") if names.count(c.name) > 1 else c
+            dataclasses.replace(c, name=f"{c.name} ({names[:i].count(c.name) + 1})")
+            if names.count(c.name) > 1
+            else c
             for i, c in enumerate(contenders)
         ]
         report = race(contenders, feed, seconds, subject=_subject(port), cores=cores, progress=progress)
@@ -297,8 +313,11 @@ def race(
     baseline = found[0] if found and found[0].calls and len(found) > 1 else None
     return BenchReport(
         subject=subject,
-        timings=tuple(dataclasses.replace(t, ratio=baseline.median / t.median) if baseline and t.calls else t for t in found),
-        machine=_machine(),
+        timings=tuple(
+            dataclasses.replace(t, ratio=baseline.median / t.median) if baseline and t.calls else t
+            for t in found
+        ),
+        machine=describe_machine(),
         cores=len(used),
         versions=_versions(found),
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -375,7 +394,9 @@ class _Child:
         if code is None:
             return str(error)
         self._errors.seek(0)
-        said = [line.strip() for line in self._errors.read().decode(errors="replace").splitlines() if line.strip()]
+        said = [
+            line.strip() for line in self._errors.read().decode(errors="replace").splitlines() if line.strip()
+        ]
         return f"its process ended with {code}" + (f": {said[-1]}" if said else "")
 
 
@@ -415,7 +436,8 @@ def _foreign(before: tuple[float, float], spent: float) -> tuple[float, float]:
     return max(busy - spent, 0.0), total
 
 
-def _machine() -> str:
+def describe_machine() -> str:
+    """Processor, cores, and the instructions that decide how fast matrix products are."""
     name, flags = platform.processor() or platform.machine(), set[str]()
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
         for line in lines:

@@ -63,8 +63,12 @@ def _load(order: dict[str, Any]) -> tuple[Call, dict[str, Any]]:
 def _port(order: dict[str, Any]) -> tuple[Call, str, str]:
     import paritas
 
-    port = paritas.load(order["directory"], mode=order["mode"], precision=order["precision"],
-                        allow_modified=order["allow_modified"])
+    port = paritas.load(
+        order["directory"],
+        mode=order["mode"],
+        precision=order["precision"],
+        allow_modified=order["allow_modified"],
+    )
     feed = _feed(order)
     return lambda: port(**feed), port.session.precision, port.manifest.engine
 

@@ -346,7 +346,7 @@ def manifest_of(
         entry=lowered.entry,
         mode=mode if engine == "mindspore" else "",
         target=target,
-        constants={k: v for k, v in program.constants.items()},
+        constants=dict(program.constants.items()),
         limits=program.limits,
         modules=program.modules,
         notes=(*notes, *program.notes, *lowered.notes),

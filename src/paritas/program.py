@@ -95,12 +95,20 @@ class Program:
     structure: Mapping[str, Any]  # how the flat outputs make the original's: see `run.values.build_output`
     origins: Mapping[str, Origin]  # node name -> origin
     modules: tuple[ModuleCall, ...]  # in the order in which they return
-    constants: Mapping[str, Any]  # arguments of forward that were fixed while capturing ({"use_cache": False})
+    constants: Mapping[
+        str, Any
+    ]  # arguments of forward that were fixed while capturing ({"use_cache": False})
     source: Source
     notes: tuple[Note, ...] = ()
-    examples: Mapping[str, torch.Tensor] = dataclasses.field(default_factory=dict)  # what it was captured with
-    limits: Mapping[str, int] = dataclasses.field(default_factory=dict)  # dynamic dimension -> its largest size
-    weights: Mapping[str, torch.Tensor] = dataclasses.field(default_factory=dict)  # as the checkpoint has them
+    examples: Mapping[str, torch.Tensor] = dataclasses.field(
+        default_factory=dict
+    )  # what it was captured with
+    limits: Mapping[str, int] = dataclasses.field(
+        default_factory=dict
+    )  # dynamic dimension -> its largest size
+    weights: Mapping[str, torch.Tensor] = dataclasses.field(
+        default_factory=dict
+    )  # as the checkpoint has them
     trainable: frozenset[str] = frozenset()  # those that are parameters which require gradients
     module_classes: Mapping[str, str] = dataclasses.field(default_factory=dict)  # path -> qualified class
     arguments: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)  # capture.arguments
@@ -128,13 +136,19 @@ class Manifest:
     mode: str = ""  # MindSpore: "graph" | "pynative"
     target: str = "cpu"
     constants: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    limits: Mapping[str, int] = dataclasses.field(default_factory=dict)  # dynamic dimension -> its largest size
+    limits: Mapping[str, int] = dataclasses.field(
+        default_factory=dict
+    )  # dynamic dimension -> its largest size
     modules: tuple[ModuleCall, ...] = ()
     notes: tuple[Note, ...] = ()
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    files: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)  # name -> {sha256, bytes}
+    files: Mapping[str, Mapping[str, Any]] = dataclasses.field(
+        default_factory=dict
+    )  # name -> {sha256, bytes}
     format_version: int = FORMAT_VERSION
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # the engine's own, JSON values only
+    settings: Mapping[str, Any] = dataclasses.field(
+        default_factory=dict
+    )  # the engine's own, JSON values only
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,9 +6,9 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from families import FAMILIES, build
 
 import paritas
+from families import FAMILIES, build
 from paritas.pipeline import limits, with_mode
 from paritas.verify import Case, generate
 
@@ -33,7 +33,9 @@ KINDS = [pytest.param(f, marks=pytest.mark.slow) if f in RELATIVES else f for f 
 @pytest.mark.parametrize("family", KINDS)
 def test_agrees_on_every_engine_and_mode(family: str) -> None:
     graph = paritas.port(build(family), engine="mindspore", mode="graph")
-    assert set(graph.session.cell.parameters_dict()) == set(graph.program().weights), "the checkpoint's own names"
+    assert set(graph.session.cell.parameters_dict()) == set(graph.program().weights), (
+        "the checkpoint's own names"
+    )
     cases = _cases(graph)
     pynative, openvino = with_mode(graph, "pynative"), graph.to("openvino")
     for port, level in ((graph, "outputs"), (pynative, "modules"), (openvino, "outputs")):

@@ -209,6 +209,8 @@ NORMS = [
         1e-5,
         within=NORM,
     ),
+    case("aten._weight_norm.default", tensor(4, 3, 5), tensor(4, 1, 1), within=NORM),
+    case("aten._weight_norm.default", tensor(4, 3, 5), tensor(1, 1, 5), 2, within=NORM),
     case("aten.group_norm.default", tensor(2, 6, 3, 4), 2, vector(6), vector(6), within=NORM),
     case("aten.group_norm.default", tensor(2, 6, 5).dynamic(0, 2), 3, within=NORM),
     case(
@@ -256,6 +258,13 @@ LAYERS = [
     case("aten.conv1d.default", tensor(2, 4, 9), tensor(4, 1, 3), vector(4), [1], [1], [1], 4, within=SUMS),
     case("aten.scaled_dot_product_attention.default", _QUERY, _KEY, _KEY, within=ATTEND),
     case("aten.scaled_dot_product_attention.default", _QUERY, _KEY, _KEY, scale=0.3, within=ATTEND),
+    case(
+        "aten.scaled_dot_product_attention.default",
+        tensor(2, 4, 3, 4).dynamic(2),
+        tensor(2, 1, 3, 4).dynamic(2),
+        tensor(2, 1, 3, 4).dynamic(2),
+        within=ATTEND,
+    ),
     case("aten.scaled_dot_product_attention.default", _QUERY, _KEY, _KEY, bools(2, 1, 3, 5), within=ATTEND),
     case("aten.scaled_dot_product_attention.default", _QUERY, _KEY, _KEY, values([[True] * 5, [False] * 5, [True,
         False, True, False, True]], "bool"), within=ATTEND),

@@ -132,7 +132,7 @@ def _cached(name: str, revision: str | None) -> Path | None:
 
     try:
         return Path(hub.snapshot_download(name, revision=revision, local_files_only=True))
-    except Exception:  # not there, or not whole; then a part of it may be
+    except Exception:  # not there, or not whole; then a part of it may be  # noqa: BLE001 - whatever the hub's client raises
         found = hub.try_to_load_from_cache(name, "config.json", revision=revision)
         return Path(found).parent if isinstance(found, str) else None
 
@@ -201,10 +201,11 @@ def check_weights(directory: Path, config: Mapping[str, Any]) -> None:
     Raises `SourceError` for none, for a shard that is missing, and for files that are cut off or no weights.
     """
     named = config.get("transformers_weights")
-    if isinstance(named, str):
-        first = [named]
-    else:
-        first = [_SAFE, f"{_SAFE}.index.json", _PICKLED, f"{_PICKLED}.index.json"]
+    first = (
+        [named]
+        if isinstance(named, str)
+        else [_SAFE, f"{_SAFE}.index.json", _PICKLED, f"{_PICKLED}.index.json"]
+    )
     found = next((directory / name for name in first if (directory / name).is_file()), None)
     if found is None:
         raise SourceError(_no_weights(directory))

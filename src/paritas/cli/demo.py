@@ -13,7 +13,7 @@ from paritas.cli.progress import Stages
 def demo(
     out: DemoOut = Path("ports"),
     engine: DemoEngines = None,
-    seconds: Seconds = 4.0,
+    seconds: Seconds = 2.0,
     measure: Measure = True,
     quiet: Quiet = False,
     as_json: Json = False,

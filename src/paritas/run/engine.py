@@ -43,7 +43,9 @@ class Engine(Protocol):
         """dtype -> "" where this machine's engine computes in it, else what it does instead and why."""
         ...
 
-    def load(self, artifact: Artifact, *, mode: str = "", precision: str = "", device: str = "") -> Session: ...
+    def load(
+        self, artifact: Artifact, *, mode: str = "", precision: str = "", device: str = ""
+    ) -> Session: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +62,11 @@ class EngineInfo:
         return bool(self.version)
 
     def __str__(self) -> str:
-        return f"{self.name} {self.version}" if self.available else f"{self.name}: not installed ({self.install})"
+        return (
+            f"{self.name} {self.version}"
+            if self.available
+            else f"{self.name}: not installed ({self.install})"
+        )
 
 
 #: name -> ("module:class", distribution). The module is imported on first use.

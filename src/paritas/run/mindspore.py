@@ -41,7 +41,9 @@ class MindSpore:
             "bfloat16": "run as float32: MindSpore's CPU backend has no bfloat16 kernels for MatMul, Softmax or Gather",
         }
 
-    def load(self, artifact: Artifact, *, mode: str = "", precision: str = "", device: str = "") -> MindSporeSession:
+    def load(
+        self, artifact: Artifact, *, mode: str = "", precision: str = "", device: str = ""
+    ) -> MindSporeSession:
         """Execute the generated module (checked before) and load its weights.
 
         mode: "graph" (compiled at the first call of each shape) or "pynative"; the artifact's by default.
@@ -100,7 +102,9 @@ class MindSporeSession:
             return record
 
         with _mode(self._ms, "pynative"):  # hooks are registered in the mode in which they are to run
-            handles = [c.register_forward_hook(watch(path)) for path, c in self.cell.cells_and_names() if path]
+            handles = [
+                c.register_forward_hook(watch(path)) for path, c in self.cell.cells_and_names() if path
+            ]
         try:
             self._call(feed, "pynative")
         finally:
@@ -124,7 +128,9 @@ class MindSporeSession:
         return out if isinstance(out, tuple) else (out,)
 
     def _tensor(self, array: np.ndarray, dtype: str) -> Any:
-        tensor = self._ms.Tensor.from_numpy(array if array.flags.c_contiguous else np.ascontiguousarray(array))
+        tensor = self._ms.Tensor.from_numpy(
+            array if array.flags.c_contiguous else np.ascontiguousarray(array)
+        )
         return tensor.astype(self._ms.bfloat16) if dtype == "bfloat16" else tensor
 
     def _load_weights(self, file: Path) -> None:
@@ -141,7 +147,9 @@ class MindSporeSession:
             for name, parameter in parameters.items():
                 value = stored.get_tensor(name)
                 if value.shape != tuple(parameter.shape):
-                    raise PortError(f"{name} is {value.shape} in {file.name}, {tuple(parameter.shape)} in the module.")
+                    raise PortError(
+                        f"{name} is {value.shape} in {file.name}, {tuple(parameter.shape)} in the module."
+                    )
                 # from_numpy shares the memory: one copy of the weights in all.
                 parameter.set_data(self._ms.Tensor.from_numpy(value))
 
@@ -157,15 +165,15 @@ class MindSporeSession:
 
 def _mindspore() -> types.ModuleType:
     """mindspore, imported without its log on the terminal and with its failure dumps out of the way."""
-    level = os.environ.get("GLOG_v")
-    os.environ["GLOG_v"] = level or "4"
+    level = os.environ.get("GLOG_v")  # noqa: SIM112 - its name
+    os.environ["GLOG_v"] = level or "4"  # noqa: SIM112
     try:
         import mindspore as ms
     except Exception as error:
         raise EngineError(f"mindspore cannot be imported: {_reason(error)}") from error
     finally:
         if level is None:
-            del os.environ["GLOG_v"]
+            del os.environ["GLOG_v"]  # noqa: SIM112
     _settle(ms)
     return ms
 
@@ -229,7 +237,11 @@ def _to_numpy(value: Any) -> np.ndarray:
 
 def _some(names: set[str]) -> str:
     listed = sorted(names)
-    return "none" if not listed else ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
+    return (
+        "none"
+        if not listed
+        else ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
+    )
 
 
 def _reason(error: Exception) -> str:

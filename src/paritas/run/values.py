@@ -17,8 +17,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 from paritas.errors import InputError
-from paritas.program import TensorSpec
 from paritas.outputs import Output, build_output, describe_output, leaf_names
+from paritas.program import TensorSpec
 
 __all__ = [
     "Output",

@@ -71,7 +71,9 @@ class Weights:
 
 def attribute_path(path: str) -> str:
     """ "encoder.layer.0.self" as attributes: ".encoder.layer[0].self"."""
-    return "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in path.split(".") if part)
+    return "".join(
+        f"[{part}]" if part.isdigit() else f".{part}" for part in path.split(".") if part
+    )
 
 
 class MethodWriter:

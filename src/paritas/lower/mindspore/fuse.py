@@ -79,7 +79,11 @@ def _mean_square_eps(root: Any, x: Any) -> float | None:
             continue
         dims, keepdim = mean.args[1], len(mean.args) > 2 and mean.args[2]
         last = x.meta["val"].dim() - 1
-        if [d % (last + 1) for d in dims] != [last] or not keepdim or mean.kwargs.get("dtype") is not None:
+        if (
+            [d % (last + 1) for d in dims] != [last]
+            or not keepdim
+            or mean.kwargs.get("dtype") is not None
+        ):
             continue
         if name_of(square) == "aten.pow.Tensor_Scalar" and square.args == (x, 2):
             return float(eps)
@@ -94,7 +98,14 @@ def _mean_square_eps(root: Any, x: Any) -> float | None:
 def gelu_tanh(node: Node) -> None:
     """`0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3)))`: GPT-2's GELU, written out."""
     for half, gate in _operands(node, "aten.mul.Tensor"):
-        x = next((x for x, factor in _operands(half, "aten.mul.Tensor", "aten.mul.Scalar") if factor == 0.5), None)
+        x = next(
+            (
+                x
+                for x, factor in _operands(half, "aten.mul.Tensor", "aten.mul.Scalar")
+                if factor == 0.5
+            ),
+            None,
+        )
         if not isinstance(x, Node):
             continue
         for tanh, one in _operands(gate, "aten.add.Tensor", "aten.add.Scalar"):
@@ -105,13 +116,19 @@ def gelu_tanh(node: Node) -> None:
 
 def _is_gelu_angle(angle: Any, x: Node) -> bool:
     for total, factor in _operands(angle, "aten.mul.Tensor", "aten.mul.Scalar"):
-        if not isinstance(factor, float) or not math.isclose(factor, math.sqrt(2 / math.pi), rel_tol=1e-6):
+        if not isinstance(factor, float) or not math.isclose(
+            factor, math.sqrt(2 / math.pi), rel_tol=1e-6
+        ):
             continue
         for first, cubic in _operands(total, "aten.add.Tensor"):
             if first is not x:
                 continue
             for cube, factor in _operands(cubic, "aten.mul.Tensor", "aten.mul.Scalar"):
-                if factor == 0.044715 and name_of(cube) == "aten.pow.Tensor_Scalar" and tuple(cube.args) == (x, 3):
+                if (
+                    factor == 0.044715
+                    and name_of(cube) == "aten.pow.Tensor_Scalar"
+                    and tuple(cube.args) == (x, 3)
+                ):
                     return True
     return False
 
@@ -168,7 +185,12 @@ def _is_vector(node: Any) -> bool:
 
 def _operands(node: Any, *targets: str) -> Iterator[tuple[Any, Any]]:
     """Both orders of the operands of a commutative node."""
-    if isinstance(node, Node) and name_of(node) in targets and not node.kwargs and len(node.args) == 2:
+    if (
+        isinstance(node, Node)
+        and name_of(node) in targets
+        and not node.kwargs
+        and len(node.args) == 2
+    ):
         left, right = node.args
         yield left, right
         yield right, left

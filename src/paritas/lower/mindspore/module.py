@@ -175,10 +175,11 @@ class _Classes:
         return lines[:-1] if lines[-1] == "" else lines
 
     def _init(self, cell: _Cell, leaf: bool, primitives: Mapping[str, str]) -> list[str]:
-        if cell.is_list:
-            lines = wrap(f"super().__init__({self._list(cell)})", 8)
-        else:
-            lines = ["        super().__init__()"]
+        lines = (
+            wrap(f"super().__init__({self._list(cell)})", 8)
+            if cell.is_list
+            else ["        super().__init__()"]
+        )
         for name in cell.parameters:
             attribute = self._attribute(cell, name)
             value = self.weights.values[name]

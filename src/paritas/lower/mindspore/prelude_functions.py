@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions that generated modules carry at their top, each only where it is used.
 
-This file is a library of source text: `prelude.py` copies definitions out of it. What is measured here
-was measured with MindSpore 2.10 on two x86 cores with AVX512, float32, against PyTorch 2.13.
+This file is a library of source text: `prelude.py` copies definitions out of it. What is measured
+here was measured with MindSpore 2.10 on two x86 cores with AVX512, float32, against PyTorch 2.13.
 """
 
 import mindspore as ms
@@ -41,8 +41,8 @@ def rms_norm(x, weight, eps):
 
 
 def gelu(x):
-    # x * Phi(x) with Phi(x) = sigmoid(x * p(x * x)), exact to 6e-7 for every x: p was fitted to the logit
-    # of Phi. ops.gelu and ops.Erf agree with torch no better, and take 3 times as long.
+    # x * Phi(x) with Phi(x) = sigmoid(x * p(x * x)), exact to 6e-7 for every x: p was fitted to the
+    # logit of Phi. ops.gelu and ops.Erf agree with torch no better, and take 3 times as long.
     t = x * x
     p = t * 3.64973302e-09 - 2.68571239e-07
     p = p * t + 7.96504355e-06
@@ -59,8 +59,8 @@ def gelu_tanh(x):
 
 
 def tanh(x):
-    # ops.Tanh is off by 1e-4 near |x| = 5, but at half the angle that error falls to 1e-7; 2 * sigmoid(2 * x) - 1,
-    # no faster, is off by 1.6e-6.
+    # ops.Tanh is off by 1e-4 near |x| = 5, but at half the angle that error falls to 1e-7;
+    # 2 * sigmoid(2 * x) - 1, no faster, is off by 1.6e-6.
     t = coarse_tanh(x * 0.5)
     return (t + t) / (t * t + 1)
 
@@ -71,8 +71,8 @@ def attend(query, key, value, scale):
 
 
 def attend_where(query, key, value, mask, scale):
-    # ops.Softmax writes nothing at all if one row is all -inf, so masked scores are the least finite
-    # number; and a query that sees no key gets 0, as in torch.
+    # ops.Softmax writes nothing at all if one row is all -inf, so masked scores are the least
+    # finite number; and a query that sees no key gets 0, as in torch.
     logits = widened(scores(query * scale, key))
     hidden = ops.select(mask, ops.zeros_like(mask).astype(logits.dtype), least)
     weights = softmax_last(logits + spread(hidden, logits))
@@ -84,7 +84,8 @@ def attend_bias(query, key, value, bias, scale):
     # The same for an additive mask, whose -inf means masked.
     logits = widened(scores(query * scale, key))
     bias = widened(bias)
-    bounded = ops.select(bias < least, ops.full_like(bias, least), bias)  # ops.Maximum would lose NaN
+    # Not ops.Maximum, which would lose NaN.
+    bounded = ops.select(bias < least, ops.full_like(bias, least), bias)
     weights = softmax_last(logits + spread(bounded, logits))
     mixed = mix(weights.astype(value.dtype), value)
     return mixed * spread(any_last(bias != -float("inf"), -1).astype(value.dtype), mixed)
@@ -96,8 +97,8 @@ def widened(x):
 
 
 def spread(x, like):
-    # Broadcasting inside an operator is 5 to 10 times slower on CPU than beforehand; and what all layers
-    # spread alike, such as a mask, Graph mode spreads once.
+    # Broadcasting inside an operator is 5 to 10 times slower on CPU than beforehand; and what all
+    # layers spread alike, such as a mask, Graph mode spreads once.
     return ops.broadcast_to(x, like.shape)
 
 
@@ -119,8 +120,8 @@ def repeat_heads(x, times):
 
 
 def convolve_1d(x, weight, stride, padding, dilation):
-    # MindSpore's Conv2D is 70 times slower than torch's on CPU, or slows every matrix product of the
-    # process (see run/mindspore.py). So: rows of the window of each position, and one matrix product.
+    # MindSpore's Conv2D is 70 times slower than torch's on CPU, or slows every matrix product of
+    # the process (see run/mindspore.py). So: rows of the window of each position, and one product.
     batch, channels, length = x.shape
     outputs, _, taps = weight.shape
     rows = ops.transpose(x, (0, 2, 1))

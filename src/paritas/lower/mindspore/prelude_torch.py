@@ -23,11 +23,14 @@ def minimum_nan(x, y):
 
 
 def softmax(x):
-    # ops.Softmax leaves every row unwritten if one is -inf throughout, and a NaN stays in its place.
-    # torch gives NaN for the whole row. `alive` is what the row's weights sum to: 0 or NaN for such rows.
+    # ops.Softmax leaves every row unwritten if one is -inf throughout, and a NaN stays in its
+    # place; torch gives NaN for the whole row. `alive` is the sum of the row's weights: 0 or NaN
+    # for such rows.
     width = x.shape[-1]
     rows = x.reshape((-1, width))
-    weights = softmax_rows(ops.maximum(-65504.0 if x.dtype == ms.float16 else -3.4028234663852886e38, rows))
+    weights = softmax_rows(
+        ops.maximum(-65504.0 if x.dtype == ms.float16 else -3.4028234663852886e38, rows)
+    )
     seen = weights * (rows > -float("inf")).astype(x.dtype)
     alive = product(seen, ops.ones((width, 1), x.dtype))
     return (weights * product(alive / alive, ops.ones((1, width), x.dtype))).reshape(x.shape)

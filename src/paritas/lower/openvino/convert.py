@@ -48,7 +48,9 @@ def lower(
     try:
         openvino.save_model(converted, str(directory / ENTRY), compress_to_fp16=dtype == "float16")
     except RuntimeError as error:  # OpenVINO says no more than "iostream error" where the disk is full
-        raise LoweringError(f"OpenVINO cannot write its files to {directory}: {error}. Is the disk full?") from error
+        raise LoweringError(
+            f"OpenVINO cannot write its files to {directory}: {error}. Is the disk full?"
+        ) from error
     del prepared  # until here: the model reads its weights
     return Lowered(ENTRY, {"INFERENCE_PRECISION_HINT": HINTS[dtype]}, notes)
 

@@ -19,7 +19,9 @@ def gelu(emit, self, *, approximate="none"):
     """gelu(Tensor self, *, str approximate="none") -> Tensor"""
     if emit.target == "ascend":
         return emit.call("ops.gelu", self, approximate=approximate)
-    return _in_float32(emit, self, lambda x: emit.help("gelu" if approximate == "none" else "gelu_tanh", x))
+    return _in_float32(
+        emit, self, lambda x: emit.help("gelu" if approximate == "none" else "gelu_tanh", x)
+    )
 
 
 @lowers("mindspore", "aten.tanh.default")
@@ -78,7 +80,9 @@ def elu(emit, self, alpha=1, scale=1, input_scale=1):
     def write(x):
         x = emit.let(x, "x")
         below = smaller(emit, 0.0, x if input_scale == 1 else emit.infix("*", x, input_scale))
-        bent = emit.typed(_in_float64(emit, "ops.expm1", emit.typed(below, dtype="float32")), dtype="float32")
+        bent = emit.typed(
+            _in_float64(emit, "ops.expm1", emit.typed(below, dtype="float32")), dtype="float32"
+        )
         bent = bent if alpha == 1 else emit.infix("*", bent, alpha)
         whole = emit.infix("+", larger(emit, 0.0, x), bent)
         return whole if scale == 1 else emit.infix("*", whole, scale)
@@ -149,7 +153,9 @@ def glu(emit, self, dim=-1):
     half = emit.size(emit.out.shape[dim])
     x = emit.let(self, "x")
     colons = ", ".join([":"] * dim)
-    first, second = (Value(f"{x}[{colons + ', ' if dim else ''}{part}]") for part in (f":{half}", f"{half}:"))
+    first, second = (
+        Value(f"{x}[{colons + ', ' if dim else ''}{part}]") for part in (f":{half}", f"{half}:")
+    )
     return emit.infix("*", first, emit.call("ops.sigmoid", second))
 
 

@@ -8,7 +8,16 @@ from paritas.lower.registry import lowers
 
 @lowers("mindspore", "aten.scaled_dot_product_attention.default")
 def scaled_dot_product_attention(
-    emit, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, *, scale=None, enable_gqa=False
+    emit,
+    query,
+    key,
+    value,
+    attn_mask=None,
+    dropout_p=0.0,
+    is_causal=False,
+    *,
+    scale=None,
+    enable_gqa=False,
 ):
     """scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float dropout_p=0., bool is_causal=False, *, float? scale=None, bool enable_gqa=False) -> Tensor"""  # noqa: E501
     if dropout_p:
@@ -20,7 +29,17 @@ def scaled_dot_product_attention(
         scale = 1 / math.sqrt(int(width))
     if enable_gqa and query.shape[-3] != key.shape[-3]:
         times = emit.size(query.shape[-3] // key.shape[-3])
-        key, value = emit.help("repeat_heads", key, times), emit.help("repeat_heads", value, times)
+        heads = query.shape[-3]
+        key, value = (
+            emit.typed(
+                emit.help("repeat_heads", x, times),
+                dtype=x.dtype,
+                shape=(*x.shape[:-3], heads, *x.shape[-2:]),
+            )
+            for x in (key, value)
+        )
+    # One key for all heads (Falcon): BatchMatMul does not broadcast on CPU.
+    key, value = (_as_many(emit, x, query) for x in (key, value))
     if is_causal:
         rows = emit.call("ops.arange", emit.size(query.shape[-2]))
         columns = emit.call("ops.arange", emit.size(key.shape[-2]))
@@ -32,3 +51,13 @@ def scaled_dot_product_attention(
     if attn_mask.dtype == "bool":
         return emit.help("attend_where", query, key, value, attn_mask, scale)
     return emit.help("attend_bias", query, key, value, emit.cast(attn_mask, query.dtype), scale)
+
+
+def _as_many(emit, x, query):
+    """`x` with as many batches and heads as the query."""
+    if tuple(x.shape[:-2]) == tuple(query.shape[:-2]):
+        return x
+    shape = (*query.shape[:-2], *x.shape[-2:])
+    return emit.typed(
+        emit.call("ops.broadcast_to", x, emit.dims(shape)), dtype=x.dtype, shape=shape
+    )

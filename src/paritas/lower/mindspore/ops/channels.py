@@ -22,7 +22,9 @@ def _batch_norm(emit, input, weight, bias, running_mean, running_var, eps):
 
 
 @lowers("mindspore", "aten.batch_norm.default")
-def batch_norm(emit, input, weight, bias, running_mean, running_var, training, momentum, eps, cudnn_enabled):
+def batch_norm(
+    emit, input, weight, bias, running_mean, running_var, training, momentum, eps, cudnn_enabled
+):
     """batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float momentum, float eps, bool cudnn_enabled) -> Tensor"""  # noqa: E501
     if training:
         raise emit.refuse("batch_norm over the batch's own statistics belongs to training")
@@ -56,17 +58,43 @@ def group_norm(emit, input, num_groups, weight=None, bias=None, eps=1e-05, cudnn
     if is_empty(input):
         return filled(emit, 0)
     x = emit.cast(input, "float32")
-    grouped = emit.let(emit.call("ops.reshape", x, (*emit.dims(input.shape[:1]), num_groups, -1)), "grouped")
+    grouped = emit.let(
+        emit.call("ops.reshape", x, (*emit.dims(input.shape[:1]), num_groups, -1)), "grouped"
+    )
     whole = emit.call("ops.reshape", _normalised(emit, grouped, -1, eps), emit.dims(input.shape))
-    return emit.cast(emit.typed(_affine(emit, whole, weight, bias, input.rank), dtype="float32"), input.dtype)
+    return emit.cast(
+        emit.typed(_affine(emit, whole, weight, bias, input.rank), dtype="float32"), input.dtype
+    )
 
 
 @lowers("mindspore", "aten.instance_norm.default")
 def instance_norm(
-    emit, input, weight, bias, running_mean, running_var, use_input_stats, momentum, eps, cudnn_enabled
+    emit,
+    input,
+    weight,
+    bias,
+    running_mean,
+    running_var,
+    use_input_stats,
+    momentum,
+    eps,
+    cudnn_enabled,
 ):
     """instance_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool use_input_stats, float momentum, float eps, bool cudnn_enabled) -> Tensor"""  # noqa: E501
     if not use_input_stats:
         return _batch_norm(emit, input, weight, bias, running_mean, running_var, eps)
     axes = tuple(range(2, input.rank))
-    return _affine(emit, _normalised(emit, emit.let(input, "x"), axes, eps), weight, bias, input.rank)
+    return _affine(
+        emit, _normalised(emit, emit.let(input, "x"), axes, eps), weight, bias, input.rank
+    )
+
+
+@lowers("mindspore", "aten._weight_norm.default")
+def weight_norm(emit, v, g, dim=0):
+    """_weight_norm(Tensor v, Tensor g, int dim=0) -> Tensor"""
+    axes = (
+        tuple(a for a in range(v.rank) if a != dim % v.rank) if dim != -1 else tuple(range(v.rank))
+    )
+    v = emit.let(v, "v")
+    total = emit.prim("ops.ReduceSum", keep_dims=True)(emit.infix("*", v, v), axes)
+    return emit.infix("*", v, emit.infix("/", g, emit.call("ops.sqrt", total)))

@@ -17,7 +17,9 @@ def number(emit, value, dtype=None):
         value = bool(value)
     elif dtype not in FLOATS:
         value = int(value)
-    return emit.typed(emit.call("ops.full", (), value, dtype=emit.dtype(dtype)), dtype=dtype, shape=())
+    return emit.typed(
+        emit.call("ops.full", (), value, dtype=emit.dtype(dtype)), dtype=dtype, shape=()
+    )
 
 
 def _where(emit, condition, self, other):
@@ -78,7 +80,11 @@ def maximum(emit, self, other):
     self, other = promote(emit, self, other)
     if emit.out.dtype == "bool":
         return emit.call("ops.logical_or", self, other)
-    return emit.help("maximum_nan", self, other) if emit.out.dtype in FLOATS else larger(emit, self, other)
+    return (
+        emit.help("maximum_nan", self, other)
+        if emit.out.dtype in FLOATS
+        else larger(emit, self, other)
+    )
 
 
 @lowers("mindspore", "aten.minimum.default")
@@ -87,7 +93,11 @@ def minimum(emit, self, other):
     self, other = promote(emit, self, other)
     if emit.out.dtype == "bool":
         return emit.call("ops.logical_and", self, other)
-    return emit.help("minimum_nan", self, other) if emit.out.dtype in FLOATS else smaller(emit, self, other)
+    return (
+        emit.help("minimum_nan", self, other)
+        if emit.out.dtype in FLOATS
+        else smaller(emit, self, other)
+    )
 
 
 @lowers("mindspore", "aten.max.other")

@@ -10,7 +10,9 @@ from paritas.lower.registry import lowers
 
 
 @lowers("mindspore", "aten.conv2d.default")
-def conv2d(emit, input, weight, bias=None, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1):
+def conv2d(
+    emit, input, weight, bias=None, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1
+):
     """conv2d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=[1, 1], SymInt[2] padding=[0, 0], SymInt[2] dilation=[1, 1], SymInt groups=1) -> Tensor"""  # noqa: E501
     if (nothing := emit.nothing()) is not None:
         return nothing
@@ -20,7 +22,13 @@ def conv2d(emit, input, weight, bias=None, stride=(1, 1), padding=(0, 0), dilati
     if unbatched:
         input = emit.typed(emit.call("ops.expand_dims", input, 0), shape=(1, *input.shape))
     plain = groups == 1 and padding == (0, 0) and dilation == (1, 1)
-    if emit.target == "cpu" and plain and kernel == stride and _divides(input, kernel) and not unbatched:
+    if (
+        emit.target == "cpu"
+        and plain
+        and kernel == stride
+        and _divides(input, kernel)
+        and not unbatched
+    ):
         return _patches(emit, input, weight, bias, kernel)
     result = _convolve(emit, input, weight, bias, kernel, stride, padding, dilation, groups)
     return emit.call("ops.squeeze", result, 0) if unbatched else result
@@ -33,7 +41,10 @@ def _pair(value):
 
 def _divides(input, kernel):
     # A remainder at the edge, which the convolution leaves out, would have to be cut off first.
-    return all(isinstance(size, int) and size % k == 0 for size, k in zip(input.shape[2:], kernel, strict=True))
+    return all(
+        isinstance(size, int) and size % k == 0
+        for size, k in zip(input.shape[2:], kernel, strict=True)
+    )
 
 
 def _convolve(emit, input, weight, bias, kernel, stride, padding, dilation, groups):
@@ -52,7 +63,9 @@ def _patches(emit, input, weight, bias, kernel):
     height, width = kernel
     cut = emit.call("ops.reshape", input, (batch, channels, rows, height, columns, width))
     outputs, depth = int(weight.shape[0]), int(weight.shape[1]) * height * width
-    patches = emit.call("ops.reshape", emit.call("ops.transpose", cut, (0, 2, 4, 1, 3, 5)), (-1, depth))
+    patches = emit.call(
+        "ops.reshape", emit.call("ops.transpose", cut, (0, 2, 4, 1, 3, 5)), (-1, depth)
+    )
     patches = emit.let(patches, "patches")
     flat = emit.let(emit.call("ops.reshape", weight, (outputs, depth)), "kernel")
     product = emit.call("ops.dense", patches, flat, *([] if bias is None else [bias]))
@@ -65,7 +78,9 @@ def conv1d(emit, input, weight, bias=None, stride=1, padding=0, dilation=1, grou
     """conv1d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[1] stride=[1], SymInt[1] padding=[0], SymInt[1] dilation=[1], SymInt groups=1) -> Tensor"""  # noqa: E501
     if (nothing := emit.nothing()) is not None:
         return nothing
-    step, pad, spread = (int(v[0]) if isinstance(v, (list, tuple)) else int(v) for v in (stride, padding, dilation))
+    step, pad, spread = (
+        int(v[0]) if isinstance(v, (list, tuple)) else int(v) for v in (stride, padding, dilation)
+    )
     unbatched = input.rank == 2
     if unbatched:
         input = emit.typed(emit.call("ops.expand_dims", input, 0), shape=(1, *input.shape))
@@ -74,7 +89,10 @@ def conv1d(emit, input, weight, bias=None, stride=1, padding=0, dilation=1, grou
         if bias is not None:
             result = emit.prim("ops.BiasAdd")(result, bias)
     else:
-        wide, kernel = emit.call("ops.expand_dims", input, 2), emit.call("ops.expand_dims", weight, 2)
+        wide, kernel = (
+            emit.call("ops.expand_dims", input, 2),
+            emit.call("ops.expand_dims", weight, 2),
+        )
         taps = (1, int(weight.shape[2]))
         kernel = emit.typed(kernel, shape=(weight.shape[0], weight.shape[1], 1, weight.shape[2]))
         result = _convolve(emit, wide, kernel, bias, taps, (1, step), (0, pad), (1, spread), groups)

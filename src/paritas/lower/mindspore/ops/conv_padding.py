@@ -19,14 +19,18 @@ def _word(emit, input, weight, padding, dilation, rank):
 
 
 @lowers("mindspore", "aten.conv2d.padding")
-def conv2d_padding(emit, input, weight, bias=None, stride=(1, 1), padding="valid", dilation=(1, 1), groups=1):
+def conv2d_padding(
+    emit, input, weight, bias=None, stride=(1, 1), padding="valid", dilation=(1, 1), groups=1
+):
     """conv2d.padding(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=[1, 1], str padding="valid", SymInt[2] dilation=[1, 1], SymInt groups=1) -> Tensor"""  # noqa: E501
     input, padding = _word(emit, input, weight, padding, dilation, 2)
     return conv2d(emit, input, weight, bias, stride, padding, dilation, groups)
 
 
 @lowers("mindspore", "aten.conv1d.padding")
-def conv1d_padding(emit, input, weight, bias=None, stride=(1,), padding="valid", dilation=(1,), groups=1):
+def conv1d_padding(
+    emit, input, weight, bias=None, stride=(1,), padding="valid", dilation=(1,), groups=1
+):
     """conv1d.padding(Tensor input, Tensor weight, Tensor? bias=None, SymInt[1] stride=[1], str padding="valid", SymInt[1] dilation=[1], SymInt groups=1) -> Tensor"""  # noqa: E501
     input, padding = _word(emit, input, weight, padding, dilation, 1)
     return conv1d(emit, input, weight, bias, stride, padding, dilation, groups)

@@ -21,7 +21,9 @@ def _arange(emit, start, end, step):
             if start == 0 and step == 1
             else emit.call("ops.arange", start, end, step)
         )
-    return emit.cast(emit.typed(emit.call("ops.arange", start, end, step), dtype="int64"), emit.out.dtype)
+    return emit.cast(
+        emit.typed(emit.call("ops.arange", start, end, step), dtype="int64"), emit.out.dtype
+    )
 
 
 @lowers("mindspore", "aten.arange.default")
@@ -37,7 +39,9 @@ def arange_start(emit, start, end, *, dtype=None, layout=None, device=None, pin_
 
 
 @lowers("mindspore", "aten.arange.start_step")
-def arange_start_step(emit, start, end, step=1, *, dtype=None, layout=None, device=None, pin_memory=None):
+def arange_start_step(
+    emit, start, end, step=1, *, dtype=None, layout=None, device=None, pin_memory=None
+):
     """arange.start_step(Scalar start, Scalar end, Scalar step=1, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
     return _arange(emit, start, end, step)
 
@@ -46,7 +50,9 @@ def arange_start_step(emit, start, end, step=1, *, dtype=None, layout=None, devi
 def linspace(emit, start, end, steps, *, dtype=None, layout=None, device=None, pin_memory=None):
     """linspace(Scalar start, Scalar end, int steps, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
     if isinstance(steps, int):
-        return emit.constant(torch.linspace(start, end, steps, dtype=getattr(torch, emit.out.dtype)), "range")
+        return emit.constant(
+            torch.linspace(start, end, steps, dtype=getattr(torch, emit.out.dtype)), "range"
+        )
     count = emit.cast(emit.typed(emit.call("ops.arange", steps), dtype="int64"), emit.out.dtype)
     pace = f"({end} - {start}) / ({steps} - 1)"
     return emit.infix("+", emit.infix("*", count, Value(pace, atomic=False)), start)
@@ -74,14 +80,24 @@ def full(emit, size, fill_value, *, dtype=None, layout=None, device=None, pin_me
 
 @lowers("mindspore", "aten.full_like.default")
 def full_like(
-    emit, self, fill_value, *, dtype=None, layout=None, device=None, pin_memory=None, memory_format=None
+    emit,
+    self,
+    fill_value,
+    *,
+    dtype=None,
+    layout=None,
+    device=None,
+    pin_memory=None,
+    memory_format=None,
 ):
     """full_like(Tensor self, Scalar fill_value, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor"""  # noqa: E501
     return filled(emit, fill_value)
 
 
 @lowers("mindspore", "aten.new_full.default")
-def new_full(emit, self, size, fill_value, *, dtype=None, layout=None, device=None, pin_memory=None):
+def new_full(
+    emit, self, size, fill_value, *, dtype=None, layout=None, device=None, pin_memory=None
+):
     """new_full(Tensor self, SymInt[] size, Scalar fill_value, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
     return filled(emit, fill_value)
 
@@ -95,7 +111,9 @@ def fill(emit, self, value):
 @lowers("mindspore", "aten.fill.Tensor")
 def fill_tensor(emit, self, value):
     """fill.Tensor(Tensor self, Tensor value) -> Tensor"""
-    return emit.call("ops.broadcast_to", emit.cast(value, emit.out.dtype), emit.dims(emit.out.shape))
+    return emit.call(
+        "ops.broadcast_to", emit.cast(value, emit.out.dtype), emit.dims(emit.out.shape)
+    )
 
 
 @lowers("mindspore", "aten.zeros.default")
@@ -105,7 +123,9 @@ def zeros(emit, size, *, dtype=None, layout=None, device=None, pin_memory=None):
 
 
 @lowers("mindspore", "aten.zeros_like.default")
-def zeros_like(emit, self, *, dtype=None, layout=None, device=None, pin_memory=None, memory_format=None):
+def zeros_like(
+    emit, self, *, dtype=None, layout=None, device=None, pin_memory=None, memory_format=None
+):
     """zeros_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor"""  # noqa: E501
     return filled(emit, 0)
 
@@ -123,7 +143,9 @@ def ones(emit, size, *, dtype=None, layout=None, device=None, pin_memory=None):
 
 
 @lowers("mindspore", "aten.ones_like.default")
-def ones_like(emit, self, *, dtype=None, layout=None, device=None, pin_memory=None, memory_format=None):
+def ones_like(
+    emit, self, *, dtype=None, layout=None, device=None, pin_memory=None, memory_format=None
+):
     """ones_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor"""  # noqa: E501
     return filled(emit, 1)
 
@@ -144,7 +166,9 @@ def empty(emit, size, *, dtype=None, layout=None, device=None, pin_memory=None, 
 
 
 @lowers("mindspore", "aten.empty_like.default")
-def empty_like(emit, self, *, dtype=None, layout=None, device=None, pin_memory=None, memory_format=None):
+def empty_like(
+    emit, self, *, dtype=None, layout=None, device=None, pin_memory=None, memory_format=None
+):
     """empty_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor"""  # noqa: E501
     return filled(emit, 0)
 
@@ -212,7 +236,9 @@ def one_hot(emit, self, num_classes=-1):
     """one_hot(Tensor self, int num_classes=-1) -> Tensor"""
     if num_classes == -1:
         raise emit.refuse("the number of classes depends on the values")
-    equal = emit.infix("==", emit.call("ops.expand_dims", self, -1), emit.call("ops.arange", num_classes))
+    equal = emit.infix(
+        "==", emit.call("ops.expand_dims", self, -1), emit.call("ops.arange", num_classes)
+    )
     return emit.cast(emit.typed(equal, dtype="bool"), "int64")
 
 

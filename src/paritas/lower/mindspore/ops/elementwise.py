@@ -11,7 +11,9 @@ FLOATS = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128"
 
 def promote(emit, *operands):
     """The operands in the result's dtype. Python numbers stay as they are, but for floats beside integers."""
-    return [emit.cast(x, emit.out.dtype) if isinstance(x, Value) and x.dtype else x for x in operands]
+    return [
+        emit.cast(x, emit.out.dtype) if isinstance(x, Value) and x.dtype else x for x in operands
+    ]
 
 
 def _scaled(emit, value, alpha):
@@ -105,7 +107,11 @@ def div(emit, self, other):
         return emit.infix(
             "*",
             self,
-            math.nan if other != other else 1.0 / other if other else math.copysign(math.inf, other),
+            math.nan
+            if other != other
+            else 1.0 / other
+            if other
+            else math.copysign(math.inf, other),
         )
     return emit.infix("/", self, other)
 
@@ -182,7 +188,10 @@ def fmod(emit, self, other):
     self, other = promote(emit, self, other)
     if emit.out.dtype in FLOATS:
         return emit.prim("ops.TruncateMod")(self, _tensor(emit, other))
-    self, other = emit.let(self, "x"), emit.let(_tensor(emit, other), "y")  # TruncateMod has no int64 kernel
+    self, other = (
+        emit.let(self, "x"),
+        emit.let(_tensor(emit, other), "y"),
+    )  # TruncateMod has no int64 kernel
     return emit.infix("-", self, emit.infix("*", emit.prim("ops.TruncateDiv")(self, other), other))
 
 
@@ -203,7 +212,9 @@ def pow_(emit, self, exponent):
         return self
     if exponent in (2, 3, 4):  # ops.Square and ops.Pow are 6 and 15 times slower on CPU
         x = emit.let(self, "x")
-        return Value(" * ".join([x.text] * int(exponent)), emit.out.dtype, emit.out.shape, atomic=False)
+        return Value(
+            " * ".join([x.text] * int(exponent)), emit.out.dtype, emit.out.shape, atomic=False
+        )
     if floating and exponent == 0.5:
         return emit.call("ops.sqrt", self)
     if floating and exponent == -0.5:
@@ -287,7 +298,11 @@ def to_dtype(emit, self, dtype, non_blocking=False, copy=False, memory_format=No
 
 
 @lowers(
-    "mindspore", "aten.clone.default", "aten.contiguous.default", "aten.alias.default", "aten.detach.default"
+    "mindspore",
+    "aten.clone.default",
+    "aten.contiguous.default",
+    "aten.alias.default",
+    "aten.detach.default",
 )
 def clone(emit, self, *, memory_format=None):
     """clone(Tensor self, *, MemoryFormat? memory_format=None) -> Tensor"""
@@ -299,5 +314,7 @@ def copy(emit, self, src, non_blocking=False):
     """copy(Tensor self, Tensor src, bool non_blocking=False) -> Tensor"""
     src = emit.cast(src, emit.out.dtype)
     return (
-        src if src.shape == emit.out.shape else emit.call("ops.broadcast_to", src, emit.dims(emit.out.shape))
+        src
+        if src.shape == emit.out.shape
+        else emit.call("ops.broadcast_to", src, emit.dims(emit.out.shape))
     )

@@ -28,7 +28,9 @@ def gather(emit, self, dim, index, *, sparse_grad=False):
     """gather(Tensor self, int dim, Tensor index, *, bool sparse_grad=False) -> Tensor"""
     if self.rank == 0 or index.rank == 0:
         return (
-            emit.call("ops.broadcast_to", emit.call("ops.reshape", self, (1,)), (1,)) if index.rank else self
+            emit.call("ops.broadcast_to", emit.call("ops.reshape", self, (1,)), (1,))
+            if index.rank
+            else self
         )
     return emit.call("ops.gather_elements", self, dim % self.rank, emit.cast(index, "int64"))
 
@@ -54,7 +56,9 @@ def _stacked(emit, self, axes, indices, shape):
     for axis, i in zip(axes, indices, strict=True):
         i = emit.let(emit.cast(i, "int64"), "index")
         # GatherNd and the scatters do not count from the end; adding a size to negatives is what torch does.
-        i = emit.typed(emit.infix("%", i, emit.size(self.shape[axis])), dtype="int64", shape=i.shape)
+        i = emit.typed(
+            emit.infix("%", i, emit.size(self.shape[axis])), dtype="int64", shape=i.shape
+        )
         if list(i.shape) != shape:
             i = emit.call("ops.broadcast_to", i, emit.dims(shape))
         parts.append(i)
@@ -99,11 +103,21 @@ def index_put(emit, self, indices, values, accumulate=False):
     order = _front(self, axes)
     rest = [self.shape[a] for a in order[len(axes) :]]
     landing, count = _landing(axes), len(shape)
-    result = [*rest[:landing], *shape, *rest[landing:]]  # what self[indices] has, and values broadcasts to
+    result = [
+        *rest[:landing],
+        *shape,
+        *rest[landing:],
+    ]  # what self[indices] has, and values broadcasts to
     spread = (
-        emit.call("ops.broadcast_to", values, emit.dims(result)) if list(values.shape) != result else values
+        emit.call("ops.broadcast_to", values, emit.dims(result))
+        if list(values.shape) != result
+        else values
     )
-    turned = [*range(landing, landing + count), *range(landing), *range(landing + count, len(result))]
+    turned = [
+        *range(landing, landing + count),
+        *range(landing),
+        *range(landing + count, len(result)),
+    ]
     written = permuted(emit, spread, turned)
     x = permuted(emit, self, order)
     places = _stacked(emit, self, axes, given, shape)
@@ -125,7 +139,9 @@ def _put_where(emit, self, indices, values, accumulate):
     if values.rank:
         values = emit.call("ops.reshape", values, ())
     if mask.rank < self.rank:
-        mask = emit.call("ops.reshape", mask, (*emit.dims(mask.shape), *[1] * (self.rank - mask.rank)))
+        mask = emit.call(
+            "ops.reshape", mask, (*emit.dims(mask.shape), *[1] * (self.rank - mask.rank))
+        )
     return emit.call("ops.where", mask, values, self)
 
 
@@ -152,7 +168,9 @@ def _scatter(emit, self, dim, index, src, reduction="none"):
         src = Value(f"{emit.let(src, 'source')}[{ends}]", src.dtype, index.shape)
     primitive = emit.prim("ops.TensorScatterElements", axis=dim % self.rank, reduction=reduction)
     if emit.out.dtype == "bool":
-        wide = emit.typed(primitive(emit.cast(self, "int32"), index, emit.cast(src, "int32")), dtype="int32")
+        wide = emit.typed(
+            primitive(emit.cast(self, "int32"), index, emit.cast(src, "int32")), dtype="int32"
+        )
         return emit.cast(wide, "bool")
     return primitive(self, emit.cast(index, "int64"), emit.cast(src, emit.out.dtype))
 
@@ -167,7 +185,9 @@ def scatter(emit, self, dim, index, src):
 def scatter_value(emit, self, dim, index, value):
     """scatter.value(Tensor self, int dim, Tensor index, Scalar value) -> Tensor"""
     filled = emit.call("ops.broadcast_to", number(emit, value), emit.dims(index.shape))
-    return _scatter(emit, self, dim, index, emit.typed(filled, dtype=emit.out.dtype, shape=index.shape))
+    return _scatter(
+        emit, self, dim, index, emit.typed(filled, dtype=emit.out.dtype, shape=index.shape)
+    )
 
 
 @lowers("mindspore", "aten.scatter_add.default")

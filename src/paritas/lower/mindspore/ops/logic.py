@@ -13,7 +13,8 @@ def _compared(emit, self, other):
     if isinstance(other, Value) and other.dtype:
         # torch.result_type knows that a 0-d tensor does not widen its own kind.
         samples = [
-            torch.empty([1] * min(x.rank, 1), dtype=getattr(torch, str(x.dtype))) for x in (self, other)
+            torch.empty([1] * min(x.rank, 1), dtype=getattr(torch, str(x.dtype)))
+            for x in (self, other)
         ]
         wide = torch.result_type(*samples)
         if wide is torch.bool:  # MindSpore has no order on bools
@@ -42,7 +43,14 @@ def _named(function, target, schema):
     lowers("mindspore", target)(function)
 
 
-for _name, _symbol in (("eq", "=="), ("ne", "!="), ("lt", "<"), ("le", "<="), ("gt", ">"), ("ge", ">=")):
+for _name, _symbol in (
+    ("eq", "=="),
+    ("ne", "!="),
+    ("lt", "<"),
+    ("le", "<="),
+    ("gt", ">"),
+    ("ge", ">="),
+):
     for _overload, _type in (("Tensor", "Tensor"), ("Scalar", "Scalar")):
         _schema = f"{_name}.{_overload}(Tensor self, {_type} other) -> Tensor"
         _named(_compare(_symbol), f"aten.{_name}.{_overload}", _schema)

@@ -95,7 +95,12 @@ def einsum(emit, equation, tensors, *, path=None):
     """einsum(str equation, Tensor[] tensors, *, int[]? path=None) -> Tensor"""
     inputs, _, output = equation.replace(" ", "").partition("->")
     terms = inputs.split(",")
-    if "." in equation or "->" not in equation or len(terms) > 2 or any(len(set(t)) < len(t) for t in terms):
+    if (
+        "." in equation
+        or "->" not in equation
+        or len(terms) > 2
+        or any(len(set(t)) < len(t) for t in terms)
+    ):
         raise emit.refuse(
             f"einsum {equation!r}: it takes one or two operands, no repeated index and no ellipsis"
         )
@@ -111,7 +116,9 @@ def einsum(emit, equation, tensors, *, path=None):
         if alone:
             x = emit.prim("ops.ReduceSum")(x, tuple(alone))
             term = "".join(name for name in term if name in elsewhere)
-        kept.append((term, emit.typed(x, dtype=tensors[place].dtype, shape=[sizes[n] for n in term])))
+        kept.append(
+            (term, emit.typed(x, dtype=tensors[place].dtype, shape=[sizes[n] for n in term]))
+        )
     if len(kept) == 1:
         term, x = kept[0]
         return permuted(emit, x, [term.index(name) for name in output])

@@ -50,7 +50,11 @@ def _count(shape):
 @lowers("mindspore", "aten.flip.default")
 def flip(emit, self, dims):
     """flip(Tensor self, int[] dims) -> Tensor"""
-    return emit.call("ops.flip", self, tuple(d % self.rank for d in dims)) if dims and self.rank else self
+    return (
+        emit.call("ops.flip", self, tuple(d % self.rank for d in dims))
+        if dims and self.rank
+        else self
+    )
 
 
 @lowers("mindspore", "aten.roll.default")
@@ -76,7 +80,11 @@ def roll(emit, self, shifts, dims=()):
             indexed(emit, x, dim % x.rank, f":{-shift}"),
         )
         x = emit.typed(emit.call("ops.cat", (Value(end), Value(start)), dim), like=x)
-    return x if x.rank == self.rank else emit.call("ops.reshape", x, emit.dims(emit.out.shape, free=True))
+    return (
+        x
+        if x.rank == self.rank
+        else emit.call("ops.reshape", x, emit.dims(emit.out.shape, free=True))
+    )
 
 
 def _listed(value):
@@ -142,12 +150,16 @@ def pad(emit, self, pad, mode="constant", value=None):
 
     def replicate(x, dim, size, last):
         shape = emit.dims([*x.shape[:dim], size, *x.shape[dim + 1 :]])
-        return emit.call("ops.broadcast_to", Value(indexed(emit, x, dim, "-1:" if last else ":1")), shape)
+        return emit.call(
+            "ops.broadcast_to", Value(indexed(emit, x, dim, "-1:" if last else ":1")), shape
+        )
 
     def circular(x, dim, size, last):
         return Value(indexed(emit, x, dim, f":{size}" if last else f"-{size}:"))
 
-    return _padded(emit, self, pad, {"reflect": reflect, "replicate": replicate, "circular": circular}[mode])
+    return _padded(
+        emit, self, pad, {"reflect": reflect, "replicate": replicate, "circular": circular}[mode]
+    )
 
 
 # --- a part overwritten ---
@@ -210,8 +222,12 @@ def unfold(emit, self, dimension, size, step):
     """unfold(Tensor(a) self, int dimension, int size, int step) -> Tensor(a)"""
     dim = dimension % self.rank
     starts = emit.call("ops.arange", 0, emit.size((emit.out.shape[dim] - 1) * step + 1), step)
-    places = emit.infix("+", emit.call("ops.expand_dims", starts, -1), emit.call("ops.arange", size))
-    windows = emit.call("ops.gather", self, places, dim)  # [.., count, size, ..]: the size goes last
+    places = emit.infix(
+        "+", emit.call("ops.expand_dims", starts, -1), emit.call("ops.arange", size)
+    )
+    windows = emit.call(
+        "ops.gather", self, places, dim
+    )  # [.., count, size, ..]: the size goes last
     order = [d for d in range(self.rank + 1) if d != dim + 1]
     return permuted(emit, windows, [*order, dim + 1])
 
@@ -221,7 +237,9 @@ def pixel_shuffle(emit, self, upscale_factor):
     """pixel_shuffle(Tensor self, int upscale_factor) -> Tensor"""
     r = upscale_factor
     *batch, channels, height, width = self.shape
-    cut = emit.call("ops.reshape", self, emit.dims([*batch, channels // (r * r), r, r, height, width]))
+    cut = emit.call(
+        "ops.reshape", self, emit.dims([*batch, channels // (r * r), r, r, height, width])
+    )
     n = len(batch)
     turned = permuted(emit, cut, [*range(n), n, n + 3, n + 1, n + 4, n + 2])
     return emit.call("ops.reshape", turned, emit.dims(emit.out.shape))
@@ -232,7 +250,9 @@ def pixel_unshuffle(emit, self, downscale_factor):
     """pixel_unshuffle(Tensor self, int downscale_factor) -> Tensor"""
     r = downscale_factor
     *batch, channels, height, width = self.shape
-    cut = emit.call("ops.reshape", self, emit.dims([*batch, channels, height // r, r, width // r, r]))
+    cut = emit.call(
+        "ops.reshape", self, emit.dims([*batch, channels, height // r, r, width // r, r])
+    )
     n = len(batch)
     turned = permuted(emit, cut, [*range(n), n, n + 2, n + 4, n + 1, n + 3])
     return emit.call("ops.reshape", turned, emit.dims(emit.out.shape))

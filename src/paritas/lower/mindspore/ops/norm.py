@@ -10,9 +10,14 @@ def layer_norm(emit, input, normalized_shape, weight=None, bias=None, eps=1e-05,
     """layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enable=True) -> Tensor"""  # noqa: E501
     if (nothing := emit.nothing()) is not None:
         return nothing
-    weight, bias = _given(emit, weight, "ops.ones", normalized_shape), _given(emit, bias, "ops.zeros", normalized_shape)
+    weight, bias = (
+        _given(emit, weight, "ops.ones", normalized_shape),
+        _given(emit, bias, "ops.zeros", normalized_shape),
+    )
     if emit.target == "cpu" and len(normalized_shape) == 1:
-        return _in_float32(emit, input, weight, bias, write=lambda *x: emit.help("layer_norm", *x, eps))
+        return _in_float32(
+            emit, input, weight, bias, write=lambda *x: emit.help("layer_norm", *x, eps)
+        )
     begin = input.rank - len(normalized_shape)
     result = emit.prim("ops.LayerNorm", begin, begin, eps)(input, weight, bias)
     return Value(f"{result.text}[0]")
@@ -42,4 +47,6 @@ def _in_float32(emit, *tensors, write):
     """float16 by way of float32, as torch: a sum of squares overflows in float16."""
     if emit.out.dtype != "float16":
         return write(*tensors)
-    return emit.cast(emit.typed(write(*(emit.cast(x, "float32") for x in tensors)), dtype="float32"), "float16")
+    return emit.cast(
+        emit.typed(write(*(emit.cast(x, "float32") for x in tensors)), dtype="float32"), "float16"
+    )

@@ -29,7 +29,9 @@ def _padded(emit, input, padding, value):
 def _as_image(emit, input):
     if input.rank == 4:
         return input
-    return emit.typed(emit.call("ops.expand_dims", input, 0), dtype=input.dtype, shape=(1, *input.shape))
+    return emit.typed(
+        emit.call("ops.expand_dims", input, 0), dtype=input.dtype, shape=(1, *input.shape)
+    )
 
 
 def _back(emit, out, input):
@@ -37,7 +39,9 @@ def _back(emit, out, input):
 
 
 @lowers("mindspore", "aten.max_pool2d.default")
-def max_pool2d(emit, self, kernel_size, stride=(), padding=(0, 0), dilation=(1, 1), ceil_mode=False):
+def max_pool2d(
+    emit, self, kernel_size, stride=(), padding=(0, 0), dilation=(1, 1), ceil_mode=False
+):
     """max_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False) -> Tensor"""  # noqa: E501
     if ceil_mode or _pair(dilation) != (1, 1):
         raise emit.refuse("max_pool2d with ceil_mode or dilation")
@@ -60,16 +64,22 @@ def avg_pool2d(
     """avg_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, bool ceil_mode=False, bool count_include_pad=True, int? divisor_override=None) -> Tensor"""  # noqa: E501
     padding = _pair(padding)
     if ceil_mode or divisor_override is not None or (padding != (0, 0) and not count_include_pad):
-        raise emit.refuse("avg_pool2d with ceil_mode, divisor_override, or padding that does not count")
+        raise emit.refuse(
+            "avg_pool2d with ceil_mode, divisor_override, or padding that does not count"
+        )
     x = _padded(emit, _as_image(emit, self), padding, 0)
-    return _back(emit, emit.prim("ops.AvgPool", _pair(kernel_size), _pair(stride or kernel_size))(x), self)
+    return _back(
+        emit, emit.prim("ops.AvgPool", _pair(kernel_size), _pair(stride or kernel_size))(x), self
+    )
 
 
 @lowers("mindspore", "aten.max_pool1d.default")
 def max_pool1d(emit, self, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False):
     """max_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=[0], int[1] dilation=[1], bool ceil_mode=False) -> Tensor"""  # noqa: E501
     wide = _wide(emit, self)
-    kernel, step, edge, spread = (_one(v) for v in (kernel_size, stride or kernel_size, padding, dilation))
+    kernel, step, edge, spread = (
+        _one(v) for v in (kernel_size, stride or kernel_size, padding, dilation)
+    )
     if ceil_mode or spread != 1:
         raise emit.refuse("max_pool1d with ceil_mode or dilation")
     x = _padded(emit, wide, (0, edge), -float("inf"))
@@ -77,7 +87,9 @@ def max_pool1d(emit, self, kernel_size, stride=(), padding=0, dilation=1, ceil_m
 
 
 @lowers("mindspore", "aten.avg_pool1d.default")
-def avg_pool1d(emit, self, kernel_size, stride=(), padding=0, ceil_mode=False, count_include_pad=True):
+def avg_pool1d(
+    emit, self, kernel_size, stride=(), padding=0, ceil_mode=False, count_include_pad=True
+):
     """avg_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=[0], bool ceil_mode=False, bool count_include_pad=True) -> Tensor"""  # noqa: E501
     kernel, step, edge = (_one(v) for v in (kernel_size, stride or kernel_size, padding))
     if ceil_mode or (edge and not count_include_pad):
@@ -94,7 +106,9 @@ def _wide(emit, self):
     """[N, C, L] or [C, L] as an image of height 1."""
     shape = (1,) * (3 - self.rank) + self.shape
     shape = (*shape[:2], 1, shape[2])
-    return emit.typed(emit.call("ops.reshape", self, emit.dims(shape)), dtype=self.dtype, shape=shape)
+    return emit.typed(
+        emit.call("ops.reshape", self, emit.dims(shape)), dtype=self.dtype, shape=shape
+    )
 
 
 def _narrow(emit, out):
@@ -109,7 +123,10 @@ def adaptive_avg_pool2d(emit, self, output_size):
     if (rows, columns) == (1, 1):
         return emit.prim("ops.ReduceMean", keep_dims=True)(self, (self.rank - 2, self.rank - 1))
     if not (
-        isinstance(height, int) and isinstance(width, int) and height % rows == 0 and width % columns == 0
+        isinstance(height, int)
+        and isinstance(width, int)
+        and height % rows == 0
+        and width % columns == 0
     ):
         raise emit.refuse(
             f"adaptive_avg_pool2d from {height}x{width} to {rows}x{columns}: windows of unequal size"

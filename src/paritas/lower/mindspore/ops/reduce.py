@@ -14,7 +14,9 @@ from paritas.lower.registry import lowers
 def _axes(self, dim):
     if dim is None or dim == [] or self.rank == 0:
         return tuple(range(self.rank))
-    return tuple(d % self.rank for d in dim) if isinstance(dim, (list, tuple)) else (dim % self.rank,)
+    return (
+        tuple(d % self.rank for d in dim) if isinstance(dim, (list, tuple)) else (dim % self.rank,)
+    )
 
 
 def _shape(self, axes, keepdim):
@@ -36,7 +38,9 @@ def _summed(emit, self, dim, keepdim, primitive="ops.ReduceSum", nothing=0):
     if not axes:
         return x
     if x.dtype == "float16":  # MindSpore would add in float16
-        return emit.cast(_reduced(emit, primitive, emit.cast(x, "float32"), axes, keepdim), "float16")
+        return emit.cast(
+            _reduced(emit, primitive, emit.cast(x, "float32"), axes, keepdim), "float16"
+        )
     return _reduced(emit, primitive, x, axes, keepdim)
 
 
@@ -92,17 +96,23 @@ def _spread(emit, self, dim, correction, keepdim, root):
     if not axes:
         return filled(emit, math.nan) if correction else emit.call("ops.zeros_like", x)
     centred = emit.let(
-        emit.typed(emit.infix("-", x, _reduced(emit, "ops.ReduceMean", x, axes, True)), like=x), "centred"
+        emit.typed(emit.infix("-", x, _reduced(emit, "ops.ReduceMean", x, axes, True)), like=x),
+        "centred",
     )
     squares = emit.typed(emit.infix("*", centred, centred), like=centred)
     if correction == 0:
         result = _reduced(emit, "ops.ReduceMean", squares, axes, keepdim)
     else:
         count = _count(emit, self, axes)
-        below = max(count - correction, 0) if isinstance(count, int) else Value(f"({count} - {correction})")
+        below = (
+            max(count - correction, 0)
+            if isinstance(count, int)
+            else Value(f"({count} - {correction})")
+        )
         total = _reduced(emit, "ops.ReduceSum", squares, axes, keepdim)
         result = emit.typed(
-            emit.infix("/", total, float(below) if isinstance(below, (int, float)) else below), like=total
+            emit.infix("/", total, float(below) if isinstance(below, (int, float)) else below),
+            like=total,
         )
     result = emit.typed(emit.call("ops.sqrt", result), like=result) if root else result
     return emit.cast(result, self.dtype)
@@ -153,10 +163,14 @@ def linalg_vector_norm(emit, self, ord=2, dim=None, keepdim=False, *, dtype=None
     x = emit.let(emit.cast(x, "float32") if x.dtype == "float16" else x, "x")
     like = {"dtype": x.dtype, "shape": x.shape}
     if ord == 2:
-        total = _reduced(emit, "ops.ReduceSum", emit.typed(emit.infix("*", x, x), **like), axes, keepdim)
+        total = _reduced(
+            emit, "ops.ReduceSum", emit.typed(emit.infix("*", x, x), **like), axes, keepdim
+        )
         found = emit.typed(emit.call("ops.sqrt", total), like=total)
     elif ord == 1:
-        found = _reduced(emit, "ops.ReduceSum", emit.typed(emit.call("ops.abs", x), **like), axes, keepdim)
+        found = _reduced(
+            emit, "ops.ReduceSum", emit.typed(emit.call("ops.abs", x), **like), axes, keepdim
+        )
     elif ord in (math.inf, -math.inf):
         found = _extreme(emit, emit.typed(emit.call("ops.abs", x), **like), axes, keepdim, ord > 0)
     else:
@@ -181,7 +195,9 @@ def _extreme(emit, self, axes, keepdim, largest):
     if keepdim:
         return out
     left = _shape(self, axes, False)
-    return emit.typed(emit.call("ops.reshape", out, emit.dims(left, free=True)), dtype=self.dtype, shape=left)
+    return emit.typed(
+        emit.call("ops.reshape", out, emit.dims(left, free=True)), dtype=self.dtype, shape=left
+    )
 
 
 @lowers("mindspore", "aten.amax.default")
@@ -266,7 +282,9 @@ def _truth(emit, self, dim, keepdim, some):
         return filled(emit, not some)
     flags = truth(emit, self)
     return (
-        _reduced(emit, "ops.ReduceAny" if some else "ops.ReduceAll", flags, axes, keepdim) if axes else flags
+        _reduced(emit, "ops.ReduceAny" if some else "ops.ReduceAll", flags, axes, keepdim)
+        if axes
+        else flags
     )
 
 
@@ -314,7 +332,9 @@ def _running(emit, primitive, self, dim):
     if self.rank == 0:
         return x
     if x.dtype == "float16":
-        wide = emit.typed(emit.prim(primitive)(emit.cast(x, "float32"), dim % self.rank), dtype="float32")
+        wide = emit.typed(
+            emit.prim(primitive)(emit.cast(x, "float32"), dim % self.rank), dtype="float32"
+        )
         return emit.cast(wide, "float16")
     return emit.prim(primitive)(x, dim % self.rank)
 
@@ -354,8 +374,12 @@ def logsumexp(emit, self, dim, keepdim=False):
     highest = _reduced(emit, "ops.ReduceMax", x, axes, True)
     # An infinite maximum would give inf - inf.
     bounded = emit.call("ops.minimum", 3e38, emit.call("ops.maximum", -3e38, highest))
-    highest = emit.let(emit.typed(bounded, dtype=x.dtype, shape=_shape(self, axes, True)), "highest")
-    weights = emit.typed(emit.call("ops.exp", emit.infix("-", x, highest)), dtype=x.dtype, shape=x.shape)
+    highest = emit.let(
+        emit.typed(bounded, dtype=x.dtype, shape=_shape(self, axes, True)), "highest"
+    )
+    weights = emit.typed(
+        emit.call("ops.exp", emit.infix("-", x, highest)), dtype=x.dtype, shape=x.shape
+    )
     total = emit.call("ops.log", _reduced(emit, "ops.ReduceSum", weights, axes, True))
     out = emit.infix("+", total, highest)
     return out if keepdim else emit.call("ops.reshape", out, emit.dims(emit.out.shape, free=True))

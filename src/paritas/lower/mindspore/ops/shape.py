@@ -91,7 +91,12 @@ def _wide(size):
 def permuted(emit, self, order):
     order = tuple(order)
     # Heads to the front and back again. Narrow rows are not worth a look-up each.
-    if order == (0, 2, 1, 3) and emit.target == "cpu" and self.dtype == "float32" and _wide(self.shape[3]):
+    if (
+        order == (0, 2, 1, 3)
+        and emit.target == "cpu"
+        and self.dtype == "float32"
+        and _wide(self.shape[3])
+    ):
         return emit.help("swap_middle", self)
     return self if order == tuple(range(len(order))) else emit.call("ops.transpose", self, order)
 
@@ -189,13 +194,17 @@ def _several(texts):
 def broadcast_tensors(emit, tensors):
     """broadcast_tensors(Tensor[] tensors) -> Tensor[]"""
     pieces = zip(tensors, emit.out, strict=True)
-    return _several([emit.call("ops.broadcast_to", x, emit.dims(piece.shape)).text for x, piece in pieces])
+    return _several(
+        [emit.call("ops.broadcast_to", x, emit.dims(piece.shape)).text for x, piece in pieces]
+    )
 
 
 def joined(emit, tensors, dim):
     # torch lets empty tensors of rank 1 take part.
     parts = [
-        emit.cast(x, emit.out.dtype) for x in tensors if x.rank == len(emit.out.shape) and not is_empty(x)
+        emit.cast(x, emit.out.dtype)
+        for x in tensors
+        if x.rank == len(emit.out.shape) and not is_empty(x)
     ]
     return parts[0] if len(parts) == 1 else emit.call("ops.cat", tuple(parts), dim)
 
@@ -238,7 +247,10 @@ def indexed(emit, self, dim, text):
 def slice_(emit, self, dim=0, start=None, end=None, step=1):
     """slice.Tensor(Tensor(a) self, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor(a)"""
     # Both bounds may be negative or beyond the end, in torch as in Python.
-    bounds = ["" if start in (None, 0) else str(start), "" if end is None or _is_whole(end) else str(end)]
+    bounds = [
+        "" if start in (None, 0) else str(start),
+        "" if end is None or _is_whole(end) else str(end),
+    ]
     text = ":".join(bounds if step == 1 else [*bounds, str(step)])
     return Value(indexed(emit, self, dim, text), self.dtype, emit.out.shape)
 
