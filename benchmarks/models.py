@@ -182,4 +182,3 @@ def make(name: str, what: str, directory: str) -> None:
             if parameter.dim() == 1:
                 parameter += 0.02 * torch.randn_like(parameter)
     built.save_pretrained(directory)
-

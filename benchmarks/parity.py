@@ -46,7 +46,7 @@ def main() -> int:
     if options.answer:
         answer(*options.answer)
         return 0
-    head = f"{'':34}" + "".join(f"{name:>20}" for name in ("eager", *options.engines))
+    head = f"{'':46}" + "".join(f"{name:>20}" for name in ("eager", *options.engines))
     print("max|got - want| / mean|want|, the worst output\n" + head)
     rows = {}
     for name in options.models:

@@ -21,7 +21,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from paritas.errors import CaptureError, InputError, PortError
 from paritas.program import TensorSpec
-from paritas.run import outputs
+from paritas import outputs
 from paritas.run.values import (
     Output,
     build_output,

@@ -264,12 +264,13 @@ def _original(port: Port, scratch: Path) -> Contender:
     source, module = manifest.source, port._original
     if source.kind == "module":
         # Nothing is pickled: a module of another kind would have to be, or to be forked with its threads.
-        if module is None or not hasattr(module, "save_pretrained"):
+        save = getattr(module, "save_pretrained", None)
+        if save is None:
             raise ValueError(
                 "no baseline: the original was a module in memory, which another process cannot load. Port it "
                 "from a hub id or a directory, or time it in a process of its own."
             )
-        module.save_pretrained(scratch)
+        save(scratch)
         source = Source("directory", id=str(scratch), model_class=source.model_class)
     dtype = "float32" if manifest.engine == "openvino" else manifest.dtype
     return Contender("torch eager", source=source, dtype=dtype, constants=manifest.constants)
@@ -333,8 +334,7 @@ class _Child:
         self._rounds: list[tuple[float, ...]] = []
         self._processor: list[float] = []  # seconds per call, by round
         order = {**dataclasses.asdict(contender), "feed": str(feed), "cores": list(cores)}
-        self._errors = tempfile.TemporaryFile()
-        # Not -m: importing the package would be done twice.
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
         self._process = subprocess.Popen(
             [sys.executable, "-c", "from paritas.bench_contender import main; main()"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,

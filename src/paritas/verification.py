@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paritas.errors import OriginalMissing
 from paritas.outputs import describe_output
-from paritas.program import Origin
 from paritas.run.engine import ENGINES
 from paritas.run.values import check_feed, to_numpy
 from paritas.verify import Case, Environment, ParityReport, generate, verify
@@ -40,22 +38,19 @@ def verify_port(
     module = port.original(original)
     manifest = port.manifest
     notes = [str(note) for note in manifest.notes]
-    truth = reference = None
-    origin: Callable[[str], Origin] | None = None
-    try:
-        program = port.program()
-    except OriginalMissing:
-        raise
-    truth, reference, origin = TorchSession(program, "float64"), TorchSession(program), program.origin
+    program = port.program()
+    truth, reference = TorchSession(program, "float64"), TorchSession(program, "float32")
     cases = (
         generate(manifest.inputs, limits=limits(manifest.limits), seed=seed)
         if inputs is None
         else _given(port, inputs)
     )
+    # At half precision the original itself rounds: its float32 self is compared, its half self is the yardstick.
     half = port.session.precision in _HALF
+    full = _in(module, "float32")
     return verify(
         port.session,
-        eager(port, module),
+        eager(port, full),
         cases,
         outputs=manifest.outputs,
         environment=Environment.here(
@@ -64,10 +59,10 @@ def verify_port(
         level=level,
         truth=truth,
         reference=reference,
-        yardstick=eager(port, _half_copy(module, port.session.precision)) if half else None,
+        yardstick=eager(port, _in(module, port.session.precision)) if half else None,
         tolerance=tolerance,
         modules=program.modules,
-        origin=origin,
+        origin=program.origin,
         subject=manifest.source.id or manifest.source.model_class,
         notes=notes,
         progress=progress,
@@ -91,12 +86,16 @@ def eager(port: Port, module: torch.nn.Module) -> Callable[[Mapping[str, np.ndar
     return run
 
 
-def _half_copy(module: torch.nn.Module, precision: str) -> torch.nn.Module:
+def _in(module: torch.nn.Module, precision: str) -> torch.nn.Module:
+    """The module in another dtype, as a copy; itself where it has that dtype already."""
     import copy
 
     import torch
 
-    return copy.deepcopy(module).to(getattr(torch, precision))
+    dtype = getattr(torch, precision)
+    if all(p.dtype == dtype for p in module.parameters() if p.is_floating_point()):
+        return module
+    return copy.deepcopy(module).to(dtype)
 
 
 def _given(port: Port, inputs: Any) -> Sequence[Case]:

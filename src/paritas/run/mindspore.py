@@ -75,7 +75,12 @@ class MindSporeSession:
         if "ops.Conv2D(" in source:
             _cap_isa()
         self._module = _execute(source, artifact.entry, trusted=bool(artifact.modified))
-        self.cell = getattr(self._module, str(artifact.manifest.settings["class"]))()
+        cell = getattr(self._module, str(artifact.manifest.settings.get("class", "")), None)
+        if not (isinstance(cell, type) and issubclass(cell, self._ms.nn.Cell)):
+            raise PortError(
+                f"{artifact.directory}: {artifact.manifest.entry} has no cell of the name in port.json."
+            )
+        self.cell = cell()
         self.cell.set_train(False)
         settings = artifact.manifest.settings
         self._load_weights(artifact.directory / settings.get("weights", "model.safetensors"))

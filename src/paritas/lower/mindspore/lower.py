@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from paritas.errors import LoweringError, TamperedPort
 from paritas.lower.mindspore import grammar
 from paritas.lower.mindspore.module import Module, generate
 from paritas.lower.mindspore.weights import constants_for_file
@@ -22,7 +23,12 @@ def lower(program: Program, directory: Path, *, target: str = "cpu") -> Lowered:
     """
     module = generate(program, target=target)
     entry = f"modeling_{_snake(module.class_name)}.py"
-    grammar.check(module.source, entry)  # what a reader will refuse must not be written
+    try:
+        grammar.check(module.source, entry)  # what a reader will refuse must not be written
+    except TamperedPort as error:
+        raise LoweringError(
+            f"the generated module is not of its own grammar, a bug of Paritas: {error}"
+        ) from error
     (directory / entry).write_text(module.source, encoding="utf-8")
     _save(module, directory)
     settings = {
