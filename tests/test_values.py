@@ -19,9 +19,9 @@ import torch
 import transformers
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from paritas import outputs
 from paritas.errors import CaptureError, InputError, PortError
 from paritas.program import TensorSpec
-from paritas import outputs
 from paritas.run.values import (
     Output,
     build_output,

@@ -22,7 +22,7 @@ class Broken(TorchSession):
         super().__init__(program)
         self.program, self.at, self.change, self.hidden = program, node, change, set(hidden)
 
-    def _values(self, feed):
+    def _values(self, feed):  # noqa: RET503 - the output node comes last
         graph = self.program.exported.graph
         env, found = {}, {}
         weights = self.program.exported.state_dict

@@ -65,7 +65,7 @@ def test_json_round_trip(value):
     "text", ["", "[]", "{}", '{"format_version": 99}', '{"format_version": 1, "outputs": 3}', "3"]
 )
 def test_what_is_no_report_is_refused(text):
-    with pytest.raises(PortError, match="no parity report|format 99"):
+    with pytest.raises(PortError, match=r"no parity report|format 99"):
         ParityReport.from_json(text)
 
 

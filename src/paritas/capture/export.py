@@ -134,7 +134,7 @@ def _reason(model: torch.nn.Module, error: Exception) -> str:
         f"torch.export cannot capture {type(model).__name__}: {type(error).__name__}\n  "
         + "\n  ".join(lines)
         + (f"\nat {where}" if where else "")
-        + "\nIf the reason is a data-dependent branch, pass inputs that avoid it, or rewrite that line with torch.where."
+        + "\nIf the reason is a data-dependent branch, pass inputs that avoid it, or rewrite the line with torch.where."
     )
 
 

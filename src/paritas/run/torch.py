@@ -257,7 +257,8 @@ class _Walk(Interpreter):
         if self.node is None:
             return "the program"
         at = self.dtype or captured_dtype(self.program)
-        return f"{self.node.name} = {self.node.target} in {str(at).removeprefix('torch.')} ({self.program.origin(self.node.name)})"
+        dtype, origin = str(at).removeprefix("torch."), self.program.origin(self.node.name)
+        return f"{self.node.name} = {self.node.target} in {dtype} ({origin})"
 
     # --- the border -------------------------------------------------------------------------
 
