@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paritas.program import Source
-from paritas.run.values import check_feed
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -241,7 +240,7 @@ def _subject(port: Port) -> str:
 def _feed(port: Port, inputs: Any) -> dict[str, np.ndarray]:
     manifest = port.manifest
     if inputs is not None:
-        return check_feed(inputs, port.inputs, manifest.constants, manifest.limits)
+        return port.feed(inputs)
     from paritas.pipeline import limits
     from paritas.verify import generate
 

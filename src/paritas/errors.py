@@ -48,7 +48,7 @@ class UnsupportedOps(ParitasError, NotImplementedError):
             first.setdefault(target, origin)
         counts = Counter(target for target, _ in self.missing).most_common()
         rows = [f"  {target:<44} x{count:<4} first at {first[target]}" for target, count in counts]
-        name = counts[0][0].split(".")[1] if counts else ""
+        name = counts[0][0].split(".")[-2:][0] if counts else ""  # a higher-order operator is "cond"
         super().__init__(
             f"{engine} cannot lower {len(rows)} of this model's operators:\n" + "\n".join(rows) + "\n"
             f"Add one: a function in src/paritas/lower/{engine}/ops/ and a line in tests/ops/cases.py, then   "
@@ -105,3 +105,10 @@ class PortError(ParitasError):
 
 class TamperedPort(PortError):
     """A port directory holds something that Paritas did not put there; nothing of it was executed."""
+
+
+# --- apps --------------------------------------------------------------------------------------
+
+
+class ZooError(ParitasError):
+    """The zoo, or an entry of it, is not usable: names the file or the entry and what is wrong with it."""

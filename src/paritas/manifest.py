@@ -189,4 +189,4 @@ def _check_files(manifest: Manifest) -> Manifest:
 
 
 #: The manifest's own fields that are tuples.
-_TUPLES = frozenset(("inputs", "outputs", "modules", "notes"))
+_TUPLES = frozenset(("inputs", "outputs", "modules", "notes", "prepared"))

@@ -80,7 +80,7 @@ def describe_output(out: Any) -> tuple[list[Any], Structure]:
 def _describe(value: Any, flat: list[Any], where: str) -> Structure:
     if value is None or type(value) in (bool, int, float, str):
         return {"kind": "constant", "value": value}
-    if _is_tensor(value):
+    if is_tensor(value):
         flat.append(value)
         return {"kind": "tensor", "index": len(flat) - 1}
     if _is_output(type(value)):
@@ -118,12 +118,12 @@ def _describe_cache(cache: Any, flat: list[Any], where: str) -> Structure:
     else:
         items = []
         for index, layer in enumerate(cache.layers):
-            tensors = {key: item for key, item in vars(layer).items() if _is_tensor(item)}
+            tensors = {key: item for key, item in vars(layer).items() if is_tensor(item)}
             items.append({key: _describe(item, flat, f"{where}[{index}]") for key, item in tensors.items()})
     return {"kind": "cache", "class": type(cache).__name__, "items": items}
 
 
-def _is_tensor(value: Any) -> bool:
+def is_tensor(value: Any) -> bool:
     roots = {(cls.__module__.partition(".")[0], cls.__name__) for cls in type(value).__mro__}
     return not roots.isdisjoint({("torch", "Tensor"), ("mindspore", "Tensor"), ("numpy", "ndarray")})
 

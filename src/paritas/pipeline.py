@@ -18,6 +18,7 @@ import numpy as np
 
 from paritas import store
 from paritas.errors import InputError, OriginalMissing, UnknownMode
+from paritas.nesting import flatten, nest
 from paritas.outputs import build_output
 from paritas.program import Artifact, Manifest, Note, Program, TensorSpec
 from paritas.run.engine import Session
@@ -81,23 +82,35 @@ def port(
     )
     tell("capture")
     program = capture(original, inputs, dynamic=dynamic, source=origin)
-    return _port_program(program, original, engine, wanted, device, mode, target, notes, tell)
+    return port_program(
+        program,
+        original,
+        engine,
+        dtype=wanted,
+        device=device,
+        mode=mode,
+        target=target,
+        notes=notes,
+        progress=progress,
+    )
 
 
-def _port_program(
+def port_program(
     program: Program,
     original: torch.nn.Module,
     engine: str,
-    dtype: str,
-    device: str,
-    mode: str,
-    target: str,
-    notes: Sequence[Note],
-    tell: Progress,
+    *,
+    dtype: str = "",
+    device: str = "",
+    mode: str = "graph",
+    target: str = "cpu",
+    notes: Sequence[Note] = (),
+    progress: Progress | None = None,
 ) -> Port:
-    """Lower and run what was captured."""
+    """Lower and run what was captured: the second half of `port`."""
     from paritas.lower import lower
 
+    tell = progress or (lambda stage: None)
     directory = Path(tempfile.mkdtemp(prefix="paritas-"))
     try:
         tell("lower")
@@ -194,13 +207,41 @@ class Port:
         Returns the original's output class with tensors of the caller's framework. Raises `InputError`
         for unknown, missing or unfitting inputs, `EngineError` if the engine fails.
         """
-        framework = framework_of(inputs)
-        feed = check_feed(inputs, self.inputs, self.manifest.constants, self.manifest.limits)
+        given = flatten(inputs, self.manifest.nesting) if self.manifest.nesting else inputs
+        framework = framework_of(given)
+        feed = self.feed(given)
         flat = self.session.run(feed)
         tensors = [
             from_numpy(value, framework, spec.dtype) for value, spec in zip(flat, self.outputs, strict=True)
         ]
         return build_output(self.manifest.structure, tensors, framework)
+
+    def feed(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """What the engine gets of a call's arguments: one array per input, checked, prepared ones computed."""
+        manifest = self.manifest
+        given = flatten(inputs, manifest.nesting)
+        if self._original is not None and any(given.get(name) is None for name in manifest.prepared):
+            given |= self._prepared(given)
+        return check_feed(given, self.inputs, manifest.constants, manifest.limits)
+
+    def _prepared(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What the original's preparation adds to these inputs, fixed arguments included, so that they are checked."""
+        import torch
+
+        from paritas.capture.export import prepare
+        from paritas.run.values import to_numpy
+
+        known = {spec.name: spec.dtype for spec in self.inputs}
+        tensors = {
+            name: torch.from_numpy(np.array(to_numpy(name, value))).to(getattr(torch, known[name]))
+            for name, value in given.items()
+            if name in known and value is not None
+        }
+        arguments = nest(tensors, self.manifest.nesting)
+        assert self._original is not None
+        more = prepare(self._original, arguments)
+        added = {name: value for name, value in more.items() if name not in arguments}
+        return {n: v.numpy() if isinstance(v, torch.Tensor) else v for n, v in added.items()}
 
     def verify(
         self,
@@ -244,8 +285,15 @@ class Port:
                 f"{engine} computes in the dtype of the capture, {_dtype_of(program)}. Port the original again: "
                 f"paritas.port(..., engine={engine!r}, dtype={wanted!r})"
             )
-        return _port_program(
-            program, original, engine, wanted, device, mode, target, notes, lambda stage: None
+        return port_program(
+            program,
+            original,
+            engine,
+            dtype=wanted,
+            device=device,
+            mode=mode,
+            target=target,
+            notes=notes,
         )
 
     def save(self, directory: str | os.PathLike[str], *, force: bool = False) -> Port:
@@ -280,7 +328,9 @@ class Port:
                 raise OriginalMissing("This port was made of a module in memory: pass verify(original=...).")
             examples = {s.name: example for s, example in zip(self.inputs, self._examples(), strict=True)}
             self._program = capture(
-                self.original(), {**examples, **self.manifest.constants}, source=self.manifest.source
+                self.original(),
+                {**nest(examples, self.manifest.nesting), **self.manifest.constants},
+                source=self.manifest.source,
             )
         return self._program
 
@@ -352,6 +402,8 @@ def manifest_of(
         notes=(*notes, *program.notes, *lowered.notes),
         versions=_versions(engine),
         settings=lowered.settings,
+        nesting=program.nesting,
+        prepared=program.prepared,
     )
 
 

@@ -113,6 +113,8 @@ class Program:
     module_classes: Mapping[str, str] = dataclasses.field(default_factory=dict)  # path -> qualified class
     arguments: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)  # capture.arguments
     results: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)  # likewise
+    nesting: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # argument -> how inputs make it
+    prepared: tuple[str, ...] = ()  # inputs that can be computed from the others: see `capture.prepared`
 
     @property
     def graph(self) -> torch.fx.Graph:
@@ -149,6 +151,8 @@ class Manifest:
     settings: Mapping[str, Any] = dataclasses.field(
         default_factory=dict
     )  # the engine's own, JSON values only
+    nesting: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # see `paritas.nesting`
+    prepared: tuple[str, ...] = ()  # inputs that can be computed from the others
 
 
 @dataclasses.dataclass(frozen=True)

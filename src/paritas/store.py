@@ -98,12 +98,12 @@ def attach(directory: str | os.PathLike[str], name: str, text: str) -> Artifact:
         others = {key: value for key, value in manifest.files.items() if key != name}
         # An unlisted report is allowed, one with the wrong checksum is not: so unlist, replace, list.
         if name in manifest.files:
-            _replace_text(root / MANIFEST, manifest_to_json(dataclasses.replace(manifest, files=others)))
-        _replace_text(root / name, text)
+            replace_text(root / MANIFEST, manifest_to_json(dataclasses.replace(manifest, files=others)))
+        replace_text(root / name, text)
         data = text.encode()
         others[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
         manifest = dataclasses.replace(manifest, files=dict(sorted(others.items())))
-        _replace_text(root / MANIFEST, manifest_to_json(manifest))
+        replace_text(root / MANIFEST, manifest_to_json(manifest))
     return Artifact(root, manifest)
 
 
@@ -411,7 +411,8 @@ def _write_text(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def _replace_text(path: Path, text: str) -> None:
+def replace_text(path: Path, text: str) -> None:
+    """Write beside and move into place: a reader sees the old text or the new."""
     staging = _sibling(path, "tmp")
     try:
         _write_text(staging, text)

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paritas.nesting import nest
 from paritas.outputs import describe_output
 from paritas.run.engine import ENGINES
-from paritas.run.values import check_feed, to_numpy
+from paritas.run.values import to_numpy
 from paritas.verify import Case, Environment, ParityReport, generate, verify
 
 if TYPE_CHECKING:
     import torch
 
     from paritas.pipeline import Port
+    from paritas.program import Program
 
 _HALF = ("float16", "bfloat16")
 
@@ -40,14 +42,19 @@ def verify_port(
     notes = [str(note) for note in manifest.notes]
     program = port.program()
     truth, reference = TorchSession(program, "float64"), TorchSession(program, "float32")
-    cases = (
-        generate(manifest.inputs, limits=limits(manifest.limits), seed=seed)
-        if inputs is None
-        else _given(port, inputs)
-    )
     # At half precision the original itself rounds: its float32 self is compared, its half self is the yardstick.
     half = port.session.precision in _HALF
     full = _in(module, "float32")
+    if inputs is None:
+        cases: Sequence[Case] = generate(manifest.inputs, limits=limits(manifest.limits), seed=seed)
+        if program.examples and not _any_accepted(eager(port, full), cases):
+            cases = _like_the_example(program, seed)
+            notes.append(
+                "verify: the original takes none of the generated inputs, so it was compared on what it was "
+                "captured with and on other values of its floats"
+            )
+    else:
+        cases = _given(port, inputs)
     return verify(
         port.session,
         eager(port, full),
@@ -80,10 +87,35 @@ def eager(port: Port, module: torch.nn.Module) -> Callable[[Mapping[str, np.ndar
         tensors = {name: torch.from_numpy(np.array(value)) for name, value in feed.items()}
         tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
         with torch.no_grad():
-            flat, _ = describe_output(module(**tensors, **constants))
+            flat, _ = describe_output(module(**nest(tensors, port.manifest.nesting), **constants))
         return [to_numpy("an output", value) for value in flat]
 
     return run
+
+
+def _any_accepted(
+    original: Callable[[Mapping[str, np.ndarray]], list[np.ndarray]], cases: Sequence[Case]
+) -> bool:
+    for case in cases:
+        try:
+            original(case.feed)
+        except Exception:  # noqa: BLE001 - in whichever way a model refuses its inputs
+            continue
+        return True
+    return False
+
+
+def _like_the_example(program: Program, seed: int) -> list[Case]:
+    """Inputs whose integers fit together (placeholders of images, grids of patches) cannot be made up, only kept."""
+    kept = {spec.name: to_numpy(spec.name, program.examples[spec.name]) for spec in program.inputs}
+    generator = np.random.default_rng(seed)
+    other = {
+        name: value
+        if value.dtype.kind != "f" or name in program.prepared
+        else (generator.standard_normal(value.shape) * value.std() + value.mean()).astype(value.dtype)
+        for name, value in kept.items()
+    }
+    return [Case("as captured", kept), Case("other values", other)]
 
 
 def _in(module: torch.nn.Module, precision: str) -> torch.nn.Module:
@@ -100,11 +132,10 @@ def _in(module: torch.nn.Module, precision: str) -> torch.nn.Module:
 
 def _given(port: Port, inputs: Any) -> Sequence[Case]:
     several = [inputs] if isinstance(inputs, Mapping) else list(inputs)
-    manifest = port.manifest
     return [
         Case(
             f"given {number}" if len(several) > 1 else "given",
-            check_feed(one, manifest.inputs, manifest.constants, manifest.limits),
+            port.feed(one),
         )
         for number, one in enumerate(several, 1)
     ]

@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+import paritas
 from families import build
 from paritas.capture import capture
 from paritas.capture.modules import is_size
-from paritas.errors import CaptureError, FrozenDimension, InputsNeeded
+from paritas.errors import CaptureError, FrozenDimension, InputError, InputsNeeded
+from paritas.nesting import flatten
 from paritas.run.torch import TorchSession
 
 
@@ -69,6 +72,64 @@ def test_batch_and_sequence_stay_dynamic_and_what_does_not_is_said() -> None:
     assert ids.high == 120
 
 
+class Table(nn.Module):
+    """As DINOv2 does: another way for images that are as large as the table of positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.randn(1, 16, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        height, width = x.shape[2] // 8, x.shape[3] // 8
+        patches = nn.functional.avg_pool2d(x, 8).flatten(2).transpose(1, 2)
+        if height * width == 16 and height == width:
+            return patches + self.positions
+        return patches
+
+
+def test_a_size_that_chooses_the_way_is_not_free() -> None:
+    fixed = capture(Table(), {"x": torch.randn(2, 3, 32, 32)}).inputs[0]
+    assert fixed.dims[2:] == (32, 32)
+    assert isinstance(fixed.dims[0], str)
+    assert all(
+        isinstance(d, str) for d in capture(Table(), {"x": torch.randn(2, 3, 48, 40)}).inputs[0].dims[2:]
+    )
+
+
+def test_what_is_refused_with_free_sizes_is_captured_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = paritas.capture.export
+
+    def refusing(model: nn.Module, call: Any, shapes: Any) -> Any:
+        if any(len(dims or ()) > 1 for dims in (shapes or {}).values()):
+            raise CaptureError("torch.export cannot capture Scaled: ValueError\n  a size must be known")
+        return real(model, call, shapes)
+
+    monkeypatch.setattr("paritas.capture.export", refusing)
+    program = capture(Scaled(), {"x": torch.randn(3, 5, 4)})
+    assert isinstance(program.inputs[0].dims[0], str)
+    assert program.inputs[0].dims[1:] == (5, 4)
+    (note,) = map(str, program.notes)
+    assert note == (
+        "capture: all dimensions but the batch are fixed, since torch.export cannot keep them free: "
+        "a size must be known"
+    )
+    with pytest.raises(CaptureError, match="a size must be known"):
+        capture(Scaled(), {"x": torch.randn(3, 5, 4)}, dynamic={"x": {0: "batch", 1: "length"}})
+
+
+def test_the_positions_of_a_decoder_limit_its_length() -> None:
+    class Positions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(12, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.table(torch.arange(x.shape[1])[None] + 2)
+
+    program = capture(Positions(), {"x": torch.randn(2, 5, 4)})
+    assert program.limits == {program.inputs[0].dims[1]: 10}
+
+
 def test_a_dimension_asked_to_be_dynamic_is_not_frozen_silently() -> None:
     with pytest.raises(FrozenDimension, match="pixel_values dimension 2 is constant 32"):
         capture(build("clip-vision"), dynamic={"pixel_values": {0: "batch", 2: "height"}})
@@ -109,13 +170,50 @@ def test_a_data_dependent_branch_is_refused_with_its_source_line() -> None:
     assert "if x.sum() > 0:" in str(caught.value)
 
 
-def test_nested_inputs_are_refused_by_name() -> None:
-    class Pair(nn.Module):
-        def forward(self, pair: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-            return pair[0] + pair[1]
+class Nested(nn.Module):
+    def forward(
+        self, pair: tuple[torch.Tensor, torch.Tensor], more: dict[str, Any], factor: float = 1.0
+    ) -> torch.Tensor:
+        first, second = pair
+        return (first + second) * more["scale"] * factor + more["parts"][0]
 
-    with pytest.raises(CaptureError, match=r"pair \(tuple\)"):
-        capture(Pair(), {"pair": (torch.ones(2), torch.ones(2))})
+
+def _nested(rows: int = 2) -> dict[str, Any]:
+    pair = (torch.randn(rows, 3), torch.randn(rows, 3))
+    return {"pair": pair, "more": {"scale": torch.randn(3), "parts": [torch.randn(rows, 3), None]}}
+
+
+def test_nested_inputs_are_named_tensors() -> None:
+    program = capture(Nested(), {**_nested(), "factor": 2.0})
+    assert [spec.name for spec in program.inputs] == ["pair.0", "pair.1", "more.scale", "more.parts.0"]
+    assert program.constants == {"factor": 2.0}
+    given = _nested(5)
+    feed = {name: value.numpy() for name, value in flatten(given, program.nesting).items()}
+    (got,) = TorchSession(program).run(feed)
+    torch.testing.assert_close(torch.from_numpy(got), Nested()(**given, factor=2.0))
+
+
+@pytest.mark.parametrize("engine", ["openvino", "mindspore"])
+def test_a_port_is_called_with_nested_inputs_as_the_original_is(engine: str, tmp_path: Path) -> None:
+    model = Nested()
+    port = paritas.port(model, engine=engine, inputs=_nested())
+    given = _nested(4)
+    torch.testing.assert_close(port(**given), model(**given))
+    assert port.verify([given]).verdict == "agrees"
+    assert port.verify().verdict == "agrees"
+    port.save(tmp_path / "port")
+    loaded = paritas.load(tmp_path / "port")
+    torch.testing.assert_close(loaded(**given), model(**given))
+    torch.testing.assert_close(loaded(**flatten(given, port.manifest.nesting)), model(**given))
+    with pytest.raises(
+        InputError, match=r"pair has other parts .* pair\.0, pair\.1 are expected, not pair\.0"
+    ):
+        loaded(**{**given, "pair": given["pair"][:1]})
+
+
+def test_inputs_of_other_kinds_are_refused_by_name() -> None:
+    with pytest.raises(CaptureError, match=r"pair \(set\), more \(object\)"):
+        capture(Nested(), {"pair": {torch.ones(2)}, "more": object()})
 
 
 def test_a_plain_module_needs_inputs() -> None:

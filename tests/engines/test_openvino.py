@@ -230,6 +230,33 @@ def test_a_row_of_mask_that_lets_nothing_through_is_what_torch_makes_of_it(tmp_p
         assert not got[:, :, 0].any()
 
 
+class Grouped(torch.nn.Module):
+    """Attention of 8 heads of 128 on 2 keys and values, as Llama has it, whose output goes into a matrix product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = torch.nn.Linear(8 * 128, 64, bias=False)
+
+    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        k, v = (one[:, :, None].expand(-1, -1, 4, -1, -1).reshape(q.shape) for one in (k, v))
+        mixed = F.scaled_dot_product_attention(q, k, v, mask)
+        return self.out(mixed.transpose(1, 2).reshape(len(q), -1, 8 * 128))
+
+
+def test_grouped_attention_before_a_matrix_product_is_computed_whole(tmp_path):
+    """OpenVINO 2026.4 compiles this to snippets of code that leave memory unwritten, unless told not to."""
+    torch.manual_seed(0)
+    model = Grouped().eval()
+    given = {
+        "q": torch.randn(2, 8, 16, 128),
+        "k": torch.randn(2, 2, 16, 128),
+        "v": torch.randn(2, 2, 16, 128),
+        "mask": torch.ones(2, 1, 16, 16, dtype=torch.bool),
+    }
+    session = OpenVINO().load(write(capture(model, given), tmp_path, model))
+    assert error(session.run(feed(given))[0], eager(model, given)[0]) <= TOLERANCE
+
+
 class Odd(torch.nn.Module):
     """Outputs of every sort: an input, one value twice, numbers, integers, bools; and composite operators."""
 

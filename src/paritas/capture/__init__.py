@@ -11,7 +11,8 @@ import torch
 
 from paritas.capture import inputs as example
 from paritas.capture.arguments import forward_names
-from paritas.capture.export import export
+from paritas.capture.export import Call, export, parameter_names
+from paritas.capture.limits import limits
 from paritas.capture.modules import is_size, module_calls, module_tree
 from paritas.capture.normalise import equal_inputs, expression, normalise
 from paritas.capture.origin import origin
@@ -39,26 +40,46 @@ def capture(
     """
     model.eval()
     given = example.example_inputs(model) if inputs is None else example.bind(model, inputs)
-    given = {
-        name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in given.items()
-    }
-    fixed = example.fixed_arguments(model, given)
-    fixed |= {name: value for name, value in given.items() if not isinstance(value, torch.Tensor)}
-    tensors = {name: value for name, value in given.items() if isinstance(value, torch.Tensor)}
-    _refuse_nested(given)
+    call = example.call_of(model, given, widen=dynamic is not False)
     notes = [
-        Note("capture", f"{name}={value!r} is fixed") for name, value in fixed.items() if value is not None
+        Note("capture", f"{name}={value!r} is fixed")
+        for name, value in call.fixed.items()
+        if value is not None
     ]
-    if dynamic is not False:
-        widened, repeated = example.widen_batch(tensors)
-        if repeated and _runs(model, widened, fixed):
-            tensors = widened
-    shapes = example.dynamic_shapes(tensors, dynamic)
-    if shapes is not None:
-        shapes |= dict.fromkeys(fixed)
-    exported, remarks = export(model, {**tensors, **fixed}, shapes)
+    if call.prepared:
+        text = f"{', '.join(call.prepared)}: computed from the other inputs where the original is at hand"
+        notes.append(Note("capture", text + ", and to be given where it is not"))
+    exported, dynamic, remarks = _exported(model, call, dynamic)
     notes += [Note("capture", remark) for remark in remarks]
-    return assemble(model, exported, tensors, fixed, dynamic=dynamic, source=source, notes=notes)
+    return _assemble(model, exported, call, dynamic=dynamic, source=source, notes=notes)
+
+
+def _exported(
+    model: torch.nn.Module, call: Call, dynamic: bool | Mapping[str, Mapping[int, Any]]
+) -> tuple[torch.export.ExportedProgram, bool | Mapping[str, Mapping[int, Any]], list[str]]:
+    """The graph, with as many free dimensions as torch.export manages, and why they are fewer than all.
+
+    What `dynamic` names is not reduced: it was asked for.
+    """
+    try:
+        exported, remarks = export(model, call, example.dynamic_shapes(call.tensors, dynamic))
+        return exported, dynamic, remarks
+    except CaptureError as error:
+        if dynamic is not True:
+            raise
+        reason = error
+    for shapes, what in (
+        (example.batch_only(call.tensors), "all dimensions but the batch are fixed"),
+        (None, "all dimensions are fixed"),
+    ):
+        try:
+            exported, remarks = export(model, call, shapes)
+        except CaptureError:
+            continue
+        lines = [line.strip() for line in str(reason).splitlines()[1:3]]
+        remark = f"{what}, since torch.export cannot keep them free: {' '.join(lines)}"
+        return exported, False, [remark, *remarks]
+    raise reason
 
 
 def assemble(
@@ -72,17 +93,30 @@ def assemble(
     notes: Sequence[Note] = (),
 ) -> Program:
     """The `Program` of a graph that `model(**tensors, **fixed)` was exported to. Brings the graph into normal form."""
+    call = Call(dict(tensors), dict(fixed))
+    return _assemble(model, exported, call, dynamic=dynamic, source=source, notes=notes)
+
+
+def _assemble(
+    model: torch.nn.Module,
+    exported: torch.export.ExportedProgram,
+    call: Call,
+    *,
+    dynamic: bool | Mapping[str, Mapping[int, Any]],
+    source: Source | None,
+    notes: Sequence[Note],
+) -> Program:
     with torch.no_grad():
-        flat, structure = describe_output(model(**tensors, **fixed))
-    placeholders = _mark_inputs(exported, tensors)
+        flat, structure = describe_output(model(**call.arguments()))
+    placeholders = _mark_inputs(exported, call.tensors)
     normalise(exported)
-    specs, frozen = _input_specs(model, placeholders, tensors, dynamic)
+    specs, frozen = _input_specs(model, placeholders, call.tensors, dynamic)
     specs = _with_equal_sizes(specs, equal_inputs(exported))
-    defaults = example.defaults(model, tensors, fixed)
+    defaults = example.defaults(model, call)
     nodes = [node for node in exported.graph.nodes if node.op == "call_function"]
     name = f"{type(model).__module__}.{type(model).__qualname__}"
     tree = module_tree(exported.graph, name)
-    names = forward_names(model, exported, tree, tensors, fixed)
+    names = forward_names(model, exported, tree, call)
     return Program(
         exported=exported,
         inputs=tuple(dataclasses.replace(spec, default=defaults.get(spec.name)) for spec in specs),
@@ -90,40 +124,22 @@ def assemble(
         structure=structure,
         origins={node.name: origin(node) for node in nodes if not is_size(node)},
         modules=module_calls(tree),
-        constants=dict(fixed),
+        constants=dict(call.fixed),
         source=source or Source("module", model_class=name),
         notes=(*notes, *frozen),
-        examples=dict(tensors),
-        limits=_limits(exported),
+        examples=dict(call.tensors),
+        limits=limits(exported),
         weights=weights(model, as_saved=False),
         trainable=frozenset(name for name, p in model.named_parameters() if p.requires_grad),
         module_classes={
-            path: f"{type(m).__module__}.{type(m).__qualname__}" for path, m in model.named_modules()
+            path: f"{type(m).__module__}.{type(m).__qualname__}"
+            for path, m in model.named_modules(remove_duplicate=False)
         },
         arguments=names.arguments,
         results=names.results,
+        nesting=call.nesting,
+        prepared=call.prepared,
     )
-
-
-def _refuse_nested(given: Mapping[str, Any]) -> None:
-    nested = [
-        n for n, v in given.items() if not isinstance(v, (torch.Tensor, bool, int, float, str, type(None)))
-    ]
-    if nested:
-        kinds = ", ".join(f"{name} ({type(given[name]).__name__})" for name in nested)
-        raise CaptureError(
-            f"Inputs must be tensors, numbers, strings or None; got {kinds}. "
-            "Wrap the model in a module whose forward takes the tensors one by one."
-        )
-
-
-def _runs(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], fixed: Mapping[str, Any]) -> bool:
-    try:
-        with torch.no_grad():
-            model(**tensors, **fixed)
-    except Exception:  # noqa: BLE001 - a model for batch 1 only says so in many ways
-        return False
-    return True
 
 
 def _mark_inputs(
@@ -138,8 +154,8 @@ def _mark_inputs(
             f"The model has {len(tensors)} tensor inputs ({', '.join(tensors)}), its graph {len(nodes)} "
             f"({', '.join(n.name for n in nodes)})."
         )
-    for name, node in zip(tensors, nodes, strict=True):
-        node.meta["paritas_input"] = name
+    for plain, node in zip(parameter_names(tensors).values(), nodes, strict=True):
+        node.meta["paritas_input"] = plain
     return dict(zip(tensors, nodes, strict=True))
 
 
@@ -216,12 +232,3 @@ def _output_specs(
     if not len(values) == len(names) == len(flat):
         raise CaptureError(f"The model returns {len(flat)} tensors, its graph {len(values)}.")
     return tuple(TensorSpec(name, _dtype(v), _dims(v)) for name, v in zip(names, values, strict=True))
-
-
-def _limits(exported: torch.export.ExportedProgram) -> dict[str, int]:
-    """The largest size of each dynamic dimension that has one: CLIP's text has 77 positions."""
-    found = {}
-    for symbol, bounds in exported.range_constraints.items():
-        if getattr(bounds.upper, "is_Integer", False) and int(bounds.upper) < 2**31:
-            found[str(symbol)] = int(bounds.upper)
-    return found

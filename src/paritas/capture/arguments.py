@@ -17,6 +17,7 @@ import torch
 from torch.fx import Node
 from torch.utils._pytree import tree_leaves
 
+from paritas.capture.export import Call, parameter_names
 from paritas.capture.modules import Region
 
 
@@ -36,12 +37,11 @@ def forward_names(
     model: torch.nn.Module,
     exported: torch.export.ExportedProgram,
     tree: Region,
-    tensors: Mapping[str, torch.Tensor],
-    fixed: Mapping[str, Any],
+    call: Call,
 ) -> ForwardNames:
     """Name what enters and leaves every region of `tree`. A tensor that is not found is left out."""
-    tensors = {name: _with_padding(name, tensor) for name, tensor in tensors.items()}
-    calls = _recorded_calls(model, tensors, fixed)
+    tensors = {name: _with_padding(name, tensor) for name, tensor in call.tensors.items()}
+    calls = _recorded_calls(model, call.arguments(tensors))
     wanted = {node for region in tree.regions() for node in (*region.inputs, *region.outputs)}
     values = _node_values(exported, tensors, wanted)
     arguments, results = {}, {}
@@ -49,9 +49,9 @@ def forward_names(
         recorded = calls.get(region.path, [])
         if region.parent is None or region.call >= len(recorded):
             continue
-        call = recorded[region.call]
-        arguments[region.key] = _match(region.inputs, values, call.arguments)
-        results[region.key] = _match(region.outputs, values, dict(enumerate(call.results)))
+        inner = recorded[region.call]
+        arguments[region.key] = _match(region.inputs, values, inner.arguments)
+        results[region.key] = _match(region.outputs, values, dict(enumerate(inner.results)))
     return ForwardNames(arguments, results)
 
 
@@ -86,9 +86,7 @@ class _Call:
     results: list[torch.Tensor] = dataclasses.field(default_factory=list)
 
 
-def _recorded_calls(
-    model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], fixed: Mapping[str, Any]
-) -> dict[str, list[_Call]]:
+def _recorded_calls(model: torch.nn.Module, given: Mapping[str, Any]) -> dict[str, list[_Call]]:
     calls: dict[str, list[_Call]] = {}
     handles = []
 
@@ -114,7 +112,7 @@ def _recorded_calls(
         watch(path, module)
     try:
         with torch.no_grad():
-            model(**tensors, **fixed)
+            model(**given)
     finally:
         for handle in handles:
             handle.remove()
@@ -152,11 +150,12 @@ class _Recorder(torch.fx.Interpreter):
 def _node_values(
     exported: torch.export.ExportedProgram, tensors: Mapping[str, torch.Tensor], wanted: set[Node]
 ) -> dict[Node, torch.Tensor]:
+    own = {plain: name for name, plain in parameter_names(tensors).items()}
     inputs = []
     for node in exported.graph.nodes:
         if node.op == "placeholder":
             inputs.append(
-                tensors[node.meta["paritas_input"]]
+                tensors[own[node.meta["paritas_input"]]]
                 if "paritas_input" in node.meta
                 else weight(exported, node)
             )

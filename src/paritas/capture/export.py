@@ -4,48 +4,122 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import importlib
 import inspect
 import logging
+import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 
+from paritas.capture import patches
+from paritas.capture.functional import functional
 from paritas.capture.origin import innermost_frame
 from paritas.errors import CaptureError
+from paritas.nesting import Nesting, nest
 
 #: input name -> {dimension: a `torch.export.Dim`}, as `torch.export.export(dynamic_shapes=)` takes it.
 DynamicShapes = dict[str, Any] | None
 
 
-_OUTPUT_FLAGS = frozenset({"use_cache", "return_dict", "output_attentions", "output_hidden_states"})
+#: Names by which transformers' exporter takes a tensor for a label, and refuses it.
+_RESERVED = {"labels", "future_values", "return_loss"}
+
+
+#: What transformers calls the encoder of images inside a larger model.
+_TOWERS = ("visual", "vision_tower", "vision_model")
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """What a model is captured with: tensors by name, the arguments that are fixed, how the tensors nest in forward's.
+
+    prepared: tensors that transformers' exporter computes from the others, since a graph cannot.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    fixed: dict[str, Any] = dataclasses.field(default_factory=dict)
+    nesting: Nesting = dataclasses.field(default_factory=dict)
+    prepared: tuple[str, ...] = ()
+
+    def arguments(self, tensors: Mapping[str, torch.Tensor] | None = None) -> dict[str, Any]:
+        """As forward takes them; with other tensors of the same names if they are given."""
+        return {**nest(self.tensors if tensors is None else tensors, self.nesting), **self.fixed}
 
 
 def export(
-    model: torch.nn.Module, inputs: Mapping[str, Any], dynamic_shapes: DynamicShapes
+    model: torch.nn.Module, call: Call, dynamic_shapes: DynamicShapes
 ) -> tuple[torch.export.ExportedProgram, list[str]]:
-    """The ATen graph of `model.forward(**inputs)`, functional, with composite operators kept whole.
+    """The ATen graph of the model's forward, functional, with composite operators kept whole.
 
-    A transformers model goes through transformers' own exporter, which patches what cannot be traced;
-    any other module goes to `torch.export`, first non-strict, then strict. Returns the program and what
-    had to be done differently. Raises `CaptureError` with torch's reason and the model's source line.
+    Its inputs are `call.tensors`, in that order. A transformers model goes through transformers' own exporter,
+    which patches what cannot be traced; any other module goes to `torch.export`, first non-strict, then strict.
+    Both with the patches of `paritas.capture.patches`. Returns the program and what had to be done differently.
+    Raises `CaptureError` with torch's reason and the model's source line.
     """
     remarks: list[str] = []
-    with quiet(), torch.no_grad():
+    if is_transformers(model):
+        importlib.import_module("transformers.exporters.exporter_dynamo")  # which patches of ours mend
+    with quiet(), torch.no_grad(), patches.applied(model) as done:
         try:
-            if is_transformers(model):
-                program = _export_transformers(model, inputs, dynamic_shapes)
-            else:
-                program = _export_module(model, inputs, dynamic_shapes, remarks)
-            # {}: decompose nothing. Engines have kernels for linear, layer_norm, attention; this only makes
-            # the graph functional.
-            return program.run_decompositions({}), remarks
+            program = _traced(model, call, dynamic_shapes, remarks)
+            if dynamic_shapes is not None and (fixed := _one_way_only(program, call)):
+                dynamic_shapes = {
+                    name: {a: dim for a, dim in (dims or {}).items() if (name, a) not in fixed} or None
+                    for name, dims in dynamic_shapes.items()
+                }
+                remarks.clear()
+                program = _traced(model, call, dynamic_shapes, remarks)
+            return functional(program), [*remarks, *done.remarks()]
         except CaptureError:
             raise
         except Exception as error:
             raise CaptureError(_reason(model, error)) from error
+
+
+def _traced(
+    model: torch.nn.Module, call: Call, dynamic_shapes: DynamicShapes, remarks: list[str]
+) -> torch.export.ExportedProgram:
+    if is_transformers(model):
+        return _export_transformers(model, call, dynamic_shapes)
+    return _export_module(model, call, dynamic_shapes, remarks)
+
+
+def _one_way_only(program: torch.export.ExportedProgram, call: Call) -> set[tuple[str, int]]:
+    """Dimensions that look free although the graph holds for few of their sizes: (input, axis).
+
+    A model that takes another way where `(height // 8) * (width // 8) == 16` leaves no symbol behind that says
+    so, only a guard; and the graph, captured on one of the ways, would compute wrongly on the other.
+    """
+    import sympy
+
+    nodes = [node for node in program.graph.nodes if node.op == "placeholder"]
+    users = {spec.arg.name for spec in program.graph_signature.input_specs if spec.kind.name == "USER_INPUT"}
+    values = [
+        node.meta["val"]
+        for node in nodes
+        if node.name in users and isinstance(node.meta.get("val"), torch.Tensor)
+    ]
+    sizes = [size for value in values for size in value.shape if isinstance(size, torch.SymInt)]
+    now = {size.node.expr: size.node.hint for size in sizes if size.node.expr.is_Symbol}
+    fixed: set[Any] = set()
+    for guard in sizes[0].node.shape_env.guards if sizes else ():
+        rule = sizes[0].node.shape_env.simplify(guard.expr)
+        if isinstance(rule, sympy.Eq) and any(side.is_Integer for side in rule.args):
+            # Twice the size keeps every divisibility, so what fails there is about the size itself.
+            fixed |= {
+                s for s in rule.free_symbols & set(now) if rule.subs({**now, s: 2 * now[s]}) == sympy.false
+            }
+    return {
+        (name, axis)
+        for name, value in zip(call.tensors, values, strict=False)
+        for axis, size in enumerate(value.shape)
+        if isinstance(size, torch.SymInt) and size.node.expr.free_symbols & fixed
+    }
 
 
 def is_transformers(model: torch.nn.Module) -> bool:
@@ -54,43 +128,66 @@ def is_transformers(model: torch.nn.Module) -> bool:
     return module is not None and isinstance(model, module.PreTrainedModel)
 
 
+def prepare(model: torch.nn.Module, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments with those that transformers' exporter computes in advance, by loops over the values of others.
+
+    `cu_seqlens` and `position_ids` of packed images, of `grid_thw`, for example. Arguments that are there stay.
+    """
+    if not is_transformers(model):
+        return dict(arguments)
+    from transformers.exporters.utils import precompute_export_inputs
+
+    found = dict(arguments)
+    with torch.no_grad():
+        precompute_export_inputs(model, found)
+        for kind in ("image", "video"):
+            found |= _prepared_for_the_tower(model, found, kind)
+    return found
+
+
+def _prepared_for_the_tower(model: Any, arguments: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """What the vision tower inside a larger model needs, under the names by which that model hands it down."""
+    from transformers.exporters.utils import precompute_export_inputs
+
+    grid = arguments.get(f"{kind}_grid_thw")
+    tower = next((m for name, m in model.named_modules() if name.rpartition(".")[2] in _TOWERS), None)
+    features = getattr(model, f"get_{kind}_features", None)
+    if not isinstance(grid, torch.Tensor) or tower is None or not hasattr(features, "__wrapped__"):
+        return {}
+    if not any(hasattr(module, "window_size") for module in tower.modules()):
+        return {}  # what the others compute of the grid can be traced
+    found = {"grid_thw": grid}
+    precompute_export_inputs(tower, found)
+    return {f"{kind}_{name}": value for name, value in found.items() if name != "grid_thw"}
+
+
 def _export_transformers(
-    model: Any, inputs: Mapping[str, Any], dynamic_shapes: DynamicShapes
+    model: Any, call: Call, dynamic_shapes: DynamicShapes
 ) -> torch.export.ExportedProgram:
-    from transformers.exporters import DynamoConfig, DynamoExporter
+    from transformers.exporters import DynamoConfig, DynamoExporter, utils
 
-    if dynamic_shapes is not None:  # the exporter takes output flags such as use_cache out of the inputs
-        dynamic_shapes = {name: dynamic_shapes.get(name) for name in inputs if name not in _OUTPUT_FLAGS}
-    config = DynamoConfig(dynamic=dynamic_shapes is not None, dynamic_shapes=dynamic_shapes)
-    own_forward = "forward" in vars(model)
-    try:
-        with _flags_on_every_config(model, {n: v for n, v in inputs.items() if n in _OUTPUT_FLAGS}):
-            return DynamoExporter().export_program(model, dict(inputs), config)[0]
-    finally:
-        if not own_forward:  # the exporter puts the method back as an attribute, which a copy would share
-            vars(model).pop("forward", None)
-
-
-@contextlib.contextmanager
-def _flags_on_every_config(model: torch.nn.Module, flags: Mapping[str, Any]) -> Iterator[None]:
-    """The exporter sets output flags on the model's own config only; T5's decoder has one of its own."""
-    configs = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}.values()
-    before = [(c, name, getattr(c, name)) for c in configs for name in flags if hasattr(c, name)]
-    try:
-        for config, name, _ in before:
-            setattr(config, name, flags[name])
-        yield
-    finally:
-        for config, name, value in before:
-            setattr(config, name, value)
+    with _flat_forward(model, call) as names:
+        if dynamic_shapes is not None:
+            dynamic_shapes = {names[name]: dims for name, dims in dynamic_shapes.items()}
+        config = DynamoConfig(dynamic=dynamic_shapes is not None, dynamic_shapes=dynamic_shapes)
+        tensors = {names[name]: tensor for name, tensor in call.tensors.items()}
+        # `prepare` has been there: the exporter would overwrite its tensors, and add arguments without a shape.
+        with utils.patch_attribute(
+            utils, "precompute_export_inputs", lambda original: lambda model, inputs: None
+        ):
+            return DynamoExporter().export_program(model, tensors, config)[0]
 
 
 def _export_module(
-    model: torch.nn.Module, inputs: Mapping[str, Any], dynamic_shapes: DynamicShapes, remarks: list[str]
+    model: torch.nn.Module, call: Call, dynamic_shapes: DynamicShapes, remarks: list[str]
 ) -> torch.export.ExportedProgram:
     def run(strict: bool) -> torch.export.ExportedProgram:
-        with _flat_signature(model, inputs):
-            return torch.export.export(model, (), dict(inputs), dynamic_shapes=dynamic_shapes, strict=strict)
+        with _flat_forward(model, call) as names:
+            shapes = dynamic_shapes
+            if shapes is not None:
+                shapes = {names[name]: dims for name, dims in shapes.items()}
+            tensors = {names[name]: tensor for name, tensor in call.tensors.items()}
+            return torch.export.export(model, (), tensors, dynamic_shapes=shapes, strict=strict)
 
     try:
         return run(strict=False)
@@ -105,25 +202,44 @@ def _export_module(
 
 
 @contextlib.contextmanager
-def _flat_signature(model: torch.nn.Module, inputs: Mapping[str, Any]) -> Iterator[None]:
-    """Give a forward with `**kwargs` the explicit parameters that `dynamic_shapes` has to match."""
-    parameters = inspect.signature(model.forward).parameters.values()
-    if all(p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters):
-        yield
-        return
-    original = model.forward
+def _flat_forward(model: torch.nn.Module, call: Call) -> Iterator[dict[str, str]]:
+    """Give forward one parameter per tensor, and all else fixed. Yields input -> name of that parameter.
 
-    def forward(**kwargs: Any) -> Any:
-        return original(**kwargs)
+    `dynamic_shapes` has to match the parameters one by one, which `**kwargs` and nested arguments prevent.
+    """
+    names = {n: p + "_" if p in _RESERVED else p for n, p in parameter_names(call.tensors).items()}
+    parameters = inspect.signature(model.forward).parameters.values()
+    plain = not (call.fixed or call.nesting or any(names[name] != name for name in names))
+    if plain and all(p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters):
+        yield names
+        return
+    own, original = "forward" in vars(model), model.forward
+
+    def forward(**tensors: Any) -> Any:
+        return original(**call.arguments({name: tensors[names[name]] for name in names}))
 
     forward.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in inputs]
+        [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names.values()]
     )
     model.forward = forward
     try:
-        yield
+        yield names
     finally:
-        del model.forward
+        # Not left behind as an attribute where it was the class's: a copy of the model would share it.
+        vars(model).pop("forward", None)
+        if own:
+            model.forward = original
+
+
+def parameter_names(tensors: Iterable[str]) -> dict[str, str]:
+    """input -> an identifier: "added_cond_kwargs.text_embeds" is added_cond_kwargs_text_embeds."""
+    found: dict[str, str] = {}
+    for name in tensors:
+        plain = re.sub(r"\W", "_", name)
+        while plain in found.values():
+            plain += "_"
+        found[name] = plain
+    return found
 
 
 def _reason(model: torch.nn.Module, error: Exception) -> str:

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from paritas.capture.export import is_transformers
+from paritas.capture.export import Call, is_transformers, prepare
 from paritas.errors import InputsNeeded
+from paritas.nesting import nest, take_apart
 
 BATCH, SEQUENCE, TARGET = 2, 16, 7  # unlike each other, and none of them 1, which torch.export would freeze
 
@@ -90,13 +92,47 @@ def example_inputs(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return found
 
 
-def fixed_arguments(model: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments that the capture has to fix: no cache is returned, since a graph of tensors cannot hold one."""
-    if not is_transformers(model) or "use_cache" in inputs or not getattr(model.config, "use_cache", False):
+def call_of(model: torch.nn.Module, given: Mapping[str, Any], *, widen: bool) -> Call:
+    """The tensors and the fixed arguments of a call, with what has to be computed in advance.
+
+    widen: repeat examples of batch 1, where the model takes that. Raises `CaptureError` for other arguments.
+    """
+    tensors, fixed, nesting = take_apart(given)
+    tensors = {name: tensor.detach() for name, tensor in tensors.items()}
+    call = Call(tensors, fixed | _without_cache(model, nest(tensors, nesting) | fixed), nesting)
+    if widen:
+        widened, repeated = widen_batch(call.tensors)
+        if repeated and _runs(model, call.arguments(widened)):
+            call = dataclasses.replace(call, tensors=widened)
+    arguments = call.arguments()
+    more = prepare(model, arguments)
+    added = {name for name in more if arguments.get(name) is None and isinstance(more[name], torch.Tensor)}
+    tensors, fixed, nesting = take_apart(more)
+    return Call(tensors, fixed, nesting, tuple(name for name in tensors if name in added))
+
+
+def _without_cache(model: torch.nn.Module, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """No cache is returned unless it is asked for: whoever generates text ports the step with a cache."""
+    if (
+        not is_transformers(model)
+        or "use_cache" in arguments
+        or not getattr(model.config, "use_cache", False)
+    ):
         return {}
     with torch.no_grad():
-        out = model(**inputs)
-    return {"use_cache": False} if isinstance(out, Mapping) and out.get("past_key_values") is not None else {}
+        out = model(**arguments)
+    caches = ("past_key_values", "past_buckets_states")
+    found = isinstance(out, Mapping) and any(out.get(name) is not None for name in caches)
+    return {"use_cache": False} if found else {}
+
+
+def _runs(model: torch.nn.Module, arguments: Mapping[str, Any]) -> bool:
+    try:
+        with torch.no_grad():
+            model(**arguments)
+    except Exception:  # noqa: BLE001 - a model for batch 1 only says so in many ways
+        return False
+    return True
 
 
 def widen_batch(inputs: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
@@ -138,9 +174,19 @@ def dynamic_shapes(
     }
 
 
-def defaults(
-    model: torch.nn.Module, inputs: Mapping[str, Any], constants: Mapping[str, Any]
-) -> dict[str, int]:
+def batch_only(inputs: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """The first dimension of each input whose size is that of most inputs' first dimension."""
+    from torch.export import Dim
+
+    first = [value.shape[0] for value in inputs.values() if value.dim()]
+    batch = max(first, key=first.count, default=None)
+    return {
+        name: {0: Dim.AUTO} if value.dim() and value.shape[0] == batch else None
+        for name, value in inputs.items()
+    }
+
+
+def defaults(model: torch.nn.Module, call: Call) -> dict[str, int]:
     """Inputs that may be left out, and the value they stand for, proved on the example.
 
     Leaving `attention_mask` out means ones, leaving `token_type_ids` out means zeros: in most models, not
@@ -148,6 +194,7 @@ def defaults(
     """
     from torch.utils._pytree import tree_leaves
 
+    inputs = call.tensors
     known = inspect.signature(model.forward).parameters
     candidates = {"attention_mask": 1, "token_type_ids": 0, "decoder_attention_mask": 1}
     found: dict[str, int] = {}
@@ -158,8 +205,8 @@ def defaults(
         without = {key: tensor for key, tensor in inputs.items() if key != name}
         try:
             with torch.no_grad():
-                one = tree_leaves(model(**filled, **constants))
-                other = tree_leaves(model(**without, **constants))
+                one = tree_leaves(model(**call.arguments(filled)))
+                other = tree_leaves(model(**call.arguments(without)))
         except Exception:  # noqa: BLE001 - a model that cannot run without it needs it
             continue
         if len(one) == len(other) and all(

@@ -97,6 +97,8 @@ def _below_root(stack: Sequence[Level], opened: Sequence[Region]) -> list[Level]
     inside: list[Level] = []
     prefix = ""
     for level in stack[1:]:
+        if ".parametrizations." in f".{level.path}.":
+            break  # how a module makes its weight of others (weight_norm) is the module's own business
         if level.path and level.path != prefix.rstrip(".") and level.path.startswith(prefix):
             inside.append(level)
             prefix = level.path + "."

@@ -13,6 +13,8 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+from paritas.capture.fold import fold_constants
+
 aten = torch.ops.aten
 
 #: Checks of facts that the capture has already established.
@@ -227,6 +229,7 @@ PASSES: tuple[Callable[[ExportedProgram], None], ...] = (
     gathers_of_whole_dimensions_are_views,
     drop_true_conditions,
     views_are_reshapes,
+    fold_constants,
 )
 
 

@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 import types
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,11 @@ from paritas.program import Artifact
 
 #: oneDNN's AVX2. MindSpore hands oneDNN plain NCHW, for which AVX512 has only a reference kernel, 250 times slower.
 _ISA_AVX2 = 0x7
+
+_TOO_LATE = (
+    "MindSpore has computed in this process before a model with convolutions was loaded, so oneDNN can no longer "
+    "be told to use its fast ones: they may take 100 times as long. Load the model with convolutions first."
+)
 
 _serial = itertools.count()
 
@@ -72,8 +78,8 @@ class MindSporeSession:
         self.precision = artifact.manifest.dtype
         self._ms = _mindspore()
         source = artifact.entry.read_text(encoding="utf-8")
-        if "ops.Conv2D(" in source:
-            _cap_isa()
+        if "ops.Conv2D(" in source and not _cap_isa():
+            warnings.warn(_TOO_LATE, RuntimeWarning, stacklevel=2)
         self._module = _execute(source, artifact.entry, trusted=bool(artifact.modified))
         cell = getattr(self._module, str(artifact.manifest.settings.get("class", "")), None)
         if not (isinstance(cell, type) and issubclass(cell, self._ms.nn.Cell)):

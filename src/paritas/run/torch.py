@@ -19,6 +19,7 @@ from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from paritas.errors import EngineError, PortError
+from paritas.nesting import nest
 from paritas.program import Artifact, Program
 from paritas.run.values import describe_output, from_numpy, to_numpy
 
@@ -142,7 +143,7 @@ class EagerSession:
         }
         try:
             with torch.no_grad():
-                result = self._model(**inputs, **self._manifest.constants)
+                result = self._model(**nest(inputs, self._manifest.nesting), **self._manifest.constants)
         except Exception as error:
             raise EngineError(
                 f"torch could not run {type(self._model).__name__}: {_first_line(error)}"

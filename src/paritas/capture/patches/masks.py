@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masks that transformers leaves out where they hide nothing, and then attends otherwise than with them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from paritas.capture.patches import patch
+
+
+@patch(
+    "aimv2",
+    "transformers.models.aimv2.modeling_aimv2.create_causal_mask",
+    upstream="transformers 5.23, modeling_aimv2.py, Aimv2Attention (is_causal is False, and a mask of ones is dropped)",
+)
+def everything_without_padding(original: Any) -> Any:
+    """Without padding the original drops its causal mask and sees every token, with padding it is causal; traced, the
+    mask would always stay."""
+
+    def create_causal_mask(*args: Any, **kwargs: Any) -> Any:
+        mask, given = original(*args, **kwargs), kwargs.get("attention_mask")
+        if mask is None or given is None:
+            return mask
+        return mask | given.bool().all() if mask.dtype == torch.bool else mask * (~given.bool().all())
+
+    return create_causal_mask
+
+
+@patch(
+    "phi4_multimodal",
+    "transformers.models.phi4_multimodal.modeling_phi4_multimodal.create_bidirectional_mask",
+    upstream="transformers 5.23, modeling_phi4_multimodal.py, Phi4MultimodalVisionAttention (is_causal is True)",
+)
+def causal_without_padding(original: Any) -> Any:
+    """Without padding the original drops the mask of an image's patches and attends causally, with padding in both
+    directions; traced, the mask would always stay."""
+
+    def create_bidirectional_mask(*args: Any, **kwargs: Any) -> Any:
+        mask, given = original(*args, **kwargs), kwargs.get("attention_mask")
+        if mask is None or given is None or mask.dtype != torch.bool:
+            return mask
+        length = given.shape[-1]
+        places = torch.arange(length, device=given.device)
+        causal = (places[:, None] >= places[None, :])[None, None]
+        return torch.where(given.bool().all(), causal, mask)
+
+    return create_bidirectional_mask
