@@ -6,6 +6,10 @@ from __future__ import annotations
 HEAD = "import mindspore as ms\nfrom mindspore import Parameter, Tensor, nn, ops\n\n\n"
 CELL = HEAD + "class M(nn.Cell):\n    def __init__(self):\n        super().__init__()\n"
 CONSTRUCT = HEAD + "class M(nn.Cell):\n    def construct(self, x):\n"
+COUNTED = (
+    CONSTRUCT
+    + "        step = Tensor(0, ms.int64)\n        while step < {}:\n            {}\n        return x\n"
+)
 
 #: Everything here would run code, touch files, or reach for what could, if it were executed.
 ATTACKS = {
@@ -30,6 +34,15 @@ ATTACKS = {
     "try": HEAD + "try:\n    x = ops.ones(1)\nexcept Exception:\n    pass\n",
     "with": CONSTRUCT + "        with x:\n            return x\n",
     "while": CONSTRUCT + "        while x:\n            x = x\n        return x\n",
+    "while that does not count": COUNTED.format("x.shape[0]", "step = x"),
+    "while that counts back": COUNTED.format("x.shape[0]", "step = step + 1\n            step = step - 1"),
+    "while that counts twice": COUNTED.format("x.shape[0]", "step = step - 1\n            step = step + 1"),
+    "while of any length": COUNTED.format("float(\"inf\")", "step = step + 1"),
+    "while of a growing length": COUNTED.format(
+        "x.shape[0]", "x = ops.cat((x, x))\n            step = step + 1"
+    ),
+    "while from anywhere": CONSTRUCT
+    + "        step = -1\n        while step < x.shape[0]:\n            step = step + 1\n        return x\n",
     "for at the top": HEAD + "for x in (1, 2):\n    y = x\n",
     "for over values": CONSTRUCT + "        for y in (ms, x):\n            x = y\n        return x\n",
     "global": CONSTRUCT + "        global ops\n        return x\n",

@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table: adding an operator adds a line to one of these families and nothing else."""
 
+import cases_hard
+import cases_images
 import cases_numbers
 import cases_reduce
 import cases_shape
+import cases_siblings
+import cases_special
+
+from paritas.lower.mindspore.ops.aliases import ALIASES
 
 CASES = [
     *cases_numbers.ARITHMETIC,
@@ -20,4 +26,23 @@ CASES = [
     *cases_reduce.PRODUCTS,
     *cases_reduce.NORMS,
     *cases_reduce.LAYERS,
+    *cases_special.SPECIAL,
+    *cases_special.LOSSES,
+    *cases_special.DISTANCES,
+    *cases_special.SCATTERED,
+    *cases_special.SEARCHED,
+    *cases_siblings.SIBLINGS,
+    *cases_images.CONVOLUTIONS,
+    *cases_images.WINDOWS,
+    *cases_images.RESIZED,
+    *cases_images.SAMPLED,
+    *cases_images.POOLS,
+    *cases_images.CHANNELS,
+    *cases_hard.EXPERTS,
+    *cases_hard.COMPLEX,
+    *cases_hard.FOURIER,
+    *cases_hard.RECURRENT,
+    *cases_hard.RANDOM,
+    *cases_hard.FOUND,
 ]
+CASES += cases_siblings.aliased(CASES, ALIASES)

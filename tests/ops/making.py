@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import sympy
 import torch
+from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 from torch.utils import _pytree as pytree
@@ -134,8 +135,8 @@ class Case:
 
     @property
     def overload(self) -> torch._ops.OpOverload:
-        _, name, overload = self.target.split(".")
-        return getattr(getattr(torch.ops.aten, name), overload)
+        namespace, name, overload = self.target.split(".")
+        return getattr(getattr(getattr(torch.ops, namespace), name), overload)
 
     @property
     def is_dynamic(self) -> bool:
@@ -193,19 +194,52 @@ def _short(value: Any) -> str:
     return str(value).removeprefix("torch.")
 
 
-def program_of(case: Case) -> Program:
-    """A graph with this one node. Built by hand: torch.export would rewrite some overloads into others."""
-    mode = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=False)
+def program_of(*cases: Case) -> Program:
+    """A graph with a node for each case. Built by hand: torch.export would rewrite some overloads into others."""
     graph = torch.fx.Graph()
+    mode = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=False)
+    specs: list[TensorSpec] = []
+    # Placeholders come first in a graph.
+    opened = [_placeholders(graph, mode, case, specs) for case in cases]
+    outputs = [o for case, held in zip(cases, opened, strict=True) for o in _node(graph, mode, case, held)]
+    graph.output(tuple(outputs))
+    return Program(
+        exported=types.SimpleNamespace(graph=graph, graph_signature=None),  # type: ignore[arg-type] - enough here
+        inputs=tuple(specs),
+        outputs=tuple(
+            TensorSpec(f"out{i}", str(o.meta["val"].dtype).removeprefix("torch."), ())
+            for i, o in enumerate(outputs)
+        ),
+        structure={},
+        origins={},
+        modules=(),
+        constants={},
+        source=Source("module", model_class="Case"),
+    )
+
+
+def _placeholders(
+    graph: torch.fx.Graph, mode: FakeTensorMode, case: Case, specs: list[TensorSpec]
+) -> list[torch.fx.Node]:
+    """The inputs of one case, x0, x1, .. in order over all cases; `specs` gets their descriptions."""
     placeholders = []
     givens = [leaf for leaf in case.leaves if isinstance(leaf, Given)]
-    for number, (given, value) in enumerate(zip(givens, case.tensors(), strict=True)):
-        node = graph.placeholder(f"x{number}")
+    for given, value in zip(givens, case.tensors(), strict=True):
+        node = graph.placeholder(f"x{len(specs)}")
         sizes = [DimDynamic.DYNAMIC if d in given.free else DimDynamic.STATIC for d in range(value.dim())]
         context = StatelessSymbolicContext(dynamic_sizes=sizes)
         node.meta["val"] = mode.from_tensor(value, symbolic_context=context)
         node.meta["paritas_input"] = node.name
         placeholders.append(node)
+        shape = tuple(f"d{a}" if a in given.free else s for a, s in enumerate(value.shape))
+        specs.append(TensorSpec(node.name, given.dtype, shape))
+    return placeholders
+
+
+def _node(
+    graph: torch.fx.Graph, mode: FakeTensorMode, case: Case, placeholders: list[torch.fx.Node]
+) -> list[torch.fx.Node]:
+    """The call of one case; its outputs."""
 
     def size(wanted: Size) -> torch.fx.Node:
         node = graph.call_function(torch.ops.aten.sym_size.int, (placeholders[wanted.argument], wanted.dim))
@@ -218,39 +252,19 @@ def program_of(case: Case) -> Program:
 
     args, kwargs = case.fill(placeholders, size)
     node = graph.call_function(case.overload, args, kwargs)
-    with mode, torch.no_grad():
+    with mode, torch.no_grad(), enable_python_dispatcher():  # as torch.export: keeps sizes symbolic
         fake = pytree.tree_map_only(torch.fx.Node, lambda n: n.meta["val"], (args, kwargs))
         node.meta["val"] = case.overload(*fake[0], **fake[1])
+    givens = [leaf for leaf in case.leaves if isinstance(leaf, Given)]
     for given, placeholder in zip(givens, placeholders, strict=True):
         sizes = placeholder.meta["val"].shape
         fixed = [dim for dim in given.free if isinstance(expression(sizes[dim]), (int, sympy.Integer))]
         assert not fixed, f"{case}: torch made dimensions {fixed} of {placeholder} constant; take other sizes"
-    outputs = [node]
-    if isinstance(node.meta["val"], (tuple, list)):
-        outputs = []
-        for position, part in enumerate(node.meta["val"]):
-            item = graph.call_function(operator.getitem, (node, position))
-            item.meta["val"] = part
-            outputs.append(item)
-    graph.output(tuple(outputs))
-    exported = types.SimpleNamespace(graph=graph, graph_signature=None)
-    specs = tuple(
-        TensorSpec(
-            f"x{i}", given.dtype, tuple(f"d{a}" if a in given.free else s for a, s in enumerate(value.shape))
-        )
-        for i, (given, value) in enumerate(zip(givens, case.tensors(), strict=True))
-    )
-    outs = tuple(
-        TensorSpec(f"out{i}", str(o.meta["val"].dtype).removeprefix("torch."), ())
-        for i, o in enumerate(outputs)
-    )
-    return Program(
-        exported=exported,  # type: ignore[arg-type] - lowering reads the graph, and the signature only for weights
-        inputs=specs,
-        outputs=outs,
-        structure={},
-        origins={},
-        modules=(),
-        constants={},
-        source=Source("module", model_class="Case"),
-    )
+    if not isinstance(node.meta["val"], (tuple, list)):
+        return [node]
+    outputs = []
+    for position, part in enumerate(node.meta["val"]):
+        item = graph.call_function(operator.getitem, (node, position))
+        item.meta["val"] = part
+        outputs.append(item)
+    return outputs

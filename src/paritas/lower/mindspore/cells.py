@@ -109,6 +109,8 @@ class MethodWriter:
         self.pending: dict[
             Node, frozenset[str]
         ] = {}  # expressions not yet written out -> the names they read
+        # Variables that the texts now in a lowering's hands read: it must not bind one of them again.
+        self.in_flight: set[str] = set()
         self.comment: tuple | None = None
         self._after: list[Node | Region] = []  # what is still to be written
         self._own_nodes: set[Node] = set()
@@ -211,7 +213,9 @@ class MethodWriter:
         kwargs.pop("memory_format", None)
         emitter = Emitter(self, _outputs(node), f"{name} at {self.program.origin(node.name)}")
         self._flush_comment(stack[0] if stack else None)
+        self.in_flight = {n for v in _values((args, kwargs)) for n in v.names}
         value = emitter.nothing() or self.lowerings[name](emitter, *args, **kwargs)
+        self.in_flight = set()
         if isinstance(emitter.out, Value):
             value = dataclasses.replace(value, dtype=emitter.out.dtype, shape=emitter.out.shape)
         self._bind(node, value, stack, name_hint(stack))
@@ -303,7 +307,7 @@ class MethodWriter:
         return name
 
     def _may_bind(self, name: str, node: Node | None) -> bool:
-        if any(name in names for names in self.pending.values()):
+        if name in self.in_flight or any(name in names for names in self.pending.values()):
             return False
         if name not in self.bound:
             return True
@@ -425,6 +429,7 @@ class MethodWriter:
                 continue
             for axis, size in enumerate(node.meta["val"].shape):
                 if expression(size) == symbol:
+                    self.in_flight.add(name)
                     return f"{name}.shape[{axis}]"
         if self.region.parent is None:
             raise LoweringError(f"The size {symbol} cannot be read off any tensor.")
@@ -438,6 +443,7 @@ class MethodWriter:
             if (
                 name.startswith(path + hint)
                 and known.shape == value.shape
+                and known.dtype == value.dtype
                 and torch.equal(known, value)
             ):
                 break
@@ -474,6 +480,17 @@ def _tensor_arguments(node: Node) -> list[Node]:
     visit(node.args)
     visit(dict(node.kwargs))
     return found
+
+
+def _values(argument: Any) -> Iterator[Value]:
+    """Every `Value` in a nest of arguments."""
+    if isinstance(argument, Value):
+        yield argument
+    elif isinstance(argument, (list, tuple)):
+        for inner in argument:
+            yield from _values(inner)
+    elif isinstance(argument, dict):
+        yield from _values(list(argument.values()))
 
 
 def _value(text: str, node: Node) -> Value:

@@ -168,8 +168,14 @@ class Emitter:
     def _arithmetic(self, expr: sympy.Expr) -> Value:
         if expr.is_Integer:
             return Value(str(int(expr)))
+        if expr.is_Float:
+            return Value(repr(float(expr)))
         if expr.is_Symbol:
             return Value(self.scope.resolve(expr))
+        if expr.is_Add or expr.is_Mul:  # a whole number of halves is an exact division
+            over, under = expr.as_numer_denom()
+            if under.is_Integer and under != 1:
+                return Value(f"{operand(self._arithmetic(over))} // {int(under)}", atomic=False)
         parts = [operand(self._arithmetic(a)) for a in expr.args]
         name = type(expr).__name__
         if expr.is_Add:
@@ -182,6 +188,10 @@ class Emitter:
             return Value(f"{parts[0]} % {parts[1]}", atomic=False)
         if name == "Pow" and expr.args[1].is_Integer and expr.args[1] > 0:
             return Value(f"{parts[0]} ** {parts[1]}", atomic=False)
+        if name == "ToFloat":
+            return self._arithmetic(expr.args[0])
+        if name in ("TruncToInt", "FloorToInt"):  # the same for sizes
+            return Value(f"int({self._arithmetic(expr.args[0])})")
         if name in ("Max", "Min"):
             return Value(f"{name.lower()}({', '.join(parts)})")
         raise self.refuse(f"the size {expr} has no translation ({name})")

@@ -34,6 +34,11 @@ FUNCTIONS = frozenset(
     ops.relu ops.reshape ops.round ops.rsqrt ops.select ops.sigmoid ops.sign ops.silu ops.sin ops.softmax
     ops.split ops.sqrt ops.square ops.squeeze ops.stack ops.strided_slice ops.sub ops.sum ops.tan ops.tanh
     ops.tile ops.transpose ops.trunc ops.unsqueeze ops.where ops.zeros ops.zeros_like
+    ops.acos ops.acosh ops.asin ops.asinh ops.atanh ops.bessel_i0 ops.bessel_i0e ops.bessel_i1 ops.bessel_i1e
+    ops.cosh ops.cummax ops.cummin ops.erfc ops.exp2 ops.lgamma ops.sinh ops.TensorScatterMax
+    ops.TensorScatterMin ops.TensorScatterMul ops.log2 ops.svd
+    ops.Complex ops.LSTM ops.conj ops.fft ops.fftn ops.ifft ops.ifftn ops.imag ops.irfft ops.irfftn ops.nonzero ops.real
+    ops.rfft ops.rfftn
     """.split()  # noqa: SIM905
 )
 

@@ -255,8 +255,37 @@ class _Check:
         if wrong := sorted(name for name in local if name in _RESERVED or name.startswith("__")):
             raise self.refuse(node, f"binding {wrong[0]}")
         scope = _Scope(cls, frozenset(local), init=bool(cls) and node.name == "__init__")
-        for statement in node.body:
-            self.statement(statement, scope, top=True)
+        for before, statement in zip([None, *node.body], node.body, strict=False):
+            if isinstance(statement, ast.While):
+                self.count(statement, before, scope)
+            else:
+                self.statement(statement, scope, top=True)
+
+    def count(self, node: ast.While, before: ast.stmt | None, scope: _Scope) -> None:
+        """A loop that ends: `step = Tensor(0, ms.int64)`, `while step < x.shape[0]:`, .., `step = step + 1`."""
+        test = ast.unparse(node.test)
+        found = re.fullmatch(r"(\w+) < (\w+)\.shape\[\d+\]", test)
+        if found is None or node.orelse or scope.init:
+            raise self.refuse(node, f"while {test}")
+        step, counted = found.groups()
+        *body, last = node.body
+        bound = {
+            n.id
+            for s in body
+            for n in ast.walk(s)
+            if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+        }
+        if (
+            before is None
+            or ast.unparse(before) != f"{step} = Tensor(0, ms.int64)"
+            or ast.unparse(last) != f"{step} = {step} + 1"
+            or bound & {step, counted}
+            or step == counted
+        ):
+            raise self.refuse(node, f"while {test}")
+        self.expression(node.test, scope)
+        for inner in node.body:
+            self.statement(inner, scope)
 
     def statement(self, node: ast.stmt, scope: _Scope, top: bool = False) -> None:
         if isinstance(node, ast.Assign):

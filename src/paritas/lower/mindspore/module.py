@@ -150,7 +150,8 @@ class _Classes:
     def _base_name(self, cell: _Cell) -> str:
         qualified = self.program.module_classes.get(cell.path, "")
         name = qualified.rpartition(".")[-1] or (cell.path.rpartition(".")[-1].title() or "Model")
-        return re.sub(r"\W", "_", name)
+        plain = re.sub(r"\W", "_", name)
+        return plain if plain.isidentifier() else f"Module{plain}"
 
     def _body(self, cell: _Cell) -> list[str]:
         original = self.program.module_classes.get(cell.path, "")

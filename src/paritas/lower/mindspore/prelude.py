@@ -10,7 +10,14 @@ from pathlib import Path
 
 from paritas.errors import LoweringError
 
-_LIBRARIES = ("prelude_functions.py", "prelude_torch.py")
+_LIBRARIES = (
+    "prelude_functions.py",
+    "prelude_torch.py",
+    "prelude_images.py",
+    "prelude_experts.py",
+    "prelude_signals.py",
+    "prelude_special.py",
+)
 
 
 @functools.cache

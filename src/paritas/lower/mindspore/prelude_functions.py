@@ -66,14 +66,14 @@ def tanh(x):
 
 
 def attend(query, key, value, scale):
-    weights = softmax_last(widened(scores(query * scale, key)))
+    weights = softmax_last(scores(widened(query) * scale, widened(key)))
     return mix(weights.astype(value.dtype), value)
 
 
 def attend_where(query, key, value, mask, scale):
     # ops.Softmax writes nothing at all if one row is all -inf, so masked scores are the least
     # finite number; and a query that sees no key gets 0, as in torch.
-    logits = widened(scores(query * scale, key))
+    logits = scores(widened(query) * scale, widened(key))
     hidden = ops.select(mask, ops.zeros_like(mask).astype(logits.dtype), least)
     weights = softmax_last(logits + spread(hidden, logits))
     mixed = mix(weights.astype(value.dtype), value)
@@ -82,7 +82,7 @@ def attend_where(query, key, value, mask, scale):
 
 def attend_bias(query, key, value, bias, scale):
     # The same for an additive mask, whose -inf means masked.
-    logits = widened(scores(query * scale, key))
+    logits = scores(widened(query) * scale, widened(key))
     bias = widened(bias)
     # Not ops.Maximum, which would lose NaN.
     bounded = ops.select(bias < least, ops.full_like(bias, least), bias)
@@ -117,23 +117,3 @@ def repeat_heads(x, times):
         x.reshape((batch, heads, 1, length, width)), (batch, heads, times, length, width)
     )
     return copies.reshape((batch, heads * times, length, width))
-
-
-def convolve_1d(x, weight, stride, padding, dilation):
-    # MindSpore's Conv2D is 70 times slower than torch's on CPU, or slows every matrix product of
-    # the process (see run/mindspore.py). So: rows of the window of each position, and one product.
-    batch, channels, length = x.shape
-    outputs, _, taps = weight.shape
-    rows = ops.transpose(x, (0, 2, 1))
-    if padding > 0:
-        edge = ops.zeros((batch, padding, channels), x.dtype)
-        rows = ops.cat((edge, rows, edge), 1)
-    padded = length + 2 * padding
-    positions = (padded - dilation * (taps - 1) - 1) // stride + 1
-    window = ops.arange(taps).reshape((1, 1, taps)) * dilation
-    window = window + ops.arange(positions).reshape((1, positions, 1)) * stride
-    window = window + ops.arange(batch).reshape((batch, 1, 1)) * padded
-    windows = ops.gather(rows.reshape((-1, channels)), window.reshape((-1,)), 0)
-    kernel = ops.transpose(weight, (0, 2, 1)).reshape((outputs, taps * channels))
-    product = outer_t(windows.reshape((batch * positions, taps * channels)), kernel)
-    return ops.transpose(product.reshape((batch, positions, outputs)), (0, 2, 1))

@@ -16,6 +16,7 @@ from paritas.errors import LoweringError, ParitasError
 from paritas.lower.openvino import frontend
 from paritas.lower.openvino.prepare import Prepared, prepare
 from paritas.lower.result import Lowered
+from paritas.nesting import nest
 from paritas.program import Note, Program, TensorSpec
 
 ENTRY = "openvino_model.xml"
@@ -71,7 +72,9 @@ def _captured_for_openvino(program: Program, model: torch.nn.Module | None, erro
     dynamic = any(not str(size).isdigit() for spec in program.inputs for size in spec.dims)
     try:
         with frontend.rewritten_operators():
-            again = capture(model, {**program.examples, **program.constants}, dynamic=dynamic)
+            again = capture(
+                model, {**nest(program.examples, program.nesting), **program.constants}, dynamic=dynamic
+            )
     except ParitasError:
         raise error from None
     if _ports(again) != _ports(program):

@@ -25,6 +25,7 @@ from transformers.exporters import exporter_openvino, utils
 from paritas.errors import LoweringError
 from paritas.lower.openvino import prepare
 from paritas.lower.openvino.prepare import Prepared
+from paritas.lower.openvino.rewrite import rewrite
 from paritas.program import TensorSpec
 
 #: Operators that the frontend of OpenVINO 2026.4 is known not to have; others are found by trying.
@@ -42,6 +43,7 @@ def convert(prepared: Prepared, inputs: Sequence[TensorSpec]) -> openvino.Model:
     utils.apply_fx_node_fixes("openvino", module)
     prepare.decompose(module, _unknown)
     while True:
+        rewrite(module)  # again: decompositions are made of the same operators
         try:
             model = _translate(module, inputs)
             break

@@ -19,6 +19,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
 from paritas.errors import LoweringError
+from paritas.lower.openvino.rewrite import rewrite
 from paritas.program import Program
 
 _aten = torch.ops.aten
@@ -130,6 +131,7 @@ def prepare(program: Program, taps: Collection[str] | None = None) -> Prepared:
     for node in graph.nodes:
         node.target = _EQUIVALENTS.get(node.target, node.target)
     _widen(graph)
+    rewrite(module)
     _rewrite_attention(module)
     return Prepared(module, tuple(tapped), tuple(placeholders), tuple(names))
 

@@ -68,7 +68,9 @@ def prelu(emit, self, weight):
     """prelu(Tensor self, Tensor weight) -> Tensor"""
     x = emit.let(self, "x")
     zero = 0.0 if self.dtype == "float32" else number(emit, 0)
-    if self.rank > 1 and weight.rank == 1:
+    if self.rank == 0:
+        weight = emit.call("ops.reshape", weight, ())
+    elif self.rank > 1 and weight.rank == 1:
         weight = emit.call("ops.reshape", weight, (-1, *[1] * (self.rank - 2)))
     return emit.infix("+", larger(emit, zero, x), emit.infix("*", smaller(emit, zero, x), weight))
 
@@ -100,10 +102,13 @@ def _softplus(emit, x):
 @lowers("mindspore", "aten.softplus.default")
 def softplus(emit, self, beta=1, threshold=20):
     """softplus(Tensor self, Scalar beta=1, Scalar threshold=20) -> Tensor"""
-    if beta * threshold < 15:
-        raise emit.refuse(f"softplus with a threshold of {threshold}, where it is not yet linear")
 
     def write(x):
+        if threshold < 15:  # where it is not yet linear
+            x = emit.let(x, "x")
+            scaled = emit.let(emit.infix("*", x, beta), "scaled")
+            curved = emit.infix("/", _softplus(emit, scaled), beta)
+            return emit.call("ops.where", emit.infix(">", scaled, threshold), x, curved)
         if beta == 1:
             return _softplus(emit, x)
         return emit.infix("/", _softplus(emit, emit.infix("*", x, beta)), beta)
@@ -161,11 +166,11 @@ def glu(emit, self, dim=-1):
 
 def _softmax(emit, self, dim):
     x = emit.cast(self, emit.out.dtype)
-    if x.dtype not in ("float32", "float16") or emit.target == "ascend":
-        return emit.prim("ops.Softmax", dim)(x)
     if x.rank == 0:
         x = emit.let(x, "x")
         return Value(f"{x} - {x} + 1.0", atomic=False)
+    if x.dtype not in ("float32", "float16") or emit.target == "ascend":
+        return emit.prim("ops.Softmax", dim)(x)
     if dim % x.rank == x.rank - 1:
         return emit.help("softmax", x)
     order = list(range(x.rank))

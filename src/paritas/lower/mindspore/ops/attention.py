@@ -39,12 +39,13 @@ def scaled_dot_product_attention(
             for x in (key, value)
         )
     # One key for all heads (Falcon): BatchMatMul does not broadcast on CPU.
-    key, value = (_as_many(emit, x, query) for x in (key, value))
+    query, key, value = (_as_many(emit, x) for x in (query, key, value))
     if is_causal:
         rows = emit.call("ops.arange", emit.size(query.shape[-2]))
         columns = emit.call("ops.arange", emit.size(key.shape[-2]))
         mask = emit.infix("<=", columns, emit.call("ops.expand_dims", rows, -1))
-        mask = emit.call("ops.reshape", mask, (1, 1, *emit.dims([query.shape[-2], key.shape[-2]])))
+        ones = [1] * (query.rank - 2)
+        mask = emit.call("ops.reshape", mask, (*ones, *emit.dims([query.shape[-2], key.shape[-2]])))
         return emit.help("attend_where", query, key, value, mask, scale)
     if attn_mask is None:
         return emit.help("attend", query, key, value, scale)
@@ -53,11 +54,12 @@ def scaled_dot_product_attention(
     return emit.help("attend_bias", query, key, value, emit.cast(attn_mask, query.dtype), scale)
 
 
-def _as_many(emit, x, query):
-    """`x` with as many batches and heads as the query."""
-    if tuple(x.shape[:-2]) == tuple(query.shape[:-2]):
+def _as_many(emit, x):
+    """`x` with as many batches and heads as the result."""
+    batch = emit.out.shape[:-2]
+    if tuple(x.shape[:-2]) == tuple(batch):
         return x
-    shape = (*query.shape[:-2], *x.shape[-2:])
+    shape = (*batch, *x.shape[-2:])
     return emit.typed(
         emit.call("ops.broadcast_to", x, emit.dims(shape)), dtype=x.dtype, shape=shape
     )

@@ -17,6 +17,8 @@ def _batch_norm(emit, input, weight, bias, running_mean, running_var, eps):
     scale = emit.let(scale if weight is None else emit.infix("*", scale, weight), "scale")
     offset = emit.prefix("-", emit.infix("*", running_mean, scale))
     offset = offset if bias is None else emit.infix("-", bias, emit.infix("*", running_mean, scale))
+    if emit.target == "cpu" and input.dtype == "float32":
+        return emit.help("scaled_channels", input, scale, offset)
     scaled = emit.infix("*", input, _per_channel(emit, scale, input.rank))
     return emit.infix("+", scaled, _per_channel(emit, offset, input.rank))
 
@@ -40,6 +42,32 @@ def native_batch_norm(emit, input, weight, bias, running_mean, running_var, mome
     )
 
 
+@lowers("mindspore", "aten.native_batch_norm.default")
+def native_batch_norm_default(
+    emit, input, weight, bias, running_mean, running_var, training, momentum, eps
+):
+    """native_batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float momentum, float eps) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
+    if training:
+        raise emit.refuse("batch_norm that updates its running statistics belongs to training")
+    return native_batch_norm(emit, input, weight, bias, running_mean, running_var, momentum, eps)
+
+
+@lowers("mindspore", "aten._native_batch_norm_legit.no_stats")
+def native_batch_norm_no_stats(emit, input, weight, bias, training, momentum, eps):
+    """_native_batch_norm_legit.no_stats(Tensor input, Tensor? weight, Tensor? bias, bool training, float momentum, float eps) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
+    axes = tuple(axis for axis in range(input.rank) if axis != 1)
+    keep = emit.prim("ops.ReduceMean", keep_dims=True)
+    x = emit.let(emit.typed(emit.cast(input, "float32"), dtype="float32"), "x")
+    mean = emit.let(keep(x, axes), "mean")
+    centred = emit.let(emit.infix("-", x, mean), "centred")
+    spread = keep(emit.infix("*", centred, centred), axes)
+    scale = emit.let(emit.call("ops.rsqrt", emit.infix("+", spread, eps)), "scale")
+    out = _affine(emit, emit.infix("*", centred, scale), weight, bias, input.rank)
+    out = emit.cast(emit.typed(out, dtype="float32"), input.dtype)
+    saved = (emit.call("ops.reshape", value, (-1,)) for value in (mean, scale))
+    return Value(f"({', '.join([out.text, *(value.text for value in saved)])})")
+
+
 def _normalised(emit, x, axes, eps):
     mean = emit.prim("ops.ReduceMean", keep_dims=True)
     centred = emit.let(emit.infix("-", x, mean(x, axes)), "centred")
@@ -58,6 +86,8 @@ def group_norm(emit, input, num_groups, weight=None, bias=None, eps=1e-05, cudnn
     if is_empty(input):
         return filled(emit, 0)
     x = emit.cast(input, "float32")
+    if emit.target == "cpu":
+        return emit.cast(_grouped(emit, x, num_groups, weight, bias, eps), input.dtype)
     grouped = emit.let(
         emit.call("ops.reshape", x, (*emit.dims(input.shape[:1]), num_groups, -1)), "grouped"
     )
@@ -65,6 +95,16 @@ def group_norm(emit, input, num_groups, weight=None, bias=None, eps=1e-05, cudnn
     return emit.cast(
         emit.typed(_affine(emit, whole, weight, bias, input.rank), dtype="float32"), input.dtype
     )
+
+
+def _grouped(emit, x, groups, weight, bias, eps):
+    shape = (emit.size(x.shape[1]),)
+    ones, zeros = (
+        emit.call(f"ops.{name}", shape, emit.dtype("float32")) for name in ("ones", "zeros")
+    )
+    weight = ones if weight is None else emit.cast(weight, "float32")
+    bias = zeros if bias is None else emit.cast(bias, "float32")
+    return emit.typed(emit.help("group_norm", x, groups, weight, bias, eps), dtype="float32")
 
 
 @lowers("mindspore", "aten.instance_norm.default")
@@ -83,6 +123,10 @@ def instance_norm(
     """instance_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool use_input_stats, float momentum, float eps, bool cudnn_enabled) -> Tensor"""  # noqa: E501
     if not use_input_stats:
         return _batch_norm(emit, input, weight, bias, running_mean, running_var, eps)
+    if emit.target == "cpu":
+        channels = emit.size(input.shape[1])
+        x = emit.cast(input, "float32")
+        return emit.cast(_grouped(emit, x, channels, weight, bias, eps), input.dtype)
     axes = tuple(range(2, input.rank))
     return _affine(
         emit, _normalised(emit, emit.let(input, "x"), axes, eps), weight, bias, input.rank

@@ -2,8 +2,10 @@
 """Convolutions.
 
 MindSpore's CPU kernel is up to 250 times slower than torch's, because of the layout it hands to oneDNN;
-a module with `ops.Conv2D` in it runs with oneDNN capped (run/mindspore.py), which slows its matrix products.
-So what can be one matrix product is: patch embeddings (stride equal to the kernel) and 1-d convolutions.
+a module with `ops.Conv2D` in it runs with oneDNN capped (run/mindspore.py), which slows its matrix products
+on some processors. So what can be one matrix product is: kernels of one pixel, patch embeddings (stride equal
+to the kernel) and 1-d convolutions. All others are `ops.Conv2D`, which is then a matrix product inside oneDNN;
+volumes become images with the taps of the depth as channels.
 """
 
 from paritas.lower.registry import lowers
@@ -14,29 +16,116 @@ def conv2d(
     emit, input, weight, bias=None, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1
 ):
     """conv2d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=[1, 1], SymInt[2] padding=[0, 0], SymInt[2] dilation=[1, 1], SymInt groups=1) -> Tensor"""  # noqa: E501
+    return convolution(emit, input, weight, bias, stride, padding, dilation, groups)
+
+
+@lowers("mindspore", "aten.conv1d.default")
+def conv1d(emit, input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    """conv1d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[1] stride=[1], SymInt[1] padding=[0], SymInt[1] dilation=[1], SymInt groups=1) -> Tensor"""  # noqa: E501
+    return convolution(emit, input, weight, bias, stride, padding, dilation, groups)
+
+
+@lowers("mindspore", "aten.conv3d.default")
+def conv3d(
+    emit,
+    input,
+    weight,
+    bias=None,
+    stride=(1, 1, 1),
+    padding=(0, 0, 0),
+    dilation=(1, 1, 1),
+    groups=1,
+):
+    """conv3d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[3] stride=[1, 1, 1], SymInt[3] padding=[0, 0, 0], SymInt[3] dilation=[1, 1, 1], SymInt groups=1) -> Tensor"""  # noqa: E501
+    return convolution(emit, input, weight, bias, stride, padding, dilation, groups)
+
+
+def convolution(emit, input, weight, bias, stride, padding, dilation, groups):
+    """Any convolution of 1 to 3 dimensions, of a batch or of one."""
     if (nothing := emit.nothing()) is not None:
         return nothing
-    kernel = tuple(int(k) for k in weight.shape[2:])
-    stride, padding, dilation = _pair(stride), _pair(padding), _pair(dilation)
-    unbatched = input.rank == 3
+    rank = weight.rank - 2
+    stride, padding, dilation = (per_axis(v, rank) for v in (stride, padding, dilation))
+    unbatched = input.rank == rank + 1
     if unbatched:
         input = emit.typed(emit.call("ops.expand_dims", input, 0), shape=(1, *input.shape))
-    plain = groups == 1 and padding == (0, 0) and dilation == (1, 1)
-    if (
-        emit.target == "cpu"
-        and plain
-        and kernel == stride
-        and _divides(input, kernel)
-        and not unbatched
-    ):
-        return _patches(emit, input, weight, bias, kernel)
-    result = _convolve(emit, input, weight, bias, kernel, stride, padding, dilation, groups)
+    result = _convolved(emit, input, weight, bias, stride, padding, dilation, groups)
     return emit.call("ops.squeeze", result, 0) if unbatched else result
 
 
-def _pair(value):
+def per_axis(value, rank):
+    """An argument that may be one number for all axes."""
     value = [int(v) for v in value] if isinstance(value, (list, tuple)) else [int(value)]
-    return (value[0], value[0]) if len(value) == 1 else tuple(value)
+    return tuple(value * rank if len(value) == 1 else value)
+
+
+def _convolved(emit, input, weight, bias, stride, padding, dilation, groups):
+    kernel = tuple(int(k) for k in weight.shape[2:])
+    cpu, rank = emit.target == "cpu", len(kernel)
+    if cpu and groups == 1 and set(kernel) == set(stride) == {1} and not any(padding):
+        return _points(emit, input, weight, bias)
+    tiles = kernel == stride and not any(padding) and set(dilation) == {1}
+    if cpu and groups == 1 and tiles and _divides(input, kernel):
+        return _patches(emit, input, weight, bias, kernel)
+    if cpu and rank == 1 and groups == 1:
+        result = emit.help("convolve_columns", input, weight, stride[0], padding[0], dilation[0])
+        return biased(emit, result, bias)
+    if rank == 1:
+        wide = emit.typed(
+            emit.call("ops.expand_dims", input, 2), shape=(*input.shape[:2], 1, input.shape[2])
+        )
+        flat = emit.typed(
+            emit.call("ops.expand_dims", weight, 2), shape=(*weight.shape[:2], 1, weight.shape[2])
+        )
+        result = images(emit, wide, flat, bias, (1, *stride), (0, *padding), (1, *dilation), groups)
+        return emit.call("ops.squeeze", result, 2)
+    if rank == 3:
+        return volumes(emit, input, weight, bias, stride, padding, dilation, groups)
+    return images(emit, input, weight, bias, stride, padding, dilation, groups)
+
+
+def biased(emit, result, bias):
+    return result if bias is None else emit.prim("ops.BiasAdd")(result, bias)
+
+
+def images(emit, input, weight, bias, stride, padding, dilation, groups):
+    """A 2-d convolution."""
+    options = {
+        "kernel_size": tuple(int(k) for k in weight.shape[2:]), "pad_mode": "pad",
+        "pad": (padding[0], padding[0], padding[1], padding[1]), "stride": stride, "dilation": dilation,
+        "group": groups,
+    }  # fmt: skip
+    return biased(
+        emit, emit.prim("ops.Conv2D", int(weight.shape[0]), **options)(input, weight), bias
+    )
+
+
+def volumes(emit, input, weight, bias, stride, padding, dilation, groups):
+    """A 3-d convolution as a 2-d one over the windows along the depth."""
+    outputs, channels, deep, high, wide = (int(size) for size in weight.shape)
+    input = emit.let(input, "x")
+    windows = emit.help("depth_windows", input, deep, stride[0], padding[0], dilation[0])
+    flat = emit.typed(
+        emit.call("ops.reshape", weight, (outputs, channels * deep, high, wide)),
+        shape=(outputs, channels * deep, high, wide),
+    )
+    result = images(emit, windows, flat, bias, stride[1:], padding[1:], dilation[1:], groups)
+    return emit.help("depth_joined", result, emit.size(input.shape[0]))
+
+
+def _points(emit, input, weight, bias):
+    """A convolution of kernel 1: a matrix product with all positions."""
+    outputs, channels = (int(size) for size in weight.shape[:2])
+    flat = emit.call("ops.reshape", weight, (outputs, channels))
+    if input.shape[0] == 1:
+        rows = emit.call("ops.reshape", input, (channels, -1))
+        result = emit.call("ops.expand_dims", emit.prim("ops.MatMul")(flat, rows), 0)
+    else:
+        rows = emit.call("ops.reshape", input, (*emit.dims(input.shape[:1]), channels, -1))
+        result = emit.call("ops.matmul", flat, rows)
+    result = biased(emit, result, bias)
+    sizes = emit.dims(input.shape[2:])
+    return emit.call("ops.reshape", result, (*emit.dims(input.shape[:1]), outputs, *sizes))
 
 
 def _divides(input, kernel):
@@ -47,54 +136,23 @@ def _divides(input, kernel):
     )
 
 
-def _convolve(emit, input, weight, bias, kernel, stride, padding, dilation, groups):
-    options = {
-        "kernel_size": kernel, "pad_mode": "pad", "pad": (padding[0], padding[0], padding[1], padding[1]),
-        "stride": stride, "dilation": dilation, "group": groups,
-    }  # fmt: skip
-    result = emit.prim("ops.Conv2D", int(weight.shape[0]), **options)(input, weight)
-    return result if bias is None else emit.prim("ops.BiasAdd")(result, bias)
-
-
 def _patches(emit, input, weight, bias, kernel):
     """Cut the image into patches and multiply: [B, C, h*k, w*k] -> [B*h*w, C*k*k] @ [out, C*k*k].T."""
     batch, channels = emit.dims(input.shape[:2])
-    rows, columns = (emit.size(size) for size in emit.out.shape[2:])
-    height, width = kernel
-    cut = emit.call("ops.reshape", input, (batch, channels, rows, height, columns, width))
-    outputs, depth = int(weight.shape[0]), int(weight.shape[1]) * height * width
-    patches = emit.call(
-        "ops.reshape", emit.call("ops.transpose", cut, (0, 2, 4, 1, 3, 5)), (-1, depth)
-    )
-    patches = emit.let(patches, "patches")
+    outputs, depth = int(weight.shape[0]), int(weight.shape[1])
+    for size in kernel:
+        depth *= size
+    grid = [int(size) // k for size, k in zip(input.shape[2:], kernel, strict=True)]
+    patches = input
+    if any(size > 1 for size in grid):
+        pairs = [part for pair in zip(grid, kernel, strict=True) for part in pair]
+        order = [0, *range(2, 2 + 2 * len(grid), 2), 1, *range(3, 3 + 2 * len(grid), 2)]
+        cut = emit.call("ops.reshape", input, (batch, channels, *pairs))
+        patches = emit.call("ops.transpose", cut, tuple(order))
+    patches = emit.let(emit.call("ops.reshape", patches, (-1, depth)), "patches")
     flat = emit.let(emit.call("ops.reshape", weight, (outputs, depth)), "kernel")
     product = emit.call("ops.dense", patches, flat, *([] if bias is None else [bias]))
-    grid = emit.let(emit.call("ops.reshape", product, (-1, rows, columns, outputs)), "grid")
-    return emit.call("ops.transpose", grid, (0, 3, 1, 2))
-
-
-@lowers("mindspore", "aten.conv1d.default")
-def conv1d(emit, input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
-    """conv1d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[1] stride=[1], SymInt[1] padding=[0], SymInt[1] dilation=[1], SymInt groups=1) -> Tensor"""  # noqa: E501
-    if (nothing := emit.nothing()) is not None:
-        return nothing
-    step, pad, spread = (
-        int(v[0]) if isinstance(v, (list, tuple)) else int(v) for v in (stride, padding, dilation)
-    )
-    unbatched = input.rank == 2
-    if unbatched:
-        input = emit.typed(emit.call("ops.expand_dims", input, 0), shape=(1, *input.shape))
-    if emit.target == "cpu" and groups == 1:
-        result = emit.help("convolve_1d", input, weight, step, pad, spread)
-        if bias is not None:
-            result = emit.prim("ops.BiasAdd")(result, bias)
-    else:
-        wide, kernel = (
-            emit.call("ops.expand_dims", input, 2),
-            emit.call("ops.expand_dims", weight, 2),
-        )
-        taps = (1, int(weight.shape[2]))
-        kernel = emit.typed(kernel, shape=(weight.shape[0], weight.shape[1], 1, weight.shape[2]))
-        result = _convolve(emit, wide, kernel, bias, taps, (1, step), (0, pad), (1, spread), groups)
-        result = emit.call("ops.squeeze", result, 2)
-    return emit.call("ops.squeeze", result, 0) if unbatched else result
+    if all(size == 1 for size in grid):
+        return emit.call("ops.reshape", product, (-1, outputs, *grid))
+    product = emit.let(emit.call("ops.reshape", product, (-1, *grid, outputs)), "grid")
+    return emit.call("ops.transpose", product, (0, len(grid) + 1, *range(1, len(grid) + 1)))

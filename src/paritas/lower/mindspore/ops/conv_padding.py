@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Convolutions whose padding is a word: "same" or "valid"."""
 
-from paritas.lower.mindspore.ops.conv import conv1d, conv2d
+from paritas.lower.mindspore.ops.conv import conv1d, conv2d, conv3d
 from paritas.lower.mindspore.ops.move import constant_pad_nd
 from paritas.lower.registry import lowers
 
@@ -34,3 +34,12 @@ def conv1d_padding(
     """conv1d.padding(Tensor input, Tensor weight, Tensor? bias=None, SymInt[1] stride=[1], str padding="valid", SymInt[1] dilation=[1], SymInt groups=1) -> Tensor"""  # noqa: E501
     input, padding = _word(emit, input, weight, padding, dilation, 1)
     return conv1d(emit, input, weight, bias, stride, padding, dilation, groups)
+
+
+@lowers("mindspore", "aten.conv3d.padding")
+def conv3d_padding(
+    emit, input, weight, bias=None, stride=(1, 1, 1), padding="valid", dilation=(1, 1, 1), groups=1
+):
+    """conv3d.padding(Tensor input, Tensor weight, Tensor? bias=None, SymInt[3] stride=[1, 1, 1], str padding="valid", SymInt[3] dilation=[1, 1, 1], SymInt groups=1) -> Tensor"""  # noqa: E501
+    input, padding = _word(emit, input, weight, padding, dilation, 3)
+    return conv3d(emit, input, weight, bias, stride, padding, dilation, groups)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tensors made from sizes and numbers."""
 
+import numpy as np
 import torch
 
 from paritas.lower.mindspore.ops.elementwise import FLOATS
@@ -9,6 +10,7 @@ from paritas.lower.registry import lowers
 
 
 def _arange(emit, start, end, step):
+    start, end, step = (int(x) if isinstance(x, bool) else x for x in (start, end, step))
     if all(isinstance(bound, (int, float)) for bound in (start, end, step)) and not all(
         isinstance(bound, int) for bound in (start, end, step)
     ):
@@ -67,6 +69,10 @@ def filled(emit, value, shape=None, dtype=None):
         value = bool(value)
     elif dtype not in FLOATS:
         value = int(value)
+    if dtype == "float64" and value == value and float(np.float32(value)) != value:
+        # Graph mode rounds the number of ops.full to float32 first.
+        exact = emit.constant(torch.tensor(value, dtype=torch.float64), "number")
+        return emit.call("ops.broadcast_to", exact, shape) if shape else exact
     if value in (0, 1):
         return emit.call("ops.ones" if value else "ops.zeros", shape, emit.dtype(dtype))
     return emit.call("ops.full", shape, value, dtype=emit.dtype(dtype))

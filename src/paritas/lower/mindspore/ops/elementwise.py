@@ -221,12 +221,16 @@ def pow_(emit, self, exponent):
         return emit.call("ops.rsqrt", self)
     if floating and exponent == -1:
         return emit.infix("/", 1.0, self)
-    return emit.call("ops.pow", self, float(exponent) if floating else exponent)
+    if not floating:
+        return emit.help("int_pow", self, _tensor(emit, exponent))
+    return emit.call("ops.pow", self, float(exponent))
 
 
 @lowers("mindspore", "aten.pow.Tensor_Tensor")
 def pow_tensor(emit, self, exponent):
     """pow.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor"""
+    if emit.out.dtype not in FLOATS:
+        return emit.help("int_pow", *promote(emit, self, exponent))
     return emit.call("ops.pow", *promote(emit, self, exponent))
 
 
@@ -235,7 +239,7 @@ def pow_scalar(emit, self, exponent):
     """pow.Scalar(Scalar self, Tensor exponent) -> Tensor"""
     (exponent,) = promote(emit, exponent)
     if emit.out.dtype not in FLOATS:
-        return emit.call("ops.pow", _tensor(emit, self), exponent)
+        return emit.help("int_pow", _tensor(emit, self), exponent)
     return emit.call("ops.pow", float(self), exponent)
 
 

@@ -2,6 +2,8 @@
 """Look-ups by index, and writing by index."""
 
 from paritas.lower.mindspore.ops.choose import number
+from paritas.lower.mindspore.ops.create import filled
+from paritas.lower.mindspore.ops.found import selected
 from paritas.lower.mindspore.ops.shape import permuted
 from paritas.lower.mindspore.source import Value
 from paritas.lower.registry import lowers
@@ -78,6 +80,8 @@ def _landing(axes):
 @lowers("mindspore", "aten.index.Tensor")
 def index(emit, self, indices):
     """index.Tensor(Tensor self, Tensor?[] indices) -> Tensor"""
+    if any(i is not None and i.dtype in ("bool", "uint8") for i in indices):
+        return selected(emit, self, indices)
     axes, given = _places(emit, self, indices)
     if not given:
         return self
@@ -161,8 +165,17 @@ def masked_scatter(emit, self, mask, source):
 
 
 def _scatter(emit, self, dim, index, src, reduction="none"):
+    if any(size == 0 for size in index.shape):
+        return self
     if self.rank == 0:
-        raise emit.refuse("scatter into a 0-d tensor")
+        parts = (_one(emit, x) if x.rank == 0 else x for x in (self, index, src))
+        self, index, src = parts
+        made = _scatter(emit, self, 0, index, src, reduction)
+        return emit.call("ops.reshape", emit.typed(made, dtype=emit.out.dtype, shape=(1,)), ())
+    if index.rank == 0:
+        index = _one(emit, index)
+    if src.rank == 0:
+        src = _one(emit, src)
     if list(src.shape) != list(index.shape):  # torch reads only as much of src as there are indices
         ends = ", ".join(f":{size}" for size in emit.dims(index.shape))
         src = Value(f"{emit.let(src, 'source')}[{ends}]", src.dtype, index.shape)
@@ -199,27 +212,47 @@ def scatter_add(emit, self, dim, index, src):
 @lowers("mindspore", "aten.index_add.default")
 def index_add(emit, self, dim, index, source, *, alpha=1):
     """index_add(Tensor self, int dim, Tensor index, Tensor source, *, Scalar alpha=1) -> Tensor"""
+    if alpha == 0:
+        return self
+    source = emit.cast(source, emit.out.dtype)
+    source = source if alpha == 1 else emit.typed(emit.infix("*", source, alpha), like=source)
+    return _rows_written(emit, "ops.TensorScatterAdd", self, dim, index, source)
+
+
+def _rows_written(emit, primitive, self, dim, index, source):
+    if any(size == 0 for size in index.shape) or any(size == 0 for size in source.shape):
+        return self
+    if self.rank == 0:
+        self, source = _one(emit, self), _one(emit, source)
+        made = emit.typed(
+            _rows_written(emit, primitive, self, 0, index, source), dtype=self.dtype, shape=(1,)
+        )
+        return emit.call("ops.reshape", made, ())
     dim = dim % self.rank
     order = _front(self, [dim])
-    source = emit.cast(source, emit.out.dtype)
-    source = source if alpha == 1 else emit.infix("*", source, alpha)
-    places = emit.call("ops.expand_dims", index, -1)
-    out = emit.prim("ops.TensorScatterAdd")(
-        permuted(emit, self, order), places, permuted(emit, source, order)
+    if index.rank == 0:
+        index = _one(emit, index)
+    source = source if source.rank else _one(emit, source)
+    kind = {"bool": "int32"}.get(emit.out.dtype, emit.out.dtype)
+    places = emit.call("ops.expand_dims", emit.infix("%", index, emit.size(self.shape[dim])), -1)
+    out = emit.prim(primitive)(
+        permuted(emit, emit.cast(self, kind), order),
+        places,
+        permuted(emit, emit.cast(source, kind), order),
     )
-    return permuted(emit, out, [order.index(a) for a in range(self.rank)])
+    turned = permuted(emit, out, [order.index(a) for a in range(self.rank)])
+    return emit.cast(emit.typed(turned, dtype=kind), emit.out.dtype)
+
+
+def _one(emit, x):
+    """A 0-d tensor as one of one dimension."""
+    return emit.typed(emit.call("ops.reshape", x, (1,)), dtype=x.dtype, shape=(1,))
 
 
 @lowers("mindspore", "aten.index_copy.default")
 def index_copy(emit, self, dim, index, source):
     """index_copy(Tensor self, int dim, Tensor index, Tensor source) -> Tensor"""
-    dim = dim % self.rank
-    order = _front(self, [dim])
-    places = emit.call("ops.expand_dims", index, -1)
-    out = emit.prim("ops.TensorScatterUpdate")(
-        permuted(emit, self, order), places, permuted(emit, source, order)
-    )
-    return permuted(emit, out, [order.index(a) for a in range(self.rank)])
+    return _rows_written(emit, "ops.TensorScatterUpdate", self, dim, index, source)
 
 
 # --- order ---
@@ -256,7 +289,18 @@ def topk(emit, self, k, dim=-1, largest=True, sorted=True):
 
 
 def _sorted(emit, self, dim, descending):
-    return _last(emit, self, dim, lambda x: emit.prim("ops.Sort", -1, descending)(x))
+    if any(size == 0 for size in self.shape):
+        shape = emit.dims(self.shape)
+        return _pair(self, emit.call("ops.zeros", shape, emit.dtype("int64")))
+    if self.dtype != "bool":
+        return _last(emit, self, dim, lambda x: emit.prim("ops.Sort", -1, descending)(x))
+
+    def write(x):  # there is no order of booleans
+        number = emit.cast(emit.typed(x, dtype="bool"), "int32")
+        found = emit.let(emit.prim("ops.Sort", -1, descending)(number), "found")
+        return Value(f"({emit.cast(Value(f'{found}[0]', 'int32'), 'bool')}, {found}[1])")
+
+    return _last(emit, self, dim, write)
 
 
 @lowers("mindspore", "aten.sort.default")
@@ -274,18 +318,50 @@ def sort_stable(emit, self, *, stable, dim=-1, descending=False):
 @lowers("mindspore", "aten.argsort.default")
 def argsort(emit, self, dim=-1, descending=False):
     """argsort(Tensor self, int dim=-1, bool descending=False) -> Tensor"""
-    return Value(f"{_sorted(emit, self, dim, descending)}[1]")
+    pair = emit.let(_sorted(emit, self, dim, descending), "pair")
+    return Value(f"{pair}[1]")
 
 
 def _searched(emit, edges, values, right):
     """How many edges lie below each value: exact for any shape, and models have few edges."""
-    below = "<=" if right else "<"
-    smaller = emit.infix(below, edges, emit.call("ops.expand_dims", values, -1))
-    counted = emit.prim("ops.ReduceSum")(emit.cast(emit.typed(smaller, dtype="bool"), "int64"), -1)
-    return emit.cast(emit.typed(counted, dtype="int64"), emit.out.dtype)
+    # Counted from above: every edge lies below NaN.
+    above = ">" if right else ">="
+    larger = emit.infix(above, edges, emit.call("ops.expand_dims", values, -1))
+    counted = emit.prim("ops.ReduceSum")(emit.cast(emit.typed(larger, dtype="bool"), "int64"), -1)
+    below = emit.infix("-", emit.size(edges.shape[-1]), counted)
+    return emit.cast(emit.typed(below, dtype="int64"), emit.out.dtype)
 
 
 @lowers("mindspore", "aten.bucketize.Tensor")
 def bucketize(emit, self, boundaries, *, out_int32=False, right=False):
     """bucketize.Tensor(Tensor self, Tensor boundaries, *, bool out_int32=False, bool right=False) -> Tensor"""
     return _searched(emit, boundaries, self, right)
+
+
+@lowers("mindspore", "aten.searchsorted.Tensor")
+def searchsorted(
+    emit, sorted_sequence, self, *, out_int32=False, right=False, side=None, sorter=None
+):
+    """searchsorted.Tensor(Tensor sorted_sequence, Tensor self, *, bool out_int32=False, bool right=False, str? side=None, Tensor? sorter=None) -> Tensor"""  # noqa: E501
+    if (nothing := emit.nothing()) is not None:
+        return nothing
+    if any(size == 0 for size in sorted_sequence.shape):
+        return filled(emit, 0)
+    edges = sorted_sequence
+    if sorter is not None:
+        edges = emit.typed(emit.call("ops.gather_elements", edges, -1, sorter), like=edges)
+    if edges.rank > 1:  # rows of edges, each for a row of values
+        shape = (*edges.shape[:-1], 1, edges.shape[-1])
+        edges = emit.typed(emit.call("ops.expand_dims", edges, -2), dtype=edges.dtype, shape=shape)
+    return _searched(emit, edges, self, right or side == "right")
+
+
+@lowers("mindspore", "aten.searchsorted.Scalar")
+def searchsorted_scalar(
+    emit, sorted_sequence, self, *, out_int32=False, right=False, side=None, sorter=None
+):
+    """searchsorted.Scalar(Tensor sorted_sequence, Scalar self, *, bool out_int32=False, bool right=False, str? side=None, Tensor? sorter=None) -> Tensor"""  # noqa: E501
+    value = number(emit, self, sorted_sequence.dtype)
+    return searchsorted(
+        emit, sorted_sequence, value, out_int32=out_int32, right=right, side=side, sorter=sorter
+    )

@@ -2,7 +2,9 @@
 """Linear layers and matrix products. Weights keep the checkpoint's layout: [out, in]."""
 
 from paritas.lower.mindspore.ops.create import filled
+from paritas.lower.mindspore.ops.elementwise import FLOATS
 from paritas.lower.mindspore.ops.shape import is_empty, permuted
+from paritas.lower.mindspore.ops.statistics import diagonal_of
 from paritas.lower.registry import lowers
 
 
@@ -27,6 +29,8 @@ def _scaled(emit, value, factor):
 
 def _added(emit, self, product, beta, alpha):
     """beta * self + alpha * product. With beta=0 torch ignores self outright, NaN included; 0 * self would not."""
+    if emit.out.dtype not in FLOATS:  # torch takes both factors as integers then
+        alpha, beta = int(alpha), int(beta)
     product = _scaled(emit, product, alpha)
     return product if beta == 0 else emit.infix("+", product, _scaled(emit, self, beta))
 
@@ -93,47 +97,82 @@ def outer(emit, self, vec2):
 @lowers("mindspore", "aten.einsum.default")
 def einsum(emit, equation, tensors, *, path=None):
     """einsum(str equation, Tensor[] tensors, *, int[]? path=None) -> Tensor"""
-    inputs, _, output = equation.replace(" ", "").partition("->")
+    terms, output = _spelled(equation, [x.rank for x in tensors])
+    whole = [_once(emit, term, x) for term, x in zip(terms, tensors, strict=True)]
+    terms, tensors = [term for term, _ in whole], [x for _, x in whole]
+    sizes: dict = {}
+    for term, x in zip(terms, tensors, strict=True):
+        for name, size in zip(term, x.shape, strict=True):
+            if sizes.setdefault(name, size) != size:
+                raise emit.refuse(f"einsum {equation!r} with a size that broadcasts")
+    if any(is_empty(x) for x in tensors):
+        return filled(emit, 0)
+    kept = list(zip(terms, tensors, strict=True))
+    term, x = kept[0]
+    for place, (other, y) in enumerate(kept[1:], 1):
+        later = output + "".join(t for t, _ in kept[place + 1 :])
+        term, x = _contracted(emit, term, x, other, y, sizes, later)
+    term, x = _without(emit, term, x, output, sizes)
+    return permuted(emit, x, [term.index(name) for name in output])
+
+
+def _spelled(equation, ranks):
+    """The terms and the output with a letter for every dimension that "..." stands for."""
+    inputs, arrow, output = equation.replace(" ", "").partition("->")
     terms = inputs.split(",")
-    if (
-        "." in equation
-        or "->" not in equation
-        or len(terms) > 2
-        or any(len(set(t)) < len(t) for t in terms)
-    ):
-        raise emit.refuse(
-            f"einsum {equation!r}: it takes one or two operands, no repeated index and no ellipsis"
+    spare = [c for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" if c not in equation]
+    widths = [
+        r - len(t.replace("...", "")) if "..." in t else 0
+        for t, r in zip(terms, ranks, strict=True)
+    ]
+    wide = "".join(spare[: max(widths)])
+    terms = [t.replace("...", wide[len(wide) - w :]) for t, w in zip(terms, widths, strict=True)]
+    if not arrow:  # the letters that occur once, in order
+        letters = "".join(terms)
+        output = wide + "".join(
+            c for c in sorted(set(letters)) if letters.count(c) == 1 and c not in wide
         )
-    sizes = {
-        name: size
-        for term, x in zip(terms, tensors, strict=True)
-        for name, size in zip(term, x.shape, strict=True)
-    }
-    kept = []
-    for place, (term, x) in enumerate(zip(terms, tensors, strict=True)):
-        elsewhere = output + "".join(t for other, t in enumerate(terms) if other != place)
-        alone = [axis for axis, name in enumerate(term) if name not in elsewhere]
-        if alone:
-            x = emit.prim("ops.ReduceSum")(x, tuple(alone))
-            term = "".join(name for name in term if name in elsewhere)
-        kept.append(
-            (term, emit.typed(x, dtype=tensors[place].dtype, shape=[sizes[n] for n in term]))
-        )
-    if len(kept) == 1:
-        term, x = kept[0]
-        return permuted(emit, x, [term.index(name) for name in output])
-    (left, a), (right, b) = kept
-    batch = [n for n in left if n in right and n in output]
-    inner = [n for n in left if n in right and n not in output]
+    output = output.replace("...", wide)
+    return terms, output
+
+
+def _once(emit, term, x):
+    """An operand that names an index twice is read along its diagonal, which becomes the last dimension."""
+    for name in dict.fromkeys(term):
+        while term.count(name) > 1:
+            first = term.index(name)
+            second = term.index(name, first + 1)
+            x = diagonal_of(emit, x, 0, first, second)
+            term = "".join(c for i, c in enumerate(term) if i not in (first, second)) + name
+    return term, x
+
+
+def _without(emit, term, x, needed, sizes):
+    """`x` summed over the indices that nobody needs."""
+    alone = [axis for axis, name in enumerate(term) if name not in needed]
+    if not alone:
+        return term, x
+    left = "".join(name for name in term if name in needed)
+    total = emit.prim("ops.ReduceSum")(x, tuple(alone))
+    return left, emit.typed(total, dtype=x.dtype, shape=[sizes[n] for n in left])
+
+
+def _contracted(emit, left, a, right, b, sizes, later):
+    """The product of two operands, summed over what neither `later` operands nor the output name."""
+    left, a = _without(emit, left, a, right + later, sizes)
+    right, b = _without(emit, right, b, left + later, sizes)
+    batch = [n for n in left if n in right and n in later]
+    inner = [n for n in left if n in right and n not in later]
     rows, columns = [n for n in left if n not in right], [n for n in right if n not in left]
     a, b = (
         _blocks(emit, a, left, sizes, batch, rows, inner),
         _blocks(emit, b, right, sizes, batch, inner, columns),
     )
     product = emit.prim("ops.BatchMatMul")(a, b)
-    names = [*batch, *rows, *columns]
-    product = emit.call("ops.reshape", product, emit.dims([sizes[n] for n in names]))
-    return permuted(emit, product, [names.index(name) for name in output])
+    names = "".join([*batch, *rows, *columns])
+    shape = [sizes[n] for n in names]
+    product = emit.call("ops.reshape", product, emit.dims(shape))
+    return names, emit.typed(product, dtype=a.dtype, shape=shape)
 
 
 def _blocks(emit, x, term, sizes, *groups):

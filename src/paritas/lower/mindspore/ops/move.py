@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Elements put elsewhere: repeated, turned around, padded, written over a part of another tensor."""
 
+import torch
+
 from paritas.lower.mindspore.ops.create import filled
 from paritas.lower.mindspore.ops.shape import indexed, is_empty, permuted
 from paritas.lower.mindspore.source import Value, operand
@@ -97,7 +99,27 @@ def _listed(value):
 @lowers("mindspore", "aten.constant_pad_nd.default")
 def constant_pad_nd(emit, self, pad, value=0):
     """constant_pad_nd(Tensor self, SymInt[] pad, Scalar value=0) -> Tensor"""
+    if not all(isinstance(width, int) for width in pad):
+        return _filled_up(emit, self, pad, value)
     return _padded(emit, self, pad, lambda x, dim, size, last: _edge(emit, x, dim, size, value))
+
+
+def _filled_up(emit, self, pad, value):
+    """Widths behind that are known at run time only and may be 0, which a piece to join may not."""
+    x = self
+    for pair in range(len(pad) // 2):
+        dim, low, high = self.rank - 1 - pair, pad[2 * pair], pad[2 * pair + 1]
+        size = emit.out.shape[dim]
+        if not isinstance(low, int) or low != 0:
+            raise emit.refuse("the width of a padding in front depends on the input's size")
+        if isinstance(high, int) and high == 0:
+            continue
+        shape = (*x.shape[:dim], size, *x.shape[dim + 1 :])
+        joined = emit.call("ops.cat", (x, filled(emit, value, shape=shape)), dim)
+        joined = emit.let(emit.typed(joined, dtype=x.dtype, shape=shape), "padded")
+        cut = Value(indexed(emit, joined, dim, f":{emit.size(size)}"))
+        x = emit.typed(cut, dtype=x.dtype, shape=shape)
+    return x
 
 
 def _edge(emit, x, dim, size, value):
@@ -105,7 +127,7 @@ def _edge(emit, x, dim, size, value):
     return filled(emit, value, shape=shape)
 
 
-def _padded(emit, self, pad, edge):
+def _padded(emit, self, pad, edge, mirrored=False):
     """`self` with `edge(x, dim, size, last)` joined to both ends of each dimension; negative sizes cut."""
     x = self
     for pair in range(len(pad) // 2):
@@ -113,6 +135,11 @@ def _padded(emit, self, pad, edge):
         low, high = pad[2 * pair], pad[2 * pair + 1]
         if not all(isinstance(p, int) for p in (low, high)):
             low, high = _known(emit, low), _known(emit, high)
+        later = (min(low, 0), min(high, 0)) if mirrored and max(low, high) > 0 else (0, 0)
+        if any(
+            later
+        ):  # what lies beyond an edge is taken from the whole tensor, which is cut afterwards
+            low, high = max(low, 0), max(high, 0)
         if low < 0 or high < 0:
             text = f"{-low if low < 0 else ''}:{high if high < 0 else ''}"
             size = x.shape[dim] + min(low, 0) + min(high, 0)
@@ -129,6 +156,11 @@ def _padded(emit, self, pad, edge):
         joined = parts[0] if len(parts) == 1 else emit.call("ops.cat", tuple(parts), dim)
         size = x.shape[dim] + max(low, 0) + max(high, 0)
         x = emit.typed(joined, dtype=x.dtype, shape=(*x.shape[:dim], size, *x.shape[dim + 1 :]))
+        if any(later):
+            text = f"{-later[0] or ''}:{later[1] or ''}"
+            cut = Value(indexed(emit, x, dim, text))
+            shape = (*x.shape[:dim], size + sum(later), *x.shape[dim + 1 :])
+            x = emit.typed(cut, dtype=x.dtype, shape=shape)
     return x
 
 
@@ -157,9 +189,8 @@ def pad(emit, self, pad, mode="constant", value=None):
     def circular(x, dim, size, last):
         return Value(indexed(emit, x, dim, f":{size}" if last else f"-{size}:"))
 
-    return _padded(
-        emit, self, pad, {"reflect": reflect, "replicate": replicate, "circular": circular}[mode]
-    )
+    edges = {"reflect": reflect, "replicate": replicate, "circular": circular}
+    return _padded(emit, self, pad, edges[mode], mirrored=mode != "circular")
 
 
 # --- a part overwritten ---
@@ -197,13 +228,29 @@ def _spliced(emit, self, src, dim, start, length):
 @lowers("mindspore", "aten.slice_scatter.default")
 def slice_scatter(emit, self, src, dim=0, start=None, end=None, step=1):
     """slice_scatter(Tensor self, Tensor src, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor"""  # noqa: E501
-    if step != 1:
-        raise emit.refuse(f"slice_scatter with a step of {step}")
     dim = dim % self.rank
+    if step != 1:
+        return _strided(emit, self, emit.cast(src, emit.out.dtype), dim, start, end, step)
     src = emit.cast(src, emit.out.dtype)
     length = src.shape[dim]
     length = length if isinstance(length, int) or length == self.shape[dim] else emit.size(length)
     return _spliced(emit, self, src, dim, start or 0, length)
+
+
+def _strided(emit, self, src, dim, start, end, step):
+    size = self.shape[dim]
+    if not all(isinstance(x, int) for x in (size, step, start or 0, end or 0)):
+        raise emit.refuse("slice_scatter with a step, and bounds that depend on the input's size")
+    if is_empty(src):
+        return self
+    places = list(range(size))[start:end:step]
+    chosen, rows = torch.zeros(size, dtype=torch.bool), torch.zeros(size, dtype=torch.int64)
+    chosen[places], rows[places] = True, torch.arange(len(places))
+    spread = emit.call("ops.gather", src, emit.constant(rows, "rows"), dim)
+    shape = (-1, *[1] * (self.rank - dim - 1))
+    return emit.call(
+        "ops.where", emit.call("ops.reshape", emit.constant(chosen, "chosen"), shape), spread, self
+    )
 
 
 @lowers("mindspore", "aten.select_scatter.default")
@@ -220,6 +267,10 @@ def select_scatter(emit, self, src, dim, index):
 @lowers("mindspore", "aten.unfold.default")
 def unfold(emit, self, dimension, size, step):
     """unfold(Tensor(a) self, int dimension, int size, int step) -> Tensor(a)"""
+    if self.rank == 0:
+        return emit.call("ops.reshape", self, emit.dims(emit.out.shape))
+    if (nothing := emit.nothing()) is not None:
+        return nothing
     dim = dimension % self.rank
     starts = emit.call("ops.arange", 0, emit.size((emit.out.shape[dim] - 1) * step + 1), step)
     places = emit.infix(
@@ -249,10 +300,9 @@ def pixel_shuffle(emit, self, upscale_factor):
 def pixel_unshuffle(emit, self, downscale_factor):
     """pixel_unshuffle(Tensor self, int downscale_factor) -> Tensor"""
     r = downscale_factor
-    *batch, channels, height, width = self.shape
-    cut = emit.call(
-        "ops.reshape", self, emit.dims([*batch, channels, height // r, r, width // r, r])
-    )
+    *batch, channels, _, _ = self.shape
+    rows, columns = emit.out.shape[-2:]
+    cut = emit.call("ops.reshape", self, emit.dims([*batch, channels, rows, r, columns, r]))
     n = len(batch)
     turned = permuted(emit, cut, [*range(n), n, n + 2, n + 4, n + 1, n + 3])
     return emit.call("ops.reshape", turned, emit.dims(emit.out.shape))

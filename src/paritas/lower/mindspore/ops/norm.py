@@ -14,7 +14,13 @@ def layer_norm(emit, input, normalized_shape, weight=None, bias=None, eps=1e-05,
         _given(emit, weight, "ops.ones", normalized_shape),
         _given(emit, bias, "ops.zeros", normalized_shape),
     )
-    if emit.target == "cpu" and len(normalized_shape) == 1:
+    if emit.target == "cpu" and len(normalized_shape) > 1:  # as one dimension
+        x, weight, bias = _as_rows(emit, input, weight, bias, dims=len(normalized_shape))
+        found = _in_float32(
+            emit, x, weight, bias, write=lambda *x: emit.help("layer_norm", *x, eps)
+        )
+        return emit.call("ops.reshape", found, emit.dims(input.shape, free=True))
+    if emit.target == "cpu":
         return _in_float32(
             emit, input, weight, bias, write=lambda *x: emit.help("layer_norm", *x, eps)
         )
@@ -28,12 +34,23 @@ def rms_norm(emit, input, normalized_shape, weight=None, eps=None):
     """rms_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, float? eps=None) -> Tensor"""
     if (nothing := emit.nothing()) is not None:
         return nothing
-    if len(normalized_shape) != 1:
-        raise emit.refuse("rms_norm over more than one dimension")
     if eps is None:  # of the dtype in which torch computes
         eps = {"float64": 2.220446049250313e-16}.get(input.dtype, 1.1920928955078125e-07)
     weight = _given(emit, weight, "ops.ones", normalized_shape)
-    return _in_float32(emit, input, weight, write=lambda *x: emit.help("rms_norm", *x, eps))
+    if len(normalized_shape) == 1:
+        return _in_float32(emit, input, weight, write=lambda *x: emit.help("rms_norm", *x, eps))
+    x, weight = _as_rows(emit, input, weight, dims=len(normalized_shape))
+    found = _in_float32(emit, x, weight, write=lambda *x: emit.help("rms_norm", *x, eps))
+    return emit.call("ops.reshape", found, emit.dims(input.shape, free=True))
+
+
+def _as_rows(emit, *tensors, dims):
+    """The tensors with their last `dims` dimensions as one."""
+    flat = []
+    for x in tensors:
+        shape = (*emit.dims(x.shape[: x.rank - dims]), -1)
+        flat.append(emit.typed(emit.call("ops.reshape", x, shape), dtype=x.dtype, shape=shape))
+    return flat
 
 
 def _given(emit, weight, otherwise, shape):

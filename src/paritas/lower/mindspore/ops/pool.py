@@ -1,41 +1,90 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pooling and resizing of images."""
+"""Pooling over windows, with torch's borders and rounding, in one to three dimensions."""
 
-from paritas.lower.mindspore.ops.create import filled
+import torch
+
+from paritas.lower.mindspore.ops.conv import per_axis
+from paritas.lower.mindspore.source import Value
 from paritas.lower.registry import lowers
 
 
-def _pair(value):
-    value = [value] if isinstance(value, int) else list(value)
-    return tuple(value * 2 if len(value) == 1 else value)
+def _batched(emit, input, rank):
+    if input.rank == rank + 2:
+        return input
+    shape = (*[1] * (rank + 2 - input.rank), *input.shape)
+    return emit.typed(emit.call("ops.reshape", input, emit.dims(shape)), like=input, shape=shape)
 
 
-def _padded(emit, input, padding, value):
-    """Zeros or -inf around the image: MindSpore's pools know fewer kinds of padding than torch."""
-    high, wide = padding
-    x = input
-    for dim, size in ((2, high), (3, wide)):
-        if size:
-            shape = [*x.shape[:dim], size, *x.shape[dim + 1 :]]
-            edge = emit.let(filled(emit, value, shape=shape), "edge")
-            x = emit.typed(
-                emit.call("ops.cat", (edge, x, edge), dim),
-                dtype=input.dtype,
-                shape=[*x.shape[:dim], x.shape[dim] + 2 * size, *x.shape[dim + 1 :]],
-            )
+def _bordered(emit, x, outs, kernel, step, edge, value):
+    """`x` with borders such that its windows are torch's: ceil_mode's may reach beyond the border behind."""
+    for place, after in enumerate(outs):
+        axis = place + 2
+        size = x.shape[axis]
+        reach = (after - 1) * step[place] + kernel[place]
+        behind = reach - size - edge[place]
+        if edge[place] == 0 and isinstance(behind, int) and behind <= 0:
+            continue
+        behind = (
+            max(behind, 0) if isinstance(behind, int) else Value(f"max({emit.size(behind)}, 0)")
+        )
+        more = behind if isinstance(behind, int) else 0
+        shape = (*x.shape[:axis], size + edge[place] + more, *x.shape[axis + 1 :])
+        x = emit.typed(
+            emit.help("bordered", x, axis, edge[place], behind, value), like=x, shape=shape
+        )
     return x
 
 
-def _as_image(emit, input):
-    if input.rank == 4:
-        return input
-    return emit.typed(
-        emit.call("ops.expand_dims", input, 0), dtype=input.dtype, shape=(1, *input.shape)
+def _pooled(emit, x, batch, outs, kernel, step, pool):
+    """ops.MaxPool or ops.AvgPool over windows of any rank: two axes, then the third."""
+    if len(kernel) == 1:
+        wide = emit.call("ops.expand_dims", x, 2)
+        return emit.call("ops.squeeze", emit.prim(pool, (1, *kernel), (1, *step))(wide), 2)
+    if len(kernel) == 2:
+        return emit.prim(pool, kernel, step)(x)
+    x = emit.let(x, "x")
+    channels, deep, high, wide = (Value(f"{x}.shape[{axis}]") for axis in (1, 2, 3, 4))
+    merged = emit.call("ops.reshape", x, (*emit.dims(batch[:1]), -1, high, wide))
+    planes = emit.prim(pool, kernel[1:], step[1:])(merged)
+    flat = emit.call("ops.reshape", planes, (*emit.dims(batch[:1]), channels, deep, -1))
+    out = emit.prim(pool, (kernel[0], 1), (step[0], 1))(flat)
+    return emit.call("ops.reshape", out, emit.dims((*batch, *outs)))
+
+
+def _geometry(rank, kernel_size, stride, padding, dilation=1):
+    kernel = per_axis(kernel_size, rank)
+    step = kernel if stride is None or list(_listed(stride)) == [] else per_axis(stride, rank)
+    return kernel, step, per_axis(padding, rank), per_axis(dilation, rank)
+
+
+def _listed(value):
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+def _max_pool(emit, self, rank, kernel_size, stride, padding, dilation):
+    if (nothing := emit.nothing()) is not None:
+        return nothing
+    kernel, step, edge, spread = _geometry(rank, kernel_size, stride, padding, dilation)
+    outs = emit.out.shape[-rank:]
+    extent = tuple(d * (k - 1) + 1 for k, d in zip(kernel, spread, strict=True))
+    x = _batched(emit, self, rank)
+    x = _bordered(emit, x, outs, extent, step, edge, -float("inf"))
+    if any(d > 1 for d in spread):
+        out = x
+        for place in range(rank):
+            sizes = emit.size(outs[place]), kernel[place], step[place], spread[place]
+            out = emit.help("spread_maxima", out, place + 2, *sizes)
+    else:
+        out = _pooled(emit, x, x.shape[:2], outs, kernel, step, "ops.MaxPool")
+    return (
+        out if self.rank == rank + 2 else emit.call("ops.reshape", out, emit.dims(emit.out.shape))
     )
 
 
-def _back(emit, out, input):
-    return out if input.rank == 4 else emit.call("ops.squeeze", out, 0)
+@lowers("mindspore", "aten.max_pool1d.default")
+def max_pool1d(emit, self, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False):
+    """max_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=[0], int[1] dilation=[1], bool ceil_mode=False) -> Tensor"""  # noqa: E501
+    return _max_pool(emit, self, 1, kernel_size, stride, padding, dilation)
 
 
 @lowers("mindspore", "aten.max_pool2d.default")
@@ -43,11 +92,49 @@ def max_pool2d(
     emit, self, kernel_size, stride=(), padding=(0, 0), dilation=(1, 1), ceil_mode=False
 ):
     """max_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False) -> Tensor"""  # noqa: E501
-    if ceil_mode or _pair(dilation) != (1, 1):
-        raise emit.refuse("max_pool2d with ceil_mode or dilation")
-    x = _padded(emit, _as_image(emit, self), _pair(padding), -float("inf"))
-    out = emit.prim("ops.MaxPool", _pair(kernel_size), _pair(stride or kernel_size))(x)
-    return _back(emit, out, self)
+    return _max_pool(emit, self, 2, kernel_size, stride, padding, dilation)
+
+
+@lowers("mindspore", "aten.max_pool3d.default")
+def max_pool3d(emit, self, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False):
+    """max_pool3d(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, int[3] dilation=1, bool ceil_mode=False) -> Tensor"""  # noqa: E501
+    return _max_pool(emit, self, 3, kernel_size, stride, padding, dilation)
+
+
+def _avg_pool(emit, self, rank, kernel_size, stride, padding, ceil_mode, counts, divisor=None):
+    if (nothing := emit.nothing()) is not None:
+        return nothing
+    kernel, step, edge, _ = _geometry(rank, kernel_size, stride, padding)
+    outs = emit.out.shape[-rank:]
+    image = _batched(emit, self, rank)
+    x = _bordered(emit, image, outs, kernel, step, edge, 0)
+    out = _pooled(emit, x, x.shape[:2], outs, kernel, step, "ops.AvgPool")
+    if divisor is not None:
+        area = 1
+        for size in kernel:
+            area *= size
+        out = emit.infix("*", out, area / divisor)
+    elif ceil_mode or (any(edge) and not counts):
+        for place in range(rank):
+            before, after = emit.size(image.shape[place + 2]), emit.size(outs[place])
+            if kernel[place] > 1:
+                sizes = before, after, kernel[place], step[place], edge[place], bool(counts)
+                means = emit.help("window_means", *sizes)
+                out = emit.infix(
+                    "*", out, emit.call("ops.reshape", means, (-1, *[1] * (rank - 1 - place)))
+                )
+        out = emit.cast(emit.typed(out, dtype="?"), self.dtype) if self.dtype != "float32" else out
+    return (
+        out if self.rank == rank + 2 else emit.call("ops.reshape", out, emit.dims(emit.out.shape))
+    )
+
+
+@lowers("mindspore", "aten.avg_pool1d.default")
+def avg_pool1d(
+    emit, self, kernel_size, stride=(), padding=0, ceil_mode=False, count_include_pad=True
+):
+    """avg_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=[0], bool ceil_mode=False, bool count_include_pad=True) -> Tensor"""  # noqa: E501
+    return _avg_pool(emit, self, 1, kernel_size, stride, padding, ceil_mode, count_include_pad)
 
 
 @lowers("mindspore", "aten.avg_pool2d.default")
@@ -62,104 +149,136 @@ def avg_pool2d(
     divisor_override=None,
 ):
     """avg_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, bool ceil_mode=False, bool count_include_pad=True, int? divisor_override=None) -> Tensor"""  # noqa: E501
-    padding = _pair(padding)
-    if ceil_mode or divisor_override is not None or (padding != (0, 0) and not count_include_pad):
-        raise emit.refuse(
-            "avg_pool2d with ceil_mode, divisor_override, or padding that does not count"
-        )
-    x = _padded(emit, _as_image(emit, self), padding, 0)
-    return _back(
-        emit, emit.prim("ops.AvgPool", _pair(kernel_size), _pair(stride or kernel_size))(x), self
+    return _avg_pool(
+        emit, self, 2, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
     )
 
 
-@lowers("mindspore", "aten.max_pool1d.default")
-def max_pool1d(emit, self, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False):
-    """max_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=[0], int[1] dilation=[1], bool ceil_mode=False) -> Tensor"""  # noqa: E501
-    wide = _wide(emit, self)
-    kernel, step, edge, spread = (
-        _one(v) for v in (kernel_size, stride or kernel_size, padding, dilation)
-    )
-    if ceil_mode or spread != 1:
-        raise emit.refuse("max_pool1d with ceil_mode or dilation")
-    x = _padded(emit, wide, (0, edge), -float("inf"))
-    return _narrow(emit, emit.prim("ops.MaxPool", (1, kernel), (1, step))(x))
-
-
-@lowers("mindspore", "aten.avg_pool1d.default")
-def avg_pool1d(
-    emit, self, kernel_size, stride=(), padding=0, ceil_mode=False, count_include_pad=True
+@lowers("mindspore", "aten.avg_pool3d.default")
+def avg_pool3d(
+    emit,
+    self,
+    kernel_size,
+    stride=(),
+    padding=0,
+    ceil_mode=False,
+    count_include_pad=True,
+    divisor_override=None,
 ):
-    """avg_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=[0], bool ceil_mode=False, bool count_include_pad=True) -> Tensor"""  # noqa: E501
-    kernel, step, edge = (_one(v) for v in (kernel_size, stride or kernel_size, padding))
-    if ceil_mode or (edge and not count_include_pad):
-        raise emit.refuse("avg_pool1d with ceil_mode, or padding that does not count")
-    x = _padded(emit, _wide(emit, self), (0, edge), 0)
-    return _narrow(emit, emit.prim("ops.AvgPool", (1, kernel), (1, step))(x))
-
-
-def _one(value):
-    return int(value[0]) if isinstance(value, (list, tuple)) else int(value)
-
-
-def _wide(emit, self):
-    """[N, C, L] or [C, L] as an image of height 1."""
-    shape = (1,) * (3 - self.rank) + self.shape
-    shape = (*shape[:2], 1, shape[2])
-    return emit.typed(
-        emit.call("ops.reshape", self, emit.dims(shape)), dtype=self.dtype, shape=shape
+    """avg_pool3d(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, bool ceil_mode=False, bool count_include_pad=True, int? divisor_override=None) -> Tensor"""  # noqa: E501
+    return _avg_pool(
+        emit, self, 3, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
     )
 
 
-def _narrow(emit, out):
-    return emit.call("ops.reshape", out, emit.dims(emit.out.shape))
+# --- to a given size ---
 
 
-@lowers("mindspore", "aten.adaptive_avg_pool2d.default")
-def adaptive_avg_pool2d(emit, self, output_size):
-    """adaptive_avg_pool2d(Tensor self, SymInt[2] output_size) -> Tensor"""
-    rows, columns = (int(s) for s in output_size)
-    height, width = self.shape[-2:]
-    if (rows, columns) == (1, 1):
-        return emit.prim("ops.ReduceMean", keep_dims=True)(self, (self.rank - 2, self.rank - 1))
-    if not (
-        isinstance(height, int)
-        and isinstance(width, int)
-        and height % rows == 0
-        and width % columns == 0
-    ):
-        raise emit.refuse(
-            f"adaptive_avg_pool2d from {height}x{width} to {rows}x{columns}: windows of unequal size"
-        )
-    shape = (*emit.dims(self.shape[:-2]), rows, height // rows, columns, width // columns)
-    last = self.rank + 1
-    return emit.prim("ops.ReduceMean")(emit.call("ops.reshape", self, shape), (last - 2, last))
+def _adaptive_mean(emit, self, rank):
+    if (nothing := emit.nothing()) is not None:
+        return nothing
+    outs, sizes = emit.out.shape[-rank:], self.shape[-rank:]
+    axes = tuple(range(self.rank - rank, self.rank))
+    if all(size == 1 for size in outs):
+        return emit.prim("ops.ReduceMean", keep_dims=True)(self, axes)
+    x = self
+    for axis, before, after in reversed(list(zip(axes, sizes, outs, strict=True))):
+        if before == after:
+            continue
+        if isinstance(before, int) and isinstance(after, int):
+            windows = torch.nn.functional.adaptive_avg_pool1d(torch.eye(before)[None], after)[0]
+            matrix = emit.constant(windows.T.contiguous(), "windows")
+        else:
+            matrix = emit.help("adaptive_matrix", emit.size(before), emit.size(after))
+        matrix = emit.cast(emit.typed(matrix, dtype="float32"), self.dtype)
+        shape = (*x.shape[:axis], after, *x.shape[axis + 1 :])
+        x = emit.typed(emit.help("resized", x, axis, matrix), like=x, shape=shape)
+    return x
 
 
 @lowers("mindspore", "aten.adaptive_avg_pool1d.default")
 def adaptive_avg_pool1d(emit, self, output_size):
     """adaptive_avg_pool1d(Tensor self, int[1] output_size) -> Tensor"""
-    count, length = _one(output_size), self.shape[-1]
-    if count == 1:
-        return emit.prim("ops.ReduceMean", keep_dims=True)(self, self.rank - 1)
-    if not isinstance(length, int) or length % count:
-        raise emit.refuse(f"adaptive_avg_pool1d from {length} to {count}: windows of unequal size")
-    cut = emit.call("ops.reshape", self, (*emit.dims(self.shape[:-1]), count, length // count))
-    return emit.prim("ops.ReduceMean")(cut, self.rank)
+    return _adaptive_mean(emit, self, 1)
 
 
-@lowers("mindspore", "aten.upsample_nearest2d.vec")
-def upsample_nearest2d(emit, input, output_size, scale_factors):
-    """upsample_nearest2d.vec(Tensor input, SymInt[]? output_size, float[]? scale_factors) -> Tensor"""
-    for axis in (2, 3):
-        before, after = input.shape[axis], emit.out.shape[axis]
-        if after != before and not (
-            isinstance(before, int) and isinstance(after, int) and after % before == 0
-        ):
-            raise emit.refuse(f"upsample_nearest2d from {before} to {after}: not a whole factor")
-    batch, channels, height, width = input.shape
-    rows, columns = emit.out.shape[2] // height, emit.out.shape[3] // width
-    shape = emit.dims([batch, channels, height])
-    spread = emit.call("ops.reshape", input, (*shape, 1, *emit.dims([width]), 1))
-    spread = emit.call("ops.broadcast_to", spread, (*shape, rows, *emit.dims([width]), columns))
-    return emit.call("ops.reshape", spread, emit.dims(emit.out.shape))
+@lowers("mindspore", "aten.adaptive_avg_pool2d.default")
+def adaptive_avg_pool2d(emit, self, output_size):
+    """adaptive_avg_pool2d(Tensor self, SymInt[2] output_size) -> Tensor"""
+    return _adaptive_mean(emit, self, 2)
+
+
+@lowers("mindspore", "aten.adaptive_avg_pool3d.default")
+def adaptive_avg_pool3d(emit, self, output_size):
+    """adaptive_avg_pool3d(Tensor self, SymInt[3] output_size) -> Tensor"""
+    return _adaptive_mean(emit, self, 3)
+
+
+# --- with the places of the maxima ---
+
+
+def _maxima(emit, self, windows):
+    """Values and places, with windows: for each axis the positions of each window, -1 outside."""
+    rank = len(windows)
+    sizes = self.shape[-rank:]
+    total = 1
+    for size in sizes:
+        total *= size
+    shape = emit.dims(emit.out[0].shape)
+    flat = torch.zeros(1, 1, dtype=torch.long)
+    outside = torch.zeros(1, 1, dtype=torch.bool)
+    for size, window in zip(sizes, windows, strict=True):
+        count = flat.shape[0] * window.shape[0]
+        flat = (flat[:, None, :, None] * size + window[None, :, None, :]).reshape(count, -1)
+        outside = (outside[:, None, :, None] | (window < 0)[None, :, None, :]).reshape(count, -1)
+    places = emit.constant(flat.masked_fill(outside, total), "places")
+    rows = emit.call("ops.reshape", self, (*emit.dims(self.shape[:-rank]), -1))
+    found = emit.let(emit.help("window_maxima", rows, places), "found")
+    values = emit.call("ops.reshape", Value(f"{found}[0]"), shape)
+    return Value(f"({values}, {emit.call('ops.reshape', Value(f'{found}[1]'), shape)})")
+
+
+def _fixed(emit, self, rank):
+    if not all(isinstance(size, int) for size in self.shape[-rank:]):
+        raise emit.refuse("the places of the maxima in an image of dynamic size")
+
+
+def _adaptive_windows(before, after):
+    starts = [i * before // after for i in range(after)]
+    ends = [-(-(i + 1) * before // after) for i in range(after)]
+    widest = max(end - start for start, end in zip(starts, ends, strict=True))
+    windows = torch.tensor(starts)[:, None] + torch.arange(widest)
+    return windows.masked_fill(windows >= torch.tensor(ends)[:, None], -1)
+
+
+@lowers("mindspore", "aten.adaptive_max_pool1d.default")
+def adaptive_max_pool1d(emit, self, output_size):
+    """adaptive_max_pool1d(Tensor self, int[1] output_size) -> (Tensor, Tensor)"""
+    _fixed(emit, self, 1)
+    return _maxima(emit, self, [_adaptive_windows(self.shape[-1], emit.out[0].shape[-1])])
+
+
+@lowers("mindspore", "aten.adaptive_max_pool2d.default")
+def adaptive_max_pool2d(emit, self, output_size):
+    """adaptive_max_pool2d(Tensor self, int[2] output_size) -> (Tensor, Tensor)"""
+    _fixed(emit, self, 2)
+    sizes = zip(self.shape[-2:], emit.out[0].shape[-2:], strict=True)
+    return _maxima(emit, self, [_adaptive_windows(*pair) for pair in sizes])
+
+
+@lowers("mindspore", "aten.max_pool2d_with_indices.default")
+def max_pool2d_with_indices(
+    emit, self, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False
+):
+    """max_pool2d_with_indices(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False) -> (Tensor, Tensor)"""  # noqa: E501
+    _fixed(emit, self, 2)
+    windows = []
+    for kernel, step, edge, spread, before, after in zip(
+        *_geometry(2, kernel_size, stride, padding, dilation),
+        self.shape[-2:],
+        emit.out[0].shape[-2:],
+        strict=True,
+    ):
+        window = torch.arange(after)[:, None] * step + torch.arange(kernel) * spread - edge
+        windows.append(window.masked_fill((window < 0) | (window >= before), -1))
+    return _maxima(emit, self, windows)

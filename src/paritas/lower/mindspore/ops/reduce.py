@@ -87,14 +87,20 @@ def _count(emit, self, axes):
     return total if isinstance(total, int) else emit.size(total)
 
 
+def nan_of(emit):
+    """The result, or the first of two, filled with NaN."""
+    out = emit.out if isinstance(emit.out, Value) else emit.out[0]
+    return emit.typed(filled(emit, math.nan, shape=out.shape, dtype=out.dtype), like=out)
+
+
 def _spread(emit, self, dim, correction, keepdim, root):
     axes = _axes(self, dim)
     correction = 1 if correction is None else correction
     if is_empty(self):
-        return filled(emit, math.nan)
+        return nan_of(emit)
     x = emit.let(emit.cast(self, "float32") if self.dtype == "float16" else self, "x")
     if not axes:
-        return filled(emit, math.nan) if correction else emit.call("ops.zeros_like", x)
+        return nan_of(emit) if correction else emit.infix("-", self, self)
     centred = emit.let(
         emit.typed(emit.infix("-", x, _reduced(emit, "ops.ReduceMean", x, axes, True)), like=x),
         "centred",
@@ -145,10 +151,24 @@ def std_dim(emit, self, dim, unbiased=True, keepdim=False):
 @lowers("mindspore", "aten.var_mean.correction")
 def var_mean(emit, self, dim=None, *, correction=None, keepdim=False):
     """var_mean.correction(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False) -> (Tensor, Tensor)"""  # noqa: E501
+    return spread_and_mean(emit, self, dim, correction, keepdim, False)
+
+
+def spread_and_mean(emit, self, dim, correction, keepdim, root):
     x = emit.let(self, "x")
-    axes = _axes(self, dim)
-    average = emit.typed(_reduced(emit, "ops.ReduceMean", x, axes, keepdim), dtype=self.dtype)
-    return Value(f"({_spread(emit, x, dim, correction, keepdim, False)}, {average})")
+    average = _averaged(emit, x, _axes(self, dim), keepdim)
+    return Value(f"({_spread(emit, x, dim, correction, keepdim, root)}, {average})")
+
+
+def _averaged(emit, x, axes, keepdim):
+    if is_empty(x):
+        return nan_of(emit)
+    if not axes:
+        return x
+    if x.dtype != "float16":
+        return _reduced(emit, "ops.ReduceMean", x, axes, keepdim)
+    wide = _reduced(emit, "ops.ReduceMean", emit.cast(x, "float32"), axes, keepdim)
+    return emit.cast(wide, "float16")
 
 
 @lowers("mindspore", "aten.linalg_vector_norm.default")
@@ -167,14 +187,20 @@ def linalg_vector_norm(emit, self, ord=2, dim=None, keepdim=False, *, dtype=None
             emit, "ops.ReduceSum", emit.typed(emit.infix("*", x, x), **like), axes, keepdim
         )
         found = emit.typed(emit.call("ops.sqrt", total), like=total)
-    elif ord == 1:
-        found = _reduced(
-            emit, "ops.ReduceSum", emit.typed(emit.call("ops.abs", x), **like), axes, keepdim
-        )
-    elif ord in (math.inf, -math.inf):
-        found = _extreme(emit, emit.typed(emit.call("ops.abs", x), **like), axes, keepdim, ord > 0)
+    elif ord == 0:
+        counted = emit.cast(truth(emit, x), x.dtype)
+        found = _reduced(emit, "ops.ReduceSum", counted, axes, keepdim)
     else:
-        raise emit.refuse(f"the norm of order {ord}")
+        sizes = emit.typed(emit.call("ops.abs", x), **like)
+        if ord in (math.inf, -math.inf):
+            found = _extreme(emit, sizes, axes, keepdim, ord > 0)
+        elif ord == 1:
+            found = _reduced(emit, "ops.ReduceSum", sizes, axes, keepdim)
+        else:
+            wide = emit.cast(sizes, "float64")
+            powers = emit.typed(emit.call("ops.pow", wide, float(ord)), like=wide)
+            total = _reduced(emit, "ops.ReduceSum", powers, axes, keepdim)
+            found = emit.typed(emit.call("ops.pow", total, 1.0 / ord), like=total)
     return emit.cast(found, emit.out.dtype)
 
 
@@ -354,16 +380,23 @@ def cumprod(emit, self, dim, *, dtype=None):
 @lowers("mindspore", "aten.diff.default")
 def diff(emit, self, n=1, dim=-1, prepend=None, append=None):
     """diff(Tensor self, int n=1, int dim=-1, Tensor? prepend=None, Tensor? append=None) -> Tensor"""
-    if n != 1:
-        raise emit.refuse(f"diff of order {n}")
-    parts = [x for x in (prepend, self, append) if x is not None]
     dim = dim % self.rank
-    x = emit.let(emit.call("ops.cat", tuple(parts), dim) if len(parts) > 1 else self, "x")
+    if (nothing := emit.nothing()) is not None:
+        return nothing
+    if n == 0:
+        return self
+    parts = [x for x in (prepend, self, append) if x is not None and not is_empty(x)]
+    x = emit.call("ops.cat", tuple(parts), dim) if len(parts) > 1 else parts[0]
     colons = ":, " * dim
-    left, right = f"{x}[{colons}1:]", f"{x}[{colons}:-1]"
-    if emit.out.dtype == "bool":
-        return emit.call("ops.logical_xor", Value(left), Value(right))
-    return emit.infix("-", Value(left), Value(right))
+    for _ in range(n):
+        x = emit.let(x, "x")
+        left, right = Value(f"{x}[{colons}1:]"), Value(f"{x}[{colons}:-1]")
+        x = (
+            emit.call("ops.logical_xor", left, right)
+            if emit.out.dtype == "bool"
+            else emit.infix("-", left, right)
+        )
+    return x
 
 
 @lowers("mindspore", "aten.logsumexp.default")

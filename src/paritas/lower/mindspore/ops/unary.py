@@ -14,12 +14,16 @@ def neg(emit, self):
 @lowers("mindspore", "aten.abs.default")
 def abs_(emit, self):
     """abs(Tensor self) -> Tensor"""
+    if self.dtype in ("complex64", "complex128"):  # ops.abs gives a complex number
+        return emit.call("ops.real", emit.call("ops.abs", self))
     return self if self.dtype == "uint8" else emit.call("ops.abs", self)
 
 
 @lowers("mindspore", "aten.sign.default")
 def sign(emit, self):
     """sign(Tensor self) -> Tensor"""
+    if self.dtype == "bool":
+        return self
     return emit.call("ops.sign", self)
 
 
@@ -27,6 +31,14 @@ def sign(emit, self):
 def reciprocal(emit, self):
     """reciprocal(Tensor self) -> Tensor"""
     return emit.infix("/", 1.0, emit.cast(self, emit.out.dtype))
+
+
+def negative(emit, x):
+    """Whether each float has its sign bit: the reciprocal of -0.0 says so, -inf."""
+    below = emit.infix(
+        "<", emit.typed(emit.call("ops.where", Value(f"{x} == 0"), Value(f"1.0 / {x}"), x)), 0
+    )
+    return emit.typed(below, dtype="bool")
 
 
 def _floating(emit, function, self):

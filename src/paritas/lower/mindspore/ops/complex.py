@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Complex numbers. MindSpore's CPU kernels compute with them as torch does, but mix no real operand in."""
+
+from paritas.lower.mindspore.source import Value
+from paritas.lower.registry import lowers
+
+REAL = {"complex64": "float32", "complex128": "float64"}
+
+
+def part(emit, self, name):
+    """`ops.real` or `ops.imag` of a complex value."""
+    return emit.typed(emit.call(f"ops.{name}", self), dtype=REAL[self.dtype], shape=self.shape)
+
+
+@lowers("mindspore", "aten.view_as_complex.default")
+def view_as_complex(emit, self):
+    """view_as_complex(Tensor(a) self) -> Tensor(a)"""
+    # x[..., 0] would be ops.StridedSlice, twice as slow on CPU.
+    parts = emit.let(emit.call("ops.split", self, 1, -1), "parts")
+    pairs = emit.prim("ops.Complex")(Value(f"{parts}[0]"), Value(f"{parts}[1]"))
+    return emit.call("ops.squeeze", pairs, -1)
+
+
+@lowers("mindspore", "aten.view_as_real.default")
+def view_as_real(emit, self):
+    """view_as_real(Tensor(a) self) -> Tensor(a)"""
+    x = emit.let(self, "x")
+    return emit.call("ops.stack", (part(emit, x, "real"), part(emit, x, "imag")), -1)
+
+
+@lowers("mindspore", "aten.complex.default")
+def complex_(emit, real, imag):
+    """complex(Tensor real, Tensor imag) -> Tensor"""
+    return emit.prim("ops.Complex")(*(_spread(emit, x) for x in (real, imag)))
+
+
+def _spread(emit, x):
+    if list(x.shape) == list(emit.out.shape):
+        return x
+    return emit.call("ops.broadcast_to", x, emit.dims(emit.out.shape))
+
+
+@lowers("mindspore", "aten.polar.default")
+def polar(emit, abs, angle):
+    """polar(Tensor abs, Tensor angle) -> Tensor"""
+    length, angle = emit.let(abs, "length"), emit.let(angle, "angle")
+    real, imag = (
+        emit.typed(
+            emit.infix("*", length, emit.call(f"ops.{name}", angle)),
+            dtype=length.dtype,
+            shape=emit.out.shape,
+        )
+        for name in ("cos", "sin")
+    )
+    return emit.prim("ops.Complex")(real, imag)
+
+
+@lowers("mindspore", "aten.real.default")
+def real(emit, self):
+    """real(Tensor(a) self) -> Tensor(a)"""
+    return part(emit, self, "real") if self.dtype in REAL else self
+
+
+@lowers("mindspore", "aten.imag.default")
+def imag(emit, self):
+    """imag(Tensor(a) self) -> Tensor(a)"""
+    return part(emit, self, "imag")
+
+
+@lowers("mindspore", "aten.angle.default")
+def angle(emit, self):
+    """angle(Tensor self) -> Tensor"""
+    if self.dtype not in REAL:
+        raise emit.refuse("the angle of a real tensor")
+    x = emit.let(self, "x")
+    return emit.call("ops.atan2", part(emit, x, "imag"), part(emit, x, "real"))
+
+
+@lowers("mindspore", "aten.conj.default", "aten._conj.default", "aten.conj_physical.default")
+def conj(emit, self):
+    """conj(Tensor(a) self) -> Tensor(a)"""
+    return emit.call("ops.conj", self) if self.dtype in REAL else self
+
+
+@lowers("mindspore", "aten.resolve_conj.default")
+def resolve_conj(emit, self):
+    """resolve_conj(Tensor(a) self) -> Tensor(a)"""
+    return self

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Transposed convolutions, each as a plain one: what it puts between two positions becomes channels.
+
+Position p of the input reaches the outputs stride * p .. stride * p + kernel - 1. So the outputs from
+stride * n to stride * (n + 1) depend on the ceil(kernel / stride) positions up to n alone: a convolution of
+stride 1 with stride times the channels, whose results are then put beside one another.
+"""
+
+from paritas.lower.mindspore.ops.conv import biased, convolution, images, per_axis, volumes
+from paritas.lower.registry import lowers
+
+
+@lowers("mindspore", "aten.conv_transpose1d.default")
+def conv_transpose1d(
+    emit,
+    input,
+    weight,
+    bias=None,
+    stride=(1,),
+    padding=(0,),
+    output_padding=(0,),
+    groups=1,
+    dilation=(1,),
+):
+    """conv_transpose1d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[1] stride=[1], SymInt[1] padding=[0], SymInt[1] output_padding=[0], SymInt groups=1, SymInt[1] dilation=[1]) -> Tensor"""  # noqa: E501
+    return _transposed(emit, input, weight, bias, stride, padding, groups, dilation)
+
+
+@lowers("mindspore", "aten.conv_transpose2d.input")
+def conv_transpose2d(
+    emit,
+    input,
+    weight,
+    bias=None,
+    stride=(1, 1),
+    padding=(0, 0),
+    output_padding=(0, 0),
+    groups=1,
+    dilation=(1, 1),
+):
+    """conv_transpose2d.input(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=[1, 1], SymInt[2] padding=[0, 0], SymInt[2] output_padding=[0, 0], SymInt groups=1, SymInt[2] dilation=[1, 1]) -> Tensor"""  # noqa: E501
+    return _transposed(emit, input, weight, bias, stride, padding, groups, dilation)
+
+
+@lowers("mindspore", "aten.conv_transpose3d.input")
+def conv_transpose3d(
+    emit,
+    input,
+    weight,
+    bias=None,
+    stride=(1, 1, 1),
+    padding=(0, 0, 0),
+    output_padding=(0, 0, 0),
+    groups=1,
+    dilation=(1, 1, 1),
+):
+    """conv_transpose3d.input(Tensor input, Tensor weight, Tensor? bias=None, SymInt[3] stride=[1, 1, 1], SymInt[3] padding=[0, 0, 0], SymInt[3] output_padding=[0, 0, 0], SymInt groups=1, SymInt[3] dilation=[1, 1, 1]) -> Tensor"""  # noqa: E501
+    return _transposed(emit, input, weight, bias, stride, padding, groups, dilation)
+
+
+@lowers("mindspore", "aten.convolution.default")
+def any_convolution(
+    emit, input, weight, bias, stride, padding, dilation, transposed, output_padding, groups
+):
+    """convolution(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups) -> Tensor"""  # noqa: E501
+    if transposed:
+        return _transposed(emit, input, weight, bias, stride, padding, groups, dilation)
+    return convolution(emit, input, weight, bias, stride, padding, dilation, groups)
+
+
+def _transposed(emit, input, weight, bias, stride, padding, groups, dilation):
+    # output_padding is in the size of the result.
+    if (nothing := emit.nothing()) is not None:
+        return nothing
+    rank = weight.rank - 2
+    missing = 3 - rank
+    batched = input.rank == rank + 2
+    # Fewer dimensions are a volume of depth 1, and of height 1.
+    ones = (1,) * missing
+    stride = (*ones, *per_axis(stride, rank))
+    dilation = (*ones, *per_axis(dilation, rank))
+    padding = (*[0] * missing, *per_axis(padding, rank))
+    outs = (*ones, *emit.out.shape[-rank:])
+    kernel = _dilated(emit, weight, rank, dilation)
+    taps = [d * (int(k) - 1) + 1 for d, k in zip(dilation, (*ones, *weight.shape[2:]), strict=True)]
+    blocks = tuple(-(-t // s) for t, s in zip(taps, stride, strict=True))
+    kernel = emit.call("ops.reshape", kernel, (*(int(s) for s in weight.shape[:2]), *taps))
+    phases = emit.let(emit.help("phase_kernel", kernel, groups, *stride), "phases")
+    deep = blocks[0] > 1 or rank == 3
+    shape = (
+        int(weight.shape[1]) * groups * stride[0] * stride[1] * stride[2],
+        int(weight.shape[0]) // groups,
+    )
+    sizes = (*ones, *input.shape[-rank:])
+    batch = input.shape[0] if batched else 1
+    edge = tuple(b - 1 for b in blocks)
+    none = (1, 1, 1)
+    if deep:
+        volume = (batch, weight.shape[0], *sizes)
+        x = emit.typed(emit.call("ops.reshape", input, emit.dims(volume)), shape=volume)
+        result = volumes(
+            emit, x, emit.typed(phases, shape=(*shape, *blocks)), None, none, edge, none, groups
+        )
+    else:
+        image = (batch, weight.shape[0], *sizes[1:])
+        x = emit.typed(emit.call("ops.reshape", input, emit.dims(image)), shape=image)
+        flat = emit.call("ops.squeeze", phases, 2)
+        flat = emit.typed(flat, shape=(*shape, *blocks[1:]))
+        result = images(emit, x, flat, None, none[1:], edge[1:], none[1:], groups)
+        result = emit.call("ops.expand_dims", result, 2)
+    result = emit.help("unphased", result, *stride)
+    for axis in range(missing, 3):
+        result = emit.help("window_of", result, axis + 2, padding[axis], emit.size(outs[axis]))
+    batches = emit.dims((batch, int(weight.shape[1]) * groups))
+    if rank == 3:  # ops.BiasAdd knows no volumes on CPU
+        rows = emit.call("ops.reshape", result, (*batches, emit.size(outs[0]), -1))
+        result = biased(emit, rows if bias is not None else result, bias)
+    else:
+        result = emit.call("ops.reshape", result, (*batches, *emit.dims(outs[missing:])))
+        result = biased(emit, result, bias)
+    return (
+        emit.call("ops.reshape", result, emit.dims(emit.out.shape))
+        if rank == 3 or not batched
+        else result
+    )
+
+
+def _dilated(emit, weight, rank, dilation):
+    for axis in range(rank):
+        if dilation[3 - rank + axis] > 1:
+            weight = emit.help("dilated", weight, axis + 2, dilation[3 - rank + axis])
+    return weight

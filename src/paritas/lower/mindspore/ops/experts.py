@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mixture of experts: rows sorted by their expert, each times the weights of that expert."""
+
+import re
+
+from paritas.lower.mindspore.source import Value
+from paritas.lower.registry import lowers
+
+_TRANSPOSED = re.compile(r"ops\.transpose\(([\w.\[\]]+), \(0, 2, 1\)\)")
+
+
+@lowers("mindspore", "transformers.grouped_mm_fallback.default")
+def grouped_mm_fallback(emit, input, weight, offs):
+    """grouped_mm_fallback(Tensor input, Tensor weight, Tensor offs) -> Tensor"""
+    stored = _TRANSPOSED.fullmatch(weight.text)
+    if stored:
+        experts, inputs, outputs = weight.shape
+        weight = Value(stored[1], weight.dtype, (experts, outputs, inputs))
+        return emit.help("experts_product_t", input, weight, offs)
+    return emit.help("experts_product", input, weight, offs)
+
+
+@lowers("mindspore", "aten.histc.default")
+def histc(emit, self, bins=100, min=0, max=0):
+    """histc(Tensor self, int bins=100, Scalar min=0, Scalar max=0) -> Tensor"""
+    if min == max:
+        raise emit.refuse("the range of the histogram depends on the values")
+    return emit.help("histogram", self, bins, float(min), float(max))

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Results whose size depends on the values: what a mask selects, where numbers are not 0, runs of equal ones.
+
+MindSpore's CPU backend runs such sizes in both modes, with one compile for all of them.
+"""
+
+from paritas.lower.mindspore.ops.shape import is_empty
+from paritas.lower.mindspore.source import Value
+from paritas.lower.registry import lowers
+
+
+def true_places(emit, mask):
+    """Where a mask holds, counted through all of its dimensions."""
+    flags = emit.call("ops.reshape", mask, (-1,))
+    return emit.call("ops.reshape", emit.call("ops.nonzero", flags), (-1,))
+
+
+def selected(emit, self, indices):
+    """`self[.., mask, ..]` for a single mask, whose dimensions become one."""
+    given = [(axis, i) for axis, i in enumerate(indices) if i is not None]
+    axis, mask = given[0]
+    if len(given) > 1 or mask.dtype != "bool" or is_empty(self) or not mask.rank:
+        raise emit.refuse(
+            "a mask beside other indices, of bytes, without dimensions, or of nothing"
+        )
+    shape = emit.dims(self.shape)
+    x = self
+    if mask.rank > 1:
+        x = emit.call("ops.reshape", self, (*shape[:axis], -1, *shape[axis + mask.rank :]))
+    return emit.call("ops.gather", x, true_places(emit, mask), axis)
+
+
+@lowers("mindspore", "aten.nonzero.default")
+def nonzero(emit, self):
+    """nonzero(Tensor self) -> Tensor"""
+    if not self.rank or is_empty(self):
+        raise emit.refuse("nonzero of a number, or of nothing")
+    return emit.call("ops.nonzero", self)
+
+
+@lowers("mindspore", "aten.argwhere.default")
+def argwhere(emit, self):
+    """argwhere(Tensor self) -> Tensor"""
+    return nonzero(emit, self)
+
+
+@lowers("mindspore", "aten.masked_select.default")
+def masked_select(emit, self, mask):
+    """masked_select(Tensor self, Tensor mask) -> Tensor"""
+    if is_empty(self) or list(self.shape) != list(mask.shape):
+        raise emit.refuse(
+            "masked_select of nothing, or of a tensor that is not of the mask's shape"
+        )
+    return emit.call(
+        "ops.gather", emit.call("ops.reshape", self, (-1,)), true_places(emit, mask), 0
+    )
+
+
+@lowers("mindspore", "aten.unique_consecutive.default")
+def unique_consecutive(emit, self, return_inverse=False, return_counts=False, dim=None):
+    """unique_consecutive(Tensor self, bool return_inverse=False, bool return_counts=False, int? dim=None) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
+    if dim is not None and self.rank > 1:
+        raise emit.refuse("unique_consecutive along a dimension")
+    if is_empty(self) or self.dtype not in ("float32", "float64", "int64", "int32"):
+        raise emit.refuse(f"unique_consecutive of nothing, or of {self.dtype}")
+    x = emit.let(emit.call("ops.reshape", self, (-1,)), "x")
+    starts = emit.let(emit.help("run_starts", x), "starts")
+    places = emit.let(true_places(emit, starts), "places")
+    nothing = emit.call("ops.zeros", (0,), emit.dtype("int64"))
+    inverse = counts = nothing
+    if return_inverse:
+        number = emit.prim("ops.CumSum")(emit.cast(emit.typed(starts, dtype="bool"), "int64"), 0)
+        inverse = emit.call("ops.reshape", emit.infix("-", number, 1), emit.dims(self.shape))
+    if return_counts:
+        counts = emit.help("run_lengths", places, x)
+    return Value(f"({emit.call('ops.gather', x, places, 0)}, {inverse}, {counts})")

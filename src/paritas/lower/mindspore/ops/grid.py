@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sampling of images at given places: every corner or tap is one look-up of whole pixels."""
+
+from paritas.lower.registry import lowers
+
+_MODES = ("bilinear", "nearest", "bicubic")
+_BORDERS = ("zeros", "border", "reflection")
+
+
+@lowers("mindspore", "aten.grid_sampler.default")
+def grid_sampler(emit, input, grid, interpolation_mode, padding_mode, align_corners):
+    """grid_sampler(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners) -> Tensor"""  # noqa: E501
+    if (nothing := emit.nothing()) is not None:
+        return nothing
+    mode, border = _MODES[interpolation_mode], _BORDERS[padding_mode]
+    if input.rank == 5 and mode == "bicubic":
+        raise emit.refuse("bicubic sampling of volumes")
+    rank = "2d" if input.rank == 4 else "3d"
+    return emit.help(f"sampled_{rank}", input, grid, mode, border, bool(align_corners))
+
+
+@lowers("mindspore", "aten.grid_sampler_2d.default")
+def grid_sampler_2d(emit, input, grid, interpolation_mode, padding_mode, align_corners):
+    """grid_sampler_2d(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners) -> Tensor"""  # noqa: E501
+    return grid_sampler(emit, input, grid, interpolation_mode, padding_mode, align_corners)
+
+
+@lowers("mindspore", "aten.grid_sampler_3d.default")
+def grid_sampler_3d(emit, input, grid, interpolation_mode, padding_mode, align_corners):
+    """grid_sampler_3d(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners) -> Tensor"""  # noqa: E501
+    return grid_sampler(emit, input, grid, interpolation_mode, padding_mode, align_corners)

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""NumPy's names for joining, cutting and turning: hstack and its kin."""
+
+from paritas.lower.mindspore.ops.move import flip
+from paritas.lower.mindspore.ops.reduce import _summed
+from paritas.lower.mindspore.ops.shape import _parts, _several, joined, permuted, reshaped
+from paritas.lower.registry import lowers
+
+
+def _shaped(emit, x, shape):
+    if list(x.shape) == list(shape):
+        return x
+    return emit.typed(
+        emit.call("ops.reshape", x, emit.dims(shape, free=True)), dtype=x.dtype, shape=shape
+    )
+
+
+def at_least_1d(shape):
+    return list(shape) or [1]
+
+
+def at_least_2d(shape):
+    return list(shape) if len(shape) >= 2 else [1, *at_least_1d(shape)]
+
+
+def at_least_3d(shape):
+    return list(shape) if len(shape) >= 3 else [*at_least_2d(shape), 1]
+
+
+def _stacked(emit, tensors, rank_of, dim):
+    parts = [_shaped(emit, x, rank_of(x.shape)) for x in tensors]
+    return joined(emit, parts, 0 if len(emit.out.shape) == 1 else dim)
+
+
+@lowers("mindspore", "aten.hstack.default")
+def hstack(emit, tensors):
+    """hstack(Tensor[] tensors) -> Tensor"""
+    return _stacked(emit, tensors, at_least_1d, 1)
+
+
+@lowers("mindspore", "aten.vstack.default", "aten.row_stack.default")
+def vstack(emit, tensors):
+    """vstack(Tensor[] tensors) -> Tensor"""
+    return _stacked(emit, tensors, at_least_2d, 0)
+
+
+@lowers("mindspore", "aten.dstack.default")
+def dstack(emit, tensors):
+    """dstack(Tensor[] tensors) -> Tensor"""
+    return _stacked(emit, tensors, at_least_3d, 2)
+
+
+@lowers("mindspore", "aten.column_stack.default")
+def column_stack(emit, tensors):
+    """column_stack(Tensor[] tensors) -> Tensor"""
+    return _stacked(emit, tensors, lambda s: list(s) if len(s) >= 2 else [*at_least_1d(s), 1], 1)
+
+
+@lowers(
+    "mindspore", "aten.atleast_1d.default", "aten.atleast_2d.default", "aten.atleast_3d.default"
+)
+def atleast(emit, self):
+    """atleast_1d(Tensor self) -> Tensor"""
+    return reshaped(emit, self)
+
+
+@lowers(
+    "mindspore",
+    "aten.atleast_1d.Sequence",
+    "aten.atleast_2d.Sequence",
+    "aten.atleast_3d.Sequence",
+)
+def atleast_each(emit, tensors):
+    """atleast_1d.Sequence(Tensor[] tensors) -> Tensor[]"""
+    pieces = zip(tensors, emit.out, strict=True)
+    return _several([str(_shaped(emit, x, piece.shape)) for x, piece in pieces])
+
+
+@lowers("mindspore", "aten.fliplr.default")
+def fliplr(emit, self):
+    """fliplr(Tensor self) -> Tensor"""
+    return flip(emit, self, [1])
+
+
+@lowers("mindspore", "aten.flipud.default")
+def flipud(emit, self):
+    """flipud(Tensor self) -> Tensor"""
+    return flip(emit, self, [0])
+
+
+@lowers("mindspore", "aten.rot90.default")
+def rot90(emit, self, k=1, dims=(0, 1)):
+    """rot90(Tensor self, int k=1, int[] dims=[0, 1]) -> Tensor"""
+    first, second = (d % self.rank for d in dims)
+    order = list(range(self.rank))
+    order[first], order[second] = second, first
+    if k % 4 == 0:
+        return self
+    if k % 4 == 2:
+        return flip(emit, self, [first, second])
+    if k % 4 == 1:
+        turned = emit.typed(flip(emit, self, [second]), like=self)
+        return permuted(emit, turned, order)
+    shape = [self.shape[d] for d in order]
+    turned = emit.typed(permuted(emit, self, order), dtype=self.dtype, shape=shape)
+    return flip(emit, turned, [second])
+
+
+@lowers("mindspore", "aten.numpy_T.default")
+def numpy_t(emit, self):
+    """numpy_T(Tensor(a) self) -> Tensor(a)"""
+    return permuted(emit, self, range(self.rank - 1, -1, -1))
+
+
+@lowers("mindspore", "aten.mH.default", "aten.matrix_H.default", "aten.adjoint.default")
+def adjoint(emit, self):
+    """mH(Tensor(a) self) -> Tensor(a)"""
+    if self.dtype.startswith("complex"):
+        raise emit.refuse("the conjugate of a complex matrix")
+    if self.rank < 2:
+        return self
+    return permuted(emit, self, [*range(self.rank - 2), self.rank - 1, self.rank - 2])
+
+
+@lowers("mindspore", "aten.tensor_split.indices")
+def tensor_split_indices(emit, self, indices, dim=0):
+    """tensor_split.indices(Tensor(a -> *) self, SymInt[] indices, int dim=0) -> Tensor(a)[]"""
+    dim = dim % self.rank
+    x = emit.let(self, "x")
+    texts = []
+    for start, end, piece in zip([0, *indices], [*indices, None], emit.out, strict=True):
+        if any(size == 0 for size in piece.shape):
+            made = emit.call("ops.zeros", emit.dims(piece.shape), emit.dtype(piece.dtype))
+            texts.append(made.text)
+            continue
+        bounds = f"{start or ''}:{'' if end is None else end}"
+        texts.append(f"{x}[{':, ' * dim}{bounds}]")
+    return _several(texts)
+
+
+@lowers("mindspore", "aten.hsplit.int", "aten.vsplit.int", "aten.dsplit.int")
+def hsplit(emit, self, sections):
+    """hsplit.int(Tensor(a -> *) self, int sections) -> Tensor(a)[]"""
+    return _parts(emit, self, _cut(self, emit))
+
+
+def _cut(self, emit):
+    """The dimension along which the pieces differ from the whole; the first if there is but one piece."""
+    piece = emit.out[0]
+    differing = [d for d in range(self.rank) if piece.shape[d] != self.shape[d]]
+    return differing[0] if differing else 0
+
+
+@lowers("mindspore", "aten.unsafe_split.Tensor")
+def unsafe_split(emit, self, split_size, dim=0):
+    """unsafe_split.Tensor(Tensor self, SymInt split_size, int dim=0) -> Tensor[]"""
+    return _parts(emit, self, dim % self.rank)
+
+
+@lowers("mindspore", "aten.unsafe_chunk.default")
+def unsafe_chunk(emit, self, chunks, dim=0):
+    """unsafe_chunk(Tensor self, int chunks, int dim=0) -> Tensor[]"""
+    return _parts(emit, self, dim % self.rank)
+
+
+@lowers("mindspore", "aten.sum_to_size.default")
+def sum_to_size(emit, self, size):
+    """sum_to_size(Tensor self, SymInt[] size) -> Tensor"""
+    missing = self.rank - len(size)
+    axes = [
+        axis
+        for axis in range(self.rank)
+        if axis < missing or (size[axis - missing] == 1 and self.shape[axis] != 1)
+    ]
+    if not axes:
+        return emit.cast(self, emit.out.dtype)
+    total = _summed(emit, self, axes, True)
+    return emit.call("ops.reshape", total, emit.dims(emit.out.shape, free=True))

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Norms of vectors and matrices, and distances."""
+
+import math
+
+from paritas.lower.mindspore.ops.create import filled
+from paritas.lower.mindspore.ops.reduce import _extreme, _reduced, _shape, linalg_vector_norm
+from paritas.lower.mindspore.ops.shape import is_empty, permuted
+from paritas.lower.registry import lowers
+
+
+@lowers("mindspore", "aten.linalg_norm.default")
+def linalg_norm(emit, self, ord=None, dim=None, keepdim=False, *, dtype=None):
+    """linalg_norm(Tensor self, Scalar? ord=None, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""  # noqa: E501
+    dim = [dim] if isinstance(dim, int) else dim
+    if ord is None:  # of all elements, however many dimensions they have
+        return linalg_vector_norm(emit, self, 2, dim, keepdim)
+    if len(dim or range(self.rank)) == 1 or self.rank == 0:
+        return linalg_vector_norm(emit, self, ord, dim, keepdim)
+    return _matrix_norm(emit, self, ord, dim or [0, 1], keepdim)
+
+
+@lowers("mindspore", "aten.linalg_norm.ord_str")
+def linalg_norm_str(emit, self, ord, dim=None, keepdim=False, *, dtype=None):
+    """linalg_norm.ord_str(Tensor self, str ord, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""  # noqa: E501
+    return _matrix_norm(emit, self, ord, dim or [0, 1], keepdim)
+
+
+@lowers("mindspore", "aten.linalg_matrix_norm.default")
+def linalg_matrix_norm(emit, self, ord, dim=(-2, -1), keepdim=False, *, dtype=None):
+    """linalg_matrix_norm(Tensor self, Scalar ord, int[] dim=[-2, -1], bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""  # noqa: E501
+    return _matrix_norm(emit, self, ord, dim, keepdim)
+
+
+@lowers("mindspore", "aten.linalg_matrix_norm.str_ord")
+def linalg_matrix_norm_str(emit, self, ord="fro", dim=(-2, -1), keepdim=False, *, dtype=None):
+    """linalg_matrix_norm.str_ord(Tensor self, str ord="fro", int[] dim=[-2, -1], bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""  # noqa: E501
+    return _matrix_norm(emit, self, ord, dim, keepdim)
+
+
+def _matrix_norm(emit, self, ord, dim, keepdim):
+    if ord == "fro":
+        return linalg_vector_norm(emit, self, 2, list(dim), keepdim)
+    if is_empty(self):
+        return filled(emit, 0)
+    rows, columns = (d % self.rank for d in dim)
+    if ord in (2, -2, "nuc"):
+        return _of_singular_values(emit, self, ord, rows, columns, keepdim)
+    added, chosen = (rows, columns) if abs(ord) == 1 else (columns, rows)
+    x = emit.cast(self, emit.out.dtype)
+    half = x.dtype == "float16"
+    x = emit.cast(x, "float32") if half else x
+    sizes = emit.typed(emit.call("ops.abs", x), like=x)
+    totals = _reduced(emit, "ops.ReduceSum", sizes, (added,), True)
+    found = emit.let(_extreme(emit, totals, (chosen,), True, ord > 0), "found")
+    if not keepdim:
+        shape = _shape(self, (rows, columns), False)
+        found = emit.typed(
+            emit.call("ops.reshape", found, emit.dims(shape, free=True)), dtype=x.dtype, shape=shape
+        )
+    return emit.cast(emit.typed(found, dtype=x.dtype), emit.out.dtype)
+
+
+def _of_singular_values(emit, self, ord, rows, columns, keepdim):
+    rest = [d for d in range(self.rank) if d not in (rows, columns)]
+    x = emit.cast(permuted(emit, self, [*rest, rows, columns]), "float64")
+    count = min(self.shape[rows], self.shape[columns])
+    shape = (*(self.shape[d] for d in rest), count)
+    found = emit.typed(emit.call("ops.svd", x, False, False), dtype="float64", shape=shape)
+    last = (len(shape) - 1,)
+    if ord == "nuc":
+        total = _reduced(emit, "ops.ReduceSum", found, last, False)
+    else:
+        total = _extreme(emit, found, last, False, ord == 2)
+    total = emit.cast(emit.typed(total, dtype="float64"), emit.out.dtype)
+    if not keepdim:
+        return total
+    return emit.call("ops.reshape", total, emit.dims(emit.out.shape, free=True))
+
+
+#: Above this many differences, cdist works with a product instead of all of them at once.
+_DIFFERENCES = 1 << 22
+
+
+@lowers("mindspore", "aten.cdist.default")
+def cdist(emit, x1, x2, p=2, compute_mode=None):
+    """cdist(Tensor x1, Tensor x2, float p=2., int? compute_mode=None) -> Tensor"""
+    if (nothing := emit.nothing()) is not None:
+        return nothing
+    if is_empty(x1) or is_empty(x2):  # rows of no elements
+        return filled(emit, 0)
+    batch = emit.out.shape[:-2]
+    x1, x2 = (_batched(emit, x, batch) for x in (x1, x2))
+    count = math.prod((*emit.out.shape, x1.shape[-1]))
+    if p == 2 and not (isinstance(count, int) and count <= _DIFFERENCES):
+        wide = emit.help("distances", emit.cast(x1, "float64"), emit.cast(x2, "float64"))
+        return emit.cast(emit.typed(wide, dtype="float64"), emit.out.dtype)
+    shape = (*emit.out.shape, x1.shape[-1])
+    apart = emit.infix(
+        "-", emit.call("ops.expand_dims", x1, -2), emit.call("ops.expand_dims", x2, -3)
+    )
+    apart = emit.typed(apart, dtype=x1.dtype, shape=shape)
+    return linalg_vector_norm(emit, apart, p, [-1])
+
+
+def _batched(emit, x, batch):
+    shape = (*batch, *x.shape[-2:])
+    if tuple(x.shape) == tuple(shape):
+        return x
+    return emit.typed(
+        emit.call("ops.broadcast_to", x, emit.dims(shape)), dtype=x.dtype, shape=shape
+    )

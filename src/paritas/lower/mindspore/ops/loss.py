@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Losses: an error of each element, and the mean or the sum of these."""
+
+import dataclasses
+import functools
+import math
+
+from paritas.lower.mindspore.ops.activation import _log_softmax, _softplus
+from paritas.lower.mindspore.ops.create import filled
+from paritas.lower.mindspore.ops.elementwise import promote
+from paritas.lower.mindspore.ops.shape import is_empty
+from paritas.lower.mindspore.source import Value
+from paritas.lower.registry import lowers
+
+NONE, MEAN, SUM = 0, 1, 2  # torch's numbers for a reduction
+
+
+def reduced(emit, loss, shape, reduction):
+    """`loss`, an expression of `shape`, as it is, its mean, or its sum."""
+    if reduction == NONE:
+        return loss
+    if any(size == 0 for size in shape):
+        return filled(emit, math.nan if reduction == MEAN else 0)
+    if not shape:
+        return loss
+    primitive = "ops.ReduceMean" if reduction == MEAN else "ops.ReduceSum"
+    wide = emit.typed(loss, dtype=emit.out.dtype, shape=shape)
+    axes = tuple(range(len(shape)))
+    if emit.out.dtype != "float16":
+        return emit.prim(primitive)(wide, axes)
+    total = emit.prim(primitive)(emit.cast(wide, "float32"), axes)  # torch adds in float32
+    return emit.cast(emit.typed(total, dtype="float32"), "float16")
+
+
+def common_shape(*operands):
+    """The shape that the operands broadcast to."""
+    rank = max(x.rank for x in operands)
+    padded = [[1] * (rank - x.rank) + list(x.shape) for x in operands]
+    return tuple(
+        next((size for size in sizes if size != 1), 1) for sizes in zip(*padded, strict=True)
+    )
+
+
+@lowers("mindspore", "aten.mse_loss.default")
+def mse_loss(emit, self, target, reduction=MEAN):
+    """mse_loss(Tensor self, Tensor target, int reduction=1) -> Tensor"""
+    shape = common_shape(self, target)
+    if is_empty(self) or is_empty(target):
+        return reduced(emit, self, shape, reduction)
+    error = emit.let(emit.infix("-", *promote(emit, self, target)), "error")
+    return reduced(emit, emit.infix("*", error, error), shape, reduction)
+
+
+def _apart(emit, self, target):
+    """self - target, or None if there is nothing to compare."""
+    if is_empty(self) or is_empty(target):
+        return None
+    return emit.let(emit.infix("-", *promote(emit, self, target)), "error")
+
+
+@lowers("mindspore", "aten.l1_loss.default")
+def l1_loss(emit, self, target, reduction=MEAN):
+    """l1_loss(Tensor self, Tensor target, int reduction=1) -> Tensor"""
+    shape = common_shape(self, target)
+    error = _apart(emit, self, target)
+    return reduced(emit, self if error is None else emit.call("ops.abs", error), shape, reduction)
+
+
+def _bent(emit, self, target, reduction, bound, divisor):
+    """Squares below `bound`, straight lines above: huber and smooth_l1, which is the same over `divisor`."""
+    shape = common_shape(self, target)
+    error = _apart(emit, self, target)
+    if error is None:
+        return reduced(emit, self, shape, reduction)
+    size = emit.let(emit.call("ops.abs", error), "size")
+    square = emit.infix("*", emit.infix("*", size, size), 0.5 / divisor)
+    line = emit.infix("*", emit.infix("-", size, 0.5 * bound), bound / divisor)
+    bent = emit.call("ops.where", emit.infix("<", size, bound), square, line)
+    return reduced(
+        emit, emit.cast(emit.typed(bent, like=emit.out), emit.out.dtype), shape, reduction
+    )
+
+
+@lowers("mindspore", "aten.smooth_l1_loss.default")
+def smooth_l1_loss(emit, self, target, reduction=MEAN, beta=1.0):
+    """smooth_l1_loss(Tensor self, Tensor target, int reduction=1, float beta=1.) -> Tensor"""
+    if beta == 0:
+        return l1_loss(emit, self, target, reduction)
+    return _bent(emit, self, target, reduction, beta, beta)
+
+
+@lowers("mindspore", "aten.huber_loss.default")
+def huber_loss(emit, self, target, reduction=MEAN, delta=1.0):
+    """huber_loss(Tensor self, Tensor target, int reduction=1, float delta=1.) -> Tensor"""
+    return _bent(emit, self, target, reduction, delta, 1.0)
+
+
+def _log(emit, x):
+    wide = emit.typed(emit.call("ops.log", emit.cast(x, "float64")), dtype="float64", shape=x.shape)
+    return emit.typed(emit.cast(wide, emit.out.dtype), dtype=emit.out.dtype)
+
+
+def _weighted(emit, loss, weight):
+    return loss if weight is None else emit.infix("*", loss, weight)
+
+
+@lowers("mindspore", "aten.binary_cross_entropy.default")
+def binary_cross_entropy(emit, self, target, weight=None, reduction=MEAN):
+    """binary_cross_entropy(Tensor self, Tensor target, Tensor? weight=None, int reduction=1) -> Tensor"""
+    if is_empty(self):
+        return reduced(emit, self, self.shape, reduction)
+    p, y = (emit.let(emit.cast(x, emit.out.dtype), "x") for x in (self, target))
+    # torch bounds the logarithms at -100.
+    yes = emit.call("ops.maximum", -100.0, _log(emit, p))
+    no = emit.call("ops.maximum", -100.0, _log(emit, emit.typed(emit.infix("-", 1.0, p), like=p)))
+    loss = emit.infix(
+        "-",
+        emit.infix("*", emit.infix("-", y, 1.0), no),
+        emit.infix("*", y, yes),
+    )
+    return reduced(emit, _weighted(emit, loss, weight), self.shape, reduction)
+
+
+@lowers("mindspore", "aten.binary_cross_entropy_with_logits.default")
+def binary_cross_entropy_with_logits(
+    emit, self, target, weight=None, pos_weight=None, reduction=MEAN
+):
+    """binary_cross_entropy_with_logits(Tensor self, Tensor target, Tensor? weight=None, Tensor? pos_weight=None, int reduction=1) -> Tensor"""  # noqa: E501
+    if is_empty(self):
+        return reduced(emit, self, self.shape, reduction)
+    x, y = (emit.let(emit.cast(v, emit.out.dtype), "x") for v in (self, target))
+    # softplus(-x) is -log(sigmoid(x)).
+    soft = _softplus(emit, emit.prefix("-", x))
+    if pos_weight is not None:
+        more = emit.infix("*", emit.infix("-", pos_weight, 1.0), y)
+        soft = emit.infix("*", emit.infix("+", more, 1.0), soft)
+    loss = emit.infix("+", emit.infix("*", emit.infix("-", 1.0, y), x), soft)
+    shape = common_shape(*(v for v in (self, target, weight) if v is not None))
+    return reduced(emit, _weighted(emit, loss, weight), shape, reduction)
+
+
+@lowers("mindspore", "aten.kl_div.default")
+def kl_div(emit, self, target, reduction=MEAN, *, log_target=False):
+    """kl_div(Tensor self, Tensor target, int reduction=1, *, bool log_target=False) -> Tensor"""
+    shape = common_shape(self, target)
+    if is_empty(self) or is_empty(target):
+        return reduced(emit, self, shape, reduction)
+    x, y = (emit.let(v, "x") for v in promote(emit, self, target))
+    if log_target:
+        wide = emit.typed(emit.call("ops.exp", emit.cast(y, "float64")), dtype="float64")
+        loss = emit.infix("*", emit.cast(wide, emit.out.dtype), emit.infix("-", y, x))
+    else:
+        # 0 * log(0) is 0.
+        own = emit.infix("*", y, _log(emit, y))
+        own = emit.call("ops.where", emit.infix("==", y, 0), 0.0, own)
+        loss = emit.infix("-", own, emit.infix("*", y, x))
+    return reduced(emit, loss, shape, reduction)
+
+
+@lowers("mindspore", "aten.soft_margin_loss.default")
+def soft_margin_loss(emit, self, target, reduction=MEAN):
+    """soft_margin_loss(Tensor self, Tensor target, int reduction=1) -> Tensor"""
+    if emit.out.dtype == "float16":
+        raise emit.refuse("soft_margin_loss in float16, which overflows in torch")
+    if is_empty(self):
+        return reduced(emit, self, self.shape, reduction)
+    x, y = promote(emit, self, target)
+    loss = _softplus(emit, emit.infix("*", emit.prefix("-", x), y))
+    return reduced(emit, loss, self.shape, reduction)
+
+
+def _picked(emit, scores, target, weight, reduction, ignore_index, dim):
+    """-weight[t] * scores[.., t, ..] for each target t, where t is not ignored; mean: over these weights."""
+    shape = target.shape
+    t = emit.let(emit.cast(target, "int64"), "target")
+    seen = emit.let(emit.infix("!=", t, ignore_index), "seen")
+    place = emit.let(emit.call("ops.where", seen, t, emit.call("ops.zeros_like", t)), "place")
+    if scores.rank == 1:
+        found = emit.call("ops.gather", scores, place, 0)
+    else:
+        index = emit.call("ops.expand_dims", place, dim)
+        found = emit.call("ops.gather_elements", scores, dim, index)
+        found = emit.call("ops.reshape", found, emit.dims(shape))
+    kind = emit.out.dtype
+    factor = emit.cast(Value(f"{seen}", "bool", shape), kind)
+    if weight is not None:
+        picked = emit.call("ops.gather", weight, place, 0)
+        factor = emit.infix("*", factor, picked)
+    factor = emit.let(factor, "weights")
+    # What is ignored may be infinite.
+    nothing = emit.call("ops.zeros_like", factor)
+    loss = emit.let(
+        emit.call("ops.where", seen, emit.infix("*", emit.prefix("-", found), factor), nothing),
+        "loss",
+    )
+    if reduction == NONE:
+        return loss
+    total = reduced(emit, loss, shape, SUM)
+    if reduction == SUM:
+        return total
+    if any(size == 0 for size in shape):
+        return filled(emit, math.nan)
+    return emit.infix("/", total, reduced(emit, factor, shape, SUM))
+
+
+def _in_float32(write):
+    """A loss of float16 by way of float32: of many small numbers torch too keeps more than float16 has."""
+
+    @functools.wraps(write)
+    def lowering(emit, self, target, weight=None, *rest, **options):
+        if emit.out.dtype != "float16":
+            return write(emit, self, target, weight, *rest, **options)
+        wide = dataclasses.replace(emit, out=emit.typed(emit.out, dtype="float32"))
+        halves = (self, target, weight)
+        self, target, weight = (
+            emit.cast(x, "float32") if x is not None and x.dtype == "float16" else x for x in halves
+        )
+        found = write(wide, self, target, weight, *rest, **options)
+        return emit.cast(wide.typed(found, dtype="float32"), "float16")
+
+    return lowering
+
+
+@lowers("mindspore", "aten.nll_loss.default", "aten.nll_loss_nd.default")
+@_in_float32
+def nll_loss(emit, self, target, weight=None, reduction=MEAN, ignore_index=-100):
+    """nll_loss(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100) -> Tensor"""
+    if is_empty(self) or is_empty(target):
+        return _of_nothing(emit, reduction)
+    return _picked(emit, self, target, weight, reduction, ignore_index, min(self.rank - 1, 1))
+
+
+def _of_nothing(emit, reduction):
+    return filled(emit, math.nan if reduction == MEAN else 0)
+
+
+@lowers("mindspore", "aten.cross_entropy_loss.default")
+@_in_float32
+def cross_entropy_loss(
+    emit, self, target, weight=None, reduction=MEAN, ignore_index=-100, label_smoothing=0.0
+):
+    """cross_entropy_loss(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100, float label_smoothing=0.) -> Tensor"""  # noqa: E501
+    if is_empty(self) or is_empty(target):
+        return _of_nothing(emit, reduction)
+    dim = 0 if self.rank == 1 else 1
+    like = emit.typed(self, dtype=emit.out.dtype)
+    scores = emit.let(emit.typed(_log_softmax(emit, self, dim), like=like), "scores")
+    if target.dtype in ("float32", "float64"):
+        return _of_chances(emit, scores, target, weight, reduction, label_smoothing, dim)
+    if label_smoothing:
+        return _smoothed(
+            emit, scores, target, weight, reduction, ignore_index, label_smoothing, dim
+        )
+    return _picked(emit, scores, target, weight, reduction, ignore_index, dim)
+
+
+def _smoothed(emit, scores, target, weight, reduction, ignore_index, smoothing, dim):
+    """Most of the loss at the target, and the rest of it spread over all classes."""
+    own = _picked(emit, scores, target, weight, reduction, ignore_index, dim)
+    spread = scores
+    if weight is not None:
+        shape = (-1, *[1] * (scores.rank - 1 - dim))
+        spread = emit.infix("*", scores, emit.call("ops.reshape", weight, shape))
+    total = emit.prefix("-", emit.prim("ops.ReduceSum")(spread, dim))
+    seen = emit.let(emit.typed(emit.infix("!=", target, ignore_index), dtype="bool"), "seen")
+    total = emit.call("ops.where", seen, total, 0.0)
+    shape = target.shape
+    if reduction != NONE:
+        total = reduced(emit, total, shape, SUM)
+    if reduction == MEAN:
+        count = emit.cast(emit.typed(seen, dtype="bool", shape=shape), emit.out.dtype)
+        if weight is not None:
+            place = emit.call("ops.where", seen, target, emit.call("ops.zeros_like", target))
+            count = emit.infix("*", count, emit.call("ops.gather", weight, place, 0))
+        total = emit.infix("/", total, reduced(emit, count, shape, SUM))
+    part = emit.infix("/", smoothing, emit.size(scores.shape[dim]))
+    return emit.infix("+", emit.infix("*", own, 1.0 - smoothing), emit.infix("*", total, part))
+
+
+def _of_chances(emit, scores, target, weight, reduction, smoothing, dim):
+    """Targets that are a distribution over the classes."""
+    classes = scores.shape[dim]
+    if smoothing:
+        uniform = emit.infix("/", smoothing, emit.size(classes))
+        target = emit.infix("+", emit.infix("*", target, 1.0 - smoothing), uniform)
+    if weight is not None:
+        spread = emit.call("ops.reshape", weight, (-1, *[1] * (scores.rank - 1 - dim)))
+        target = emit.infix("*", target, spread)
+    product = emit.typed(emit.infix("*", scores, target), like=scores)
+    if reduction == NONE:
+        return emit.prefix("-", emit.prim("ops.ReduceSum")(product, dim))
+    total = emit.prefix("-", reduced(emit, product, scores.shape, SUM))
+    if reduction == SUM:
+        return total
+    count = 1
+    for axis, size in enumerate(scores.shape):
+        if axis != dim:
+            count = count * size
+    return emit.infix("/", total, emit.size(count))

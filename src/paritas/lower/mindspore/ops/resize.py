@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Resizing, one axis after the other: a matrix product for each axis, or a look-up for the nearest pixel.
+
+For fixed sizes torch itself makes the matrix, by resizing a unit matrix; for dynamic ones the module does.
+A pixel that is NaN or infinite spreads along its row and column, in torch over the neighbours only.
+"""
+
+import torch
+
+from paritas.lower.registry import lowers
+
+aten = torch.ops.aten
+
+
+def _factors(scale_factors, rank):
+    """Scale factors as torch reads them: without, the sizes say."""
+    return [None] * rank if scale_factors is None else [float(factor) for factor in scale_factors]
+
+
+def _fixed(*sizes):
+    return all(isinstance(size, int) for size in sizes)
+
+
+def _resized(emit, input, factors, align, kind):
+    """`input` with its last axes multiplied by the matrices of `kind`."""
+    if input.dtype not in ("float32", "float16", "float64"):
+        raise emit.refuse(f"resizing of {input.dtype}")
+    x = emit.cast(input, "float64" if input.dtype == "float64" else "float32")
+    rank = len(factors)
+    for place in reversed(range(rank)):
+        axis = input.rank - rank + place
+        before, after, factor = input.shape[axis], emit.out.shape[axis], factors[place]
+        if before == after and (factor in (None, 1.0) or align):
+            continue
+        if _fixed(before, after):
+            matrix = emit.constant(_matrix(kind, before, after, align, factor).to(_torch(x)), kind)
+        else:
+            sizes = emit.size(before), emit.size(after)
+            name, extra = _IN_GRAPH[kind]
+            matrix = emit.help(name, *sizes, 1 / factor if factor else 0.0, bool(align), *extra)
+            matrix = emit.cast(emit.typed(matrix, dtype="float32"), x.dtype)
+        shape = (*x.shape[:axis], after, *x.shape[axis + 1 :])
+        x = emit.typed(emit.help("resized", x, axis, matrix), dtype=x.dtype, shape=shape)
+    return emit.cast(x, input.dtype)
+
+
+def _torch(value):
+    return getattr(torch, value.dtype)
+
+
+#: kind -> the function of the prelude that makes the matrix, and its last argument
+_IN_GRAPH = {
+    "linear": ("linear_matrix", ()),
+    "cubic": ("cubic_matrix", ()),
+    "smooth_linear": ("smooth_matrix", (2,)),
+    "smooth_cubic": ("smooth_matrix", (4,)),
+}
+
+
+def _matrix(kind, before, after, align, factor):
+    """[after, before]: what torch makes of each of the unit vectors."""
+    # Rows, not columns: of images of width 1 torch 2.13 gets the antialiased kinds wrong.
+    units = torch.eye(before).reshape(1, before, 1, before)
+    resize = {
+        "linear": aten.upsample_bilinear2d.default,
+        "cubic": aten.upsample_bicubic2d.default,
+        "smooth_linear": aten._upsample_bilinear2d_aa.default,
+        "smooth_cubic": aten._upsample_bicubic2d_aa.default,
+    }[kind]
+    return resize(units, [1, after], align, None, factor).reshape(before, after).T.contiguous()
+
+
+def _nearest(emit, input, factors, exact):
+    """`input` with a look-up along its last axes."""
+    x = input
+    rank = len(factors)
+    for place in reversed(range(rank)):
+        axis = input.rank - rank + place
+        before, after, factor = input.shape[axis], emit.out.shape[axis], factors[place]
+        if before == after and factor in (None, 1.0):
+            continue
+        shape = (*x.shape[:axis], after, *x.shape[axis + 1 :])
+        if _fixed(before, after):
+            places = _nearest_places(before, after, factor, exact)
+            times = after // before
+            if torch.equal(places, torch.arange(before).repeat_interleave(max(times, 1))):
+                x = _repeated(emit, x, axis, times)
+                continue
+            places = emit.constant(places, "places")
+        else:
+            offset = 0.5 if exact else 0.0
+            sizes = emit.size(before), emit.size(after)
+            places = emit.help("nearest_places", *sizes, 1 / factor if factor else 0.0, offset)
+        x = emit.typed(emit.call("ops.gather", x, places, axis), dtype=x.dtype, shape=shape)
+    return x
+
+
+def _repeated(emit, x, axis, times):
+    shape = (*x.shape[:axis], x.shape[axis] * times, *x.shape[axis + 1 :])
+    before, behind = emit.dims(x.shape[: axis + 1]), emit.dims(x.shape[axis + 1 :])
+    spread = emit.call("ops.reshape", x, (*before, 1, *behind))
+    spread = emit.call("ops.broadcast_to", spread, (*before, times, *behind))
+    return emit.typed(
+        emit.call("ops.reshape", spread, emit.dims(shape)), dtype=x.dtype, shape=shape
+    )
+
+
+def _nearest_places(before, after, factor, exact):
+    resize = aten._upsample_nearest_exact1d.default if exact else aten.upsample_nearest1d.default
+    return (
+        resize(torch.arange(before).double().reshape(1, 1, -1), [after], factor).reshape(-1).long()
+    )
+
+
+@lowers("mindspore", "aten.upsample_linear1d.vec")
+def upsample_linear1d(emit, input, output_size, align_corners, scale_factors):
+    """upsample_linear1d.vec(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors) -> Tensor"""  # noqa: E501
+    return _resized(emit, input, _factors(scale_factors, 1), align_corners, "linear")
+
+
+@lowers("mindspore", "aten.upsample_bilinear2d.vec")
+def upsample_bilinear2d(emit, input, output_size, align_corners, scale_factors):
+    """upsample_bilinear2d.vec(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors) -> Tensor"""  # noqa: E501
+    return _resized(emit, input, _factors(scale_factors, 2), align_corners, "linear")
+
+
+@lowers("mindspore", "aten.upsample_bilinear2d.default")
+def upsample_bilinear2d_scales(
+    emit, self, output_size, align_corners, scales_h=None, scales_w=None
+):
+    """upsample_bilinear2d(Tensor self, SymInt[2] output_size, bool align_corners, float? scales_h=None, float? scales_w=None) -> Tensor"""  # noqa: E501
+    return _resized(emit, self, [scales_h, scales_w], align_corners, "linear")
+
+
+@lowers("mindspore", "aten.upsample_trilinear3d.vec")
+def upsample_trilinear3d(emit, input, output_size, align_corners, scale_factors):
+    """upsample_trilinear3d.vec(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors) -> Tensor"""  # noqa: E501
+    return _resized(emit, input, _factors(scale_factors, 3), align_corners, "linear")
+
+
+@lowers("mindspore", "aten.upsample_bicubic2d.vec")
+def upsample_bicubic2d(emit, input, output_size, align_corners, scale_factors):
+    """upsample_bicubic2d.vec(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors) -> Tensor"""  # noqa: E501
+    return _resized(emit, input, _factors(scale_factors, 2), align_corners, "cubic")
+
+
+@lowers("mindspore", "aten.upsample_bicubic2d.default")
+def upsample_bicubic2d_scales(emit, self, output_size, align_corners, scales_h=None, scales_w=None):
+    """upsample_bicubic2d(Tensor self, SymInt[2] output_size, bool align_corners, float? scales_h=None, float? scales_w=None) -> Tensor"""  # noqa: E501
+    return _resized(emit, self, [scales_h, scales_w], align_corners, "cubic")
+
+
+@lowers("mindspore", "aten._upsample_bilinear2d_aa.vec")
+def upsample_bilinear2d_aa(emit, input, output_size, align_corners, scale_factors):
+    """_upsample_bilinear2d_aa.vec(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors) -> Tensor"""  # noqa: E501
+    return _resized(emit, input, _factors(scale_factors, 2), align_corners, "smooth_linear")
+
+
+@lowers("mindspore", "aten._upsample_bicubic2d_aa.vec")
+def upsample_bicubic2d_aa(emit, input, output_size, align_corners, scale_factors):
+    """_upsample_bicubic2d_aa.vec(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors) -> Tensor"""  # noqa: E501
+    return _resized(emit, input, _factors(scale_factors, 2), align_corners, "smooth_cubic")
+
+
+@lowers("mindspore", "aten.upsample_nearest1d.vec")
+def upsample_nearest1d(emit, input, output_size, scale_factors):
+    """upsample_nearest1d.vec(Tensor input, SymInt[]? output_size, float[]? scale_factors) -> Tensor"""
+    return _nearest(emit, input, _factors(scale_factors, 1), exact=False)
+
+
+@lowers("mindspore", "aten.upsample_nearest2d.vec")
+def upsample_nearest2d(emit, input, output_size, scale_factors):
+    """upsample_nearest2d.vec(Tensor input, SymInt[]? output_size, float[]? scale_factors) -> Tensor"""
+    return _nearest(emit, input, _factors(scale_factors, 2), exact=False)
+
+
+@lowers("mindspore", "aten.upsample_nearest2d.default")
+def upsample_nearest2d_scales(emit, self, output_size, scales_h=None, scales_w=None):
+    """upsample_nearest2d(Tensor self, SymInt[2] output_size, float? scales_h=None, float? scales_w=None) -> Tensor"""
+    return _nearest(emit, self, [scales_h, scales_w], exact=False)
+
+
+@lowers("mindspore", "aten.upsample_nearest3d.vec")
+def upsample_nearest3d(emit, input, output_size, scale_factors):
+    """upsample_nearest3d.vec(Tensor input, SymInt[]? output_size, float[]? scale_factors) -> Tensor"""
+    return _nearest(emit, input, _factors(scale_factors, 3), exact=False)
+
+
+@lowers("mindspore", "aten._upsample_nearest_exact1d.vec")
+def upsample_nearest_exact1d(emit, input, output_size, scale_factors):
+    """_upsample_nearest_exact1d.vec(Tensor input, SymInt[]? output_size, float[]? scale_factors) -> Tensor"""
+    return _nearest(emit, input, _factors(scale_factors, 1), exact=True)
+
+
+@lowers("mindspore", "aten._upsample_nearest_exact2d.vec")
+def upsample_nearest_exact2d(emit, input, output_size, scale_factors):
+    """_upsample_nearest_exact2d.vec(Tensor input, SymInt[]? output_size, float[]? scale_factors) -> Tensor"""
+    return _nearest(emit, input, _factors(scale_factors, 2), exact=True)
+
+
+@lowers("mindspore", "aten._upsample_nearest_exact3d.vec")
+def upsample_nearest_exact3d(emit, input, output_size, scale_factors):
+    """_upsample_nearest_exact3d.vec(Tensor input, SymInt[]? output_size, float[]? scale_factors) -> Tensor"""
+    return _nearest(emit, input, _factors(scale_factors, 3), exact=True)

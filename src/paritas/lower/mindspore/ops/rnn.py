@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recurrent networks: layers and directions one after the other, all steps of one in one loop.
+
+What the inputs give to the gates is one product for all steps. LSTMs are MindSpore's own kernel, whose CPU
+form is oneDNN's, as torch's is.
+"""
+
+from paritas.lower.mindspore.source import Value
+from paritas.lower.registry import lowers
+
+
+def _first_axis(emit, x, size):
+    """(layers and directions, batch, width) as one state each."""
+    x = emit.let(x, "state")
+    return [emit.typed(Value(f"{x}[{i}]"), like=x, shape=x.shape[1:]) for i in range(size)]
+
+
+def _swapped(emit, x):
+    return Value(emit.call("ops.transpose", x, (1, 0, 2)).text, x.dtype)
+
+
+def _reverse(emit, x):
+    return Value(emit.call("ops.flip", x, (0,)).text, x.dtype)
+
+
+def _run(emit, input, params, has_biases, num_layers, train, bidirectional, batch_first, one):
+    """`one(x, index, weights)` for every layer and direction; the output and the last states."""
+    if input.rank != 3 or input.dtype not in ("float32", "float64"):
+        raise emit.refuse("a recurrent network without batch or at half precision")
+    if train:
+        raise emit.refuse("a recurrent network in training mode")
+    count, directions = 4 if has_biases else 2, 2 if bidirectional else 1
+    if len(params) != count * directions * num_layers:
+        raise emit.refuse("a recurrent network with projections")
+    x = emit.let(_swapped(emit, input) if batch_first else input, "sequence")
+    last = []
+    for layer in range(num_layers):
+        outputs = []
+        for direction in range(directions):
+            index = layer * directions + direction
+            weights = params[count * index : count * (index + 1)]
+            given = emit.let(_reverse(emit, x), "reversed_sequence") if direction else x
+            out, final = one(given, index, weights)
+            outputs.append(emit.let(_reverse(emit, out), "backward") if direction else out)
+            last.append(final)
+        x = outputs[0]
+        if bidirectional:
+            x = emit.let(emit.call("ops.cat", tuple(outputs), 2), "sequence")
+    return (_swapped(emit, x) if batch_first else x), last
+
+
+def _bias(emit, weights, which):
+    if len(weights) == 4:
+        return weights[2 + which]
+    return emit.call("ops.zeros", (emit.size(weights[0].shape[0]),), emit.dtype(weights[0].dtype))
+
+
+@lowers("mindspore", "aten.lstm.input")
+def lstm(
+    emit, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first
+):
+    """lstm.input(Tensor input, Tensor[] hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
+    if emit.target != "cpu":
+        raise emit.refuse("ops.LSTM has kernels for CPU and GPU only")
+    if hx[0].shape[-1] != hx[1].shape[-1] or input.dtype != "float32":
+        raise emit.refuse("an LSTM with projections, or not in float32")
+    total = num_layers * (2 if bidirectional else 1)
+    states = _first_axis(emit, hx[0], total)
+    cells = _first_axis(emit, hx[1], total)
+
+    def one(x, index, weights):
+        wide, inputs = weights[0].shape
+        parts = [*weights[:2]]
+        if has_biases:  # the kernel has one bias
+            parts.append(emit.infix("+", weights[2], weights[3]))
+        flat = emit.call(
+            "ops.cat", tuple(emit.call("ops.reshape", p, (-1, 1, 1)) for p in parts), 0
+        )
+        step = emit.prim("ops.LSTM", inputs, wide // 4, 1, has_biases, False, 0.0)
+        h, c = (emit.call("ops.expand_dims", s[index], 0) for s in (states, cells))
+        out = emit.let(step(x, h, c, flat), "lstm")
+        return emit.typed(Value(f"{out}[0]"), dtype=input.dtype), (f"{out}[1]", f"{out}[2]")
+
+    out, last = _run(
+        emit, input, params, has_biases, num_layers, train, bidirectional, batch_first, one
+    )
+    h, c = (emit.call("ops.cat", tuple(Value(pair[i]) for pair in last), 0) for i in (0, 1))
+    return Value(f"({out}, {h}, {c})")
+
+
+def _simple(emit, steps, input, hx, params, *how):
+    has_biases, num_layers, _, train, bidirectional, batch_first = how
+    states = _first_axis(emit, hx, num_layers * (2 if bidirectional else 1))
+
+    def one(x, index, weights):
+        given = emit.infix("+", emit.help("project", x, weights[0]), _bias(emit, weights, 0))
+        text = emit.help(steps, given, states[index], weights[1], _bias(emit, weights, 1))
+        out = emit.let(text, "outputs")
+        return emit.typed(Value(f"{out}[0]"), dtype=input.dtype), f"{out}[1]"
+
+    out, last = _run(
+        emit, input, params, has_biases, num_layers, train, bidirectional, batch_first, one
+    )
+    return Value(f"({out}, {emit.call('ops.stack', tuple(Value(x) for x in last), 0)})")
+
+
+@lowers("mindspore", "aten.gru.input")
+def gru(
+    emit, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first
+):
+    """gru.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)"""  # noqa: E501
+    how = (has_biases, num_layers, dropout, train, bidirectional, batch_first)
+    return _simple(emit, "gru_steps", input, hx, params, *how)
+
+
+@lowers("mindspore", "aten.rnn_tanh.input")
+def rnn_tanh(
+    emit, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first
+):
+    """rnn_tanh.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)"""  # noqa: E501
+    how = (has_biases, num_layers, dropout, train, bidirectional, batch_first)
+    return _simple(emit, "rnn_tanh_steps", input, hx, params, *how)
+
+
+@lowers("mindspore", "aten.rnn_relu.input")
+def rnn_relu(
+    emit, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first
+):
+    """rnn_relu.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)"""  # noqa: E501
+    how = (has_biases, num_layers, dropout, train, bidirectional, batch_first)
+    return _simple(emit, "rnn_relu_steps", input, hx, params, *how)

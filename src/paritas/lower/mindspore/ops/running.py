@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The largest and the smallest so far, with their places."""
+
+from paritas.lower.mindspore.ops.elementwise import FLOATS
+from paritas.lower.mindspore.source import Value
+from paritas.lower.registry import lowers
+
+
+def _so_far(emit, function, self, dim):
+    if any(size == 0 for size in self.shape):
+        shape = emit.dims(self.shape)
+        parts = (emit.call("ops.zeros", shape, emit.dtype(d)) for d in (self.dtype, "int64"))
+        return Value(f"({', '.join(map(str, parts))})")
+    if self.rank == 0:
+        return Value(f"({self}, {emit.call('ops.zeros', (), emit.dtype('int64'))})")
+    kind = self.dtype if self.dtype in (*FLOATS, "int64") else "int64"
+    pair = emit.let(emit.call(function, emit.cast(self, kind), dim % self.rank), "pair")
+    value = emit.cast(Value(f"{pair}[0]", kind), self.dtype)
+    return Value(f"({value}, {emit.cast(Value(f'{pair}[1]', '?'), 'int64')})")
+
+
+@lowers("mindspore", "aten.cummax.default")
+def cummax(emit, self, dim):
+    """cummax(Tensor self, int dim) -> (Tensor values, Tensor indices)"""
+    return _so_far(emit, "ops.cummax", self, dim)
+
+
+@lowers("mindspore", "aten.cummin.default")
+def cummin(emit, self, dim):
+    """cummin(Tensor self, int dim) -> (Tensor values, Tensor indices)"""
+    return _so_far(emit, "ops.cummin", self, dim)

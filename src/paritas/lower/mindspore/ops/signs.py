@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small functions of one tensor: signs, fractions, angles, and activations by pieces."""
+
+import math
+
+from paritas.lower.mindspore.ops.activation import _in_float32, elu
+from paritas.lower.mindspore.ops.choose import number
+from paritas.lower.mindspore.ops.elementwise import FLOATS
+from paritas.lower.mindspore.ops.unary import negative, sign
+from paritas.lower.registry import lowers
+
+
+@lowers("mindspore", "aten.sgn.default")
+def sgn(emit, self):
+    """sgn(Tensor self) -> Tensor"""
+    if self.dtype.startswith("complex"):
+        raise emit.refuse("the sign of a complex number")
+    return sign(emit, self)
+
+
+@lowers("mindspore", "aten.positive.default")
+def positive(emit, self):
+    """positive(Tensor(a) self) -> Tensor(a)"""
+    return self
+
+
+@lowers("mindspore", "aten.signbit.default")
+def signbit(emit, self):
+    """signbit(Tensor self) -> Tensor"""
+    if self.dtype in ("bool", "uint8"):
+        return emit.call("ops.zeros_like", emit.cast(self, "bool"))
+    if self.dtype not in FLOATS:
+        return emit.infix("<", self, 0)
+    return negative(emit, emit.let(self, "x"))
+
+
+@lowers("mindspore", "aten.isneginf.default")
+def isneginf(emit, self):
+    """isneginf(Tensor self) -> Tensor"""
+    return _infinite(emit, self, -math.inf)
+
+
+@lowers("mindspore", "aten.isposinf.default")
+def isposinf(emit, self):
+    """isposinf(Tensor self) -> Tensor"""
+    return _infinite(emit, self, math.inf)
+
+
+def _infinite(emit, self, value):
+    if self.dtype not in FLOATS:
+        return emit.call("ops.zeros_like", emit.cast(self, "bool"))
+    return emit.infix("==", self, value)
+
+
+@lowers("mindspore", "aten.frac.default")
+def frac(emit, self):
+    """frac(Tensor self) -> Tensor"""
+    x = emit.let(self, "x")
+    return emit.infix("-", x, emit.call("ops.trunc", x))
+
+
+@lowers("mindspore", "aten.deg2rad.default")
+def deg2rad(emit, self):
+    """deg2rad(Tensor self) -> Tensor"""
+    return _in_float32(emit, self, lambda x: emit.infix("*", x, math.pi / 180))
+
+
+@lowers("mindspore", "aten.rad2deg.default")
+def rad2deg(emit, self):
+    """rad2deg(Tensor self) -> Tensor"""
+    return _in_float32(emit, self, lambda x: emit.infix("*", x, 180 / math.pi))
+
+
+@lowers("mindspore", "aten.sinc.default", "aten.special_sinc.default")
+def sinc(emit, self):
+    """sinc(Tensor self) -> Tensor"""
+
+    def write(x):
+        x = emit.let(emit.infix("*", x, math.pi), "x")
+        zero = emit.let(emit.infix("==", x, 0), "zero")
+        below = emit.call("ops.where", zero, emit.call("ops.ones_like", x), x)
+        return emit.call(
+            "ops.where",
+            zero,
+            emit.call("ops.ones_like", x),
+            emit.infix("/", emit.call("ops.sin", x), below),
+        )
+
+    return _in_float32(emit, self, write)
+
+
+@lowers("mindspore", "aten.special_ndtr.default")
+def special_ndtr(emit, self):
+    """special_ndtr(Tensor self) -> Tensor"""
+    # torch's own formula: it loses the same digits far below 0.
+    x = emit.infix("*", emit.cast(self, emit.out.dtype), math.sqrt(0.5))
+    return emit.infix("*", emit.infix("+", emit.call("ops.erf", x), 1.0), 0.5)
+
+
+@lowers("mindspore", "aten.special_entr.default")
+def special_entr(emit, self):
+    """special_entr(Tensor self) -> Tensor"""
+    x = emit.let(emit.cast(self, "float64"), "x")
+    inside = emit.prefix("-", emit.infix("*", x, emit.call("ops.log", x)))
+    inside = emit.call("ops.where", emit.infix("==", x, 0), 0.0, inside)
+    found = emit.call("ops.where", emit.infix("<", x, 0), -math.inf, inside)
+    return emit.cast(emit.typed(found, dtype="float64"), emit.out.dtype)
+
+
+@lowers("mindspore", "aten.hardshrink.default")
+def hardshrink(emit, self, lambd=0.5):
+    """hardshrink(Tensor self, Scalar lambd=0.5) -> Tensor"""
+    x = emit.let(self, "x")
+    bound = number(emit, abs(lambd))
+    inside = emit.infix("<=", emit.call("ops.abs", x), bound)
+    return emit.call("ops.where", inside, number(emit, 0), x)
+
+
+@lowers("mindspore", "aten.softshrink.default")
+def softshrink(emit, self, lambd=0.5):
+    """softshrink(Tensor self, Scalar lambd=0.5) -> Tensor"""
+
+    def write(x):
+        x = emit.let(x, "x")
+        inside = emit.infix("<=", emit.call("ops.abs", x), lambd)
+        shifted = emit.infix("-", x, emit.infix("*", emit.call("ops.sign", x), lambd))
+        return emit.call("ops.where", inside, emit.infix("*", x, 0.0), shifted)
+
+    return _in_float32(emit, self, write)
+
+
+@lowers("mindspore", "aten.celu.default")
+def celu(emit, self, alpha=1.0):
+    """celu(Tensor self, Scalar alpha=1.) -> Tensor"""
+    return elu(emit, self, alpha, 1, 1.0 / alpha)
+
+
+@lowers("mindspore", "aten.selu.default")
+def selu(emit, self):
+    """selu(Tensor self) -> Tensor"""
+    return elu(emit, self, 1.6732632423543772, 1.0507009873554805)

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Functions of two tensors that are no plain arithmetic: signs, logarithms of sums, closeness."""
+
+from paritas.lower.mindspore.ops.choose import maximum, minimum, number
+from paritas.lower.mindspore.ops.elementwise import FLOATS, promote
+from paritas.lower.mindspore.ops.unary import negative
+from paritas.lower.mindspore.source import Value
+from paritas.lower.registry import lowers
+
+
+def _tensors(emit, *operands):
+    """The operands as tensors of the result's dtype; a Python number becomes one."""
+    return [
+        emit.let(emit.cast(x, emit.out.dtype) if isinstance(x, Value) else number(emit, x), "x")
+        for x in operands
+    ]
+
+
+def _chosen(emit, condition, yes, no):
+    return emit.call("ops.where", condition, yes, no)
+
+
+@lowers("mindspore", "aten.copysign.Tensor")
+def copysign(emit, self, other):
+    """copysign.Tensor(Tensor self, Tensor other) -> Tensor"""
+    x, sign = _tensors(emit, self, other)
+    size = emit.let(emit.call("ops.abs", x), "size")
+    return _chosen(emit, negative(emit, sign), emit.prefix("-", size), size)
+
+
+@lowers("mindspore", "aten.copysign.Scalar")
+def copysign_scalar(emit, self, other):
+    """copysign.Scalar(Tensor self, Scalar other) -> Tensor"""
+    return copysign(emit, self, other)
+
+
+@lowers("mindspore", "aten.hypot.default")
+def hypot(emit, self, other):
+    """hypot(Tensor self, Tensor other) -> Tensor"""
+    if emit.out.dtype == "float64":
+        raise emit.refuse("hypot in float64")
+    # In float64 no square overflows; and an infinity wins over NaN.
+    x, y = (emit.let(emit.cast(v, "float64"), "x") for v in (self, other))
+    total = emit.infix("+", Value(f"{x} * {x}", atomic=False), Value(f"{y} * {y}", atomic=False))
+    either = emit.call(
+        "ops.logical_or",
+        *(emit.infix("==", emit.call("ops.abs", v), float("inf")) for v in (x, y)),
+    )
+    root = emit.call("ops.sqrt", total)
+    found = emit.typed(_chosen(emit, either, float("inf"), root), dtype="float64")
+    return emit.cast(found, emit.out.dtype)
+
+
+def _log_of_sum(emit, self, other, exponential, logarithm):
+    wide = (emit.cast(v, "float64") for v in (self, other))
+    x, y = (emit.let(v, "x") for v in wide)
+    high = emit.let(emit.call("ops.maximum", x, y), "high")
+    low = emit.let(emit.call("ops.minimum", x, y), "low")
+    # Equal infinities would give inf - inf; NaN comes back with the sum.
+    same = emit.infix("==", x, y)
+    apart = _chosen(emit, same, 0.0, emit.infix("-", low, high))
+    apart = emit.typed(apart, dtype="float64")
+    grown = emit.infix("+", emit.call(exponential, apart), 1.0)
+    total = emit.infix("+", high, emit.call(logarithm, grown))
+    missing = emit.call("ops.logical_or", emit.infix("!=", x, x), emit.infix("!=", y, y))
+    found = _chosen(emit, missing, float("nan"), total)
+    return emit.cast(emit.typed(found, dtype="float64"), emit.out.dtype)
+
+
+@lowers("mindspore", "aten.logaddexp.default")
+def logaddexp(emit, self, other):
+    """logaddexp(Tensor self, Tensor other) -> Tensor"""
+    return _log_of_sum(emit, self, other, "ops.exp", "ops.log")
+
+
+@lowers("mindspore", "aten.logaddexp2.default")
+def logaddexp2(emit, self, other):
+    """logaddexp2(Tensor self, Tensor other) -> Tensor"""
+    return _log_of_sum(emit, self, other, "ops.exp2", "ops.log2")
+
+
+@lowers("mindspore", "aten.heaviside.default")
+def heaviside(emit, self, values):
+    """heaviside(Tensor self, Tensor values) -> Tensor"""
+    x = emit.let(self, "x")
+    if emit.out.dtype == "bool":
+        return emit.call("ops.logical_or", x, values)
+    above = emit.cast(emit.typed(emit.infix(">", x, 0), dtype="bool"), emit.out.dtype)
+    return _chosen(emit, emit.infix("==", x, 0), values, above)
+
+
+@lowers("mindspore", "aten.xlogy.Tensor", "aten.special_xlogy.default")
+def xlogy(emit, self, other):
+    """xlogy.Tensor(Tensor self, Tensor other) -> Tensor"""
+    x, y = _tensors(emit, self, other)
+    wide = emit.typed(emit.call("ops.log", emit.cast(y, "float64")), dtype="float64")
+    product = emit.infix("*", x, emit.cast(wide, emit.out.dtype))
+    product = _chosen(emit, emit.infix("==", x, 0), 0.0, product)
+    return _chosen(emit, emit.infix("!=", y, y), y, product)
+
+
+@lowers("mindspore", "aten.fmax.default")
+def fmax(emit, self, other):
+    """fmax(Tensor self, Tensor other) -> Tensor"""
+    return _known(emit, self, other, maximum)
+
+
+@lowers("mindspore", "aten.fmin.default")
+def fmin(emit, self, other):
+    """fmin(Tensor self, Tensor other) -> Tensor"""
+    return _known(emit, self, other, minimum)
+
+
+def _known(emit, self, other, write):
+    """The one that is a number where the other is NaN."""
+    if emit.out.dtype not in FLOATS:
+        return write(emit, self, other)
+    x, y = (emit.let(v, "x") for v in promote(emit, self, other))
+    found = _chosen(emit, emit.infix("!=", y, y), x, write(emit, x, y))
+    return _chosen(emit, emit.infix("!=", x, x), y, found)
+
+
+@lowers("mindspore", "aten.isclose.default")
+def isclose(emit, self, other, rtol=1e-05, atol=1e-08, equal_nan=False):
+    """isclose(Tensor self, Tensor other, float rtol=1.0000000000000001e-05, float atol=1e-08, bool equal_nan=False) -> Tensor"""  # noqa: E501
+    if self.dtype not in FLOATS and rtol == 0 and atol == 0:
+        return emit.infix("==", self, other)
+    x, y = (emit.let(emit.cast(v, "float64"), "x") for v in (self, other))
+    allowed = emit.infix("+", emit.infix("*", emit.call("ops.abs", y), rtol), atol)
+    apart = emit.let(emit.call("ops.abs", emit.infix("-", x, y)), "apart")
+    near = emit.infix("<=", apart, allowed)
+    # Equal infinities are close; an infinite distance is not, though its bound be infinite too.
+    near = emit.call("ops.logical_and", near, emit.infix("<", apart, float("inf")))
+    close = emit.call("ops.logical_or", near, emit.infix("==", x, y))
+    if equal_nan:
+        both = emit.call("ops.logical_and", emit.infix("!=", x, x), emit.infix("!=", y, y))
+        close = emit.call("ops.logical_or", close, both)
+    return close
+
+
+@lowers("mindspore", "aten.float_power.Tensor_Tensor")
+def float_power(emit, self, exponent):
+    """float_power.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor"""
+    return emit.call("ops.pow", *promote(emit, self, exponent))
+
+
+@lowers("mindspore", "aten.float_power.Tensor_Scalar")
+def float_power_scalar(emit, self, exponent):
+    """float_power.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor"""
+    return emit.call("ops.pow", *promote(emit, self), float(exponent))
+
+
+@lowers("mindspore", "aten.threshold.default")
+def threshold(emit, self, threshold, value):
+    """threshold(Tensor self, Scalar threshold, Scalar value) -> Tensor"""
+    x = emit.let(self, "x")
+    below = emit.infix("<=", x, number(emit, threshold))
+    return _chosen(emit, below, number(emit, value), x)
+
+
+@lowers("mindspore", "aten.lerp.Tensor")
+def lerp_tensor(emit, self, end, weight):
+    """lerp.Tensor(Tensor self, Tensor end, Tensor weight) -> Tensor"""
+    x, y, w = _tensors(emit, self, end, weight)
+    apart = emit.let(emit.infix("-", y, x), "apart")
+    low = emit.infix("+", x, emit.infix("*", w, apart))
+    high = emit.infix("-", y, emit.infix("*", apart, emit.infix("-", 1.0, w)))
+    # torch starts from the nearer end, which is exact there.
+    near = emit.infix("<", emit.call("ops.abs", w), 0.5)
+    return _chosen(emit, near, low, high)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images as the columns of their windows, and back."""
+
+import torch
+
+from paritas.lower.mindspore.source import Value
+from paritas.lower.registry import lowers
+
+
+@lowers("mindspore", "aten.im2col.default")
+def im2col(emit, self, kernel_size, dilation, padding, stride):
+    """im2col(Tensor self, int[2] kernel_size, int[2] dilation, int[2] padding, int[2] stride) -> Tensor"""
+    image = _batched(emit, self, 4)
+    geometry = tuple(_pair(value) for value in (kernel_size, dilation, padding, stride))
+    columns = emit.help("windows_2d", image, *geometry)
+    return columns if self.rank == 4 else emit.call("ops.squeeze", columns, 0)
+
+
+@lowers("mindspore", "aten.col2im.default")
+def col2im(emit, self, output_size, kernel_size, dilation, padding, stride):
+    """col2im(Tensor self, SymInt[2] output_size, int[2] kernel_size, int[2] dilation, int[2] padding, int[2] stride) -> Tensor"""  # noqa: E501
+    high, wide = _pair(kernel_size)
+    *batch, channels, height, width = emit.out.shape
+    if (
+        _pair(kernel_size) == _pair(stride)
+        and _pair(dilation) == (1, 1)
+        and _pair(padding) == (0, 0)
+        and (high == 1 or (isinstance(height, int) and height % high == 0))
+        and (wide == 1 or (isinstance(width, int) and width % wide == 0))
+    ):  # the windows tile the image
+        rows, columns = height // high, width // wide
+        batches = emit.dims([*batch, channels])
+        cut = emit.call("ops.reshape", self, (*batches, high, wide, *emit.dims([rows, columns])))
+        n = len(batches)
+        turned = emit.call("ops.transpose", cut, (*range(n), n + 2, n, n + 3, n + 1))
+        return emit.call("ops.reshape", turned, emit.dims(emit.out.shape))
+    if not (isinstance(height, int) and isinstance(width, int)):
+        raise emit.refuse("col2im of overlapping windows into an image of dynamic size")
+    places = _contributions(height, width, high, wide, dilation, padding, stride)
+    columns = emit.call("ops.reshape", self, (*emit.dims([*batch, channels]), -1))
+    columns = emit.typed(columns, shape=(*batch, channels, None))
+    return emit.call(
+        "ops.reshape",
+        emit.help("gathered_sum", columns, emit.constant(places, "places")),
+        emit.dims(emit.out.shape),
+    )
+
+
+def _contributions(height, width, high, wide, dilation, padding, stride):
+    """For each pixel the elements of the columns that fall on it; their number, where there are no more."""
+    pixels = torch.arange(1, height * width + 1, dtype=torch.float64).reshape(1, 1, height, width)
+    columns = torch.nn.functional.unfold(
+        pixels, (high, wide), _pair(dilation), _pair(padding), _pair(stride)
+    )
+    pixel = columns.reshape(-1).long() - 1  # -1: a border
+    element = torch.arange(pixel.numel())[pixel >= 0]
+    pixel = pixel[pixel >= 0]
+    order = torch.argsort(pixel, stable=True)
+    pixel, element = pixel[order], element[order]
+    counts = torch.bincount(pixel, minlength=height * width)
+    starts = torch.cumsum(counts, 0) - counts
+    slot = torch.arange(pixel.numel()) - starts[pixel]
+    places = torch.full((height * width, max(int(counts.max()), 1)), columns.numel())
+    places[pixel, slot] = element
+    return places
+
+
+def _pair(value):
+    value = [int(v) for v in value] if isinstance(value, (list, tuple)) else [int(value)]
+    return tuple(value * 2 if len(value) == 1 else value)
+
+
+def _batched(emit, self, rank) -> Value:
+    if self.rank == rank:
+        return self
+    return emit.typed(emit.call("ops.expand_dims", self, 0), like=self, shape=(1, *self.shape))

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Functions for generated modules: special functions, distances, and reductions by index.
+
+A library of source text, as `prelude_functions.py` is. Measured with MindSpore 2.10 on x86 CPUs.
+"""
+
+from mindspore import ops
+
+flat_add = ops.TensorScatterAdd()
+flat_max = ops.TensorScatterMax()
+flat_min = ops.TensorScatterMin()
+distance_product = ops.BatchMatMul(transpose_b=True)
+distance_sum = ops.ReduceSum()
+
+
+def erfinv(y):
+    # In float64. ops.erfinv is 2 % off; this is torch's way: a rational guess on either side of
+    # 0.7, and two steps of Newton.
+    size = ops.abs(y)
+    z = y * y
+    top = ((-0.140543331 * z + 0.914624893) * z - 1.645349621) * z + 0.886226899
+    low = (((0.012229801 * z - 0.329097515) * z + 1.442710462) * z - 2.118377725) * z + 1.0
+    # Where the other side is used, numbers that keep this one finite.
+    inner = y * top / low
+    tail = ops.where(size > 0.7, size, ops.full_like(size, 0.8))
+    z = ops.sqrt(-ops.log((1.0 - tail) * 0.5))
+    top = ((1.641345311 * z + 3.429567803) * z - 1.624906493) * z - 1.970840454
+    outer = top / ((1.637067800 * z + 3.543889200) * z + 1.0) * ops.sign(y)
+    x = ops.where(size > 0.7, outer, inner)
+    x = x - (ops.erf(x) - y) / (1.1283791670955126 * ops.exp(-x * x))
+    x = x - (ops.erf(x) - y) / (1.1283791670955126 * ops.exp(-x * x))
+    x = ops.where(size == 1.0, ops.sign(y) * float("inf"), x)
+    return ops.where(size <= 1.0, x, ops.full_like(x, float("nan")))
+
+
+def distances(x, y):
+    # The Euclidean distance of each row of x to each row of y, by the product of the two, in
+    # float64: in float32 the difference of two squares would lose half of its digits.
+    square_x = distance_sum(x * x, -1)
+    square_y = distance_sum(y * y, -1)
+    total = ops.expand_dims(square_x, -1) + ops.expand_dims(square_y, -2)
+    left = total - 2.0 * distance_product(x, y)
+    return ops.sqrt(ops.where(left < 0.0, ops.zeros_like(left), left))
+
+
+def any_missing(x, places, written):
+    # Where a NaN takes part, in x or in what is written: the scatters of the largest and of the
+    # smallest step over some.
+    counted = flat_add((x != x).astype(x.dtype), places, (written != written).astype(x.dtype))
+    return counted > 0
+
+
+def scatter_largest(x, places, written):
+    found = flat_max(x, places, written)
+    return ops.where(any_missing(x, places, written), ops.full_like(x, float("nan")), found)
+
+
+def scatter_smallest(x, places, written):
+    found = flat_min(x, places, written)
+    return ops.where(any_missing(x, places, written), ops.full_like(x, float("nan")), found)
+
+
+def int_pow(x, exponent):
+    # ops.pow goes by way of float64: it loses what lies above 2**53, and does not wrap around.
+    size = ops.abs(exponent)
+    # Beyond 2**7 there is nothing but remainders, and the powers of -1, 0 and 1.
+    size = ops.where(size > 127, size % 2 + 126, size)
+    power = ops.where(size % 2 == 1, x, ops.ones_like(x))
+    power, base, size = int_pow_bit(power, x, size)
+    power, base, size = int_pow_bit(power, base, size)
+    power, base, size = int_pow_bit(power, base, size)
+    power, base, size = int_pow_bit(power, base, size)
+    power, base, size = int_pow_bit(power, base, size)
+    power, base, size = int_pow_bit(power, base, size)
+    # A negative power is 1 / x ** n, rounded towards 0.
+    inverse = ops.where(ops.abs(x) == 1, power, ops.zeros_like(power))
+    return ops.where(exponent < 0, inverse, power)
+
+
+def int_pow_bit(power, base, size):
+    base = base * base
+    size = size // 2
+    return ops.where(size % 2 == 1, power * base, power), base, size

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nodes that OpenVINO's frontend cannot convert, written as nodes that it can. One function for each.
+
+They change a copy of the program's graph, before the frontend sees it; values and names stay.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+aten = torch.ops.aten
+
+
+def rewrite(module: GraphModule) -> None:
+    """Apply every rule to every node of its operator."""
+    for node in list(module.graph.nodes):
+        rule = RULES.get(str(node.target)) if node.op == "call_function" else None
+        if rule is not None:
+            rule(node)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+
+
+def _given(node: Node, position: int, name: str, otherwise: Any) -> Any:
+    return node.args[position] if len(node.args) > position else node.kwargs.get(name, otherwise)
+
+
+def _items(node: Node) -> list[Node]:
+    return [user for user in node.users if user.target is operator.getitem]
+
+
+def _become(old: Node, target: Any, *args: Any) -> None:
+    with old.graph.inserting_before(old):
+        new = old.graph.call_function(target, args)
+    new.meta = dict(old.meta)
+    old.replace_all_uses_with(new)
+    old.graph.erase_node(old)
+    new._rename(old.name)
+
+
+def unbind(node: Node) -> None:
+    """`x.unbind(dim)[i]` is `x.select(dim, i)`: the frontend's unbind wants a static dimension."""
+    dim = _given(node, 1, "dim", 0)
+    for item in _items(node):
+        _become(item, aten.select.int, node.args[0], dim, item.args[1])
+
+
+def split(node: Node) -> None:
+    """`x.split(size, dim)[i]` is a slice; so are parts of given sizes."""
+    source: Any = node.args[0]
+    sizes: Any = node.args[1]
+    dim = _given(node, 2, "dim", 0)
+    widths = [value.shape[dim] for value in node.meta["val"]]
+    if not all(isinstance(width, int) for width in widths):
+        return
+    if isinstance(sizes, Node) or (
+        isinstance(sizes, (list, tuple)) and any(isinstance(s, Node) for s in sizes)
+    ):
+        return
+    starts = [sum(widths[:i]) for i in range(len(widths))]
+    for item in _items(node):
+        index: Any = item.args[1]
+        start = starts[index]
+        _become(item, aten.slice.Tensor, source, dim, start, start + widths[index])
+
+
+def number_of_elements(node: Node) -> None:
+    """`sym_numel` is the product of the sizes."""
+    source: Any = node.args[0]
+    rank = source.meta["val"].dim()
+    with node.graph.inserting_before(node):
+        total: Any = 1
+        for axis in range(rank):
+            size = node.graph.call_function(aten.sym_size.int, (source, axis))
+            total = size if axis == 0 else node.graph.call_function(operator.mul, (total, size))
+    node.replace_all_uses_with(total)
+    node.graph.erase_node(node)
+
+
+RULES: dict[str, Callable[[Node], None]] = {
+    "aten.unbind.int": unbind,
+    "aten.split.Tensor": split,
+    "aten.split_with_sizes.default": split,
+    "aten.sym_numel.default": number_of_elements,
+}
