@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from paritas.cli import bench, demo, doctor, inspect, port, verify
+from paritas.cli import bench, demo, doctor, inspect, port, support, verify
 from paritas.cli.outcome import guarded
 
 EPILOG = (
@@ -27,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (port, verify, bench, inspect, doctor, demo):
+for module in (port, verify, bench, inspect, support, doctor, demo):
     name = module.__name__.rpartition(".")[2]
     app.command(name, epilog=EPILOG)(guarded(getattr(module, name)))
 
