@@ -29,6 +29,10 @@ from paritas.errors import ZooError
 _REQUIRED = ("name", "model_type", "class", "config", "inputs")
 
 
+#: Standard deviation of what is added to parameters that have one value everywhere.
+NOISE = 0.05
+
+
 @dataclasses.dataclass(frozen=True)
 class Entry:
     """One model: its class, the configuration that makes it tiny, and what it is called with."""
@@ -49,7 +53,11 @@ class Entry:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def model(self, seed: int = 0) -> torch.nn.Module:
-        """The model with seeded random weights, in evaluation mode. Raises `ZooError`."""
+        """The model with seeded random weights, in evaluation mode. Raises `ZooError`.
+
+        What is initialised to one value everywhere, as biases, scales and gates are, gets noise: a bias of 0 hides
+        that it was forgotten, and a router of zeros chooses among equals as each engine pleases.
+        """
         cls = find_class(self.model_class, self.name)
         torch.manual_seed(seed)
         try:
@@ -61,12 +69,21 @@ class Entry:
             raise ZooError(
                 f"{self.name} cannot be built: {type(error).__name__}: {str(error).strip().splitlines()[:1]}"
             ) from error
+        _make_uneven(made, torch.Generator().manual_seed(seed))
         return made.eval()
 
     def values(self, seed: int = 0) -> dict[str, Any]:
         """The inputs: tensors, Python values, and what holds them."""
         generator = torch.Generator().manual_seed(seed)
         return {name: _value(spec, generator) for name, spec in self.inputs.items()}
+
+
+def _make_uneven(model: torch.nn.Module, generator: torch.Generator) -> None:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            flat = parameter.flatten()
+            if parameter.is_floating_point() and flat.numel() > 1 and bool((flat == flat[0]).all()):
+                parameter += torch.randn(parameter.shape, generator=generator) * NOISE
 
 
 def read(directory: Path) -> list[Entry]:

@@ -95,14 +95,11 @@ def wrap(statement: str, indent: int) -> list[str]:
     if len(pad + head) > LINE_LENGTH and earlier is not None:
         # "x = a(...) + b(...)": both pairs of brackets are opened.
         before = wrap(head[:-1].rstrip() if head[:-1].endswith(" ") else head[:-1], indent)
-        rest = (
-            wrap(f"_({inner}{tail}", indent)
-            if len(f"{pad}{before[-1]}({inner}{tail}") > LINE_LENGTH
-            else []
-        )
-        if rest:
-            return [*before[:-1], before[-1] + rest[0].strip().removeprefix("_"), *rest[1:]]
-        return [*before[:-1], f"{before[-1]}({inner}{tail}"]
+        last = statement[opening:]
+        if len(f"{pad}{before[-1]}{last}") <= LINE_LENGTH:
+            return [*before[:-1], before[-1] + last]
+        rest = wrap(f"_{last}", indent)
+        return [*before[:-1], before[-1] + rest[0].strip().removeprefix("_"), *rest[1:]]
     flat = pad + "    " + inner
     if len(flat) <= LINE_LENGTH and not inner.endswith(","):
         return [pad + head, flat, pad + tail]

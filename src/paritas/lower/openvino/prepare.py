@@ -19,7 +19,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
 from paritas.errors import LoweringError
-from paritas.lower.openvino.rewrite import rewrite
+from paritas.lower.openvino.rewrite import DECOMPOSITIONS, rewrite
 from paritas.program import Program
 
 _aten = torch.ops.aten
@@ -260,14 +260,13 @@ def _expand(module: GraphModule, node: Node) -> bool:
         env = dict(zip(sources, values, strict=True))
         return target(*map_arg(node.args, env.__getitem__), **map_arg(node.kwargs, env.__getitem__))
 
-    table: Any = get_decompositions([target])
+    table: Any = {**get_decompositions([target]), **DECOMPOSITIONS}
     try:
         with torch.no_grad(), mode, enable_python_dispatcher():
             part = make_fx(call, decomposition_table=table, tracing_mode="real")(*values)
     except Exception:  # noqa: BLE001 - whatever torch cannot trace stays, and the frontend says what it is
         return False
-    calls = [n for n in part.graph.nodes if n.op == "call_function"]
-    if not calls or any(n.target == node.target for n in calls):
+    if any(n.target == node.target for n in part.graph.nodes):
         return False
     env: dict[Node, Node] = {}
     with module.graph.inserting_before(node):

@@ -88,3 +88,17 @@ RULES: dict[str, Callable[[Node], None]] = {
     "aten.split_with_sizes.default": split,
     "aten.sym_numel.default": number_of_elements,
 }
+
+
+def histogram(x: torch.Tensor, bins: int = 100, min: float = 0, max: float = 0) -> torch.Tensor:
+    """`histc` of a range that is given: how many elements lie in each of its parts, the last one closed."""
+    if min == max:
+        return NotImplemented  # the range depends on the values
+    part = torch.floor((x.reshape(-1, 1) - min) * (bins / (max - min))).clamp(max=bins - 1)
+    inside = (x.reshape(-1, 1) >= min) & (x.reshape(-1, 1) <= max)
+    hit = inside & (part == torch.arange(bins, dtype=x.dtype))
+    return hit.to(x.dtype).sum(0)
+
+
+#: What these operators are made of, where torch itself has no decomposition.
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {aten.histc.default: histogram}
