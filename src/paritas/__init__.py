@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from paritas.pipeline import Port as Port
     from paritas.pipeline import load as load
     from paritas.pipeline import port as port
+    from paritas.run.engine import default_engine as default_engine
     from paritas.run.engine import engines as engines
+    from paritas.run.engine import set_default_engine as set_default_engine
     from paritas.verify import ParityReport as ParityReport
     from paritas.verify import Tolerance as Tolerance
 
@@ -29,6 +31,8 @@ _PUBLIC = {
     "load": "paritas.pipeline",
     "port": "paritas.pipeline",
     "engines": "paritas.run.engine",
+    "default_engine": "paritas.run.engine",
+    "set_default_engine": "paritas.run.engine",
     "ParityReport": "paritas.verify",
     "Tolerance": "paritas.verify",
 }

@@ -11,6 +11,7 @@ import dataclasses
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -106,3 +107,33 @@ def engine(name: str) -> Engine:
         raise EngineMissing(name, info.install, [n for n, i in engines().items() if i.available])
     module, _, cls = ENGINES[name][0].partition(":")
     return getattr(importlib.import_module(module), cls)()
+
+
+#: The order in which an engine is chosen where none is named.
+_PREFERRED = ("openvino", "mindspore", "torch")
+
+_chosen: list[str] = []
+
+
+def set_default_engine(name: str | None) -> None:
+    """The engine for models that are not given one, in this process; None for what the environment says.
+
+    Raises `UnknownEngine` or `EngineMissing`.
+    """
+    if name is not None:
+        engine(name)
+    _chosen[:] = [name] if name is not None else []
+
+
+def default_engine() -> str:
+    """The engine of `set_default_engine`, else of `$PARITAS_ENGINE`, else the best that is installed.
+
+    Raises `UnknownEngine` or `EngineMissing` for one that the environment names.
+    """
+    if _chosen:
+        return _chosen[0]
+    if named := os.environ.get("PARITAS_ENGINE"):
+        engine(named)
+        return named
+    known = engines()
+    return next(name for name in _PREFERRED if known[name].available)

@@ -15,6 +15,8 @@ import openvino.opset16 as ops
 
 from paritas.errors import EngineError
 from paritas.program import Artifact
+from paritas.run.openvino_state import OpenVINOState, stateful
+from paritas.run.state import remembered
 
 #: dtype -> what OpenVINO calls it when it is asked for, when it answers, and among a device's capabilities.
 _HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
@@ -79,7 +81,15 @@ class OpenVINOSession:
             "SNIPPETS_MODE": "DISABLE",
         }
         self._lock = threading.Lock()
-        self._model: _Model | None = _attempt("loading this port", self._compile, self._read())
+        self._model: _Model | None = None
+        self._stateful: openvino.CompiledModel | None = None
+        self._closed = False
+        if remembered(
+            artifact.manifest
+        ):  # its tensors stay inside: what takes and returns them is for `verify`
+            self._stateful = _attempt("loading this port", self._compile_stateful)
+        else:
+            self._open()
         self._observer: _Model | None = None
         self._observed: list[str] = []
         self._dtypes = [_numpy(spec.dtype) for spec in artifact.manifest.outputs]
@@ -88,11 +98,12 @@ class OpenVINOSession:
     def precision(self) -> str:
         """The precision of the matrix products in the graph that runs: not always the one asked for."""
         found: Counter[str] = Counter()
-        for node in self._open().compiled.get_runtime_model().get_ops():
+        compiled = self._stateful or self._open().compiled
+        for node in compiled.get_runtime_model().get_ops():
             about = node.get_rt_info()
             if about["layerType"].value in _PRODUCTS:
                 found[about["primitiveType"].value.rpartition("_")[2]] += 1  # "brgemm_avx512_f32"
-        hint = self._open().compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        hint = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         return _DTYPES.get(found.most_common(1)[0][0] if found else hint, "float32")
 
     def run(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -113,14 +124,29 @@ class OpenVINOSession:
             results = _attempt("running with added outputs", self._observer, feed)
             return {name: np.array(value) for name, value in zip(self._observed, results, strict=True)}
 
+    def state(self) -> OpenVINOState:
+        """A new generation: nothing is remembered yet. For a port whose cache is among its inputs."""
+        if self._stateful is None:
+            raise EngineError("This port remembers nothing: it has no cache among its inputs, or is closed.")
+        return OpenVINOState(self._stateful, self._artifact.manifest, _own_name)
+
     def close(self) -> None:
         """Free the compiled model. The session cannot run any more."""
-        self._model = self._observer = None
+        self._model = self._observer = self._stateful = None
+        self._closed = True
 
     def _open(self) -> _Model:
-        if self._model is None:
+        if self._closed:
             raise EngineError("This session is closed; load the port again.")
+        if self._model is None:
+            self._model = _attempt("loading this port", self._compile, self._read())
         return self._model
+
+    def _compile_stateful(self) -> openvino.CompiledModel:
+        model = stateful(self._read(), self._artifact.manifest, _own_name)
+        # Left to itself, the CPU keeps keys and values as 8-bit integers.
+        config = {**self._config, "KV_CACHE_PRECISION": self._config["INFERENCE_PRECISION_HINT"]}
+        return _core().compile_model(model, self._device, config)
 
     def _read(self) -> openvino.Model:
         return _attempt("reading this port", _core().read_model, self._artifact.entry)

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The keys and values of a generation that is going on, between one call of the network and the next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from paritas.program import Manifest
+from paritas.run.engine import Session
+
+Array = np.ndarray
+
+
+class State(Protocol):
+    """What a network remembers of the tokens that it has seen: arrays [batch, heads, tokens, width].
+
+    `run` computes on `tokens` more of each sequence and remembers them; it returns the outputs that are no part of
+    the memory, as {index among the manifest's outputs: array}. `reorder` says which row each row goes on with;
+    `crop` forgets the last tokens.
+    """
+
+    length: int  # tokens
+
+    def run(self, feed: Mapping[str, Array], tokens: int) -> dict[int, Array]: ...
+
+    def reorder(self, rows: Array) -> None: ...
+
+    def crop(self, tokens: int) -> None: ...
+
+    def arrays(self) -> list[Array]: ...
+
+    def load(self, arrays: Sequence[Array]) -> None: ...
+
+
+def remembered(manifest: Manifest) -> dict[str, int]:
+    """Inputs that are memory -> the output that continues each: of the same name, grown along axis 2."""
+    outputs = {spec.name: (index, spec.dims) for index, spec in enumerate(manifest.outputs)}
+    return {
+        spec.name: outputs[spec.name][0]
+        for spec in manifest.inputs
+        if spec.name in outputs and spec.dims != outputs[spec.name][1]
+    }
+
+
+def unchanged(manifest: Manifest) -> set[int]:
+    """Outputs that are an input as it was: the keys and values of an encoder's tokens."""
+    inputs = {spec.name: spec.dims for spec in manifest.inputs}
+    return {i for i, spec in enumerate(manifest.outputs) if inputs.get(spec.name) == spec.dims}
+
+
+class ArrayState:
+    """Memory as arrays that go into the network and come out of it: for every engine."""
+
+    def __init__(self, session: Session, manifest: Manifest) -> None:
+        self._session = session
+        self._names = remembered(manifest)
+        self._skipped = set(self._names.values()) | unchanged(manifest)
+        self._arrays: list[Array] = []
+        self._rows: Array | None = None
+
+    @property
+    def length(self) -> int:
+        return self._arrays[0].shape[2] if self._arrays else 0
+
+    def run(self, feed: Mapping[str, Array], tokens: int) -> dict[int, Array]:
+        found = self._session.run({**feed, **dict(zip(self._names, self.arrays(), strict=True))})
+        self._arrays = [found[index] for index in self._names.values()]
+        return {index: value for index, value in enumerate(found) if index not in self._skipped}
+
+    def reorder(self, rows: Array) -> None:
+        self._rows = rows if self._rows is None else self._rows[rows]
+
+    def crop(self, tokens: int) -> None:
+        if tokens:
+            self._arrays = [array[:, :, :-tokens] for array in self._arrays]
+
+    def arrays(self) -> list[Array]:
+        if self._rows is not None:
+            rows, self._rows = self._rows, None
+            if not np.array_equal(rows, np.arange(len(self._arrays[0]))):
+                self._arrays = [array[rows] for array in self._arrays]
+        self._arrays = [np.ascontiguousarray(array) for array in self._arrays]
+        return self._arrays
+
+    def load(self, arrays: Sequence[Array]) -> None:
+        self._arrays, self._rows = list(arrays), None

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a call of a model's forward is to an engine: tensors, fixed arguments, and whether it remembers."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from paritas.errors import InputError
+
+#: Arguments with one entry per new token along dimension 1, by transformers' names.
+TOKENS = (
+    "input_ids", "decoder_input_ids", "inputs_embeds", "decoder_inputs_embeds", "position_ids",
+    "decoder_position_ids", "token_type_ids", "cache_position",
+)  # fmt: skip
+
+#: And with one per token seen so far.
+SEEN = ("attention_mask", "decoder_attention_mask")
+
+#: Flags that change the form of a result and not what is computed.
+_FORM = ("return_dict", "use_cache")
+
+#: The name of the argument that is a cache.
+CACHE = "past_key_values"
+
+#: And of that which says at which of the new tokens logits are wanted.
+LOGITS = "logits_to_keep"
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """A call taken apart.
+
+    tensors: by name, nested ones as they came. fixed: numbers, strings and switches. kept: how many of the last
+    logits are wanted, 0 for all. cache: the caller's, or None.
+    """
+
+    tensors: dict[str, Any]
+    fixed: dict[str, Any]
+    cache: Any
+    use_cache: bool | None
+    as_tuple: bool
+    kept: int
+
+    @property
+    def signature(self) -> tuple[Any, ...]:
+        """Calls of one signature are served by one port, as long as their shapes fit it."""
+        tensors = tuple(sorted((name, *_kind(value)) for name, value in self.tensors.items()))
+        return tensors, tuple(sorted((name, repr(value)) for name, value in self.fixed.items()))
+
+
+def _kind(value: Any) -> tuple[Any, ...]:
+    if isinstance(value, torch.Tensor):
+        return str(value.dtype), value.dim()
+    if isinstance(value, Mapping):
+        return tuple((key, *_kind(item)) for key, item in value.items())
+    if isinstance(value, (tuple, list)):
+        return tuple(_kind(item) for item in value)
+    return (repr(value),)
+
+
+def take(cls: type, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
+    """The call `forward(*args, **kwargs)` of a module of class `cls`. Raises `InputError` for unknown arguments."""
+    names, defaults, open_ended = _parameters(cls)
+    if len(args) > len(names):
+        raise InputError(
+            f"{cls.__name__} takes {len(names)} arguments by position, {len(args)} were given: {', '.join(names)}"
+        )
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    tensors: dict[str, Any] = {}
+    fixed: dict[str, Any] = {}
+    cache = given.pop(CACHE, None)
+    as_tuple = given.pop("return_dict", None) is False
+    use_cache = given.pop("use_cache", None)
+    kept = given.pop(LOGITS, 0)
+    for name, value in given.items():
+        if value is None:
+            continue
+        if not open_ended and name not in defaults:
+            raise InputError(
+                f"{cls.__name__}.forward has no argument {name!r}; it has {', '.join(defaults)}."
+            )
+        if _holds_tensor(value):
+            tensors[name] = value
+        elif value != defaults.get(name, inspect.Parameter.empty) and value is not False:
+            fixed[name] = value
+    if isinstance(kept, torch.Tensor):
+        tensors[LOGITS], kept = kept, 0
+    return Call(tensors, fixed, cache, use_cache, as_tuple, int(kept or 0))
+
+
+def takes(cls: type, name: str) -> bool:
+    """Whether forward of `cls` has that argument by name."""
+    return name in _parameters(cls)[1]
+
+
+@functools.cache
+def _parameters(cls: type) -> tuple[tuple[str, ...], dict[str, Any], bool]:
+    original = getattr(cls, "_paritas_original", cls)
+    parameters = list(inspect.signature(original.forward).parameters.values())[1:]
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.POSITIONAL_ONLY)]
+    keyed = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return tuple(p.name for p in named), {p.name: p.default for p in keyed}, open_ended
+
+
+def _holds_tensor(value: Any) -> bool:
+    if isinstance(value, torch.Tensor):
+        return True
+    if isinstance(value, Mapping):
+        return any(map(_holds_tensor, value.values()))
+    return isinstance(value, (tuple, list)) and any(map(_holds_tensor, value))
+
+
+# --- examples to capture a generation with -----------------------------------------------------------------
+
+#: Tokens that are new and tokens that were seen, in the call that a generation is captured with: sizes that no
+#: graph can take for a constant of the model, as it could 0 and 1.
+NEW, PAST = 3, 4
+
+
+def generation_examples(call: Call, encoder_decoder: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arguments of a call on `PAST` tokens, and of one that goes on with `NEW` more: as `call`, but for sizes."""
+    first, then = {}, {}
+    for name, value in call.tensors.items():
+        if name == LOGITS:
+            first[name] = then[name] = torch.arange(1, NEW)
+        elif name in TOKENS and isinstance(value, torch.Tensor):
+            axis = value.dim() - 1 if "position" in name or not value.is_floating_point() else 1
+            if name.endswith("position_ids") or name == "cache_position":
+                counted = torch.arange(PAST + NEW).expand(*value.shape[:-1], -1)
+                first[name], then[name] = counted[..., :PAST].clone(), counted[..., PAST:].clone()
+            else:
+                whole = _cycled(value, axis, PAST + NEW)
+                first[name], then[name] = whole.narrow(axis, 0, PAST), whole.narrow(axis, PAST, NEW)
+        elif name in SEEN and isinstance(value, torch.Tensor) and _is_of_decoder(name, encoder_decoder):
+            if value.dim() != 2:
+                raise InputError(f"{name} has {value.dim()} dimensions; generation takes [batch, tokens].")
+            ones = torch.ones(len(value), PAST + NEW, dtype=value.dtype)
+            first[name], then[name] = ones[:, :PAST], ones
+        else:
+            first[name] = then[name] = value
+    return first, then
+
+
+def _is_of_decoder(name: str, encoder_decoder: bool) -> bool:
+    return name == "decoder_attention_mask" or not encoder_decoder
+
+
+def _cycled(value: torch.Tensor, axis: int, size: int) -> torch.Tensor:
+    places = torch.arange(size) % max(value.shape[axis], 1)
+    return value.index_select(axis, places)

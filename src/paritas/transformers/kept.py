@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ports that are kept from one process to the next, so that a second start traces nothing.
+
+They lie in `$PARITAS_CACHE`, by default `~/.cache/paritas/ports`, one directory each, named after everything that
+the port depends on: weights, configuration, signature, engine, versions. When all of them are larger than
+`$PARITAS_CACHE_GIB` (20), those that were not used for longest go. Several processes may use it at once: a port
+appears whole or not at all, and one that is gone or broken is made anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import shutil
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from paritas import pipeline
+from paritas.errors import ParitasError, PortError
+
+if TYPE_CHECKING:
+    from paritas.transformers.network import Network
+
+_USED = ".used"
+_fingerprints: weakref.WeakKeyDictionary[torch.nn.Module, str] = weakref.WeakKeyDictionary()
+
+
+def directory() -> Path | None:
+    """Where ports are kept; None if `PARITAS_CACHE` is empty, which turns it off."""
+    named = os.environ.get("PARITAS_CACHE")
+    if named is not None:
+        return Path(named).expanduser() if named else None
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paritas" / "ports"
+
+
+def place(network: Network, key: Any, sizes: Any) -> Path | None:
+    """The directory of the port for calls of that key."""
+    root = directory()
+    if root is None:
+        return None
+    about = {
+        "key": repr(key),
+        "sizes": repr(sizes),
+        "engine": [network.engine, network.mode, network.target, network.device],
+        "weights": fingerprint(network.model),
+        "config": repr(getattr(network.model, "config", None)),
+        "class": [type(network.model).__module__, type(network.model).__qualname__],
+        "versions": _versions(network.engine),
+        "machine": platform.machine(),
+    }
+    return root / hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def read(place: Path | None, mode: str) -> pipeline.Port | None:
+    """The port that is kept there; None if there is none, or none that is whole."""
+    if place is None or not place.is_dir():
+        return None
+    try:
+        port = pipeline.load(place / "port", mode=mode)
+    except ParitasError:  # another process removed it, or the disk did: it is made again
+        shutil.rmtree(place, ignore_errors=True)
+        return None
+    _touch(place)
+    return port
+
+
+def write(port: pipeline.Port, place: Path | None) -> None:
+    """Keep the port. A full or read-only disk costs the next start its time, and this one nothing."""
+    if place is None:
+        return
+    with contextlib.suppress(OSError, PortError):
+        place.mkdir(parents=True, exist_ok=True)
+        if not (place / "port").exists():
+            port.save(place / "port")
+        _touch(place)
+        _shrink(place.parent, place)
+
+
+def fingerprint(model: torch.nn.Module) -> str:
+    """A hash of every weight: of what it is, not of where it came from."""
+    if model not in _fingerprints:
+        state = list(model.state_dict(keep_vars=True).items())
+
+        def one(item: tuple[str, Any]) -> bytes:
+            name, value = item
+            value = value.detach().contiguous()
+            raw = value.view(torch.uint8) if value.dim() else value.reshape(1).view(torch.uint8)
+            head = f"{name} {value.dtype} {tuple(value.shape)} ".encode()
+            return hashlib.sha256(head + hashlib.sha256(raw.numpy()).digest()).digest()
+
+        with ThreadPoolExecutor() as pool:  # hashlib releases the interpreter's lock
+            whole = hashlib.sha256(b"".join(pool.map(one, state)))
+        _fingerprints[model] = whole.hexdigest()
+    return _fingerprints[model]
+
+
+def forget_fingerprint(model: torch.nn.Module) -> None:
+    _fingerprints.pop(model, None)
+
+
+def _touch(place: Path) -> None:
+    with contextlib.suppress(OSError):
+        (place / _USED).touch()
+
+
+def _shrink(root: Path, but: Path) -> None:
+    most = float(os.environ.get("PARITAS_CACHE_GIB") or 20) * 2**30
+    found = []
+    for one in root.iterdir():
+        with contextlib.suppress(OSError):
+            size = sum(file.stat().st_size for file in one.rglob("*") if file.is_file())
+            found.append(((one / _USED).stat().st_mtime, size, one))
+    total = sum(size for _, size, _ in found)
+    for _, size, one in sorted(found):
+        if total <= most:
+            return
+        if one != but:
+            shutil.rmtree(one, ignore_errors=True)
+            total -= size
+
+
+def _versions(engine: str) -> dict[str, str]:
+    found = {}
+    for package in ("paritas", "torch", "transformers", engine):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Classes of transformers whose networks run on an engine: the original's own class with another forward."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import transformers
+from transformers.cache_utils import StaticCache
+
+from paritas.errors import InputError
+from paritas.outputs import build_output, describe_output
+from paritas.run.engine import default_engine
+from paritas.run.engine import engine as find_engine
+from paritas.run.values import _framework, from_numpy, to_numpy
+from paritas.transformers.network import Network, _local, install
+
+#: Keywords of ours in `from_pretrained` and `from_config`; all others are the original's.
+OURS = ("engine", "mode", "target", "engine_device")
+
+
+class Ported:
+    """Mixed into a class of transformers: what is called from outside runs on the engine.
+
+    Everything else is inherited: configuration, weights, saving, generation loops. `model.ports` are the ports that
+    were made so far; each can `verify` itself.
+    """
+
+    _paritas_original: type
+    _paritas: Network | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        ours = {name: kwargs.pop(name) for name in OURS if name in kwargs}
+        super().__init__(*args, **kwargs)
+        _connect(self, **ours)
+        self.eval()  # type: ignore[attr-defined]
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As the original's; and `engine=` "openvino", "mindspore" or "torch", by default the best that is installed,
+        `mode=` "graph" or "pynative" and `target=` "cpu" or "ascend" for MindSpore, `engine_device=` for OpenVINO.
+
+        Keywords of mindone's are understood: `mindspore_dtype=` is `dtype=`. Raises what the original raises.
+        """
+        ours, theirs = split(kwargs)
+        find_engine(ours.get("engine") or default_engine())  # before any weight is read
+        loaded = super().from_pretrained(*args, **theirs)  # type: ignore[misc]
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        _connect(model, **ours)
+        return loaded
+
+    def _prepare_cache_for_generation(self, *args: Any, **kwargs: Any) -> Any:
+        found = super()._prepare_cache_for_generation(*args, **kwargs)  # type: ignore[misc]
+        model_kwargs = kwargs.get("model_kwargs", args[1] if len(args) > 1 else {})
+        cache = model_kwargs.get("past_key_values")
+        own = getattr(cache, "self_attention_cache", cache)
+        if isinstance(own, StaticCache) and not getattr(cache, "_is_user_defined", False):
+            # The engine keeps keys and values in a form of its own, whatever form is asked for.
+            fresh: Any = transformers.DynamicCache()
+            if own is not cache:
+                fresh = transformers.EncoderDecoderCache(fresh, transformers.DynamicCache())
+            model_kwargs["past_key_values"] = fresh
+        return found
+
+    @property
+    def ports(self) -> list[Any]:
+        """The ports that were made so far: one for each way in which the model was called."""
+        return self._paritas.ports() if self._paritas is not None else []
+
+    @property
+    def engine(self) -> str:
+        return self._paritas.engine if self._paritas is not None else ""
+
+
+def ported_class(original: type) -> Any:
+    """The class of transformers with its networks on an engine. It is a subclass, of the same name."""
+    return original if issubclass(original, Ported) else _ported_class(original)
+
+
+@functools.cache
+def _ported_class(original: type) -> Any:
+    space: dict[str, Any] = {
+        "__module__": "paritas.transformers",
+        "__qualname__": original.__qualname__,
+        "__doc__": original.__doc__,
+        "_paritas_original": original,
+    }
+    made = type(original.__name__, (Ported, original), space)
+    made.forward = _forward_like(original.forward)  # type: ignore[attr-defined]
+    for name in _methods(original):
+        setattr(made, name, _for_any_framework(getattr(made, name)))
+    return made
+
+
+def _forward_like(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Its signature is the original's: generation loops read from it what the model takes."""
+
+    @functools.wraps(original)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self._paritas is None or getattr(_local, "original", False):
+            return original(self, *args, **kwargs)
+        args, kwargs, framework = _to_torch(args, kwargs)
+        return _back(self._paritas("", self, args, kwargs), framework)
+
+    return forward
+
+
+def attach(model: torch.nn.Module, **ours: Any) -> Any:
+    """An original in memory, from now on on the engine: the same object, of the ported class."""
+    if not isinstance(model, Ported):
+        model.__class__ = ported_class(type(model))
+    _connect(model, **ours)
+    return model.eval()
+
+
+def split(kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Our keywords, and the original's, with a dtype as torch has it."""
+    ours = {name: value for name, value in kwargs.items() if name in OURS and value is not None}
+    theirs = {name: value for name, value in kwargs.items() if name not in OURS}
+    for alias in ("mindspore_dtype", "torch_dtype"):
+        if alias in theirs:
+            theirs["dtype"] = theirs.pop(alias)
+    if "dtype" in theirs:
+        theirs["dtype"] = _torch_dtype(theirs["dtype"])
+    return ours, theirs
+
+
+def _torch_dtype(dtype: Any) -> Any:
+    if dtype is None or isinstance(dtype, torch.dtype) or dtype == "auto":
+        return dtype
+    name = str(dtype).rpartition(".")[2].lower()  # "Float16", as MindSpore prints it, or "mindspore.float16"
+    found = getattr(torch, {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}.get(name, name), None)
+    if not isinstance(found, torch.dtype):
+        raise InputError(f"{dtype!r} is no dtype; pass float32, float16 or bfloat16.")
+    return found
+
+
+def _connect(
+    model: Any,
+    *,
+    engine: str | None = None,
+    mode: str = "graph",
+    target: str = "cpu",
+    engine_device: str = "",
+) -> None:
+    name = engine or default_engine()
+    runtime = find_engine(name)
+    install(
+        model,
+        Network(
+            model,
+            name,
+            mode=mode if len(runtime.modes) > 1 else "",
+            target=target,
+            device=engine_device,
+        ),
+    )
+
+
+# --- tensors of the caller's framework -----------------------------------------------------------------------
+
+
+def _methods(original: type) -> list[str]:
+    """The methods of the model's own classes, and those that generate: what users call with tensors."""
+    names: dict[str, None] = {"generate": None}
+    for cls in original.__mro__:
+        if not cls.__module__.startswith("transformers.models."):
+            continue
+        names |= {
+            name: None
+            for name, value in vars(cls).items()
+            if inspect.isfunction(value) and not name.startswith("__") and name != "forward"
+        }
+    return [name for name in names if inspect.isfunction(getattr(original, name, None))]
+
+
+def _for_any_framework(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def called(self: Any, *args: Any, **kwargs: Any) -> Any:
+        args, kwargs, framework = _to_torch(args, kwargs)
+        return _back(method(self, *args, **kwargs), framework)
+
+    return called
+
+
+def _to_torch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any], str]:
+    """The arguments with torch tensors, and whose they were: "" where all were torch's already."""
+    found = {_foreign(value) for value in (*args, *kwargs.values())} - {""}
+    if not found:
+        return args, kwargs, ""
+    if len(found) > 1:
+        raise InputError(f"The arguments are of different frameworks: {', '.join(sorted(found))}.")
+    return (
+        tuple(_as_torch(value) for value in args),
+        {name: _as_torch(value) for name, value in kwargs.items()},
+        found.pop(),
+    )
+
+
+def _foreign(value: Any) -> str:
+    kind = _framework(type(value))
+    if kind:
+        return "" if kind == "torch" else kind
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (tuple, list)):
+        return next((kind for item in value if (kind := _foreign(item))), "")
+    return ""
+
+
+def _as_torch(value: Any) -> Any:
+    if _framework(type(value)) in ("mindspore", "numpy"):
+        return torch.from_numpy(to_numpy("an argument", value))
+    if isinstance(value, Mapping):
+        changed = {name: _as_torch(item) for name, item in value.items()}
+        with contextlib.suppress(TypeError):
+            return type(value)(**changed) if hasattr(value, "to_tuple") else changed
+        return changed
+    if isinstance(value, tuple) and not hasattr(value, "_fields"):
+        return tuple(map(_as_torch, value))
+    return [_as_torch(item) for item in value] if isinstance(value, list) else value
+
+
+def _back(out: Any, framework: str) -> Any:
+    """What a method returned, in the caller's framework."""
+    if not framework or out is None or isinstance(out, (bool, int, float, str, torch.nn.Module)):
+        return out
+    flat, structure = describe_output(out)
+    changed = [
+        from_numpy(to_numpy("an output", one), framework, str(one.dtype).removeprefix("torch."))
+        for one in flat
+    ]
+    return build_output(structure, changed, framework)

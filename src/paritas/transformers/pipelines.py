@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pipeline(task, model=..., engine=...)`: the original's pipeline with its networks on an engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import transformers
+
+from paritas.run.engine import default_engine
+from paritas.run.engine import engine as find_engine
+from paritas.transformers.models import attach, split
+
+
+def pipeline(task: str | None = None, model: Any = None, *args: Any, **kwargs: Any) -> transformers.Pipeline:
+    """As `transformers.pipeline`, and with `engine=`, `mode=`, `target=`, `engine_device=`.
+
+    Raises what the original raises, `UnknownEngine` or `EngineMissing`.
+    """
+    ours, theirs = split(kwargs)
+    find_engine(ours.get("engine") or default_engine())
+    made = transformers.pipeline(task, model, *args, **theirs)
+    for name in ("model", "assistant_model", "vocoder"):
+        part = getattr(made, name, None)
+        if isinstance(part, transformers.PreTrainedModel):
+            setattr(made, name, attach(part, **ours))
+    return made
