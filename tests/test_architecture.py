@@ -23,6 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("run", "store"),
     ("verify",),
     ("verification", "bench", "bench_contender", "pipeline"),
+    ("transformers",),
     ("apps",),
     ("doctor", "demo", "cli", "__main__"),
 )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -61,6 +62,12 @@ def _exported(
 
     What `dynamic` names is not reduced: it was asked for.
     """
+    if dynamic is True and any(structure["kind"] == "cache" for structure in call.nesting.values()):
+        # One symbol for all batches from the start: a reshape of a cache's keys to the batch of the tokens
+        # would else prove nothing but that both are the example's.
+        with contextlib.suppress(CaptureError):
+            exported, remarks = export(model, call, example.one_batch(call.tensors))
+            return exported, dynamic, remarks
     try:
         exported, remarks = export(model, call, example.dynamic_shapes(call.tensors, dynamic))
         return exported, dynamic, remarks

@@ -174,6 +174,18 @@ def dynamic_shapes(
     }
 
 
+def one_batch(inputs: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """Every dimension, with one name for the batch: the first of most inputs' first dimensions."""
+    from torch.export import Dim
+
+    batch = Dim("batch")
+    first = {name for name, dims in batch_only(inputs).items() if dims}
+    return {
+        name: {axis: batch if axis == 0 and name in first else Dim.AUTO for axis in range(value.dim())}
+        for name, value in inputs.items()
+    }
+
+
 def batch_only(inputs: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """The first dimension of each input whose size is that of most inputs' first dimension."""
     from torch.export import Dim

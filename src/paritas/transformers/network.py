@@ -178,7 +178,7 @@ class Network:
         own, cross = parts_of(cache)
         arguments = {**call.tensors, **call.fixed, "use_cache": True}
         key = (path, "goes on", call.signature)
-        port = self._port(key, module, arguments, lambda: self._going_on(module, call, pair), generation=True)
+        port = self._port(key, module, arguments, lambda: self._going_on(module, call, pair))
         plan = _plan(port)
         if not isinstance(own, EngineCache) or own.owner is not port:
             arrays = own.state.arrays() if isinstance(own, EngineCache) else arrays_of(own)
@@ -212,16 +212,15 @@ class Network:
         module: torch.nn.Module,
         arguments: Mapping[str, Any],
         examples: Callable[[], dict[str, Any]] | None = None,
-        generation: bool = False,
     ) -> pipeline.Port:
         """A port for such a call: made in this process, or kept from an earlier one, or new."""
         known = self._ports.setdefault(key, [])
         for port in known:
-            if generation or _fits(port, arguments):
+            if _fits(port, arguments):
                 return port
         place = kept.place(self, key, _fixed_sizes(arguments) if known else ())
         port = kept.read(place, self.mode)
-        if port is None or not (generation or _fits(port, arguments)):
+        if port is None or not _fits(port, arguments):
             given = examples() if examples is not None else dict(arguments)
             port = self._made(module, given, dynamic=not known)
             kept.write(port, place)
