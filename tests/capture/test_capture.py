@@ -236,3 +236,15 @@ def test_capture_leaves_the_model_as_it_was() -> None:
     assert (model.config.use_cache, model.decoder.config.use_cache) == flags
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert "forward" not in vars(model)
+
+
+def test_a_capture_that_reasons_about_sizes_for_too_long_is_ended_and_says_why(monkeypatch) -> None:
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    from paritas.capture import patience
+
+    own = ShapeEnv._maybe_evaluate_static
+    monkeypatch.setattr(patience, "SECONDS", -1.0)
+    with pytest.raises(CaptureError, match="more than -1 s"):
+        capture(torch.nn.Linear(4, 4), {"input": torch.ones(2, 4)}, dynamic={"input": {0: "batch"}})
+    assert ShapeEnv._maybe_evaluate_static is own

@@ -170,17 +170,24 @@ class Worker:
             assert process.stdin is not None
             process.stdin.write((json.dumps(task) + "\n").encode())
             process.stdin.flush()
-            at = left[0]
+            at, captured = left[0], False
             while True:
                 answer = self._answer()
                 if isinstance(answer, str):
-                    results[at] = {"verdict": "refused", "reason": answer, "seconds": self.limits.seconds}
+                    # What ends a worker before the model is captured would do so for the other cells too.
+                    for cell in [at] if captured else left:
+                        results[cell] = {
+                            "verdict": "refused",
+                            "reason": answer if captured else f"capture: {answer}",
+                            "seconds": self.limits.seconds,
+                        }
                     break
+                captured = captured or "captured" in answer
                 if "done" in answer:
                     seconds += answer["done"]["seconds"]
                     notes = tuple(answer["done"]["notes"]) or notes
                     break
-                at = answer["cell"]
+                at = answer.get("cell", at)
                 if "result" in answer:
                     results[at] = answer["result"]
         self._served += 1

@@ -2,8 +2,8 @@
 """One worker of `paritas support`: ports and verifies zoo entries that it is told on stdin, one JSON line each.
 
 A line is {"entry": {..}, "cells": ["mindspore graph", ..]}. The answers, also lines: {"name": .., "cell": ..,
-"result": {..}} as each cell is done, then {"name": .., "done": {..}}. Errors are answers; a crash is seen by
-the parent, which knows from the last answer which cell it was.
+"result": {..}} as each cell is done, then {"name": .., "done": {..}}; {"name": .., "captured": true} once the
+model is. Errors are answers; a crash is seen by the parent, which knows from the last answer which cell it was.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ def examine(entry: Any, cells: Sequence[str], answer: Answer) -> None:
                 source = Source("module", model_class=entry.model_class.replace(":", "."))
                 shared["program"] = capture(model, inputs, source=source)
                 shared["model"], shared["inputs"] = model, inputs
+                answer({"name": entry.name, "captured": True})
             except Exception as error:
                 shared["error"] = error
                 raise

@@ -19,6 +19,7 @@ import torch
 from paritas.capture import patches
 from paritas.capture.functional import functional
 from paritas.capture.origin import innermost_frame
+from paritas.capture.patience import patience
 from paritas.errors import CaptureError
 from paritas.nesting import Nesting, nest
 
@@ -64,7 +65,7 @@ def export(
     remarks: list[str] = []
     if is_transformers(model):
         importlib.import_module("transformers.exporters.exporter_dynamo")  # which patches of ours mend
-    with quiet(), torch.no_grad(), patches.applied(model) as done:
+    with quiet(), patience(), torch.no_grad(), patches.applied(model) as done:
         try:
             program = _traced(model, call, dynamic_shapes, remarks)
             if dynamic_shapes is not None and (fixed := _one_way_only(program, call)):

@@ -179,7 +179,7 @@ def one_batch(inputs: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     from torch.export import Dim
 
     batch = Dim("batch")
-    first = {name for name, dims in batch_only(inputs).items() if dims}
+    first = {name for name, dims in batch_only(inputs).items() if dims and inputs[name].dim() > 1}
     return {
         name: {axis: batch if axis == 0 and name in first else Dim.AUTO for axis in range(value.dim())}
         for name, value in inputs.items()

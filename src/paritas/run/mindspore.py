@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from paritas.errors import EngineError, PortError
-from paritas.program import Artifact
+from paritas.program import Artifact, TensorSpec
+from paritas.run.state import generates
 
 #: oneDNN's AVX2. MindSpore hands oneDNN plain NCHW, for which AVX512 has only a reference kernel, 250 times slower.
 _ISA_AVX2 = 0x7
@@ -91,6 +92,10 @@ class MindSporeSession:
         settings = artifact.manifest.settings
         self._load_weights(artifact.directory / settings.get("weights", "model.safetensors"))
         self._load_constants(artifact.directory / settings.get("constants", "constants.safetensors"))
+        if generates(self.manifest):
+            # Compiled once for all sizes: a graph for each length of the cache would be compiled for each token.
+            # Other ports get a graph for each shape, which runs faster.
+            self.cell.set_inputs(*[self._open_ended(spec) for spec in self.manifest.inputs])
 
     def run(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """One call. Arrays as `Session` says; the first call of each shape compiles in Graph mode."""
@@ -137,6 +142,10 @@ class MindSporeSession:
         except Exception as error:
             raise EngineError(f"mindspore failed in {mode} mode: {_reason(error)}") from error
         return out if isinstance(out, tuple) else (out,)
+
+    def _open_ended(self, spec: TensorSpec) -> Any:
+        shape = [dim if isinstance(dim, int) else None for dim in spec.dims]
+        return self._ms.Tensor(shape=shape, dtype=getattr(self._ms, spec.dtype))
 
     def _tensor(self, array: np.ndarray, dtype: str) -> Any:
         tensor = self._ms.Tensor.from_numpy(

@@ -45,6 +45,12 @@ def remembered(manifest: Manifest) -> dict[str, int]:
     }
 
 
+def generates(manifest: Manifest) -> bool:
+    """Whether the port begins a memory or goes on with one: then every call has other sizes."""
+    items = manifest.structure.get("items", {})
+    return isinstance(items, Mapping) and any(item["kind"] == "cache" for item in items.values())
+
+
 def unchanged(manifest: Manifest) -> set[int]:
     """Outputs that are an input as it was: the keys and values of an encoder's tokens."""
     inputs = {spec.name: spec.dims for spec in manifest.inputs}

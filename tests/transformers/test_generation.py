@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The original's generation loops with the network on an engine: the same tokens as PyTorch, whatever the strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import paritas.transformers as ours
+import transformers as hf
+from paritas.errors import EngineMissing, InputError, UnknownEngine
+
+DECODER = {
+    "vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 8,
+    "num_key_value_heads": 2, "intermediate_size": 48, "initializer_range": 0.3,
+}  # fmt: skip
+PAIR = {
+    "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "init_std": 0.3,
+}  # fmt: skip
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "llama": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**DECODER)),
+    "gpt2": lambda: hf.GPT2LMHeadModel(
+        hf.GPT2Config(
+            vocab_size=99, n_embd=32, n_layer=2, n_head=4, initializer_range=0.3, bos_token_id=1, eos_token_id=2
+        )
+    ),
+    "t5": lambda: hf.T5ForConditionalGeneration(
+        hf.T5Config(
+            vocab_size=99, d_model=32, d_ff=48, d_kv=8, num_layers=2, num_heads=4, decoder_start_token_id=0,
+            initializer_factor=3.0,
+        )
+    ),
+    "bart": lambda: hf.BartForConditionalGeneration(hf.BartConfig(vocab_size=99, **PAIR)),
+    "whisper": lambda: hf.WhisperForConditionalGeneration(
+        hf.WhisperConfig(
+            vocab_size=99, **PAIR, max_source_positions=30, num_mel_bins=8, pad_token_id=0, bos_token_id=1,
+            eos_token_id=2, decoder_start_token_id=3, suppress_tokens=None, begin_suppress_tokens=None,
+        )
+    ),
+    "fsmt": lambda: hf.FSMTForConditionalGeneration(
+        hf.FSMTConfig(src_vocab_size=99, tgt_vocab_size=99, langs=["en", "de"], **PAIR)
+    ),
+    "qwen3": lambda: hf.Qwen3ForCausalLM(hf.Qwen3Config(**DECODER)),
+    "gemma3, a sliding window": lambda: hf.Gemma3ForCausalLM(hf.Gemma3TextConfig(**DECODER, sliding_window=4)),
+    "mixtral": lambda: hf.MixtralForCausalLM(hf.MixtralConfig(**DECODER, num_local_experts=4)),
+}  # fmt: skip
+
+#: Tried every day; the others with the long sweeps.
+DAILY = ("llama", "gpt2", "whisper")
+
+GREEDY = {"do_sample": False, "num_beams": 1, "min_new_tokens": 64, "max_new_tokens": 64}
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "beams": {"do_sample": False, "num_beams": 4, "max_new_tokens": 20},
+    "groups of samples": {"do_sample": True, "num_return_sequences": 3, "temperature": 1.5, "max_new_tokens": 20},
+    "seeded sampling": {"do_sample": True, "num_beams": 1, "top_k": 40, "max_new_tokens": 20},
+    "no cache": {"do_sample": False, "num_beams": 1, "use_cache": False, "max_new_tokens": 6},
+    "a static cache": {
+        "do_sample": False, "num_beams": 1, "cache_implementation": "static", "max_new_tokens": 20,
+    },
+}  # fmt: skip
+
+
+def inputs(name: str, batch: int = 2) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    if name == "whisper":
+        return {"input_features": torch.randn(batch, 8, 60, generator=generator)}
+    mask = torch.ones(batch, 7, dtype=torch.int64)
+    mask[0, :2] = 0 if batch > 1 else 1  # padded on the left
+    return {"input_ids": torch.randint(5, 90, (batch, 7), generator=generator), "attention_mask": mask}
+
+
+def pair(name: str, **options: Any) -> tuple[Any, Any]:
+    """The original and its copy on OpenVINO."""
+    torch.manual_seed(0)
+    original = MODELS[name]().eval()
+    copy = MODELS[name]()
+    copy.load_state_dict(original.state_dict())
+    return original, ours.port_model(copy, engine="openvino", **options)
+
+
+def tokens(model: Any, **arguments: Any) -> list[list[int]]:
+    torch.manual_seed(1)
+    return model.generate(**arguments).tolist()
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in DAILY else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
+)
+def test_tokens_are_pytorchs(name: str) -> None:
+    original, port = pair(name)
+    given = inputs(name)
+    want = tokens(original, **given, **GREEDY)
+    assert tokens(port, **given, **GREEDY) == want
+    assert len(set(want[0])) > 3  # a model that repeats one token would hide mistakes
+    for strategy in STRATEGIES.values():
+        assert tokens(port, **given, **strategy) == tokens(original, **given, **strategy), strategy
+    assert port.generate(**given, max_new_tokens=2).dtype == torch.int64
+
+
+@pytest.fixture(scope="module")
+def llama() -> tuple[Any, Any]:
+    return pair("llama")
+
+
+def test_an_assistant_changes_no_token(llama: tuple[Any, Any]) -> None:
+    original, port = llama
+    _, assistant = pair("llama")
+    given = {"input_ids": inputs("llama")["input_ids"][1:]}
+    want = tokens(original, **given, do_sample=False, max_new_tokens=24)
+    assert tokens(port, **given, do_sample=False, max_new_tokens=24, assistant_model=assistant) == want
+    assert tokens(port, **given, do_sample=False, max_new_tokens=24, prompt_lookup_num_tokens=3) == want
+
+
+def test_a_cache_is_handed_back_and_goes_on(llama: tuple[Any, Any]) -> None:
+    original, port = llama
+    ids = inputs("llama")["input_ids"]
+    want, got = original(input_ids=ids), port(input_ids=ids)
+    assert type(got) is type(want)
+    assert got.past_key_values.get_seq_length() == 7
+    for step in range(3):
+        more = ids[:, step : step + 1 + step]
+        want = original(input_ids=more, past_key_values=want.past_key_values)
+        got = port(input_ids=more, past_key_values=got.past_key_values)
+        assert torch.allclose(got.logits, want.logits, atol=1e-4)
+    mine, theirs = got.past_key_values.layers[1], want.past_key_values.layers[1]
+    assert torch.allclose(mine.keys, theirs.keys, atol=1e-4)
+    got.past_key_values.crop(-2)
+    want.past_key_values.crop(-2)
+    want = original(input_ids=ids[:, :2], past_key_values=want.past_key_values)
+    got = port(input_ids=ids[:, :2], past_key_values=got.past_key_values)
+    assert torch.allclose(got.logits, want.logits, atol=1e-4)
+
+
+def test_a_cache_that_the_original_made_goes_on_in_the_engine(llama: tuple[Any, Any]) -> None:
+    original, port = llama
+    ids = inputs("llama")["input_ids"]
+    caches = [original(input_ids=ids).past_key_values for _ in range(2)]
+    want = original(input_ids=ids[:, :1], past_key_values=caches[0])
+    got = port(input_ids=ids[:, :1], past_key_values=caches[1])
+    assert torch.allclose(got.logits, want.logits, atol=1e-4)
+
+
+def test_streamers_and_stopping_criteria_are_asked(llama: tuple[Any, Any]) -> None:
+    _, port = llama
+    seen: list[int] = []
+
+    class Listener(hf.generation.streamers.BaseStreamer):
+        def put(self, value: torch.Tensor) -> None:
+            seen.extend(value.flatten().tolist())
+
+        def end(self) -> None:
+            seen.append(-1)
+
+    stop = hf.StoppingCriteriaList([hf.MaxLengthCriteria(max_length=10)])
+    out = port.generate(
+        input_ids=inputs("llama")["input_ids"][1:], max_new_tokens=20, do_sample=False, streamer=Listener(),
+        stopping_criteria=stop,
+    )  # fmt: skip
+    assert out.shape == (1, 10)
+    assert seen == [*out[0].tolist(), -1]
+
+
+def test_a_token_outside_the_vocabulary_is_named(llama: tuple[Any, Any]) -> None:
+    _, port = llama
+    for ids in ([[5, 120, 7]], [[5, -3, 7]]):
+        with pytest.raises(InputError, match=r"input_ids .*(120|-3)"):
+            port(input_ids=torch.tensor(ids), attention_mask=torch.ones(1, 3, dtype=torch.int64))
+
+
+def test_weights_that_change_are_noticed() -> None:
+    original, port = pair("llama")
+    ids = inputs("llama")["input_ids"]
+    before = port(input_ids=ids, use_cache=False).logits
+    with torch.no_grad():
+        for model in (original, port):
+            model.lm_head.weight.mul_(2.0)
+    after = port(input_ids=ids, use_cache=False).logits
+    assert torch.allclose(after, original(input_ids=ids).logits, atol=1e-4)
+    assert not torch.allclose(after, before)
+
+
+def test_an_engine_that_is_not_there_is_one_error(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    with pytest.raises(UnknownEngine, match="tensorrt"):
+        ours.LlamaForCausalLM.from_pretrained(tmp_path, engine="tensorrt")
+    monkeypatch.setattr("paritas.run.engine.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(EngineMissing, match="pip install"):
+        ours.AutoModelForCausalLM.from_pretrained(tmp_path, engine="openvino")
+
+
+def test_training_is_refused(llama: tuple[Any, Any]) -> None:
+    _, port = llama
+    port.train()
+    try:
+        with pytest.raises(InputError, match="training mode"):
+            port(input_ids=torch.tensor([[1, 2]]))
+    finally:
+        port.eval()
