@@ -248,3 +248,21 @@ def test_a_capture_that_reasons_about_sizes_for_too_long_is_ended_and_says_why(m
     with pytest.raises(CaptureError, match="more than -1 s"):
         capture(torch.nn.Linear(4, 4), {"input": torch.ones(2, 4)}, dynamic={"input": {0: "batch"}})
     assert ShapeEnv._maybe_evaluate_static is own
+
+
+class Written(nn.Module):
+    def __init__(self, add: float) -> None:
+        super().__init__()
+        self.add = add
+        self.register_buffer("table", torch.ones(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.table = (self.table + self.add if self.add else self.table).to(x.device)
+        return x * self.table
+
+
+def test_a_buffer_that_is_set_to_itself_is_no_output_and_one_that_changes_is_refused() -> None:
+    program = capture(Written(0.0), {"x": torch.ones(2, 4)})
+    assert [spec.name for spec in program.outputs] == ["output"]
+    with pytest.raises(CaptureError, match="writes to its buffers table"):
+        capture(Written(1.0), {"x": torch.ones(2, 4)})

@@ -85,7 +85,9 @@ def examine(entry: Any, cells: Sequence[str], answer: Answer) -> None:
         port.close()
     ports.clear()
     shared.clear()
+    # What is left are the libraries' own objects: to look through them again and again takes a fifth of the time.
     gc.collect()
+    gc.freeze()
 
 
 def _judged(port: Any, inputs: dict[str, Any]) -> dict[str, Any]:

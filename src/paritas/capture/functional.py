@@ -11,7 +11,10 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node
+
+from paritas.errors import CaptureError
 
 aten = torch.ops.aten
 
@@ -32,9 +35,14 @@ _DROPOUTS = {
 
 
 def functional(program: ExportedProgram) -> ExportedProgram:
-    """`program` with no operator that writes into its argument. The graph may be changed in place."""
+    """`program` with no operator that writes into its argument. The graph may be changed in place.
+
+    Raises `CaptureError` for a model that leaves something behind for its next call.
+    """
     if not _mutates_nothing(program):
-        return program.run_decompositions({})
+        program = program.run_decompositions({})
+        _drop_buffers_set_to_themselves(program)
+        return program
     graph = program.graph
     for node in list(graph.nodes):
         name = str(node.target) if node.op == "call_function" else ""
@@ -49,6 +57,30 @@ def functional(program: ExportedProgram) -> ExportedProgram:
     graph.eliminate_dead_code()
     program.graph_module.recompile()
     return program
+
+
+def _drop_buffers_set_to_themselves(program: ExportedProgram) -> None:
+    """`self.table = self.table.to(x.device)` is an output of the graph, and nothing else. Others are refused."""
+    signature = program.graph_signature
+    (output,) = (node for node in program.graph.nodes if node.op == "output")
+    inputs = {spec.arg.name: spec.target for spec in signature.input_specs if spec.kind is InputKind.BUFFER}
+    kept, values, written = [], [], []
+    for spec, value in zip(signature.output_specs, output.args[0], strict=True):  # type: ignore[arg-type]
+        if spec.kind is not OutputKind.BUFFER_MUTATION:
+            kept.append(spec)
+            values.append(value)
+        elif inputs.get(spec.arg.name) != spec.target:
+            written.append(str(spec.target))
+    if written:
+        raise CaptureError(
+            f"The model writes to its buffers {', '.join(written[:5])}, and what it computes next depends on that: "
+            "a port keeps nothing from one call to the next. Return the new value as an output instead."
+        )
+    if len(kept) < len(signature.output_specs):
+        output.args = (tuple(values),)
+        signature.output_specs[:] = kept
+        program.graph.eliminate_dead_code()
+        program.graph_module.recompile()
 
 
 def _mutates_nothing(program: ExportedProgram) -> bool:

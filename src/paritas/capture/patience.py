@@ -13,7 +13,7 @@ from paritas.errors import CaptureError
 
 #: Seconds of one processor, all of a capture's questions together. A UNet's take 3; those of windows that are cut out
 #: of padded, shifted and again padded images do not end.
-SECONDS = 60.0
+SECONDS = 20.0
 
 
 @contextlib.contextmanager

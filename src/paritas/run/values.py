@@ -214,11 +214,16 @@ def _check_argument(
 
 
 def _same(value: Any, fixed: Any) -> bool:
-    if _framework(type(value)) or _framework(type(fixed)):
-        return False
-    same_type = type(value) is type(fixed) or {type(value), type(fixed)} <= {int, float, tuple, list}
-    as_list = [list(v) if isinstance(v, tuple | list) else v for v in (value, fixed)]
-    return same_type and bool(as_list[0] == as_list[1])
+    # transformers takes sizes of images as a tensor and works with them as numbers: both say the same.
+    value, fixed = _as_lists(value), _as_lists(fixed)
+    same_type = type(value) is type(fixed) or {type(value), type(fixed)} <= {int, float}
+    return same_type and bool(value == fixed)
+
+
+def _as_lists(value: Any) -> Any:
+    if _framework(type(value)):
+        return to_numpy("an argument", value).tolist()
+    return [_as_lists(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 def _dims(spec: TensorSpec) -> str:

@@ -262,7 +262,8 @@ def _expand(module: GraphModule, node: Node) -> bool:
 
     table: Any = {**get_decompositions([target]), **DECOMPOSITIONS}
     try:
-        with torch.no_grad(), mode, enable_python_dispatcher():
+        # Without oneDNN: its layers of an LSTM are no operators that anybody could convert.
+        with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False), mode, enable_python_dispatcher():
             part = make_fx(call, decomposition_table=table, tracing_mode="real")(*values)
     except Exception:  # noqa: BLE001 - whatever torch cannot trace stays, and the frontend says what it is
         return False

@@ -28,8 +28,10 @@ def batch_norm(
     emit, input, weight, bias, running_mean, running_var, training, momentum, eps, cudnn_enabled
 ):
     """batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float momentum, float eps, bool cudnn_enabled) -> Tensor"""  # noqa: E501
+    if training and running_mean is None:  # as weights are standardised: nothing is remembered
+        return _by_own_statistics(emit, input, weight, bias, eps)[0]
     if training:
-        raise emit.refuse("batch_norm over the batch's own statistics belongs to training")
+        raise emit.refuse("batch_norm that updates its running statistics belongs to training")
     return _batch_norm(emit, input, weight, bias, running_mean, running_var, eps)
 
 
@@ -55,6 +57,13 @@ def native_batch_norm_default(
 @lowers("mindspore", "aten._native_batch_norm_legit.no_stats")
 def native_batch_norm_no_stats(emit, input, weight, bias, training, momentum, eps):
     """_native_batch_norm_legit.no_stats(Tensor input, Tensor? weight, Tensor? bias, bool training, float momentum, float eps) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
+    out, mean, scale = _by_own_statistics(emit, input, weight, bias, eps)
+    saved = (emit.call("ops.reshape", value, (-1,)) for value in (mean, scale))
+    return Value(f"({', '.join([out.text, *(value.text for value in saved)])})")
+
+
+def _by_own_statistics(emit, input, weight, bias, eps):
+    """The result, and mean and scale of each channel."""
     axes = tuple(axis for axis in range(input.rank) if axis != 1)
     keep = emit.prim("ops.ReduceMean", keep_dims=True)
     x = emit.let(emit.typed(emit.cast(input, "float32"), dtype="float32"), "x")
@@ -63,9 +72,7 @@ def native_batch_norm_no_stats(emit, input, weight, bias, training, momentum, ep
     spread = keep(emit.infix("*", centred, centred), axes)
     scale = emit.let(emit.call("ops.rsqrt", emit.infix("+", spread, eps)), "scale")
     out = _affine(emit, emit.infix("*", centred, scale), weight, bias, input.rank)
-    out = emit.cast(emit.typed(out, dtype="float32"), input.dtype)
-    saved = (emit.call("ops.reshape", value, (-1,)) for value in (mean, scale))
-    return Value(f"({', '.join([out.text, *(value.text for value in saved)])})")
+    return emit.cast(emit.typed(out, dtype="float32"), input.dtype), mean, scale
 
 
 def _normalised(emit, x, axes, eps):
