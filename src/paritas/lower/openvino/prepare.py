@@ -8,9 +8,10 @@ it is. Whatever is rewritten afterwards, by us or by others, the taps keep the o
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import operator
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
@@ -243,6 +244,17 @@ def decompose(module: GraphModule, targets: Collection[str]) -> bool:
     return any(changed)
 
 
+@contextlib.contextmanager
+def _without_onednn() -> Iterator[None]:
+    """What torch makes of an LSTM is oneDNN's own layer otherwise, which nobody could convert."""
+    before = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(before)
+
+
 def _expand(module: GraphModule, node: Node) -> bool:
     from torch._decomp import get_decompositions
     from torch._dispatch.python import enable_python_dispatcher
@@ -262,8 +274,7 @@ def _expand(module: GraphModule, node: Node) -> bool:
 
     table: Any = {**get_decompositions([target]), **DECOMPOSITIONS}
     try:
-        # Without oneDNN: its layers of an LSTM are no operators that anybody could convert.
-        with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False), mode, enable_python_dispatcher():
+        with torch.no_grad(), _without_onednn(), mode, enable_python_dispatcher():
             part = make_fx(call, decomposition_table=table, tracing_mode="real")(*values)
     except Exception:  # noqa: BLE001 - whatever torch cannot trace stays, and the frontend says what it is
         return False
