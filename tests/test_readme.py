@@ -28,6 +28,15 @@ def test_the_example_runs(tmp_path: Path) -> None:
     assert (tmp_path / "bert-ms" / "port.json").is_file()
 
 
+def test_the_example_of_generation_runs(tmp_path: Path) -> None:
+    example = re.search(r"## Transformers, with the import changed\n.*?```python\n(.*?)```", README, re.S)
+    assert example is not None
+    run = subprocess.run([sys.executable, "-c", example[1]], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("torch.Size([1, 11])") == 2
+    assert "<Port of LlamaForCausalLM to openvino, float32>" in run.stdout
+
+
 @pytest.mark.parametrize("command", sorted(set(re.findall(r"`paritas (\w+)", README))))
 def test_every_command_exists(command: str) -> None:
     run = subprocess.run([sys.executable, "-m", "paritas", command, "--help"], capture_output=True, text=True)

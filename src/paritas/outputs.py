@@ -230,9 +230,10 @@ def _build_cache(node: Mapping[str, Any], flat: Sequence[Any], own_class: bool) 
     items = node["items"]
     if isinstance(items, Mapping):
         parts = [_build(item, flat, own_class) for item in items.values()]
-        if own_class and (utils := sys.modules.get("transformers.cache_utils")):
+        utils = sys.modules.get("transformers.cache_utils")
+        if own_class and utils and all(isinstance(part, utils.Cache) for part in parts):
             return utils.EncoderDecoderCache(*parts)
-        return tuple(parts)
+        return tuple(parts)  # of another framework's tensors, which no cache holds
     layers = [tuple(_build(item, flat, own_class) for item in layer.values()) for layer in items]
     utils = sys.modules.get("transformers.cache_utils")
     tensors = sys.modules.get("torch")

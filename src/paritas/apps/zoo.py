@@ -83,7 +83,7 @@ def _make_uneven(model: torch.nn.Module, generator: torch.Generator) -> None:
         for parameter in model.parameters():
             flat = parameter.flatten()
             if parameter.is_floating_point() and flat.numel() > 1 and bool((flat == flat[0]).all()):
-                parameter += torch.randn(parameter.shape, generator=generator) * NOISE
+                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=NOISE)
 
 
 def read(directory: Path) -> list[Entry]:

@@ -65,7 +65,7 @@ def _drop_buffers_set_to_themselves(program: ExportedProgram) -> None:
     (output,) = (node for node in program.graph.nodes if node.op == "output")
     inputs = {spec.arg.name: spec.target for spec in signature.input_specs if spec.kind is InputKind.BUFFER}
     kept, values, written = [], [], []
-    for spec, value in zip(signature.output_specs, output.args[0], strict=True):  # type: ignore[arg-type]
+    for spec, value in zip(signature.output_specs, output.args[0], strict=True):
         if spec.kind is not OutputKind.BUFFER_MUTATION:
             kept.append(spec)
             values.append(value)

@@ -21,7 +21,7 @@ def patience() -> Iterator[None]:
     """Raise `CaptureError` out of a capture whose symbolic sizes have taken `SECONDS`; checked between questions."""
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-    own = ShapeEnv._maybe_evaluate_static
+    own: Any = ShapeEnv._maybe_evaluate_static
     seconds, spent = SECONDS, 0.0
 
     @functools.wraps(own)  # whose cache torch clears by name
@@ -38,8 +38,9 @@ def patience() -> Iterator[None]:
         finally:
             spent += time.process_time() - start
 
-    ShapeEnv._maybe_evaluate_static = timed  # type: ignore[method-assign]
+    place: Any = ShapeEnv
+    place._maybe_evaluate_static = timed
     try:
         yield
     finally:
-        ShapeEnv._maybe_evaluate_static = own  # type: ignore[method-assign]
+        place._maybe_evaluate_static = own

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from paritas.cli import bench, demo, doctor, inspect, port, support, verify
+from paritas.cli import bench, convert, demo, doctor, evaluate, inspect, port, support, translate, verify
 from paritas.cli.outcome import guarded
 
 EPILOG = (
@@ -27,9 +27,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (port, verify, bench, inspect, support, doctor, demo):
+for module in (port, verify, bench, inspect, support, doctor, demo, translate):
     name = module.__name__.rpartition(".")[2]
     app.command(name, epilog=EPILOG)(guarded(getattr(module, name)))
+
+for name, words, commands in (
+    ("eval", "Measure the quality of a translator.", (evaluate.bleu, evaluate.search)),
+    ("convert", "Checkpoints of other libraries, for transformers.", (convert.fairseq,)),
+):
+    group = typer.Typer(
+        help=words,
+        no_args_is_help=True,
+        rich_markup_mode="markdown",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for command in commands:
+        group.command(command.__name__, epilog=EPILOG)(guarded(command))
+    app.add_typer(group, name=name)
 
 
 def _version(wanted: bool) -> None:

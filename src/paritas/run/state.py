@@ -22,7 +22,10 @@ class State(Protocol):
     `crop` forgets the last tokens.
     """
 
-    length: int  # tokens
+    @property
+    def length(self) -> int:
+        """How many tokens of each sequence."""
+        ...
 
     def run(self, feed: Mapping[str, Array], tokens: int) -> dict[int, Array]: ...
 

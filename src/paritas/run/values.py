@@ -44,7 +44,7 @@ def framework_of(inputs: Mapping[str, Any]) -> str:
     """
     kinds: dict[str, str] = {}
     for name, value in inputs.items():
-        kind = _framework(type(value))
+        kind = framework_of_type(type(value))
         if kind:
             kinds[name] = kind
     found = set(kinds.values())
@@ -59,7 +59,7 @@ def framework_of(inputs: Mapping[str, Any]) -> str:
 _FRAMEWORKS: dict[type, str] = {}
 
 
-def _framework(cls: type) -> str:
+def framework_of_type(cls: type) -> str:
     """Of one type: "" for what is no tensor."""
     if cls not in _FRAMEWORKS:
         bases = [base for base in cls.__mro__ if base.__name__ in ("Tensor", "ndarray", "generic")]
@@ -74,7 +74,7 @@ def to_numpy(name: str, value: Any) -> Array:
     bfloat16 becomes float32, which holds it exactly. Raises `InputError` naming `name` for what is no dense
     array of numbers.
     """
-    kind = _framework(type(value))
+    kind = framework_of_type(type(value))
     if kind == "torch":
         return _from_torch(name, value)
     if kind == "mindspore":
@@ -221,7 +221,7 @@ def _same(value: Any, fixed: Any) -> bool:
 
 
 def _as_lists(value: Any) -> Any:
-    if _framework(type(value)):
+    if framework_of_type(type(value)):
         return to_numpy("an argument", value).tolist()
     return [_as_lists(item) for item in value] if isinstance(value, tuple | list) else value
 
@@ -338,7 +338,7 @@ def _cast(spec: TensorSpec, array: Array, given: Any, wrong: list[str]) -> Array
     """`array` in the spec's dtype where that loses nothing; else what is wrong is noted."""
     have, want = array.dtype.name, spec.dtype
     came = _dtype_name(given) or have
-    untyped = not _framework(
+    untyped = not framework_of_type(
         type(given)
     )  # a list or number of Python, whose floats are only nominally float64
     if want == "bfloat16":
@@ -363,7 +363,7 @@ def _cast(spec: TensorSpec, array: Array, given: Any, wrong: list[str]) -> Array
         return array.astype(target)
     advice = (
         f"{spec.name}.to(torch.{want})"
-        if _framework(type(given)) == "torch"
+        if framework_of_type(type(given)) == "torch"
         else f"{spec.name}.astype({want!r})"
     )
     wrong.append(f"{spec.name} is {came}; {want} is expected. If that is meant: {advice}")

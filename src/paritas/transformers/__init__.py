@@ -19,6 +19,10 @@ from typing import Any
 
 import transformers as _transformers
 
+from paritas.transformers.tokens import teach_tokenizers
+
+teach_tokenizers()
+
 __all__ = ["pipeline", "port_model"]
 
 
@@ -41,11 +45,12 @@ def __getattr__(name: str) -> Any:
         original = getattr(_transformers, name)
     except AttributeError as error:
         raise AttributeError(f"module 'paritas.transformers' has no attribute {name!r}: {error}") from None
-    return _ours(original) if inspect.isclass(original) else original
+    cls: Any = original
+    return _ours(cls) if inspect.isclass(original) else original
 
 
 @functools.cache
-def _ours(original: type) -> Any:
+def _ours(original: Any) -> Any:
     from transformers import PreTrainedModel
     from transformers.models.auto.auto_factory import _BaseAutoModelClass
 

@@ -28,8 +28,8 @@ class EngineCache(DynamicCache):
         vars(self).clear()
         self.state, self.owner = state, owner
 
-    @property
-    def layers(self) -> list[DynamicLayer]:  # type: ignore[override]
+    @property  # type: ignore[override]
+    def layers(self) -> list[DynamicLayer]:
         arrays = [torch.from_numpy(array) for array in self.state.arrays()]
         found = []
         for keys, values in zip(arrays[::2], arrays[1::2], strict=True):
@@ -45,7 +45,7 @@ class EngineCache(DynamicCache):
     def __len__(self) -> int:
         return len(self.state.arrays()) // 2
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, None]]:
+    def __iter__(self) -> Iterator[Any]:
         for layer in self.layers:
             yield layer.keys, layer.values, None
 

@@ -101,7 +101,7 @@ def takes(cls: type, name: str) -> bool:
 
 @functools.cache
 def _parameters(cls: type) -> tuple[tuple[str, ...], dict[str, Any], bool]:
-    original = getattr(cls, "_paritas_original", cls)
+    original: Any = getattr(cls, "_paritas_original", cls)
     parameters = list(inspect.signature(original.forward).parameters.values())[1:]
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.POSITIONAL_ONLY)]
     keyed = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]

@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 import transformers
-from transformers.cache_utils import StaticCache
+from transformers.cache_utils import Cache, StaticCache
 
 from paritas.errors import InputError
 from paritas.outputs import build_output, describe_output
 from paritas.run.engine import default_engine
 from paritas.run.engine import engine as find_engine
-from paritas.run.values import _framework, from_numpy, to_numpy
+from paritas.run.values import framework_of_type, from_numpy, to_numpy
+from paritas.transformers.calls import CACHE
 from paritas.transformers.network import Network, _local, install
 
 #: Keywords of ours in `from_pretrained` and `from_config`; all others are the original's.
@@ -77,13 +78,13 @@ class Ported:
         return self._paritas.engine if self._paritas is not None else ""
 
 
-def ported_class(original: type) -> Any:
+def ported_class(original: Any) -> Any:
     """The class of transformers with its networks on an engine. It is a subclass, of the same name."""
     return original if issubclass(original, Ported) else _ported_class(original)
 
 
 @functools.cache
-def _ported_class(original: type) -> Any:
+def _ported_class(original: Any) -> Any:
     space: dict[str, Any] = {
         "__module__": "paritas.transformers",
         "__qualname__": original.__qualname__,
@@ -203,7 +204,7 @@ def _to_torch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any,
 
 
 def _foreign(value: Any) -> str:
-    kind = _framework(type(value))
+    kind = framework_of_type(type(value))
     if kind:
         return "" if kind == "torch" else kind
     if isinstance(value, Mapping):
@@ -214,7 +215,7 @@ def _foreign(value: Any) -> str:
 
 
 def _as_torch(value: Any) -> Any:
-    if _framework(type(value)) in ("mindspore", "numpy"):
+    if framework_of_type(type(value)) in ("mindspore", "numpy"):
         return torch.from_numpy(to_numpy("an argument", value))
     if isinstance(value, Mapping):
         changed = {name: _as_torch(item) for name, item in value.items()}
@@ -230,6 +231,11 @@ def _back(out: Any, framework: str) -> Any:
     """What a method returned, in the caller's framework."""
     if not framework or out is None or isinstance(out, (bool, int, float, str, torch.nn.Module)):
         return out
+    if isinstance(out, Mapping) and isinstance(out.get(CACHE), Cache):
+        # To be handed back, not to be read: it stays what it is.
+        cache = out[CACHE]
+        rest = _back(type(out)(**{key: value for key, value in out.items() if key != CACHE}), framework)
+        return type(out)(**{key: cache if key == CACHE else rest[key] for key in out})
     flat, structure = describe_output(out)
     changed = [
         from_numpy(to_numpy("an output", one), framework, str(one.dtype).removeprefix("torch."))

@@ -219,8 +219,10 @@ class Network:
             if _fits(port, arguments):
                 return port
         place = kept.place(self, key, _fixed_sizes(arguments) if known else ())
-        port = kept.read(place, self.mode)
-        if port is None or not _fits(port, arguments):
+        read = kept.read(place, self.mode)
+        if read is not None and _fits(read, arguments):
+            port = read
+        else:
             given = examples() if examples is not None else dict(arguments)
             port = self._made(module, given, dynamic=not known)
             kept.write(port, place)
@@ -367,7 +369,7 @@ def install(model: torch.nn.Module, network: Network) -> None:
     """From now on every call of one of the model's modules from outside runs on the engine."""
     for path, module in model.named_modules():
         if path:
-            module.forward = _dispatched(module, path, network)  # type: ignore[method-assign]
+            module.forward = _dispatched(module, path, network)
     vars(model)["_paritas"] = network
 
 

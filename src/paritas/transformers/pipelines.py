@@ -19,7 +19,8 @@ def pipeline(task: str | None = None, model: Any = None, *args: Any, **kwargs: A
     """
     ours, theirs = split(kwargs)
     find_engine(ours.get("engine") or default_engine())
-    made = transformers.pipeline(task, model, *args, **theirs)
+    build: Any = transformers.pipeline
+    made = build(task, model, *args, **theirs)
     for name in ("model", "assistant_model", "vocoder"):
         part = getattr(made, name, None)
         if isinstance(part, transformers.PreTrainedModel):

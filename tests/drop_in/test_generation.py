@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+import transformers as hf
 
 import paritas.transformers as ours
-import transformers as hf
 from paritas.errors import EngineMissing, InputError, UnknownEngine
 
 DECODER = {

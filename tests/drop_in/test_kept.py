@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ports that are kept for the next start: found again, told apart, mended, limited, and safe to share."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers as hf
+
+import paritas.transformers as ours
+from paritas.transformers import kept, network
+
+pytest.importorskip("openvino")
+
+IDS = torch.tensor([[5, 6, 7, 8]])
+
+
+def bert(seed: int = 0) -> Any:
+    torch.manual_seed(seed)
+    config = hf.BertConfig(
+        vocab_size=99, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=48
+    )
+    return hf.BertModel(config).eval()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PARITAS_CACHE", str(tmp_path / "ports"))
+    return tmp_path / "ports"
+
+
+def places(cache: Path) -> list[Path]:
+    return sorted(path for path in cache.iterdir() if path.is_dir())
+
+
+def test_a_second_start_traces_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    want = ours.port_model(bert(), engine="openvino")(IDS).last_hidden_state
+    assert len(places(cache)) == 1
+
+    def never(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("captured again")
+
+    monkeypatch.setattr(network, "capture", never)
+    again = ours.port_model(bert(), engine="openvino")
+    assert torch.equal(again(IDS).last_hidden_state, want)
+    assert again(IDS[:, :2]).last_hidden_state.shape == (1, 2, 32)  # another length, the same port
+    with pytest.raises(AssertionError, match="captured again"):
+        ours.port_model(bert(seed=1), engine="openvino")(IDS)  # other weights
+    with pytest.raises(AssertionError, match="captured again"):
+        again(IDS, output_hidden_states=True)  # another signature
+
+
+def test_what_is_broken_is_made_again(cache: Path) -> None:
+    want = ours.port_model(bert(), engine="openvino")(IDS).last_hidden_state
+    (place,) = places(cache)
+    weights = place / "port" / "openvino_model.bin"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    assert torch.equal(ours.port_model(bert(), engine="openvino")(IDS).last_hidden_state, want)
+    assert len(places(cache)) == 1
+    (place / "port" / "port.json").unlink()
+    assert torch.equal(ours.port_model(bert(), engine="openvino")(IDS).last_hidden_state, want)
+
+
+def test_the_oldest_go_when_there_are_too_many(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARITAS_CACHE_GIB", "1e-9")
+    ours.port_model(bert(), engine="openvino")(IDS)
+    (first,) = places(cache)
+    os.utime(first / kept._USED, (time.time() - 9, time.time() - 9))
+    ours.port_model(bert(seed=1), engine="openvino")(IDS)
+    assert first not in places(cache)
+    assert len(places(cache)) == 1  # the one in use stays, however small the limit
+
+
+def test_an_empty_name_turns_it_off(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARITAS_CACHE", "")
+    ours.port_model(bert(), engine="openvino")(IDS)
+    assert not cache.exists()
+
+
+def test_a_disk_that_cannot_be_written_costs_nothing_but_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PARITAS_CACHE", str(tmp_path / "file"))
+    assert ours.port_model(bert(), engine="openvino")(IDS).last_hidden_state.shape == (1, 4, 32)
+
+
+SCRIPT = """
+import sys, torch
+sys.path.insert(0, {folder!r})
+from test_kept import IDS, bert
+import paritas.transformers as ours
+print(ours.port_model(bert(), engine="openvino")(IDS).last_hidden_state.double().sum().item())
+"""
+
+
+def start(cache: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT.format(folder=str(Path(__file__).parent))],
+        env={**os.environ, "PARITAS_CACHE": str(cache)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_processes_at_once_and_one_that_is_killed_leave_a_usable_cache(cache: Path) -> None:
+    victim = start(cache)
+    while not (cache.exists() and places(cache)) and victim.poll() is None:
+        time.sleep(0.005)
+    victim.kill()
+    victim.communicate()
+    both = [start(cache) for _ in range(2)]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        said = list(pool.map(lambda process: process.communicate(timeout=300), both))
+    assert [process.returncode for process in both] == [0, 0], said
+    assert said[0][0] == said[1][0]
+    assert len(places(cache)) == 1
+    assert kept.read(places(cache)[0], "") is not None
