@@ -29,6 +29,7 @@ EXPERTS = [
     case("aten.histc.default", values([0.0, 1, 1, 3, 3, 3, 4, -1, nan, inf, -inf]), 4, 0, 3),
     case("aten.histc.default", matrix(7, 9).dynamic(0), 13, -2.5, 1.75),
     case("aten.histc.default", values([2.0]), 1, 0, 7),
+    case("aten.histc.default", values([2.0, 5.0, 2.0]), 1, 0, 0),
     case("aten.histc.default", values([]), 3, 0, 2),
 ]
 
@@ -196,6 +197,10 @@ FOUND = [
     case("aten.constant_pad_nd.default", matrix(7, 4).dynamic(0), [0, 1, 0, Size(0, 0, -7)]),
     case("aten.nonzero.default", values([[0.0, 1.0, nan], [2.0, 0.0, -0.0]])),
     case("aten.nonzero.default", bools(9).dynamic(0)),
+    case("aten.repeat_interleave.self_Tensor", matrix(3, 4), values([2, 0, 3], "int64"), 0),
+    case("aten.repeat_interleave.self_Tensor", matrix(4, 3).dynamic(0), values([2, 1, 3], "int32"), -1),
+    case("aten.repeat_interleave.self_Tensor", vector(2), values([0, 5], "int64")),
+    case("aten.repeat_interleave.Tensor", values([2, 0, 1], "int64")),
     case("aten.nonzero.default", ints(2, 3, 4, low=0, high=2)),
     case("aten.nonzero.default", values([0.0, 0.0])),
     case("aten.argwhere.default", bools(3, 4)),

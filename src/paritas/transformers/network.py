@@ -25,6 +25,7 @@ from paritas.run.values import from_numpy, to_numpy
 from paritas.transformers import calls, kept
 from paritas.transformers.cache import EngineCache, adopt, arrays_of, parts_of
 from paritas.transformers.calls import CACHE, Call
+from paritas.transformers.frameworks import back, to_torch
 
 _local = threading.local()
 
@@ -380,7 +381,8 @@ def _dispatched(module: torch.nn.Module, path: str, network: Network) -> Callabl
     def forward(*args: Any, **kwargs: Any) -> Any:
         if getattr(_local, "original", False):
             return own(*args, **kwargs)
-        return network(path, module, args, kwargs)
+        args, kwargs, framework = to_torch(args, kwargs)
+        return back(network(path, module, args, kwargs), framework)
 
     return forward
 

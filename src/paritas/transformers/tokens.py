@@ -25,10 +25,12 @@ def teach_tokenizers() -> None:
 
 def _reading_mindspore(own: Any) -> Any:
     @functools.wraps(own)
-    def decode(self: Any, ids: Any, *args: Any, **kwargs: Any) -> Any:
-        return own(
-            self, ids.asnumpy() if framework_of_type(type(ids)) == "mindspore" else ids, *args, **kwargs
-        )
+    def decode(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return own(self, *map(_plain, args), **{name: _plain(value) for name, value in kwargs.items()})
 
     decode._paritas = True  # type: ignore[attr-defined]
     return decode
+
+
+def _plain(value: Any) -> Any:
+    return value.asnumpy() if framework_of_type(type(value)) == "mindspore" else value

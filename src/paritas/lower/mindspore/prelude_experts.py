@@ -12,6 +12,7 @@ blocks_product_t = ops.BatchMatMul(transpose_b=True)
 running_sum = ops.CumSum()
 scatter_add = ops.TensorScatterAdd()
 sum_of = ops.ReduceSum()
+counted_up = ops.Range(2**30)
 
 
 def experts_product(x, weight, ends):
@@ -65,6 +66,13 @@ def part_of(position, ends):
     # The first part that ends behind a position; the last part for what lies behind all.
     passed = ops.cast(position.reshape((-1, 1)) >= ends, ms.int64)
     return ops.minimum(sum_of(passed, 1), ends.shape[0] - 1)
+
+
+def repeated_places(repeats):
+    # Each place as many times as its number says. How many these are is known when it runs.
+    ends = running_sum(ops.cast(repeats, ms.int64), 0)
+    zero = ends[-1] * 0
+    return part_of(counted_up(zero, ends[-1], zero + 1), ends)
 
 
 def histogram(x, bins, low, high):

@@ -100,5 +100,15 @@ def histogram(x: torch.Tensor, bins: int = 100, min: float = 0, max: float = 0) 
     return hit.to(x.dtype).sum(0)
 
 
+def identity_matrix(n: int, m: int | None = None, *, dtype: Any = None, **_: Any) -> torch.Tensor:
+    """`eye`: where the row's number is the column's."""
+    rows, columns = torch.arange(n).reshape(-1, 1), torch.arange(n if m is None else m)
+    return (rows == columns).to(dtype or torch.float32)
+
+
 #: What these operators are made of, where torch itself has no decomposition.
-DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {aten.histc.default: histogram}
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    aten.histc.default: histogram,
+    aten.eye.default: identity_matrix,
+    aten.eye.m: identity_matrix,
+}

@@ -23,6 +23,9 @@ def grouped_mm_fallback(emit, input, weight, offs):
 @lowers("mindspore", "aten.histc.default")
 def histc(emit, self, bins=100, min=0, max=0):
     """histc(Tensor self, int bins=100, Scalar min=0, Scalar max=0) -> Tensor"""
+    if min == max and bins == 1:  # the range is that of the values: all of them are in it
+        count = emit.call("ops.reshape", emit.call("ops.ones_like", self), (-1,))
+        return emit.call("ops.reshape", emit.prim("ops.ReduceSum")(count, 0), (1,))
     if min == max:
         raise emit.refuse("the range of the histogram depends on the values")
     return emit.help("histogram", self, bins, float(min), float(max))

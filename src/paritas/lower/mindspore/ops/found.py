@@ -56,6 +56,28 @@ def masked_select(emit, self, mask):
     )
 
 
+@lowers("mindspore", "aten.repeat_interleave.Tensor")
+def repeated_places(emit, repeats, *, output_size=None):
+    """repeat_interleave.Tensor(Tensor repeats, *, SymInt? output_size=None) -> Tensor"""
+    if repeats.rank != 1 or is_empty(repeats):
+        raise emit.refuse("repetitions that are no list of numbers")
+    return emit.cast(
+        emit.typed(emit.help("repeated_places", repeats), dtype="int64"), repeats.dtype
+    )
+
+
+@lowers("mindspore", "aten.repeat_interleave.self_Tensor")
+def repeat_interleave(emit, self, repeats, dim=None, *, output_size=None):
+    """repeat_interleave.self_Tensor(Tensor self, Tensor repeats, int? dim=None, *, SymInt? output_size=None) -> Tensor"""  # noqa: E501
+    if is_empty(self) or not self.rank:
+        raise emit.refuse("repeat_interleave of nothing, or of a number")
+    x, axis = (emit.call("ops.reshape", self, (-1,)), 0) if dim is None else (self, dim % self.rank)
+    size = self.shape[axis] if dim is not None or self.rank == 1 else None
+    if list(repeats.shape) != [size]:
+        raise emit.refuse("repetitions of another number than the elements have")
+    return emit.call("ops.gather", x, emit.help("repeated_places", repeats), axis)
+
+
 @lowers("mindspore", "aten.unique_consecutive.default")
 def unique_consecutive(emit, self, return_inverse=False, return_counts=False, dim=None):
     """unique_consecutive(Tensor self, bool return_inverse=False, bool return_counts=False, int? dim=None) -> (Tensor, Tensor, Tensor)"""  # noqa: E501

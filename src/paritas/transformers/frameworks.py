@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tensors of the caller's framework: torch's for the original's code, and back again."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache
+
+from paritas.errors import InputError
+from paritas.outputs import build_output, describe_output
+from paritas.run.values import framework_of_type, from_numpy, to_numpy
+from paritas.transformers.calls import CACHE
+
+
+def to_torch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any], str]:
+    """The arguments with torch tensors, and whose they were: "" where all were torch's already."""
+    found = {_foreign(value) for value in (*args, *kwargs.values())} - {""}
+    if not found:
+        return args, kwargs, ""
+    if len(found) > 1:
+        raise InputError(f"The arguments are of different frameworks: {', '.join(sorted(found))}.")
+    return (
+        tuple(_as_torch(value) for value in args),
+        {name: _as_torch(value) for name, value in kwargs.items()},
+        found.pop(),
+    )
+
+
+def _foreign(value: Any) -> str:
+    kind = framework_of_type(type(value))
+    if kind:
+        return "" if kind == "torch" else kind
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (tuple, list)):
+        return next((kind for item in value if (kind := _foreign(item))), "")
+    return ""
+
+
+def _as_torch(value: Any) -> Any:
+    if framework_of_type(type(value)) in ("mindspore", "numpy"):
+        return torch.from_numpy(to_numpy("an argument", value))
+    if isinstance(value, Mapping):
+        changed = {name: _as_torch(item) for name, item in value.items()}
+        with contextlib.suppress(TypeError):
+            return type(value)(**changed) if hasattr(value, "to_tuple") else changed
+        return changed
+    if isinstance(value, tuple) and not hasattr(value, "_fields"):
+        return tuple(map(_as_torch, value))
+    return [_as_torch(item) for item in value] if isinstance(value, list) else value
+
+
+def back(out: Any, framework: str) -> Any:
+    """What a method returned, in the caller's framework."""
+    if not framework or out is None or isinstance(out, (bool, int, float, str, torch.nn.Module)):
+        return out
+    if isinstance(out, Mapping) and isinstance(out.get(CACHE), Cache):
+        # To be handed back, not to be read: it stays what it is.
+        cache = out[CACHE]
+        rest = back(type(out)(**{key: value for key, value in out.items() if key != CACHE}), framework)
+        return type(out)(**{key: cache if key == CACHE else rest[key] for key in out})
+    flat, structure = describe_output(out)
+    changed = [
+        from_numpy(to_numpy("an output", one), framework, str(one.dtype).removeprefix("torch."))
+        for one in flat
+    ]
+    return build_output(structure, changed, framework)
