@@ -15,6 +15,9 @@ UNFINISHED := $(VENV)/.unfinished
 # One set-up at a time, where there is flock: a second `make` waits, and finds it done.
 LOCK := $(shell command -v flock >/dev/null && echo "flock Makefile")
 
+# Processes that run tests side by side. Each takes up to 3 GB.
+WORKERS ?= 2
+
 .PHONY: help setup port test test-all lint format bench doctor constraints clean
 
 help:  ## show this
@@ -24,10 +27,10 @@ port: $(MADE)  ## the main job: a real checkpoint on every engine and precision,
 	@$(BIN)/paritas demo --out ports
 
 test: $(MADE)  ## the tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
 test-all: $(MADE)  ## the tests, the long ones at real sizes too
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: $(MADE)  ## style and types
 	$(BIN)/ruff check src tests benchmarks

@@ -103,7 +103,8 @@ def einsum(emit, equation, tensors, *, path=None):
     sizes: dict = {}
     for term, x in zip(terms, tensors, strict=True):
         for name, size in zip(term, x.shape, strict=True):
-            if sizes.setdefault(name, size) != size:
+            # Two expressions for one size need not look alike; a size of 1 beside another does broadcast.
+            if sizes.setdefault(name, size) != size and 1 in (size, sizes[name]):
                 raise emit.refuse(f"einsum {equation!r} with a size that broadcasts")
     if any(is_empty(x) for x in tensors):
         return filled(emit, 0)
