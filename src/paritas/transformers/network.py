@@ -7,7 +7,6 @@ import contextlib
 import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,11 @@ from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 
 from paritas import pipeline
 from paritas.capture import capture
-from paritas.errors import CaptureError, InputError, ParitasError
+from paritas.errors import CaptureError, InputError
 from paritas.nesting import flatten
 from paritas.outputs import build_output
 from paritas.program import Source
-from paritas.run.state import State, remembered, unchanged
+from paritas.run.state import ArrayState, State, remembered
 from paritas.run.values import from_numpy, to_numpy
 from paritas.transformers import calls, kept
 from paritas.transformers.cache import EngineCache, adopt, arrays_of, parts_of
@@ -28,6 +27,10 @@ from paritas.transformers.calls import CACHE, Call
 from paritas.transformers.frameworks import back, to_torch
 
 _local = threading.local()
+
+#: Modules that draw random numbers in inference too. No port can draw torch's, so these are never inside one: their
+#: own code runs, with torch's generator, and so does that of what contains them; their layers are ports.
+RANDOM = ("SpeechT5SpeechDecoderPrenet",)
 
 
 @contextlib.contextmanager
@@ -49,6 +52,8 @@ class Network:
         self.mode, self.target, self.device = mode, target, device
         self._ports: dict[Any, list[pipeline.Port]] = {}
         self._remembers: dict[Any, bool] = {}
+        self._vocabularies: dict[tuple[str, str], int] = {}
+        self._random: dict[str, bool] = {}
         self._lock = threading.RLock()
         self._weights_seen = -1
 
@@ -59,7 +64,12 @@ class Network:
                 f"{type(module).__name__} is in training mode, and its port computes inference only: call "
                 "model.eval(), or train the original of transformers."
             )
+        if self._is_random(path, module):
+            own: Any = getattr(type(module), "_paritas_original", type(module))
+            with torch.no_grad():
+                return own.forward(module, *args, **kwargs)
         call = calls.take(type(module), args, kwargs)
+        self._check_tokens(path, module, call)
         with self._lock, torch.no_grad():
             self._forget_ports_of_other_weights()
             if self._is_remembering(path, module, call):
@@ -74,6 +84,27 @@ class Network:
             for port in ports:
                 port.close()
         self._ports.clear()
+
+    def _is_random(self, path: str, module: torch.nn.Module) -> bool:
+        if path not in self._random:
+            self._random[path] = any(type(inner).__name__ in RANDOM for inner in module.modules())
+        return self._random[path]
+
+    def _check_tokens(self, path: str, module: torch.nn.Module, call: Call) -> None:
+        """Engines do not: OpenVINO reads a row that is not there as zeros."""
+        for name in ("input_ids", "decoder_input_ids"):
+            ids = call.tensors.get(name)
+            if not isinstance(ids, torch.Tensor) or not ids.numel():
+                continue
+            key = (path, name)
+            if key not in self._vocabularies:
+                self._vocabularies[key] = _vocabulary(module, name)
+            size, low, high = self._vocabularies[key], int(ids.min()), int(ids.max())
+            if size and not 0 <= low <= high < size:
+                raise InputError(
+                    f"{name} has the token {high if high >= size else low}, and the vocabulary of "
+                    f"{type(module).__name__} has {size}: 0 to {size - 1}. Is the tokenizer that of another model?"
+                )
 
     # --- calls without memory ---
 
@@ -131,7 +162,7 @@ class Network:
         begins = int(seen) == 0
         if begins and (pair or not plain or self.engine != "openvino"):
             return self._begin(path, module, call, cache)
-        return self._go_on(path, module, call, DynamicCache() if cache is None else cache, tokens, pair)
+        return self._go_on(path, module, call, DynamicCache() if cache is None else cache, tokens)
 
     def _begin(self, path: str, module: torch.nn.Module, call: Call, cache: Any) -> Any:
         """The first tokens: the original makes the cache, inside the graph, and the port returns its tensors."""
@@ -153,6 +184,12 @@ class Network:
         if cross is not None and made_cross is not None:
             _fill(cross, made_cross)
             cache.is_updated = dict.fromkeys(range(len(made_cross.layers)), True)
+        elif (
+            made_cross is not None
+        ):  # a decoder alone, given an encoder's outputs: its loop began with half a cache
+            cache = EncoderDecoderCache(own, DynamicCache())
+            _fill(cache.cross_attention_cache, made_cross)
+            cache.is_updated = dict.fromkeys(range(len(made_cross.layers)), True)
         out[CACHE] = cache
         return out
 
@@ -161,10 +198,10 @@ class Network:
         is_pair = "decoder_input_ids" in call.tensors or "decoder_inputs_embeds" in call.tensors
         tensors = call.tensors
         names = [n for n in calls.TOKENS if n in tensors and (n.startswith("decoder") or not is_pair)]
-        if any(tensors[name].shape[-1] != 1 or tensors[name].dim() > 2 for name in names):
+        if any(calls.new_tokens(name, tensors[name]) != 1 for name in names):
             return {calls.LOGITS: torch.arange(2)} if calls.LOGITS in tensors else {}
         first, _ = calls.generation_examples(call, is_pair)
-        names += [calls.LOGITS, "decoder_attention_mask"]
+        names += [calls.LOGITS, "decoder_attention_mask" if is_pair else "attention_mask"]
         return {name: first[name] for name in names if name in first}
 
     def _go_on(
@@ -174,12 +211,11 @@ class Network:
         call: Call,
         cache: Any,
         tokens: int,
-        pair: bool,
     ) -> Any:
         own, cross = parts_of(cache)
         arguments = {**call.tensors, **call.fixed, "use_cache": True}
         key = (path, "goes on", call.signature)
-        port = self._port(key, module, arguments, lambda: self._going_on(module, call, pair))
+        port = self._port(key, module, arguments, lambda: self._going_on(module, call))
         plan = _plan(port)
         if not isinstance(own, EngineCache) or own.owner is not port:
             arrays = own.state.arrays() if isinstance(own, EngineCache) else arrays_of(own)
@@ -190,9 +226,10 @@ class Network:
         found = own.state.run(feed, tokens)
         return plan.output(found, cache)
 
-    def _going_on(self, module: torch.nn.Module, call: Call, pair: bool) -> dict[str, Any]:
+    def _going_on(self, module: torch.nn.Module, call: Call) -> dict[str, Any]:
         """The arguments of a call that goes on, with a cache that the original has made."""
-        first, then = calls.generation_examples(call, pair)
+        # A decoder alone calls the mask of its own tokens attention_mask, with an encoder's outputs and without.
+        first, then = calls.generation_examples(call, calls.takes(type(module), "decoder_attention_mask"))
         with original():
             made = module(**first, **call.fixed, use_cache=True)
         return {**then, **call.fixed, CACHE: _plain(made[CACHE]), "use_cache": True}
@@ -201,8 +238,6 @@ class Network:
         session: Any = port.session
         if hasattr(session, "state"):
             return session.state()
-        from paritas.run.state import ArrayState
-
         return ArrayState(session, port.manifest)
 
     # --- ports ---
@@ -219,13 +254,15 @@ class Network:
         for port in known:
             if _fits(port, arguments):
                 return port
-        place = kept.place(self, key, _fixed_sizes(arguments) if known else ())
+        # A size of 1 is always taken for a constant; after that, once more with every size free.
+        free = all(_differs_by_ones(port, arguments) for port in known)
+        place = kept.place(self, key, ("free",)[: len(known)] if free else _fixed_sizes(arguments))
         read = kept.read(place, self.mode)
         if read is not None and _fits(read, arguments):
             port = read
         else:
             given = examples() if examples is not None else dict(arguments)
-            port = self._made(module, given, dynamic=not known)
+            port = self._made(module, given, dynamic=free)
             kept.write(port, place)
         known.append(port)
         return port
@@ -282,10 +319,7 @@ class _Plan:
         self.inputs = [
             s.name for s in manifest.inputs if s.name not in self.names and s.name not in self.cross
         ]
-        self.dtypes = {spec.name: spec.dtype for spec in manifest.inputs}
         self.structure = manifest.structure
-        self.missing = np.zeros(0, np.float32)
-        self.unchanged = unchanged(manifest)
 
     def feed(self, arguments: Mapping[str, Any], cross: Any) -> dict[str, np.ndarray]:
         given = flatten(
@@ -294,23 +328,9 @@ class _Plan:
         if missing := [name for name in self.inputs if given.get(name) is None]:
             raise InputError(f"{', '.join(missing)} is missing: the generation was begun with it.")
         feed = {name: to_numpy(name, given[name]) for name in self.inputs}
-        for name, array in feed.items():
-            if "ids" in name and "position" not in name and array.dtype.kind == "i":
-                self._check_ids(name, array)
         if self.cross:
             feed |= dict(zip(self.cross, arrays_of(cross), strict=True))
         return feed
-
-    def _check_ids(self, name: str, array: np.ndarray) -> None:
-        size = self.vocabulary
-        if size and array.size and not 0 <= int(array.min()) <= int(array.max()) < size:
-            worst = int(array.max()) if int(array.max()) >= size else int(array.min())
-            raise InputError(
-                f"{name} has the token {worst}, and the model's vocabulary has {size}: 0 to {size - 1}. "
-                "Is the tokenizer that of another model?"
-            )
-
-    vocabulary = 0
 
     def output(self, found: Mapping[int, np.ndarray], cache: Any) -> Any:
         specs = self.manifest.outputs
@@ -324,6 +344,15 @@ class _Plan:
         out = build_output({**self.structure, "items": items}, flat, "torch")
         out[CACHE] = cache
         return out
+
+
+def _vocabulary(module: Any, name: str) -> int:
+    """How many tokens that argument knows; 0 if the module does not say."""
+    try:
+        owner = module.get_decoder() if name.startswith("decoder") else module
+        return int(owner.get_input_embeddings().weight.shape[0])
+    except (AttributeError, NotImplementedError, TypeError):
+        return 0
 
 
 def _plan(port: pipeline.Port) -> _Plan:
@@ -347,19 +376,28 @@ def _plain(cache: Any) -> Any:
 
 
 def _fits(port: pipeline.Port, arguments: Mapping[str, Any]) -> bool:
+    sizes = _constants(port, arguments)
+    return sizes is not None and all(had == has for had, has in sizes)
+
+
+def _differs_by_ones(port: pipeline.Port, arguments: Mapping[str, Any]) -> bool:
+    sizes = _constants(port, arguments)
+    return sizes is not None and all(had in (1, has) for had, has in sizes)
+
+
+def _constants(port: pipeline.Port, arguments: Mapping[str, Any]) -> list[tuple[int, int]] | None:
+    """The sizes that are constants of the port, and what they are in these arguments; None if it takes others."""
     try:
         given = flatten(arguments, port.manifest.nesting)
     except InputError:
-        return False
+        return None
+    found = []
     for spec in port.manifest.inputs:
         value = given.get(spec.name)
-        if not isinstance(value, torch.Tensor) or value.dim() != len(spec.dims):
-            continue
-        if any(
-            str(dim).isdigit() and int(dim) != size for dim, size in zip(spec.dims, value.shape, strict=True)
-        ):
-            return False
-    return True
+        if isinstance(value, torch.Tensor) and value.dim() == len(spec.dims):
+            sizes = zip(spec.dims, value.shape, strict=True)
+            found += [(int(dim), size) for dim, size in sizes if str(dim).isdigit()]
+    return found
 
 
 def _fixed_sizes(arguments: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -385,6 +423,3 @@ def _dispatched(module: torch.nn.Module, path: str, network: Network) -> Callabl
         return back(network(path, module, args, kwargs), framework)
 
     return forward
-
-
-__all__ = ["Network", "ParitasError", "Path", "install", "original"]
