@@ -33,13 +33,13 @@ test-all: $(MADE)  ## the tests, the long ones at real sizes too
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: $(MADE)  ## style and types
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/ruff format --check src tests benchmarks examples
 	$(BIN)/mypy
 
 format: $(MADE)  ## put style right where a machine can
-	$(BIN)/ruff check --fix src tests benchmarks
-	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check --fix src tests benchmarks examples
+	$(BIN)/ruff format src tests benchmarks examples
 
 bench: $(MADE)  ## measure speed and parity at real sizes: the tables of the README
 	@for file in benchmarks/[a-z]*.py; do if grep -q __main__ "$$file"; then $(BIN)/python "$$file"; fi; done

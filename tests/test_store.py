@@ -89,7 +89,11 @@ def test_manifest_round_trip_is_exact_and_stable() -> None:
     assert text.endswith("}\n") and text.startswith('{\n  "format_version": 1,\n  "engine": "mindspore"')
 
 
-@pytest.mark.parametrize("value", [object(), {1: 2}, b"x", {"$tuple": [1]}], ids=str)
+@pytest.mark.parametrize(
+    "value",
+    [object(), {1: 2}, b"x", {"$tuple": [1]}],
+    ids=["an object", "a number as a key", "bytes", "a reserved key"],
+)
 def test_manifest_refuses_what_json_cannot_say(value: object) -> None:
     with pytest.raises(PortError, match=r"constants\.a"):
         manifest_to_json(dataclasses.replace(MANIFEST, constants={"a": value}))

@@ -97,7 +97,7 @@ def test_crossing_shares_memory() -> None:
         (torch.eye(2).to_sparse(), "sparse"),
         (torch.ones(2, device="meta"), "meta device"),
     ],
-    ids=str,
+    ids=lambda v: v if isinstance(v, str) else type(v).__name__,
 )
 def test_what_is_no_dense_array_of_numbers_is_refused(value: Any, says: str) -> None:
     with pytest.raises(InputError, match=says):

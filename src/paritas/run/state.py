@@ -39,12 +39,13 @@ class State(Protocol):
 
 
 def remembered(manifest: Manifest) -> dict[str, int]:
-    """Inputs that are memory -> the output that continues each: of the same name, grown along axis 2."""
+    """Inputs that are memory -> the output that continues each: a cache's, of the same name and other sizes."""
+    caches = tuple(f"{name}." for name, nested in manifest.nesting.items() if nested["kind"] == "cache")
     outputs = {spec.name: (index, spec.dims) for index, spec in enumerate(manifest.outputs)}
     return {
         spec.name: outputs[spec.name][0]
         for spec in manifest.inputs
-        if spec.name in outputs and spec.dims != outputs[spec.name][1]
+        if spec.name.startswith(caches) and spec.name in outputs and spec.dims != outputs[spec.name][1]
     }
 
 

@@ -16,7 +16,7 @@ from paritas.errors import InputError
 #: Arguments with one entry per new token along dimension 1, by transformers' names.
 TOKENS = (
     "input_ids", "decoder_input_ids", "inputs_embeds", "decoder_inputs_embeds", "position_ids",
-    "decoder_position_ids", "token_type_ids", "cache_position",
+    "decoder_position_ids", "token_type_ids", "cache_position", "hidden_states",
 )  # fmt: skip
 
 #: And with one per token seen so far.
@@ -81,6 +81,8 @@ def take(cls: type, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
     for name, value in given.items():
         if value is None:
             continue
+        if open_ended and name not in defaults and isinstance(value, torch.nn.Module):
+            continue  # a beam search hands on the assistant that it does not ask
         if not open_ended and name not in defaults:
             raise InputError(
                 f"{cls.__name__}.forward has no argument {name!r}; it has {', '.join(defaults)}."
@@ -131,7 +133,7 @@ def generation_examples(call: Call, encoder_decoder: bool) -> tuple[dict[str, An
         if name == LOGITS:
             first[name] = then[name] = torch.arange(1, NEW)
         elif name in TOKENS and isinstance(value, torch.Tensor):
-            axis = value.dim() - 1 if "position" in name or not value.is_floating_point() else 1
+            axis = _token_axis(name, value)
             if name.endswith("position_ids") or name == "cache_position":
                 counted = torch.arange(PAST + NEW).expand(*value.shape[:-1], -1)
                 first[name], then[name] = counted[..., :PAST].clone(), counted[..., PAST:].clone()
@@ -146,6 +148,15 @@ def generation_examples(call: Call, encoder_decoder: bool) -> tuple[dict[str, An
         else:
             first[name] = then[name] = value
     return first, then
+
+
+def new_tokens(name: str, value: torch.Tensor) -> int:
+    """How many tokens an argument of `TOKENS` brings."""
+    return value.shape[_token_axis(name, value)]
+
+
+def _token_axis(name: str, value: torch.Tensor) -> int:
+    return value.dim() - 1 if "position" in name or not value.is_floating_point() else 1
 
 
 def _is_of_decoder(name: str, encoder_decoder: bool) -> bool:

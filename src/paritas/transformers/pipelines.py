@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import transformers
 
 from paritas.run.engine import default_engine
 from paritas.run.engine import engine as find_engine
-from paritas.transformers.models import attach, split
+from paritas.transformers.models import Ported, attach, split
 
 
 def pipeline(task: str | None = None, model: Any = None, *args: Any, **kwargs: Any) -> transformers.Pipeline:
@@ -20,9 +22,26 @@ def pipeline(task: str | None = None, model: Any = None, *args: Any, **kwargs: A
     ours, theirs = split(kwargs)
     find_engine(ours.get("engine") or default_engine())
     build: Any = transformers.pipeline
-    made = build(task, model, *args, **theirs)
+    with _of_its_own_class(model):
+        made = build(task, model, *args, **theirs)
     for name in ("model", "assistant_model", "vocoder"):
         part = getattr(made, name, None)
+        if isinstance(part, Ported) and part.engine and not ours:
+            continue  # it has an engine already, and its ports
         if isinstance(part, transformers.PreTrainedModel):
             setattr(made, name, attach(part, **ours))
     return made
+
+
+@contextlib.contextmanager
+def _of_its_own_class(model: Any) -> Iterator[None]:
+    """While a pipeline is built: some look for the model's class in a table, whether a vocoder is needed."""
+    ported: Any = type(model)
+    if not isinstance(model, Ported):
+        yield
+        return
+    model.__class__ = ported._paritas_original
+    try:
+        yield
+    finally:
+        model.__class__ = ported

@@ -193,6 +193,8 @@ class Emitter:
         if name == "CeilToInt" and type(expr.args[0]).__name__ == "IntTrueDiv":
             over, under = (operand(self._arithmetic(a)) for a in expr.args[0].args)
             return Value(f"({over} + {under} - 1) // {under}", atomic=False)
+        if name == "CeilToInt":
+            return Value(f"-int(-{operand(self._arithmetic(expr.args[0]))} // 1)", atomic=False)
         if name in ("TruncToInt", "FloorToInt"):  # the same for sizes
             return Value(f"int({self._arithmetic(expr.args[0])})")
         if name in ("Max", "Min"):

@@ -104,7 +104,8 @@ def prepare(program: Program, taps: Collection[str] | None = None) -> Prepared:
                 continue  # an argument that was fixed while capturing: nothing reads it
             else:
                 copies[node] = graph.create_node("placeholder", node.target, name=node.name)
-                placeholders.append(node.name)
+                # "input" is a builtin of Python: it comes out as "input_1".
+                placeholders.append(copies[node].name)
             copies[node].meta = dict(node.meta)
         elif node.op == "get_attr":
             tensors[node.target] = operator.attrgetter(node.target)(exported.graph_module)

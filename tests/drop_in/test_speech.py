@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Speech on an engine: Whisper with its long forms and assistants, SpeechT5 with its always random decoder pre-net."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers as hf
+
+import paritas.transformers as ours
+
+pytest.importorskip("openvino")
+
+LANGUAGES = {"<|en|>": 100, "<|nl|>": 101}
+TASKS = {"transcribe": 102, "translate": 103}
+NO_TIMESTAMPS = 104  # after it the 51 timestamps of one second, in steps of 20 ms
+
+
+def whisper(cls: Any = hf.WhisperForConditionalGeneration, **changed: Any) -> Any:
+    """One that hears a second at once instead of thirty."""
+    torch.manual_seed(0)
+    sizes = {
+        "vocab_size": 200, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "init_std": 0.3,
+        "max_source_positions": 50, "max_target_positions": 64, "num_mel_bins": 8, "pad_token_id": 0,
+        "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 3, "suppress_tokens": None,
+        "begin_suppress_tokens": None,
+    }  # fmt: skip
+    model = cls(hf.WhisperConfig(**{**sizes, **changed})).eval()
+    told = model.generation_config
+    told._from_model_config = False  # otherwise it is made anew when the model is loaded
+    told.is_multilingual, told.lang_to_id, told.task_to_id = True, LANGUAGES, TASKS
+    told.no_timestamps_token_id, told.max_initial_timestamp_index = NO_TIMESTAMPS, 50
+    return model
+
+
+def ported(model: Any, engine: str = "openvino") -> Any:
+    return ours.port_model(model, engine=engine)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+    place = tmp_path_factory.mktemp("whisper")
+    whisper().save_pretrained(place)
+    port = ours.AutoModelForSpeechSeq2Seq.from_pretrained(
+        place, dtype=torch.float32, low_cpu_mem_usage=True, use_safetensors=True, attn_implementation="sdpa",
+        engine="openvino",
+    )  # fmt: skip
+    return hf.AutoModelForSpeechSeq2Seq.from_pretrained(place), port
+
+
+def sound(batch: int, frames: int = 100) -> torch.Tensor:
+    return torch.randn(batch, 8, frames, generator=torch.Generator().manual_seed(0))
+
+
+def tokens(model: Any, features: torch.Tensor, **arguments: Any) -> list[list[int]]:
+    torch.manual_seed(1)
+    return model.generate(features, **arguments).tolist()
+
+
+def test_whisper_takes_language_and_task(pair: tuple[Any, Any]) -> None:
+    original, port = pair
+    for arguments in (
+        {"language": "nl", "task": "transcribe", "max_new_tokens": 20},
+        {"language": "en", "task": "translate", "return_timestamps": True, "max_new_tokens": 20},
+        {"max_new_tokens": 20, "num_beams": 2},  # the language is heard first
+    ):
+        for batch in (2, 1):
+            want = tokens(original, sound(batch), **arguments)
+            assert tokens(port, sound(batch), **arguments) == want, arguments
+            assert len(set(want[0])) > 3
+
+
+@pytest.mark.slow
+def test_whisper_goes_on_beyond_its_window(pair: tuple[Any, Any]) -> None:
+    original, port = pair
+    mask = torch.ones(2, 330, dtype=torch.int64)
+    mask[1, 200:] = 0
+    want = tokens(
+        original, sound(2, 330), attention_mask=mask, return_timestamps=True, language="en", max_new_tokens=30
+    )
+    got = tokens(
+        port, sound(2, 330), attention_mask=mask, return_timestamps=True, language="en", max_new_tokens=30
+    )
+    assert got == want
+    torch.manual_seed(1)
+    arguments = {
+        "return_timestamps": True, "return_segments": True, "language": "en", "condition_on_prev_tokens": True,
+        "temperature": (0.0, 0.4), "logprob_threshold": -1.0, "compression_ratio_threshold": 1.35,
+        "no_speech_threshold": 0.6, "max_new_tokens": 30,
+    }  # fmt: skip
+    for model in pair:
+        model.generation_config.prev_sot_token_id = 105
+    heard = []
+    for model in pair:
+        torch.manual_seed(1)
+        (segments,) = model.generate(sound(1, 330), **arguments)["segments"]
+        heard.append([(float(s["start"]), float(s["end"]), s["tokens"].tolist()) for s in segments])
+    assert len(heard[0]) > 2
+    assert heard[0] == heard[1]
+
+
+@pytest.mark.slow
+def test_a_decoder_assists_with_the_encoder_of_the_model(pair: tuple[Any, Any], tmp_path: Path) -> None:
+    original, port = pair
+    whisper(hf.WhisperForCausalLM, decoder_layers=1).save_pretrained(tmp_path)
+    assistant = ours.AutoModelForCausalLM.from_pretrained(tmp_path, engine="openvino")
+    assert isinstance(assistant, hf.WhisperForCausalLM)
+    for arguments in ({"task": "transcribe"}, {"return_timestamps": True}):
+        given: dict[str, Any] = {"language": "nl", "max_new_tokens": 20, **arguments}
+        want = tokens(original, sound(1), **given)
+        assert tokens(port, sound(1), assistant_model=assistant, **given) == want
+    assert {port_.manifest.inputs[0].name for port_ in assistant.ports} == {"input_ids"}  # it never encoded
+
+
+@pytest.mark.slow
+def test_a_smaller_whisper_assists(pair: tuple[Any, Any]) -> None:
+    original, port = pair
+    assistant = ported(whisper(d_model=16))
+    given: dict[str, Any] = {"language": "nl", "task": "transcribe", "max_new_tokens": 20}
+    want = tokens(original, sound(1), **given)
+    assert tokens(port, sound(1), assistant_model=assistant, **given) == want
+    assert assistant.ports
+
+
+@pytest.mark.slow
+def test_the_pipeline_hears_in_chunks(pair: tuple[Any, Any]) -> None:
+    original, port = pair
+    features = hf.WhisperFeatureExtractor(feature_size=8, chunk_length=1)
+    noise = np.random.default_rng(0).standard_normal(40000).astype(np.float32)
+    assistant = whisper(hf.WhisperForCausalLM, decoder_layers=1)
+    for told in ({}, {"return_timestamps": True}):  # with five beams, the pipeline's own number
+        texts = [
+            build(
+                "automatic-speech-recognition", model=model, tokenizer=words(), feature_extractor=features,
+                chunk_length_s=1, max_new_tokens=20, batch_size=2, **more,
+            )(noise.copy(), **told)
+            for build, model, more in (
+                (hf.pipeline, original, {}), (ours.pipeline, port, {"engine": "openvino"})
+            )
+        ]  # fmt: skip
+        assert texts[0] == texts[1]
+        assert len(texts[0]["text"]) > 10
+    heard = ours.pipeline(
+        "automatic-speech-recognition", model=port, tokenizer=words(), feature_extractor=features,
+        chunk_length_s=1, max_new_tokens=20, batch_size=1,
+        generate_kwargs={"assistant_model": assistant, "num_beams": 1}, engine="openvino",
+    )(noise.copy())  # fmt: skip
+    want = hf.pipeline(
+        "automatic-speech-recognition", model=original, tokenizer=words(), feature_extractor=features,
+        chunk_length_s=1, max_new_tokens=20, batch_size=1, generate_kwargs={"num_beams": 1},
+    )(noise.copy())  # fmt: skip
+    assert heard == want
+
+
+def words() -> Any:
+    """Whisper's tokenizer with two hundred tokens at the places that the models here have."""
+    special = {
+        **LANGUAGES, **{f"<|{task}|>": place for task, place in TASKS.items()},
+        "<|pad|>": 0, "<|unk|>": 1, "<|endoftext|>": 2, "<|startoftranscript|>": 3, "<|notimestamps|>": NO_TIMESTAMPS,
+        **{f"<|{0.02 * step:.2f}|>": NO_TIMESTAMPS + 1 + step for step in range(51)},
+    }  # fmt: skip
+    taken = set(special.values())
+    vocabulary = {**{f"Ġw{i}": i for i in range(200) if i not in taken}, **special}
+    return hf.WhisperTokenizer(vocab=vocabulary, merges=[], unk_token="<|unk|>", pad_token="<|pad|>")
+
+
+# --- SpeechT5 ------------------------------------------------------------------------------------------------
+
+
+def speecht5(cls: Any) -> Any:
+    torch.manual_seed(0)
+    model = cls(
+        hf.SpeechT5Config(
+            vocab_size=40, hidden_size=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+            decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, num_mel_bins=8,
+            speaker_embedding_dim=16, speech_decoder_prenet_units=24, speech_decoder_postnet_units=24,
+            speech_decoder_postnet_layers=3, conv_dim=(16, 16, 16), conv_stride=(5, 4, 4), conv_kernel=(10, 8, 8),
+            num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4, max_speech_positions=200,
+            max_text_positions=60, encoder_max_relative_position=20, pad_token_id=1, bos_token_id=0, eos_token_id=2,
+            decoder_start_token_id=2, initializer_range=0.3,
+        )
+    )  # fmt: skip
+    return model.eval()
+
+
+def hifigan() -> Any:
+    torch.manual_seed(3)
+    return hf.SpeechT5HifiGan(
+        hf.SpeechT5HifiGanConfig(
+            model_in_dim=8, upsample_initial_channel=16, upsample_rates=[4, 4], upsample_kernel_sizes=[8, 8],
+            resblock_kernel_sizes=[3, 5], resblock_dilation_sizes=[[1, 3], [1, 3]], initializer_range=0.2,
+        )
+    ).eval()  # fmt: skip
+
+
+def drawn(*sizes: int) -> torch.Tensor:
+    return torch.randn(sizes, generator=torch.Generator().manual_seed(0))
+
+
+def spoken(model: Any, *given: torch.Tensor, seed: int = 7, **arguments: Any) -> torch.Tensor:
+    torch.manual_seed(seed)
+    return model.generate_speech(*given, **arguments)
+
+
+def test_text_becomes_speech_with_the_same_dropout() -> None:
+    original, port = speecht5(hf.SpeechT5ForTextToSpeech), ported(speecht5(hf.SpeechT5ForTextToSpeech))
+    vocoders = hifigan(), ported(hifigan())
+    ids, speaker = torch.arange(5, 14)[None], drawn(1, 16)
+    told = {"minlenratio": 3.0, "maxlenratio": 3.0}  # it never stops early
+    want = spoken(original, ids, speaker, **told)
+    got = spoken(port, ids, speaker, **told)
+    assert got.shape == want.shape
+    assert torch.allclose(got, want, atol=1e-4)
+    other = spoken(port, ids, speaker, seed=8, **told)  # as the original: every run is another
+    assert other.shape != want.shape or not torch.allclose(other, want, atol=1e-2)
+    made = len(port.ports)
+
+    want = spoken(original, ids, speaker, vocoder=vocoders[0], **told)
+    got = spoken(port, ids, speaker, vocoder=vocoders[1], **told)
+    assert torch.allclose(got, want, atol=1e-4)
+    two, speakers = ids.repeat(2, 1), drawn(2, 16)
+    want, lengths = spoken(original, two, speakers, vocoder=vocoders[0], return_output_lengths=True, **told)
+    got, ours_ = spoken(port, two, speakers, vocoder=vocoders[1], return_output_lengths=True, **told)
+    assert torch.allclose(got, want, atol=1e-4)
+    assert ours_ == lengths
+    assert len(port.ports) == made  # not one port for each length
+
+
+@pytest.mark.slow
+def test_a_voice_becomes_another() -> None:
+    original, port = speecht5(hf.SpeechT5ForSpeechToSpeech), ported(speecht5(hf.SpeechT5ForSpeechToSpeech))
+    vocoders = hifigan(), ported(hifigan())
+    given = drawn(1, 2000), drawn(1, 16)
+    want = spoken(original, *given, vocoder=vocoders[0], minlenratio=0.5, maxlenratio=0.5)
+    got = spoken(port, *given, vocoder=vocoders[1], minlenratio=0.5, maxlenratio=0.5)
+    assert torch.allclose(got, want, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_speech_becomes_text() -> None:
+    original, port = speecht5(hf.SpeechT5ForSpeechToText), ported(speecht5(hf.SpeechT5ForSpeechToText))
+    mask = torch.ones(2, 2000, dtype=torch.int64)
+    mask[1, 1500:] = 0
+    for told in ({}, {"num_beams": 3}):
+        arguments = {
+            "input_values": drawn(2, 2000), "attention_mask": mask, "max_length": 24, "no_repeat_ngram_size": 1,
+            **told,
+        }  # fmt: skip
+        want = original.generate(**arguments).tolist()
+        assert port.generate(**arguments).tolist() == want
+        assert len(set(want[0])) > 2
+
+
+@pytest.mark.slow
+def test_text_becomes_speech_on_mindspore() -> None:
+    pytest.importorskip("mindspore")
+    original, port = (
+        speecht5(hf.SpeechT5ForTextToSpeech),
+        ported(speecht5(hf.SpeechT5ForTextToSpeech), "mindspore"),
+    )
+    vocoders = hifigan(), ported(hifigan(), "mindspore")
+    given = torch.arange(5, 11)[None], drawn(1, 16)
+    want = spoken(original, *given, vocoder=vocoders[0], minlenratio=1.5, maxlenratio=1.5)
+    got = spoken(port, *given, vocoder=vocoders[1], minlenratio=1.5, maxlenratio=1.5)
+    assert torch.allclose(got, want, atol=1e-4)
