@@ -271,6 +271,7 @@ def test_constants_may_be_repeated_but_not_changed() -> None:
     constants = {"use_cache": False, "size": (2, 2), "alpha": 1, "nothing": None}
     fine = {"use_cache": False, "size": [2, 2], "alpha": 1.0, "nothing": None, "unknown": None}
     assert check_feed({"input_ids": ids, **fine}, (IDS,), constants)
+    assert check_feed({"input_ids": ids, "size": np.array([2, 2])}, (IDS,), constants)
     text = wrong({"input_ids": ids, "use_cache": True}, IDS, constants=constants)
     assert text == "use_cache=True is not possible: this port was made with use_cache=False."
     for change in (
@@ -278,7 +279,7 @@ def test_constants_may_be_repeated_but_not_changed() -> None:
         {"alpha": True},
         {"use_cache": 0},
         {"size": (2, 3)},
-        {"size": np.array([2, 2])},
+        {"size": np.array([2, 3])},
     ):
         assert "this port was made with" in wrong({"input_ids": ids, **change}, IDS, constants=constants)
     assert "Did you mean use_cache?" in wrong({"input_ids": ids, "use_cash": 0}, IDS, constants=constants)
