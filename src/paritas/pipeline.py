@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.metadata
 import os
 import shutil
 import tempfile
@@ -21,7 +20,7 @@ from paritas.errors import InputError, OriginalMissing, UnknownMode
 from paritas.nesting import flatten, nest
 from paritas.outputs import build_output
 from paritas.program import Artifact, Manifest, Note, Program, TensorSpec
-from paritas.run.engine import Session
+from paritas.run.engine import Session, versions
 from paritas.run.engine import engine as find_engine
 from paritas.run.values import check_feed, framework_of, from_numpy
 
@@ -409,13 +408,7 @@ def manifest_of(
 
 @functools.cache
 def _versions(engine: str) -> dict[str, str]:
-    found = {}
-    for package in dict.fromkeys(("paritas", "torch", "transformers", engine, "numpy")):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return versions(("paritas", "torch", "transformers", engine, "numpy"))
 
 
 #: The original's small files that make a port usable by itself.

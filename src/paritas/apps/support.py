@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import importlib.metadata
 import json
 import os
 import select
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from paritas.apps.zoo import Entry
+from paritas.run import engine
 
 CELLS = ("mindspore graph", "mindspore pynative", "openvino")
 
@@ -142,13 +142,7 @@ def _journal(file: Path, key: Mapping[str, str]) -> dict[tuple[str, str], dict[s
 
 
 def versions() -> dict[str, str]:
-    found = {}
-    for package in ("paritas", "torch", "transformers", "diffusers", "mindspore", "openvino"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return engine.versions(("paritas", "torch", "transformers", "diffusers", "mindspore", "openvino"))
 
 
 class Worker:
@@ -158,7 +152,6 @@ class Worker:
         self.limits = limits
         self._process: subprocess.Popen[bytes] | None = None
         self._pending = b""
-        self._served = 0
 
     def examine(self, entry: Entry, cells: Sequence[str]) -> Result:
         """Every cell of `entry`; a cell at which the worker ends is a result too, and the others go on."""
@@ -190,7 +183,6 @@ class Worker:
                 at = answer.get("cell", at)
                 if "result" in answer:
                     results[at] = answer["result"]
-        self._served += 1
         if self._memory() > self.limits.gib / 2:  # engines keep what they have compiled
             self.end()
         return Result(entry, {cell: results[cell] for cell in cells}, round(seconds, 2), notes)

@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from paritas import store
 from paritas.errors import ZooError
 
 #: What an entry must have; the class is "package.Class" or "package.module:Class".
@@ -108,9 +109,7 @@ def write(entries: Sequence[Entry], directory: Path) -> Path:
     kept = list(_file(file)) if file.is_file() else []
     named = {entry.name: entry for entry in (*kept, *entries)}
     file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_suffix(".new")
-    new.write_text("[\n" + ",\n".join(_text(e) for e in named.values()) + "\n]\n", encoding="utf-8")
-    new.replace(file)
+    store.replace_text(file, "[\n" + ",\n".join(_text(e) for e in named.values()) + "\n]\n")
     return file
 
 

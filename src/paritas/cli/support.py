@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from paritas.cli.bar import Bar
 from paritas.cli.options import Debug, Json, Quiet
 from paritas.cli.outcome import DIVERGES, OK, console, print_json
 from paritas.errors import InputError
@@ -82,7 +82,7 @@ def support(
     if engine and (wrong := [e for e in engine if e not in known]):
         raise InputError(f"--engine {wrong[0]} is none of {', '.join(known)}.")
     cells = [cell for cell in sweeping.CELLS if not engine or cell.partition(" ")[0] in engine]
-    with _Bar(len(entries), quiet) as bar:
+    with Bar("the zoo", "entries", quiet=quiet) as bar:
         results = sweeping.sweep(
             entries,
             out,
@@ -123,36 +123,3 @@ def _show(counts: dict[str, Any], bad: list[Any], cells: list[str], whole: bool,
         screen.print(f"  and {len(bad) - 10} more", markup=False)
     if whole:
         screen.print(f"{out / 'SUPPORT.md'} has every entry.", markup=False)
-
-
-class _Bar:
-    """A bar with a rate in a terminal, a line for every twentieth elsewhere; on stderr."""
-
-    def __init__(self, total: int, quiet: bool) -> None:
-        self._total, self._quiet = total, quiet
-        self._live: Any = None
-        self._task: Any = None
-
-    def __enter__(self) -> _Bar:
-        if not self._quiet and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            columns = (TextColumn("{task.description:44.44}"), BarColumn(), MofNCompleteColumn())
-            rate = TextColumn("[cyan]{task.fields[rate]}[/]")
-            self._live = Progress(*columns, rate, TimeRemainingColumn(), console=Console(stderr=True))
-            self._task = self._live.add_task("the zoo", total=self._total, rate="")
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
-
-    def __call__(self, done: int, total: int, name: str) -> None:
-        if self._live is not None and self._task is not None:
-            speed = self._live.tasks[0].speed
-            rate = f"{speed * 60:.0f}/min" if speed else ""
-            self._live.update(self._task, completed=done, description=name, rate=rate)
-        elif not self._quiet and (done == total or done % max(total // 20, 1) == 0):
-            print(f"{done} of {total}: {name}", file=sys.stderr, flush=True)

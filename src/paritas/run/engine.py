@@ -2,7 +2,7 @@
 """What an engine signs: `Engine` says what it is and loads an artifact, `Session` runs it.
 
 An engine is imported inside `load`, never above it. Adding one: `lower/<engine>/`, `run/<engine>.py`,
-a line in `ENGINES`, an extra in pyproject.toml, and a line in tests/engines/test_conformance.py.
+a line in `ENGINES`, an extra in pyproject.toml, and a line in tests/engines/test_contract.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -93,6 +93,17 @@ def _info(name: str) -> EngineInfo:
             version = "unknown"
     extra = "" if name == "torch" else f"[{name}]"
     return EngineInfo(name, package, version, f"pip install 'paritas{extra}'")
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of those of the packages that are installed."""
+    found = {}
+    for package in dict.fromkeys(packages):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
 
 
 def engine(name: str) -> Engine:

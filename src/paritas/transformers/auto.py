@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from paritas.run.engine import default_engine
-from paritas.run.engine import engine as find_engine
 from paritas.transformers.models import attach, split
 
 
@@ -20,7 +18,6 @@ class _PortedAuto:
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """As the original's, and with `engine=`, `mode=`, `target=`, `engine_device=`."""
         ours, theirs = split(kwargs)
-        find_engine(ours.get("engine") or default_engine())
         loaded = super().from_pretrained(*args, **theirs)  # type: ignore[misc]
         if isinstance(loaded, tuple):
             return attach(loaded[0], **ours), *loaded[1:]

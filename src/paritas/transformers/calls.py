@@ -22,9 +22,6 @@ TOKENS = (
 #: And with one per token seen so far.
 SEEN = ("attention_mask", "decoder_attention_mask")
 
-#: Flags that change the form of a result and not what is computed.
-_FORM = ("return_dict", "use_cache")
-
 #: The name of the argument that is a cache.
 CACHE = "past_key_values"
 
@@ -101,10 +98,14 @@ def takes(cls: type, name: str) -> bool:
     return name in _parameters(cls)[1]
 
 
+def original_class(cls: type) -> Any:
+    """The class of transformers that a ported one was made of; any other class itself."""
+    return getattr(cls, "_paritas_original", cls)
+
+
 @functools.cache
 def _parameters(cls: type) -> tuple[tuple[str, ...], dict[str, Any], bool]:
-    original: Any = getattr(cls, "_paritas_original", cls)
-    parameters = list(inspect.signature(original.forward).parameters.values())[1:]
+    parameters = list(inspect.signature(original_class(cls).forward).parameters.values())[1:]
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.POSITIONAL_ONLY)]
     keyed = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)

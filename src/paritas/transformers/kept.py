@@ -17,7 +17,6 @@ import platform
 import shutil
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ import torch
 
 from paritas import pipeline
 from paritas.errors import ParitasError, PortError
+from paritas.run.engine import versions
 
 if TYPE_CHECKING:
     from paritas.transformers.network import Network
@@ -53,7 +53,7 @@ def place(network: Network, key: Any, sizes: Any) -> Path | None:
         "weights": fingerprint(network.model),
         "config": repr(getattr(network.model, "config", None)),
         "class": [type(network.model).__module__, type(network.model).__qualname__],
-        "versions": _versions(network.engine),
+        "versions": versions(("paritas", "torch", "transformers", network.engine)),
         "machine": platform.machine(),
     }
     return root / hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
@@ -125,11 +125,3 @@ def _shrink(root: Path, but: Path) -> None:
         if one != but:
             shutil.rmtree(one, ignore_errors=True)
             total -= size
-
-
-def _versions(engine: str) -> dict[str, str]:
-    found = {}
-    for package in ("paritas", "torch", "transformers", engine):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found

@@ -46,7 +46,6 @@ class Ported:
         Keywords of mindone's are understood: `mindspore_dtype=` is `dtype=`. Raises what the original raises.
         """
         ours, theirs = split(kwargs)
-        find_engine(ours.get("engine") or default_engine())  # before any weight is read
         loaded = super().from_pretrained(*args, **theirs)  # type: ignore[misc]
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         _connect(model, **ours)
@@ -117,9 +116,13 @@ def attach(model: torch.nn.Module, **ours: Any) -> Any:
 
 
 def split(kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Our keywords, and the original's, with a dtype as torch has it."""
+    """Our keywords, and the original's, with a dtype as torch has it.
+
+    Raises `UnknownEngine` or `EngineMissing`: before any weight is read.
+    """
     ours = {name: value for name, value in kwargs.items() if name in OURS and value is not None}
     theirs = {name: value for name, value in kwargs.items() if name not in OURS}
+    find_engine(ours.get("engine") or default_engine())
     for alias in ("mindspore_dtype", "torch_dtype"):
         if alias in theirs:
             theirs["dtype"] = theirs.pop(alias)

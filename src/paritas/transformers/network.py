@@ -65,9 +65,8 @@ class Network:
                 "model.eval(), or train the original of transformers."
             )
         if self._is_random(path, module):
-            own: Any = getattr(type(module), "_paritas_original", type(module))
             with torch.no_grad():
-                return own.forward(module, *args, **kwargs)
+                return calls.original_class(type(module)).forward(module, *args, **kwargs)
         call = calls.take(type(module), args, kwargs)
         self._check_tokens(path, module, call)
         with self._lock, torch.no_grad():
@@ -113,7 +112,7 @@ class Network:
         if call.kept:
             arguments["logits_to_keep"] = call.kept
         if call.use_cache is not None and calls.takes(type(module), "use_cache"):
-            arguments["use_cache"] = call.use_cache and False
+            arguments["use_cache"] = False
         port = self._port((path, "computes", call.signature, call.kept), module, arguments)
         return port(**arguments)
 
@@ -132,9 +131,8 @@ class Network:
         if not wanted or call.cache is not None:
             return bool(wanted)
         key = (path, call.signature)
-        if (
-            key not in self._remembers
-        ):  # BERT's configuration says use_cache too: what it returns is what counts
+        # BERT's configuration says use_cache too: what it returns is what counts.
+        if key not in self._remembers:
             self._remembers[key] = self._returns_cache(module, call)
         return self._remembers[key]
 
@@ -181,13 +179,9 @@ class Network:
         own, cross = parts_of(cache)
         made_own, made_cross = parts_of(made)
         _fill(own, made_own)
-        if cross is not None and made_cross is not None:
-            _fill(cross, made_cross)
-            cache.is_updated = dict.fromkeys(range(len(made_cross.layers)), True)
-        elif (
-            made_cross is not None
-        ):  # a decoder alone, given an encoder's outputs: its loop began with half a cache
-            cache = EncoderDecoderCache(own, DynamicCache())
+        if made_cross is not None:
+            if cross is None:  # a decoder alone, given an encoder's outputs: its loop began with half a cache
+                cache = EncoderDecoderCache(own, DynamicCache())
             _fill(cache.cross_attention_cache, made_cross)
             cache.is_updated = dict.fromkeys(range(len(made_cross.layers)), True)
         out[CACHE] = cache
@@ -268,7 +262,7 @@ class Network:
         return port
 
     def _made(self, module: torch.nn.Module, given: Mapping[str, Any], *, dynamic: bool) -> pipeline.Port:
-        cls = getattr(type(module), "_paritas_original", type(module))
+        cls = calls.original_class(type(module))
         source = Source("module", model_class=f"{cls.__module__}.{cls.__qualname__}")
         ported, was_training = type(module), module.training
         with original():
@@ -289,15 +283,12 @@ class Network:
 
     def _forget_ports_of_other_weights(self) -> None:
         """Weights that were changed in place since the ports were made count as others."""
-        seen = sum(parameter._version for parameter in self._parameters())
+        seen = sum(parameter._version for parameter in self.model.parameters())
         if seen != self._weights_seen:
             if self._weights_seen >= 0:
                 self.close()
                 kept.forget_fingerprint(self.model)
             self._weights_seen = seen
-
-    def _parameters(self) -> list[torch.nn.Parameter]:
-        return list(self.model.parameters())
 
     def ports(self) -> list[pipeline.Port]:
         """Every port that was made or read so far: their notes say what was fixed, cast or left out."""
@@ -309,7 +300,7 @@ class _Plan:
 
     def __init__(self, port: pipeline.Port) -> None:
         manifest = port.manifest
-        self.port, self.manifest = port, manifest
+        self.manifest = manifest
         self.names = remembered(manifest)
         self.cross = [
             spec.name
@@ -319,7 +310,6 @@ class _Plan:
         self.inputs = [
             s.name for s in manifest.inputs if s.name not in self.names and s.name not in self.cross
         ]
-        self.structure = manifest.structure
 
     def feed(self, arguments: Mapping[str, Any], cross: Any) -> dict[str, np.ndarray]:
         given = flatten(
@@ -339,9 +329,9 @@ class _Plan:
         ]
         items = {
             key: {"kind": "constant", "value": None} if item["kind"] == "cache" else item
-            for key, item in self.structure["items"].items()
+            for key, item in self.manifest.structure["items"].items()
         }
-        out = build_output({**self.structure, "items": items}, flat, "torch")
+        out = build_output({**self.manifest.structure, "items": items}, flat, "torch")
         out[CACHE] = cache
         return out
 

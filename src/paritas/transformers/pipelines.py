@@ -9,8 +9,6 @@ from typing import Any
 
 import transformers
 
-from paritas.run.engine import default_engine
-from paritas.run.engine import engine as find_engine
 from paritas.transformers.models import Ported, attach, split
 
 
@@ -20,7 +18,6 @@ def pipeline(task: str | None = None, model: Any = None, *args: Any, **kwargs: A
     Raises what the original raises, `UnknownEngine` or `EngineMissing`.
     """
     ours, theirs = split(kwargs)
-    find_engine(ours.get("engine") or default_engine())
     build: Any = transformers.pipeline
     with _of_its_own_class(model):
         made = build(task, model, *args, **theirs)

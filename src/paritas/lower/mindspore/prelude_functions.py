@@ -9,11 +9,9 @@ import mindspore as ms
 from mindspore import ops
 
 mean_last = ops.ReduceMean(keep_dims=True)
-sum_last = ops.ReduceSum(keep_dims=True)
 any_last = ops.ReduceAny(keep_dims=True)
 softmax_last = ops.Softmax(-1)
 outer = ops.MatMul()
-outer_t = ops.MatMul(transpose_b=True)
 scores = ops.BatchMatMul(transpose_b=True)
 mix = ops.BatchMatMul()
 add_bias = ops.BiasAdd()

@@ -18,7 +18,6 @@ inverse_root = ops.Rsqrt()
 largest_of = ops.ReduceMax()
 total_of = ops.ReduceSum()
 place_of_largest = ops.Argmax(-1, ms.int64)
-any_of_them = ops.ReduceAny()
 
 
 def bordered(x, axis, before, after, value):
