@@ -388,8 +388,8 @@ def manifest_of(
     return Manifest(
         engine=engine,
         dtype=dtype or _dtype_of(program),
-        inputs=program.inputs,
-        outputs=program.outputs,
+        inputs=lowered.inputs or program.inputs,
+        outputs=lowered.outputs or program.outputs,
         structure=program.structure,
         source=program.source,
         entry=lowered.entry,

@@ -48,6 +48,7 @@ class TensorSpec:
     dims: tuple[int | str, ...]
     high: int | None = None  # integer inputs: the first value that is too large (the vocabulary's size)
     default: int | None = None  # inputs that may be left out: what the original then takes in every place
+    value: Any = None  # inputs that have one value in this port, since sizes follow from it: nested lists
 
     def __str__(self) -> str:
         return f"{self.name}: {self.dtype}[{', '.join(map(str, self.dims))}]"

@@ -38,6 +38,14 @@ def _shifted(x: torch.Tensor) -> torch.Tensor:
     return x[torch.arange(1, x.shape[0])[:, None], torch.arange(x.shape[1])[None, :]]
 
 
+def _joined(x: torch.Tensor) -> torch.Tensor:
+    return torch.cat([part.reshape(-1) for part in x.split([1, x.shape[0] - 1])], 0) * 2
+
+
+def _joined_in_another_order(x: torch.Tensor) -> torch.Tensor:
+    return torch.cat(list(x.split([1, x.shape[0] - 1]))[::-1], 0) * 2
+
+
 F32, I64, BOOL = torch.float32, torch.int64, torch.bool
 
 #: (function, dtype of x, operators that must be gone, operators that must be there)
@@ -63,6 +71,15 @@ CASES = {
         {"aten.reshape.default"},
     ),
     "mask": (_mask, BOOL, {"aten.index.Tensor"}, {"aten.unsqueeze.default"}),
+    "split and joined": (
+        lambda x: torch.cat(x.split([1, x.shape[0] - 1])) * 2,
+        F32,
+        {"aten.cat.default", "aten.split_with_sizes.default"},
+        set(),
+    ),
+    "split, flattened and joined": (_joined, F32, {"aten.cat.default"}, {"aten.reshape.default"}),
+    "split and joined otherwise": (_joined_in_another_order, F32, set(), {"aten.cat.default"}),
+    "joined with nothing": (lambda x: torch.cat([x, x[:, :0]], 1) * 2, F32, {"aten.cat.default"}, set()),
     "gather that transposes": (_transposed, F32, set(), {"aten.index.Tensor"}),
     "gather of a part": (_shifted, F32, set(), {"aten.index.Tensor"}),
 }

@@ -106,6 +106,20 @@ SERIES = {"prediction_length": 4, "context_length": 8, "lags_sequence": [1, 2, 3
 
 EXAMPLES = [
     Example(
+        "JetMoeModel",
+        {
+            "vocab_size": 120,
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_key_value_heads": 2,
+            "kv_channels": 8,
+            "intermediate_size": 48,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+        },
+        lambda: {"input_ids": _ids(2, 12), "attention_mask": _padded(2, 12)},
+    ),
+    Example(
         "LongformerModel",
         {**TINY, "vocab_size": 120, "attention_window": [4, 6], "max_position_embeddings": 64},
         _windows,
@@ -286,8 +300,21 @@ def test_a_patched_model_is_captured_and_computes_what_the_original_does(example
     assert any("patched while it was captured" in str(note) for note in program.notes)
 
 
+@pytest.mark.parametrize("mode", ["sum", "mean"])
+def test_bags_of_embeddings_are_rows_that_are_summed(mode: str) -> None:
+    model = torch.nn.EmbeddingBag(20, 6, mode=mode).eval()
+    ids = torch.randint(0, 20, (5, 3))
+    program = capture(model, {"input": ids})
+    (got,) = TorchSession(program).run({"input": ids.numpy()})
+    torch.testing.assert_close(torch.from_numpy(got), model(ids), rtol=1e-6, atol=1e-6)
+    assert not any("embedding_bag" in str(node.target) for node in program.graph.nodes)
+
+
+LONGFORMER = next(example for example in EXAMPLES if example.name == "LongformerModel")
+
+
 def test_what_fails_inside_is_undone_too() -> None:
-    model = _build(EXAMPLES[0])
+    model = _build(LONGFORMER)
     owner = transformers.models.longformer.modeling_longformer.LongformerSelfAttention
     before = vars(owner)["forward"]
 

@@ -192,9 +192,50 @@ RANDOM = [
 ]
 
 FOUND = [
+    # A size that is a sum keeps its parentheses.
+    case("aten.mul.Tensor", matrix(4, 7).dynamic(1), Size(0, 1, -3)),
+    case("aten.sub.Tensor", matrix(4, 7).dynamic(1), Size(0, 1, -3)),
+    case("aten.clamp.default", ints(4, 7).dynamic(1), 0, Size(0, 1, -3)),
+    case("aten.clamp.default", matrix(4, 7).dynamic(1), Size(0, 1, -8), Size(0, 1, -7)),
     case("aten.pad.default", matrix(4, 7).dynamic(1), [0, Size(0, 1), 0, 0]),
     case("aten.constant_pad_nd.default", matrix(4, 7).dynamic(0, 1), [0, 0, 0, Size(0, 1, -5)], 1.5),
     case("aten.constant_pad_nd.default", matrix(7, 4).dynamic(0), [0, 1, 0, Size(0, 0, -7)]),
+    *(
+        case("aten.pad.default", matrix(4, 7).dynamic(1), [2, Size(0, 1, -5)], mode)
+        for mode in ("reflect", "replicate", "circular")
+    ),
+    case("aten.pad.default", matrix(4, 7).dynamic(1), [Size(0, 1, -5), Size(0, 1, -7)], "reflect"),
+    case("aten.constant_pad_nd.default", matrix(7, 4).dynamic(0), [0, 1, Size(0, 0, -7), 2], 0.5),
+    case("aten.pad.default", matrix(4, 7).dynamic(1), [Size(0, 1, -4), 3]),
+    case(
+        "aten.slice_scatter.default",
+        matrix(9, 4).dynamic(0),
+        matrix(3, 4),
+        0,
+        Size(0, 0, -6),
+        None,
+        2,
+    ),
+    case(
+        "aten.slice_scatter.default", matrix(4, 9).dynamic(1), matrix(4, 2), 1, Size(0, 1, -3), 2**63 - 1, 2
+    ),
+    case("aten.index_put.default", matrix(4, 3), [values([True, False, True, True], "bool")], matrix(3, 3)),
+    case(
+        "aten.index_put.default",
+        tensor(2, 3, 4),
+        [values([[True, False, True], [False, True, False]], "bool")],
+        matrix(3, 4),
+    ),
+    case("aten.index_put.default", tensor(2, 3, 4), [bools(2, 3)], matrix(1, 4)),
+    case("aten.index_put.default", tensor(2, 3, 4), [bools(2, 3)], vector(4)),
+    case(
+        "aten.index_put.default",
+        matrix(3, 4),
+        [values([[True] * 4, [False] * 4, [True] * 4], "bool")],
+        vector(8),
+    ),
+    case("aten.argsort.stable", ints(4, 9, low=0, high=3), stable=True),
+    case("aten.argsort.stable", ints(4, 9, low=0, high=3), stable=True, dim=0, descending=True),
     case("aten.nonzero.default", values([[0.0, 1.0, nan], [2.0, 0.0, -0.0]])),
     case("aten.nonzero.default", bools(9).dynamic(0)),
     case("aten.repeat_interleave.self_Tensor", matrix(3, 4), values([2, 0, 3], "int64"), 0),

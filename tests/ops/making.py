@@ -15,6 +15,7 @@ import sympy
 import torch
 from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.export.graph_signature import ExportGraphSignature
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 from torch.utils import _pytree as pytree
 
@@ -204,7 +205,9 @@ def program_of(*cases: Case) -> Program:
     outputs = [o for case, held in zip(cases, opened, strict=True) for o in _node(graph, mode, case, held)]
     graph.output(tuple(outputs))
     return Program(
-        exported=types.SimpleNamespace(graph=graph, graph_signature=None),  # type: ignore[arg-type] - enough here
+        exported=types.SimpleNamespace(  # type: ignore[arg-type] - enough here
+            graph=graph, graph_signature=ExportGraphSignature([], [])
+        ),
         inputs=tuple(specs),
         outputs=tuple(
             TensorSpec(f"out{i}", str(o.meta["val"].dtype).removeprefix("torch."), ())

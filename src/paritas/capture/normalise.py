@@ -6,7 +6,7 @@ A pass takes an `ExportedProgram` and changes its graph in place. A node that st
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -215,6 +215,75 @@ def _is_scalar_true(node: object) -> bool:
     )
 
 
+def joined_again_is_whole(program: ExportedProgram) -> None:
+    """`cat(split(x))` is x: features of images are split by image, and joined again for the text.
+
+    Also where every part is flattened in between, as x is then.
+    """
+    for node in list(program.graph.nodes):
+        if name_of(node) != "aten.cat.default":
+            continue
+        parts: Any = node.args[0]
+        dim: Any = node.args[1] if len(node.args) > 1 else 0
+        flat = _leading_dims_merged(parts) if dim == 0 else None
+        if flat is not None:
+            parts = [part.args[0] for part in parts]
+        split: Any = parts[0].args[0] if name_of(parts[0]) == "getitem" else None
+        if split is None or name_of(split) not in _SPLITS:
+            continue
+        along = split.args[2] if len(split.args) > 2 else split.kwargs.get("dim", 0)
+        rank = parts[0].meta["val"].dim()
+        whole = len(parts) == len(split.meta["val"]) and all(
+            name_of(part) == "getitem" and part.args == (split, number) for number, part in enumerate(parts)
+        )
+        if not whole or along % rank != dim % rank:
+            continue
+        if flat is None:
+            replace(program, node, split.args[0])
+        else:
+            node.target, node.args, node.kwargs = aten.reshape.default, (split.args[0], flat), {}
+
+
+def _leading_dims_merged(parts: Sequence[Node]) -> list[int] | None:
+    """[-1, sizes behind] if each part is reshaped to that, from a tensor whose last sizes these are."""
+    first: Any = parts[0].args[1] if name_of(parts[0]) == "aten.reshape.default" else []
+    if not first or first[0] != -1 or not all(isinstance(size, int) for size in first):
+        return None
+    for part in parts:
+        source: Any = part.args[0]
+        if name_of(part) != "aten.reshape.default" or part.args[1] != first:
+            return None
+        if name_of(source) != "getitem" or source.meta["val"].dim() < len(first):
+            return None
+        behind = [expression(size) for size in source.meta["val"].shape]
+        if behind[len(behind) - len(first) + 1 :] != list(first[1:]):
+            return None
+    return list(first)
+
+
+_SPLITS = {"aten.split_with_sizes.default", "aten.split.Tensor", "aten.split.sizes"}
+
+
+def drop_empty_parts(program: ExportedProgram) -> None:
+    """`cat` of nothing and x is x; writing nothing into x leaves x. Engines have no tensors of 0 elements."""
+    for node in list(program.graph.nodes):
+        name = name_of(node)
+        if name == "aten.cat.default":
+            parts = [part for part in node.args[0] if not _is_nothing(part)]
+            if len(parts) == 1 and same_dims(parts[0].meta["val"].shape, node.meta["val"].shape):
+                replace(program, node, parts[0])
+            elif len(parts) < len(node.args[0]) and len(parts) > 1:
+                node.args = (parts, *node.args[1:])
+        elif name in ("aten.slice_scatter.default", "aten.select_scatter.default") and _is_nothing(
+            node.args[1]
+        ):
+            replace(program, node, node.args[0])
+
+
+def _is_nothing(node: Node) -> bool:
+    return any(expression(size) == 0 for size in node.meta["val"].shape)
+
+
 def views_are_reshapes(program: ExportedProgram) -> None:
     """Without clones, a tensor may be strided where `view` wants it contiguous; `reshape` takes both."""
     for node in program.graph.nodes:
@@ -230,6 +299,8 @@ PASSES: tuple[Callable[[ExportedProgram], None], ...] = (
     drop_true_conditions,
     views_are_reshapes,
     fold_constants,
+    joined_again_is_whole,
+    drop_empty_parts,
 )
 
 

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from paritas.program import Note
+from paritas.program import Note, TensorSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,3 +17,5 @@ class Lowered:
     entry: str
     settings: Mapping[str, Any]  # the engine's own, JSON values only
     notes: tuple[Note, ...] = ()
+    inputs: tuple[TensorSpec, ...] = ()  # where the engine leaves less free than the program: what is left
+    outputs: tuple[TensorSpec, ...] = ()

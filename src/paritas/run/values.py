@@ -189,6 +189,11 @@ def check_feed(
                 array = _cast(spec, array, value, wrong)
             if spec.high is not None and array.dtype.name == spec.dtype:
                 _check_range(spec, array, wrong)
+            if spec.value is not None and array.tolist() != spec.value:
+                wrong.append(
+                    f"{spec.name} is {array.tolist()}; this port was made for {spec.value}, from which sizes inside "
+                    "the model follow. Make another port for other sizes"
+                )
         feed[spec.name] = array
     if not wrong and len(feed) < len(specs):
         absent = {s.name: _fill(s, sizes, feed, wrong) for s in specs if s.name not in feed}

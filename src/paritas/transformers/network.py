@@ -249,9 +249,14 @@ class Network:
             if _fits(port, arguments):
                 return port
         # A size of 1 is always taken for a constant; after that, once more with every size free.
-        free = all(_differs_by_ones(port, arguments) for port in known)
-        place = kept.place(self, key, ("free",)[: len(known)] if free else _fixed_sizes(arguments))
+        alike = [port for port in known if _same_values(port, arguments)]
+        free = all(_differs_by_ones(port, arguments) for port in alike)
+        kind = ("free",)[: len(alike)] if free else _fixed_sizes(arguments)
+        place = kept.place(self, key, kind)
         read = kept.read(place, self.mode)
+        if read is not None and not _same_values(read, arguments):
+            place = kept.place(self, key, (*kind, _values(read, arguments)))
+            read = kept.read(place, self.mode)
         if read is not None and _fits(read, arguments):
             port = read
         else:
@@ -367,7 +372,19 @@ def _plain(cache: Any) -> Any:
 
 def _fits(port: pipeline.Port, arguments: Mapping[str, Any]) -> bool:
     sizes = _constants(port, arguments)
-    return sizes is not None and all(had == has for had, has in sizes)
+    return sizes is not None and all(had == has for had, has in sizes) and _same_values(port, arguments)
+
+
+def _values(port: pipeline.Port, arguments: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """What these arguments have where the port takes one value only, since sizes follow from it."""
+    names = [spec.name for spec in port.manifest.inputs if spec.value is not None]
+    given = flatten(arguments, port.manifest.nesting) if names else {}
+    return tuple((n, given[n].tolist()) for n in names if isinstance(given.get(n), torch.Tensor))
+
+
+def _same_values(port: pipeline.Port, arguments: Mapping[str, Any]) -> bool:
+    wanted = {spec.name: spec.value for spec in port.manifest.inputs}
+    return all(wanted[name] == value for name, value in _values(port, arguments))
 
 
 def _differs_by_ones(port: pipeline.Port, arguments: Mapping[str, Any]) -> bool:

@@ -168,6 +168,8 @@ def _evaluate(dim: int | str, sizes: Mapping[str, int], spec: TensorSpec) -> int
 def _values(
     spec: TensorSpec, shape: tuple[int, ...], plan: _Plan, generator: np.random.Generator
 ) -> np.ndarray:
+    if spec.value is not None:
+        return np.array(spec.value, spec.dtype).reshape(shape)
     if is_attention_mask(spec):
         visible = plan.mask(*shape) if plan.mask else np.ones(shape, bool)
         return visible.astype(spec.dtype)

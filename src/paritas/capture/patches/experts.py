@@ -81,3 +81,45 @@ def switch_router(original: Any) -> Any:
         return chosen, best, logits
 
     return forward
+
+
+@patch(
+    "jetmoe",
+    "transformers.models.jetmoe.modeling_jetmoe.JetMoeTopKGating.forward",
+    upstream="transformers 5.23, modeling_jetmoe.py, JetMoeTopKGating.forward (expert_size.tolist())",
+)
+def jetmoe_gating(original: Any) -> Any:
+    """How many tokens each expert gets becomes a list of numbers, which a graph cannot know: here it stays a tensor."""
+
+    def forward(self: Any, hidden_states: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        logits = self.layer(hidden_states).float()
+        best, experts = logits.topk(self.top_k, dim=1)
+        gates = torch.softmax(best, dim=1).type_as(hidden_states)
+        counts = torch.nn.functional.one_hot(experts, self.num_experts).sum((0, 1))
+        order = experts.flatten().sort(0)[1]
+        rows = order.div(self.top_k, rounding_mode="trunc")
+        return order, rows, gates.flatten()[order], counts, logits
+
+    return forward
+
+
+@patch(
+    "jetmoe",
+    "transformers.models.jetmoe.modeling_jetmoe.JetMoeParallelExperts.forward",
+    upstream="transformers 5.23, modeling_jetmoe.py, JetMoeParallelExperts.forward (split by counts)",
+)
+def jetmoe_experts(original: Any) -> Any:
+    """The rows of each expert are one product of groups, as in the other mixtures of transformers."""
+
+    def forward(self: Any, inputs: torch.Tensor, expert_size: Any) -> torch.Tensor:
+        from transformers.integrations import moe  # which registers the operator
+
+        del moe
+        counts = torch.as_tensor(expert_size)
+        ends = counts.cumsum(0).to(torch.int32)
+        found: torch.Tensor = torch.ops.transformers.grouped_mm_fallback(
+            inputs, self.weight.transpose(1, 2), ends
+        )
+        return found
+
+    return forward

@@ -233,7 +233,7 @@ class MethodWriter:
         self._flush_comment(caller)
         args = [literal(self._use(node)) for node in method.nodes]
         args += [literal(self._weight(name)) for name in method.weights]
-        args += [self._size(size) for size in method.sizes]
+        args += [str(self._size(size)) for size in method.sizes]
         cell = f"self{attribute_path(self._relative(region.path))}"
         if method.name != "construct":
             cell += f".{method.name}"
@@ -349,7 +349,7 @@ class MethodWriter:
     def _argument(self, value: Any) -> Any:
         if isinstance(value, Node):
             if is_size(value):
-                return Value(self._size(expression(value.meta["val"])))
+                return self._size(expression(value.meta["val"]))
             return self._use(value)
         if isinstance(value, (list, tuple)):
             return (
@@ -388,9 +388,8 @@ class MethodWriter:
             )
         return path[len(self.region.path) :].lstrip(".") if self.region.path else path
 
-    def _size(self, size: object) -> str:
-        emitter = Emitter(self, Value(""), "a size")
-        return literal(emitter.size(size))
+    def _size(self, size: object) -> Value:
+        return Emitter(self, Value(""), "a size").size(size)
 
     # --- what `Emitter` needs (emit.Scope) ---
 

@@ -184,6 +184,8 @@ class Emitter:
             return Value(" * ".join(parts), atomic=False)
         if name in ("FloorDiv", "CleanDiv", "IntTrueDiv"):
             return Value(f"{parts[0]} // {parts[1]}", atomic=False)
+        if name == "FloatTrueDiv":
+            return Value(f"{parts[0]} / {parts[1]}", atomic=False)
         if name in ("Mod", "PythonMod"):
             return Value(f"{parts[0]} % {parts[1]}", atomic=False)
         if name == "Pow" and expr.args[1].is_Integer and expr.args[1] > 0:

@@ -17,8 +17,9 @@ import torch
 from torch.fx import Node
 
 from paritas.capture.modules import is_size
-from paritas.capture.normalise import name_of, same_dims
+from paritas.capture.normalise import WHOLE_DIMENSION, expression, name_of, same_dims
 from paritas.capture.origin import levels
+from paritas.capture.sizes import like
 from paritas.program import Program
 
 aten = torch.ops.aten
@@ -167,7 +168,52 @@ def _in_a_list(node: Node) -> bool:
     return bool(found) and any(part.isdigit() for part in found[-1].path.split("."))
 
 
-PEEPHOLES: tuple[Callable[[Node], None], ...] = (rms_norm, gelu_tanh, explicit_broadcast)
+# --- filling up --------------------------------------------------------------------------------
+
+
+def filled_behind(node: Node) -> None:
+    """`x[n:] = row` is `where(arange >= n, row, x)`: the row, expanded to what is left, may be empty otherwise."""
+    if name_of(node) != "aten.slice_scatter.default" or node.kwargs or len(node.args) < 4:
+        return
+    args: Any = node.args
+    x, source, dim, start, *rest = args
+    if rest and not (
+        isinstance(rest[0], int) and rest[0] >= WHOLE_DIMENSION and rest[1:] in ([], [1])
+    ):
+        return
+    if name_of(source) == "aten.copy.default":
+        source = source.args[1]
+    if name_of(source) != "aten.expand.default" or (isinstance(start, int) and start < 0):
+        return
+    row = source.args[0]
+    value = node.meta["val"]
+    after = value.dim() - dim % value.dim()
+    if row.meta["val"].dim() >= after and expression(row.meta["val"].shape[-after]) != 1:
+        return
+    graph, size = node.graph, value.shape[dim]
+
+    def made(target: Any, args: tuple[Any, ...], meta: Any) -> Node:
+        new = graph.call_function(target, args)
+        new.meta = {**node.meta, "val": meta}
+        return new
+
+    with graph.inserting_before(node):
+        length = made(aten.sym_size.int, (x, dim), size) if isinstance(size, torch.SymInt) else size
+        places = made(aten.arange.default, (length,), like(value, [size], torch.int64))
+        behind = made(aten.ge.Scalar, (places, start), like(value, [size], torch.bool))
+        shape = [-1, *[1] * (after - 1)]
+        behind = made(
+            aten.reshape.default, (behind, shape), like(value, [size, *shape[1:]], torch.bool)
+        )
+    node.target, node.args = aten.where.self, (behind, row, x)
+
+
+PEEPHOLES: tuple[Callable[[Node], None], ...] = (
+    rms_norm,
+    gelu_tanh,
+    explicit_broadcast,
+    filled_behind,
+)
 
 
 # --- nodes -------------------------------------------------------------------------------------

@@ -6,7 +6,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from paritas.capture.settle import settled
 from paritas.errors import LoweringError, TamperedPort
+from paritas.lower.chance import refuse_chance
 from paritas.lower.mindspore import grammar
 from paritas.lower.mindspore.module import Module, generate
 from paritas.lower.mindspore.weights import constants_for_file
@@ -21,6 +23,8 @@ def lower(program: Program, directory: Path, *, target: str = "cpu") -> Lowered:
 
     Raises `UnsupportedOps` and `LoweringError` before anything is written.
     """
+    refuse_chance(program, "mindspore")
+    whole, program = program, settled(program)
     module = generate(program, target=target)
     entry = f"modeling_{_snake(module.class_name)}.py"
     try:
@@ -35,7 +39,8 @@ def lower(program: Program, directory: Path, *, target: str = "cpu") -> Lowered:
         "class": module.class_name,
         "returns": {key: list(nodes) for key, nodes in module.outputs.items()},
     }
-    return Lowered(entry, settings)
+    notes = program.notes[len(whole.notes) :]
+    return Lowered(entry, settings, notes, inputs=program.inputs, outputs=program.outputs)
 
 
 def _save(module: Module, directory: Path) -> None:

@@ -93,7 +93,7 @@ def generate(program: Program, *, target: str = "cpu") -> Module:
     classes = _Classes(program, weights)
     classes.define(cells[""])
     constants = {n: weights.values[n] for cell in cells.values() for n in cell.constants}
-    checkpoint = {name: weights.values[name] for name in program.weights}
+    checkpoint = {name: weights.values[name] for name in weights.persistent_order}
     return Module(classes.file(written), cells[""].class_name, checkpoint, constants, returned)
 
 

@@ -20,11 +20,13 @@ LITERAL_ELEMENTS = 64
 def collect(program: Program) -> Weights:
     """Every weight that the graph uses, and every one that the checkpoint has.
 
-    A tied parameter has one name, the one under which the checkpoint stores it.
+    A tied parameter has one name, the one under which the checkpoint stores it. A MindSpore Parameter cannot be
+    empty: those of no elements are constants where they are used, and left out where they are not.
     """
-    by_storage = {_storage(t): name for name, t in program.weights.items() if t.numel()}
+    saved = {name: tensor for name, tensor in program.weights.items() if tensor.numel()}
+    by_storage = {_storage(tensor): name for name, tensor in saved.items()}
     names: dict[str, str] = {}
-    values: dict[str, torch.Tensor] = dict(program.weights)
+    values = dict(saved)
     signature = program.exported.graph_signature
     for node in program.graph.nodes:
         if node.op != "placeholder" or "paritas_input" in node.meta:
@@ -40,7 +42,7 @@ def collect(program: Program) -> Weights:
         name = own if own in program.weights else by_storage.get(_storage(tensor), own)
         names[node.name] = name
         values.setdefault(name, tensor.detach())
-    return Weights(names, values, tuple(program.weights))
+    return Weights(names, values, tuple(saved))
 
 
 def _storage(tensor: torch.Tensor) -> tuple:

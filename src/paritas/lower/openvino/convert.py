@@ -13,6 +13,7 @@ import torch
 
 from paritas.capture import capture
 from paritas.errors import LoweringError, ParitasError
+from paritas.lower.chance import refuse_chance
 from paritas.lower.openvino import frontend
 from paritas.lower.openvino.prepare import Prepared, prepare
 from paritas.lower.result import Lowered
@@ -39,6 +40,7 @@ def lower(
     """
     if dtype not in HINTS:
         raise LoweringError(f"openvino has no dtype {dtype!r}; it has {', '.join(HINTS)}.")
+    refuse_chance(program, "openvino")
     try:
         converted, prepared = _converted(program)
         notes: tuple[Note, ...] = ()

@@ -28,8 +28,9 @@ from paritas.lower.openvino.prepare import Prepared
 from paritas.lower.openvino.rewrite import rewrite
 from paritas.program import TensorSpec
 
-#: Operators that the frontend of OpenVINO 2026.4 is known not to have; others are found by trying.
-_unknown = {f"aten.{name}" for name in ("conv1d.default", "conv2d.default", "conv3d.default")}
+#: Operators that the frontend of OpenVINO 2026.4 is known not to have; others are found by trying. It has eye.m,
+#: and makes integers of it whatever the dtype.
+_unknown = {f"aten.{name}" for name in ("conv1d.default", "conv2d.default", "conv3d.default", "eye.m")}
 
 
 def convert(prepared: Prepared, inputs: Sequence[TensorSpec]) -> openvino.Model:

@@ -264,7 +264,7 @@ def _expand(module: GraphModule, node: Node) -> bool:
 
     sources = node.all_input_nodes
     values = [source.meta.get("val") for source in sources]
-    mode = detect_fake_mode(values)
+    mode = detect_fake_mode([*values, node.meta.get("val")])
     target = node.target
     if mode is None or None in values or not isinstance(target, torch._ops.OpOverload):
         return False

@@ -11,9 +11,11 @@ from paritas.lower.registry import lowers
 
 
 def number(emit, value, dtype=None):
-    """A Python number as a tensor of the result's dtype."""
+    """A Python number, or a size, as a tensor of the result's dtype."""
     dtype = dtype or emit.out.dtype
-    if dtype == "bool":
+    if isinstance(value, Value):
+        pass
+    elif dtype == "bool":
         value = bool(value)
     elif dtype not in FLOATS:
         value = int(value)

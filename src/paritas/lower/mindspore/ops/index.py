@@ -136,17 +136,35 @@ def index_put(emit, self, indices, values, accumulate=False):
 
 def _put_where(emit, self, indices, values, accumulate):
     mask = indices[0]
-    if len(indices) > 1 or accumulate or mask is None or mask.dtype != "bool":
+    if any(i is not None for i in indices[1:]) or mask is None or mask.dtype != "bool":
         raise emit.refuse("index_put with a mask beside other indices")
-    if any(size != 1 for size in values.shape):
-        raise emit.refuse("index_put with a mask takes values whose count depends on the mask")
-    if values.rank:
-        values = emit.call("ops.reshape", values, ())
+    if accumulate:
+        raise emit.refuse("index_put that adds where a mask says")
+    rest = self.shape[mask.rank :]
+    if values.rank == 1 + len(rest) and values.shape[0] != 1:
+        values = _dealt(emit, mask, values, rest)
+    elif values.rank > len(rest):
+        values = emit.call(
+            "ops.reshape", values, emit.dims(values.shape[values.rank - len(rest) :])
+        )
     if mask.rank < self.rank:
         mask = emit.call(
             "ops.reshape", mask, (*emit.dims(mask.shape), *[1] * (self.rank - mask.rank))
         )
     return emit.call("ops.where", mask, values, self)
+
+
+def _dealt(emit, mask, values, rest):
+    """A row of `values` for each True of the mask, in order; any row for the others."""
+    flags = emit.typed(emit.call("ops.reshape", mask, (-1,)), dtype="bool")
+    counted = emit.prim("ops.CumSum")(emit.cast(flags, "int64"), 0)
+    places = emit.call("ops.maximum", 0, emit.infix("-", counted, 1))
+    taken = emit.call("ops.gather", values, places, 0)
+    wide = values.shape[1:]
+    return emit.typed(
+        emit.call("ops.reshape", taken, (*emit.dims(mask.shape), *emit.dims(wide))),
+        shape=(*mask.shape, *wide),
+    )
 
 
 @lowers("mindspore", "aten.masked_scatter.default")
@@ -320,6 +338,12 @@ def argsort(emit, self, dim=-1, descending=False):
     """argsort(Tensor self, int dim=-1, bool descending=False) -> Tensor"""
     pair = emit.let(_sorted(emit, self, dim, descending), "pair")
     return Value(f"{pair}[1]")
+
+
+@lowers("mindspore", "aten.argsort.stable")
+def argsort_stable(emit, self, *, stable, dim=-1, descending=False):
+    """argsort.stable(Tensor self, *, bool stable, int dim=-1, bool descending=False) -> Tensor"""
+    return argsort(emit, self, dim, descending)
 
 
 def _searched(emit, edges, values, right):

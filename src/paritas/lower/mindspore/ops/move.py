@@ -3,6 +3,7 @@
 
 import torch
 
+from paritas.capture.normalise import WHOLE_DIMENSION
 from paritas.lower.mindspore.ops.create import filled
 from paritas.lower.mindspore.ops.shape import indexed, is_empty, permuted
 from paritas.lower.mindspore.source import Value, operand
@@ -100,7 +101,12 @@ def _listed(value):
 def constant_pad_nd(emit, self, pad, value=0):
     """constant_pad_nd(Tensor self, SymInt[] pad, Scalar value=0) -> Tensor"""
     if not all(isinstance(width, int) for width in pad):
-        return _filled_up(emit, self, pad, value)
+        in_front = any(not isinstance(width, int) or width != 0 for width in pad[::2])
+        return (
+            _looked_up(emit, self, pad, "constant", value)
+            if in_front
+            else _filled_up(emit, self, pad, value)
+        )
     return _padded(emit, self, pad, lambda x, dim, size, last: _edge(emit, x, dim, size, value))
 
 
@@ -108,10 +114,8 @@ def _filled_up(emit, self, pad, value):
     """Widths behind that are known at run time only and may be 0, which a piece to join may not."""
     x = self
     for pair in range(len(pad) // 2):
-        dim, low, high = self.rank - 1 - pair, pad[2 * pair], pad[2 * pair + 1]
+        dim, high = self.rank - 1 - pair, pad[2 * pair + 1]
         size = emit.out.shape[dim]
-        if not isinstance(low, int) or low != 0:
-            raise emit.refuse("the width of a padding in front depends on the input's size")
         if isinstance(high, int) and high == 0:
             continue
         shape = (*x.shape[:dim], size, *x.shape[dim + 1 :])
@@ -133,8 +137,6 @@ def _padded(emit, self, pad, edge, mirrored=False):
     for pair in range(len(pad) // 2):
         dim = self.rank - 1 - pair
         low, high = pad[2 * pair], pad[2 * pair + 1]
-        if not all(isinstance(p, int) for p in (low, high)):
-            low, high = _known(emit, low), _known(emit, high)
         later = (min(low, 0), min(high, 0)) if mirrored and max(low, high) > 0 else (0, 0)
         if any(
             later
@@ -164,10 +166,46 @@ def _padded(emit, self, pad, edge, mirrored=False):
     return x
 
 
-def _known(emit, size):
-    if isinstance(size, int):
-        return size
-    raise emit.refuse("the width of a padding depends on the input's size")
+def _looked_up(emit, self, pad, mode, value=0):
+    """Widths that are known at run time only: each place of the result looks up which of `self` it repeats."""
+    x = self
+    for pair in range(len(pad) // 2):
+        dim = self.rank - 1 - pair
+        low, high = pad[2 * pair], pad[2 * pair + 1]
+        if isinstance(low, int) and isinstance(high, int) and low == 0 == high:
+            continue
+        size = emit.size(x.shape[dim])
+        last = emit.size(x.shape[dim] - 1)
+        first = Value(str(-low) if isinstance(low, int) else f"-{operand(low)}")
+        places = emit.call("ops.arange", first, emit.infix("+", size, high))
+        x = emit.let(x, "x")
+        shape = (*x.shape[:dim], emit.out.shape[dim], *x.shape[dim + 1 :])
+        if mode == "constant":
+            places = emit.let(places, "places")
+            inside = emit.call(
+                "ops.logical_and", emit.infix(">=", places, 0), emit.infix("<", places, size)
+            )
+            inside = emit.call("ops.reshape", inside, (-1, *[1] * (x.rank - dim - 1)))
+            taken = emit.call("ops.gather", x, _within(emit, places, last), dim)
+            made = emit.call("ops.where", inside, taken, filled(emit, value, shape=()))
+        else:
+            made = emit.call("ops.gather", x, _mirrored(emit, places, mode, size, last), dim)
+        x = emit.typed(made, dtype=x.dtype, shape=shape)
+    return x
+
+
+def _within(emit, places, last):
+    return emit.call("ops.maximum", 0, emit.call("ops.minimum", last, places))
+
+
+def _mirrored(emit, places, mode, size, last):
+    """The place inside that each place outside repeats."""
+    if mode == "replicate":
+        return _within(emit, places, last)
+    if mode == "circular":
+        return emit.infix("%", places, size)
+    beyond = emit.infix("-", emit.call("ops.abs", places), last)
+    return emit.infix("-", last, emit.call("ops.abs", beyond))
 
 
 @lowers("mindspore", "aten.pad.default")
@@ -189,6 +227,8 @@ def pad(emit, self, pad, mode="constant", value=None):
     def circular(x, dim, size, last):
         return Value(indexed(emit, x, dim, f":{size}" if last else f"-{size}:"))
 
+    if not all(isinstance(width, int) for width in pad):
+        return _looked_up(emit, self, pad, mode)
     edges = {"reflect": reflect, "replicate": replicate, "circular": circular}
     return _padded(emit, self, pad, edges[mode], mirrored=mode != "circular")
 
@@ -239,10 +279,12 @@ def slice_scatter(emit, self, src, dim=0, start=None, end=None, step=1):
 
 def _strided(emit, self, src, dim, start, end, step):
     size = self.shape[dim]
-    if not all(isinstance(x, int) for x in (size, step, start or 0, end or 0)):
-        raise emit.refuse("slice_scatter with a step, and bounds that depend on the input's size")
     if is_empty(src):
         return self
+    if not all(isinstance(x, int) for x in (size, step, start or 0, end or 0)):
+        return _every(
+            emit, self, src, dim, start or 0, WHOLE_DIMENSION if end is None else end, step
+        )
     places = list(range(size))[start:end:step]
     chosen, rows = torch.zeros(size, dtype=torch.bool), torch.zeros(size, dtype=torch.int64)
     chosen[places], rows[places] = True, torch.arange(len(places))
@@ -251,6 +293,22 @@ def _strided(emit, self, src, dim, start, end, step):
     return emit.call(
         "ops.where", emit.call("ops.reshape", emit.constant(chosen, "chosen"), shape), spread, self
     )
+
+
+def _every(emit, self, src, dim, start, end, step):
+    """Bounds that depend on the input's size: every place says whether it is overwritten, and by which row."""
+    if any(isinstance(bound, int) and bound < 0 for bound in (start, end)):
+        raise emit.refuse("slice_scatter with a step, and bounds that count from the end")
+    at = emit.let(emit.call("ops.arange", emit.size(self.shape[dim])), "at")
+    places = emit.let(emit.infix("-", at, start), "places")
+    whole_steps = emit.infix("==", emit.infix("%", places, step), 0)
+    chosen = emit.call("ops.logical_and", emit.infix(">=", places, 0), whole_steps)
+    if not (isinstance(end, int) and end >= WHOLE_DIMENSION):
+        chosen = emit.call("ops.logical_and", chosen, emit.infix("<", at, end))
+    rows = emit.call("ops.maximum", 0, emit.infix("//", places, step))
+    shape = (-1, *[1] * (self.rank - dim - 1))
+    spread = emit.call("ops.gather", src, rows, dim)
+    return emit.call("ops.where", emit.call("ops.reshape", chosen, shape), spread, self)
 
 
 @lowers("mindspore", "aten.select_scatter.default")

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Operators that OpenVINO's converter does not know, or gets wrong: a line each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+import paritas
+from paritas.errors import LoweringError
+
+
+class Call(torch.nn.Module):
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.function(x)
+
+
+OPERATORS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "eye": lambda x: x @ torch.eye(6) + torch.eye(6, dtype=x.dtype)[0],
+    "eye of a size": lambda x: torch.eye(x.shape[0]) @ x,
+    "eye, not square": lambda x: x @ torch.eye(6, 3),
+    "lgamma": lambda x: torch.lgamma(x * 3),
+    "lgamma, positive": lambda x: torch.lgamma(x.abs() + 0.01),
+    "histc": lambda x: torch.histc(x, 9, -2, 2),
+    "unbind": lambda x: x.unbind(1)[2] - x.unbind(1)[0],
+    "split": lambda x: x.split(4, 1)[1],
+    "numel": lambda x: x.sum() / x.numel(),
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_it_computes_what_torch_computes(name):
+    model = Call(OPERATORS[name])
+    port = paritas.port(model, engine="openvino", inputs={"x": torch.randn(4, 6)})
+    for rows in (4, 7):
+        x = torch.randn(rows, 6, generator=torch.Generator().manual_seed(rows))
+        torch.testing.assert_close(port(x=x), model(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["openvino", "mindspore"])
+@pytest.mark.parametrize(
+    "function", [lambda x: x + torch.randn_like(x), lambda x: x[torch.randint(0, 4, (9,))], torch.bernoulli]
+)
+def test_a_model_that_draws_random_numbers_is_refused(engine, function):
+    with pytest.raises(LoweringError, match="draws random numbers"):
+        paritas.port(Call(function), engine=engine, inputs={"x": torch.rand(4, 6)})
