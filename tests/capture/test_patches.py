@@ -106,6 +106,28 @@ SERIES = {"prediction_length": 4, "context_length": 8, "lags_sequence": [1, 2, 3
 
 EXAMPLES = [
     Example(
+        "Qwen3NextModel",
+        {
+            "vocab_size": 120,
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "intermediate_size": 48,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 16,
+            "shared_expert_intermediate_size": 16,
+            "linear_num_value_heads": 4,
+            "linear_num_key_heads": 2,
+            "linear_key_head_dim": 8,
+            "linear_value_head_dim": 8,
+            "layer_types": ["linear_attention", "full_attention"],
+        },
+        lambda: {"input_ids": _ids(2, 12), "attention_mask": _padded(2, 12), "use_cache": False},
+    ),
+    Example(
         "JetMoeModel",
         {
             "vocab_size": 120,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import copy
 import os
 import subprocess
 import sys
@@ -126,3 +127,30 @@ def test_processes_at_once_and_one_that_is_killed_leave_a_usable_cache(cache: Pa
     assert said[0][0] == said[1][0]
     assert len(places(cache)) == 1
     assert kept.read(places(cache)[0], "") is not None
+
+
+def test_pictures_of_other_sizes_get_a_port_of_their_own(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MindSpore takes one grid per port; which one is asked for decides, in this process and in the next."""
+    config = hf.Siglip2VisionConfig(
+        num_hidden_layers=1, hidden_size=32, intermediate_size=48, num_attention_heads=4, patch_size=4
+    )
+    torch.manual_seed(0)
+    original = hf.Siglip2VisionModel(config).eval()
+    want, got = [], []
+    for again in (False, True):
+        if again:
+            monkeypatch.setattr(network, "capture", lambda *args, **kwargs: pytest.fail("captured again"))
+        port = ours.port_model(copy.deepcopy(original), engine="mindspore")
+        for sizes in ([[4, 4], [2, 8]], [[3, 5], [4, 4]]):
+            mask = torch.zeros(2, 16, dtype=torch.int64)
+            for row, (height, width) in enumerate(sizes):
+                mask[row, : height * width] = 1
+            call = {"pixel_values": torch.ones(2, 16, 48), "pixel_attention_mask": mask}
+            call["spatial_shapes"] = torch.tensor(sizes)
+            with torch.no_grad():
+                want.append(original(**call).last_hidden_state)
+            got.append(port(**call).last_hidden_state)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+    assert len(places(cache)) == 2

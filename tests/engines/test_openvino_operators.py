@@ -12,6 +12,10 @@ import paritas
 from paritas.errors import LoweringError
 
 
+def _triangle(rows: int) -> torch.Tensor:
+    return torch.arange(rows * rows).reshape(rows, rows).sin().tril() * 0.3 + torch.eye(rows)
+
+
 class Call(torch.nn.Module):
     def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
@@ -28,6 +32,11 @@ OPERATORS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "lgamma": lambda x: torch.lgamma(x * 3),
     "lgamma, positive": lambda x: torch.lgamma(x.abs() + 0.01),
     "histc": lambda x: torch.histc(x, 9, -2, 2),
+    "triangular": lambda x: torch.linalg.solve_triangular(
+        _triangle(6), x.mT, upper=False, unitriangular=True
+    ),
+    "triangular, upper": lambda x: torch.linalg.solve_triangular(_triangle(6).mT, x.mT, upper=True),
+    "triangular, right": lambda x: torch.linalg.solve_triangular(_triangle(6), x, upper=False, left=False),
     "unbind": lambda x: x.unbind(1)[2] - x.unbind(1)[0],
     "split": lambda x: x.split(4, 1)[1],
     "numel": lambda x: x.sum() / x.numel(),

@@ -43,6 +43,7 @@ CASES = [
     *cases_hard.FOURIER,
     *cases_hard.RECURRENT,
     *cases_hard.RANDOM,
+    *cases_hard.TRIANGULAR,
     *cases_hard.FOUND,
 ]
 CASES += cases_siblings.aliased(CASES, ALIASES)

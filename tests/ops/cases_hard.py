@@ -191,6 +191,40 @@ RANDOM = [
     case("aten.normal.float_float", 0.0, 1.0, [0, 3]),
 ]
 
+
+def _triangle(*shape: int) -> object:
+    rows = shape[-1]
+    value = torch.randn(shape, generator=torch.Generator().manual_seed(rows)) * 0.5
+    return values((value + 2 * torch.eye(rows)).tolist())
+
+
+_SOLVE = "linalg_solve_triangular.default"
+
+TRIANGULAR = [
+    *(
+        case(
+            f"aten.{_SOLVE}",
+            _triangle(2, rows, rows),
+            tensor(2, rows, 3),
+            upper=upper,
+            unitriangular=unit,
+        )
+        for rows in (1, 5, 8)
+        for upper in (False, True)
+        for unit in (False, True)
+    ),
+    case(
+        f"aten.{_SOLVE}",
+        _triangle(6, 6),
+        matrix(4, 6).dynamic(0),
+        upper=False,
+        left=False,
+    ),
+    case(f"aten.{_SOLVE}", _triangle(6, 6), matrix(4, 6), upper=True, left=False),
+    case(f"aten.{_SOLVE}", matrix(5, 5).filled(1).dynamic(0, 1), matrix(5, 3).dynamic(0), upper=False),
+    case(f"aten.{_SOLVE}", matrix(0, 0), matrix(0, 3), upper=True),
+]
+
 FOUND = [
     # A size that is a sum keeps its parentheses.
     case("aten.mul.Tensor", matrix(4, 7).dynamic(1), Size(0, 1, -3)),

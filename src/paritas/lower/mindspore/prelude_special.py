@@ -43,6 +43,22 @@ def distances(x, y):
     return ops.sqrt(ops.where(left < 0.0, ops.zeros_like(left), left))
 
 
+def blocks_inverted(inverse, x, size):
+    # The inverse of the blocks of 2 * size rows on the diagonal of a lower triangular matrix with
+    # ones there, of the inverses of those of `size` rows: forward substitution by blocks.
+    row = ops.arange(x.shape[-1]) // size
+    apart = ops.expand_dims(row, -1) - row
+    below = ops.logical_and(apart == 1, row % 2 == 0)
+    part = ops.where(below, x, ops.zeros_like(x))
+    return inverse - ops.matmul(ops.matmul(inverse, part), inverse)
+
+
+def nan_beyond(x, rows):
+    # NaN where a row and a column lie in different blocks of so many rows.
+    row = ops.arange(x.shape[-1]) // rows
+    return ops.where(ops.expand_dims(row, -1) == row, x, ops.full_like(x, float("nan")))
+
+
 def any_missing(x, places, written):
     # Where a NaN takes part, in x or in what is written: the scatters of the largest and of the
     # smallest step over some.

@@ -125,10 +125,40 @@ def log_gamma(x: torch.Tensor) -> torch.Tensor:
     return torch.where(torch.isinf(x), torch.full_like(x, math.inf), found)
 
 
+def solve_triangular(
+    a: torch.Tensor, b: torch.Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False
+) -> torch.Tensor:
+    """`linalg.solve_triangular` by the inverse: forward substitution by blocks of 1, 2, 4, .. rows.
+
+    Where the number of rows is known at run time only, the solution of a system of more than 1024 is NaN.
+    """
+    rows = a.shape[-1]
+    most = rows if isinstance(rows, int) else 1024
+    if not left:
+        return solve_triangular(a.mT, b.mT, upper=not upper, unitriangular=unitriangular).mT
+    if upper:
+        turned = solve_triangular(a.flip(-2, -1), b.flip(-2), upper=False, unitriangular=unitriangular)
+        return turned.flip(-2)
+    if not unitriangular:
+        diagonal = (a * torch.eye(rows, dtype=a.dtype)).sum(-1, keepdim=True)
+        a, b = a / diagonal, b / diagonal
+    inverse, size = torch.eye(rows, dtype=a.dtype), 1
+    while size < most:
+        block = torch.arange(rows) // size
+        below = (block.unsqueeze(-1) - block == 1) & (block % 2 == 0)
+        part = torch.where(below, a, torch.zeros_like(a))
+        inverse, size = inverse - inverse @ part @ inverse, 2 * size
+    if not isinstance(rows, int):
+        block = torch.arange(rows) // most
+        inverse = torch.where(block.unsqueeze(-1) == block, inverse, torch.full_like(inverse, math.nan))
+    return inverse @ b
+
+
 #: What these operators are made of, where torch itself has no decomposition.
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.histc.default: histogram,
     aten.lgamma.default: log_gamma,
+    aten.linalg_solve_triangular.default: solve_triangular,
     aten.eye.default: identity_matrix,
     aten.eye.m: identity_matrix,
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Norms of vectors and matrices, and distances."""
+"""Norms of vectors and matrices, distances, triangular systems."""
 
 import math
 
@@ -36,6 +36,47 @@ def linalg_matrix_norm(emit, self, ord, dim=(-2, -1), keepdim=False, *, dtype=No
 def linalg_matrix_norm_str(emit, self, ord="fro", dim=(-2, -1), keepdim=False, *, dtype=None):
     """linalg_matrix_norm.str_ord(Tensor self, str ord="fro", int[] dim=[-2, -1], bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""  # noqa: E501
     return _matrix_norm(emit, self, ord, dim, keepdim)
+
+
+#: Of a triangular system whose size is known at run time only; the solution of a larger one is NaN.
+_MOST_ROWS = 1024
+
+
+@lowers("mindspore", "aten.linalg_solve_triangular.default")
+def linalg_solve_triangular(emit, self, B, *, upper, left=True, unitriangular=False):
+    """linalg_solve_triangular(Tensor self, Tensor B, *, bool upper, bool left=True, bool unitriangular=False) -> Tensor"""  # noqa: E501
+    if is_empty(self) or is_empty(B):
+        return filled(emit, 0)
+    rows = self.shape[-1]
+    known = isinstance(rows, int)
+    # x A = b is A^T x^T = b^T, and an upper triangle is a lower one from the other end.
+    turned = [*range(self.rank - 2), self.rank - 1, self.rank - 2]
+    a, b = self, B
+    if not left:
+        a, b, upper = permuted(emit, a, turned), permuted(emit, b, turned), not upper
+    if upper:
+        a = emit.call("ops.flip", a, (-2, -1))
+        b = emit.call("ops.flip", b, (-2,))
+    a = emit.let(emit.typed(a, dtype=self.dtype, shape=self.shape), "triangle")
+    places = emit.let(emit.call("ops.arange", emit.size(rows)), "places")
+    same = emit.infix("==", emit.call("ops.expand_dims", places, -1), places)
+    unit = emit.cast(emit.typed(same, dtype="bool", shape=(rows, rows)), self.dtype)
+    if not unitriangular:
+        unit = emit.let(unit, "unit")
+        ones = emit.infix("*", a, unit)
+        diagonal = emit.let(
+            emit.call("ops.expand_dims", emit.prim("ops.ReduceSum")(ones, -1), -1), "diagonal"
+        )
+        a, b = emit.let(emit.infix("/", a, diagonal), "triangle"), emit.infix("/", b, diagonal)
+    size, inverse = 1, unit
+    while size < (rows if known else _MOST_ROWS):
+        inverse, size = emit.help("blocks_inverted", inverse, a, size), 2 * size
+    if not known:
+        inverse = emit.help("nan_beyond", inverse, _MOST_ROWS)
+    x = emit.call("ops.matmul", inverse, b)
+    if upper:
+        x = emit.call("ops.flip", x, (-2,))
+    return x if left else permuted(emit, emit.typed(x, dtype=self.dtype, shape=B.shape), turned)
 
 
 def _matrix_norm(emit, self, ord, dim, keepdim):
