@@ -30,6 +30,16 @@ def write(name: str, figures: Mapping[str, Any]) -> Path:
     return path
 
 
+def known(name: str, part: str) -> dict[str, Any]:
+    """What an earlier run on this machine wrote as `part`, with the same versions; {} if there is none."""
+    path = FOLDER / f"{name}.json"
+    if not path.exists():
+        return {}
+    data = json.loads(path.read_text())
+    same = data["machine"] == describe_machine() and data["versions"] == _versions()
+    return dict(data[part]) if same else {}
+
+
 def _versions() -> dict[str, str]:
     packages = ("paritas", "torch", "transformers", "mindspore", "openvino")
     return {name: importlib.metadata.version(name) for name in packages} | {

@@ -40,6 +40,7 @@ def stateful(model: openvino.Model, manifest: Manifest, own_name: Any) -> openvi
         present.get_tensor().add_names({result})
         pairs[name] = result
     model.add_parameters([rows])
+    _repeat_heads_by_ones(model)
     left_out = unchanged(manifest)
     for result in [node for i, node in enumerate(model.get_results()) if i in left_out]:
         model.remove_result(result)
@@ -59,6 +60,31 @@ def stateful(model: openvino.Model, manifest: Manifest, own_name: Any) -> openvi
             node.set_arguments([ops.broadcast(zero, shape)])
     model.validate_nodes_and_infer_types()
     return model
+
+
+def _repeat_heads_by_ones(model: openvino.Model) -> None:
+    """Keys and values that several heads share are multiplied by ones instead of broadcast.
+
+    The plugin takes grouped attention and the state behind it for one operator only where it is written so.
+    """
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "Broadcast" or node.input_value(0).get_node().get_type_name() != "Unsqueeze":
+            continue
+        readers = [consumer.get_node() for consumer in node.output(0).get_target_inputs()]
+        if len(readers) != 1 or readers[0].get_type_name() != "Reshape":
+            continue
+        narrow, wide = node.input_value(0).get_partial_shape(), readers[0].get_output_partial_shape(0)
+        if narrow.rank.get_length() != 5 or wide.rank.get_length() != 4:
+            continue
+        heads, single, all_heads = narrow[1], narrow[2], wide[1]
+        if not (heads.is_static and all_heads.is_static and single.is_static and single.get_length() == 1):
+            continue
+        times = all_heads.get_length() // heads.get_length()
+        ones = ops.constant(np.ones((1, 1, times, 1, 1), np.float32))
+        repeated = ops.multiply(node.input_value(0), ones)
+        repeated.set_friendly_name(node.get_friendly_name())
+        for consumer in node.output(0).get_target_inputs():
+            consumer.replace_source_output(repeated.output(0))
 
 
 class OpenVINOState:
