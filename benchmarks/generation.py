@@ -25,12 +25,15 @@ from results import machine, write
 
 PROMPT, NEW = 128, 64
 
-#: name -> (engine, dtype); no engine is transformers itself.
+#: name -> (engine, dtype, weights); no engine is transformers itself.
 CONTENDERS = {
-    "torch eager": ("", "float32"),
-    "openvino float32": ("openvino", "float32"),
-    "openvino bfloat16": ("openvino", "bfloat16"),
-    "mindspore graph": ("mindspore", "float32"),
+    "torch eager": ("", "float32", ""),
+    "openvino float32": ("openvino", "float32", ""),
+    "openvino bfloat16": ("openvino", "bfloat16", ""),
+    "openvino int8": ("openvino", "float32", "int8"),
+    "openvino bf16 int8": ("openvino", "bfloat16", "int8"),
+    "openvino bf16 int4": ("openvino", "bfloat16", "int4"),
+    "mindspore graph": ("mindspore", "float32", ""),
 }
 
 
@@ -102,11 +105,11 @@ def serve(name: str, directory: str) -> int:
     import torch
     import transformers
 
-    engine, dtype = CONTENDERS[name]
+    engine, dtype, weights = CONTENDERS[name]
     if engine:
         import paritas.transformers as ours
 
-        model = ours.LlamaForCausalLM.from_pretrained(directory, engine=engine, dtype=dtype)
+        model = ours.LlamaForCausalLM.from_pretrained(directory, engine=engine, dtype=dtype, weights=weights)
     else:
         model = transformers.LlamaForCausalLM.from_pretrained(directory, dtype=getattr(torch, dtype))
     ids = torch.randint(0, 32_000, (1, PROMPT), generator=torch.Generator().manual_seed(0))

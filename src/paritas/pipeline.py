@@ -47,6 +47,7 @@ def port(
     subfolder: str = "",
     model_class: str | type | None = None,
     target: str = "cpu",
+    weights: str = "",
     progress: Progress | None = None,
 ) -> Port:
     """Port a PyTorch model to another engine.
@@ -55,7 +56,8 @@ def port(
     required: example tensors by name of forward's parameters). engine: "openvino", "mindspore" or "torch".
     dtype: "float32", "bfloat16" or "float16", a torch dtype, or None for the model's own. dynamic: which
     dimensions stay free: True for all that the model leaves free, or {"input_ids": {0: "batch"}}. mode:
-    "graph" or "pynative", MindSpore only. target: "cpu" or "ascend", MindSpore only.
+    "graph" or "pynative", MindSpore only. target: "cpu" or "ascend", MindSpore only. weights: "int8" or "int4" to
+    round the weights to so many bits, OpenVINO only; it is no longer the same model, and `verify` says by how much.
 
     Raises `UnknownEngine`, `EngineMissing`, `UnknownMode`, `InputError` for a dtype, `SourceError`,
     `InputsNeeded`, `CaptureError`, `FrozenDimension`, `UnsupportedOps`, `LoweringError` or `EngineError`;
@@ -69,6 +71,7 @@ def port(
     if len(runtime.modes) > 1 and mode not in runtime.modes:
         raise UnknownMode(engine, mode, tuple(runtime.modes))
     wanted, notes = _dtype(dtype, runtime)
+    check_weights(weights, engine)
 
     tell("load")
     original, origin = resolve(
@@ -89,6 +92,7 @@ def port(
         device=device,
         mode=mode,
         target=target,
+        weights=weights,
         notes=notes,
         progress=progress,
     )
@@ -103,6 +107,7 @@ def port_program(
     device: str = "",
     mode: str = "graph",
     target: str = "cpu",
+    weights: str = "",
     notes: Sequence[Note] = (),
     progress: Progress | None = None,
 ) -> Port:
@@ -114,7 +119,13 @@ def port_program(
     try:
         tell("lower")
         lowered = lower(
-            program, engine, directory, dtype=dtype or _dtype_of(program), target=target, model=original
+            program,
+            engine,
+            directory,
+            dtype=dtype or _dtype_of(program),
+            target=target,
+            weights=weights,
+            model=original,
         )
         _copy_configuration(original, program.source, directory)
         manifest = manifest_of(program, lowered, engine, dtype=dtype, mode=mode, target=target, notes=notes)
@@ -273,11 +284,19 @@ class Port:
         return bench.bench_port(self, inputs, seconds=seconds, baseline=baseline, **options)
 
     def to(
-        self, engine: str, *, dtype: Any = None, mode: str = "graph", device: str = "", target: str = "cpu"
+        self,
+        engine: str,
+        *,
+        dtype: Any = None,
+        mode: str = "graph",
+        device: str = "",
+        target: str = "cpu",
+        weights: str = "",
     ) -> Port:
         """The same capture on another engine, or in another precision of OpenVINO's: nothing is captured again."""
         runtime = find_engine(engine)
         wanted, notes = _dtype(dtype, runtime)
+        check_weights(weights, engine)
         program, original = self.program(), self.original()
         if engine != "openvino" and wanted not in ("", _dtype_of(program)):
             raise InputError(
@@ -292,6 +311,7 @@ class Port:
             device=device,
             mode=mode,
             target=target,
+            weights=weights,
             notes=notes,
         )
 
@@ -362,6 +382,14 @@ def _dtype(dtype: Any, runtime: Any) -> tuple[str, list[Note]]:
     if known[name]:
         return "float32", [Note("lower", f"{name} was asked for; {known[name]}")]
     return name, []
+
+
+def check_weights(weights: str, engine: str) -> None:
+    """Raise `InputError` if the engine has no such weights."""
+    if weights not in ("", "int8", "int4"):
+        raise InputError(f"weights={weights!r} is not possible: int8 and int4 are.")
+    if weights and engine != "openvino":
+        raise InputError(f"weights={weights!r} is for engine='openvino', not for {engine}.")
 
 
 def _stored(dtype: str, engine: str) -> str | None:

@@ -23,6 +23,10 @@ class TargetName(StrEnum):
     cpu, ascend = "cpu", "ascend"
 
 
+class WeightsName(StrEnum):
+    int8, int4 = "int8", "int4"
+
+
 class LevelName(StrEnum):
     outputs, modules = "outputs", "modules"
 
@@ -56,6 +60,12 @@ Mode = Annotated[
 Target = Annotated[
     TargetName | None,
     typer.Option("--target", help="MindSpore only: whose idioms to write; cpu if not given."),
+]
+Weights = Annotated[
+    WeightsName | None,
+    typer.Option(
+        "--weights", help="OpenVINO only: round the weights to so many bits; the report says what that costs."
+    ),
 ]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")]
 Subfolder = Annotated[str, typer.Option(help="Where in the checkpoint the model is.")]

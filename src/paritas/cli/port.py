@@ -26,6 +26,7 @@ from paritas.cli.options import (
     Subfolder,
     Target,
     Verify,
+    Weights,
 )  # fmt: skip
 from paritas.cli.outcome import DIVERGES, OK, console, print_json
 from paritas.cli.progress import Stages
@@ -43,6 +44,7 @@ def port(
     dtype: Precision = None,
     mode: Mode = None,
     target: Target = None,
+    weights: Weights = None,
     revision: Revision = None,
     subfolder: Subfolder = "",
     model_class: ModelClass = None,
@@ -70,6 +72,8 @@ def port(
     """
     if engine != "mindspore" and (mode or target):
         raise InputError(f"--mode and --target are for --engine mindspore, not for {engine}.")
+    if engine != "openvino" and weights:
+        raise InputError(f"--weights is for --engine openvino, not for {engine}.")
     from paritas import store
     from paritas.run.engine import engine as find_engine
 
@@ -91,6 +95,7 @@ def port(
             subfolder=subfolder,
             model_class=model_class,
             target=target.value if target else "cpu",
+            weights=weights.value if weights else "",
             progress=lambda stage: None if stage == "load" else stages(stage),
         )
         report = None

@@ -22,6 +22,7 @@ def lower(
     *,
     dtype: str,
     target: str = "cpu",
+    weights: str = "",
     model: torch.nn.Module | None = None,
 ) -> Lowered:
     """Write the engine's files into `directory`. Raises `UnsupportedOps` or `LoweringError`.
@@ -35,7 +36,7 @@ def lower(
     if engine == "openvino":
         from paritas.lower.openvino import lower as to_openvino
 
-        return to_openvino(program, directory, dtype=dtype, model=model)
+        return to_openvino(program, directory, dtype=dtype, weights=weights, model=model)
     from paritas.lower.torch import lower as to_torch
 
     return to_torch(program, directory)

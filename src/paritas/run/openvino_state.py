@@ -68,7 +68,10 @@ def _repeat_heads_by_ones(model: openvino.Model) -> None:
     The plugin takes grouped attention and the state behind it for one operator only where it is written so.
     """
     for node in model.get_ordered_ops():
-        if node.get_type_name() != "Broadcast" or node.input_value(0).get_node().get_type_name() != "Unsqueeze":
+        if (
+            node.get_type_name() != "Broadcast"
+            or node.input_value(0).get_node().get_type_name() != "Unsqueeze"
+        ):
             continue
         readers = [consumer.get_node() for consumer in node.output(0).get_target_inputs()]
         if len(readers) != 1 or readers[0].get_type_name() != "Reshape":

@@ -49,7 +49,7 @@ def place(network: Network, key: Any, sizes: Any) -> Path | None:
     about = {
         "key": repr(key),
         "sizes": repr(sizes),
-        "engine": [network.engine, network.mode, network.target, network.device],
+        "engine": [network.engine, network.mode, network.target, network.weights, network.device],
         "weights": fingerprint(network.model),
         "config": repr(getattr(network.model, "config", None)),
         "class": [type(network.model).__module__, type(network.model).__qualname__],

@@ -13,13 +13,14 @@ import transformers
 from transformers.cache_utils import StaticCache
 
 from paritas.errors import InputError
+from paritas.pipeline import check_weights
 from paritas.run.engine import default_engine
 from paritas.run.engine import engine as find_engine
 from paritas.transformers.frameworks import back, to_torch
 from paritas.transformers.network import Network, _local, install
 
 #: Keywords of ours in `from_pretrained` and `from_config`; all others are the original's.
-OURS = ("engine", "mode", "target", "engine_device")
+OURS = ("engine", "mode", "target", "weights", "engine_device")
 
 
 class Ported:
@@ -41,7 +42,8 @@ class Ported:
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """As the original's; and `engine=` "openvino", "mindspore" or "torch", by default the best that is installed,
-        `mode=` "graph" or "pynative" and `target=` "cpu" or "ascend" for MindSpore, `engine_device=` for OpenVINO.
+        `mode=` "graph" or "pynative" and `target=` "cpu" or "ascend" for MindSpore, `engine_device=` and `weights=`
+        "int8" or "int4" for OpenVINO.
 
         Keywords of mindone's are understood: `mindspore_dtype=` is `dtype=`. Raises what the original raises.
         """
@@ -147,10 +149,12 @@ def _connect(
     engine: str | None = None,
     mode: str = "graph",
     target: str = "cpu",
+    weights: str = "",
     engine_device: str = "",
 ) -> None:
     name = engine or default_engine()
     runtime = find_engine(name)
+    check_weights(weights, name)
     install(
         model,
         Network(
@@ -158,6 +162,7 @@ def _connect(
             name,
             mode=mode if len(runtime.modes) > 1 else "",
             target=target,
+            weights=weights,
             device=engine_device,
         ),
     )

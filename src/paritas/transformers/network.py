@@ -47,9 +47,11 @@ def original() -> Iterator[None]:
 class Network:
     """Runs the modules of `model` on an engine. `path` names a module inside, "" the model itself."""
 
-    def __init__(self, model: torch.nn.Module, engine: str, *, mode: str, target: str, device: str) -> None:
+    def __init__(
+        self, model: torch.nn.Module, engine: str, *, mode: str, target: str, weights: str, device: str
+    ) -> None:
         self.model, self.engine = model, engine
-        self.mode, self.target, self.device = mode, target, device
+        self.mode, self.target, self.weights, self.device = mode, target, weights, device
         self._ports: dict[Any, list[pipeline.Port]] = {}
         self._remembers: dict[Any, bool] = {}
         self._vocabularies: dict[tuple[str, str], int] = {}
@@ -280,6 +282,7 @@ class Network:
                     self.engine,
                     mode=self.mode,
                     target=self.target,
+                    weights=self.weights,
                     device=self.device,
                 )
             finally:

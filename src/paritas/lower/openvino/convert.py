@@ -15,6 +15,7 @@ from paritas.capture import capture
 from paritas.errors import LoweringError, ParitasError
 from paritas.lower.chance import refuse_chance
 from paritas.lower.openvino import frontend
+from paritas.lower.openvino.compress import compress
 from paritas.lower.openvino.prepare import Prepared, prepare
 from paritas.lower.result import Lowered
 from paritas.nesting import nest
@@ -30,13 +31,18 @@ HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
 def lower(
-    program: Program, directory: Path, *, dtype: str = "float32", model: torch.nn.Module | None = None
+    program: Program,
+    directory: Path,
+    *,
+    dtype: str = "float32",
+    weights: str = "",
+    model: torch.nn.Module | None = None,
 ) -> Lowered:
     """Write the program as an OpenVINO model.
 
     Inputs and outputs carry the program's names; every tensor inside carries the name of its node. Dynamic
     dimensions stay dynamic. `dtype` is the arithmetic that is asked for: the graph is float32, its weights
-    are stored as float16 where that is the dtype. Raises `LoweringError`.
+    are stored as float16 where that is the dtype, or compressed: see `compress`. Raises `LoweringError`.
     """
     if dtype not in HINTS:
         raise LoweringError(f"openvino has no dtype {dtype!r}; it has {', '.join(HINTS)}.")
@@ -48,6 +54,10 @@ def lower(
         program = _captured_for_openvino(program, model, error)
         converted, prepared = _converted(program, taps=())
         notes = (Note("lower", "captured again for OpenVINO's converter: tensors inside cannot be observed"),)
+    settings = {"INFERENCE_PRECISION_HINT": HINTS[dtype]}
+    if weights:
+        converted, note = compress(converted, weights)
+        notes, settings = (*notes, note), {**settings, "weights": weights}
     try:
         openvino.save_model(converted, str(directory / ENTRY), compress_to_fp16=dtype == "float16")
     except RuntimeError as error:  # OpenVINO says no more than "iostream error" where the disk is full
@@ -55,7 +65,7 @@ def lower(
             f"OpenVINO cannot write its files to {directory}: {error}. Is the disk full?"
         ) from error
     del prepared  # until here: the model reads its weights
-    return Lowered(ENTRY, {"INFERENCE_PRECISION_HINT": HINTS[dtype]}, notes)
+    return Lowered(ENTRY, settings, notes)
 
 
 def _converted(program: Program, taps: Collection[str] | None = None) -> tuple[openvino.Model, Prepared]:
