@@ -52,6 +52,7 @@ class Network:
     ) -> None:
         self.model, self.engine = model, engine
         self.mode, self.target, self.weights, self.device = mode, target, weights, device
+        self._tables = [module._parameters for module in model.modules()]
         self._ports: dict[Any, list[pipeline.Port]] = {}
         self._remembers: dict[Any, bool] = {}
         self._vocabularies: dict[tuple[str, str], int] = {}
@@ -290,8 +291,9 @@ class Network:
                 module.train(was_training)
 
     def _forget_ports_of_other_weights(self) -> None:
-        """Weights that were changed in place since the ports were made count as others."""
-        seen = sum(parameter._version for parameter in self.model.parameters())
+        """Weights that were changed in place, or replaced, since the ports were made count as others."""
+        # Through the modules' own tables: `parameters()` takes longer than a step of a small model.
+        seen = sum(p._version + id(p) for table in self._tables for p in table.values() if p is not None)
         if seen != self._weights_seen:
             if self._weights_seen >= 0:
                 self.close()
