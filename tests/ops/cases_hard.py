@@ -288,5 +288,8 @@ FOUND = [
     case("aten.unique_consecutive.default", values([3, 3, 1, 1, 1, 2, 3], "int64"), True, True),
     case("aten.unique_consecutive.default", values([[1.0, 1.0, 2.0], [2.0, nan, nan]]), True),
     case("aten.unique_consecutive.default", ints(12, low=0, high=2), False, True, 0),
+    case("aten.unique_consecutive.default", values([[1, 2], [1, 2], [3, 2], [1, 2]], "int64"), True, True, 0),
+    case("aten.unique_consecutive.default", values([[[1.0, 1.0, 2.0]], [[0.0, 0.0, 0.0]]]), True, True, -1),
+    case("aten.unique_consecutive.default", tensor(5, 1, 3), True, True, 1),
     case("aten.unique_consecutive.default", ints(1)),
 ]

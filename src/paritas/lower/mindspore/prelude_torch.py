@@ -52,3 +52,8 @@ def first_smallest(x, axis):
     missing = x != x
     place = ops.argmax(missing.astype(ms.int32), axis)
     return ops.where(any_of(missing, axis), place, ops.argmin(x, axis))
+
+
+def row_starts(x):
+    # Where a row differs from the one before it: the first row does.
+    return ops.cat((ops.ones((1,), ms.bool_), any_of(x[1:] != x[:-1], 1)), 0)

@@ -4,7 +4,7 @@
 MindSpore's CPU backend runs such sizes in both modes, with one compile for all of them.
 """
 
-from paritas.lower.mindspore.ops.shape import is_empty
+from paritas.lower.mindspore.ops.shape import is_empty, permuted
 from paritas.lower.mindspore.source import Value
 from paritas.lower.registry import lowers
 
@@ -81,18 +81,30 @@ def repeat_interleave(emit, self, repeats, dim=None, *, output_size=None):
 @lowers("mindspore", "aten.unique_consecutive.default")
 def unique_consecutive(emit, self, return_inverse=False, return_counts=False, dim=None):
     """unique_consecutive(Tensor self, bool return_inverse=False, bool return_counts=False, int? dim=None) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
-    if dim is not None and self.rank > 1:
-        raise emit.refuse("unique_consecutive along a dimension")
     if is_empty(self) or self.dtype not in ("float32", "float64", "int64", "int32"):
         raise emit.refuse(f"unique_consecutive of nothing, or of {self.dtype}")
-    x = emit.let(emit.call("ops.reshape", self, (-1,)), "x")
-    starts = emit.let(emit.help("run_starts", x), "starts")
+    if dim is not None and not (
+        dim == 0 and self.rank == 1
+    ):  # torch then returns both, asked for or not
+        return_inverse = return_counts = True
+    along = dim % self.rank if dim is not None and self.rank > 1 else None
+    if along is None:
+        x = emit.let(emit.call("ops.reshape", self, (-1,)), "x")
+        starts, shape = emit.help("run_starts", x), emit.dims(self.shape)
+    else:
+        size = self.shape[along]
+        turned = permuted(emit, self, [along, *(a for a in range(self.rank) if a != along)])
+        x = emit.let(emit.call("ops.reshape", turned, (emit.size(size), -1)), "x")
+        single = emit.call("ops.ones", (1,), emit.dtype("bool"))
+        starts, shape = single if size == 1 else emit.help("row_starts", x), (-1,)
+    starts = emit.let(starts, "starts")
     places = emit.let(true_places(emit, starts), "places")
     nothing = emit.call("ops.zeros", (0,), emit.dtype("int64"))
     inverse = counts = nothing
     if return_inverse:
         number = emit.prim("ops.CumSum")(emit.cast(emit.typed(starts, dtype="bool"), "int64"), 0)
-        inverse = emit.call("ops.reshape", emit.infix("-", number, 1), emit.dims(self.shape))
+        inverse = emit.call("ops.reshape", emit.infix("-", number, 1), shape)
     if return_counts:
         counts = emit.help("run_lengths", places, x)
-    return Value(f"({emit.call('ops.gather', x, places, 0)}, {inverse}, {counts})")
+    found = emit.call("ops.gather", *((x, places, 0) if along is None else (self, places, along)))
+    return Value(f"({found}, {inverse}, {counts})")
