@@ -15,7 +15,7 @@ from paritas.capture.arguments import forward_names
 from paritas.capture.export import Call, export, parameter_names
 from paritas.capture.limits import limits
 from paritas.capture.modules import is_size, module_calls, module_tree
-from paritas.capture.normalise import equal_inputs, expression, normalise
+from paritas.capture.normalise import dims_of, equal_inputs, normalise
 from paritas.capture.origin import origin
 from paritas.capture.source import weights
 from paritas.errors import CaptureError, FrozenDimension
@@ -166,11 +166,6 @@ def _mark_inputs(
     return dict(zip(tensors, nodes, strict=True))
 
 
-def _dims(value: torch.Tensor) -> tuple[int | str, ...]:
-    sizes = (expression(size) for size in value.shape)
-    return tuple(size if isinstance(size, int) else str(size) for size in sizes)
-
-
 def _dtype(value: torch.Tensor) -> str:
     return str(value.dtype).removeprefix("torch.")
 
@@ -183,7 +178,7 @@ def _input_specs(
 ) -> tuple[tuple[TensorSpec, ...], list[Note]]:
     specs, notes, refused = [], [], []
     for name, node in placeholders.items():
-        dims = _dims(node.meta["val"])
+        dims = dims_of(node.meta["val"])
         specs.append(TensorSpec(name, _dtype(node.meta["val"]), dims, high=_vocabulary(model, node)))
         for axis, size in enumerate(dims):
             if not isinstance(size, int):
@@ -238,4 +233,4 @@ def _output_specs(
     names = leaf_names(structure)
     if not len(values) == len(names) == len(flat):
         raise CaptureError(f"The model returns {len(flat)} tensors, its graph {len(values)}.")
-    return tuple(TensorSpec(name, _dtype(v), _dims(v)) for name, v in zip(names, values, strict=True))
+    return tuple(TensorSpec(name, _dtype(v), dims_of(v)) for name, v in zip(names, values, strict=True))

@@ -327,6 +327,22 @@ def expression(size: int | torch.SymInt) -> Any:
     return int(expr) if expr.is_Integer else expr
 
 
+def dims_of(value: torch.Tensor) -> tuple[int | str, ...]:
+    """A shape as `TensorSpec.dims` has it."""
+    sizes = (expression(size) for size in value.shape)
+    return tuple(size if isinstance(size, int) else str(size) for size in sizes)
+
+
+def copied(graph: torch.fx.Graph) -> torch.fx.Graph:
+    """The same nodes under the same names, each with a meta of its own."""
+    made = torch.fx.Graph()
+    copies: dict[Node, Node] = {}
+    end = made.output(made.graph_copy(graph, copies))
+    for old, new in [*copies.items(), (graph.output_node(), end)]:
+        new.name, new.meta = old.name, dict(old.meta)
+    return made
+
+
 def replace(program: ExportedProgram, old: Node, new: Node) -> None:
     """Every user of `old`, the program's outputs included, takes `new`."""
     old.replace_all_uses_with(new)

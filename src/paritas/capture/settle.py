@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from paritas.capture.fold import fold_constants
-from paritas.capture.normalise import expression, name_of, normalise
+from paritas.capture.normalise import copied, dims_of, name_of, normalise
 from paritas.program import Note, Program, TensorSpec
 
 #: Operators that make sizes of values.
@@ -46,7 +46,7 @@ def settled(program: Program) -> Program:
     examples = {nodes[node.name]: program.examples[by_node[node].name] for node in fixed}
     fold_constants(exported, examples)
     normalise(exported)
-    inputs = tuple(_settled(spec, nodes[node.name], program) for node, spec in by_node.items())
+    inputs = tuple(_settled(spec, node, nodes[node.name]) for node, spec in by_node.items())
     names = {by_node[node].name for node in fixed}
     inputs = tuple(
         dataclasses.replace(spec, value=program.examples[spec.name].tolist()) if spec.name in names else spec
@@ -54,7 +54,7 @@ def settled(program: Program) -> Program:
     )
     results = [node.meta["val"] for node in exported.graph.output_node().args[0] if isinstance(node, Node)]
     outputs = tuple(
-        dataclasses.replace(spec, dims=_dims(value))
+        dataclasses.replace(spec, dims=dims_of(value))
         for spec, value in zip(program.outputs, results, strict=True)
     )
     notes = [
@@ -108,28 +108,15 @@ def _describes_sizes(spec: TensorSpec, program: Program) -> bool:
     return not shape or shape[-1] <= _NUMBERS_PER_ROW
 
 
-def _settled(spec: TensorSpec, node: Node, program: Program) -> TensorSpec:
-    value = node.meta["val"]
-    was = next(n for n in program.graph.nodes if n.name == node.name).meta["val"]
+def _settled(spec: TensorSpec, before: Node, after: Node) -> TensorSpec:
     # Names of equal sizes may have been united: only what is a number now is written anew.
-    sizes = zip(spec.dims, _dims(was), _dims(value), strict=True)
-    return dataclasses.replace(spec, dims=tuple(now if now != before else dim for dim, before, now in sizes))
-
-
-def _dims(value: torch.Tensor) -> tuple[int | str, ...]:
-    sizes = (expression(size) for size in value.shape)
-    return tuple(size if isinstance(size, int) else str(size) for size in sizes)
+    sizes = zip(spec.dims, dims_of(before.meta["val"]), dims_of(after.meta["val"]), strict=True)
+    return dataclasses.replace(spec, dims=tuple(now if now != was else dim for dim, was, now in sizes))
 
 
 def _copy(exported: ExportedProgram) -> ExportedProgram:
     """With a graph of its own; the weights are shared."""
-    graph = torch.fx.Graph()
-    memo: dict[Node, Node] = {}
-    output = graph.graph_copy(exported.graph, memo)
-    graph.output(output)
-    for old, new in memo.items():
-        new.meta = dict(old.meta)
-    graph.output_node().meta = dict(exported.graph.output_node().meta)
+    graph = copied(exported.graph)
     module = torch.fx.GraphModule(exported.graph_module, graph)
     module.meta = dict(exported.graph_module.meta)
     return ExportedProgram(

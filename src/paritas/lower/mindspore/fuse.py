@@ -17,7 +17,7 @@ import torch
 from torch.fx import Node
 
 from paritas.capture.modules import is_size
-from paritas.capture.normalise import WHOLE_DIMENSION, expression, name_of, same_dims
+from paritas.capture.normalise import WHOLE_DIMENSION, copied, expression, name_of, same_dims
 from paritas.capture.origin import levels
 from paritas.capture.sizes import like
 from paritas.program import Program
@@ -27,7 +27,8 @@ aten = torch.ops.aten
 
 def fused(program: Program) -> Program:
     """The program with fewer nodes; what it computes differs by rounding only."""
-    program = dataclasses.replace(program, exported=_copied(program.exported))
+    exported: Any = _Exported(program.exported, copied(program.graph))
+    program = dataclasses.replace(program, exported=exported)
     for peephole in PEEPHOLES:
         for node in list(program.graph.nodes):
             if _is_float32(node):
@@ -44,15 +45,6 @@ class _Exported:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._exported, name)
-
-
-def _copied(exported: Any) -> Any:
-    graph = torch.fx.Graph()
-    copies: dict[Node, Node] = {}
-    end = graph.output(graph.graph_copy(exported.graph, copies))
-    for old, new in [*copies.items(), (exported.graph.output_node(), end)]:
-        new.name, new.meta = old.name, dict(old.meta)
-    return _Exported(exported, graph)
 
 
 # --- RMSNorm -----------------------------------------------------------------------------------

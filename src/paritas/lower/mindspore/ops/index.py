@@ -142,7 +142,7 @@ def _put_where(emit, self, indices, values, accumulate):
         raise emit.refuse("index_put that adds where a mask says")
     rest = self.shape[mask.rank :]
     if values.rank == 1 + len(rest) and values.shape[0] != 1:
-        values = _dealt(emit, mask, values, rest)
+        values = _dealt(emit, mask, values)
     elif values.rank > len(rest):
         values = emit.call(
             "ops.reshape", values, emit.dims(values.shape[values.rank - len(rest) :])
@@ -154,12 +154,16 @@ def _put_where(emit, self, indices, values, accumulate):
     return emit.call("ops.where", mask, values, self)
 
 
-def _dealt(emit, mask, values, rest):
+def _turns(emit, mask):
+    """Of each True of the flattened mask, the how many-th it is; any number that exists for the others."""
+    flags = emit.call("ops.reshape", mask, (-1,))
+    counted = emit.prim("ops.CumSum")(emit.cast(emit.typed(flags, dtype="bool"), "int64"), 0)
+    return emit.call("ops.maximum", 0, emit.infix("-", counted, 1))
+
+
+def _dealt(emit, mask, values):
     """A row of `values` for each True of the mask, in order; any row for the others."""
-    flags = emit.typed(emit.call("ops.reshape", mask, (-1,)), dtype="bool")
-    counted = emit.prim("ops.CumSum")(emit.cast(flags, "int64"), 0)
-    places = emit.call("ops.maximum", 0, emit.infix("-", counted, 1))
-    taken = emit.call("ops.gather", values, places, 0)
+    taken = emit.call("ops.gather", values, _turns(emit, mask), 0)
     wide = values.shape[1:]
     return emit.typed(
         emit.call("ops.reshape", taken, (*emit.dims(mask.shape), *emit.dims(wide))),
@@ -172,10 +176,7 @@ def masked_scatter(emit, self, mask, source):
     """masked_scatter(Tensor self, Tensor mask, Tensor source) -> Tensor"""
     shape = emit.dims(emit.out.shape)
     mask = emit.let(emit.call("ops.broadcast_to", mask, shape), "mask")
-    flags = emit.call("ops.reshape", mask, (-1,))
-    counted = emit.prim("ops.CumSum")(emit.cast(emit.typed(flags, dtype="bool"), "int64"), 0)
-    places = emit.call("ops.maximum", 0, emit.infix("-", counted, 1))
-    taken = emit.call("ops.gather", emit.call("ops.reshape", source, (-1,)), places, 0)
+    taken = emit.call("ops.gather", emit.call("ops.reshape", source, (-1,)), _turns(emit, mask), 0)
     return emit.call("ops.where", mask, emit.call("ops.reshape", taken, shape), self)
 
 
