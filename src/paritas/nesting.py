@@ -37,7 +37,7 @@ def take_apart(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
         except CaptureError:
             refused.append(f"{name} ({type(value).__name__})")
             continue
-        if flat:
+        if flat or structure["kind"] == "cache":  # an empty cache is no constant: calls write into it
             tensors |= _named(name, flat, structure)
             nesting[name] = structure
         else:
@@ -79,6 +79,9 @@ def nest(flat: Mapping[str, Any], nesting: Nesting) -> dict[str, Any]:
         return dict(flat)
     inner = {leaf: name for name, structure in nesting.items() for leaf in _names(name, structure)}
     found: dict[str, Any] = {}
+    for name, structure in nesting.items():
+        if not leaf_names(structure):
+            found[name] = build_output(structure, [], "torch")
     for leaf, value in flat.items():
         if leaf not in inner:
             found[leaf] = value

@@ -16,6 +16,7 @@ The flat tensors are in the order in which torch.export lists them.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import re
 import sys
@@ -204,6 +205,7 @@ def _build(node: Mapping[str, Any], flat: Sequence[Any], own_class: bool) -> Any
     raise KeyError(kind)
 
 
+@functools.cache
 def _output_class(name: str) -> Any:
     """The class of that qualified name if it is an output class of transformers or diffusers, else None."""
     if not _OUTPUT_CLASS.fullmatch(name):

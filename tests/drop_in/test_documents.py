@@ -174,7 +174,8 @@ def test_t5_with_labels_gives_a_loss(engine: str, tmp_path: Path) -> None:
     labels = tokenizer("<extra_id_0> cute dog <extra_id_1> the <extra_id_2>", return_tensors="np").input_ids
     outputs = model(input_ids=Tensor(input_ids), labels=Tensor(labels))
 
-    want = original(input_ids=torch.from_numpy(input_ids), labels=torch.from_numpy(labels))
+    # In float64: these weights are so large that PyTorch's own float32 is further from it than the ports are.
+    want = original.double()(input_ids=torch.from_numpy(input_ids), labels=torch.from_numpy(labels))
     assert near(outputs.loss, want.loss)
     assert near(outputs[1], want[1])
 

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from paritas.errors import EngineError, PortError
-from paritas.program import Artifact, TensorSpec
-from paritas.run.state import generates
+from paritas.program import Artifact
+from paritas.run.state import generates, new_tokens
 
 #: oneDNN's AVX2. MindSpore hands oneDNN plain NCHW, for which AVX512 has only a reference kernel, 250 times slower.
 _ISA_AVX2 = 0x7
@@ -29,6 +29,11 @@ _TOO_LATE = (
     "MindSpore has computed in this process before a model with convolutions was loaded, so oneDNN can no longer "
     "be told to use its fast ones: they may take 100 times as long. Load the model with convolutions first."
 )
+
+#: Batch sizes for which a generation's steps get a graph of their own; others are served by one graph for all.
+_GRAPHS_OF_STEPS = 4
+
+Shapes = tuple[tuple[int | None, ...], ...]
 
 _serial = itertools.count()
 
@@ -92,10 +97,9 @@ class MindSporeSession:
         settings = artifact.manifest.settings
         self._load_weights(artifact.directory / settings.get("weights", "model.safetensors"))
         self._load_constants(artifact.directory / settings.get("constants", "constants.safetensors"))
-        if generates(self.manifest):
-            # Compiled once for all sizes: a graph for each length of the cache would be compiled for each token.
-            # Other ports get a graph for each shape, which runs faster.
-            self.cell.set_inputs(*[self._open_ended(spec) for spec in self.manifest.inputs])
+        self._generates, self._new_tokens = generates(self.manifest), new_tokens(self.manifest)
+        self._declared: Shapes = ()
+        self._steps: set[Shapes] = set()
 
     def run(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """One call. Arrays as `Session` says; the first call of each shape compiles in Graph mode."""
@@ -136,6 +140,8 @@ class MindSporeSession:
         tensors = [self._tensor(feed[spec.name], spec.dtype) for spec in self.manifest.inputs]
         try:
             with _mode(self._ms, mode):
+                if self._generates and mode == "graph":
+                    self._declare(self._shapes(feed))
                 out = self.cell(*tensors)
                 if mode == "pynative":  # runs ahead; errors come when values are asked for
                     self._ms.runtime.synchronize()
@@ -143,9 +149,33 @@ class MindSporeSession:
             raise EngineError(f"mindspore failed in {mode} mode: {_reason(error)}") from error
         return out if isinstance(out, tuple) else (out,)
 
-    def _open_ended(self, spec: TensorSpec) -> Any:
-        shape = [dim if isinstance(dim, int) else None for dim in spec.dims]
-        return self._ms.Tensor(shape=shape, dtype=getattr(self._ms, spec.dtype))
+    def _shapes(self, feed: Mapping[str, np.ndarray]) -> Shapes:
+        """The shapes to compile a generation's graph for, in which None is any size.
+
+        One graph serves all sizes, or each token would compile one for the new length of its cache. Where a size is
+        open, every kernel is set up anew in each call, which doubles the time of a step: so steps of one token have a
+        graph in which only lengths are open, for each of the first few batch sizes.
+        """
+        axes = [list(zip(spec.dims, feed[spec.name].shape, strict=True)) for spec in self.manifest.inputs]
+        if {size for pairs in axes for dim, size in pairs if dim == self._new_tokens} == {1}:
+            step = tuple(
+                tuple(
+                    size if axis == 0 or dim in (size, self._new_tokens) else None
+                    for axis, (dim, size) in enumerate(pairs)
+                )
+                for pairs in axes
+            )
+            if step in self._steps or len(self._steps) < _GRAPHS_OF_STEPS:
+                self._steps.add(step)
+                return step
+        return tuple(tuple(dim if isinstance(dim, int) else None for dim, _ in pairs) for pairs in axes)
+
+    def _declare(self, shapes: Shapes) -> None:
+        if shapes != self._declared:
+            types = [getattr(self._ms, spec.dtype) for spec in self.manifest.inputs]
+            pairs = zip(shapes, types, strict=True)
+            self.cell.set_inputs(*[self._ms.Tensor(shape=shape, dtype=dtype) for shape, dtype in pairs])
+            self._declared = shapes
 
     def _tensor(self, array: np.ndarray, dtype: str) -> Any:
         tensor = self._ms.Tensor.from_numpy(

@@ -49,6 +49,15 @@ def remembered(manifest: Manifest) -> dict[str, int]:
     }
 
 
+def new_tokens(manifest: Manifest) -> str:
+    """The symbol of how many tokens a call adds to the memory; "" if that is no size of its own."""
+    sizes = {spec.name: spec.dims[2] for spec in manifest.inputs if len(spec.dims) == 4}
+    for name, index in remembered(manifest).items():
+        symbols = set(str(manifest.outputs[index].dims[2]).split(" + ")) - {str(sizes[name])}
+        return symbols.pop() if len(symbols) == 1 else ""
+    return ""
+
+
 def generates(manifest: Manifest) -> bool:
     """Whether the port begins a memory or goes on with one: then every call has other sizes."""
     items = manifest.structure.get("items", {})

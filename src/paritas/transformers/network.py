@@ -5,13 +5,20 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import operator
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
+from transformers.cache_utils import (
+    Cache,
+    DynamicCache,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    EncoderDecoderCache,
+)
 
 from paritas import pipeline
 from paritas.capture import capture
@@ -27,6 +34,7 @@ from paritas.transformers.calls import CACHE, Call
 from paritas.transformers.frameworks import back, to_torch
 
 _local = threading.local()
+_version = operator.attrgetter("_version")
 
 #: Modules that draw random numbers in inference too. No port can draw torch's, so these are never inside one: their
 #: own code runs, with torch's generator, and so does that of what contains them; their layers are ports.
@@ -52,7 +60,7 @@ class Network:
     ) -> None:
         self.model, self.engine = model, engine
         self.mode, self.target, self.weights, self.device = mode, target, weights, device
-        self._tables = [module._parameters for module in model.modules()]
+        self._tables = [module._parameters for module in model.modules() if module._parameters]
         self._ports: dict[Any, list[pipeline.Port]] = {}
         self._remembers: dict[Any, bool] = {}
         self._vocabularies: dict[tuple[str, str], int] = {}
@@ -101,7 +109,7 @@ class Network:
             key = (path, name)
             if key not in self._vocabularies:
                 self._vocabularies[key] = _vocabulary(module, name)
-            size, low, high = self._vocabularies[key], int(ids.min()), int(ids.max())
+            size, (low, high) = self._vocabularies[key], (int(found) for found in torch.aminmax(ids))
             if size and not 0 <= low <= high < size:
                 raise InputError(
                     f"{name} has the token {high if high >= size else low}, and the vocabulary of "
@@ -169,6 +177,9 @@ class Network:
         """The first tokens: the original makes the cache, inside the graph, and the port returns its tensors."""
         arguments = {**call.tensors, **call.fixed, "use_cache": True}
         key = (path, "begins", call.signature)
+        if _forgets(module):
+            # Its own cache would keep a window of the tokens, and the port that goes on wants them all.
+            arguments[CACHE], key = DynamicCache(), (path, "begins and keeps all", call.signature)
         port = self._port(key, module, arguments, lambda: {**arguments, **self._longer(call)})
         out = port(**arguments)
         made = out[CACHE]
@@ -293,7 +304,8 @@ class Network:
     def _forget_ports_of_other_weights(self) -> None:
         """Weights that were changed in place, or replaced, since the ports were made count as others."""
         # Through the modules' own tables: `parameters()` takes longer than a step of a small model.
-        seen = sum(p._version + id(p) for table in self._tables for p in table.values() if p is not None)
+        parameters = [p for table in self._tables for p in table.values() if p is not None]
+        seen = sum(map(id, parameters)) + sum(map(_version, parameters))
         if seen != self._weights_seen:
             if self._weights_seen >= 0:
                 self.close()
@@ -320,11 +332,15 @@ class _Plan:
         self.inputs = [
             s.name for s in manifest.inputs if s.name not in self.names and s.name not in self.cross
         ]
+        self.nesting = {name: nested for name, nested in manifest.nesting.items() if name != CACHE}
+        items = {
+            key: {"kind": "constant", "value": None} if item["kind"] == "cache" else item
+            for key, item in manifest.structure["items"].items()
+        }
+        self.structure = {**manifest.structure, "items": items}
 
     def feed(self, arguments: Mapping[str, Any], cross: Any) -> dict[str, np.ndarray]:
-        given = flatten(
-            arguments, {name: nested for name, nested in self.manifest.nesting.items() if name != CACHE}
-        )
+        given = flatten(arguments, self.nesting)
         if missing := [name for name in self.inputs if given.get(name) is None]:
             raise InputError(f"{', '.join(missing)} is missing: the generation was begun with it.")
         feed = {name: to_numpy(name, given[name]) for name in self.inputs}
@@ -337,11 +353,7 @@ class _Plan:
         flat = [
             from_numpy(found[i], "torch", specs[i].dtype) if i in found else None for i in range(len(specs))
         ]
-        items = {
-            key: {"kind": "constant", "value": None} if item["kind"] == "cache" else item
-            for key, item in self.manifest.structure["items"].items()
-        }
-        out = build_output({**self.manifest.structure, "items": items}, flat, "torch")
+        out = build_output(self.structure, flat, "torch")
         out[CACHE] = cache
         return out
 
@@ -364,8 +376,21 @@ def _plan(port: pipeline.Port) -> _Plan:
 
 def _fill(cache: Any, made: Any) -> None:
     """The keys and values of `made`, in the caller's own cache."""
+    if any(isinstance(layer, DynamicSlidingWindowLayer) for layer in cache.layers):
+        DynamicCache.__init__(cache)  # keeps all, where it would drop what is outside the window
     for index, layer in enumerate(made.layers):
         cache.update(layer.keys, layer.values, index)
+
+
+def _forgets(module: torch.nn.Module) -> bool:
+    """Whether the cache that the original would begin with keeps no more than a window of some layers' tokens."""
+    config = getattr(module, "config", None)
+    if config is None or getattr(config, "is_encoder_decoder", False):
+        return False
+    layers = DynamicCache(config=config).layers
+    return any(type(layer) is DynamicSlidingWindowLayer for layer in layers) and all(
+        type(layer) in (DynamicSlidingWindowLayer, DynamicLayer) for layer in layers
+    )
 
 
 def _plain(cache: Any) -> Any:
