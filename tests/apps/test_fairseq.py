@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+import types
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -271,6 +273,28 @@ def test_nothing_else_is_unpickled(zipped: bool, tmp_path: Path) -> None:
         fairseq.convert(directory, tmp_path / "out")
     assert not (tmp_path / "done").exists() and not (tmp_path / "out").exists()
     assert argparse.Namespace not in torch.serialization.get_safe_globals()
+
+
+@pytest.mark.parametrize("name", ["fairseq.meters", "fairseq.logging.meters"])
+def test_meters_of_the_training_are_dropped(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Published checkpoints hold them: of wmt19's the meters are those of `train_meters`."""
+    module = types.ModuleType(name)
+    meters = {}
+    for kind in ("Average", "Time", "Stopwatch"):
+        cls = type(f"{kind}Meter", (), {"__module__": name})
+        setattr(module, cls.__name__, cls)
+        meters[kind] = cls()
+        vars(meters[kind]).update(sum=1.5, count=3)
+    directory = write(tmp_path / "in", original := model())
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, name, module)
+        patch.setitem(sys.modules, "fairseq", types.ModuleType("fairseq"))
+        change(directory, lambda checkpoint: checkpoint["extra_state"].update(train_meters=meters))
+    done = fairseq.convert(directory, tmp_path / "out")
+    assert torch.equal(logits(loaded(tmp_path / "out")), logits(original))
+    assert "extra_state" in done.left_out
 
 
 def test_what_exists_is_not_replaced(tmp_path: Path) -> None:

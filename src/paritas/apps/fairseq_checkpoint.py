@@ -30,6 +30,21 @@ _IGNORED = re.compile(
 #: Ends a line whose word is to take the place of an earlier one.
 _OVERWRITE = " #fairseq:overwrite"
 
+
+class _Meter:
+    """What becomes of a stopwatch of fairseq's: an object that holds its numbers, has no code, and is dropped."""
+
+
+#: What is unpickled beside tensors and plain values. fairseq leaves its meters of the training among them.
+_SAFE: list[Any] = [
+    argparse.Namespace,
+    *(
+        (_Meter, f"{module}.{name}Meter")
+        for module in ("fairseq.meters", "fairseq.logging.meters")
+        for name in ("Average", "Time", "Stopwatch")
+    ),
+]
+
 _LAYER_NORMS = {
     "encoder": ("self_attn_layer_norm", "final_layer_norm"),
     "decoder": ("self_attn_layer_norm", "encoder_attn_layer_norm", "final_layer_norm"),
@@ -56,12 +71,13 @@ def checkpoints(directory: Path) -> list[Path]:
 def read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], list[str]]:
     """A checkpoint: its settings, its weights by name, and what else is in it.
 
-    Only tensors, plain values and `argparse.Namespace` are unpickled. Raises `SourceError`.
+    Only tensors, plain values and `argparse.Namespace` are unpickled, and fairseq's meters as mere dictionaries.
+    Raises `SourceError`.
     """
     # Tensors of a zip are mapped: those of the optimizer, two thirds of the file, are never read.
     mapped = path.is_file() and zipfile.is_zipfile(path)
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(_SAFE):
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped or None)
     except FileNotFoundError:
         raise SourceError(f"There is no file {path}.") from None
@@ -82,7 +98,7 @@ def _unreadable(path: Path, error: Exception) -> str:
         reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
         return f"{path} cannot be read, so it is damaged or no checkpoint of PyTorch's: {reason}"
     if zipfile.is_zipfile(path):
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(_SAFE):
             refused |= set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     return (
         f"{path} holds objects that are not unpickled, because they can run code: {', '.join(sorted(refused))}.\n"
