@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import argparse
 
-import numpy as np
 import soundfile
 import torch
 
+from paritas.apps.speech import Checkpoints, recording, speaker
+from paritas.errors import ParitasError
 from paritas.transformers import (
     SpeechT5ForSpeechToSpeech,
     SpeechT5ForSpeechToText,
@@ -26,11 +27,7 @@ from paritas.transformers import (
 )
 
 RATE = 16_000  # SpeechT5 knows no other
-MODELS = {
-    "say": "microsoft/speecht5_tts",
-    "convert": "microsoft/speecht5_vc",
-    "hear": "microsoft/speecht5_asr",
-}
+MODELS = {"say": Checkpoints().tts, "convert": Checkpoints().vc, "hear": Checkpoints().asr}
 
 
 def main() -> None:
@@ -39,9 +36,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("do", choices=list(MODELS))
-    parser.add_argument("what", help="the text to say, or a mono file of 16 kHz")
+    parser.add_argument("what", help="the text to say, or a file of sound")
     parser.add_argument("--model", help="a directory or a name on the hub; by default Microsoft's checkpoint")
-    parser.add_argument("--vocoder", default="microsoft/speecht5_hifigan")
+    parser.add_argument("--vocoder", default=Checkpoints().vocoder)
     parser.add_argument("--speaker", help=".npy with the x-vector of the voice; without it a made-up one")
     parser.add_argument("--engine", default="openvino", choices=["openvino", "mindspore", "torch"])
     parser.add_argument("--seed", type=int, default=0)
@@ -53,7 +50,7 @@ def main() -> None:
     processor = SpeechT5Processor.from_pretrained(name)
     if args.do == "hear":
         hearing = SpeechT5ForSpeechToText.from_pretrained(name, engine=args.engine)
-        inputs = processor(audio=recording(args.what), sampling_rate=RATE, return_tensors="pt")
+        inputs = processor(audio=recording(args.what, RATE), sampling_rate=RATE, return_tensors="pt")
         predicted_ids = hearing.generate(**inputs, max_length=100)
         print(processor.batch_decode(predicted_ids, skip_special_tokens=True)[0])
         return
@@ -64,7 +61,7 @@ def main() -> None:
         given = processor(text=args.what, return_tensors="pt")["input_ids"]
     else:
         model = SpeechT5ForSpeechToSpeech.from_pretrained(name, engine=args.engine)
-        audio = recording(args.what)
+        audio = recording(args.what, RATE)
         given = processor(audio=audio, sampling_rate=RATE, return_tensors="pt")["input_values"]
     voice = speaker(args.speaker, model.config.speaker_embedding_dim)
     speech = model.generate_speech(given, voice, vocoder=vocoder)
@@ -72,21 +69,8 @@ def main() -> None:
     print(f"{args.wav}: {len(speech) / RATE:.2f} s")
 
 
-def recording(path: str) -> np.ndarray:
-    """The samples of a mono file of 16 kHz."""
-    samples, rate = soundfile.read(path, dtype="float32")
-    if rate != RATE or samples.ndim != 1:
-        raise SystemExit(f"{path} has {rate} Hz and shape {samples.shape}; SpeechT5 takes mono of {RATE} Hz.")
-    return samples
-
-
-def speaker(path: str | None, size: int) -> torch.Tensor:
-    """What a voice sounds like, [1, size]."""
-    if path is None:
-        drawn = torch.randn(1, size, generator=torch.Generator().manual_seed(0))
-        return torch.nn.functional.normalize(drawn)
-    return torch.from_numpy(np.load(path)).float().reshape(1, -1)
-
-
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ParitasError as error:
+        raise SystemExit(str(error)) from None

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 import transformers as hf
 
 import paritas.transformers as ours
+from tiny_speech import hifigan, speecht5
 
 pytest.importorskip("openvino")
 
@@ -172,32 +174,6 @@ def words() -> Any:
 # --- SpeechT5 ------------------------------------------------------------------------------------------------
 
 
-def speecht5(cls: Any) -> Any:
-    torch.manual_seed(0)
-    model = cls(
-        hf.SpeechT5Config(
-            vocab_size=40, hidden_size=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
-            decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, num_mel_bins=8,
-            speaker_embedding_dim=16, speech_decoder_prenet_units=24, speech_decoder_postnet_units=24,
-            speech_decoder_postnet_layers=3, conv_dim=(16, 16, 16), conv_stride=(5, 4, 4), conv_kernel=(10, 8, 8),
-            num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4, max_speech_positions=200,
-            max_text_positions=60, encoder_max_relative_position=20, pad_token_id=1, bos_token_id=0, eos_token_id=2,
-            decoder_start_token_id=2, initializer_range=0.3,
-        )
-    )  # fmt: skip
-    return model.eval()
-
-
-def hifigan() -> Any:
-    torch.manual_seed(3)
-    return hf.SpeechT5HifiGan(
-        hf.SpeechT5HifiGanConfig(
-            model_in_dim=8, upsample_initial_channel=16, upsample_rates=[4, 4], upsample_kernel_sizes=[8, 8],
-            resblock_kernel_sizes=[3, 5], resblock_dilation_sizes=[[1, 3], [1, 3]], initializer_range=0.2,
-        )
-    ).eval()  # fmt: skip
-
-
 def drawn(*sizes: int) -> torch.Tensor:
     return torch.randn(sizes, generator=torch.Generator().manual_seed(0))
 
@@ -229,6 +205,38 @@ def test_text_becomes_speech_with_the_same_dropout() -> None:
     assert torch.allclose(got, want, atol=1e-4)
     assert ours_ == lengths
     assert len(port.ports) == made  # not one port for each length
+
+
+def letters() -> Any:
+    """A tokenizer of whole words, as small as the models here."""
+    known = {
+        word: i
+        for i, word in enumerate(["<s>", "<pad>", "</s>", "<unk>", "a", "cat", "sat", "on", "the", "mat"])
+    }
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel(known, unk_token="<unk>"))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    return hf.PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", unk_token="<unk>", model_max_length=40
+    )
+
+
+def said(build: Any, model: Any, told: dict[str, Any], **parts: Any) -> Any:
+    speaks = build("text-to-audio", model=model, tokenizer=letters(), **parts)
+    torch.manual_seed(7)
+    return speaks("the cat sat on a mat", **told), speaks
+
+
+def test_the_pipeline_speaks() -> None:
+    told = {"forward_params": {"speaker_embeddings": drawn(1, 16), "minlenratio": 3.0, "maxlenratio": 3.0}}
+    want, _ = said(hf.pipeline, speecht5(hf.SpeechT5ForTextToSpeech), told, vocoder=hifigan())
+    got, speaks = said(
+        ours.pipeline, speecht5(hf.SpeechT5ForTextToSpeech), told, vocoder=hifigan(), engine="openvino"
+    )
+    assert got["sampling_rate"] == want["sampling_rate"]
+    assert got["audio"].shape == want["audio"].shape
+    assert np.allclose(got["audio"], want["audio"], atol=1e-4)
+    assert speaks.model.ports
+    assert speaks.vocoder.ports  # the vocoder is on the engine too
 
 
 @pytest.mark.slow
@@ -268,3 +276,31 @@ def test_text_becomes_speech_on_mindspore() -> None:
     want = spoken(original, *given, vocoder=vocoders[0], minlenratio=1.5, maxlenratio=1.5)
     got = spoken(port, *given, vocoder=vocoders[1], minlenratio=1.5, maxlenratio=1.5)
     assert torch.allclose(got, want, atol=1e-4)
+
+
+# --- VITS ----------------------------------------------------------------------------------------------------
+
+
+def vits(stochastic: bool) -> Any:
+    torch.manual_seed(0)
+    return hf.VitsModel(
+        hf.VitsConfig(
+            vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, ffn_dim=24, flow_size=16,
+            spectrogram_bins=17, upsample_initial_channel=16, upsample_rates=[4, 4], upsample_kernel_sizes=[8, 8],
+            resblock_kernel_sizes=[3, 5], resblock_dilation_sizes=[[1, 3], [1, 3]], initializer_range=0.1,
+            posterior_encoder_num_wavenet_layers=2, prior_encoder_num_flows=2, prior_encoder_num_wavenet_layers=2,
+            duration_predictor_num_flows=2, duration_predictor_filter_channels=16, depth_separable_num_layers=2,
+            duration_predictor_flow_bins=4, wavenet_dilation_rate=1, use_stochastic_duration_prediction=stochastic,
+        )
+    ).eval()  # fmt: skip
+
+
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_vits_speaks_with_the_same_noise(stochastic: bool) -> None:
+    want, _ = said(hf.pipeline, vits(stochastic), {})
+    got, speaks = said(ours.pipeline, vits(stochastic), {}, engine="openvino")
+    assert got["audio"].shape == want["audio"].shape
+    assert np.allclose(got["audio"], want["audio"], atol=1e-4)
+    assert {"VitsHifiGan", "VitsTextEncoder"} <= {
+        port.manifest.source.model_class.rpartition(".")[2] for port in speaks.model.ports
+    }

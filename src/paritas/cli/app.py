@@ -10,7 +10,19 @@ from typing import Annotated
 
 import typer
 
-from paritas.cli import bench, convert, demo, doctor, evaluate, inspect, port, support, translate, verify
+from paritas.cli import (
+    bench,
+    convert,
+    demo,
+    doctor,
+    evaluate,
+    inspect,
+    port,
+    speech,
+    support,
+    translate,
+    verify,
+)
 from paritas.cli.outcome import guarded
 
 EPILOG = (
@@ -27,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (port, verify, bench, inspect, support, doctor, demo, translate):
+for module in (port, verify, bench, inspect, support, doctor, demo, translate, speech):
     name = module.__name__.rpartition(".")[2]
     app.command(name, epilog=EPILOG)(guarded(getattr(module, name)))
 

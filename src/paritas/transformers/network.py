@@ -38,7 +38,7 @@ _version = operator.attrgetter("_version")
 
 #: Modules that draw random numbers in inference too. No port can draw torch's, so these are never inside one: their
 #: own code runs, with torch's generator, and so does that of what contains them; their layers are ports.
-RANDOM = ("SpeechT5SpeechDecoderPrenet",)
+RANDOM = ("SpeechT5SpeechDecoderPrenet", "VitsModel", "VitsStochasticDurationPredictor")
 
 
 @contextlib.contextmanager
@@ -125,6 +125,9 @@ class Network:
         if call.use_cache is not None and calls.takes(type(module), "use_cache"):
             arguments["use_cache"] = False
         port = self._port((path, "computes", call.signature, call.kept), module, arguments)
+        if any(drawn and path.startswith(f"{outer}.") for outer, drawn in self._random.items() if outer):
+            session: Any = port.session
+            session.part_of_loop = True
         return port(**arguments)
 
     # --- calls that remember what they have seen ---
@@ -378,6 +381,9 @@ def _fill(cache: Any, made: Any) -> None:
     """The keys and values of `made`, in the caller's own cache."""
     if any(isinstance(layer, DynamicSlidingWindowLayer) for layer in cache.layers):
         DynamicCache.__init__(cache)  # keeps all, where it would drop what is outside the window
+    if type(cache) is DynamicCache and not cache.get_seq_length():
+        cache.layers = made.layers  # an update would copy them
+        return
     for index, layer in enumerate(made.layers):
         cache.update(layer.keys, layer.values, index)
 

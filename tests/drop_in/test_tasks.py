@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tasks that transformers has no pipeline for any more, through the model classes: summaries and answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import transformers as hf
+
+import paritas.transformers as ours
+
+pytest.importorskip("openvino")
+
+
+def bart() -> Any:
+    torch.manual_seed(0)
+    return hf.BartForConditionalGeneration(
+        hf.BartConfig(
+            vocab_size=99, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+            decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, max_position_embeddings=80,
+            init_std=0.3, pad_token_id=1, bos_token_id=0, eos_token_id=2, decoder_start_token_id=2,
+            forced_bos_token_id=0, forced_eos_token_id=2,
+        )
+    ).eval()  # fmt: skip
+
+
+def bert(cls: Any) -> Any:
+    torch.manual_seed(0)
+    return cls(
+        hf.BertConfig(
+            vocab_size=99, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48,
+            max_position_embeddings=64, initializer_range=0.3,
+        )
+    ).eval()  # fmt: skip
+
+
+def article() -> dict[str, torch.Tensor]:
+    """Two of them, the second one shorter: [2, 40]."""
+    ids = torch.randint(5, 99, (2, 40), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    ids[1, 30:], mask[1, 30:] = 1, 0
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def test_bart_summarises() -> None:
+    original, port = bart(), ours.port_model(bart(), engine="openvino")
+    # As the checkpoints for summaries are told to: beams, no three words twice, neither too short nor too long.
+    told = {
+        "num_beams": 4,
+        "no_repeat_ngram_size": 3,
+        "length_penalty": 2.0,
+        "min_length": 12,
+        "max_length": 24,
+    }
+    want = original.generate(**article(), **told, early_stopping=True)
+    got = port.generate(**article(), **told, early_stopping=True)
+    assert got.tolist() == want.tolist()
+    assert port.ports
+    assert len(set(want[0].tolist())) > 4
+
+
+def test_bert_answers_a_question() -> None:
+    original = bert(hf.BertForQuestionAnswering)
+    port = ours.port_model(bert(hf.BertForQuestionAnswering), engine="openvino")
+    given = article()
+    given["token_type_ids"] = (torch.arange(40) >= 9).long().expand(2, -1)  # the question, then the text
+    with torch.no_grad():
+        want = original(**given)
+    got = port(**given)
+    for name in ("start_logits", "end_logits"):
+        assert torch.allclose(got[name], want[name], atol=1e-4)
+        assert got[name].argmax(-1).tolist() == want[name].argmax(-1).tolist()
+    places = {"start_positions": torch.tensor([11, 12]), "end_positions": torch.tensor([15, 14])}
+    with torch.no_grad():
+        want = original(**given, **places)
+    assert torch.allclose(port(**given, **places).loss, want.loss, atol=1e-4)
