@@ -266,8 +266,9 @@ class Port:
         """Compare with the original, and with the truth: the same graph in float64.
 
         inputs: what to compare on, one mapping or several; generated if None (several shapes, padding, the
-        edges of masks). level: "outputs", or "modules" for the table of where the error arises. original:
-        needed for a loaded port whose original was a module in memory (`OriginalMissing` says so).
+        edges of masks). level: "outputs"; "modules" for the table of where the error arises; "nodes" to compute
+        every node by itself from the original's inputs, so that the guilty ones are named. original: needed for a
+        loaded port whose original was a module in memory (`OriginalMissing` says so).
         """
         from paritas import verification
 

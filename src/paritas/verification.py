@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from paritas.nesting import nest
 from paritas.outputs import describe_output
 from paritas.run.engine import ENGINES
 from paritas.run.values import to_numpy
-from paritas.verify import Case, Environment, ParityReport, generate, verify
+from paritas.verify import Case, Environment, NodeInfo, ParityReport, generate, verify
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
     from paritas.program import Program
 
 _HALF = ("float16", "bfloat16")
+
+#: What says in which order values are: among equal ones, any order is right.
+_ORDERS = {
+    "aten.sort.default[1]", "aten.sort.stable[1]", "aten.topk.default[1]", "aten.argsort.default",
+    "aten.argsort.stable",
+}  # fmt: skip
 
 
 def verify_port(
@@ -69,11 +76,36 @@ def verify_port(
         yardstick=eager(port, _in(module, port.session.precision)) if half else None,
         tolerance=tolerance,
         modules=program.modules,
+        nodes=nodes_of(program) if level == "nodes" else (),
+        half=TorchSession(program, port.session.precision) if half else None,
         origin=program.origin,
         subject=manifest.source.id or manifest.source.model_class,
         notes=notes,
         progress=progress,
     )
+
+
+def nodes_of(program: Program) -> list[NodeInfo]:
+    """The nodes that compute a tensor, in the graph's order."""
+    import torch
+
+    found = []
+    for node in program.graph.nodes:
+        if node.op != "call_function" or not isinstance(node.meta.get("val"), torch.Tensor):
+            continue
+        if ".empty" in str(node.target) or ".new_empty" in str(node.target):
+            continue  # whatever was in memory
+        of_tuple = node.target is operator.getitem
+        maker: Any = node.args[0] if of_tuple else node
+        target = f"{maker.target}[{node.args[1]}]" if of_tuple else str(node.target)
+        ordered, dim = "", -1
+        if target in _ORDERS:
+            ordered = maker.args[0].name
+            named = [a.name for a in maker.target._schema.arguments]
+            given = {**dict(zip(named, maker.args, strict=False)), **maker.kwargs}
+            dim = given.get("dim", -1)
+        found.append(NodeInfo(node.name, target, program.origin(node.name), ordered, dim))
+    return found
 
 
 def eager(port: Port, module: torch.nn.Module) -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]:

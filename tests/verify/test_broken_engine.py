@@ -212,7 +212,7 @@ def test_integers_inside_may_have_another_width_but_not_other_values(mlp_program
 
 
 def test_unknown_levels_and_equal_case_names_are_refused(mlp_program, check):
-    with pytest.raises(ParitasError, match="outputs, modules, not 'ops'"):
+    with pytest.raises(ParitasError, match="outputs, modules, nodes, not 'ops'"):
         check(TorchSession(mlp_program), level="ops")
     case = generate(mlp_program.inputs)[0]
     with pytest.raises(ParitasError, match="Two cases are named 'batch 1'"):

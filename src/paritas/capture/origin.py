@@ -23,6 +23,7 @@ _GLUE = (
     f"{os.sep}transformers{os.sep}utils{os.sep}generic.py",
     f"{os.sep}paritas{os.sep}capture{os.sep}export.py",
     f"{os.sep}paritas{os.sep}nesting.py",
+    f"{os.sep}paritas{os.sep}transformers{os.sep}",
 )
 
 

@@ -28,7 +28,7 @@ class WeightsName(StrEnum):
 
 
 class LevelName(StrEnum):
-    outputs, modules = "outputs", "modules"
+    outputs, modules, nodes = "outputs", "modules", "nodes"
 
 
 # --- all commands ------------------------------------------------------------------------------
@@ -88,7 +88,11 @@ Verify = Annotated[
     bool, typer.Option("--verify/--no-verify", help="Compare the port with its original before writing it.")
 ]
 Level = Annotated[
-    LevelName, typer.Option("--level", help="outputs, or modules for the table of where the error arises.")
+    LevelName,
+    typer.Option(
+        "--level",
+        help="outputs; modules for the table of where the error arises; nodes to compute each node by itself.",
+    ),
 ]
 Force = Annotated[
     bool, typer.Option("--force", help="Replace a port even if files in it were added or edited.")

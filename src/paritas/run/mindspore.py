@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 
 from paritas.errors import EngineError, PortError
+from paritas.lower.mindspore import steps
 from paritas.program import Artifact
+from paritas.run import mindspore_nodes
 from paritas.run.state import generates, new_tokens
 
 #: oneDNN's AVX2. MindSpore hands oneDNN plain NCHW, for which AVX512 has only a reference kernel, 250 times slower.
@@ -30,7 +32,8 @@ _TOO_LATE = (
     "be told to use its fast ones: they may take 100 times as long. Load the model with convolutions first."
 )
 
-#: Batch sizes for which a generation's steps get a graph of their own; others are served by one graph for all.
+#: Batch sizes for which a generation's steps get a graph of their own, and shapes for which a part of a loop does;
+#: others are served by one graph for all.
 _GRAPHS_OF_STEPS = 4
 
 Shapes = tuple[tuple[int | None, ...], ...]
@@ -77,12 +80,17 @@ class MindSpore:
 class MindSporeSession:
     """A generated cell with its weights. `observe` runs in PyNative mode, where cells can be watched."""
 
+    #: Set by whoever calls it from a loop of its own, on other sizes each time.
+    part_of_loop = False
     observed_with = "cells watched in PyNative mode"
+    #: And `lockstep`.
+    computed_with = "the module's statements one by one in PyNative mode"
 
     def __init__(self, artifact: Artifact, mode: str) -> None:
         self.manifest, self.mode = artifact.manifest, mode
         self.precision = artifact.manifest.dtype
         self._ms = _mindspore()
+        self._entry = artifact.entry
         source = artifact.entry.read_text(encoding="utf-8")
         if "ops.Conv2D(" in source and not _cap_isa():
             warnings.warn(_TOO_LATE, RuntimeWarning, stacklevel=2)
@@ -99,7 +107,7 @@ class MindSporeSession:
         self._load_constants(artifact.directory / settings.get("constants", "constants.safetensors"))
         self._generates, self._new_tokens = generates(self.manifest), new_tokens(self.manifest)
         self._declared: Shapes = ()
-        self._steps: set[Shapes] = set()
+        self._graphs: set[Shapes] = set()
 
     def run(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """One call. Arrays as `Session` says; the first call of each shape compiles in Graph mode."""
@@ -132,6 +140,24 @@ class MindSporeSession:
                 handle.remove()
         return seen
 
+    def nodes(self) -> set[str]:
+        """The nodes that a statement of the module computes: what `lockstep` can compute."""
+        return mindspore_nodes.names(self._steps())
+
+    def lockstep(
+        self, feed: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """(node, value) for the nodes of `given`, each computed from the *given* values of those before it."""
+        found: dict[str, np.ndarray] = {}
+        replace = mindspore_nodes.replacing(given, found.__setitem__, _to_numpy, self._ms.Tensor.from_numpy)
+        source = self._entry.read_text(encoding="utf-8")
+        with mindspore_nodes.watched(self._module, source, self.cell, self._steps(), replace):
+            self._call(feed, "pynative")
+        yield from found.items()
+
+    def _steps(self) -> dict[str, list[list[steps.Step]]]:
+        return steps.from_json(self.manifest.settings.get("steps", {}))
+
     def close(self) -> None:
         self.cell = None
         sys.modules.pop(self._module.__name__, None)
@@ -140,7 +166,7 @@ class MindSporeSession:
         tensors = [self._tensor(feed[spec.name], spec.dtype) for spec in self.manifest.inputs]
         try:
             with _mode(self._ms, mode):
-                if self._generates and mode == "graph":
+                if mode == "graph":
                     self._declare(self._shapes(feed))
                 out = self.cell(*tensors)
                 if mode == "pynative":  # runs ahead; errors come when values are asked for
@@ -150,12 +176,14 @@ class MindSporeSession:
         return out if isinstance(out, tuple) else (out,)
 
     def _shapes(self, feed: Mapping[str, np.ndarray]) -> Shapes:
-        """The shapes to compile a generation's graph for, in which None is any size.
+        """The shapes to compile a graph for, in which None is any size; nothing for a graph of these shapes.
 
-        One graph serves all sizes, or each token would compile one for the new length of its cache. Where a size is
-        open, every kernel is set up anew in each call, which doubles the time of a step: so steps of one token have a
-        graph in which only lengths are open, for each of the first few batch sizes.
+        A generation's graph serves all sizes, or each token would compile one for the new length of its cache. Where a
+        size is open, every kernel is set up anew in each call, which doubles the time of a step: so steps of one token
+        have a graph in which only lengths are open, for each of the first few batch sizes.
         """
+        if not self._generates:
+            return self._shapes_of_part(feed)
         axes = [list(zip(spec.dims, feed[spec.name].shape, strict=True)) for spec in self.manifest.inputs]
         if {size for pairs in axes for dim, size in pairs if dim == self._new_tokens} == {1}:
             step = tuple(
@@ -165,10 +193,22 @@ class MindSporeSession:
                 )
                 for pairs in axes
             )
-            if step in self._steps or len(self._steps) < _GRAPHS_OF_STEPS:
-                self._steps.add(step)
+            if step in self._graphs or len(self._graphs) < _GRAPHS_OF_STEPS:
+                self._graphs.add(step)
                 return step
-        return tuple(tuple(dim if isinstance(dim, int) else None for dim, _ in pairs) for pairs in axes)
+        return self._open_ended()
+
+    def _shapes_of_part(self, feed: Mapping[str, np.ndarray]) -> Shapes:
+        """A layer that another loop calls, on one token more each time, has one graph for all after the first few."""
+        if not self.part_of_loop or self._declared:
+            return self._declared
+        self._graphs.add(tuple(feed[spec.name].shape for spec in self.manifest.inputs))
+        return self._open_ended() if len(self._graphs) > _GRAPHS_OF_STEPS else ()
+
+    def _open_ended(self) -> Shapes:
+        return tuple(
+            tuple(dim if isinstance(dim, int) else None for dim in spec.dims) for spec in self.manifest.inputs
+        )
 
     def _declare(self, shapes: Shapes) -> None:
         if shapes != self._declared:

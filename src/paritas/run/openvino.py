@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import openvino.opset16 as ops
 
 from paritas.errors import EngineError
 from paritas.program import Artifact
+from paritas.run import openvino_nodes
 from paritas.run.openvino_state import OpenVINOState, stateful
 from paritas.run.state import remembered
 
@@ -66,6 +67,8 @@ class OpenVINOSession:
 
     #: What `observe` changes to see inside: the fusions across each observed tensor are gone.
     observed_with = "outputs added to the graph"
+    #: And `lockstep`: nothing is fused across a node.
+    computed_with = "the graph cut at every node, so that nothing is fused across one"
 
     def __init__(self, artifact: Artifact, dtype: str, device: str):
         self._artifact, self._device = artifact, device
@@ -124,6 +127,20 @@ class OpenVINOSession:
             results = _attempt("running with added outputs", self._observer, feed)
             return {name: np.array(value) for name, value in zip(self._observed, results, strict=True)}
 
+    def nodes(self) -> set[str]:
+        """The nodes whose values the model still has: what `lockstep` can compute."""
+        return openvino_nodes.names(self._read(), _NODE)
+
+    def lockstep(
+        self, feed: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """(node, value) for the nodes of `given`, each computed from the *given* values of those before it."""
+        with self._lock:
+            yield from _attempt(
+                "computing its nodes one by one",
+                lambda: list(openvino_nodes.alone(self._read(), _NODE, given, feed, self._compiled)),
+            )
+
     def state(self) -> OpenVINOState:
         """A new generation: nothing is remembered yet. For a port whose cache is among its inputs."""
         if self._stateful is None:
@@ -152,7 +169,10 @@ class OpenVINOSession:
         return _attempt("reading this port", _core().read_model, self._artifact.entry)
 
     def _compile(self, model: openvino.Model) -> _Model:
-        return _Model(_core().compile_model(model, self._device, self._config))
+        return _Model(self._compiled(model))
+
+    def _compiled(self, model: openvino.Model) -> openvino.CompiledModel:
+        return _core().compile_model(model, self._device, self._config)
 
     def _with_outputs(self) -> openvino.Model:
         wanted = {name for module in self._artifact.manifest.modules for name in module.outputs}

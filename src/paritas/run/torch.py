@@ -210,6 +210,16 @@ class TorchSession:
         walk = _Walk(program, self._dtype if self._cast else None, see, frozenset(names))
         return walk.outputs(feed)
 
+    def locally(self, feed: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray], see: Seen) -> None:
+        """Run, and show `see(node name, value)` what each node of `given` makes of the *given* values before it.
+
+        Whatever uses such a node goes on with the value in `given`, cast to the session's dtype: an error in one
+        node reaches no other.
+        """
+        if self._program is None:
+            raise EngineError("This session is closed.")
+        _Local(self._program, self._dtype if self._cast else None, see, given).outputs(feed)
+
     def close(self) -> None:
         self._program = None
 
@@ -409,6 +419,22 @@ class _Walk(Interpreter):
 
     def _nested(self, graph: torch.fx.GraphModule, operands: Any) -> Any:
         return _Walk(self.program, self.dtype, graph=graph).run(*operands, enable_io_processing=False)
+
+
+class _Local(_Walk):
+    """A walk in which some nodes, once shown, have the values that they are given."""
+
+    def __init__(
+        self, program: Program, dtype: torch.dtype | None, see: Seen, given: Mapping[str, np.ndarray]
+    ):
+        super().__init__(program, dtype, see, frozenset(given))
+        self.given = given
+
+    def run_node(self, n: Node) -> Any:
+        value = super().run_node(n)
+        if n.name not in self.given or not isinstance(value, torch.Tensor):
+            return value
+        return torch.from_numpy(np.array(self.given[n.name])).to(value.dtype)
 
 
 _COMPLEX = {

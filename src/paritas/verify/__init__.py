@@ -5,8 +5,9 @@ from paritas.verify.compare import Comparison, compare, typical
 from paritas.verify.inputs import Case, generate
 from paritas.verify.markdown import terminal
 from paritas.verify.modules import Inside, compare_modules
+from paritas.verify.nodes import NodeInfo
 from paritas.verify.outputs import LEVELS, verify
-from paritas.verify.report import Environment, ModuleParity, OutputParity, ParityReport
+from paritas.verify.report import Environment, ModuleParity, NodeParity, OutputParity, ParityReport
 from paritas.verify.tolerance import Tolerance, whole_model
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "Environment",
     "Inside",
     "ModuleParity",
+    "NodeInfo",
+    "NodeParity",
     "OutputParity",
     "ParityReport",
     "Tolerance",

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from paritas.verify.report import ModuleParity, OutputParity, ParityReport
+    from paritas.verify.report import ModuleParity, NodeParity, OutputParity, ParityReport
 
 OUTPUT_HEAD = (
     "case",
@@ -24,6 +25,7 @@ OUTPUT_HEAD = (
     "port/f64",
     "ratio",
 )
+NODE_HEAD = ("node", "operator", "module", "x tolerance", "error", "PyTorch/f64", "port/f64", "source")
 MODULE_HEAD = ("module", "class", "x tolerance", "error", "original/f64", "port/f64")
 
 FIGURE = "the largest max|got-want| / mean|want| of all outputs and cases"
@@ -59,8 +61,10 @@ def markdown(report: ParityReport, directory: str) -> str:
             *(f"- {name}: {why}" for name, why in report.unseen.items()),
             "",
         ]
-    if report.level == "modules":
+    if report.level != "outputs":
         lines += _module_section(report)
+    if report.level == "nodes":
+        lines += _node_section(report)
     if report.notes:
         lines += ["## Notes", "", *(f"- {note}" for note in report.notes), ""]
     lines += ["## Inputs", "", *(f"- {case}" for case in report.cases), ""]
@@ -100,6 +104,33 @@ def _module_section(report: ParityReport) -> list[str]:
     return [*lines, ""] if report.unseen_modules else lines
 
 
+def _node_section(report: ParityReport) -> list[str]:
+    lines = [
+        "## Nodes",
+        "",
+        f'Case "{report.module_case}"; {report.observed_nodes}. Each node gets the original\'s inputs.',
+        f"{len(report.nodes)} compared, {len(report.guilty)} guilty, {len(report.unseen_nodes)} not by themselves.",
+        "",
+    ]
+    rows = report.guilty or _worst(report.nodes, 10)
+    if rows:
+        lines += [*_table(NODE_HEAD, map(node_cells, rows)), ""]
+    reasons = Counter(report.unseen_nodes.values())
+    return [*lines, *(f"- {count} nodes: {why}" for why, count in reasons.items()), ""]
+
+
+def node_cells(row: NodeParity) -> tuple[str, ...]:
+    figures = ("", "", "") if row.fault else tuple(map(_number, (row.error, row.own, row.ours)))
+    excess = row.fault or f"{row.excess:.3g}"
+    return (row.node, row.target, row.module, excess, *figures, row.source)
+
+
+def _worst(rows: Sequence[Any], count: int) -> list[Any]:
+    """The worst ones, in their own order."""
+    ranked = sorted(rows, key=lambda r: (r.agrees, -r.excess if r.excess == r.excess else 0.0))[:count]
+    return [row for row in rows if row in ranked]
+
+
 def output_cells(row: OutputParity) -> tuple[str, ...]:
     case = row.case + (" (edge)" if row.edge else "")
     if row.fault or row.unjudged:
@@ -113,6 +144,10 @@ def module_cells(row: ModuleParity) -> tuple[str, ...]:
     if row.fault:
         return (row.name, row.module_class, row.fault, "", "", "")
     return (row.name, row.module_class, f"{row.excess:.3g}", *map(_number, (row.error, row.own, row.ours)))
+
+
+def _narrow(cells: Sequence[str]) -> tuple[str, ...]:
+    return (cells[1], cells[3], cells[4], cells[7] or cells[0])
 
 
 def _number(value: float) -> str:
@@ -142,7 +177,7 @@ def terminal(report: ParityReport, *, worst: int = 10) -> RenderableType:
     def table(title: str, head: Sequence[str], rows: Iterable[tuple[Sequence[str], bool]]) -> Table:
         result = Table(title=title, title_justify="left", show_edge=False)
         for name in head:
-            text = name in ("case", "output", "module", "class")
+            text = name in ("case", "output", "module", "class", "node", "operator", "source")
             result.add_column(name, justify="left" if text else "right", overflow="fold", no_wrap=not text)
         for cells, agrees in rows:
             result.add_row(*map(Text, cells), style="" if agrees else "red")
@@ -158,10 +193,11 @@ def terminal(report: ParityReport, *, worst: int = 10) -> RenderableType:
         outputs = [(narrow(output_cells(row)), row.agrees) for row in report.outputs]
         parts.append(table("outputs", narrow(OUTPUT_HEAD), outputs))
     if report.modules:
-        ranked = sorted(report.modules, key=lambda r: (r.agrees, -r.excess if r.excess == r.excess else 0.0))[
-            :worst
-        ]
-        shown = [(module_cells(row)[:4], row.agrees) for row in report.modules if row in ranked]
+        shown = [(module_cells(row)[:4], row.agrees) for row in _worst(report.modules, worst)]
         title = f"modules, the {len(shown)} worst of {len(report.modules)}"
         parts.append(table(title, MODULE_HEAD[:4], shown))
+    if report.nodes:
+        shown = [(_narrow(node_cells(row)), row.agrees) for row in _worst(report.nodes, worst)]
+        title = f"nodes, the {len(shown)} worst of {len(report.nodes)}"
+        parts.append(table(title, _narrow(NODE_HEAD), shown))
     return Group(*parts)

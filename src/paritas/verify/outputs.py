@@ -8,7 +8,7 @@ import functools
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from paritas.run.engine import Session
 from paritas.verify.compare import RELATIVE, Comparison, compare, distance
 from paritas.verify.inputs import Case
 from paritas.verify.modules import Inside, Walker, compare_modules
+from paritas.verify.nodes import Lockstep, NodeInfo, Steps, compare_nodes
 from paritas.verify.report import Environment, OutputParity, ParityReport
 from paritas.verify.tolerance import (
     AS_ACCURATE,
@@ -30,11 +31,16 @@ from paritas.verify.tolerance import (
     widened,
 )
 
-LEVELS = ("outputs", "modules")
+LEVELS = ("outputs", "modules", "nodes")
 
 CAPTURE_SLACK = (
     1e-3  # fp32 original against float64 of the captured graph: beyond it, ask whether rounding explains it
 )
+
+
+class Reference(Walker, Steps, Protocol):
+    """A captured graph that can be walked in both ways: `run.torch.TorchSession`."""
+
 
 Runner = Callable[[Mapping[str, np.ndarray]], Sequence[np.ndarray]]
 
@@ -47,11 +53,13 @@ def verify(
     outputs: Sequence[TensorSpec],
     environment: Environment,
     level: str = "outputs",
-    truth: Walker | None = None,
-    reference: Walker | None = None,
+    truth: Reference | None = None,
+    reference: Reference | None = None,
     yardstick: Runner | None = None,
     tolerance: Tolerance | None = None,
     modules: Sequence[ModuleCall] = (),
+    nodes: Sequence[NodeInfo] = (),
+    half: Steps | None = None,
     origin: Callable[[str], Origin] | None = None,
     subject: str = "",
     notes: Iterable[str] = (),
@@ -62,7 +70,8 @@ def verify(
     original: feed -> flat outputs in the manifest's order, of the eager fp32 model. truth: the captured graph
     in float64. reference: the captured graph at its own precision; without it, level "modules" sees nothing,
     and fp32 rounding is never taken as an excuse. yardstick: PyTorch at the port's half precision, feed -> flat
-    outputs. bfloat16 arrives as float32 from all of them.
+    outputs. half: the captured graph at that precision, for level "nodes". bfloat16 arrives as float32 from all
+    of them.
 
     At fp32 and float64 `tolerance` rules (default: `whole_model(session.precision)`), against the original.
     At fp16 and bf16 an output agrees if its distance from float64 is at most twice PyTorch's own at that dtype;
@@ -89,9 +98,13 @@ def verify(
         rows += judge.case(case, want, outputs)
     if judge.by_truth:
         rows = _judge_by_truth(rows, session.precision)
-    inside, module_case = Inside(), ""
-    if level == "modules":
+    inside, module_case, lockstep = Inside(), "", Lockstep()
+    if level != "outputs":
         inside, module_case = _look_inside(session, rows, feeds, reference, truth, modules, origin)
+    if level == "nodes":
+        if progress is not None:
+            progress("nodes")
+        lockstep = _step(session, feeds.get(module_case), reference, truth, nodes, half)
     return ParityReport(
         environment=dataclasses.replace(environment, precision=session.precision),
         tolerance=judge.stated,
@@ -102,10 +115,13 @@ def verify(
         level=level,
         modules=inside.rows,
         module_case=module_case,
-        module_tolerance=whole_model(session.precision) if level == "modules" else None,
+        module_tolerance=whole_model(session.precision) if level != "outputs" else None,
         unseen_modules=inside.unseen,
         observed=inside.observed,
         notes=tuple(notes),
+        nodes=lockstep.rows,
+        unseen_nodes=lockstep.unseen,
+        observed_nodes=lockstep.observed,
     )
 
 
@@ -341,3 +357,22 @@ def _look_inside(
             unseen={"all modules": f"the reference failed: {_reason(error)}"}, observed="modules not observed"
         )
     return inside, worst.case
+
+
+def _step(
+    session: Session,
+    case: Case | None,
+    reference: Reference | None,
+    truth: Reference | None,
+    nodes: Sequence[NodeInfo],
+    half: Steps | None,
+) -> Lockstep:
+    if case is None:
+        return Lockstep(unseen={node.name: "no case could be compared" for node in nodes})
+    if reference is None or truth is None:
+        why = "no captured program in memory to compare with; port the original again"
+        return Lockstep(unseen={node.name: why for node in nodes})
+    try:
+        return compare_nodes(session, reference, truth, case.feed, nodes, yardstick=half)
+    except ParitasError as error:
+        return Lockstep(unseen={node.name: f"the reference failed: {_reason(error)}" for node in nodes})

@@ -165,6 +165,41 @@ class ModuleParity:
 
 
 @dataclasses.dataclass(frozen=True)
+class NodeParity:
+    """One node of the graph, computed by the port from the original's inputs to it.
+
+    own, ours: PyTorch's and the port's distance from float64 of the same inputs, as in `OutputParity`. needed: the
+    distance that would have to be allowed.
+    """
+
+    node: str
+    target: str  # "aten.linear.default"
+    module: str
+    module_class: str
+    excess: float
+    error: float
+    source: str = ""
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
+    fault: str = ""
+    max_abs: float = math.nan
+    own: float = math.nan
+    ours: float = math.nan
+    needed: float = math.nan
+
+    @property
+    def agrees(self) -> bool:
+        return not self.fault and self.excess <= 1.0
+
+    def __str__(self) -> str:
+        what = self.fault or f"{self.excess:.3g}x tolerance, error {self.error:.2e}"
+        where = (
+            f"{self.node} = {self.target}, {self.dtype}{list(self.shape)}, in {self.module or 'the model'}"
+        )
+        return f"{where} ({self.module_class}): {what}" + (f"\n    {self.source}" if self.source else "")
+
+
+@dataclasses.dataclass(frozen=True)
 class ParityReport:
     """The outcome of a verification. Rules on outputs of an unobserved run; the modules say where to look."""
 
@@ -181,6 +216,9 @@ class ParityReport:
     unseen_modules: Mapping[str, str] = dataclasses.field(default_factory=dict)
     observed: str = ""  # what looking inside changed: "modules observed: outputs added, which undoes fusions"
     notes: tuple[str, ...] = ()
+    nodes: tuple[NodeParity, ...] = ()  # in the graph's order
+    unseen_nodes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    observed_nodes: str = ""
 
     @property
     def verdict(self) -> Verdict:
@@ -210,6 +248,11 @@ class ParityReport:
         """The first module, in the order of returning, whose output leaves the tolerance."""
         return next((row for row in self.modules if not row.agrees), None)
 
+    @property
+    def guilty(self) -> tuple[NodeParity, ...]:
+        """The nodes that make something else of the original's inputs than the original, the first one first."""
+        return tuple(row for row in self.nodes if not row.agrees)
+
     def __str__(self) -> str:
         compared = [row for row in self.outputs if not row.unjudged]
         count = f"{len(compared)} outputs compared in {len({r.case for r in compared})} cases"
@@ -226,8 +269,10 @@ class ParityReport:
                 lines.append(f"    {self.worst_output.hint}")
         lines += [f"  not judged: {r}" for r in self.outputs if r.unjudged and r is not self.worst_output]
         lines += [f"  not compared: {name}: {why}" for name, why in self.unseen.items()]
-        if self.level == "modules":
+        if self.level != "outputs":
             lines += self._module_lines()
+        if self.level == "nodes":
+            lines += self._node_lines()
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)
 
@@ -244,6 +289,25 @@ class ParityReport:
         lines += [f"  not seen: {name}: {why}" for name, why in list(self.unseen_modules.items())[:5]]
         if len(self.unseen_modules) > 5:
             lines.append(f"  not seen: {len(self.unseen_modules) - 5} more")
+        return lines
+
+    def _node_lines(self) -> list[str]:
+        lines = [
+            f"  nodes: {len(self.nodes)} compared, {len(self.unseen_nodes)} not by themselves; {self.observed_nodes}"
+        ]
+        if not self.nodes:
+            return lines + [
+                f"  not seen: {why}" for why in list(dict.fromkeys(self.unseen_nodes.values()))[:5]
+            ]
+        if not self.guilty:
+            return [
+                *lines,
+                "  every node that was compared makes of the original's inputs what the original makes",
+            ]
+        lines += [f"  {len(self.guilty)} guilty, the first: {self.guilty[0]}"]
+        lines += [f"  guilty: {row}" for row in self.guilty[1:10]]
+        if self.verdict == "agrees":
+            lines.append("    the outputs of the unobserved run agree nevertheless, and they rule")
         return lines
 
     # --- JSON -------------------------------------------------------------------------------
@@ -326,4 +390,7 @@ def _restore_report(data: Mapping[str, Any]) -> ParityReport:
         unseen_modules=dict(data["unseen_modules"]),
         observed=data["observed"],
         notes=tuple(data["notes"]),
+        nodes=_restore_all(NodeParity, data.get("nodes", ())),
+        unseen_nodes=dict(data.get("unseen_nodes", {})),
+        observed_nodes=data.get("observed_nodes", ""),
     )

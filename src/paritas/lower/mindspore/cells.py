@@ -23,6 +23,7 @@ from paritas.lower.mindspore.emit import Emitter
 from paritas.lower.mindspore.loops import fold_loops
 from paritas.lower.mindspore.names import Statement, name_hint, statements, usable
 from paritas.lower.mindspore.source import Value, literal
+from paritas.lower.mindspore.steps import Parts, Step, step_of
 from paritas.lower.registry import Lowering
 from paritas.program import Program
 
@@ -42,6 +43,7 @@ class Method:
     primitives: dict[str, str] = dataclasses.field(default_factory=dict)  # attribute -> expression
     helpers: set[str] = dataclasses.field(default_factory=set)
     outputs: list[Node] = dataclasses.field(default_factory=list)
+    steps: list[Step] = dataclasses.field(default_factory=list)  # where its nodes are computed
 
     @property
     def body(self) -> tuple:
@@ -109,6 +111,8 @@ class MethodWriter:
         self.pending: dict[
             Node, frozenset[str]
         ] = {}  # expressions not yet written out -> the names they read
+        self.parts: dict[Node, Parts] = {}  # those that are parts of an unwritten node's text
+        self.taken: Parts = []  # those that are parts of the text now in the making
         # Variables that the texts now in a lowering's hands read: it must not bind one of them again.
         self.in_flight: set[str] = set()
         self.comment: tuple | None = None
@@ -194,13 +198,14 @@ class MethodWriter:
         returned = [self._use(node) for node in self._returned()]
         self._flush_comment(None)
         text = ", ".join(literal(value) for value in returned)
-        self.method.lines.append(f"return {text}")
+        self._statement(f"return {text}")
 
     # --- one item ---
 
     def _node(self, node: Node) -> None:
         stack = statements(node, self.depth)
         name = name_of(node)
+        self.taken = []
         if name == "getitem":
             self._bind(node, self._item(node), stack, name_hint(stack))
             return
@@ -230,6 +235,7 @@ class MethodWriter:
         stack = statements(method.outputs[0], self.depth)
         caller = stack[-1] if stack else None
         positions = self.program.results.get(region.key, {})
+        self.taken = []
         self._flush_comment(caller)
         args = [literal(self._use(node)) for node in method.nodes]
         args += [literal(self._weight(name)) for name in method.weights]
@@ -246,6 +252,7 @@ class MethodWriter:
                 value,
                 [caller] if caller else [],
                 self._result_hint(caller, positions.get(node.name, 0)),
+                computed=False,
             )
             return
         names = []
@@ -254,7 +261,7 @@ class MethodWriter:
             name = self._fresh(hint or _anonymous(node), node)
             names.append(name)
             self.bound[name] = node
-        self.method.lines.append(f"{', '.join(names)} = {call.text}")
+        self._statement(f"{', '.join(names)} = {call.text}")
         for name, node in zip(names, method.outputs, strict=True):
             self.scope[node] = _value(name, node)
 
@@ -265,8 +272,19 @@ class MethodWriter:
 
     # --- names, uses, comments ---
 
-    def _bind(self, node: Node, value: Value, stack: list[Statement], hint: str | None) -> None:
-        """Keep the expression to be written inside its only user, or give it a variable now."""
+    def _bind(
+        self,
+        node: Node,
+        value: Value,
+        stack: list[Statement],
+        hint: str | None,
+        computed: bool = True,
+    ) -> None:
+        """Keep the expression to be written inside its only user, or give it a variable now.
+
+        computed: here, and not in another cell.
+        """
+        own = [(value.text, node.name)] if computed else []
         if (
             self.uses.get(node, 0) == 1
             and self._same_statement(node, stack)
@@ -274,10 +292,12 @@ class MethodWriter:
         ):
             self.scope[node] = value
             self.pending[node] = value.names
+            self.parts[node] = [*self.taken, *own]
             return
         name = self._fresh(hint or _hint_of(node), node)
         if value.text != name:
-            self.method.lines.append(f"{name} = {value.text}")
+            self.taken += own
+            self._statement(f"{name} = {value.text}")
         self.bound[name] = node
         self.scope[node] = _value(name, node) if value.shape is not None else Value(name)
 
@@ -334,7 +354,14 @@ class MethodWriter:
         value = self.scope[node]
         if self.uses[node] <= 0:
             self.pending.pop(node, None)
+            self.taken += self.parts.pop(node, [])
         return value
+
+    def _statement(self, line: str) -> None:
+        """A line, and which nodes it computes."""
+        self.method.lines.append(line)
+        self.method.steps.append(step_of(line, self.taken))
+        self.taken = []
 
     def _flush_comment(self, statement: Statement | None) -> None:
         if statement is None or statement.key == self.comment:
@@ -395,7 +422,7 @@ class MethodWriter:
 
     def let(self, value: Value, hint: str) -> Value:
         name = self._fresh(usable(hint) or "value")
-        self.method.lines.append(f"{name} = {value.text}")
+        self._statement(f"{name} = {value.text}")
         self.bound[name] = None
         return dataclasses.replace(value, text=name, atomic=True)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from paritas.capture.settle import settled
 from paritas.errors import LoweringError, TamperedPort
 from paritas.lower.chance import refuse_chance
-from paritas.lower.mindspore import grammar
+from paritas.lower.mindspore import grammar, steps
 from paritas.lower.mindspore.module import Module, generate
 from paritas.lower.mindspore.weights import constants_for_file
 from paritas.lower.result import Lowered
@@ -38,6 +38,7 @@ def lower(program: Program, directory: Path, *, target: str = "cpu") -> Lowered:
     settings = {
         "class": module.class_name,
         "returns": {key: list(nodes) for key, nodes in module.outputs.items()},
+        "steps": steps.to_json(module.steps),
     }
     notes = program.notes[len(whole.notes) :]
     return Lowered(entry, settings, notes, inputs=program.inputs, outputs=program.outputs)

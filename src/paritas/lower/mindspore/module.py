@@ -17,6 +17,7 @@ from paritas.lower.mindspore.cells import Method, MethodWriter, Weights
 from paritas.lower.mindspore.emit import DTYPES
 from paritas.lower.mindspore.fuse import fused
 from paritas.lower.mindspore.source import LINE_LENGTH, literal, wrap
+from paritas.lower.mindspore.steps import Step
 from paritas.lower.mindspore.weights import collect, constant_source
 from paritas.lower.registry import preflight
 from paritas.program import Program
@@ -31,6 +32,7 @@ class Module:
     weights: Mapping[str, torch.Tensor]  # the checkpoint, with its own names
     constants: Mapping[str, torch.Tensor]  # buffers outside the checkpoint, by attribute path
     outputs: Mapping[str, tuple[str, ...]]  # "path:call" -> the nodes that its cell returns
+    steps: Mapping[str, list[list[Step]]]  # path -> call by call, where its nodes are computed
 
 
 @dataclasses.dataclass
@@ -69,6 +71,7 @@ def generate(program: Program, *, target: str = "cpu") -> Module:
     made: dict[str, torch.Tensor] = {}
     written: dict[str, Method] = {}
     returned: dict[str, tuple[str, ...]] = {}
+    steps: dict[str, list[list[Step]]] = {}
     for region in tree.regions():
         if region.path in lists or not (region.outputs or region.parent is None):
             continue
@@ -85,6 +88,7 @@ def generate(program: Program, *, target: str = "cpu") -> Module:
         else:
             method.name = same.name
         written[region.key] = method
+        steps.setdefault(region.path, []).append(method.steps)
         if region.parent is not None:
             returned[f"{region.path}:{region.call}"] = tuple(node.name for node in method.outputs)
     for name, value in made.items():
@@ -94,7 +98,9 @@ def generate(program: Program, *, target: str = "cpu") -> Module:
     classes.define(cells[""])
     constants = {n: weights.values[n] for cell in cells.values() for n in cell.constants}
     checkpoint = {name: weights.values[name] for name in weights.persistent_order}
-    return Module(classes.file(written), cells[""].class_name, checkpoint, constants, returned)
+    return Module(
+        classes.file(written), cells[""].class_name, checkpoint, constants, returned, steps
+    )
 
 
 def _cells(tree: Region, weights: Weights) -> dict[str, _Cell]:

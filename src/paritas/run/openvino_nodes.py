@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every node of an OpenVINO model by itself: its graph cut at each tensor that carries a node's name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import openvino
+import openvino.opset16 as ops
+
+#: Bytes of tensors that are computed in one go. Each of them is there twice: as it is wanted and as it is got.
+AT_ONCE = 1 << 28
+
+
+def names(model: openvino.Model, prefix: str) -> set[str]:
+    """The nodes whose tensors the model still has, without weights and other constants."""
+    return {name for found, _ in _named(model, prefix) for name in found}
+
+
+def alone(
+    model: openvino.Model,
+    prefix: str,
+    given: Mapping[str, np.ndarray],
+    feed: Mapping[str, np.ndarray],
+    compiled: Callable[[openvino.Model], openvino.CompiledModel],
+) -> Iterator[tuple[str, np.ndarray]]:
+    """(node, what the engine makes of it), with `given` in the place of every other node's value.
+
+    Each tensor of `given` becomes a result where it is computed and an input where it is used, so that nothing is
+    fused across it. feed: the model's own inputs, by name. The model is changed.
+    """
+    cut = []
+    stand_ins = []
+    for found, output in _named(model, prefix):
+        known = [name for name in found if name in given]
+        if not known:
+            continue
+        value = given[known[0]]
+        cut.append((known, output, value.nbytes))
+        if output.get_partial_shape().compatible(openvino.PartialShape(list(value.shape))):
+            stand_in = ops.parameter(list(value.shape), output.get_element_type())
+            for user in output.get_target_inputs():
+                user.replace_source_output(stand_in.output(0))
+            stand_ins.append((stand_in, value))
+    inputs = [(p, feed[_own_name(p, feed)]) for p in model.get_parameters()] + stand_ins
+    arrays = {
+        index: np.ascontiguousarray(value.astype(p.get_element_type().to_dtype(), copy=False))
+        for index, (p, value) in enumerate(inputs)
+    }
+    for group in _groups(cut):
+        results = [ops.result(ops.identity(output)) for _, output, _ in group]
+        part = openvino.Model(results, [parameter for parameter, _ in inputs], "nodes")
+        request = compiled(part).create_infer_request()
+        outputs = request.infer(arrays, share_inputs=True, share_outputs=True).to_tuple()
+        for (known, _, _), value in zip(group, outputs, strict=True):
+            for name in known:
+                yield name, np.array(value)
+
+
+def _own_name(parameter: openvino.op.Parameter, feed: Mapping[str, np.ndarray]) -> str:
+    return next(name for name in parameter.output(0).get_names() if name in feed)
+
+
+def _named(model: openvino.Model, prefix: str) -> Iterator[tuple[list[str], openvino.Output]]:
+    """A tensor has several names where nodes did nothing to it."""
+    for op in model.get_ordered_ops():
+        if op.get_type_name() in ("Constant", "Parameter"):
+            continue
+        for output in op.outputs():
+            found = sorted(n.removeprefix(prefix) for n in output.get_names() if n.startswith(prefix))
+            if found:
+                yield found, output
+
+
+def _groups(
+    cut: list[tuple[list[str], openvino.Output, int]],
+) -> Iterator[list[tuple[list[str], openvino.Output, int]]]:
+    group: list[tuple[list[str], openvino.Output, int]] = []
+    size = 0
+    for item in cut:
+        group.append(item)
+        size += item[2]
+        if size >= AT_ONCE:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group

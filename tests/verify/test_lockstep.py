@@ -1,0 +1,429 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lockstep names the node that is wrong: faults are planted into ports, one at a time, in their files."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers as hf
+from safetensors.numpy import load_file, save_file
+
+import paritas
+from paritas.program import Program
+from paritas.run.torch import TorchSession
+from paritas.verification import nodes_of
+from paritas.verify.nodes import Lockstep, _same_order, compare_nodes
+from paritas.verify.report import ParityReport
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+TEXT = {"vocab_size": 99, **SIZES}
+IMAGE = {"image_size": 16, "patch_size": 4, **SIZES}
+
+MODELS: dict[str, Callable[[], torch.nn.Module]] = {
+    "bert": lambda: hf.BertModel(hf.BertConfig(**TEXT)),
+    "gpt2": lambda: hf.GPT2Model(hf.GPT2Config(vocab_size=99, n_embd=32, n_layer=2, n_head=4)),
+    "llama": lambda: hf.LlamaModel(hf.LlamaConfig(**TEXT, num_key_value_heads=2)),
+    "t5": lambda: hf.T5EncoderModel(
+        hf.T5Config(vocab_size=99, num_layers=2, d_model=32, d_ff=48, d_kv=8, num_heads=4)
+    ),
+    "vit": lambda: hf.ViTModel(hf.ViTConfig(**IMAGE)),
+    "clip": lambda: hf.CLIPTextModel(hf.CLIPTextConfig(**TEXT, eos_token_id=98)),
+    "resnet": lambda: hf.ResNetModel(hf.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1])),
+    "whisper": lambda: hf.models.whisper.modeling_whisper.WhisperEncoder(
+        hf.WhisperConfig(
+            d_model=32, encoder_layers=2, encoder_attention_heads=4, encoder_ffn_dim=48, max_source_positions=30,
+            num_mel_bins=8,
+        )
+    ),
+    "roberta": lambda: hf.RobertaModel(hf.RobertaConfig(**TEXT)),
+    "mixtral": lambda: hf.MixtralModel(
+        hf.MixtralConfig(**TEXT, num_key_value_heads=2, num_local_experts=4)
+    ),
+}  # fmt: skip
+
+
+#: Tried every day; the others with the long sweeps.
+DAILY = ("bert", "resnet")
+
+
+def marked(name: str, *values: Any, label: str) -> Any:
+    return pytest.param(name, *values, id=label, marks=() if name in DAILY else pytest.mark.slow)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """What is wrong, where it is written in the generated module, and the operators that must be named, and only they.
+
+    change: (pattern, replacement) in the source, or a function of the weights. cls: the class to change alone.
+    """
+
+    what: str
+    change: tuple[str, str] | Callable[[dict[str, np.ndarray]], None]
+    guilty: str
+    cls: str = ""
+
+
+def weight(name: str, how: Callable[[np.ndarray], np.ndarray]) -> Callable[[dict[str, np.ndarray]], None]:
+    def change(weights: dict[str, np.ndarray]) -> None:
+        weights[name] = np.ascontiguousarray(how(weights[name])).astype(weights[name].dtype)
+
+    return change
+
+
+def swapped(one: str, other: str) -> Callable[[dict[str, np.ndarray]], None]:
+    def change(weights: dict[str, np.ndarray]) -> None:
+        weights[one], weights[other] = weights[other], weights[one]
+
+    return change
+
+
+def halved(value: np.ndarray) -> np.ndarray:
+    return value.astype(np.float16)
+
+
+NORM, LINEAR, ATTENTION = "layer_norm.default", "linear.default", "scaled_dot_product_attention.default"
+ADD, MUL, GELU = "add.Tensor", "mul.Tensor", "gelu.default"
+BERT = "encoder.layer.0.attention"
+
+FAULTS: dict[str, tuple[Fault, ...]] = {
+    "bert": (
+        Fault("an eps of another framework", ("1e-12", "1e-05"), NORM),
+        Fault("a bias forgotten", (r"self\.weight, self\.bias\)\n", "self.weight)\n"), LINEAR, "Linear"),
+        Fault("a scale of another head size", ("0.3535533905932738", "0.25"), ATTENTION),
+        Fault(
+            "queries and keys swapped",
+            (r"query_layer, key_layer, value", "key_layer, query_layer, value"),
+            ATTENTION
+        ),
+        Fault("keys for values", (r"key_layer, value_layer, att", "value_layer, value_layer, att"), ATTENTION),
+        Fault("tanh's gelu for erf's", (r"return gelu\(input\)", "return ops.GeLU()(input)"), GELU),
+        Fault("CLIP's gelu", (r"return gelu\(input\)", "return input * ops.sigmoid(1.702 * input)"), GELU),
+        Fault("relu for gelu", (r"return gelu\(input\)", "return ops.ReLU()(input)"), GELU),
+        Fault(
+            "a residual forgotten", (r"hidden_states \+ input_tensor", "hidden_states"), ADD, "BertSelfOutput"
+        ),
+        Fault(
+            "a residual twice",
+            (r"hidden_states \+ input_tensor", "hidden_states + input_tensor + input_tensor"),
+            ADD, "BertOutput"
+        ),
+        Fault("a mask off by one", (r">= 0", "> 0"), "ge.Scalar"),
+        Fault("token types forgotten", (r"inputs_embeds \+ token_type_embeddings", "inputs_embeds"), ADD),
+        Fault(
+            "positions off by one",
+            (r"\[:, :input_ids\.shape\[1\]\]", "[:, 1:input_ids.shape[1] + 1]"),
+            "slice.Tensor"
+        ),
+        Fault("the second token pooled", (r"hidden_states\[:, 0\]", "hidden_states[:, 1]"), "select.int"),
+        Fault("sigmoid for tanh", (r"return tanh\(input\)", "return ops.sigmoid(input)"), "tanh.default"),
+        Fault(
+            "heads not put back",
+            (r"attn_output = ops\.transpose\(attn_output, \(0, 2, 1, 3\)\)",
+             "attn_output = ops.transpose(attn_output, (0, 1, 2, 3))"),
+            "transpose.int"
+        ),
+        Fault(
+            "a mask turned around",
+            (r"ops\.cast\(attention_mask, ms\.bool_\)", "ops.logical_not(ops.cast(attention_mask, ms.bool_))"),
+            "_to_copy.default"
+        ),
+        Fault("a weight transposed", weight(f"{BERT}.self.query.weight", np.transpose), LINEAR),
+        Fault(
+            "queries' and keys' weights swapped",
+            swapped(f"{BERT}.self.query.weight", f"{BERT}.self.key.weight"),
+            LINEAR
+        ),
+        Fault("a bias of zeros", weight("encoder.layer.1.output.dense.bias", np.zeros_like), LINEAR),
+        Fault(
+            "a weight in half precision", weight("encoder.layer.1.intermediate.dense.weight", halved), LINEAR
+        ),
+        Fault("a norm's weight of ones", weight("embeddings.LayerNorm.weight", np.ones_like), NORM),
+        Fault(
+            "a vocabulary off by one",
+            weight("embeddings.word_embeddings.weight", lambda w: np.roll(w, 1, 0)),
+            "embedding.default"
+        ),
+    ),
+    "gpt2": (
+        Fault("an eps ten times too small", ("1e-05", "1e-06"), NORM),
+        Fault(
+            "erf's gelu for tanh's",
+            (r"return gelu_tanh\(input\)", "return 0.5 * input * (1 + ops.erf(input * 0.7071067811865476))"),
+            MUL
+        ),
+        Fault(
+            "a query that does not see itself", (r"causal_mask_1, 2\) <= ", "causal_mask_1, 2) < "), "le.Tensor"
+        ),
+        Fault(
+            "a mask of the past for that of the future",
+            (r"causal_mask_1, 2\) <= ", "causal_mask_1, 2) >= "),
+            "le.Tensor"
+        ),
+        Fault(
+            "keys for values in a fused weight",
+            (r"query_states = query_states\[2\]", "query_states = query_states[1]"),
+            "split.Tensor[2]"
+        ),
+        Fault(
+            "positions from one",
+            (r"position_ids = ops\.arange\(input_ids\.shape\[1\]\)",
+             "position_ids = ops.arange(1, input_ids.shape[1] + 1)"),
+            "arange.default"
+        ),
+        Fault("positions forgotten", (r"inputs_embeds \+ position_embeds", "inputs_embeds"), ADD),
+        Fault(
+            "a residual of the norm's output",
+            (r"attn_output \+ hidden_states", "attn_output + hidden_states_1"),
+            ADD
+        ),
+        Fault("a Conv1D's weight transposed", weight("h.0.attn.c_proj.weight", np.transpose), "addmm.default"),
+        Fault("a bias in half precision", weight("h.1.mlp.c_fc.bias", halved), "addmm.default"),
+    ),
+    "llama": (
+        Fault("an eps of RMSNorm ten times too large", ("1e-06", "1e-05"), MUL, "LlamaRMSNorm"),
+        Fault("Gemma's RMSNorm", (r"self\.weight, 1e-06", "self.weight + 1.0, 1e-06"), MUL, "LlamaRMSNorm"),
+        Fault("rotary halves not negated", (r"\(-query_states\[", "(query_states["), "neg.default"),
+        Fault(
+            "another rotary base",
+            (r"\* self\.inv_freq", "* (self.inv_freq * 0.5)"),
+            MUL, "LlamaRotaryEmbedding"
+        ),
+        Fault("sine for cosine", (r"ops\.cos\(emb\)", "ops.sin(emb)"), "cos.default"),
+        Fault("another silu", (r"ops\.sigmoid\(input\)", "ops.sigmoid(1.702 * input)"), "silu.default"),
+        Fault(
+            "a mask that forgets the padding",
+            (r", causal_mask_2\n", ", ops.logical_or(causal_mask_2, True)\n"),
+            "__and__.Tensor"
+        ),
+        Fault(
+            "sum for product in the gate",
+            (r"self\.act_fn\(down_proj\) \* ", "self.act_fn(down_proj) + "),
+            MUL, "LlamaMLP"
+        ),
+        Fault("a norm's weight in half precision", weight("norm.weight", halved), MUL),
+    ),
+    "t5": (
+        Fault("a scale where there is none", (r"attn_output, 1\.0\)", "attn_output, 0.35355339)"), ATTENTION),
+        Fault(
+            "a clipped relu",
+            (r"ops\.maximum\(0, input\)", "ops.minimum(ops.maximum(0, input), 1)"),
+            "relu.default"
+        ),
+        Fault("a bucket more", (r"position_bias_1 < 8", "position_bias_1 <= 8"), "lt.Scalar"),
+        Fault("no direction", (r"position_bias > 0", "position_bias > -999"), "gt.Scalar"),
+        Fault("another logarithm", (r"2\.772588722239781", "2.0"), "div.Tensor"),
+        Fault(
+            "buckets shifted",
+            weight("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", lambda w: np.roll(w, 1, 0)),
+            "embedding.default"
+        ),
+        Fault("a residual forgotten", (r"hidden_states \+ forwarded_states", "forwarded_states"), ADD),
+    ),
+    "vit": (
+        Fault("channels behind pixels", (r"\(0, 2, 4, 1, 3, 5\)", "(0, 2, 4, 3, 5, 1)"), "conv2d.default"),
+        Fault(
+            "the class token last",
+            (r"\(cls_tokens, embeddings\), 1", "(embeddings, cls_tokens), 1"),
+            "cat.default"
+        ),
+        Fault("positions forgotten", (r"embeddings \+ self\.position_embeddings", "embeddings"), ADD),
+        Fault(
+            "patches mirrored",
+            weight("embeddings.patch_embeddings.projection.weight", lambda w: w[..., ::-1]),
+            "conv2d.default"
+        ),
+        Fault(
+            "colours as BGR",
+            weight("embeddings.patch_embeddings.projection.weight", lambda w: w[:, ::-1]),
+            "conv2d.default"
+        ),
+        Fault("an eps of torch's default", ("1e-12", "1e-05"), NORM),
+    ),
+    "clip": (
+        Fault(
+            "erf's gelu",
+            (r"return (quick_gelu\(input\)|input \* ops\.sigmoid\(.*\))", "return ops.GeLU()(input)"),
+            MUL
+        ),
+        Fault("an eps of BERT's", ("1e-05", "1e-12"), NORM),
+    ),
+    "resnet": (
+        Fault(
+            "a variance forgotten",
+            weight("embedder.embedder.normalization.running_var", np.ones_like),
+            "_native_batch_norm_legit_no_training.default[0]"
+        ),
+        Fault(
+            "a mean forgotten",
+            weight("embedder.embedder.normalization.running_mean", np.zeros_like),
+            "_native_batch_norm_legit_no_training.default[0]"
+        ),
+        Fault(
+            "a kernel turned",
+            weight("embedder.embedder.convolution.weight", lambda w: np.swapaxes(w, 2, 3)),
+            "conv2d.default"
+        ),
+    ),
+    "whisper": (
+        Fault("positions forgotten", weight("embed_positions.weight", np.zeros_like), "embedding.default"),
+        Fault("a kernel mirrored", weight("conv1.weight", lambda w: w[..., ::-1]), "conv1d.default"),
+        Fault("a bias for the keys", weight("layers.0.self_attn.v_proj.bias", np.zeros_like), LINEAR),
+    ),
+    "roberta": (
+        Fault(
+            "positions in half precision",
+            weight("embeddings.position_embeddings.weight", halved),
+            "embedding.default"
+        ),
+        Fault("an eps of another framework", ("1e-12", "1e-05"), NORM),
+    ),
+    "mixtral": (
+        Fault(
+            "experts in another order", weight("layers.0.mlp.gate.weight", lambda w: np.roll(w, 1, 0)), LINEAR
+        ),
+        Fault("an eps ten times too small", ("1e-05", "1e-06"), MUL, "MixtralRMSNorm"),
+    ),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A port on disk, and what its nodes are compared with."""
+
+    directory: Path
+    program: Program
+    feed: dict[str, np.ndarray]
+
+    def lockstep(self, session: Any) -> Lockstep:
+        reference, truth = TorchSession(self.program, "float32"), TorchSession(self.program, "float64")
+        return compare_nodes(session, reference, truth, self.feed, nodes_of(self.program))
+
+
+@functools.cache
+def original(name: str) -> torch.nn.Module:
+    """With noise on what starts as zeros and ones, or a forgotten one would not show."""
+    torch.manual_seed(0)
+    model = MODELS[name]().eval()
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.is_floating_point():
+                tensor += 0.1 * torch.rand_like(tensor)
+    return model
+
+
+@pytest.fixture(scope="module")
+def subjects(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Subject]:
+    @functools.cache
+    def subject(name: str, engine: str) -> Subject:
+        port = paritas.port(original(name), engine=engine)
+        directory = tmp_path_factory.mktemp(name) / "port"
+        port.save(directory)
+        return Subject(directory, port.program(), feed_of(port))
+
+    return subject
+
+
+def feed_of(port: Any) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(0)
+    feed = {}
+    for spec in port.inputs:
+        shape = tuple(
+            size if isinstance(size, int) else 2 if axis == 0 else 12 for axis, size in enumerate(spec.dims)
+        )
+        if spec.name == "attention_mask":
+            feed[spec.name] = np.ones(shape, np.int64)
+            feed[spec.name][0, :3] = 0
+        elif spec.dtype == "int64":
+            high = 2 if spec.name == "token_type_ids" else 90
+            feed[spec.name] = generator.integers(0 if high == 2 else 5, high, shape)
+        else:
+            shape = tuple(32 if size == 12 else size for size in shape)  # pixels
+            feed[spec.name] = generator.standard_normal(shape).astype(np.float32)
+    return feed
+
+
+@pytest.mark.parametrize("engine", ["mindspore", "openvino"])
+@pytest.mark.parametrize("name", [marked(name, label=name) for name in MODELS])
+def test_a_clean_port_has_no_guilty_node(
+    name: str, engine: str, subjects: Callable[[str, str], Subject]
+) -> None:
+    pytest.importorskip(engine)
+    subject = subjects(name, engine)
+    found = subject.lockstep(paritas.load(subject.directory).session)
+    assert [str(row) for row in found.rows if not row.agrees] == []
+    assert len(found.rows) > 10
+    assert len(found.rows) + len(found.unseen) == len(nodes_of(subject.program))
+    assert set(found.unseen.values()) <= {"part of another node in the engine's program"}
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [marked(name, fault, label=f"{name}: {fault.what}") for name in FAULTS for fault in FAULTS[name]],
+)
+def test_the_guilty_node_is_named(
+    name: str, fault: Fault, subjects: Callable[[str, str], Subject], tmp_path: Path
+) -> None:
+    pytest.importorskip("mindspore")
+    subject = subjects(name, "mindspore")
+    directory = tmp_path / "port"
+    shutil.copytree(subject.directory, directory)
+    plant(fault, directory)
+    found = subject.lockstep(paritas.load(directory, allow_modified=True).session)
+    guilty = [row for row in found.rows if not row.agrees]
+    assert guilty, found.observed
+    assert {row.target.removeprefix("aten.") for row in guilty} == {fault.guilty}, guilty
+    assert all(row.source for row in guilty)
+    if fault.cls:
+        assert {row.module_class for row in guilty} == {fault.cls}
+
+
+def plant(fault: Fault, directory: Path) -> None:
+    if callable(fault.change):
+        file = directory / "model.safetensors"
+        weights = load_file(file)
+        before = {key: value.copy() for key, value in weights.items()}
+        fault.change(weights)
+        assert any(not np.array_equal(weights[key], value) for key, value in before.items())
+        save_file(weights, file, metadata={"format": "pt"})
+        return
+    (file,) = directory.glob("modeling_*.py")
+    source = file.read_text()
+    start, end = 0, len(source)
+    if fault.cls and (found := re.search(rf"^class {fault.cls}\(.*?(?=^class |\Z)", source, re.M | re.S)):
+        start, end = found.span()
+    changed, count = re.subn(*fault.change, source[start:end])
+    assert count, f"{fault.change[0]!r} is not in the source"
+    file.write_text(source[:start] + changed + source[end:])
+
+
+def test_a_report_of_nodes_names_the_first_and_says_how_it_looked(
+    subjects: Callable[[str, str], Subject], tmp_path: Path
+) -> None:
+    pytest.importorskip("mindspore")
+    directory = tmp_path / "port"
+    shutil.copytree(subjects("bert", "mindspore").directory, directory)
+    plant(next(fault for fault in FAULTS["bert"] if fault.what == "CLIP's gelu"), directory)
+    port = paritas.load(directory, allow_modified=True)
+    report = port.verify(level="nodes", original=original("bert"))
+    assert report.verdict == "diverges"
+    assert [row.target for row in report.guilty] == ["aten.gelu.default"] * 2
+    assert report.guilty[0].module == "encoder.layer.0.intermediate.intermediate_act_fn"
+    for text in (str(report), report.to_markdown()):
+        assert "aten.gelu.default" in text and "activations.py" in text and "PyNative" in text
+    assert repr(ParityReport.from_json(report.to_json())) == repr(report)  # NaN is not equal to itself
+
+
+def test_equal_values_have_no_order_of_their_own() -> None:
+    values, order = np.array([3.0, 1.0, 3.0]), np.array([0, 2, 1])
+    assert _same_order(values, order, np.array([2, 0, 1]), 0)
+    for wrong in ([0, 1, 2], [0, 0, 1], [0, 2, 3], [0, 2]):
+        assert not _same_order(values, order, np.array(wrong), 0)
