@@ -130,3 +130,11 @@ def test_architecture_names_every_stage_and_its_entry() -> None:
     ):
         assert f"src/paritas/{stage}/" in text, stage
         assert entry in text, entry
+
+
+@pytest.mark.parametrize("module", ["paritas.run.openvino", "paritas.lower.openvino"])
+def test_openvino_is_kept_from_telling_its_makers(module: str) -> None:
+    pytest.importorskip("openvino")
+    code = f"import sys, {module}; print('openvino' in sys.modules, sys.modules['openvino_telemetry'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "None"]

@@ -133,6 +133,7 @@ def test_attention_and_its_cache_are_one_operator_of_openvino_with_grouped_heads
         assert "Softmax" not in kinds
 
 
+@pytest.mark.slow
 def test_steps_of_one_token_have_graphs_for_few_batch_sizes_on_mindspore() -> None:
     pytest.importorskip("mindspore")
     original, port = pair("llama", "mindspore")

@@ -295,7 +295,7 @@ def vits(stochastic: bool) -> Any:
     ).eval()  # fmt: skip
 
 
-@pytest.mark.parametrize("stochastic", [False, True])
+@pytest.mark.parametrize("stochastic", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_vits_speaks_with_the_same_noise(stochastic: bool) -> None:
     want, _ = said(hf.pipeline, vits(stochastic), {})
     got, speaks = said(ours.pipeline, vits(stochastic), {}, engine="openvino")

@@ -44,6 +44,7 @@ def article() -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": mask}
 
 
+@pytest.mark.slow
 def test_bart_summarises() -> None:
     original, port = bart(), ours.port_model(bart(), engine="openvino")
     # As the checkpoints for summaries are told to: beams, no three words twice, neither too short nor too long.

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import html
 import os
-import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,10 +21,8 @@ ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "models", "concurrency_limit"
 
 
 def report_nothing_home() -> None:
-    """For a process that serves the page, before it imports gradio and an engine: both would tell their makers."""
+    """For a process that serves the page, before it imports gradio, which would tell its makers."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    # OpenVINO 2026.4 sends an event to Google when it is imported. Without this module it takes a stub of its own.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
 def gradio() -> Any:
