@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -104,8 +105,20 @@ def nodes_of(program: Program) -> list[NodeInfo]:
             named = [a.name for a in maker.target._schema.arguments]
             given = {**dict(zip(named, maker.args, strict=False)), **maker.kwargs}
             dim = given.get("dim", -1)
-        found.append(NodeInfo(node.name, target, program.origin(node.name), ordered, dim))
+        found.append(NodeInfo(node.name, target, program.origin(node.name), ordered, dim, _terms(node)))
     return found
+
+
+def _terms(node: Any) -> int:
+    """How many products are summed for an element of a node; 1 where it is no sum of products."""
+    name = str(node.target).split(".")[1] if "." in str(node.target) else ""
+    if name in ("linear", "addmm", "baddbmm"):
+        return int(node.args[1].meta["val"].shape[-1])
+    if name in ("mm", "bmm", "matmul"):
+        return int(node.args[0].meta["val"].shape[-1])
+    if name.startswith("conv"):
+        return math.prod(int(size) for size in node.args[1].meta["val"].shape[1:])
+    return 1
 
 
 def eager(port: Port, module: torch.nn.Module) -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]:

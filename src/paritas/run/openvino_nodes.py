@@ -10,7 +10,7 @@ import openvino
 import openvino.opset16 as ops
 
 #: Bytes of tensors that are computed in one go. Each of them is there twice: as it is wanted and as it is got.
-AT_ONCE = 1 << 28
+AT_ONCE = 1 << 26
 
 
 def names(model: openvino.Model, prefix: str) -> set[str]:

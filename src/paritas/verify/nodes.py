@@ -42,6 +42,7 @@ class NodeInfo:
     origin: Origin
     orders: str = ""  # the node whose values it puts in order along `dim`, where it is such an order
     dim: int = -1
+    terms: int = 1  # how many products are summed for one element
 
 
 class Steps(Protocol):
@@ -79,7 +80,7 @@ def compare_nodes(
     reference: the captured graph in fp32. truth: in float64, which each node too computes from the reference's
     values: what is left is the rounding of that node alone. yardstick: the graph at the port's half precision.
     A node agrees if its distance from truth is at most `AS_ACCURATE` times PyTorch's own, or `ROUNDINGS`
-    roundings; integers and booleans must be equal. Raises what the reference raises.
+    roundings, more in long sums; integers and booleans must be equal. Raises what the reference raises.
     """
     able = getattr(session, "nodes", None)
     if able is None:
@@ -156,7 +157,9 @@ def _row(
     if result.fault:
         return dataclasses.replace(row, fault=result.fault)
     own, ours = distance(exact, mine), distance(exact, got)
-    allowed = max(AS_ACCURATE * own, ROUNDINGS_OF.get(node.target, ROUNDINGS) * EPSILON[precision])
+    # Roundings of a long sum add up as a random walk does, twice as far in the worst of a million elements.
+    roundings = max(ROUNDINGS_OF.get(node.target, ROUNDINGS), 2 * math.sqrt(node.terms))
+    allowed = max(AS_ACCURATE * own, roundings * EPSILON[precision])
     return dataclasses.replace(
         row,
         excess=ours / allowed,
