@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -77,3 +78,28 @@ def test_bert_answers_a_question() -> None:
     with torch.no_grad():
         want = original(**given, **places)
     assert torch.allclose(port(**given, **places).loss, want.loss, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_musicgen_makes_the_originals_music() -> None:
+    torch.manual_seed(0)
+    text = hf.T5Config(vocab_size=99, d_model=32, d_ff=48, d_kv=8, num_layers=2, num_heads=4)
+    audio = hf.EncodecConfig(
+        num_filters=4, hidden_size=16, codebook_size=64, codebook_dim=16, upsampling_ratios=[4, 2],
+        num_residual_layers=1, num_lstm_layers=1, target_bandwidths=[24.0], sampling_rate=16000,
+    )  # fmt: skip
+    decoder = hf.MusicgenDecoderConfig(
+        vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, ffn_dim=48, num_codebooks=2,
+        max_position_embeddings=64, pad_token_id=64, bos_token_id=64, initializer_factor=0.3,
+    )  # fmt: skip
+    parts = {"text_encoder": text, "audio_encoder": audio, "decoder": decoder}
+    config = hf.MusicgenConfig(**{name: part.to_dict() for name, part in parts.items()})
+    original = hf.MusicgenForConditionalGeneration(config).eval()
+    told = original.generation_config
+    told.decoder_start_token_id = told.pad_token_id = 64
+    port = ours.port_model(copy.deepcopy(original), engine="openvino")
+    ids = torch.randint(5, 90, (2, 6))
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "guidance_scale": 3.0}
+    want, got = (model.generate(**given, max_new_tokens=12, do_sample=False) for model in (original, port))
+    assert want.abs().mean() > 0.01
+    assert torch.allclose(got, want, atol=1e-4)
