@@ -10,7 +10,6 @@ The first token is the time until a streamer gets it. Tokens are compared with P
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from results import write
-from turns import Clock, answer, compared, table, take_turns
+from turns import Clock, answer, compared, load, parser, table, take_turns
 
 PROMPT, NEW = 128, 64
 
@@ -36,13 +35,7 @@ CONTENDERS = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
-    parser.add_argument("--rounds", type=int, default=5, help="generations of each (5)")
-    parser.add_argument("--serve", nargs=2, metavar=("NAME", "DIR"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser(__doc__, CONTENDERS, rounds=5).parse_args()
     if options.serve:
         name, directory = options.serve
         return answer(lambda: prepare(name, directory))
@@ -70,15 +63,9 @@ def make(directory: Path) -> None:
 def prepare(name: str, directory: str) -> Callable[[Any], dict[str, Any]]:
     """What generates once each time it is called."""
     import torch
-    import transformers
 
     engine, dtype, weights = CONTENDERS[name]
-    if engine:
-        import paritas.transformers as ours
-
-        model = ours.LlamaForCausalLM.from_pretrained(directory, engine=engine, dtype=dtype, weights=weights)
-    else:
-        model = transformers.LlamaForCausalLM.from_pretrained(directory, dtype=getattr(torch, dtype))
+    model = load("LlamaForCausalLM", directory, engine, dtype, weights)
     ids = torch.randint(0, 32_000, (1, PROMPT), generator=torch.Generator().manual_seed(0))
 
     def generate(_: Any) -> dict[str, Any]:

@@ -21,7 +21,6 @@ Every contender is a process of its own, and they take turns: a warm-up each, th
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -31,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from results import machine, write
-from turns import answer, take_turns
+from turns import answer, load, parser, take_turns
 
 WIDTH, LAYERS, NEW, CLIPS = 640, 32, 64, 4
 AGREEMENT = 0.75
@@ -46,14 +45,9 @@ CONTENDERS = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each (3)")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8], help="sizes (1 2 4 8)")
-    parser.add_argument("--serve", nargs=2, metavar=("NAME", "DIR"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    known = parser(__doc__, CONTENDERS, rounds=3)
+    known.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8], help="sizes (1 2 4 8)")
+    options = known.parse_args()
     if options.serve:
         name, directory = options.serve
         return answer(lambda: prepare(name, directory))
@@ -163,22 +157,14 @@ def sounds(count: int = CLIPS) -> Any:
 def prepare(name: str, directory: str) -> Callable[[Any], dict[str, Any]]:
     """What generates alone, by batch size, and assisted, clip by clip."""
     import torch
-    import transformers
 
     engine, dtype = CONTENDERS[name]
-    options: dict[str, Any] = {"dtype": getattr(torch, dtype)}
-    if engine:
-        import paritas.transformers as library
-
-        options["engine"] = engine
-    else:
-        library = transformers
-    model = library.AutoModelForSpeechSeq2Seq.from_pretrained(f"{directory}/main", **options)
-    assistant = library.AutoModelForCausalLM.from_pretrained(f"{directory}/assistant", **options)
+    model = load("AutoModelForSpeechSeq2Seq", f"{directory}/main", engine, dtype)
+    assistant = load("AutoModelForCausalLM", f"{directory}/assistant", engine, dtype)
 
     def generate(clips: Any, **more: Any) -> tuple[float, list[list[int]]]:
         start = time.perf_counter()
-        out = model.generate(clips.to(options["dtype"]), max_new_tokens=NEW, do_sample=False, **more)
+        out = model.generate(clips.to(getattr(torch, dtype)), max_new_tokens=NEW, do_sample=False, **more)
         seconds = time.perf_counter() - start
         assert out.shape[1] >= NEW, "it ended early"
         return seconds, out.tolist()

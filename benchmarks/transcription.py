@@ -12,7 +12,6 @@ Tokens are compared with PyTorch's: those of random weights have close rivals, s
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 import time
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from results import write
-from turns import Clock, answer, compared, table, take_turns
+from turns import Clock, answer, compared, load, parser, table, take_turns
 
 NEW = 128
 
@@ -35,13 +34,7 @@ CONTENDERS = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
-    parser.add_argument("--rounds", type=int, default=5, help="transcriptions of each (5)")
-    parser.add_argument("--serve", nargs=2, metavar=("NAME", "DIR"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser(__doc__, CONTENDERS, rounds=5).parse_args()
     if options.serve:
         name, directory = options.serve
         return answer(lambda: prepare(name, directory))
@@ -73,19 +66,9 @@ def make(directory: Path) -> None:
 def prepare(name: str, directory: str) -> Callable[[Any], dict[str, Any]]:
     """What transcribes once each time it is called."""
     import torch
-    import transformers
 
     engine, dtype, weights = CONTENDERS[name]
-    if engine:
-        import paritas.transformers as ours
-
-        model = ours.WhisperForConditionalGeneration.from_pretrained(
-            directory, engine=engine, dtype=dtype, weights=weights
-        )
-    else:
-        model = transformers.WhisperForConditionalGeneration.from_pretrained(
-            directory, dtype=getattr(torch, dtype)
-        )
+    model = load("WhisperForConditionalGeneration", directory, engine, dtype, weights)
     sound = torch.randn(1, 80, 3000, generator=torch.Generator().manual_seed(0)).to(getattr(torch, dtype))
 
     def transcribe(_: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ turn of every contender warms it up, and is not counted.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -17,6 +18,30 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from results import machine
+
+
+def parser(about: str | None, contenders: Iterable[str], rounds: int) -> argparse.ArgumentParser:
+    """The options of every such benchmark; --serve is how it calls itself."""
+    found = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = list(contenders)
+    found.add_argument("--contenders", nargs="+", choices=names, default=names)
+    found.add_argument("--rounds", type=int, default=rounds, help=f"turns of each ({rounds})")
+    found.add_argument("--serve", nargs=2, metavar=("NAME", "DIR"), help=argparse.SUPPRESS)
+    return found
+
+
+def load(cls: str, directory: str, engine: str, dtype: str, weights: str = "") -> Any:
+    """The model of that class: of transformers, or, where there is an engine, of `paritas.transformers`."""
+    import torch
+    import transformers
+
+    told: dict[str, Any] = {"dtype": getattr(torch, dtype)}
+    if not engine:
+        return getattr(transformers, cls).from_pretrained(directory, **told)
+    import paritas.transformers
+
+    told |= {"engine": engine, "weights": weights}
+    return getattr(paritas.transformers, cls).from_pretrained(directory, **told)
 
 
 def start(script: str, name: str, directory: str) -> subprocess.Popen[str]:

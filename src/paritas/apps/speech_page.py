@@ -20,13 +20,8 @@ KEPT = 3600  # seconds for which recordings and speech stay on disk
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "models", "concurrency_limit": 1}
 
 
-def report_nothing_home() -> None:
-    """For a process that serves the page, before it imports gradio, which would tell its makers."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-
-
 def gradio() -> Any:
-    """The library. Raises `InputError` if it is missing."""
+    """The library, which is kept from telling its makers. Raises `InputError` if it is missing."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
         import gradio

@@ -67,7 +67,6 @@ def speech(
     from paritas.run.engine import default_engine
     from paritas.run.engine import engine as find_engine
 
-    speech_page.report_nothing_home()
     checkpoints = Checkpoints(asr=asr, vc=vc, tts=tts, vocoder=vocoder)
     checkpoints.check()
     voices = speakers(speaker or [])

@@ -146,14 +146,14 @@ class MindSporeSession:
 
     def lockstep(
         self, feed: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]
-    ) -> Iterator[tuple[str, np.ndarray]]:
-        """(node, value) for the nodes of `given`, each computed from the *given* values of those before it."""
+    ) -> dict[str, np.ndarray]:
+        """Node name -> value, for the nodes of `given`, each computed from the *given* values of those before it."""
         found: dict[str, np.ndarray] = {}
         replace = mindspore_nodes.replacing(given, found.__setitem__, _to_numpy, self._ms.Tensor.from_numpy)
         source = self._entry.read_text(encoding="utf-8")
         with mindspore_nodes.watched(self._module, source, self.cell, self._steps(), replace):
             self._call(feed, "pynative")
-        yield from found.items()
+        return found
 
     def _steps(self) -> dict[str, list[list[steps.Step]]]:
         return steps.from_json(self.manifest.settings.get("steps", {}))

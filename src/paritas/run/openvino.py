@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -133,12 +133,12 @@ class OpenVINOSession:
 
     def lockstep(
         self, feed: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]
-    ) -> Iterator[tuple[str, np.ndarray]]:
-        """(node, value) for the nodes of `given`, each computed from the *given* values of those before it."""
+    ) -> dict[str, np.ndarray]:
+        """Node name -> value, for the nodes of `given`, each computed from the *given* values of those before it."""
         with self._lock:
-            yield from _attempt(
+            return _attempt(
                 "computing its nodes one by one",
-                lambda: list(openvino_nodes.alone(self._read(), _NODE, given, feed, self._compiled)),
+                lambda: dict(openvino_nodes.alone(self._read(), _NODE, given, feed, self._compiled)),
             )
 
     def state(self) -> OpenVINOState:

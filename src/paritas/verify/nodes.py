@@ -12,9 +12,9 @@ import numpy as np
 
 from paritas.program import Origin
 from paritas.run.engine import Session
-from paritas.verify.compare import compare, distance
+from paritas.verify.compare import RELATIVE, compare, distance
 from paritas.verify.report import NodeParity
-from paritas.verify.tolerance import AS_ACCURATE, EPSILON, Tolerance
+from paritas.verify.tolerance import AS_ACCURATE, EPSILON
 
 Feed = Mapping[str, np.ndarray]
 See = Callable[[str, np.ndarray], None]
@@ -28,9 +28,6 @@ ROUNDINGS_OF = {"aten.scaled_dot_product_attention.default": 64}
 
 #: Engines hold integers in 32 bits. What is beyond them is a cast of an infinity, which no two processors do alike.
 _INT32 = 1 << 31
-
-#: Measures |got - want| / (typical |want| + |want|), which `ours` and `own` are.
-_MEASURE = Tolerance(1.0, 0.0, "a measure, not a bound", scaled=1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,9 +148,9 @@ def _row(
         if want.shape == got.shape and want.dtype.kind in "iu":
             small = np.abs(want.astype(np.float64)) < _INT32
             want, got = want[small], got[small].astype(want.dtype, copy=False)
-        result = compare(want, got, _MEASURE)
+        result = compare(want, got, RELATIVE)
         return dataclasses.replace(row, excess=result.excess, error=result.error, fault=result.fault)
-    result = compare(want, got, _MEASURE, dtype=got.dtype)
+    result = compare(want, got, RELATIVE, dtype=got.dtype)
     if result.fault:
         return dataclasses.replace(row, fault=result.fault)
     own, ours = distance(exact, mine), distance(exact, got)
