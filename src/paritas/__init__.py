@@ -15,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from paritas.adoption import adopt as adopt
     from paritas.pipeline import Port as Port
     from paritas.pipeline import load as load
     from paritas.pipeline import port as port
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "adopt": "paritas.adoption",
     "Port": "paritas.pipeline",
     "load": "paritas.pipeline",
     "port": "paritas.pipeline",

@@ -70,7 +70,7 @@ def port(
     runtime = find_engine(engine)  # before any work: it may not be installed
     if len(runtime.modes) > 1 and mode not in runtime.modes:
         raise UnknownMode(engine, mode, tuple(runtime.modes))
-    wanted, notes = _dtype(dtype, runtime)
+    wanted, notes = computed_in(dtype, runtime)
     check_weights(weights, engine)
 
     tell("load")
@@ -114,11 +114,8 @@ def port_program(
     """Lower and run what was captured: the second half of `port`."""
     from paritas.lower import lower
 
-    tell = progress or (lambda stage: None)
-    directory = Path(tempfile.mkdtemp(prefix="paritas-"))
-    try:
-        tell("lower")
-        lowered = lower(
+    def write(directory: Path) -> Lowered:
+        return lower(
             program,
             engine,
             directory,
@@ -127,6 +124,32 @@ def port_program(
             weights=weights,
             model=original,
         )
+
+    return assemble(
+        program, original, engine, write, dtype=dtype, device=device, mode=mode, target=target, notes=notes,
+        progress=progress,
+    )  # fmt: skip
+
+
+def assemble(
+    program: Program,
+    original: torch.nn.Module,
+    engine: str,
+    write: Callable[[Path], Lowered],
+    *,
+    dtype: str = "",
+    device: str = "",
+    mode: str = "graph",
+    target: str = "cpu",
+    notes: Sequence[Note] = (),
+    progress: Progress | None = None,
+) -> Port:
+    """A port of what `write` puts into a new directory, which is removed if anything fails."""
+    tell = progress or (lambda stage: None)
+    directory = Path(tempfile.mkdtemp(prefix="paritas-"))
+    try:
+        tell("lower")
+        lowered = write(directory)
         _copy_configuration(original, program.source, directory)
         manifest = manifest_of(program, lowered, engine, dtype=dtype, mode=mode, target=target, notes=notes)
         artifact = Artifact(directory, manifest)
@@ -296,7 +319,7 @@ class Port:
     ) -> Port:
         """The same capture on another engine, or in another precision of OpenVINO's: nothing is captured again."""
         runtime = find_engine(engine)
-        wanted, notes = _dtype(dtype, runtime)
+        wanted, notes = computed_in(dtype, runtime)
         check_weights(weights, engine)
         program, original = self.program(), self.original()
         if engine != "openvino" and wanted not in ("", _dtype_of(program)):
@@ -370,7 +393,7 @@ def limits(largest: Mapping[str, int]) -> dict[str, tuple[int, int]]:
     return {symbol: (1, size) for symbol, size in largest.items()}
 
 
-def _dtype(dtype: Any, runtime: Any) -> tuple[str, list[Note]]:
+def computed_in(dtype: Any, runtime: Any) -> tuple[str, list[Note]]:
     """The dtype asked for ("" for the model's own), or what the engine does instead, with a note."""
     if dtype is None:
         return "", []
@@ -416,7 +439,7 @@ def manifest_of(
     """What `port.json` says of a program that was lowered."""
     return Manifest(
         engine=engine,
-        dtype=dtype or _dtype_of(program),
+        dtype=lowered.dtype or dtype or _dtype_of(program),
         inputs=lowered.inputs or program.inputs,
         outputs=lowered.outputs or program.outputs,
         structure=program.structure,

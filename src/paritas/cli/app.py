@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from paritas.cli import (
+    adopt,
     bench,
     convert,
     demo,
@@ -39,7 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (port, verify, bench, inspect, support, doctor, demo, translate, speech):
+for module in (port, verify, adopt, bench, inspect, support, doctor, demo, translate, speech):
     name = module.__name__.rpartition(".")[2]
     app.command(name, epilog=EPILOG)(guarded(getattr(module, name)))
 

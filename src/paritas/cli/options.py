@@ -98,6 +98,14 @@ Force = Annotated[
     bool, typer.Option("--force", help="Replace a port even if files in it were added or edited.")
 ]
 
+# --- adopt -------------------------------------------------------------------------------------
+
+AdoptedFile = Annotated[Path, typer.Argument(help="An OpenVINO model: its .xml file.")]
+AdoptedOriginal = Annotated[
+    str,
+    typer.Option("--original", metavar="SOURCE", help="Hub id or directory of what it was converted from."),
+]
+
 # --- ports on disk -----------------------------------------------------------------------------
 
 PortDirectory = Annotated[Path, typer.Argument(help="A port, as paritas port wrote it.")]

@@ -79,7 +79,7 @@ def port(
 
     find_engine(engine)  # what cannot succeed is refused before torch is imported and minutes pass
     store.check_target(out, force=force)
-    examples = _examples(inputs) if inputs else None
+    given = examples(inputs) if inputs else None
     with Stages(f"{source} to {engine}", quiet=quiet) as stages:
         stages("load")
         from paritas import pipeline
@@ -87,7 +87,7 @@ def port(
         made = pipeline.port(
             source,
             engine,
-            examples,
+            given,
             dtype.value if dtype else None,
             dynamic=dynamic,
             mode=mode.value if mode else "graph",
@@ -107,13 +107,14 @@ def port(
         if report is not None:
             store.attach(out, "parity.json", report.to_json())
             store.attach(out, "PARITY.md", report.to_markdown(str(out)))
-    _show(made, out, report, stages.seconds, as_json)
+    show(made, out, report, stages.seconds, as_json)
     return OK if report is None or report.verdict == "agrees" else DIVERGES
 
 
-def _show(
+def show(
     port: Port, out: Path, report: ParityReport | None, seconds: dict[str, float], as_json: bool
 ) -> None:
+    """Print what was written to `out`, and its report."""
     from paritas import store
 
     manifest = store.read(out, verify_checksums=False).manifest
@@ -153,7 +154,7 @@ def _show(
         )
 
 
-def _examples(given: list[str]) -> dict[str, Any]:
+def examples(given: list[str]) -> dict[str, Any]:
     """`name=2x16:int64` as tensors: whole numbers 0 and 1, ones for masks, floats normal; seeded."""
     import torch
 

@@ -19,3 +19,4 @@ class Lowered:
     notes: tuple[Note, ...] = ()
     inputs: tuple[TensorSpec, ...] = ()  # where the engine leaves less free than the program: what is left
     outputs: tuple[TensorSpec, ...] = ()
+    dtype: str = ""  # of the arithmetic, where the lowering chose it

@@ -81,8 +81,9 @@ class OpenVINOSession:
         self._config = {
             "INFERENCE_PRECISION_HINT": _HINTS[dtype],
             "PERFORMANCE_HINT": "LATENCY",
-            "SNIPPETS_MODE": "DISABLE",
         }
+        if not artifact.manifest.settings.get("adopted"):  # what others have made runs as it would without us
+            self._config["SNIPPETS_MODE"] = "DISABLE"
         self._lock = threading.Lock()
         self._model: _Model | None = None
         self._stateful: openvino.CompiledModel | None = None

@@ -5,4 +5,5 @@ import sys
 
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # see `paritas.run`
 
-from paritas.lower.openvino.convert import lower as lower  # noqa: E402 - OpenVINO reads that when it is imported
+from paritas.lower.openvino.adopt import adopt as adopt  # noqa: E402 - OpenVINO reads that when it is imported
+from paritas.lower.openvino.convert import lower as lower  # noqa: E402

@@ -101,8 +101,8 @@ def _ports(program: Program) -> list[str]:
 def name_tensors(model: openvino.Model, prepared: Prepared, program: Program) -> openvino.Model:
     """The model without its taps: its tensors named after their nodes, its ports after the program's."""
     tensors = {
-        name: _behind_taps(result.input_value(0))
-        for name, result in zip(prepared.taps, model.get_results(), strict=True)
+        name: _behind_taps(port.input_value(0))
+        for name, port in zip(prepared.taps, model.get_results(), strict=True)
     }
     specs = dict(zip(prepared.placeholders, program.inputs, strict=True))
     parameters = {}
@@ -120,7 +120,7 @@ def name_tensors(model: openvino.Model, prepared: Prepared, program: Program) ->
         parameter.output(0).get_tensor().add_names({specs[name].name})
         parameter.set_friendly_name(specs[name].name)
     outputs = zip(prepared.outputs, program.outputs, strict=True)
-    results = [_result(tensors[name], spec) for name, spec in outputs]
+    results = [result(tensors[name], spec) for name, spec in outputs]
     return openvino.Model(results, [parameters[name] for name in specs if name in parameters], "paritas")
 
 
@@ -130,7 +130,7 @@ def _behind_taps(value: openvino.Output) -> openvino.Output:
     return value
 
 
-def _result(value: openvino.Output, spec: TensorSpec) -> openvino.Node:
+def result(value: openvino.Output, spec: TensorSpec) -> openvino.Node:
     """An output port of this name and dtype, with its own tensor: a value may be an input or come twice."""
     kind = openvino.Type.f32 if "float" in spec.dtype else openvino.Type(np.dtype(spec.dtype))
     own = ops.identity(value) if value.get_element_type() == kind else ops.convert(value, kind.to_string())

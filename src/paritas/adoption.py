@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`adopt()`: a model that another converter made becomes a port, so that it can be verified like one of ours."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paritas.errors import InputError
+from paritas.pipeline import Port, Progress, assemble, computed_in
+from paritas.run.engine import engine as find_engine
+
+if TYPE_CHECKING:
+    import openvino
+    import torch
+
+    from paritas.lower.result import Lowered
+
+
+def adopt(
+    model: str | os.PathLike[str] | openvino.Model,
+    original: str | os.PathLike[str] | torch.nn.Module,
+    inputs: Any = None,
+    dtype: Any = None,
+    *,
+    revision: str | None = None,
+    subfolder: str = "",
+    model_class: str | type | None = None,
+    progress: Progress | None = None,
+) -> Port:
+    """A port of `original` whose files are `model`, an OpenVINO model (.xml) that some other converter wrote.
+
+    It runs as OpenVINO runs it by itself, in the precision that OpenVINO chooses unless `dtype` says another one, and
+    `verify` says that precision. Its nodes can be compared one by one where the converter has kept the names of a
+    captured graph, as `openvino.convert_model(torch.export.export(...))` does; a note counts them. The other
+    arguments are those of `paritas.port`.
+
+    Raises `InputError` for a file that is no model or whose inputs or outputs are not the original's, and what
+    `paritas.port` raises of the original.
+    """
+    wanted, notes = computed_in(dtype, find_engine("openvino"))
+    from paritas.capture import capture
+    from paritas.capture.source import resolve
+    from paritas.lower.openvino import adopt as written
+
+    tell = progress or (lambda stage: None)
+    tell("load")
+    theirs = _read(model)
+    module, origin = resolve(
+        original,
+        revision=revision,
+        subfolder=subfolder,
+        model_class=model_class,
+        dtype="float32",
+        notes=notes,
+    )
+    tell("capture")
+    program = capture(module, inputs, source=origin)
+
+    def write(directory: Path) -> Lowered:
+        return written(theirs, program, directory, dtype=wanted)
+
+    return assemble(program, module, "openvino", write, notes=notes, progress=progress)
+
+
+def _read(model: Any) -> openvino.Model:
+    import openvino
+
+    if isinstance(model, openvino.Model):
+        return model.clone()
+    file = Path(model)
+    if not file.is_file():
+        raise InputError(f"There is no file {file}.")
+    try:
+        return openvino.Core().read_model(file)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise InputError(f"{file} is no model that OpenVINO reads: {lines[-1][:300]}") from None
