@@ -39,6 +39,8 @@ OPERATORS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "triangular, right": lambda x: torch.linalg.solve_triangular(_triangle(6), x, upper=False, left=False),
     "unbind": lambda x: x.unbind(1)[2] - x.unbind(1)[0],
     "split": lambda x: x.split(4, 1)[1],
+    "softplus far below 0": lambda x: torch.nn.functional.softplus(x - 12) * 1e5,
+    "softplus, steeper": lambda x: torch.nn.functional.softplus(x, 2.0, 3.0),
     "numel": lambda x: x.sum() / x.numel(),
 }
 

@@ -422,6 +422,32 @@ def test_a_report_of_nodes_names_the_first_and_says_how_it_looked(
     assert repr(ParityReport.from_json(report.to_json())) == repr(report)  # NaN is not equal to itself
 
 
+class TwiceOneActivation(torch.nn.Module):
+    """One activation is called for keys last, and its result used first: the port makes the calls in that order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = torch.nn.Linear(8, 24)
+        self.act = torch.nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.attend(*self.inner(x).chunk(3, -1))
+
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return (lambda q, k: (v.mT @ k) @ q.mT)(self.act(q), self.act(k))
+
+
+def test_calls_in_another_order_than_the_graph_are_told_apart(tmp_path: Path) -> None:
+    pytest.importorskip("mindspore")
+    torch.manual_seed(0)
+    port = paritas.port(TwiceOneActivation(), engine="mindspore", inputs={"x": torch.randn(2, 6, 8)})
+    source = port.artifact.entry.read_text()
+    assert re.search(r"act\(chunk\[1\]\).*act\(chunk\[0\]\)", source, re.S), "the port calls it in the graph's order"
+    report = port.verify(level="nodes")
+    assert report.verdict == "agrees" and not report.guilty
+    assert [row.target for row in report.nodes].count("aten.relu.default") == 2
+
+
 def test_equal_values_have_no_order_of_their_own() -> None:
     values, order = np.array([3.0, 1.0, 3.0]), np.array([0, 2, 1])
     assert _same_order(values, order, np.array([2, 0, 1]), 0)

@@ -23,8 +23,13 @@ See = Callable[[str, np.ndarray], None]
 #: exp (MindSpore's are 10 roundings off); a LayerNorm with 1e-5 for 1e-12 is 30 off.
 ROUNDINGS = 16
 
-#: Attention is two products and a softmax: a score of 30 enters exp with 30 roundings of its own.
-ROUNDINGS_OF = {"aten.scaled_dot_product_attention.default": 64}
+#: Attention is two products and a softmax: a score of 30 enters exp with 30 roundings of its own. A softmax is an exp
+#: over a sum of exps: twice the roundings of one.
+ROUNDINGS_OF = {
+    "aten.scaled_dot_product_attention.default": 64,
+    "aten.softmax.int": 32,
+    "aten._softmax.default": 32,
+}
 
 #: Engines hold integers in 32 bits. What is beyond them is a cast of an infinity, which no two processors do alike.
 _INT32 = 1 << 31

@@ -23,7 +23,7 @@ from paritas.lower.mindspore.emit import Emitter
 from paritas.lower.mindspore.loops import fold_loops
 from paritas.lower.mindspore.names import Statement, name_hint, statements, usable
 from paritas.lower.mindspore.source import Value, literal
-from paritas.lower.mindspore.steps import Parts, Step, step_of
+from paritas.lower.mindspore.steps import CALL, Parts, Step, step_of
 from paritas.lower.registry import Lowering
 from paritas.program import Program
 
@@ -252,7 +252,7 @@ class MethodWriter:
                 value,
                 [caller] if caller else [],
                 self._result_hint(caller, positions.get(node.name, 0)),
-                computed=False,
+                CALL + region.key,
             )
             return
         names = []
@@ -261,6 +261,7 @@ class MethodWriter:
             name = self._fresh(hint or _anonymous(node), node)
             names.append(name)
             self.bound[name] = node
+        self.taken.append((call.text, CALL + region.key))
         self._statement(f"{', '.join(names)} = {call.text}")
         for name, node in zip(names, method.outputs, strict=True):
             self.scope[node] = _value(name, node)
@@ -278,13 +279,13 @@ class MethodWriter:
         value: Value,
         stack: list[Statement],
         hint: str | None,
-        computed: bool = True,
+        part: str = "",
     ) -> None:
         """Keep the expression to be written inside its only user, or give it a variable now.
 
-        computed: here, and not in another cell.
+        part: what the expression computes, the node if "".
         """
-        own = [(value.text, node.name)] if computed else []
+        own = [(value.text, part or node.name)]
         if (
             self.uses.get(node, 0) == 1
             and self._same_statement(node, stack)

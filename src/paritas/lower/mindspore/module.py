@@ -17,7 +17,7 @@ from paritas.lower.mindspore.cells import Method, MethodWriter, Weights
 from paritas.lower.mindspore.emit import DTYPES
 from paritas.lower.mindspore.fuse import fused
 from paritas.lower.mindspore.source import LINE_LENGTH, literal, wrap
-from paritas.lower.mindspore.steps import Step
+from paritas.lower.mindspore.steps import Step, in_order
 from paritas.lower.mindspore.weights import collect, constant_source
 from paritas.lower.registry import preflight
 from paritas.program import Program
@@ -71,7 +71,6 @@ def generate(program: Program, *, target: str = "cpu") -> Module:
     made: dict[str, torch.Tensor] = {}
     written: dict[str, Method] = {}
     returned: dict[str, tuple[str, ...]] = {}
-    steps: dict[str, list[list[Step]]] = {}
     for region in tree.regions():
         if region.path in lists or not (region.outputs or region.parent is None):
             continue
@@ -88,9 +87,13 @@ def generate(program: Program, *, target: str = "cpu") -> Module:
         else:
             method.name = same.name
         written[region.key] = method
-        steps.setdefault(region.path, []).append(method.steps)
         if region.parent is not None:
             returned[f"{region.path}:{region.call}"] = tuple(node.name for node in method.outputs)
+    # A cell's calls as the module makes them, which is not always the order of the graph.
+    steps: dict[str, list[list[Step]]] = {}
+    paths = {region.key: region.path for region in tree.regions()}
+    for key in in_order(tree.key, {key: method.steps for key, method in written.items()}):
+        steps.setdefault(paths[key], []).append(written[key].steps)
     for name, value in made.items():
         cells[name.rpartition(".")[0]].constants.append(name)
         weights.values[name] = value  # type: ignore[index]

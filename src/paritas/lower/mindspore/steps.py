@@ -13,8 +13,11 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-#: The text of a node's expression and the node's name, inner ones first.
+#: The text of an expression and the name of the node that it computes, inner ones first. A call of another cell
+#: computes no node itself: CALL and the key of what it calls is its name.
 Parts = list[tuple[str, str]]
+
+CALL = "@"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +26,9 @@ class Step:
 
     checksum: int
     nodes: tuple[tuple[str, str], ...]  # (place: "" or "args.0.left", name), inner ones first
+    calls: tuple[
+        str, ...
+    ] = ()  # the keys of the cells' calls in it, in the order in which they are made
 
     def to_json(self) -> list[Any]:
         return [self.checksum, [list(pair) for pair in self.nodes]]
@@ -46,7 +52,10 @@ def step_of(line: str, parts: Parts) -> Step:
         free = places.get(ast.dump(ast.parse(text, mode="eval").body), [])
         if free:  # else it was folded into another one's text
             found.append((free.pop(0), name))
-    return Step(checksum(statement), tuple(found))
+    order = {place: number for number, place in enumerate(_evaluated(value))}
+    calls = sorted((order[place], name) for place, name in found if name.startswith(CALL))
+    nodes = tuple((place, name) for place, name in found if not name.startswith(CALL))
+    return Step(checksum(statement), nodes, tuple(name.removeprefix(CALL) for _, name in calls))
 
 
 def expression_of(statement: ast.stmt) -> ast.expr | None:
@@ -65,6 +74,23 @@ def walk(node: ast.AST, place: str = "") -> Iterator[tuple[str, ast.expr]]:
             for index, item in enumerate(value):
                 if isinstance(item, ast.AST):
                     yield from walk(item, f"{place}.{field}.{index}".lstrip("."))
+
+
+def _evaluated(node: ast.AST, place: str = "") -> Iterator[str]:
+    """The places in the order in which Python evaluates them: what is inside an expression comes before it."""
+    for field, value in ast.iter_fields(node):
+        for index, item in enumerate(value) if isinstance(value, list) else [("", value)]:
+            if isinstance(item, ast.AST):
+                yield from _evaluated(item, f"{place}.{field}.{index}".strip("."))
+    yield place
+
+
+def in_order(first: str, called: Mapping[str, Sequence[Step]]) -> Iterator[str]:
+    """The keys of all calls that the call `first` leads to, itself first, in the order in which they are made."""
+    yield first
+    for step in called[first]:
+        for key in step.calls:
+            yield from in_order(key, called)
 
 
 def checksum(statement: ast.stmt) -> int:

@@ -154,6 +154,21 @@ def solve_triangular(
     return inverse @ b
 
 
+def softplus(x: torch.Tensor, beta: float = 1, threshold: float = 20) -> torch.Tensor:
+    """`softplus` as max(x, 0) + log1p(exp(-|x|)): OpenVINO's loses all digits of what is far below 0.
+
+    So does its logarithm near 1. log1p(y) is 2 artanh(y / (2 + y)), whose argument is at most 1/3: seven terms are 1e-8
+    off.
+    """
+    scaled = x * beta
+    small = torch.exp(-scaled.abs())
+    z = small / (2 + small)
+    series = torch.full_like(z, 1 / 13)
+    for odd in (11, 9, 7, 5, 3, 1):
+        series = series * z * z + 1 / odd
+    return torch.where(scaled > threshold, x, (scaled.clamp(min=0) + 2 * z * series) / beta)
+
+
 #: What these operators are made of, where torch itself has no decomposition.
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.histc.default: histogram,
@@ -161,4 +176,5 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.linalg_solve_triangular.default: solve_triangular,
     aten.eye.default: identity_matrix,
     aten.eye.m: identity_matrix,
+    aten.softplus.default: softplus,
 }
