@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One small model and its program, captured once for all tests."""
+"""One small model and its program, captured once for all tests; ports on disk of the architectures of `subjects`."""
 
 from __future__ import annotations
+
+import functools
+from collections.abc import Callable
 
 import pytest
 import torch
 from small_programs import Mlp, program_of
+from subjects import Subject, feed_of, original
 
+import paritas
 from paritas.program import ModuleCall, Program
 
 
@@ -27,3 +32,17 @@ def mlp_program(mlp: Mlp) -> Program:
             ModuleCall("down", "torch.nn.modules.linear.Linear", 0, ("linear_1",)),
         ),
     )
+
+
+@pytest.fixture(scope="module")
+def subjects(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Subject]:
+    """(architecture, engine) -> its port, made once per file of tests."""
+
+    @functools.cache
+    def subject(name: str, engine: str) -> Subject:
+        port = paritas.port(original(name), engine=engine)
+        directory = tmp_path_factory.mktemp(name) / "port"
+        port.save(directory)
+        return Subject(directory, port.program(), feed_of(port))
+
+    return subject

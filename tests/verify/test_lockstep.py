@@ -4,59 +4,21 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import transformers as hf
 from safetensors.numpy import load_file, save_file
+from subjects import MODELS, Subject, marked, original
 
 import paritas
-from paritas.program import Program
-from paritas.run.torch import TorchSession
 from paritas.verification import nodes_of
-from paritas.verify.nodes import Lockstep, _same_order, compare_nodes
+from paritas.verify.nodes import _same_order
 from paritas.verify.report import ParityReport
-
-SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
-TEXT = {"vocab_size": 99, **SIZES}
-IMAGE = {"image_size": 16, "patch_size": 4, **SIZES}
-
-MODELS: dict[str, Callable[[], torch.nn.Module]] = {
-    "bert": lambda: hf.BertModel(hf.BertConfig(**TEXT)),
-    "gpt2": lambda: hf.GPT2Model(hf.GPT2Config(vocab_size=99, n_embd=32, n_layer=2, n_head=4)),
-    "llama": lambda: hf.LlamaModel(hf.LlamaConfig(**TEXT, num_key_value_heads=2)),
-    "t5": lambda: hf.T5EncoderModel(
-        hf.T5Config(vocab_size=99, num_layers=2, d_model=32, d_ff=48, d_kv=8, num_heads=4)
-    ),
-    "vit": lambda: hf.ViTModel(hf.ViTConfig(**IMAGE)),
-    "clip": lambda: hf.CLIPTextModel(hf.CLIPTextConfig(**TEXT, eos_token_id=98)),
-    "resnet": lambda: hf.ResNetModel(hf.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1])),
-    "whisper": lambda: hf.models.whisper.modeling_whisper.WhisperEncoder(
-        hf.WhisperConfig(
-            d_model=32, encoder_layers=2, encoder_attention_heads=4, encoder_ffn_dim=48, max_source_positions=30,
-            num_mel_bins=8,
-        )
-    ),
-    "roberta": lambda: hf.RobertaModel(hf.RobertaConfig(**TEXT)),
-    "mixtral": lambda: hf.MixtralModel(
-        hf.MixtralConfig(**TEXT, num_key_value_heads=2, num_local_experts=4)
-    ),
-}  # fmt: skip
-
-
-#: Tried every day; the others with the long sweeps.
-DAILY = ("bert", "resnet")
-
-
-def marked(name: str, *values: Any, label: str) -> Any:
-    return pytest.param(name, *values, id=label, marks=() if name in DAILY else pytest.mark.slow)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -295,62 +257,6 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
 }  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True)
-class Subject:
-    """A port on disk, and what its nodes are compared with."""
-
-    directory: Path
-    program: Program
-    feed: dict[str, np.ndarray]
-
-    def lockstep(self, session: Any) -> Lockstep:
-        reference, truth = TorchSession(self.program, "float32"), TorchSession(self.program, "float64")
-        return compare_nodes(session, reference, truth, self.feed, nodes_of(self.program))
-
-
-@functools.cache
-def original(name: str) -> torch.nn.Module:
-    """With noise on what starts as zeros and ones, or a forgotten one would not show."""
-    torch.manual_seed(0)
-    model = MODELS[name]().eval()
-    with torch.no_grad():
-        for tensor in (*model.parameters(), *model.buffers()):
-            if tensor.is_floating_point():
-                tensor += 0.1 * torch.rand_like(tensor)
-    return model
-
-
-@pytest.fixture(scope="module")
-def subjects(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Subject]:
-    @functools.cache
-    def subject(name: str, engine: str) -> Subject:
-        port = paritas.port(original(name), engine=engine)
-        directory = tmp_path_factory.mktemp(name) / "port"
-        port.save(directory)
-        return Subject(directory, port.program(), feed_of(port))
-
-    return subject
-
-
-def feed_of(port: Any) -> dict[str, np.ndarray]:
-    generator = np.random.default_rng(0)
-    feed = {}
-    for spec in port.inputs:
-        shape = tuple(
-            size if isinstance(size, int) else 2 if axis == 0 else 12 for axis, size in enumerate(spec.dims)
-        )
-        if spec.name == "attention_mask":
-            feed[spec.name] = np.ones(shape, np.int64)
-            feed[spec.name][0, :3] = 0
-        elif spec.dtype == "int64":
-            high = 2 if spec.name == "token_type_ids" else 90
-            feed[spec.name] = generator.integers(0 if high == 2 else 5, high, shape)
-        else:
-            shape = tuple(32 if size == 12 else size for size in shape)  # pixels
-            feed[spec.name] = generator.standard_normal(shape).astype(np.float32)
-    return feed
-
-
 @pytest.mark.parametrize("engine", ["mindspore", "openvino"])
 @pytest.mark.parametrize("name", [marked(name, label=name) for name in MODELS])
 def test_a_clean_port_has_no_guilty_node(
@@ -442,7 +348,9 @@ def test_calls_in_another_order_than_the_graph_are_told_apart(tmp_path: Path) ->
     torch.manual_seed(0)
     port = paritas.port(TwiceOneActivation(), engine="mindspore", inputs={"x": torch.randn(2, 6, 8)})
     source = port.artifact.entry.read_text()
-    assert re.search(r"act\(chunk\[1\]\).*act\(chunk\[0\]\)", source, re.S), "the port calls it in the graph's order"
+    assert re.search(r"act\(chunk\[1\]\).*act\(chunk\[0\]\)", source, re.S), (
+        "the port calls it in the graph's order"
+    )
     report = port.verify(level="nodes")
     assert report.verdict == "agrees" and not report.guilty
     assert [row.target for row in report.nodes].count("aten.relu.default") == 2

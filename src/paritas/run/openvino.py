@@ -137,6 +137,7 @@ class OpenVINOSession:
     ) -> dict[str, np.ndarray]:
         """Node name -> value, for the nodes of `given`, each computed from the *given* values of those before it."""
         with self._lock:
+            self._observer = None  # a whole model: its memory is needed
             return _attempt(
                 "computing its nodes one by one",
                 lambda: dict(openvino_nodes.alone(self._read(), _NODE, given, feed, self._compiled)),
