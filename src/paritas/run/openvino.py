@@ -94,8 +94,6 @@ class OpenVINOSession:
             self._stateful = _attempt("loading this port", self._compile_stateful)
         else:
             self._open()
-        self._observer: _Model | None = None
-        self._observed: list[str] = []
         self._dtypes = [_numpy(spec.dtype) for spec in artifact.manifest.outputs]
 
     @functools.cached_property
@@ -123,10 +121,11 @@ class OpenVINOSession:
     def observe(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Node name -> value, for every node that leaves a module and that the model still has."""
         with self._lock:
-            if self._observer is None:
-                self._observer = _attempt("adding outputs to this port", self._compile, self._with_outputs())
-            results = _attempt("running with added outputs", self._observer, feed)
-            return {name: np.array(value) for name, value in zip(self._observed, results, strict=True)}
+            model, names = self._with_outputs()
+            # Not kept: it is as large as the model that runs.
+            observer = _attempt("adding outputs to this port", self._compile, model)
+            results = _attempt("running with added outputs", observer, feed)
+            return {name: np.array(value) for name, value in zip(names, results, strict=True)}
 
     def nodes(self) -> set[str]:
         """The nodes whose values the model still has: what `lockstep` can compute."""
@@ -137,7 +136,6 @@ class OpenVINOSession:
     ) -> dict[str, np.ndarray]:
         """Node name -> value, for the nodes of `given`, each computed from the *given* values of those before it."""
         with self._lock:
-            self._observer = None  # a whole model: its memory is needed
             return _attempt(
                 "computing its nodes one by one",
                 lambda: dict(openvino_nodes.alone(self._read(), _NODE, given, feed, self._compiled)),
@@ -151,7 +149,7 @@ class OpenVINOSession:
 
     def close(self) -> None:
         """Free the compiled model. The session cannot run any more."""
-        self._model = self._observer = self._stateful = None
+        self._model = self._stateful = None
         self._closed = True
 
     def _open(self) -> _Model:
@@ -176,16 +174,18 @@ class OpenVINOSession:
     def _compiled(self, model: openvino.Model) -> openvino.CompiledModel:
         return _core().compile_model(model, self._device, self._config)
 
-    def _with_outputs(self) -> openvino.Model:
+    def _with_outputs(self) -> tuple[openvino.Model, list[str]]:
+        """The model with the nodes that leave a module as its outputs, and their names."""
         wanted = {name for module in self._artifact.manifest.modules for name in module.outputs}
         model = self._read()
-        results = []
+        results: list[openvino.Node] = []
+        observed: list[str] = []
         for output in [output for op in model.get_ordered_ops() for output in op.outputs()]:
             for name in sorted(output.get_names()):
                 if name.startswith(_NODE) and name.removeprefix(_NODE) in wanted:
                     results.append(ops.result(ops.identity(output)))
-                    self._observed.append(name.removeprefix(_NODE))
-        return openvino.Model(results, model.get_parameters(), "observed")
+                    observed.append(name.removeprefix(_NODE))
+        return openvino.Model(results, model.get_parameters(), "observed"), observed
 
 
 class _Model:

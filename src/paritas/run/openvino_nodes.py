@@ -48,14 +48,25 @@ def alone(
         index: np.ascontiguousarray(value.astype(p.get_element_type().to_dtype(), copy=False))
         for index, (p, value) in enumerate(inputs)
     }
+    parameters = [parameter for parameter, _ in inputs]
     for group in _groups(cut):
-        results = [ops.result(ops.identity(output)) for _, output, _ in group]
-        part = openvino.Model(results, [parameter for parameter, _ in inputs], "nodes")
-        request = compiled(part).create_infer_request()
-        outputs = request.infer(arrays, share_inputs=True, share_outputs=True).to_tuple()
-        for (known, _, _), value in zip(group, outputs, strict=True):
+        values = _computed(compiled, [output for _, output, _ in group], parameters, arrays)
+        for (known, _, _), value in zip(group, values, strict=True):
             for name in known:
-                yield name, np.array(value)
+                yield name, value
+
+
+def _computed(
+    compiled: Callable[[openvino.Model], openvino.CompiledModel],
+    outputs: list[openvino.Output],
+    parameters: list[openvino.op.Parameter],
+    arrays: Mapping[int, np.ndarray],
+) -> list[np.ndarray]:
+    """The outputs' values. A function, so that what was compiled for them is gone before the next are."""
+    results = [ops.result(ops.identity(output)) for output in outputs]
+    request = compiled(openvino.Model(results, parameters, "nodes")).create_infer_request()
+    found = request.infer(arrays, share_inputs=True, share_outputs=True).to_tuple()
+    return [np.array(value) for value in found]
 
 
 def _own_name(parameter: openvino.op.Parameter, feed: Mapping[str, np.ndarray]) -> str:
