@@ -11,22 +11,33 @@ import numpy as np
 
 from paritas.errors import InputError
 from paritas.program import TensorSpec
+from paritas.verify.corners import CORNERS, EXTREMES, WHITE, Row, fill
 
 BATCH, LENGTH = 2, 8  # where a case is not about shapes
 UNBOUNDED = 2**31
 
+Mask = Callable[[int, int], np.ndarray]  # (rows, columns) -> bool [rows, columns], True where a token is visible
+
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One feed: an array per input, by name. `edge` marks inputs that are legal but rarely meant to happen."""
+    """One feed: an array per input, by name.
+
+    edge: legal, but rarely meant to happen. optional: made up without knowing whether the model takes such values;
+    where it does not, or where PyTorch cannot say what is right, that is a note and leaves nothing incomplete.
+    """
 
     name: str
     feed: Mapping[str, np.ndarray]
     edge: bool = False
+    optional: bool = False
+
+    @property
+    def shapes(self) -> str:
+        return ", ".join(f"{name}[{', '.join(map(str, value.shape))}]" for name, value in self.feed.items())
 
     def __str__(self) -> str:
-        shapes = ", ".join(f"{name}[{', '.join(map(str, value.shape))}]" for name, value in self.feed.items())
-        return f"{self.name}{' (edge)' if self.edge else ''}: {shapes}"
+        return f"{self.name}{' (edge)' if self.edge else ''}: {self.shapes}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,14 +45,20 @@ class _Plan:
     name: str
     batch: int
     lengths: Sequence[int]  # for the first dynamic dimension that is not the batch, the second, ...
-    mask: Callable[[int, int], np.ndarray] | None = None  # (rows, columns) -> bool [rows, columns]
+    mask: Mask | None = None
     edge: bool = False
+    rows: tuple[Row, ...] = ()  # what the rows of every input hold, in turn; drawn at random if empty
+    first: int = 0  # the one that the first row is made by
 
 
 def generate(
     specs: Sequence[TensorSpec], *, limits: Mapping[str, tuple[int, int]] | None = None, seed: int = 0
 ) -> tuple[Case, ...]:
-    """Cases for these inputs: batch 1, odd sizes, longer ones, and for each mask all kinds of padding.
+    """Cases for these inputs: batch 1, odd sizes, longer ones, for each mask all kinds of padding, corner values.
+
+    Corner values are one token everywhere, the first and the last of the vocabulary; silence, white, a chequerboard;
+    then, for floats, numbers around the smallest normal one and values that nobody has normalised. Several are the
+    rows of one case, whose shapes another case has already, so that no engine compiles anew for them.
 
     limits: the sizes that a dynamic dimension's symbol may take, both included ({"s1": (1, 77)}). Equal
     symbols get equal sizes in all inputs. Integers are uniform in [0, high), floats normal; the same seed
@@ -62,27 +79,53 @@ def generate(
             _Plan("one visible token", BATCH, (LENGTH,), _one_visible),
             _Plan("a row fully masked", BATCH, (LENGTH,), _one_row_hidden, edge=True),
         ]
+    plans += _corner_plans(specs, limits)
     cases: list[Case] = []
     seen: set[tuple[object, ...]] = set()
     for number, plan in enumerate(plans):
-        sizes = _sizes(specs, plan, limits)
-        shapes = {spec.name: tuple(_evaluate(d, sizes, spec) for d in spec.dims) for spec in specs}
-        key = (plan.mask, *shapes.values())
+        shapes = shapes_of(specs, _sizes(specs, plan, limits))
+        key = (plan.mask, plan.rows, plan.first, *shapes.values())
         if key in seen:
             continue
         seen.add(key)
         generator = np.random.default_rng((seed, number))
-        feed = {spec.name: _values(spec, shapes[spec.name], plan, generator) for spec in specs}
-        cases.append(Case(plan.name, feed, plan.edge))
+        feed = {
+            spec.name: _values(spec, shapes[spec.name], generator, mask=plan.mask, plan=plan)
+            for spec in specs
+        }
+        cases.append(Case(plan.name, feed, plan.edge, optional=bool(plan.rows)))
     return tuple(cases)
+
+
+def _corner_plans(specs: Sequence[TensorSpec], limits: Mapping[str, tuple[int, int]]) -> list[_Plan]:
+    """As many as it takes for each kind of row to come up: one, unless the batch is fixed and small."""
+    plain = _Plan("odd sizes", 3, (7, 5, 9))
+    shapes = shapes_of(specs, _sizes(specs, plain, limits))
+    held = [spec for spec in specs if spec.value is None and holds_values(spec)]
+    floats = any(not is_whole(spec.dtype) for spec in held)
+    plans: list[_Plan] = []
+    for name, rows, edge in (("corner values", CORNERS, False), ("tiny and large values", EXTREMES, True)):
+        if not held or (rows is EXTREMES and not floats):
+            continue
+        together = min(shapes[spec.name][0] if spec.dims else 1 for spec in held)
+        for first in range(0, len(rows), max(together, 1)):
+            named = f"{name}, from row {first + 1}" if first else name
+            plans.append(dataclasses.replace(plain, name=named, edge=edge, rows=rows, first=first))
+    return plans
+
+
+def holds_values(spec: TensorSpec) -> bool:
+    """Whether any value below `high` means something here: not in masks, positions and complex numbers."""
+    structural = spec.name.endswith(("mask", "position_ids", "cache_position")) or spec.dtype == "bool"
+    return not structural and not spec.dtype.startswith("complex")
 
 
 def is_attention_mask(spec: TensorSpec) -> bool:
     """Whether padding is expressed through this input: named *attention_mask, integer or bool, [batch, length]."""
-    return spec.name.endswith("attention_mask") and _is_whole(spec.dtype) and len(spec.dims) == 2
+    return spec.name.endswith("attention_mask") and is_whole(spec.dtype) and len(spec.dims) == 2
 
 
-def _is_whole(dtype: str) -> bool:
+def is_whole(dtype: str) -> bool:
     return dtype == "bool" or dtype.startswith(("int", "uint"))
 
 
@@ -99,6 +142,21 @@ def symbols(specs: Sequence[TensorSpec]) -> dict[str, bool]:
             for name in _names(dim, spec):
                 found[name] = found.get(name, False) or (axis == 0 and dim == name)
     return found
+
+
+def draw(
+    specs: Sequence[TensorSpec],
+    shapes: Mapping[str, tuple[int, ...]],
+    generator: np.random.Generator,
+    mask: Mask | None = None,
+) -> dict[str, np.ndarray]:
+    """A feed of these shapes at random; `mask` says which tokens are visible, all if None."""
+    return {spec.name: _values(spec, shapes[spec.name], generator, mask=mask) for spec in specs}
+
+
+def shapes_of(specs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Every input's shape where the symbols of the dynamic dimensions have these sizes."""
+    return {spec.name: tuple(_evaluate(dim, sizes, spec) for dim in spec.dims) for spec in specs}
 
 
 def _sizes(specs: Sequence[TensorSpec], plan: _Plan, limits: Mapping[str, tuple[int, int]]) -> dict[str, int]:
@@ -166,14 +224,23 @@ def _evaluate(dim: int | str, sizes: Mapping[str, int], spec: TensorSpec) -> int
 
 
 def _values(
-    spec: TensorSpec, shape: tuple[int, ...], plan: _Plan, generator: np.random.Generator
+    spec: TensorSpec,
+    shape: tuple[int, ...],
+    generator: np.random.Generator,
+    *,
+    mask: Mask | None,
+    plan: _Plan | None = None,
 ) -> np.ndarray:
     if spec.value is not None:
         return np.array(spec.value, spec.dtype).reshape(shape)
     if is_attention_mask(spec):
-        visible = plan.mask(*shape) if plan.mask else np.ones(shape, bool)
+        visible = mask(*shape) if mask else np.ones(shape, bool)
         return visible.astype(spec.dtype)
-    if not _is_whole(spec.dtype):
+    if plan is not None and plan.rows and holds_values(spec):
+        corners = _corners(spec, shape, plan, generator)
+        if corners is not None:
+            return corners
+    if not is_whole(spec.dtype):
         return _floats(spec.dtype, shape, generator)
     if spec.dtype == "bool":
         return np.ones(shape, bool) if spec.name.endswith("mask") else generator.random(shape) < 0.5
@@ -191,10 +258,27 @@ def _values(
     return values
 
 
+def _corners(
+    spec: TensorSpec, shape: tuple[int, ...], plan: _Plan, generator: np.random.Generator
+) -> np.ndarray | None:
+    if is_whole(spec.dtype):
+        if plan.rows is not CORNERS:
+            return None
+        high = 2 if spec.high is None else spec.high
+        return fill(plan.rows, plan.first, shape, high - 1, generator).astype(spec.dtype)
+    smallest = float(np.finfo("float32" if spec.dtype == "bfloat16" else spec.dtype).smallest_normal)
+    high = WHITE if plan.rows is CORNERS else smallest
+    return as_floats(spec.dtype, fill(plan.rows, plan.first, shape, high, generator))
+
+
 def _floats(dtype: str, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
-    values = np.asarray(generator.standard_normal(shape), np.float32)
+    return as_floats(dtype, np.asarray(generator.standard_normal(shape), np.float32))
+
+
+def as_floats(dtype: str, values: np.ndarray) -> np.ndarray:
+    """`values` as an input of that dtype; bfloat16 as float32 of which bfloat16 keeps all bits."""
     if dtype == "bfloat16":
-        bits = values.view(np.uint32) & np.uint32(0xFFFF0000)  # what bfloat16 keeps of a float32
+        bits = np.asarray(values, np.float32).view(np.uint32) & np.uint32(0xFFFF0000)
         return bits.view(np.float32)
     return values.astype(dtype)
 
