@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from paritas.lower.result import Lowered
-    from paritas.verify import ParityReport
+    from paritas.verify import Budget, ParityReport
 
 #: Called with the name of each stage as it begins: "capture", "lower", "run", ...
 Progress = Callable[[str], None]
@@ -284,6 +284,7 @@ class Port:
         original: torch.nn.Module | None = None,
         tolerance: Any = None,
         seed: int = 0,
+        search: Budget | float = 0.0,
         progress: Callable[[str], None] | None = None,
     ) -> ParityReport:
         """Compare with the original, and with the truth: the same graph in float64.
@@ -291,12 +292,21 @@ class Port:
         inputs: what to compare on, one mapping or several; generated if None (several shapes, padding, the
         edges of masks). level: "outputs"; "modules" for the table of where the error arises; "nodes" to compute
         every node by itself from the original's inputs, so that the guilty ones are named. original: needed for a
-        loaded port whose original was a module in memory (`OriginalMissing` says so).
+        loaded port whose original was a module in memory (`OriginalMissing` says so). search: for so many seconds,
+        or a `paritas.verify.Budget` of tries, look for the inputs on which the port is furthest from its original;
+        the worst are kept in the port's directory, and verified on ever after.
         """
         from paritas import verification
 
         return verification.verify_port(
-            self, inputs, level=level, original=original, tolerance=tolerance, seed=seed, progress=progress
+            self,
+            inputs,
+            level=level,
+            original=original,
+            tolerance=tolerance,
+            seed=seed,
+            search=search,
+            progress=progress,
         )
 
     def bench(

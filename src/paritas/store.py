@@ -13,10 +13,11 @@ import errno
 import glob
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -29,6 +30,10 @@ MANIFEST = "port.json"
 
 #: Reports that may be added to a port after it was written.
 ATTACHMENTS = ("parity.json", "PARITY.md")
+
+#: Where a port keeps inputs to verify with. Plain arrays that are opened only if they are listed, so that an unlisted
+#: one is no danger, and a crash between writing and listing one leaves a port that can be read.
+_INPUTS = re.compile(r"regression/[\w-]+\.safetensors")
 
 #: A file with one of these endings can run code or replace weights, so a port may hold only listed ones.
 _ACTIVE = frozenset(
@@ -105,6 +110,36 @@ def attach(directory: str | os.PathLike[str], name: str, text: str) -> Artifact:
         manifest = dataclasses.replace(manifest, files=dict(sorted(others.items())))
         replace_text(root / MANIFEST, manifest_to_json(manifest))
     return Artifact(root, manifest)
+
+
+def keep(artifact: Artifact, name: str, data: bytes, *, drop: Collection[str] = ()) -> Artifact:
+    """Add inputs to verify with (`regression/NAME.safetensors`) to a port, with their checksum, and drop others.
+
+    A port that was not saved yet has no `port.json`: there the files wait in its directory for `write`. A reader, or
+    a crash, in between finds a port that can be read. Raises `PortError`.
+    """
+    wrong = [file for file in (name, *drop) if not _INPUTS.fullmatch(file)]
+    if wrong:
+        raise PortError(f"{wrong[0]!r} is no name for inputs of a port: regression/NAME.safetensors is.")
+    root = artifact.directory
+    with _os_errors(f"{name} cannot be written to {root}", root), _locked(root):
+        saved = (root / MANIFEST).exists()
+        manifest = _parse(root) if saved else artifact.manifest
+        (root / name).parent.mkdir(exist_ok=True)
+        _replace(root / name, data)
+        files = {key: value for key, value in manifest.files.items() if key not in drop}
+        files[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+        files = dict(sorted(files.items()))
+        if saved:
+            replace_text(root / MANIFEST, manifest_to_json(dataclasses.replace(manifest, files=files)))
+        for other in drop:
+            (root / other).unlink(missing_ok=True)
+    return dataclasses.replace(artifact, manifest=dataclasses.replace(artifact.manifest, files=files))
+
+
+def inputs(artifact: Artifact) -> list[Path]:
+    """The files of inputs to verify with that this port lists, in the order of their names."""
+    return [artifact.directory / name for name in artifact.manifest.files if _INPUTS.fullmatch(name)]
 
 
 def _check_replaceable(target: Path, force: bool) -> None:
@@ -282,7 +317,7 @@ def _check_contents(root: Path, manifest: Manifest, verify_checksums: bool) -> N
     if manifest.entry not in manifest.files:
         wrong.append(f"{manifest.entry}: the main file, but not listed with a checksum")
     for name in _walk(root):
-        unlisted = name not in manifest.files and not _bytecode(name)
+        unlisted = name not in manifest.files and not _bytecode(name) and not _INPUTS.fullmatch(name)
         if unlisted and PurePosixPath(name).suffix.lower() in _ACTIVE:
             wrong.append(f"{name}: not listed in {MANIFEST}")
     to_hash = []
@@ -405,17 +440,25 @@ def _make_parents(parent: Path, made: list[Path]) -> None:
 
 
 def _write_text(path: Path, text: str) -> None:
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
+    _write(path, text.encode())
+
+
+def _write(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
 
 
 def replace_text(path: Path, text: str) -> None:
     """Write beside and move into place: a reader sees the old text or the new."""
+    _replace(path, text.encode())
+
+
+def _replace(path: Path, data: bytes) -> None:
     staging = _sibling(path, "tmp")
     try:
-        _write_text(staging, text)
+        _write(staging, data)
         os.replace(staging, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):

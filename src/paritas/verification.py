@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,20 @@ from paritas.nesting import nest
 from paritas.outputs import describe_output
 from paritas.run.engine import ENGINES
 from paritas.run.values import to_numpy
-from paritas.verify import Case, Environment, NodeInfo, ParityReport, generate, verify
+from paritas.verify import (
+    Budget,
+    Case,
+    Environment,
+    Found,
+    NodeInfo,
+    ParityReport,
+    Space,
+    generate,
+    regression,
+    verify,
+)
+from paritas.verify.search import Judge
+from paritas.verify.search import search as look
 
 if TYPE_CHECKING:
     import torch
@@ -40,11 +54,13 @@ def verify_port(
     tolerance: Any,
     seed: int,
     progress: Callable[[str], None] | None,
+    search: Budget | float = 0.0,
 ) -> ParityReport:
     """See `Port.verify`."""
     from paritas.pipeline import limits
     from paritas.run.torch import TorchSession
 
+    budget = _budget(search)
     module = port.original(original)
     manifest = port.manifest
     notes = [str(note) for note in manifest.notes]
@@ -53,17 +69,35 @@ def verify_port(
     # At half precision the original itself rounds: its float32 self is compared, its half self is the yardstick.
     half = port.session.precision in _HALF
     full = _in(module, "float32")
+    space = Space(
+        manifest.inputs,
+        limits(manifest.limits),
+        (),
+        frozenset(manifest.prepared),
+        resize=not manifest.prepared,
+    )
     if inputs is None:
         cases: Sequence[Case] = generate(manifest.inputs, limits=limits(manifest.limits), seed=seed)
         if program.examples and not _any_accepted(eager(port, full), cases):
             cases = _like_the_example(program, seed)
+            space = _only_floats(space)
             notes.append(
                 "verify: the original takes none of the generated inputs, so it was compared on what it was "
                 "captured with and on other values of its floats"
             )
     else:
         cases = _given(port, inputs)
-    return verify(
+        space = _around_what_was_given(space)
+    cases = [*cases, *regression.cases(port.artifact, port.feed)]
+    space = dataclasses.replace(space, starts=cases)
+    found: list[Found] = []
+
+    def seek(judge: Judge) -> Found:
+        assert budget is not None
+        found.append(look(judge, space, budget, seed=seed, progress=progress))
+        return found[0]
+
+    report = verify(
         port.session,
         eager(port, full),
         cases,
@@ -83,7 +117,30 @@ def verify_port(
         subject=manifest.source.id or manifest.source.model_class,
         notes=notes,
         progress=progress,
+        seek=seek if budget is not None else None,
     )
+    if found and found[0].case is not None:
+        port.artifact, report = regression.keep(port.artifact, found[0].case, report)
+    return report
+
+
+def _budget(search: Budget | float) -> Budget | None:
+    if isinstance(search, Budget):
+        return search
+    return Budget(search) if search else None
+
+
+def _only_floats(space: Space) -> Space:
+    """Where the original takes none of the generated inputs: shapes and integers stay those of the capture."""
+    whole = (spec.name for spec in space.specs if not spec.dtype.startswith(("float", "bfloat")))
+    return dataclasses.replace(space, fixed=space.fixed.union(whole), resize=False)
+
+
+def _around_what_was_given(space: Space) -> Space:
+    """Shapes stay those that were given, and so do integers of which nobody knows how large they may be."""
+    unknown = (s.name for s in space.specs if s.dtype.startswith(("int", "uint")) and s.high is None)
+    kept = (name for name in unknown if not name.endswith("attention_mask"))
+    return dataclasses.replace(space, fixed=space.fixed.union(kept), resize=False)
 
 
 def nodes_of(program: Program) -> list[NodeInfo]:

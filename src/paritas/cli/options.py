@@ -128,6 +128,16 @@ Original = Annotated[
         help="Hub id or directory of the original; what port.json says if not given.",
     ),
 ]
+Search = Annotated[
+    float | None,
+    typer.Option(
+        "--search",
+        metavar="SECONDS",
+        min=0.1,
+        help="Then look so long for the inputs on which the port is furthest off; the port keeps the worst.",
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the generated inputs and of the search.")]
 Attach = Annotated[
     bool, typer.Option("--attach", help="Replace the port's parity.json and PARITY.md by this report.")
 ]

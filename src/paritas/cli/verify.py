@@ -19,6 +19,8 @@ from paritas.cli.options import (
     Original,
     PortDirectory,
     Quiet,
+    Search,
+    Seed,
 )  # fmt: skip
 from paritas.cli.outcome import DIVERGES, OK, console, print_json
 from paritas.cli.progress import Stages
@@ -30,6 +32,8 @@ def verify(
     original: Original = None,
     inputs: Inputs = None,
     mode: Mode = None,
+    search: Search = None,
+    seed: Seed = 0,
     attach: Attach = False,
     allow_modified: AllowModified = False,
     quiet: Quiet = False,
@@ -46,6 +50,8 @@ def verify(
 
       paritas verify clip-ms --level outputs --mode pynative --json
 
+      paritas verify clip-ms --search 60
+
       paritas verify my-port --original ./my-checkpoint --inputs real-batch.npz
     """
     from paritas import store
@@ -59,7 +65,14 @@ def verify(
         stages("load")
         module = original_of(port, original) if original else port.original()
         stages("verify")
-        report = port.verify(feed, level.value, original=module, progress=stages.detail)
+        report = port.verify(
+            feed,
+            level.value,
+            original=module,
+            seed=seed,
+            search=search or 0.0,
+            progress=stages.detail,
+        )
         if attach:
             stages("save")
             store.attach(directory, "parity.json", report.to_json())

@@ -8,23 +8,30 @@ from paritas.verify.modules import Inside, compare_modules
 from paritas.verify.nodes import NodeInfo
 from paritas.verify.outputs import LEVELS, verify
 from paritas.verify.report import Environment, ModuleParity, NodeParity, OutputParity, ParityReport
+from paritas.verify.search import Budget, Found, Score, Sought, Space, search
 from paritas.verify.tolerance import Tolerance, whole_model
 
 __all__ = [
     "LEVELS",
+    "Budget",
     "Case",
     "Comparison",
     "Environment",
+    "Found",
     "Inside",
     "ModuleParity",
     "NodeInfo",
     "NodeParity",
     "OutputParity",
     "ParityReport",
+    "Score",
+    "Sought",
+    "Space",
     "Tolerance",
     "compare",
     "compare_modules",
     "generate",
+    "search",
     "terminal",
     "typical",
     "verify",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Values at the corners of what an input may hold: repeated and extreme tokens, black and white, tiny and huge floats."""
+"""Corners of what an input may hold: repeated and extreme tokens, black and white, tiny and huge floats."""
 
 from __future__ import annotations
 

@@ -16,7 +16,9 @@ from paritas.verify.corners import CORNERS, EXTREMES, WHITE, Row, fill
 BATCH, LENGTH = 2, 8  # where a case is not about shapes
 UNBOUNDED = 2**31
 
-Mask = Callable[[int, int], np.ndarray]  # (rows, columns) -> bool [rows, columns], True where a token is visible
+Mask = Callable[
+    [int, int], np.ndarray
+]  # (rows, columns) -> bool [rows, columns], True where a token is visible
 
 
 @dataclasses.dataclass(frozen=True)

@@ -65,6 +65,8 @@ def markdown(report: ParityReport, directory: str) -> str:
         lines += _module_section(report)
     if report.level == "nodes":
         lines += _node_section(report)
+    if report.search is not None:
+        lines += ["## Search", "", *(f"- {_escape(line)}" for line in report.search.lines(directory)), ""]
     if report.notes:
         lines += ["## Notes", "", *(f"- {note}" for note in report.notes), ""]
     lines += ["## Inputs", "", *(f"- {case}" for case in report.cases), ""]

@@ -21,6 +21,7 @@ from paritas.verify.inputs import Case
 from paritas.verify.modules import Inside, Walker, compare_modules
 from paritas.verify.nodes import Lockstep, NodeInfo, Steps, compare_nodes
 from paritas.verify.report import Environment, OutputParity, ParityReport
+from paritas.verify.search import Found, Judge, Refused, Score, Sought
 from paritas.verify.tolerance import (
     AS_ACCURATE,
     EPSILON,
@@ -62,6 +63,7 @@ def verify(
     modules: Sequence[ModuleCall] = (),
     nodes: Sequence[NodeInfo] = (),
     half: Steps | None = None,
+    seek: Callable[[Judge], Found] | None = None,
     origin: Callable[[str], Origin] | None = None,
     subject: str = "",
     notes: Iterable[str] = (),
@@ -73,7 +75,7 @@ def verify(
     in float64. reference: the captured graph at its own precision; without it, level "modules" sees nothing,
     and fp32 rounding is never taken as an excuse. yardstick: PyTorch at the port's half precision, feed -> flat
     outputs. half: the captured graph at that precision, for level "nodes". bfloat16 arrives as float32 from all
-    of them.
+    of them. seek: called after the cases with what scores an input; the case that it finds is judged as they are.
 
     At fp32 and float64 `tolerance` rules (default: `whole_model(session.precision)`), against the original.
     At fp16 and bf16 an output agrees if its distance from float64 is at most twice PyTorch's own at that dtype;
@@ -108,8 +110,16 @@ def verify(
             notes += [f"verify: {row}" for row in judged if row.unjudged]
             judged = [row for row in judged if not row.unjudged]
         rows += judged
+    usual = _usual(rows)
+    sought: Sought | None = None
+    if seek is not None:
+        found = seek(lambda case: judge.score(case, outputs, usual))
+        sought = found.sought
+        if found.case is not None:
+            feeds[found.case.name] = found.case
+            rows += judge.case(found.case, list(original(found.case.feed)), outputs)
     if judge.by_truth:
-        rows = _judge_by_truth(rows, session.precision)
+        rows = _judge_by_truth(rows, session.precision, usual)
     inside, module_case, lockstep = Inside(), "", Lockstep()
     if level != "outputs":
         inside, module_case = _look_inside(session, rows, feeds, reference, truth, modules, origin)
@@ -134,6 +144,7 @@ def verify(
         nodes=lockstep.rows,
         unseen_nodes=lockstep.unseen,
         observed_nodes=lockstep.observed,
+        search=sought,
     )
 
 
@@ -174,11 +185,47 @@ class _Judge:
         inputs hold some, the port has to agree with the original either on them as they are or on them as zeros. An
         absolute floor in the tolerance would not do: log(x), x / |x| and x > 0 make something large of the difference.
         """
+        got, failed = self._run(case, specs)
+        return failed or self._settled(case, want, got, specs)
+
+    def score(self, case: Case, specs: Sequence[TensorSpec], usual: Mapping[str, Sequence[float]]) -> Score:
+        """The worst output of a case that a search tries, judged as in a report. Raises `Refused`.
+
+        At fp32 it is the first comparison that rules while that is within the tolerance: half the work.
+        """
         try:
-            got = list(self.session.run(case.feed))
+            want = list(self.original(case.feed))
+        except Exception as error:
+            raise Refused(_reason(error)) from error
+        got, rows = self._run(case, specs)
+        if not rows and not self.half and specs and len(want) == len(got) == len(specs):
+            results = [
+                compare(w, g, self.tolerance, dtype=_numpy_dtype(s.dtype))
+                for w, g, s in zip(want, got, specs, strict=True)
+            ]
+            if all(result.agrees for result in results):
+                excess, name = max((r.excess, s.name) for r, s in zip(results, specs, strict=True))
+                return Score(excess, name)
+        rows = rows or self._settled(case, want, got, specs)
+        if self.by_truth:
+            rows = _judge_by_truth(rows, self.session.precision, usual)
+        wrong = [row for row in rows if not row.unjudged]
+        if not any(row.diverges for row in wrong) and len(wrong) < len(rows):
+            return Score(0.0, unjudged=next(row.unjudged for row in rows if row.unjudged))
+        worst = max(wrong, key=lambda row: (bool(row.fault), row.excess))
+        return Score(math.inf if worst.fault else worst.excess, worst.output, worst.fault)
+
+    def _run(self, case: Case, specs: Sequence[TensorSpec]) -> tuple[list[np.ndarray], list[OutputParity]]:
+        """The port's outputs, or the rows that say that it has none."""
+        try:
+            return list(self.session.run(case.feed)), []
         except Exception as error:  # noqa: BLE001 - the original ran, the port did not: that is a divergence
             fault = f"the engine failed: {_reason(error)}"
-            return [OutputParity(case.name, s.name, math.inf, math.inf, case.edge, fault) for s in specs]
+            return [], [OutputParity(case.name, s.name, math.inf, math.inf, case.edge, fault) for s in specs]
+
+    def _settled(
+        self, case: Case, want: list[np.ndarray], got: list[np.ndarray], specs: Sequence[TensorSpec]
+    ) -> list[OutputParity]:
         rows = self._rows(case, want, got, specs)
         flushed = without_denormals(case.feed) if self.diverge(rows) else None
         if flushed is not None:
@@ -190,7 +237,7 @@ class _Judge:
         return rows
 
     def diverge(self, rows: Sequence[OutputParity]) -> bool:
-        ruled = _judge_by_truth(rows, self.session.precision) if self.by_truth else rows
+        ruled = _judge_by_truth(rows, self.session.precision, {}) if self.by_truth else rows
         return any(row.diverges for row in ruled)
 
     def _rows(
@@ -351,16 +398,23 @@ def _numpy_dtype(dtype: str) -> str:
     return "float32" if dtype == "bfloat16" else dtype
 
 
-def _judge_by_truth(rows: Sequence[OutputParity], precision: str) -> list[OutputParity]:
+def _usual(rows: Sequence[OutputParity]) -> dict[str, list[float]]:
+    """PyTorch's own errors in the ordinary cases, by output."""
+    usual: dict[str, list[float]] = {}
+    for row in rows:
+        if not row.edge and not row.unjudged and math.isfinite(row.own):
+            usual.setdefault(row.output, []).append(row.own)
+    return usual
+
+
+def _judge_by_truth(
+    rows: Sequence[OutputParity], precision: str, usual: Mapping[str, Sequence[float]]
+) -> list[OutputParity]:
     """fp16 and bf16: the excess is the port's distance from float64 over twice PyTorch's own.
 
     An output of few elements may be exact in PyTorch by luck, so that the yardstick of a row is never below
     the median of the ordinary cases' own errors, nor the bound below one rounding of the dtype.
     """
-    usual: dict[str, list[float]] = {}
-    for row in rows:
-        if not row.edge and not row.unjudged and math.isfinite(row.own):
-            usual.setdefault(row.output, []).append(row.own)
     judged = []
     for row in rows:
         if row.fault or row.unjudged or math.isnan(row.own):

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from paritas.errors import PortError
+from paritas.verify.search import Sought
 from paritas.verify.tolerance import Tolerance
 
 Verdict = Literal["agrees", "diverges", "incomplete"]
@@ -219,6 +220,7 @@ class ParityReport:
     nodes: tuple[NodeParity, ...] = ()  # in the graph's order
     unseen_nodes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     observed_nodes: str = ""
+    search: Sought | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -273,6 +275,8 @@ class ParityReport:
             lines += self._module_lines()
         if self.level == "nodes":
             lines += self._node_lines()
+        if self.search is not None:
+            lines += [f"  {line}" for line in self.search.lines()]
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)
 
@@ -393,4 +397,5 @@ def _restore_report(data: Mapping[str, Any]) -> ParityReport:
         nodes=_restore_all(NodeParity, data.get("nodes", ())),
         unseen_nodes=dict(data.get("unseen_nodes", {})),
         observed_nodes=data.get("observed_nodes", ""),
+        search=None if data.get("search") is None else _restore(Sought, data["search"]),
     )

@@ -202,7 +202,9 @@ class _Search:
                 stale = 0
             feed, here = other, score  # also where nothing rose: a plain has to be crossed
 
-    def changed(self, feed: Mapping[str, np.ndarray], generator: np.random.Generator) -> dict[str, np.ndarray]:
+    def changed(
+        self, feed: Mapping[str, np.ndarray], generator: np.random.Generator
+    ) -> dict[str, np.ndarray]:
         """The feed with one or two changes, each in one of the inputs that may be changed."""
         free = [spec for spec in self.space.specs if self.space.free(spec) and feed[spec.name].size]
         result = dict(feed)
