@@ -178,6 +178,61 @@ def test_a_case_that_the_original_refuses_is_counted():
     assert report.unseen == {'case "long"': "the original refuses it: IndexError: too long"}
 
 
+# --- made-up values ---------------------------------------------------------------------------
+
+
+def made_up(want, got, x, optional=True, **kwargs):
+    return verify(
+        Stub(lambda feed: [got(feed["x"])]),
+        lambda feed: [want(feed["x"])],
+        [Case("ordinary", {"x": f32(1, 2)}), Case("made up", {"x": x}, optional=optional)],
+        outputs=[TensorSpec("y", "float32", ("s0",))],
+        environment=Environment("stub"),
+        **kwargs,
+    )
+
+
+def flushing(function):
+    """An engine that takes denormal numbers for zeros."""
+    return lambda x: function(np.where(np.abs(x) < np.finfo("f4").smallest_normal, np.float32(0), x))
+
+
+def log(x):
+    with np.errstate(divide="ignore"):
+        return np.log(x)
+
+
+def test_an_engine_may_take_denormal_numbers_for_zeros():
+    tiny = f32(1, 1e-40, 2)
+    report = made_up(log, flushing(log), tiny)
+    assert report.verdict == "agrees", str(report)
+    assert any("denormal numbers as zeros" in row.hint for row in report.outputs)
+    assert made_up(np.sign, flushing(np.sign), tiny).verdict == "agrees"
+
+
+def test_flushing_excuses_nothing_else():
+    tiny = f32(1, 1e-40, 2)
+    assert made_up(log, lambda x: flushing(log)(x) + np.float32(0.1), tiny).verdict == "diverges"
+    assert made_up(log, flushing(log), f32(1, 1e-30, 2)).verdict == "agrees"
+    assert (
+        made_up(log, lambda x: log(np.where(x < 1e-20, np.float32(0), x)), f32(1, 1e-30)).verdict
+        == "diverges"
+    )
+    assert made_up(log, lambda x: np.where(x < 1e-20, np.float32(nan), log(x)), tiny).verdict == "diverges"
+
+
+def test_made_up_values_that_the_original_refuses_are_a_note():
+    def original(x):
+        if x.size > 2:
+            raise IndexError("no end token")
+        return x
+
+    report = made_up(original, lambda x: x, f32(1, 2, 3))
+    assert report.verdict == "agrees" and not report.unseen
+    assert 'case "made up" was not compared: the original refuses it: IndexError: no end token' in str(report)
+    assert made_up(original, lambda x: x, f32(1, 2, 3), optional=False).verdict == "incomplete"
+
+
 def test_a_port_that_crashes_diverges():
     def crash(feed):
         raise MemoryError("no")
@@ -321,3 +376,23 @@ def test_rounding_of_pytorch_itself_is_no_divergence_but_ten_times_that_is():
     better = check(0)
     assert better.error > 1e-5 and better.verdict == "agrees", str(better)
     assert check(1e-3).verdict == "diverges"
+
+
+def test_made_up_values_on_which_pytorch_itself_is_lost_are_a_note():
+    model = IllConditioned().eval()
+    program = program_of(model, {"x": torch.randn(4)})
+    exact = TorchSession(program, "float64")
+    run = eager(model)
+
+    def report(x, off, optional):
+        return made_up(
+            lambda x: run({"x": x})[0],
+            lambda x: exact.run({"x": x})[0].astype(np.float32) + np.float32(off) * x,
+            x, optional, truth=exact, reference=TorchSession(program),
+        )  # fmt: skip
+
+    lost = f32(1e-4, 2e-4, -1e-4)  # fp32 keeps one digit of these
+    assert report(lost, 0, optional=False).verdict == "diverges"
+    excused = report(lost, 0, optional=True)
+    assert excused.verdict == "agrees" and "PyTorch's own fp32 is" in str(excused)
+    assert report(f32(3, 4), 0.1, optional=True).verdict == "diverges"

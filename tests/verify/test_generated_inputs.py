@@ -8,6 +8,7 @@ import pytest
 
 from paritas.errors import InputError
 from paritas.program import TensorSpec
+from paritas.verify.corners import BLACK, LARGE, WHITE, without_denormals
 from paritas.verify.inputs import generate, is_attention_mask, symbols
 
 BERT = (
@@ -65,8 +66,9 @@ def test_limits_hold_and_shapes_that_they_make_equal_appear_once():
     for case in generate(BERT, limits={"s1": (2, 7)}):
         assert 2 <= case.feed["input_ids"].shape[1] <= 7
     fixed = generate(BERT[:1], limits={"s0": (4, 4), "s1": (5, 5)})
-    assert [case.feed["input_ids"].shape for case in fixed] == [(4, 5)]
-    assert [case.feed["x"].shape for case in generate((TensorSpec("x", "float32", (2, 3)),))] == [(2, 3)]
+    assert [case.feed["input_ids"].shape for case in fixed if not case.optional] == [(4, 5)]
+    constant = generate((TensorSpec("x", "float32", (2, 3)),))
+    assert [case.feed["x"].shape for case in constant if not case.optional] == [(2, 3)]
 
 
 def test_expressions_of_symbols_are_evaluated():
@@ -103,6 +105,78 @@ def test_dtypes_and_special_inputs():
         assert feed["bf"].dtype == np.float32 and not (feed["bf"].view(np.uint32) & 0xFFFF).any()
         assert feed["attention_mask"].dtype == bool and feed["decoder_attention_mask"].dtype == np.int64
         assert (np.diff(feed["position_ids"], axis=1) == 1).all()
+        assert all(np.isfinite(feed[name]).all() for name in ("pixel_values", "bf", "half"))
         assert feed["scalar"].shape == () and all(value.flags.c_contiguous for value in feed.values())
-        if case.edge:
+        if case.name == "a row fully masked":
             assert not feed["decoder_attention_mask"][-1].any() and not feed["attention_mask"][-1].any()
+
+
+# --- corner values ------------------------------------------------------------------------------
+
+IMAGE = (TensorSpec("pixel_values", "float32", ("s0", 3, 4, 4)),)
+
+
+def corners(specs, name="corner values"):
+    return {case.name: case for case in generate(specs) if case.name.startswith(name)}
+
+
+def test_one_case_has_both_ends_of_the_vocabulary_everywhere_and_in_turn():
+    (case,) = corners(BERT).values()
+    assert case.optional and not case.edge
+    ids = case.feed["input_ids"]
+    assert ids.tolist() == [[0] * 7, [99] * 7, [99, 0, 99, 0, 99, 0, 99]]
+    assert case.feed["token_type_ids"].max() == 1 and case.feed["attention_mask"].all()
+
+
+def test_one_case_is_silence_white_and_a_chequerboard():
+    (case,) = corners(IMAGE).values()
+    black, white, board = case.feed["pixel_values"]
+    assert not black.any() and np.signbit(black).any() and not np.signbit(black).all()
+    assert (white == np.float32(WHITE)).all()
+    assert set(board.ravel()) == {np.float32(BLACK), np.float32(WHITE)} and (board[0, 0, 0] != board[0, 0, 1])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64"])
+def test_tiny_and_large_values_are_an_edge_of_floats_alone(dtype):
+    specs = (TensorSpec("x", dtype, ("s0", 30)),)
+    (case,) = corners(specs, "tiny").values()
+    assert case.edge and case.optional and not corners(BERT, "tiny")
+    tiny, large = np.asarray(case.feed["x"], np.float64)[:2]
+    smallest = np.finfo("float32" if dtype == "bfloat16" else dtype).smallest_normal
+    denormal = (tiny != 0) & (np.abs(tiny) < smallest)
+    assert denormal.any() and (tiny == smallest).any() and (np.signbit(tiny) & (tiny == 0)).any()
+    assert np.abs(tiny).mean() > 0.3, "between ordinary values, so that flushing is no divergence"
+    assert 100 < large.max() <= LARGE and large.min() >= 0
+
+
+def test_a_small_fixed_batch_takes_more_cases_for_the_same_rows():
+    (together,) = corners(IMAGE).values()
+    alone = corners((TensorSpec("pixel_values", "float32", (1, 3, 4, 4)),))
+    assert list(alone) == ["corner values", "corner values, from row 2", "corner values, from row 3"]
+    for row, case in zip(together.feed["pixel_values"], alone.values(), strict=True):
+        assert np.array_equal(case.feed["pixel_values"], row[None])
+
+
+def test_corner_values_need_no_shape_of_their_own():
+    for specs in (BERT, IMAGE):
+        shapes = {str(case.shapes) for case in generate(specs) if not case.optional}
+        assert {str(case.shapes) for case in generate(specs) if case.optional} <= shapes
+
+
+def test_what_has_one_value_or_a_meaning_of_its_own_keeps_it():
+    specs = (
+        TensorSpec("grid", "int64", (1, 2), value=[[3, 4]]),
+        TensorSpec("position_ids", "int64", ("s0", "s1")),
+        TensorSpec("some_mask", "bool", ("s0", "s1")),
+    )
+    for case in generate(specs):
+        assert not case.optional and case.feed["grid"].tolist() == [[3, 4]]
+
+
+def test_denormal_numbers_become_zeros_of_their_sign_and_nothing_else_changes():
+    feed = {"x": np.array([1e-40, -1e-40, 1.0, np.nan, -np.inf, 1.2e-38], np.float32), "n": np.array([1])}
+    flushed = without_denormals(feed)
+    assert flushed is not None and flushed["n"] is feed["n"]
+    assert np.array_equal(flushed["x"], np.array([0, 0, 1, np.nan, -np.inf, 1.2e-38], "f4"), equal_nan=True)
+    assert np.signbit(flushed["x"]).tolist() == [False, True, False, False, True, False]
+    assert without_denormals({"x": feed["x"][2:], "n": feed["n"]}) is None

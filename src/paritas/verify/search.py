@@ -12,10 +12,12 @@ import numpy as np
 
 from paritas.errors import ParitasError
 from paritas.program import TensorSpec
-from paritas.verify.inputs import Case, draw, holds_values, is_attention_mask, shapes_of, symbols
+from paritas.verify.inputs import UNBOUNDED, Case, draw, holds_values, is_attention_mask, shapes_of, symbols
 from paritas.verify.mutate import mutated, padding
 
 PATIENCE = 25  # tries without a rise before another start
+LONGEST = 150  # tries of one climb: below the tolerance what rises is rounding, and it rises for ever
+LONG = 40  # the length up to which all are as likely
 HOPELESS = 200  # starts that the original refuses, without one that it takes, before giving up
 
 
@@ -114,8 +116,9 @@ class Sought:
         if self.kept:
             lines.append(self.kept)
         lines += [f"dropped {name}, less bad than the others" for name in self.dropped]
-        again = f"port.verify(search=Budget(tries={self.tries}), seed={self.seed})"
-        return [*lines, f"again: paritas verify {directory} --search SECONDS --seed {self.seed}, or {again}"]
+        command = f"paritas verify {directory} --search {max(1, math.ceil(self.seconds))} --seed {self.seed}"
+        exactly = f"port.verify(search=paritas.verify.Budget(tries={self.tries}), seed={self.seed})"
+        return [*lines, f"again: {command}, or exactly: {exactly}"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,8 +194,8 @@ class _Search:
     def climb(self, generator: np.random.Generator) -> None:
         feed = start(self.space, generator)
         here = self.attempt(feed)
-        stale = 0
-        while here is not None and stale < PATIENCE and not self.over():
+        stale, last = 0, self.tries + LONGEST
+        while here is not None and stale < PATIENCE and self.tries < last and not self.over():
             other = self.changed(feed, generator)
             score = self.attempt(other)
             stale += 1
@@ -258,20 +261,17 @@ def start(space: Space, generator: np.random.Generator) -> dict[str, np.ndarray]
 def _shapes(space: Space, generator: np.random.Generator) -> dict[str, tuple[int, ...]]:
     sizes = {}
     for symbol, is_batch in symbols(space.specs).items():
-        low, high = space.limits.get(symbol, (1, math.inf))
-        size = int(generator.integers(1, 5)) if is_batch else _length(generator)
-        sizes[symbol] = int(min(max(size, low), high))
+        low, high = space.limits.get(symbol, (1, UNBOUNDED))
+        longest = 4 if is_batch else LONG
+        uniform = int(generator.integers(low, min(high, max(low, longest)) + 1))
+        turns = [size for size in _TURNS if low <= size <= high]
+        turning = not is_batch and turns and generator.random() < 0.3
+        sizes[symbol] = int(generator.choice(turns)) if turning else uniform
     return shapes_of(space.specs, sizes)
 
 
 #: Around the widths of vectors and tiles, where kernels change their way.
 _TURNS = (1, 2, 7, 8, 9, 13, 15, 16, 17, 31, 32, 33, 63, 64, 65)
-
-
-def _length(generator: np.random.Generator) -> int:
-    if generator.random() < 0.3:
-        return int(generator.choice(_TURNS))
-    return int(generator.integers(1, 41))
 
 
 def _mask(generator: np.random.Generator) -> Callable[[int, int], np.ndarray] | None:
