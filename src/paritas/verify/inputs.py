@@ -14,6 +14,7 @@ from paritas.program import TensorSpec
 from paritas.verify.corners import CORNERS, EXTREMES, WHITE, Row, fill
 
 BATCH, LENGTH = 2, 8  # where a case is not about shapes
+ODD, LONGER = (7, 5, 9), (33, 21, 17)  # as `_Plan.lengths`
 UNBOUNDED = 2**31
 
 Mask = Callable[
@@ -71,8 +72,8 @@ def generate(
     masked = [spec for spec in specs if is_attention_mask(spec)]
     plans = [
         _Plan("batch 1", 1, (LENGTH, LENGTH + 3, LENGTH - 2)),
-        _Plan("odd sizes", 3, (7, 5, 9)),
-        _Plan("longer", BATCH, (33, 21, 17)),
+        _Plan("odd sizes", 3, ODD),
+        _Plan("longer", BATCH, LONGER),
     ]
     if masked:
         plans += [
@@ -100,20 +101,19 @@ def generate(
 
 
 def _corner_plans(specs: Sequence[TensorSpec], limits: Mapping[str, tuple[int, int]]) -> list[_Plan]:
-    """As many as it takes for each kind of row to come up: one, unless the batch is fixed and small."""
-    plain = _Plan("odd sizes", 3, (7, 5, 9))
-    shapes = shapes_of(specs, _sizes(specs, plain, limits))
+    """One for each set of rows, or several, until all rows came up, where the batch is fixed and small."""
     held = [spec for spec in specs if spec.value is None and holds_values(spec)]
-    floats = any(not is_whole(spec.dtype) for spec in held)
-    plans: list[_Plan] = []
-    for name, rows, edge in (("corner values", CORNERS, False), ("tiny and large values", EXTREMES, True)):
-        if not held or (rows is EXTREMES and not floats):
-            continue
+    plans = [_Plan("corner values", 3, ODD, rows=CORNERS)] if held else []
+    if any(not is_whole(spec.dtype) for spec in held):
+        plans.append(_Plan("tiny and large values", BATCH, LONGER, edge=True, rows=EXTREMES))
+    found = []
+    for plan in plans:
+        shapes = shapes_of(specs, _sizes(specs, plan, limits))
         together = min(shapes[spec.name][0] if spec.dims else 1 for spec in held)
-        for first in range(0, len(rows), max(together, 1)):
-            named = f"{name}, from row {first + 1}" if first else name
-            plans.append(dataclasses.replace(plain, name=named, edge=edge, rows=rows, first=first))
-    return plans
+        for first in range(0, len(plan.rows), max(together, 1)):
+            name = f"{plan.name}, from row {first + 1}" if first else plan.name
+            found.append(dataclasses.replace(plan, name=name, first=first))
+    return found
 
 
 def holds_values(spec: TensorSpec) -> bool:
@@ -269,8 +269,8 @@ def _corners(
         high = 2 if spec.high is None else spec.high
         return fill(plan.rows, plan.first, shape, high - 1, generator).astype(spec.dtype)
     smallest = float(np.finfo("float32" if spec.dtype == "bfloat16" else spec.dtype).smallest_normal)
-    high = WHITE if plan.rows is CORNERS else smallest
-    return as_floats(spec.dtype, fill(plan.rows, plan.first, shape, high, generator))
+    largest = WHITE if plan.rows is CORNERS else smallest
+    return as_floats(spec.dtype, fill(plan.rows, plan.first, shape, largest, generator))
 
 
 def _floats(dtype: str, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:

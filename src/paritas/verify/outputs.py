@@ -105,11 +105,7 @@ def verify(
             else:
                 unseen[f'case "{case.name}"'] = refused
             continue
-        judged = judge.case(case, want, outputs)
-        if case.optional:
-            notes += [f"verify: {row}" for row in judged if row.unjudged]
-            judged = [row for row in judged if not row.unjudged]
-        rows += judged
+        rows += _judged(judge.case(case, want, outputs), case, notes)
     usual = _usual(rows)
     sought: Sought | None = None
     if seek is not None:
@@ -117,7 +113,8 @@ def verify(
         sought = found.sought
         if found.case is not None:
             feeds[found.case.name] = found.case
-            rows += judge.case(found.case, list(original(found.case.feed)), outputs)
+            want = list(original(found.case.feed))
+            rows += _judged(judge.case(found.case, want, outputs), found.case, notes)
     if judge.by_truth:
         rows = _judge_by_truth(rows, session.precision, usual)
     inside, module_case, lockstep = Inside(), "", Lockstep()
@@ -146,6 +143,14 @@ def verify(
         observed_nodes=lockstep.observed,
         search=sought,
     )
+
+
+def _judged(rows: list[OutputParity], case: Case, notes: list[str]) -> list[OutputParity]:
+    """The rows that count. Of an optional case, those that cannot be judged are notes."""
+    if not case.optional:
+        return rows
+    notes += [f"verify: {row}" for row in rows if row.unjudged]
+    return [row for row in rows if not row.unjudged]
 
 
 def _reason(error: BaseException) -> str:
@@ -209,10 +214,10 @@ class _Judge:
         rows = rows or self._settled(case, want, got, specs)
         if self.by_truth:
             rows = _judge_by_truth(rows, self.session.precision, usual)
-        wrong = [row for row in rows if not row.unjudged]
-        if not any(row.diverges for row in wrong) and len(wrong) < len(rows):
-            return Score(0.0, unjudged=next(row.unjudged for row in rows if row.unjudged))
-        worst = max(wrong, key=lambda row: (bool(row.fault), row.excess))
+        judged = [row for row in rows if not row.unjudged]
+        if not judged:
+            return Score(0.0, unjudged=rows[0].unjudged if rows else "it has no outputs")
+        worst = max(judged, key=lambda row: (bool(row.fault), row.excess))
         return Score(math.inf if worst.fault else worst.excess, worst.output, worst.fault)
 
     def _run(self, case: Case, specs: Sequence[TensorSpec]) -> tuple[list[np.ndarray], list[OutputParity]]:

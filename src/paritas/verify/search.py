@@ -161,7 +161,8 @@ class _Search:
         self.judge, self.space, self.budget, self.seed = judge, space, budget, seed
         self.progress, self.clock, self.began = progress, clock, clock()
         self.tries = self.refused = self.unjudged = self.restarts = 0
-        self.best, self.worst = Score(0.0), None
+        self.best = Score(0.0)
+        self.worst: Mapping[str, np.ndarray] | None = None
         self.said = -math.inf
         self.ended = ""
 
