@@ -164,7 +164,10 @@ class _Search:
         self.best = Score(0.0)
         self.worst: Mapping[str, np.ndarray] | None = None
         self.said = -math.inf
-        self.ended = ""
+        self.free = [spec for spec in space.specs if space.free(spec)]
+        self.ended = ""  # why before the budget is used up
+        if not space.resize and not (self.free and space.starts):
+            self.ended = "no input may be changed" if space.starts else "there is no input to begin with"
 
     def run(self) -> Found:
         while not self.over():
@@ -210,7 +213,7 @@ class _Search:
         self, feed: Mapping[str, np.ndarray], generator: np.random.Generator
     ) -> dict[str, np.ndarray]:
         """The feed with one or two changes, each in one of the inputs that may be changed."""
-        free = [spec for spec in self.space.specs if self.space.free(spec) and feed[spec.name].size]
+        free = [spec for spec in self.free if feed[spec.name].size]
         result = dict(feed)
         for _ in range(1 + int(generator.integers(2))) if free else ():
             spec = free[int(generator.integers(len(free)))]
