@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -308,3 +309,17 @@ def test_what_the_engine_raises_is_the_worst_there_is(mlp, mlp_program):
     here = space(mlp_program.inputs, limits={str(d): (1, 9) for s in mlp_program.inputs for d in s.dims[:2]})
     report = report_of(mlp, mlp_program, lambda judge: search(judge, here, Budget(tries=500)), session=Fails)
     assert report.search is not None and "MemoryError" in report.search.fault and report.search.tries < 500
+
+
+def test_at_half_precision_a_searched_input_may_be_off_by_twice_as_much(mlp, mlp_program):
+    case = Case("a", {"x": np.linspace(-1, 2, 48, dtype=np.float32).reshape(2, 3, 8)}, optional=True)
+    scores = {}
+
+    def seek(judge):
+        scores.update({picked: judge(dataclasses.replace(case, searched=picked)) for picked in (True, False)})
+        return Found(Sought("2 tries", 0, 1.0, 2, 1, 0, 0))
+
+    report_of(mlp, mlp_program, seek, "bfloat16")
+    assert scores[False].excess == pytest.approx(2 * scores[True].excess)
+    report_of(mlp, mlp_program, seek)
+    assert scores[False] == scores[True], "at fp32 the tolerance rules"

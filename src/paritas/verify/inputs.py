@@ -34,6 +34,7 @@ class Case:
     feed: Mapping[str, np.ndarray]
     edge: bool = False
     optional: bool = False
+    searched: bool = False  # picked out of many because the port is far off there
 
     @property
     def shapes(self) -> str:

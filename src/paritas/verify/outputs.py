@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -24,6 +24,7 @@ from paritas.verify.report import Environment, OutputParity, ParityReport
 from paritas.verify.search import Found, Judge, Refused, Score, Sought
 from paritas.verify.tolerance import (
     AS_ACCURATE,
+    AS_ACCURATE_SEARCHED,
     EPSILON,
     HALF,
     TOO_INACCURATE,
@@ -116,7 +117,8 @@ def verify(
             want = list(original(found.case.feed))
             rows += _judged(judge.case(found.case, want, outputs), found.case, notes)
     if judge.by_truth:
-        rows = _judge_by_truth(rows, session.precision, usual)
+        searched = {case.name for case in feeds.values() if case.searched}
+        rows = _judge_by_truth(rows, session.precision, usual, searched)
     inside, module_case, lockstep = Inside(), "", Lockstep()
     if level != "outputs":
         inside, module_case = _look_inside(session, rows, feeds, reference, truth, modules, origin)
@@ -213,7 +215,8 @@ class _Judge:
                 return Score(excess, name)
         rows = rows or self._settled(case, want, got, specs)
         if self.by_truth:
-            rows = _judge_by_truth(rows, self.session.precision, usual)
+            searched = {case.name} if case.searched else ()
+            rows = _judge_by_truth(rows, self.session.precision, usual, searched)
         judged = [row for row in rows if not row.unjudged]
         if not judged:
             return Score(0.0, unjudged=rows[0].unjudged if rows else "it has no outputs")
@@ -413,12 +416,16 @@ def _usual(rows: Sequence[OutputParity]) -> dict[str, list[float]]:
 
 
 def _judge_by_truth(
-    rows: Sequence[OutputParity], precision: str, usual: Mapping[str, Sequence[float]]
+    rows: Sequence[OutputParity],
+    precision: str,
+    usual: Mapping[str, Sequence[float]],
+    searched: Collection[str] = (),
 ) -> list[OutputParity]:
     """fp16 and bf16: the excess is the port's distance from float64 over twice PyTorch's own.
 
     An output of few elements may be exact in PyTorch by luck, so that the yardstick of a row is never below
-    the median of the ordinary cases' own errors, nor the bound below one rounding of the dtype.
+    the median of the ordinary cases' own errors, nor the bound below one rounding of the dtype. searched: the cases
+    that a search has picked, which get more: see `AS_ACCURATE_SEARCHED`.
     """
     judged = []
     for row in rows:
@@ -426,8 +433,9 @@ def _judge_by_truth(
             judged.append(row)
             continue
         typical = statistics.median(usual[row.output]) if row.output in usual else 0.0
-        limit = max(AS_ACCURATE * max(row.own, typical), EPSILON[precision])
-        rule = f"port/f64 <= {limit:.3g} = max({AS_ACCURATE:g} * PyTorch/f64, one rounding)"
+        times = AS_ACCURATE_SEARCHED if row.case in searched else AS_ACCURATE
+        limit = max(times * max(row.own, typical), EPSILON[precision])
+        rule = f"port/f64 <= {limit:.3g} = max({times:g} * PyTorch/f64, one rounding)"
         judged.append(dataclasses.replace(row, excess=row.ours / limit, rule=rule))
     return judged
 

@@ -38,7 +38,7 @@ def cases(
             raise PortError(
                 f"{path} holds no inputs of this port: {error}\nRemove it, and verify with allow_modified=True."
             ) from None
-        found.append(Case(NAME + path.stem, feed, optional=True))
+        found.append(Case(NAME + path.stem, feed, optional=True, searched=True))
     return found
 
 

@@ -178,7 +178,7 @@ class _Search:
         seconds = self.clock() - self.began
         case = None
         if self.worst is not None:
-            case = Case(f"search: worst of {self.tries} tries", self.worst, optional=True)
+            case = Case(f"search: worst of {self.tries} tries", self.worst, optional=True, searched=True)
         sought = Sought(
             str(self.budget), self.seed, seconds, self.tries, self.restarts, self.refused, self.unjudged,
             excess=self.best.excess if self.tries > self.refused + self.unjudged else math.nan,
@@ -224,7 +224,7 @@ class _Search:
         """The score of these inputs, and a note of it if it is the worst; None where they prove nothing."""
         self.tries += 1
         try:
-            score = self.judge(Case("search", feed, optional=True))
+            score = self.judge(Case("search", feed, optional=True, searched=True))
         except Refused:
             self.refused += 1
             score = None
