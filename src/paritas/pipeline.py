@@ -286,6 +286,7 @@ class Port:
         seed: int = 0,
         search: Budget | float = 0.0,
         progress: Callable[[str], None] | None = None,
+        gradients: bool = False,
     ) -> ParityReport:
         """Compare with the original, and with the truth: the same graph in float64.
 
@@ -294,7 +295,8 @@ class Port:
         every node by itself from the original's inputs, so that the guilty ones are named. original: needed for a
         loaded port whose original was a module in memory (`OriginalMissing` says so). search: for so many seconds,
         or a `paritas.verify.Budget` of tries, look for the inputs on which the port is furthest from its original;
-        the worst are kept in the port's directory, and verified on ever after.
+        the worst are kept in the port's directory, and verified on ever after. gradients: compare backwards too,
+        parameter by parameter and node by node; `InputError` for an engine that has none.
         """
         from paritas import verification
 
@@ -307,6 +309,7 @@ class Port:
             seed=seed,
             search=search,
             progress=progress,
+            gradients=gradients,
         )
 
     def bench(

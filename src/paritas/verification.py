@@ -7,13 +7,14 @@ import dataclasses
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from paritas.errors import InputError
 from paritas.nesting import nest
 from paritas.outputs import describe_output
-from paritas.run.engine import ENGINES
+from paritas.run.engine import ENGINES, Differentiates, differentiates
 from paritas.run.values import to_numpy
 from paritas.verify import (
     Budget,
@@ -27,6 +28,7 @@ from paritas.verify import (
     regression,
     verify,
 )
+from paritas.verify.gradients import Differentiate, Flow, compare_backwards
 from paritas.verify.search import Judge
 from paritas.verify.search import search as look
 
@@ -55,12 +57,15 @@ def verify_port(
     seed: int,
     progress: Callable[[str], None] | None,
     search: Budget | float = 0.0,
+    gradients: bool = False,
 ) -> ParityReport:
     """See `Port.verify`."""
     from paritas.pipeline import limits
     from paritas.run.torch import TorchSession
 
     budget = _budget(search)
+    if gradients:
+        check_differentiates(port.manifest.engine)
     module = port.original(original)
     manifest = port.manifest
     notes = [str(note) for note in manifest.notes]
@@ -121,7 +126,11 @@ def verify_port(
     )
     if found and found[0].case is not None:
         port.artifact, report = regression.keep(port.artifact, found[0].case, report)
-    return report
+    if not gradients:
+        return report
+    if progress is not None:
+        progress("gradients")
+    return dataclasses.replace(report, **_backwards(port, module, cases, report, seed))
 
 
 def _budget(search: Budget | float) -> Budget | None:
@@ -141,6 +150,64 @@ def _around_what_was_given(space: Space) -> Space:
     unknown = (s.name for s in space.specs if s.dtype.startswith(("int", "uint")) and s.high is None)
     kept = (name for name in unknown if not name.endswith("attention_mask"))
     return dataclasses.replace(space, fixed=space.fixed.union(kept), resize=False)
+
+
+def check_differentiates(engine: str) -> None:
+    """Raise `InputError` for an engine that has no gradients."""
+    if not differentiates(engine):
+        able = " and ".join(name for name in sorted(ENGINES) if differentiates(name))
+        raise InputError(
+            f"{engine} has no gradients, so there are none to compare; {able} have. Port the original to one of them: "
+            f"paritas port SOURCE --engine mindspore"
+        )
+
+
+#: In which most can go wrong: padding in front of the tokens hides whole rows of a causal mask.
+_TELLING = ("left padding", "right padding", "longer")
+
+
+def _backwards(
+    port: Port, module: torch.nn.Module, cases: Sequence[Case], report: ParityReport, seed: int
+) -> dict[str, Any]:
+    """The fields of a report that say how the gradients compare, in one of the cases that PyTorch and the port ran."""
+    from paritas.run.torch import TorchSession
+    from paritas.run.torch_gradients import differentiable, eager_gradients, weight_names
+
+    ran = {row.case for row in report.outputs if not row.edge}
+    possible = {case.name: case for case in cases if case.name in ran}
+    if not possible:
+        return {"gradient_case": "none", "unseen_gradients": {"all gradients": "no case could be compared"}}
+    name = next((name for name in _TELLING if name in possible), next(iter(possible)))
+    program, manifest = port.program(), port.manifest
+    names = weight_names(program)
+
+    def original(precision: str) -> Differentiate:
+        one = _in(module, precision)
+        return lambda feed, cotangents: eager_gradients(
+            one, feed, cotangents, manifest.nesting, manifest.constants
+        )
+
+    flow = Flow(
+        parameters=tuple(dict.fromkeys(names.get(n, n) for n in sorted(program.trainable))),
+        inputs=tuple(spec.name for spec in program.inputs if spec.dtype.startswith(("float", "bfloat"))),
+        nodes=differentiable(program),
+        names=names,
+    )
+    half = port.session.precision in _HALF
+    found = compare_backwards(
+        cast("Differentiates", port.session),
+        original("float32"),
+        TorchSession(program, "float32"),
+        TorchSession(program, "float64"),
+        possible[name].feed,
+        flow,
+        nodes_of(program),
+        case=name,
+        yardstick=original(port.session.precision) if half else None,
+        half=TorchSession(program, port.session.precision) if half else None,
+        seed=seed,
+    )
+    return {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
 
 
 def nodes_of(program: Program) -> list[NodeInfo]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,7 +13,10 @@ import torch
 
 import paritas
 from paritas.errors import InputError
+from paritas.run.engine import Differentiates, differentiates
+from paritas.run.torch_gradients import eager_gradients
 from paritas.verify import Tolerance, compare
+from paritas.verify.gradients import cotangents_of
 
 #: One line per engine and mode.
 ENGINES = [("torch", ""), ("openvino", ""), ("mindspore", "graph"), ("mindspore", "pynative")]
@@ -117,6 +120,32 @@ def test_calls_do_not_share_memory(port: paritas.Port) -> None:
     before = {name: value.clone() for name, value in first.items()}
     port(**_inputs(2, 5) | {"x": torch.zeros(2, 5, 6)})
     assert all(torch.equal(first[name], value) for name, value in before.items())
+
+
+def test_an_engine_that_declares_gradients_has_the_originals(
+    port: paritas.Port, model: torch.nn.Module
+) -> None:
+    if not differentiates(port.manifest.engine):
+        assert not hasattr(port.session, "gradients")
+        return
+    inputs = _inputs(2, 5)
+    feed = port.feed(inputs)
+    before = port.session.run(feed)
+    cotangents = cotangents_of(before, seed=0)
+    got = cast("Differentiates", port.session).gradients(feed, cotangents)
+    want = eager_gradients(model, feed, cotangents, {}, {})
+    assert set(got.parameters) == set(want.parameters) and set(got.inputs) == set(want.inputs) == {
+        "x",
+        "unused",
+    }
+    for name, value in {**want.parameters, **want.inputs}.items():
+        mine = {**got.parameters, **got.inputs}[name]
+        if value is None:
+            assert mine is None or not mine.any(), name
+        else:
+            assert compare(value, mine, TOLERANCE).agrees, name
+    for value, again in zip(before, port.session.run(feed), strict=True):
+        assert np.array_equal(value, again)
 
 
 def test_wrong_inputs_are_all_named_at_once(port: paritas.Port) -> None:

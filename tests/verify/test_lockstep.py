@@ -177,7 +177,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
         Fault("a scale where there is none", (r"attn_output, 1\.0\)", "attn_output, 0.35355339)"), ATTENTION),
         Fault(
             "a clipped relu",
-            (r"ops\.maximum\(0, input\)", "ops.minimum(ops.maximum(0, input), 1)"),
+            (r"return (relu\(.*\))", r"return ops.minimum(\1, 1)"),
             "relu.default"
         ),
         Fault("a bucket more", (r"position_bias_1 < 8", "position_bias_1 <= 8"), "lt.Scalar"),

@@ -94,6 +94,12 @@ Level = Annotated[
         help="outputs; modules for the table of where the error arises; nodes to compute each node by itself.",
     ),
 ]
+Gradients = Annotated[
+    bool,
+    typer.Option(
+        "--gradients", help="Compare backwards too: every parameter's gradient, and every node's by itself."
+    ),
+]
 Force = Annotated[
     bool, typer.Option("--force", help="Replace a port even if files in it were added or edited.")
 ]

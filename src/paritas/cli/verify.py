@@ -11,6 +11,7 @@ from paritas.cli.options import (
     AllowModified,
     Attach,
     Debug,
+    Gradients,
     Inputs,
     Json,
     Level,
@@ -29,6 +30,7 @@ from paritas.cli.progress import Stages
 def verify(
     directory: PortDirectory,
     level: Level = LevelName.modules,
+    gradients: Gradients = False,
     original: Original = None,
     inputs: Inputs = None,
     mode: Mode = None,
@@ -56,6 +58,10 @@ def verify(
     """
     from paritas import store
 
+    if gradients:
+        from paritas.verification import check_differentiates
+
+        check_differentiates(store.read(directory, allow_modified=allow_modified).manifest.engine)
     with Stages(f"{directory}", quiet=quiet) as stages:
         stages("run")
         from paritas import pipeline
@@ -72,6 +78,7 @@ def verify(
             seed=seed,
             search=search or 0.0,
             progress=stages.detail,
+            gradients=gradients,
         )
         if attach:
             stages("save")

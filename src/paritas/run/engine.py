@@ -13,7 +13,7 @@ import importlib.metadata
 import importlib.util
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -33,6 +33,37 @@ class Session(Protocol):
     def run(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]: ...
 
     def close(self) -> None: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Gradients:
+    """Gradients of one scalar by name, of the dtype of what they are gradients of; None where nothing depends on it."""
+
+    parameters: Mapping[str, np.ndarray | None] = dataclasses.field(default_factory=dict)
+    inputs: Mapping[str, np.ndarray | None] = dataclasses.field(default_factory=dict)
+    nodes: Mapping[str, np.ndarray | None] = dataclasses.field(default_factory=dict)
+
+
+class Differentiates(Session, Protocol):
+    """A session of an engine whose class says `differentiates = True`.
+
+    The scalar of `gradients` is the sum of outputs times cotangents, one per output, None where an output is no
+    float. That of `vjps` is the sum of nodes times cotangents, in which each node of `given`, once computed, is
+    replaced by the value given for it: what arrives at a node is then the sum of its users' vector-Jacobian
+    products, each of them evaluated at the given values and the given cotangents. Optional: where a session has
+    no `vjps`, nobody can say which node is wrong.
+    """
+
+    def gradients(
+        self, feed: Mapping[str, np.ndarray], cotangents: Sequence[np.ndarray | None]
+    ) -> Gradients: ...
+
+    def vjps(
+        self,
+        feed: Mapping[str, np.ndarray],
+        given: Mapping[str, np.ndarray],
+        cotangents: Mapping[str, np.ndarray],
+    ) -> Gradients: ...
 
 
 class Engine(Protocol):
@@ -106,6 +137,11 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def differentiates(name: str) -> bool:
+    """Whether an engine of `ENGINES` declares gradients. Imports our adapter, not the engine."""
+    return bool(getattr(_class(name), "differentiates", False))
+
+
 def engine(name: str) -> Engine:
     """The engine of that name, ready to load artifacts.
 
@@ -116,8 +152,12 @@ def engine(name: str) -> Engine:
     info = _info(name)
     if not info.available:
         raise EngineMissing(name, info.install, [n for n, i in engines().items() if i.available])
+    return _class(name)()
+
+
+def _class(name: str) -> Any:
     module, _, cls = ENGINES[name][0].partition(":")
-    return getattr(importlib.import_module(module), cls)()
+    return getattr(importlib.import_module(module), cls)
 
 
 #: The order in which an engine is chosen where none is named.

@@ -21,7 +21,8 @@ import numpy as np
 from paritas.errors import EngineError, PortError
 from paritas.lower.mindspore import steps
 from paritas.program import Artifact
-from paritas.run import mindspore_nodes
+from paritas.run import mindspore_gradients, mindspore_nodes
+from paritas.run.engine import Gradients
 from paritas.run.state import generates, new_tokens
 
 #: oneDNN's AVX2. MindSpore hands oneDNN plain NCHW, for which AVX512 has only a reference kernel, 250 times slower.
@@ -47,6 +48,7 @@ class MindSpore:
     name = "mindspore"
     package = "mindspore"
     modes: Sequence[str] = ("graph", "pynative")
+    differentiates = True
 
     def precisions(self) -> Mapping[str, str]:
         """dtype -> "" where the CPU backend computes in it, else what happens instead and why."""
@@ -154,6 +156,47 @@ class MindSporeSession:
         with mindspore_nodes.watched(self._module, source, self.cell, self._steps(), replace):
             self._call(feed, "pynative")
         return found
+
+    def gradients(self, feed: Mapping[str, np.ndarray], cotangents: Sequence[np.ndarray | None]) -> Gradients:
+        """See `run.engine.Differentiates`: in the session's mode. A parameter that is frozen here has none."""
+        tensors = [self._tensor(feed[spec.name], spec.dtype) for spec in self.manifest.inputs]
+        names = [spec.name for spec in self.manifest.inputs]
+        with self._training(self.mode):
+            return mindspore_gradients.whole(self._ms, self.cell, names, tensors, cotangents)
+
+    def vjps(
+        self,
+        feed: Mapping[str, np.ndarray],
+        given: Mapping[str, np.ndarray],
+        cotangents: Mapping[str, np.ndarray],
+    ) -> Gradients:
+        """See `run.engine.Differentiates`: the module's statements in PyNative mode."""
+        tensors = [self._tensor(feed[spec.name], spec.dtype) for spec in self.manifest.inputs]
+        names = [spec.name for spec in self.manifest.inputs]
+        each = mindspore_gradients.Nodes(self._ms, given, cotangents)
+        source = self._entry.read_text(encoding="utf-8")
+        with self._training("pynative"):
+            watched = functools.partial(
+                mindspore_nodes.watched, self._module, source, self.cell, self._steps(), each.replace
+            )
+            with (
+                watched()
+            ):  # the variables come into being here, and their list must be whole before the gradients
+                self.cell(*tensors)
+            with watched():
+                return each.gradients(self.cell, names, tensors)
+
+    @contextlib.contextmanager
+    def _training(self, mode: str) -> Iterator[None]:
+        """In a mode, with the cell as a training has it; values are the same then, and dropout is no part of a port."""
+        self.cell.set_train(True)
+        try:
+            with _mode(self._ms, mode):
+                yield
+        except Exception as error:
+            raise EngineError(f"mindspore failed in {mode} mode: {_reason(error)}") from error
+        finally:
+            self.cell.set_train(False)
 
     def _steps(self) -> dict[str, list[list[steps.Step]]]:
         return steps.from_json(self.manifest.settings.get("steps", {}))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from torch.utils import _pytree as pytree
 from paritas.errors import EngineError, PortError
 from paritas.nesting import nest
 from paritas.program import Artifact, Program
+from paritas.run.engine import Gradients
 from paritas.run.values import describe_output, from_numpy, to_numpy
 
 DTYPES = {
@@ -48,6 +49,7 @@ class Torch:
     name = "torch"
     package = "torch"
     modes = ("",)
+    differentiates = True
 
     def precisions(self) -> Mapping[str, str]:
         return dict.fromkeys(DTYPES, "")
@@ -156,6 +158,15 @@ class EagerSession:
             )
         return flat
 
+    def gradients(self, feed: Mapping[str, np.ndarray], cotangents: Sequence[np.ndarray | None]) -> Gradients:
+        """See `run.engine.Differentiates`. Raises `EngineError` with torch's reason."""
+        from paritas.run.torch_gradients import eager_gradients
+
+        if self._model is None:
+            raise EngineError("This session is closed.")
+        manifest = self._manifest
+        return eager_gradients(self._model, feed, cotangents, manifest.nesting, manifest.constants)
+
     def _placed(self, tensor: torch.Tensor) -> torch.Tensor:
         """Where the weights are, and if it is a float, in their dtype."""
         assert self._model is not None
@@ -202,12 +213,10 @@ class TorchSession:
 
         An intermediate value lives until its last use. Raises `EngineError` naming the node and its source line.
         """
-        program = self._program
-        if program is None:
-            raise EngineError("This session is closed.")
+        program = self._opened()
         if names is None:
             names = {name for call in program.modules for name in call.outputs} if see else ()
-        walk = _Walk(program, self._dtype if self._cast else None, see, frozenset(names))
+        walk = Walk(program, self._dtype if self._cast else None, see, frozenset(names))
         return walk.outputs(feed)
 
     def locally(self, feed: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray], see: Seen) -> None:
@@ -216,9 +225,29 @@ class TorchSession:
         Whatever uses such a node goes on with the value in `given`, cast to the session's dtype: an error in one
         node reaches no other.
         """
+        _Local(self._opened(), self._dtype if self._cast else None, see, given).outputs(feed)
+
+    def gradients(self, feed: Mapping[str, np.ndarray], cotangents: Sequence[np.ndarray | None]) -> Gradients:
+        """See `run.engine.Differentiates`: of the parameters that require gradients and of the floating inputs."""
+        from paritas.run.torch_gradients import graph_gradients
+
+        return graph_gradients(self._opened(), self._dtype, feed, cotangents)
+
+    def vjps(
+        self,
+        feed: Mapping[str, np.ndarray],
+        given: Mapping[str, np.ndarray],
+        cotangents: Mapping[str, np.ndarray],
+    ) -> Gradients:
+        """See `run.engine.Differentiates`."""
+        from paritas.run.torch_gradients import node_vjps
+
+        return node_vjps(self._opened(), self._dtype, feed, given, cotangents)
+
+    def _opened(self) -> Program:
         if self._program is None:
             raise EngineError("This session is closed.")
-        _Local(self._program, self._dtype if self._cast else None, see, given).outputs(feed)
+        return self._program
 
     def close(self) -> None:
         self._program = None
@@ -236,7 +265,7 @@ def captured_dtype(program: Program) -> torch.dtype:
     return floats[0] if floats else torch.float32
 
 
-class _Walk(Interpreter):
+class Walk(Interpreter):
     """One execution of a program's graph, with every float at `dtype` unless that is None."""
 
     def __init__(
@@ -400,8 +429,9 @@ class _Walk(Interpreter):
     def _higher_order(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Graphs inside the graph run in a walk of their own: torch would compile them, at their own dtypes."""
         match target.name(), args:
-            case "wrap_with_set_grad_enabled", (_, graph, *operands):
-                return self._nested(graph, operands)
+            case "wrap_with_set_grad_enabled", (enabled, graph, *operands):
+                with torch.set_grad_enabled(bool(enabled) and torch.is_grad_enabled()):
+                    return self._nested(graph, operands)
             case "wrap_with_autocast", (device, dtype, enabled, cache, graph, *operands):
                 native = self.dtype is None and enabled
                 with torch.autocast(device, dtype, True, cache) if native else contextlib.nullcontext():
@@ -418,10 +448,10 @@ class _Walk(Interpreter):
         raise EngineError(f"{self._where()}: no rule for this higher-order operator at another precision.")
 
     def _nested(self, graph: torch.fx.GraphModule, operands: Any) -> Any:
-        return _Walk(self.program, self.dtype, graph=graph).run(*operands, enable_io_processing=False)
+        return Walk(self.program, self.dtype, graph=graph).run(*operands, enable_io_processing=False)
 
 
-class _Local(_Walk):
+class _Local(Walk):
     """A walk in which some nodes, once shown, have the values that they are given."""
 
     def __init__(

@@ -67,6 +67,10 @@ def markdown(report: ParityReport, directory: str) -> str:
         lines += _node_section(report)
     if report.search is not None:
         lines += ["## Search", "", *(f"- {_escape(line)}" for line in report.search.lines(directory)), ""]
+    if report.gradient_case:
+        from paritas.verify.gradient_words import section
+
+        lines += section(report)
     if report.notes:
         lines += ["## Notes", "", *(f"- {note}" for note in report.notes), ""]
     lines += ["## Inputs", "", *(f"- {case}" for case in report.cases), ""]
@@ -82,7 +86,8 @@ def markdown(report: ParityReport, directory: str) -> str:
         "date": environment.date or "-",
     }
     lines += ["## Environment", "", *_table(("", ""), facts.items()), ""]
-    lines += ["## Reproduce", "", f"    paritas verify {directory} --level {report.level}", ""]
+    backwards = " --gradients" if report.gradient_case else ""
+    lines += ["## Reproduce", "", f"    paritas verify {directory} --level {report.level}{backwards}", ""]
     return "\n".join(lines)
 
 
@@ -179,7 +184,7 @@ def terminal(report: ParityReport, *, worst: int = 10) -> RenderableType:
     def table(title: str, head: Sequence[str], rows: Iterable[tuple[Sequence[str], bool]]) -> Table:
         result = Table(title=title, title_justify="left", show_edge=False)
         for name in head:
-            text = name in ("case", "output", "module", "class", "node", "operator", "source")
+            text = name in ("gradient of", "case", "output", "module", "class", "node", "operator", "source")
             result.add_column(name, justify="left" if text else "right", overflow="fold", no_wrap=not text)
         for cells, agrees in rows:
             result.add_row(*map(Text, cells), style="" if agrees else "red")
@@ -202,4 +207,11 @@ def terminal(report: ParityReport, *, worst: int = 10) -> RenderableType:
         shown = [(_narrow(node_cells(row)), row.agrees) for row in _worst(report.nodes, worst)]
         title = f"nodes, the {len(shown)} worst of {len(report.nodes)}"
         parts.append(table(title, _narrow(NODE_HEAD), shown))
+    if report.gradients:
+        from paritas.verify.gradient_words import HEAD, cells
+
+        shown = [(narrow(cells(row)), row.agrees) for row in _worst(report.gradients, worst)]
+        parts.append(
+            table(f"gradients, the {len(shown)} worst of {len(report.gradients)}", narrow(HEAD), shown)
+        )
     return Group(*parts)

@@ -201,6 +201,67 @@ class NodeParity:
 
 
 @dataclasses.dataclass(frozen=True)
+class GradientParity:
+    """The gradient of a random combination of the outputs by one parameter or floating input.
+
+    error: max|got-want| / mean|want| against the original. own, ours: PyTorch's and the port's distance from
+    float64, max|x-truth| / (mean|truth| + |truth|).
+    """
+
+    name: str
+    kind: str  # "parameter" | "input"
+    shape: tuple[int, ...]
+    excess: float
+    error: float
+    fault: str = ""
+    max_abs: float = math.nan
+    own: float = math.nan
+    ours: float = math.nan
+
+    @property
+    def agrees(self) -> bool:
+        return not self.fault and self.excess <= 1.0
+
+    def __str__(self) -> str:
+        what = self.fault or f"{self.excess:.3g}x tolerance, error {self.error:.2e}"
+        return f"{self.name} {list(self.shape)}: {what}"
+
+
+@dataclasses.dataclass(frozen=True)
+class NodeGradientParity:
+    """The vector-Jacobian product of one node at the original's values; the worst of those to what the node uses.
+
+    wrt: the node, parameter or input that it is the gradient of; shape and dtype are that one's.
+    """
+
+    node: str
+    target: str
+    module: str
+    module_class: str
+    wrt: str
+    excess: float
+    error: float
+    source: str = ""
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
+    fault: str = ""
+    max_abs: float = math.nan
+    own: float = math.nan
+    ours: float = math.nan
+
+    @property
+    def agrees(self) -> bool:
+        return not self.fault and self.excess <= 1.0
+
+    def __str__(self) -> str:
+        what = self.fault or f"{self.excess:.3g}x tolerance, error {self.error:.2e}"
+        where = (
+            f"{self.node} = {self.target} by {self.wrt} {list(self.shape)}, in {self.module or 'the model'}"
+        )
+        return f"{where} ({self.module_class}): {what}" + (f"\n    {self.source}" if self.source else "")
+
+
+@dataclasses.dataclass(frozen=True)
 class ParityReport:
     """The outcome of a verification. Rules on outputs of an unobserved run; the modules say where to look."""
 
@@ -221,14 +282,22 @@ class ParityReport:
     unseen_nodes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     observed_nodes: str = ""
     search: Sought | None = None
+    gradients: tuple[GradientParity, ...] = ()
+    unseen_gradients: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    gradient_case: str = ""  # where gradients were asked for
+    gradient_rule: str = ""
+    gradient_nodes: tuple[NodeGradientParity, ...] = ()  # in backward order
+    unseen_gradient_nodes: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def verdict(self) -> Verdict:
         """A fault or an excess diverges. Nothing compared, or anything not seen or not judged, is incomplete."""
-        if any(row.diverges for row in self.outputs):
+        if any(row.diverges for row in self.outputs) or any(not row.agrees for row in self.gradients):
             return "diverges"
         compared = sum(row.elements for row in self.outputs if row.agrees)
         if not compared or self.unseen or any(row.unjudged for row in self.outputs):
+            return "incomplete"
+        if self.unseen_gradients or (self.gradient_case and not self.gradients):
             return "incomplete"
         return "agrees"
 
@@ -255,6 +324,11 @@ class ParityReport:
         """The nodes that make something else of the original's inputs than the original, the first one first."""
         return tuple(row for row in self.nodes if not row.agrees)
 
+    @property
+    def guilty_backwards(self) -> tuple[NodeGradientParity, ...]:
+        """The nodes whose gradients differ at the original's values, the first one in backward order first."""
+        return tuple(row for row in self.gradient_nodes if not row.agrees)
+
     def __str__(self) -> str:
         compared = [row for row in self.outputs if not row.unjudged]
         count = f"{len(compared)} outputs compared in {len({r.case for r in compared})} cases"
@@ -277,6 +351,10 @@ class ParityReport:
             lines += self._node_lines()
         if self.search is not None:
             lines += [f"  {line}" for line in self.search.lines()]
+        if self.gradient_case:
+            from paritas.verify.gradient_words import lines as gradient_lines
+
+            lines += gradient_lines(self)
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)
 
@@ -398,4 +476,10 @@ def _restore_report(data: Mapping[str, Any]) -> ParityReport:
         unseen_nodes=dict(data.get("unseen_nodes", {})),
         observed_nodes=data.get("observed_nodes", ""),
         search=None if data.get("search") is None else _restore(Sought, data["search"]),
+        gradients=_restore_all(GradientParity, data.get("gradients", ())),
+        unseen_gradients=dict(data.get("unseen_gradients", {})),
+        gradient_case=data.get("gradient_case", ""),
+        gradient_rule=data.get("gradient_rule", ""),
+        gradient_nodes=_restore_all(NodeGradientParity, data.get("gradient_nodes", ())),
+        unseen_gradient_nodes=dict(data.get("unseen_gradient_nodes", {})),
     )

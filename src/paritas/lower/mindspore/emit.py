@@ -88,6 +88,11 @@ class Emitter:
         self.scope.helper(name)
         return self._result(f"{name}({arguments(args, kwargs)})")
 
+    @property
+    def training(self) -> Value:
+        """Whether the cell is in training: a constant in Graph mode, so that what is for gradients alone is free."""
+        return Value("self.training", "bool", ())
+
     def infix(self, operator: str, left: object, right: object) -> Value:
         return dataclasses.replace(
             self._result(f"{operand(left)} {operator} {operand(right)}"), atomic=False

@@ -378,7 +378,7 @@ class _Check:
 
     def attribute(self, node: ast.Attribute, scope: _Scope) -> None:
         """An attribute that is read, not called: a dtype, a parameter, a shape."""
-        if _module_name(node) in DTYPE_NAMES:
+        if _module_name(node) in DTYPE_NAMES or ast.unparse(node) == "self.training":
             return
         held = self.resolve(node, scope)
         if held is not None and held.kind == "tensor":

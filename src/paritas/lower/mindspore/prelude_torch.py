@@ -13,6 +13,27 @@ softmax_rows = ops.Softmax(-1)
 product = ops.MatMul()
 
 
+def look_up(weight, ids, padding, training):
+    # torch gives the row of the padding token no gradient. Only a cell in training has any.
+    rows = ops.gather(weight, ids, 0)
+    if training:
+        padded = ops.broadcast_to(ops.expand_dims(ids == padding, -1), rows.shape)
+        rows = ops.where(padded, ops.stop_gradient(rows), rows)
+    return rows
+
+
+def relu(x, training):
+    # ops.relu is no faster and turns NaN into 0; but ops.maximum gives x = 0 half of the gradient,
+    # where torch gives it none.
+    positive = ops.maximum(0, x)
+    return ops.where(x > 0, x, ops.stop_gradient(positive)) if training else positive
+
+
+def picked(x, index, axis, training):
+    # ops.gather counts negative indices from the end, but loses their gradient.
+    return ops.gather(x, index % x.shape[axis] if training else index, axis)
+
+
 def maximum_nan(x, y):
     # ops.maximum passes a NaN of its second operand only.
     return ops.where(x != x, x, ops.maximum(x, y))

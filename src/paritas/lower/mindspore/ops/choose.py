@@ -162,7 +162,9 @@ def relu6(emit, self):
 @lowers("mindspore", "aten.relu.default")
 def relu(emit, self):
     """relu(Tensor self) -> Tensor"""
-    return bounded(emit, self, 0, None)  # as fast as ops.relu, which turns NaN into 0
+    if emit.out.dtype not in FLOATS:
+        return bounded(emit, self, 0, None)
+    return emit.help("relu", self, emit.training)
 
 
 @lowers("mindspore", "aten.clamp.Tensor")

@@ -12,7 +12,9 @@ from paritas.lower.registry import lowers
 @lowers("mindspore", "aten.embedding.default")
 def embedding(emit, weight, indices, padding_idx=-1, scale_grad_by_freq=False, sparse=False):
     """embedding(Tensor weight, Tensor indices, SymInt padding_idx=-1, bool scale_grad_by_freq=False, bool sparse=False) -> Tensor"""  # noqa: E501
-    return emit.call("ops.gather", weight, indices, 0)
+    if padding_idx < 0:
+        return emit.call("ops.gather", weight, indices, 0)
+    return emit.help("look_up", weight, indices, padding_idx, emit.training)
 
 
 @lowers("mindspore", "aten.index_select.default")
@@ -86,7 +88,7 @@ def index(emit, self, indices):
     if not given:
         return self
     if len(given) == 1:
-        return emit.call("ops.gather", self, given[0], axes[0])
+        return emit.help("picked", self, given[0], axes[0], emit.training)
     shape = _common(emit, [i.shape for i in given])
     x = permuted(emit, self, _front(self, axes))
     found = emit.prim("ops.GatherNd")(x, _stacked(emit, self, axes, given, shape))

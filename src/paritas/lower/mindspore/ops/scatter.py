@@ -150,7 +150,7 @@ def take(emit, self, index):
     """take(Tensor self, Tensor index) -> Tensor"""
     if (nothing := emit.nothing()) is not None:
         return nothing
-    return emit.call("ops.gather", emit.call("ops.reshape", self, (-1,)), index, 0)
+    return emit.help("picked", emit.call("ops.reshape", self, (-1,)), index, 0, emit.training)
 
 
 @lowers("mindspore", "aten.take_along_dim.default")
