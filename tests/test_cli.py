@@ -22,7 +22,7 @@ from paritas import pipeline, store
 from paritas.cli import app
 from paritas.verify import ParityReport
 
-COMMANDS = ("port", "verify", "bench", "inspect", "doctor", "demo")
+COMMANDS = ("port", "verify", "report", "bench", "inspect", "doctor", "demo")
 
 HEAVY = ("torch", "transformers", "openvino", "mindspore", "numpy")
 

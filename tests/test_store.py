@@ -444,7 +444,7 @@ def test_reports_are_attached_and_replaced(port: Path) -> None:
     (port / "PARITY.md").write_text("# agrees\n")
     with pytest.raises(TamperedPort, match=r"PARITY\.md"):
         store.read(port)
-    with pytest.raises(PortError, match=r"only parity\.json and PARITY\.md"):
+    with pytest.raises(PortError, match=r"only parity\.json, PARITY\.md and PARITY\.html"):
         store.attach(port, "modeling_bert.py", "evil")
     with pytest.raises(PortError, match="There is no directory"):
         store.attach(port.parent / "none", "PARITY.md", "")

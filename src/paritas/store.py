@@ -29,7 +29,7 @@ from paritas.program import Artifact, Manifest
 MANIFEST = "port.json"
 
 #: Reports that may be added to a port after it was written.
-ATTACHMENTS = ("parity.json", "PARITY.md")
+ATTACHMENTS = ("parity.json", "PARITY.md", "PARITY.html")
 
 #: Where a port keeps inputs to verify with. Plain arrays that are opened only if they are listed, so that an unlisted
 #: one is no danger, and a crash between writing and listing one leaves a port that can be read.
@@ -91,12 +91,13 @@ def check_target(directory: str | os.PathLike[str], *, force: bool = False) -> N
 
 
 def attach(directory: str | os.PathLike[str], name: str, text: str) -> Artifact:
-    """Write a report (`parity.json` or `PARITY.md`) into a port and its checksum into `port.json`.
+    """Write a report (`parity.json`, `PARITY.md` or `PARITY.html`) into a port and its checksum into `port.json`.
 
     A reader, or a crash, in between never sees a file that does not match its checksum. Raises `PortError`.
     """
     if name not in ATTACHMENTS:
-        raise PortError(f"{name!r} cannot be added to a port; only {' and '.join(ATTACHMENTS)} can.")
+        known = f"{', '.join(ATTACHMENTS[:-1])} and {ATTACHMENTS[-1]}"
+        raise PortError(f"{name!r} cannot be added to a port; only {known} can.")
     root = Path(directory).expanduser().resolve()
     with _os_errors(f"{name} cannot be written to {root}", root), _locked(root):
         manifest = _parse(root)
@@ -126,7 +127,7 @@ def keep(artifact: Artifact, name: str, data: bytes, *, drop: Collection[str] = 
         saved = (root / MANIFEST).exists()
         manifest = _parse(root) if saved else artifact.manifest
         (root / name).parent.mkdir(exist_ok=True)
-        _replace(root / name, data)
+        replace(root / name, data)
         files = {key: value for key, value in manifest.files.items() if key not in drop}
         files[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
         files = dict(sorted(files.items()))
@@ -452,10 +453,11 @@ def _write(path: Path, data: bytes) -> None:
 
 def replace_text(path: Path, text: str) -> None:
     """Write beside and move into place: a reader sees the old text or the new."""
-    _replace(path, text.encode())
+    replace(path, text.encode())
 
 
-def _replace(path: Path, data: bytes) -> None:
+def replace(path: Path, data: bytes) -> None:
+    """As `replace_text`, for a file of any kind."""
     staging = _sibling(path, "tmp")
     try:
         _write(staging, data)

@@ -19,6 +19,7 @@ from paritas.cli import (
     evaluate,
     inspect,
     port,
+    report,
     speech,
     support,
     translate,
@@ -40,7 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (port, verify, adopt, bench, inspect, support, doctor, demo, translate, speech):
+for module in (port, verify, report, adopt, bench, inspect, support, doctor, demo, translate, speech):
     name = module.__name__.rpartition(".")[2]
     app.command(name, epilog=EPILOG)(guarded(getattr(module, name)))
 

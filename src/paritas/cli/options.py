@@ -145,7 +145,20 @@ Search = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the generated inputs and of the search.")]
 Attach = Annotated[
-    bool, typer.Option("--attach", help="Replace the port's parity.json and PARITY.md by this report.")
+    bool, typer.Option("--attach", help="Replace the port's parity.json, PARITY.md and PARITY.html.")
+]
+Html = Annotated[
+    Path | None,
+    typer.Option("--html", metavar="FILE", help="Write the report as one page that needs nothing else."),
+]
+Png = Annotated[
+    Path | None,
+    typer.Option(
+        "--png", metavar="FILE", help="Draw the error per layer (needs matplotlib: paritas[report])."
+    ),
+]
+ReportPaths = Annotated[
+    list[Path], typer.Argument(metavar="PATH...", help="Ports, or files of reports: parity.json.")
 ]
 Seconds = Annotated[float, typer.Option(min=0.1, help="How long to measure each contender.")]
 Baseline = Annotated[

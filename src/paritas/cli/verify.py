@@ -12,12 +12,14 @@ from paritas.cli.options import (
     Attach,
     Debug,
     Gradients,
+    Html,
     Inputs,
     Json,
     Level,
     LevelName,
     Mode,
     Original,
+    Png,
     PortDirectory,
     Quiet,
     Search,
@@ -25,6 +27,7 @@ from paritas.cli.options import (
 )  # fmt: skip
 from paritas.cli.outcome import DIVERGES, OK, console, print_json
 from paritas.cli.progress import Stages
+from paritas.errors import InputError
 
 
 def verify(
@@ -37,6 +40,8 @@ def verify(
     search: Search = None,
     seed: Seed = 0,
     attach: Attach = False,
+    html: Html = None,
+    png: Png = None,
     allow_modified: AllowModified = False,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -54,14 +59,20 @@ def verify(
 
       paritas verify clip-ms --search 60
 
+      paritas verify clip-ms --level nodes --html parity.html --png curves.png
+
       paritas verify my-port --original ./my-checkpoint --inputs real-batch.npz
     """
     from paritas import store
+    from paritas.cli.report import check_files, write_files
 
     if gradients:
         from paritas.verification import check_differentiates
 
         check_differentiates(store.read(directory, allow_modified=allow_modified).manifest.engine)
+    check_files(html=html, png=png)
+    if png and level is LevelName.outputs:
+        raise InputError("--png draws the error per layer: it needs --level modules or nodes, not outputs.")
     with Stages(f"{directory}", quiet=quiet) as stages:
         stages("run")
         from paritas import pipeline
@@ -80,10 +91,13 @@ def verify(
             progress=stages.detail,
             gradients=gradients,
         )
-        if attach:
+        if attach or html or png:
             stages("save")
+        if attach:
             store.attach(directory, "parity.json", report.to_json())
             store.attach(directory, "PARITY.md", report.to_markdown(str(directory)))
+            store.attach(directory, "PARITY.html", report.to_html(str(directory)))
+        write_files([(str(directory), report)], html=html, png=png)
     if as_json:
         print_json(
             {"directory": str(directory), "verdict": report.verdict, "report": json.loads(report.to_json())}
@@ -111,8 +125,6 @@ def arrays(file: Path) -> dict[str, Any]:
     import zipfile
 
     import numpy as np
-
-    from paritas.errors import InputError
 
     try:
         with np.load(file, allow_pickle=False) as stored:

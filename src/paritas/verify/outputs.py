@@ -17,6 +17,7 @@ from paritas.program import ModuleCall, Origin, TensorSpec
 from paritas.run.engine import Session
 from paritas.verify.compare import RELATIVE, Comparison, compare, distance
 from paritas.verify.corners import without_denormals
+from paritas.verify.histogram import count_errors
 from paritas.verify.inputs import Case
 from paritas.verify.modules import Inside, Walker, compare_modules
 from paritas.verify.nodes import Lockstep, NodeInfo, Steps, compare_nodes
@@ -295,6 +296,7 @@ class _Judge:
             rule=result.tolerance.rule,
             needed="" if needed is None else needed.rule,
             hint=hint,
+            histogram=count_errors(at.want, at.got),
         )
 
     def _second_look(self, at: _Values, result: Comparison, reference: Walker) -> tuple[Comparison, str, str]:

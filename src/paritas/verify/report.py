@@ -108,6 +108,7 @@ class OutputParity:
     rule: str = ""
     needed: str = ""
     hint: str = ""
+    histogram: tuple[int, ...] = ()  # how many elements are how far off: see `verify.histogram`
 
     @property
     def agrees(self) -> bool:
@@ -426,6 +427,14 @@ class ParityReport:
 
         return markdown(self, directory)
 
+    # --- HTML -------------------------------------------------------------------------------
+
+    def to_html(self, directory: str = "DIR") -> str:
+        """PARITY.html: everything that the report knows, as one page that needs nothing from outside."""
+        from paritas.verify.html import page
+
+        return page(self, directory)
+
 
 def _badness(value: float) -> float:
     return math.inf if math.isnan(value) else value
@@ -461,7 +470,7 @@ def _restore_report(data: Mapping[str, Any]) -> ParityReport:
     return ParityReport(
         environment=_restore(Environment, data["environment"]),
         tolerance=_restore(Tolerance, data["tolerance"]),
-        outputs=_restore_all(OutputParity, data["outputs"]),
+        outputs=_restore_all(OutputParity, [{"histogram": (), **row} for row in data["outputs"]]),
         unseen=dict(data["unseen"]),
         cases=tuple(data["cases"]),
         subject=data["subject"],

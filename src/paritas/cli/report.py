@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`paritas report`: the reports of several ports on one page, their curves in one picture. Loads no engine."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from paritas.cli.options import Debug, Html, Json, Png, ReportPaths
+from paritas.cli.outcome import DIVERGES, OK, console, print_json
+from paritas.errors import InputError, PortError
+
+if TYPE_CHECKING:
+    from paritas.verify import ParityReport
+
+
+def report(
+    paths: ReportPaths,
+    html: Html = None,
+    png: Png = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Put the reports of several ports together: a table, a page with all of them, the curves of error per layer.
+
+    Ports of different originals may be joined; each original then has curves of its own. Nothing is verified
+    again. The exit code is 1 if any of the ports does not agree with its original.
+
+    **Examples**
+
+      paritas report bert-ms bert-ov --html report.html --png curves.png
+
+      paritas verify bert-ms --json > today.json;  paritas report bert-ms today.json --html both.html
+    """
+    check_files(html=html, png=png)
+    reports = [(str(path), read(path)) for path in paths]
+    write_files(reports, html=html, png=png)
+    if as_json:
+        print_json(
+            {
+                "reports": [{"path": name, **_facts(one)} for name, one in reports],
+                "html": str(html) if html else None,
+                "png": str(png) if png else None,
+            }
+        )
+    else:
+        _print(reports)
+        for file in filter(None, (html, png)):
+            console().print(f"written: {file}", markup=False)
+    return OK if all(one.verdict == "agrees" for _, one in reports) else DIVERGES
+
+
+def read(path: Path) -> ParityReport:
+    """The report of a port, or of a file: parity.json, or what --json printed. Raises `InputError`."""
+    from paritas.verify import ParityReport
+
+    file = path / "parity.json" if path.is_dir() else path
+    try:
+        text = file.read_bytes().decode()
+        data = json.loads(text)
+    except FileNotFoundError:
+        raise InputError(_no_report(path)) from None
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
+        raise InputError(f"{file} is no parity report: {error}.") from None
+    if isinstance(data, dict) and isinstance(data.get("report"), dict):
+        text = json.dumps(data["report"])
+    try:
+        return ParityReport.from_json(text)
+    except PortError as error:
+        raise InputError(f"{file}: {error}") from None
+
+
+def _no_report(path: Path) -> str:
+    if not path.is_dir():
+        return f"There is no file or directory {path}."
+    if (path / "port.json").is_file():
+        return f"The port {path} has no parity.json. Make it:   paritas verify {path} --attach"
+    return (
+        f"{path} is no port: it has neither port.json nor parity.json. Give a port, or the file of a report."
+    )
+
+
+def check_files(*, html: Path | None, png: Path | None) -> None:
+    """Refuse before any work what could not be written after it. Raises `InputError` and `DrawingMissing`."""
+    for option, path in (("--html", html), ("--png", png)):
+        if path is None:
+            continue
+        parent = path.expanduser().absolute().parent
+        if path.is_dir():
+            raise InputError(f"{option} {path} is a directory. Give the name of a file.")
+        if not parent.is_dir():
+            raise InputError(f"{option} {path}: there is no directory {parent}. Make it, or write elsewhere.")
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise InputError(f"{option} {path}: no permission to write in {parent}. Write elsewhere.")
+    if html is not None and png is not None and html.absolute() == png.absolute():
+        raise InputError(f"--html and --png are the same file, {html}. Give two names.")
+    if png is not None:
+        from paritas.verify import curves
+
+        if not curves.drawable():
+            raise curves.DrawingMissing
+
+
+def write_files(reports: Sequence[tuple[str, ParityReport]], *, html: Path | None, png: Path | None) -> None:
+    """The page and the picture, each moved into place when it is whole."""
+    from paritas import store
+
+    if html is not None:
+        from paritas.verify.html import joined
+
+        store.replace(html.expanduser(), joined(reports).encode(errors="replace"))
+    if png is not None:
+        from paritas.verify import curves
+
+        store.replace(png.expanduser(), curves.png(reports))
+
+
+def _facts(one: ParityReport) -> dict[str, object]:
+    full = json.loads(one.to_json())
+    return {key: full[key] for key in ("subject", "verdict", "error", "level", "environment")}
+
+
+def _print(reports: Sequence[tuple[str, ParityReport]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from paritas.verify.curves import label
+    from paritas.verify.markdown import COLOURS
+
+    table = Table(show_edge=False)
+    for name in ("port", "original", "engine", "verdict", "error", "x tolerance"):
+        table.add_column(
+            name, justify="right" if name in ("error", "x tolerance") else "left", overflow="fold"
+        )
+    for name, one in reports:
+        worst = one.worst_output
+        cells = (
+            name,
+            one.subject,
+            label(one),
+            one.verdict,
+            f"{one.error:.2e}",
+            f"{worst.excess:.3g}" if worst else "",
+        )
+        table.add_row(*(Text(cell, COLOURS[one.verdict] if cell == one.verdict else "") for cell in cells))
+    console().print(table)
