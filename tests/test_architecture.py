@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("lower",),
     ("run", "store"),
     ("verify",),
-    ("verification", "bench", "bench_contender", "pipeline", "adoption"),
+    ("verification", "bisection", "bench", "bench_contender", "pipeline", "adoption"),
     ("transformers",),
     ("apps",),
     ("doctor", "demo", "cli", "__main__"),

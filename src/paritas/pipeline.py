@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from paritas.lower.result import Lowered
     from paritas.verify import Budget, ParityReport
+    from paritas.verify.bisect_report import BisectReport
 
 #: Called with the name of each stage as it begins: "capture", "lower", "run", ...
 Progress = Callable[[str], None]
@@ -310,6 +311,28 @@ class Port:
             search=search,
             progress=progress,
             gradients=gradients,
+        )
+
+    def bisect(
+        self,
+        inputs: Any = None,
+        out: str | os.PathLike[str] | None = None,
+        *,
+        original: torch.nn.Module | None = None,
+        seconds: float = 600.0,
+        seed: int = 0,
+        progress: Callable[[str], None] | None = None,
+    ) -> BisectReport:
+        """The smallest part of this port that is wrong by itself, fed with the original's values.
+
+        For divergences that appear only in combination, and for crashes. out: a directory for the part as a script
+        that runs without Paritas; None for no script. seconds: how long to search. inputs, original: as in `verify`.
+        """
+        from paritas import bisection
+
+        place = None if out is None else Path(out)
+        return bisection.bisect_port(
+            self, inputs, out=place, original=original, seconds=seconds, seed=seed, progress=progress
         )
 
     def bench(

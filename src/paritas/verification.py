@@ -74,27 +74,19 @@ def verify_port(
     # At half precision the original itself rounds: its float32 self is compared, its half self is the yardstick.
     half = port.session.precision in _HALF
     full = _in(module, "float32")
+    cases, remarks = cases_of(port, inputs, eager(port, full), seed)
+    notes += remarks
     space = Space(
         manifest.inputs,
         limits(manifest.limits),
-        (),
+        [case for case in cases if not case.edge],
         frozenset(manifest.prepared),
         resize=not manifest.prepared,
     )
-    if inputs is None:
-        cases: Sequence[Case] = generate(manifest.inputs, limits=limits(manifest.limits), seed=seed)
-        if program.examples and not _any_accepted(eager(port, full), cases):
-            cases = _like_the_example(program, seed)
-            space = _only_floats(space)
-            notes.append(
-                "verify: the original takes none of the generated inputs, so it was compared on what it was "
-                "captured with and on other values of its floats"
-            )
-    else:
-        cases = _given(port, inputs)
+    if inputs is not None:
         space = _around_what_was_given(space)
-    cases = [*cases, *regression.cases(port.artifact, port.feed)]
-    space = dataclasses.replace(space, starts=[case for case in cases if not case.edge])
+    elif remarks:
+        space = _only_floats(space)
     found: list[Found] = []
 
     def seek(judge: Judge) -> Found:
@@ -208,6 +200,31 @@ def _backwards(
         seed=seed,
     )
     return {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
+
+
+def cases_of(
+    port: Port,
+    inputs: Any,
+    original: Callable[[Mapping[str, np.ndarray]], list[np.ndarray]],
+    seed: int,
+) -> tuple[Sequence[Case], list[str]]:
+    """What to compare on, and what must be said of it.
+
+    What is given, else what is generated, else the example; and the inputs that a search has found before.
+    """
+    from paritas.pipeline import limits
+
+    kept = regression.cases(port.artifact, port.feed)
+    if inputs is not None:
+        return [*_given(port, inputs), *kept], []
+    cases: Sequence[Case] = generate(port.manifest.inputs, limits=limits(port.manifest.limits), seed=seed)
+    program = port.program()
+    if not program.examples or _any_accepted(original, cases):
+        return [*cases, *kept], []
+    return [*_like_the_example(program, seed), *kept], [
+        "verify: the original takes none of the generated inputs, so it was compared on what it was "
+        "captured with and on other values of its floats"
+    ]
 
 
 def nodes_of(program: Program) -> list[NodeInfo]:

@@ -17,7 +17,7 @@ from subjects import MODELS, Subject, marked, original
 
 import paritas
 from paritas.verification import nodes_of
-from paritas.verify.nodes import _same_order
+from paritas.verify.nodes import same_order
 from paritas.verify.report import ParityReport
 
 
@@ -358,6 +358,6 @@ def test_calls_in_another_order_than_the_graph_are_told_apart(tmp_path: Path) ->
 
 def test_equal_values_have_no_order_of_their_own() -> None:
     values, order = np.array([3.0, 1.0, 3.0]), np.array([0, 2, 1])
-    assert _same_order(values, order, np.array([2, 0, 1]), 0)
+    assert same_order(values, order, np.array([2, 0, 1]), 0)
     for wrong in ([0, 1, 2], [0, 0, 1], [0, 2, 3], [0, 2]):
-        assert not _same_order(values, order, np.array(wrong), 0)
+        assert not same_order(values, order, np.array(wrong), 0)

@@ -13,6 +13,7 @@ import typer
 from paritas.cli import (
     adopt,
     bench,
+    bisect,
     convert,
     demo,
     doctor,
@@ -41,7 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (port, verify, report, adopt, bench, inspect, support, doctor, demo, translate, speech):
+for module in (port, verify, bisect, report, adopt, bench, inspect, support, doctor, demo, translate, speech):
     name = module.__name__.rpartition(".")[2]
     app.command(name, epilog=EPILOG)(guarded(getattr(module, name)))
 

@@ -160,6 +160,18 @@ Png = Annotated[
 ReportPaths = Annotated[
     list[Path], typer.Argument(metavar="PATH...", help="Ports, or files of reports: parity.json.")
 ]
+Repro = Annotated[
+    Path | None,
+    typer.Option(
+        "--repro",
+        metavar="OUTDIR",
+        help="With --level nodes: write a script for each guilty node that runs without paritas.",
+    ),
+]
+BisectOut = Annotated[
+    Path, typer.Option("--out", "-o", help="Where the script and its tensors go; here if not given.")
+]
+BisectSeconds = Annotated[float, typer.Option("--seconds", min=1, help="How long to search at most.")]
 Seconds = Annotated[float, typer.Option(min=0.1, help="How long to measure each contender.")]
 Baseline = Annotated[
     bool, typer.Option("--baseline/--no-baseline", help="Measure PyTorch eager beside the port.")

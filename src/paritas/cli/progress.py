@@ -14,6 +14,8 @@ WORDS = {
     "lower": "lower it to the engine",
     "run": "load the port",
     "verify": "verify it against the original and float64",
+    "bisect": "look for the smallest part that is wrong",
+    "script": "write scripts, and run them",
     "save": "write the port",
 }
 

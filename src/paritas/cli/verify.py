@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from paritas.cli.options import (
     Png,
     PortDirectory,
     Quiet,
+    Repro,
     Search,
     Seed,
 )  # fmt: skip
@@ -42,6 +44,7 @@ def verify(
     attach: Attach = False,
     html: Html = None,
     png: Png = None,
+    repro: Repro = None,
     allow_modified: AllowModified = False,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -61,6 +64,8 @@ def verify(
 
       paritas verify clip-ms --level nodes --html parity.html --png curves.png
 
+      paritas verify clip-ms --level nodes --repro scripts
+
       paritas verify my-port --original ./my-checkpoint --inputs real-batch.npz
     """
     from paritas import store
@@ -73,6 +78,9 @@ def verify(
     check_files(html=html, png=png)
     if png and level is LevelName.outputs:
         raise InputError("--png draws the error per layer: it needs --level modules or nodes, not outputs.")
+    if repro is not None and level is not LevelName.nodes:
+        raise InputError("--repro writes a script per guilty node: add --level nodes. Or: paritas bisect")
+    scripts: tuple[Any, ...] = ()
     with Stages(f"{directory}", quiet=quiet) as stages:
         stages("run")
         from paritas import pipeline
@@ -91,6 +99,11 @@ def verify(
             progress=stages.detail,
             gradients=gradients,
         )
+        if repro is not None:
+            from paritas import bisection
+
+            stages("script")
+            scripts = bisection.write_scripts(port, report, feed, repro)
         if attach or html or png:
             stages("save")
         if attach:
@@ -99,13 +112,17 @@ def verify(
             store.attach(directory, "PARITY.html", report.to_html(str(directory)))
         write_files([(str(directory), report)], html=html, png=png)
     if as_json:
-        print_json(
-            {"directory": str(directory), "verdict": report.verdict, "report": json.loads(report.to_json())}
-        )
+        answer: dict[str, Any] = {"directory": str(directory), "verdict": report.verdict}
+        answer |= {"report": json.loads(report.to_json())}
+        if repro is not None:
+            answer |= {"scripts": [dataclasses.asdict(row) for row in scripts]}
+        print_json(answer)
     else:
         from paritas.verify import terminal
 
         console().print(terminal(report))
+        for row in scripts:
+            console().print(f"script: {row}", markup=False)
     return OK if report.verdict == "agrees" else DIVERGES
 
 

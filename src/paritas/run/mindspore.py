@@ -12,7 +12,7 @@ import sys
 import tempfile
 import types
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -150,8 +150,25 @@ class MindSporeSession:
         self, feed: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
         """Node name -> value, for the nodes of `given`, each computed from the *given* values of those before it."""
+        return self._stepped(feed, given, given)
+
+    def borders(self) -> list[frozenset[str]]:
+        """Where `part` can cut: at every node, each of which has a value of its own."""
+        return [frozenset({name}) for name in self.nodes()]
+
+    def part(
+        self, feed: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray], outputs: Collection[str]
+    ) -> dict[str, np.ndarray]:
+        """Node name -> value, for `outputs`, computed in PyNative mode from the *given* values of other nodes."""
+        return self._stepped(feed, given, outputs)
+
+    def _stepped(
+        self, feed: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray], shown: Collection[str]
+    ) -> dict[str, np.ndarray]:
         found: dict[str, np.ndarray] = {}
-        replace = mindspore_nodes.replacing(given, found.__setitem__, _to_numpy, self._ms.Tensor.from_numpy)
+        replace = mindspore_nodes.replacing(
+            given, found.__setitem__, _to_numpy, self._ms.Tensor.from_numpy, shown
+        )
         source = self._entry.read_text(encoding="utf-8")
         with mindspore_nodes.watched(self._module, source, self.cell, self._steps(), replace):
             self._call(feed, "pynative")

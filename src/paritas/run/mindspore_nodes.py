@@ -7,7 +7,7 @@ import ast
 import contextlib
 import difflib
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -122,15 +122,24 @@ def _matched(steps: list[Step], checksums: list[int]) -> dict[int, Step]:
 
 
 def replacing(
-    given: Mapping[str, np.ndarray], seen: Callable[[str, np.ndarray], None], to_numpy: Any, to_tensor: Any
+    given: Mapping[str, np.ndarray],
+    seen: Callable[[str, np.ndarray], None],
+    to_numpy: Any,
+    to_tensor: Any,
+    shown: Collection[str] | None = None,
 ) -> Callable[[str, Any], Any]:
-    """A `replace` for `watched`: shows what was computed, and goes on with what is given."""
+    """A `replace` for `watched`: shows what was computed, and goes on with what is given.
+
+    shown: the nodes to show; those that are given, if None.
+    """
 
     def replace(name: str, value: Any) -> Any:
-        if name not in given or not hasattr(value, "asnumpy"):
+        show = name in (given if shown is None else shown)
+        if not (show or name in given) or not hasattr(value, "asnumpy"):
             return value
         got = to_numpy(value)
-        seen(name, got)
-        return to_tensor(given[name].astype(got.dtype, copy=False))
+        if show:
+            seen(name, got)
+        return to_tensor(given[name].astype(got.dtype, copy=False)) if name in given else value
 
     return replace

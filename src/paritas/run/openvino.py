@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,7 +71,7 @@ class OpenVINOSession:
     computed_with = "the graph cut at every node, so that nothing is fused across one"
 
     def __init__(self, artifact: Artifact, dtype: str, device: str):
-        self._artifact, self._device = artifact, device
+        self._artifact, self.device = artifact, device
         able = _attempt("asking for its abilities", _core().get_property, device, "OPTIMIZATION_CAPABILITIES")
         if _CAPABILITIES.get(dtype) not in able:
             dtype = "float32"
@@ -141,6 +141,43 @@ class OpenVINOSession:
                 lambda: dict(openvino_nodes.alone(self._read(), _NODE, given, feed, self._compiled)),
             )
 
+    def borders(self) -> list[frozenset[str]]:
+        """The tensors at which `part` can cut, each with the names of the nodes that it is the value of."""
+        return openvino_nodes.borders(self._read(), _NODE)
+
+    def part(
+        self, feed: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray], outputs: Collection[str]
+    ) -> dict[str, np.ndarray]:
+        """Node name -> value, for `outputs`, computed in one go from the *given* values of other nodes."""
+        with self._lock:
+            return _attempt("computing a part of it", self._part, feed, given, outputs)
+
+    def part_model(self, given: Mapping[str, np.ndarray], outputs: Collection[str]) -> openvino.Model:
+        """What `part` compiles, with the configuration `self.configuration`."""
+        return _attempt("cutting its graph", openvino_nodes.cut, self._read(), _NODE, given, outputs)
+
+    def _part(
+        self, feed: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray], outputs: Collection[str]
+    ) -> dict[str, np.ndarray]:
+        compiled = self._compiled(openvino_nodes.cut(self._read(), _NODE, given, outputs))
+        known = {**feed, **{_NODE + name: value for name, value in given.items()}}
+        arrays = {}
+        for index, port in enumerate(compiled.inputs):
+            name = next((name for name in port.get_names() if name in known), port.get_any_name())
+            value = known[name]
+            arrays[index] = value.astype(port.get_element_type().to_dtype(), copy=False)
+        results = compiled.create_infer_request().infer(arrays).to_tuple()
+        found: dict[str, np.ndarray] = {}
+        for port, value in zip(compiled.outputs, results, strict=True):
+            names = (name.removeprefix(_NODE) for name in port.get_names() if name.startswith(_NODE))
+            found |= {name: np.array(value) for name in names if name in outputs}
+        return found
+
+    @property
+    def configuration(self) -> dict[str, str]:
+        """How this session compiles."""
+        return dict(self._config)
+
     def state(self) -> OpenVINOState:
         """A new generation: nothing is remembered yet. For a port whose cache is among its inputs."""
         if self._stateful is None:
@@ -163,7 +200,7 @@ class OpenVINOSession:
         model = stateful(self._read(), self._artifact.manifest, _own_name)
         # Left to itself, the CPU keeps keys and values as 8-bit integers.
         config = {**self._config, "KV_CACHE_PRECISION": self._config["INFERENCE_PRECISION_HINT"]}
-        return _core().compile_model(model, self._device, config)
+        return _core().compile_model(model, self.device, config)
 
     def _read(self) -> openvino.Model:
         return _attempt("reading this port", _core().read_model, self._artifact.entry)
@@ -172,7 +209,7 @@ class OpenVINOSession:
         return _Model(self._compiled(model))
 
     def _compiled(self, model: openvino.Model) -> openvino.CompiledModel:
-        return _core().compile_model(model, self._device, self._config)
+        return _core().compile_model(model, self.device, self._config)
 
     def _with_outputs(self) -> tuple[openvino.Model, list[str]]:
         """The model with the nodes that leave a module as its outputs, and their names."""

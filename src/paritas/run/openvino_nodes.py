@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import numpy as np
 import openvino
@@ -67,6 +67,56 @@ def _computed(
     request = compiled(openvino.Model(results, parameters, "nodes")).create_infer_request()
     found = request.infer(arrays, share_inputs=True, share_outputs=True).to_tuple()
     return [np.array(value) for value in found]
+
+
+def borders(model: openvino.Model, prefix: str) -> list[frozenset[str]]:
+    """The tensors at which the model can be cut, each with the names of the nodes that it is the value of."""
+    return [frozenset(found) for found, _ in _named(model, prefix)]
+
+
+def cut(
+    model: openvino.Model, prefix: str, given: Mapping[str, np.ndarray], outputs: Collection[str]
+) -> openvino.Model:
+    """The part of `model` that computes the nodes `outputs`, with inputs in the place of the nodes of `given`.
+
+    Between these nothing is changed, nor is any shape made static, so that the engine fuses there what it fuses in
+    the whole. Inputs and outputs carry the names of nodes, the model's own inputs theirs. The model is changed.
+    """
+    results = []
+    wanted = set(outputs)
+    for found, output in list(_named(model, prefix)):
+        shown = [name for name in found if name in wanted]
+        if shown:
+            wanted -= set(shown)
+            results.append((shown, output))
+        known = [name for name in found if name in given]
+        if not known or not output.get_partial_shape().compatible(
+            openvino.PartialShape(list(given[known[0]].shape))
+        ):
+            continue
+        stand_in = ops.parameter(output.get_partial_shape(), output.get_element_type(), name=known[0])
+        output.get_tensor().set_names(set())
+        stand_in.output(0).get_tensor().set_names({prefix + known[0]})
+        for user in output.get_target_inputs():
+            user.replace_source_output(stand_in.output(0))
+    made = [ops.result(output) for _, output in results]
+    for (shown, output), result in zip(results, made, strict=True):
+        output.get_tensor().add_names({prefix + name for name in shown})
+        result.set_friendly_name(shown[0])
+    parameters = [op for op in _above(made) if op.get_type_name() == "Parameter"]
+    return openvino.Model(made, parameters, "part")
+
+
+def _above(results: Iterable[openvino.Node]) -> list[openvino.Node]:
+    """Everything that the results are computed from."""
+    found: dict[str, openvino.Node] = {}
+    queue = list(results)
+    while queue:
+        op = queue.pop()
+        if op.get_name() not in found:
+            found[op.get_name()] = op
+            queue += [value.get_node() for value in op.input_values()]
+    return list(found.values())
 
 
 def _own_name(parameter: openvino.op.Parameter, feed: Mapping[str, np.ndarray]) -> str:

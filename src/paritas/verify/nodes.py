@@ -105,9 +105,9 @@ def compare_nodes(
         if name in got:
             mine = halves.pop(name) if yardstick is not None else given[name]
             node, value = known[name], got.pop(name)
-            if node.orders in given and _same_order(given[node.orders], given[name], value, node.dim):
+            if node.orders in given and same_order(given[node.orders], given[name], value, node.dim):
                 value = given[name]
-            found[name] = _row(node, exact, given[name], mine, value, session.precision)
+            found[name] = row_of(node, exact, given[name], mine, value, session.precision, roundings_of(node))
 
     truth.locally(feed, given, judge)
     unseen = {
@@ -121,7 +121,13 @@ def compare_nodes(
     return Lockstep(rows, unseen, f"nodes computed one by one: {getattr(session, 'computed_with', '')}")
 
 
-def _same_order(values: np.ndarray, want: np.ndarray, got: np.ndarray, dim: int) -> bool:
+def roundings_of(node: NodeInfo) -> float:
+    """How many roundings a node may be away from float64, whatever PyTorch's own error is."""
+    # Roundings of a long sum add up as a random walk does, twice as far in the worst of a million elements.
+    return max(ROUNDINGS_OF.get(node.target, ROUNDINGS), 2 * math.sqrt(node.terms))
+
+
+def same_order(values: np.ndarray, want: np.ndarray, got: np.ndarray, dim: int) -> bool:
     """Whether two orders show the same values: then they differ among equal ones only."""
     if want.shape != got.shape or got.ndim == 0 or got.size == 0:
         return False
@@ -134,8 +140,14 @@ def _same_order(values: np.ndarray, want: np.ndarray, got: np.ndarray, dim: int)
     return np.array_equal(np.take_along_axis(values, want, dim), np.take_along_axis(values, got, dim))
 
 
-def _row(
-    node: NodeInfo, exact: np.ndarray, want: np.ndarray, mine: np.ndarray, got: np.ndarray, precision: str
+def row_of(
+    node: NodeInfo,
+    exact: np.ndarray,
+    want: np.ndarray,
+    mine: np.ndarray,
+    got: np.ndarray,
+    precision: str,
+    roundings: float,
 ) -> NodeParity:
     """exact, want, mine: float64, what the others were given, and PyTorch at the port's precision."""
     row = NodeParity(
@@ -159,8 +171,6 @@ def _row(
     if result.fault:
         return dataclasses.replace(row, fault=result.fault)
     own, ours = distance(exact, mine), distance(exact, got)
-    # Roundings of a long sum add up as a random walk does, twice as far in the worst of a million elements.
-    roundings = max(ROUNDINGS_OF.get(node.target, ROUNDINGS), 2 * math.sqrt(node.terms))
     allowed = max(AS_ACCURATE * own, roundings * EPSILON[precision])
     return dataclasses.replace(
         row,

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`Port.bisect`: the smallest part of a port that is wrong by itself, and scripts for an engine's bug tracker."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from paritas.errors import InputError, LoweringError, ParitasError, UnsupportedOps
+from paritas.program import Origin
+from paritas.run.engine import ENGINES
+from paritas.run.torch import TorchSession
+from paritas.run.torch_part import Part, Recorded, record
+from paritas.verification import _in, cases_of, eager, nodes_of
+from paritas.verify import Case, Environment, NodeInfo, ParityReport
+from paritas.verify.bisect import Search, search
+from paritas.verify.bisect_report import BisectReport, PartNode, ScriptRow
+from paritas.verify.nodes import row_of
+from paritas.verify.parts import RULE, Compute, Laboratory, Outcome
+from paritas.verify.repro import Script, versions_of, write_script
+from paritas.verify.repro_engine import mindspore_side, openvino_side
+from paritas.verify.subprogram import LoweredAgain
+
+if TYPE_CHECKING:
+    import torch
+
+    from paritas.pipeline import Port
+    from paritas.program import Program
+
+#: Guilty nodes that get a script each.
+SCRIPTS = 10
+
+_OWN_GRAPH = (
+    "the port's own graph, cut at their borders only: inside, the engine fuses what it fuses in the whole"
+)
+_OWN_STATEMENTS = "the statements of the port's file, in PyNative mode"
+_AGAIN = "lowered again with the port's weights, run in {mode} mode, with the sizes of the case"
+
+
+def bisect_port(
+    port: Port,
+    inputs: Any,
+    *,
+    out: Path | None,
+    original: torch.nn.Module | None,
+    seconds: float,
+    seed: int,
+    progress: Callable[[str], None] | None,
+) -> BisectReport:
+    """See `Port.bisect`."""
+    tell = progress or (lambda text: None)
+    _refuse_port(out)
+    began = time.monotonic()
+    subject = _Subject(port, original)
+    cases, notes = cases_of(port, inputs, eager(port, _in(port.original(), "float32")), seed)
+    report = BisectReport("clean", subject.environment, RULE, subject=subject.name, notes=tuple(notes))
+    for case in cases:
+        tell(case.name)
+        try:
+            recorded = record(subject.program, case.feed)
+        except ParitasError as error:
+            report = _noted(report, f'case "{case.name}": the reference refuses it: {error}')
+            continue
+        whole = subject.whole(recorded)
+        if whole.kind in ("diverges", "crashes"):
+            break
+    else:
+        return report
+    report = dataclasses.replace(report, verdict="lost", kind=whole.kind, case=case.name, said=str(whole))
+    for method, lab in subject.laboratories(recorded):
+        if not lab.borders:
+            report = _noted(report, f"{method}: no node has a tensor of its own")
+            continue
+        if method == _OWN_STATEMENTS and whole.kind == "crashes":
+            report = _noted(report, f"{method}: these all run whatever the part is, so a crash has no place")
+            continue
+        left = seconds - (time.monotonic() - began)
+        found = search(lab.borders, lab.attempt, seconds=left, progress=tell, wanted=whole.kind)
+        if found.found:
+            tell("script")
+            return _found(report, subject, method, lab, found, out, time.monotonic() - began)
+        report = _noted(report, f"{method}: the whole {found.whole}")
+    return report
+
+
+def write_scripts(
+    port: Port, report: ParityReport, inputs: Any, out: Path, *, seed: int = 0
+) -> tuple[ScriptRow, ...]:
+    """A script for each node that `report` found guilty, as many as `SCRIPTS`; the last row says how many are left.
+
+    inputs, seed: those that `report` was made with. Raises `InputError` for a directory that is a port.
+    """
+    _refuse_port(out)
+    if not report.guilty:
+        return ()
+    subject = _Subject(port, None)
+    cases, _ = cases_of(port, inputs, eager(port, _in(port.original(), "float32")), seed)
+    case: Case = next(case for case in cases if case.name == report.module_case)
+    recorded = record(subject.program, case.feed)
+    _, lab = next(subject.laboratories(recorded))
+    rows = []
+    for guilty in report.guilty[:SCRIPTS]:
+        if guilty.node not in lab.borders:
+            rows.append(ScriptRow(guilty.node, doubt="the engine cannot be cut there"))
+            continue
+        outcome = lab.attempt([guilty.node])
+        if outcome.kind in ("diverges", "crashes"):
+            rows.append(subject.script(lab, [guilty.node], outcome, out))
+        else:
+            rows.append(
+                ScriptRow(guilty.node, doubt=f"lowered again it {outcome}. {subject.edited()}".rstrip())
+            )
+    if left := len(report.guilty) - SCRIPTS:
+        rows += [ScriptRow(f"{left} more", doubt=f"only the first {SCRIPTS} get one")] if left > 0 else []
+    return tuple(rows)
+
+
+def _found(
+    report: BisectReport,
+    subject: _Subject,
+    method: str,
+    lab: Laboratory,
+    found: Search,
+    out: Path | None,
+    seconds: float,
+) -> BisectReport:
+    infos = [lab.infos[name] for name in found.nodes]
+    if subject.edited():
+        report = _noted(report, subject.edited())
+    if left := [name for name in lab.borders if name not in set(found.nodes)]:
+        rest = lab.attempt(left)
+        if rest.kind == found.whole.kind:
+            more = f"with the part computed by PyTorch, the rest still {rest}: there is more to find"
+            report = _noted(report, f"{more} (paritas verify --level nodes)")
+    nodes = [
+        PartNode(
+            i.name, i.target, i.origin.module, i.origin.module_class, str(i.origin) if i.origin.file else ""
+        )
+        for i in infos
+    ]
+    return dataclasses.replace(
+        report,
+        verdict="found",
+        method=method,
+        of=len(lab.borders),
+        nodes=tuple(nodes),
+        outputs=found.outcome.rows,
+        reason=str(found.outcome),
+        minimal=found.minimal,
+        tries=dict(found.tries),
+        seconds=seconds,
+        script=subject.script(lab, found.nodes, found.outcome, out) if out is not None else None,
+    )
+
+
+class _Subject:
+    """A port, its captured graph, and the ways in which parts of it can be computed."""
+
+    def __init__(self, port: Port, original: torch.nn.Module | None) -> None:
+        port.original(original)
+        self.port, self.session = port, port.session
+        self.engine = port.manifest.engine
+        self.program: Program = port.program()
+        if self.engine == "mindspore":
+            from paritas.capture.settle import settled
+
+            self.program = settled(self.program)
+        self.infos = {info.name: info for info in nodes_of(self.program)}
+        source = port.manifest.source
+        self.name = source.id or source.model_class
+        self.environment = dataclasses.replace(
+            Environment.here(
+                self.engine, package=ENGINES[self.engine][1], mode=port.mode, dtype=port.manifest.dtype
+            ),
+            precision=self.session.precision,
+        )
+        self._again: LoweredAgain | None = None
+
+    @property
+    def again(self) -> LoweredAgain:
+        if self._again is None:
+            self._again = LoweredAgain(self.program, self.port.artifact, self.port.mode)
+        return self._again
+
+    def whole(self, recorded: Recorded) -> Outcome:
+        """The port as it is, unobserved, against float64."""
+        lab = self._laboratory(recorded, lambda *_: {}, list(self.infos))
+        try:
+            got = self.session.run(recorded.feed)
+        except Exception as error:  # noqa: BLE001 - PyTorch ran, the port did not, for whatever reason
+            return Outcome("crashes", reason=(str(error).splitlines() or [type(error).__name__])[0])
+        exact = TorchSession(self.program, "float64").run(recorded.feed)
+        want = TorchSession(self.program, "float32").run(recorded.feed)
+        precision = self.session.precision
+        mine = want if precision == "float32" else TorchSession(self.program, precision).run(recorded.feed)
+        roundings = lab.roundings(lab.part(list(lab.borders)))
+        rows = []
+        if len(got) != len(want):
+            return Outcome("diverges", reason=f"{len(got)} outputs for {len(want)}")
+        for spec, *values in zip(self.program.outputs, exact, want, mine, got, strict=True):
+            info = NodeInfo(spec.name, "output", Origin("", ""))
+            best, wanted, own, here = values
+            if wanted.dtype.kind in "biu" and wanted.shape == here.shape:
+                here = np.where(best.astype(wanted.dtype) == wanted, here, wanted).astype(here.dtype)
+            rows.append(row_of(info, best, wanted, own, here, precision, roundings))
+        return Outcome("agrees" if all(row.agrees for row in rows) else "diverges", tuple(rows))
+
+    def laboratories(self, recorded: Recorded) -> Iterator[tuple[str, Laboratory]]:
+        """(how parts are computed, where), the way that is nearest to how the port runs first."""
+        every = [name for name in self.infos if name in recorded.tensors]
+        ways: list[tuple[str, Callable[[], Laboratory]]] = []
+        if hasattr(self.session, "part"):
+            own = _OWN_GRAPH if self.engine == "openvino" else _OWN_STATEMENTS
+            ways.append((own, lambda: self._laboratory(recorded, self._own, self._borders(recorded))))
+        if self.engine == "mindspore":
+            again = _AGAIN.format(mode=self.port.mode)
+            ways.append((again, lambda: self._laboratory(recorded, self.again, every)))
+            if self.port.mode == "graph":
+                ways.reverse()
+        if not ways:
+            raise InputError(f"{self.engine} runs the original itself: there is nothing to bisect.")
+        for method, make in ways:
+            yield method, make()
+
+    def script(self, lab: Laboratory, nodes: Sequence[str], outcome: Outcome, out: Path) -> ScriptRow:
+        """The part as a script, run once; why there is none where a script cannot express it."""
+        versions, remark = versions_of(ENGINES[self.engine][1], "torch"), self.edited()
+        row = ScriptRow(nodes[-1], doubt="no way to write it")
+        for as_calls in (True, False) if self.engine == "openvino" else (True,):
+
+            def side(part: Part, names: Any, stem: str, as_calls: bool = as_calls) -> Any:
+                if self.engine == "openvino":
+                    return openvino_side(self.session, lab, part, names, stem, as_calls=as_calls)
+                target = self.port.manifest.target
+                return mindspore_side(self.again, self.port.mode, target, lab, part, names)
+
+            try:
+                script = write_script(out, lab, nodes, outcome, side, versions=versions, remark=remark)
+            except (LoweringError, UnsupportedOps) as error:
+                row = ScriptRow(nodes[-1], doubt=str(error).splitlines()[0])
+                continue
+            row = self._row(nodes[-1], script)
+            if script.reproduces:
+                break
+        return row
+
+    def edited(self) -> str:
+        """Words for a port whose files were changed."""
+        if not self.port.artifact.modified:
+            return ""
+        return "The port's files were edited since they were generated: the fault may be in the edit, not the engine."
+
+    def _row(self, node: str, script: Script) -> ScriptRow:
+        doubt = f"{script.doubt}. {self.edited()}".rstrip() if script.doubt else ""
+        return ScriptRow(node, str(script.file), str(script.tensors), doubt)
+
+    def _laboratory(self, recorded: Recorded, compute: Compute, borders: Sequence[str]) -> Laboratory:
+        order = [name for name in self.infos if name in set(borders) and name in recorded.tensors]
+        return Laboratory(self.program, recorded, self.infos, compute, tuple(order), self.session.precision)
+
+    def _own(self, part: Part, recorded: Recorded, borders: Sequence[str]) -> Mapping[str, np.ndarray]:
+        inside = set(part.nodes)
+        given = {name: recorded.tensors[name] for name in borders if name not in inside}
+        return self.session.part(recorded.feed, given, part.outputs)  # type: ignore[attr-defined]
+
+    def _borders(self, recorded: Recorded) -> list[str]:
+        """One node per tensor of the engine's: what comes first, where several are one tensor."""
+        groups: Sequence[frozenset[str]] = self.session.borders()  # type: ignore[attr-defined]
+        place = {name: index for index, name in enumerate(self.infos)}
+        known = (sorted((n for n in group if n in place), key=place.__getitem__) for group in groups)
+        return [names[0] for names in known if names]
+
+
+def _noted(report: BisectReport, note: str) -> BisectReport:
+    return dataclasses.replace(report, notes=(*report.notes, note))
+
+
+def _refuse_port(out: Path | None) -> None:
+    if out is not None and (out / "port.json").exists():
+        raise InputError(f"{out} is a port: a script in it would make it a modified one. Name another place.")
