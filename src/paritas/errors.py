@@ -51,7 +51,9 @@ class UnsupportedOps(ParitasError, NotImplementedError):
         name = counts[0][0].split(".")[-2:][0] if counts else ""  # a higher-order operator is "cond"
         super().__init__(
             f"{engine} cannot lower {len(rows)} of this model's operators:\n" + "\n".join(rows) + "\n"
-            f"Add one: a function in src/paritas/lower/{engine}/ops/ and a line in tests/ops/cases.py, then   "
+            "Add one, in a source checkout:   "
+            f"paritas scaffold op {counts[0][0] if counts else 'NAME'}   writes its function and its test cases in "
+            f"src/paritas/lower/{engine}/ops/ and tests/ops/; fill in its body, then   "
             f"python -m pytest tests/ops -k {name}"
         )
 

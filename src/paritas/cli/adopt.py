@@ -20,7 +20,7 @@ from paritas.cli.options import (
     Subfolder,
 )  # fmt: skip
 from paritas.cli.outcome import DIVERGES, OK
-from paritas.cli.port import examples, show
+from paritas.cli.port import examples_of, show
 from paritas.cli.progress import Stages
 
 
@@ -53,14 +53,15 @@ def adopt(
     from paritas import store
 
     store.check_target(out, force=force)
-    given = examples(inputs) if inputs else None
+    given = examples_of(inputs) if inputs else None
     with Stages(f"{model}", quiet=quiet) as stages:
         stages("load")
         from paritas.adoption import adopt as adopted
+        from paritas.cli.models import named
 
         made = adopted(
             model,
-            original,
+            named(original),
             given,
             dtype.value if dtype else None,
             revision=revision,

@@ -14,6 +14,7 @@ from paritas.cli import (
     adopt,
     bench,
     bisect,
+    compare,
     convert,
     demo,
     doctor,
@@ -21,6 +22,7 @@ from paritas.cli import (
     inspect,
     port,
     report,
+    scaffold,
     speech,
     support,
     translate,
@@ -42,12 +44,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (port, verify, bisect, report, adopt, bench, inspect, support, doctor, demo, translate, speech):
+for module in (
+    port, verify, bisect, report, adopt, compare, bench, inspect, support, doctor, demo, translate, speech,
+):  # fmt: skip
     name = module.__name__.rpartition(".")[2]
     app.command(name, epilog=EPILOG)(guarded(getattr(module, name)))
 
 for name, words, commands in (
     ("eval", "Measure the quality of a translator.", (evaluate.bleu, evaluate.search)),
+    ("scaffold", "Files for what is to be added to Paritas.", (scaffold.op,)),
     ("convert", "Checkpoints of other libraries, for transformers.", (convert.fairseq,)),
 ):
     group = typer.Typer(

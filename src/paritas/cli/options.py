@@ -43,7 +43,11 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 # --- port --------------------------------------------------------------------------------------
 
 SourceName = Annotated[
-    str, typer.Argument(help="A hub id (openai/clip-vit-base-patch32) or the directory of a checkpoint.")
+    str,
+    typer.Argument(
+        help="A hub id (openai/clip-vit-base-patch32), the directory of a checkpoint, or your own code as "
+        "package.module:factory or file.py:factory, which is then run."
+    ),
 ]
 Out = Annotated[
     Path, typer.Option("--out", "-o", help="The directory to write: new, empty, or a port to replace.")
@@ -131,7 +135,7 @@ Original = Annotated[
     typer.Option(
         "--original",
         metavar="SOURCE",
-        help="Hub id or directory of the original; what port.json says if not given.",
+        help="Hub id, directory or package.module:factory of the original; what port.json says if not given.",
     ),
 ]
 Search = Annotated[

@@ -68,6 +68,8 @@ def port(
 
       paritas port ./my-bert --dtype bf16 --out bert-bf16
 
+      paritas port mine.py:build --input x=2x16:float32 --out mine-openvino
+
       paritas port ./gpt2 --class AutoModelForCausalLM --input input_ids=1x8:int64 --static --out gpt2-static
     """
     if engine != "mindspore" and (mode or target):
@@ -79,13 +81,14 @@ def port(
 
     find_engine(engine)  # what cannot succeed is refused before torch is imported and minutes pass
     store.check_target(out, force=force)
-    given = examples(inputs) if inputs else None
+    given = examples_of(inputs) if inputs else None
     with Stages(f"{source} to {engine}", quiet=quiet) as stages:
         stages("load")
         from paritas import pipeline
+        from paritas.cli.models import named
 
         made = pipeline.port(
-            source,
+            named(source),
             engine,
             given,
             dtype.value if dtype else None,
@@ -154,7 +157,7 @@ def show(
         )
 
 
-def examples(given: list[str]) -> dict[str, Any]:
+def examples_of(given: list[str]) -> dict[str, Any]:
     """`name=2x16:int64` as tensors: whole numbers 0 and 1, ones for masks, floats normal; seeded."""
     import torch
 

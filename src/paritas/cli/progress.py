@@ -16,6 +16,7 @@ WORDS = {
     "verify": "verify it against the original and float64",
     "bisect": "look for the smallest part that is wrong",
     "script": "write scripts, and run them",
+    "compare": "compare the two, in float64",
     "save": "write the port",
 }
 
