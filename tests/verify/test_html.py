@@ -31,6 +31,8 @@ from made_reports import (
 from paritas.verify import ParityReport, curves
 from paritas.verify.html import View, heights, joined, meter, number, page, severity
 from paritas.verify.markdown import markdown
+from paritas.verify.report import GradientParity, NodeGradientParity
+from paritas.verify.search import Sought
 
 
 class Elements(HTMLParser):
@@ -104,6 +106,22 @@ def test_a_page_has_whatever_the_markdown_has() -> None:
     text = Elements(BAD.to_html("DIR")).text
     figures = set(re.findall(r"\d\.\d\de-\d\d", markdown(BAD, "DIR")))
     assert len(figures) > 5 and not {f for f in figures if f not in text}
+
+
+def test_gradients_and_the_search_are_on_the_page() -> None:
+    off = GradientParity("a.weight", "parameter", (2, 3), excess=7.0, error=0.1)
+    fine = GradientParity("b.bias", "parameter", (3,), excess=0.1, error=1e-6)
+    node = NodeGradientParity(
+        "mul_7", "aten.mul.Tensor", "a", "Mlp", "linear", 7.0, 0.1, source="mlp.py:3  x * y"
+    )
+    sought = Sought("60 s", 3, 60.0, tries=41, restarts=2, refused=0, unjudged=0)
+    one = report(
+        [output()], gradients=(fine, off), gradient_case="longer", gradient_nodes=(node,), search=sought
+    )
+    text = one.to_html()
+    assert "but 1 gradient is not" in text and one.verdict == "diverges"
+    assert text.index("a.weight") < text.index("b.bias")
+    assert "mul_7" in text and "x * y" in text and "41 tries" in text
 
 
 def test_nothing_of_a_model_becomes_markup() -> None:

@@ -22,6 +22,7 @@ from paritas.cli.options import (
 from paritas.cli.outcome import DIVERGES, OK
 from paritas.cli.port import examples_of, show
 from paritas.cli.progress import Stages
+from paritas.cli.report import attach as attach_report
 
 
 def adopt(
@@ -73,7 +74,6 @@ def adopt(
         report = made.verify(level=level.value, progress=stages.detail)
         stages("save")
         made.save(out, force=force)
-        store.attach(out, "parity.json", report.to_json())
-        store.attach(out, "PARITY.md", report.to_markdown(str(out)))
+        attach_report(out, report)
     show(made, out, report, stages.seconds, as_json)
     return OK if report.verdict == "agrees" else DIVERGES

@@ -30,6 +30,7 @@ from paritas.cli.options import (
 )  # fmt: skip
 from paritas.cli.outcome import DIVERGES, OK, console, print_json
 from paritas.cli.progress import Stages
+from paritas.cli.report import attach as attach_report
 from paritas.errors import InputError
 
 if TYPE_CHECKING:
@@ -108,8 +109,7 @@ def port(
         stages("save")
         made.save(out, force=force)
         if report is not None:
-            store.attach(out, "parity.json", report.to_json())
-            store.attach(out, "PARITY.md", report.to_markdown(str(out)))
+            attach_report(out, report)
     show(made, out, report, stages.seconds, as_json)
     return OK if report is None or report.verdict == "agrees" else DIVERGES
 

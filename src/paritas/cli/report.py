@@ -118,6 +118,15 @@ def write_files(reports: Sequence[tuple[str, ParityReport]], *, html: Path | Non
         store.replace(png.expanduser(), curves.png(reports))
 
 
+def attach(directory: Path, one: ParityReport) -> None:
+    """A port's own report: parity.json, PARITY.md and PARITY.html beside its files."""
+    from paritas import store
+
+    store.attach(directory, "parity.json", one.to_json())
+    store.attach(directory, "PARITY.md", one.to_markdown(str(directory)))
+    store.attach(directory, "PARITY.html", one.to_html(str(directory)))
+
+
 def _facts(one: ParityReport) -> dict[str, object]:
     full = json.loads(one.to_json())
     return {key: full[key] for key in ("subject", "verdict", "error", "level", "environment")}

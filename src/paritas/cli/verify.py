@@ -69,6 +69,7 @@ def verify(
       paritas verify my-port --original ./my-checkpoint --inputs real-batch.npz
     """
     from paritas import store
+    from paritas.cli.report import attach as attach_report
     from paritas.cli.report import check_files, write_files
 
     if gradients:
@@ -107,9 +108,7 @@ def verify(
         if attach or html or png:
             stages("save")
         if attach:
-            store.attach(directory, "parity.json", report.to_json())
-            store.attach(directory, "PARITY.md", report.to_markdown(str(directory)))
-            store.attach(directory, "PARITY.html", report.to_html(str(directory)))
+            attach_report(directory, report)
         write_files([(str(directory), report)], html=html, png=png)
     if as_json:
         answer: dict[str, Any] = {"directory": str(directory), "verdict": report.verdict}

@@ -25,9 +25,16 @@ from paritas.verify import curves, histogram
 from paritas.verify.histogram import Bin
 from paritas.verify.layers import Branch, is_entry, layers, tree
 from paritas.verify.markdown import FIGURE, LEGEND
-from paritas.verify.report import ModuleParity, NodeParity, OutputParity, ParityReport
+from paritas.verify.report import (
+    GradientParity,
+    ModuleParity,
+    NodeGradientParity,
+    NodeParity,
+    OutputParity,
+    ParityReport,
+)
 
-Row = ModuleParity | NodeParity | OutputParity
+Row = ModuleParity | NodeParity | OutputParity | GradientParity | NodeGradientParity
 
 #: Guilty lines of source that are shown with a card each, and nodes on a card; all are in the table.
 MOST = 12
@@ -85,7 +92,13 @@ class View:
             return f"{off} of {compared} left the tolerance."
         if self.report.verdict == "agrees":
             return f"All of {compared} are within the tolerance."
-        missing = len(self.report.unseen) + len(rows) - len(judged)
+        backwards = sum(not row.agrees for row in self.report.gradients)
+        if backwards:
+            verb = "is" if backwards == 1 else "are"
+            words = f"{backwards} {plural(backwards, 'gradient')} {verb} not"
+            return f"All of {compared} are within the tolerance, but {words}."
+        missing = len(self.report.unseen) + len(self.report.unseen_gradients)
+        missing += len(rows) - len(judged)
         return f"Nothing left the tolerance in {compared}, but {missing} could not be compared or judged."
 
     @functools.cached_property
@@ -129,6 +142,11 @@ class View:
         """The guilty ones in the graph's order, then the others from the worst on."""
         others = [row for row in self.report.nodes if row.agrees]
         return [*self.report.guilty, *sorted(others, key=lambda row: -row.excess)]
+
+    @property
+    def gradients(self) -> list[GradientParity]:
+        """The worst first."""
+        return sorted(self.report.gradients, key=lambda row: (row.agrees, not row.fault, -row.excess))
 
     @property
     def unseen_nodes(self) -> list[tuple[str, list[str]]]:
