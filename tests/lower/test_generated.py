@@ -7,6 +7,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,19 @@ class SharedFromOutside(nn.Module):
         return self.inner(ids) + self.table(ids)
 
 
+class Unnamed(nn.Module):
+    """Modules whose names can be no attribute, in a list and beside other modules: CLIP's shortcuts have a "-1"."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        parts = [("-1", nn.ReLU()), ("0", nn.Linear(4, 4)), ("1", nn.LayerNorm(4))]
+        self.shortcut = nn.Sequential(OrderedDict(parts))
+        self.mixed = nn.Sequential(OrderedDict([("a-b", nn.Tanh()), ("linear", nn.Linear(4, 4))]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.mixed(self.shortcut(x))
+
+
 class Gaps(nn.Module):
     """Sequentials with numbers that own nothing, nested, and a list called in another order."""
 
@@ -217,6 +231,7 @@ MODULES = {
     "tied": (Tied, IDS),
     "shared from outside": (SharedFromOutside, IDS),
     "gaps": (Gaps, X),
+    "unnamed": (Unnamed, X),
     "a sequential itself": (
         lambda: nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)),
         {"input": X["x"]},

@@ -9,33 +9,22 @@ model is. Errors are answers; a crash is seen by the parent, which knows from th
 from __future__ import annotations
 
 import gc
-import json
-import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from paritas.apps import worker
 
 Answer = Callable[[dict[str, Any]], None]
 
 
 def main() -> None:
-    # Libraries print where they like; the protocol keeps the real stdout for itself.
-    protocol = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-
-    def answer(value: dict[str, Any]) -> None:
-        protocol.write(json.dumps(value) + "\n")
-        protocol.flush()
-
     import torch
 
     from paritas.apps import zoo
 
     torch.set_num_threads(1)
-    for line in sys.stdin:
-        task = json.loads(line)
-        examine(zoo.entry_of(task["entry"]), task["cells"], answer)
+    worker.serve(lambda task, answer: examine(zoo.entry_of(task["entry"]), task["cells"], answer))
 
 
 def examine(entry: Any, cells: Sequence[str], answer: Answer) -> None:

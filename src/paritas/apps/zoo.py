@@ -53,25 +53,35 @@ class Entry:
         text = json.dumps(dataclasses.asdict(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def to_json(self) -> dict[str, Any]:
+        """What `entry_of` makes an entry of."""
+        one = dataclasses.asdict(self)
+        return {**one, "class": one.pop("model_class")}
+
     def model(self, seed: int = 0) -> torch.nn.Module:
         """The model with seeded random weights, in evaluation mode. Raises `ZooError`.
 
         What is initialised to one value everywhere, as biases, scales and gates are, gets noise: a bias of 0 hides
         that it was forgotten, and a router of zeros chooses among equals as each engine pleases.
         """
-        cls = find_class(self.model_class, self.name)
         torch.manual_seed(seed)
+        made = self.built()
+        _make_uneven(made, torch.Generator().manual_seed(seed))
+        return made.eval()
+
+    def built(self) -> torch.nn.Module:
+        """The model as its class makes it, on the default device. Raises `ZooError`."""
+        cls = find_class(self.model_class, self.name)
         try:
             if self.config_class:
-                made = cls(find_class(self.config_class, self.name)(**self.config))
-            else:
-                made = cls(**self.config)
+                return cls(find_class(self.config_class, self.name)(**self.config))
+            return cls(**self.config)
+        except ZooError:
+            raise
         except Exception as error:
             raise ZooError(
                 f"{self.name} cannot be built: {type(error).__name__}: {str(error).strip().splitlines()[:1]}"
             ) from error
-        _make_uneven(made, torch.Generator().manual_seed(seed))
-        return made.eval()
 
     def values(self, seed: int = 0) -> dict[str, Any]:
         """The inputs: tensors, Python values, and what holds them."""

@@ -20,6 +20,7 @@ from paritas.cli import (
     doctor,
     evaluate,
     inspect,
+    parity,
     port,
     report,
     scaffold,
@@ -45,7 +46,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (
-    port, verify, bisect, report, adopt, compare, bench, inspect, support, doctor, demo, translate, speech,
+    port, verify, bisect, report, adopt, compare, bench, inspect, support, parity, doctor, demo, translate, speech,
 ):  # fmt: skip
     name = module.__name__.rpartition(".")[2]
     app.command(name, epilog=EPILOG)(guarded(getattr(module, name)))

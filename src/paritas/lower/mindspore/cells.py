@@ -91,6 +91,7 @@ class MethodWriter:
         lists: Mapping[
             str, int
         ],  # paths that become CellLists, and so have no construct -> their lengths
+        unnamed: frozenset[str],  # paths that become nothing: their callers do what they do
         constants: dict[str, torch.Tensor],  # filled with tensors made while lowering
         target: str,
     ) -> None:
@@ -101,6 +102,7 @@ class MethodWriter:
             weights,
         )
         self.written, self.lists, self.constants, self.target = written, lists, constants, target
+        self.unnamed = unnamed
         positions = program.results.get(region.key, {})
         self.method = Method(
             outputs=sorted(region.outputs, key=lambda n: positions.get(n.name, len(positions)))
@@ -153,7 +155,7 @@ class MethodWriter:
 
     def _items(self, region: Region) -> Iterator[Node | Region]:
         for item in region.items:
-            if isinstance(item, Region) and item.path in self.lists:
+            if isinstance(item, Region) and (item.path in self.lists or item.path in self.unnamed):
                 yield from self._items(item)
             elif isinstance(item, Region) and not item.outputs:
                 continue

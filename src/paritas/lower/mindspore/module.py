@@ -66,15 +66,22 @@ def generate(program: Program, *, target: str = "cpu") -> Module:
         program = fused(program)
     weights = collect(program)
     tree = module_tree(program.graph, program.module_classes.get("", program.source.model_class))
-    cells = _cells(tree, weights)
+    unnamed = _unnamed(tree, weights)
+    cells = _cells(tree, weights, unnamed)
     lists = {path: cell.length for path, cell in cells.items() if cell.is_list and path}
     made: dict[str, torch.Tensor] = {}
     written: dict[str, Method] = {}
     returned: dict[str, tuple[str, ...]] = {}
     for region in tree.regions():
-        if region.path in lists or not (region.outputs or region.parent is None):
+        if (
+            region.path in lists
+            or region.path in unnamed
+            or not (region.outputs or region.parent is None)
+        ):
             continue
-        writer = MethodWriter(program, region, lowerings, weights, written, lists, made, target)
+        writer = MethodWriter(
+            program, region, lowerings, weights, written, lists, unnamed, made, target
+        )
         method = writer.write()
         same = next((m for m in cells[region.path].methods if m.body == method.body), None)
         if same is None:
@@ -106,7 +113,26 @@ def generate(program: Program, *, target: str = "cpu") -> Module:
     )
 
 
-def _cells(tree: Region, weights: Weights) -> dict[str, _Cell]:
+def _unnamed(tree: Region, weights: Weights) -> frozenset[str]:
+    """Modules that can be no attribute and need not be: they own nothing, and their caller computes what they do.
+
+    CLIP's ResNets call the pooling before a shortcut "-1", so that the convolution behind it can be "0".
+    """
+    owners = {weights.owner(name)[0] for name in weights.names.values()}
+    return frozenset(
+        region.path
+        for region in tree.regions()
+        if region.path
+        and not _nameable(region.path.rpartition(".")[2])
+        and not any(f"{owner}.".startswith(f"{region.path}.") for owner in owners)
+    )
+
+
+def _nameable(part: str) -> bool:
+    return part.isdigit() or (part.isidentifier() and not keyword.iskeyword(part))
+
+
+def _cells(tree: Region, weights: Weights, unnamed: frozenset[str]) -> dict[str, _Cell]:
     """One cell for every module that is called or owns a weight, and for those around it."""
     cells: dict[str, _Cell] = {"": _Cell("")}
 
@@ -121,7 +147,7 @@ def _cells(tree: Region, weights: Weights) -> dict[str, _Cell]:
     for name in weights.persistent_order:
         at(weights.owner(name)[0]).parameters.append(name)
     for region in sorted(tree.regions(), key=lambda r: r.path.count(".")):
-        if region.outputs:
+        if region.outputs and region.path not in unnamed:
             at(region.path)
     for name in dict.fromkeys(weights.names.values()):
         if name not in weights.persistent:
