@@ -219,6 +219,7 @@ def _run(models: list[Model], out: Path, **options: Any) -> tuple[parity.Results
     return results, told
 
 
+@pytest.mark.slow
 def test_a_run_its_resumption_and_its_failures(stand_ins: Path) -> None:
     models = [_stand_in("Linear"), _stand_in("Crashes"), _stand_in("Raises")]
     results, told = _run(models, stand_ins / "out")
@@ -246,6 +247,7 @@ def test_a_run_its_resumption_and_its_failures(stand_ins: Path) -> None:
     assert told[0] == (0, 3, "")
 
 
+@pytest.mark.slow
 def test_workers_that_make_different_weights_are_found_out(stand_ins: Path) -> None:
     model, out = _stand_in("Different"), stand_ins / "out"
     _run([model], out)

@@ -129,6 +129,7 @@ def test_processes_at_once_and_one_that_is_killed_leave_a_usable_cache(cache: Pa
     assert kept.read(places(cache)[0], "") is not None
 
 
+@pytest.mark.slow
 def test_pictures_of_other_sizes_get_a_port_of_their_own(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

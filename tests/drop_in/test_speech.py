@@ -226,6 +226,7 @@ def said(build: Any, model: Any, told: dict[str, Any], **parts: Any) -> Any:
     return speaks("the cat sat on a mat", **told), speaks
 
 
+@pytest.mark.slow
 def test_the_pipeline_speaks() -> None:
     told = {"forward_params": {"speaker_embeddings": drawn(1, 16), "minlenratio": 3.0, "maxlenratio": 3.0}}
     want, _ = said(hf.pipeline, speecht5(hf.SpeechT5ForTextToSpeech), told, vocoder=hifigan())

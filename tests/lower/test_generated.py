@@ -44,7 +44,10 @@ def test_it_imports_only_mindspore(bert: str) -> None:
 def test_classes_and_attributes_are_the_originals(bert: str) -> None:
     model = build("bert")
     originals = {type(m).__name__ for m in model.modules()} - {"ModuleList", "Dropout"}
-    assert set(_classes(bert)) == originals, "every module has one class, identical ones share it"
+    # The words' embedding differs from the others: its padding learns nothing.
+    assert set(_classes(bert)) == originals | {"Embedding_2"}, (
+        "every module has one class, identical ones share it"
+    )
     assert "self.layer = nn.CellList([BertLayer() for _ in range(2)])" in bert
     assert "for layer in self.layer:" in bert
 
@@ -243,7 +246,13 @@ MODULES = {
 }
 
 
-@pytest.mark.parametrize("name", MODULES)
+#: Tried every day; each compiles in both modes in processes of its own.
+DAILY = {"gaps", "unnamed", "shared from outside", "tied"}
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in DAILY else pytest.param(n, marks=pytest.mark.slow) for n in MODULES]
+)
 def test_difficult_modules_run_in_both_modes_and_keep_their_names(name: str, tmp_path: Path) -> None:
     make, inputs = MODULES[name]
     torch.manual_seed(0)

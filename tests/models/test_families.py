@@ -26,7 +26,7 @@ def _cases(port: paritas.Port) -> list[dict]:
 
 
 #: One of each kind for every day; the others are relatives of these.
-RELATIVES = {"bert-mlm", "clip", "clip-text-projected", "t5-encoder", "t5", "gpt2"}
+RELATIVES = {"bert-mlm", "clip", "clip-text-projected", "mpnet", "t5-encoder", "t5", "gpt2"}
 KINDS = [pytest.param(f, marks=pytest.mark.slow) if f in RELATIVES else f for f in FAMILIES]
 
 
