@@ -114,3 +114,8 @@ class TamperedPort(PortError):
 
 class ZooError(ParitasError):
     """The zoo, or an entry of it, is not usable: names the file or the entry and what is wrong with it."""
+
+
+def reason_of(error: BaseException) -> str:
+    """Another library's error in a line: its type, and the first line of what it says."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"

@@ -69,9 +69,13 @@ class Subject:
 
 @functools.cache
 def original(name: str) -> torch.nn.Module:
-    """With noise on what starts as zeros and ones, or a forgotten one would not show."""
+    return uneven(MODELS[name])
+
+
+def uneven(make: Callable[[], torch.nn.Module]) -> torch.nn.Module:
+    """A seeded model with noise on what starts as zeros and ones, or a forgotten one would not show."""
     torch.manual_seed(0)
-    model = MODELS[name]().eval()
+    model = make().eval()
     with torch.no_grad():
         for tensor in (*model.parameters(), *model.buffers()):
             if tensor.is_floating_point():

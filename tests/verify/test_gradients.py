@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as hf
+from subjects import uneven
 from typer.testing import CliRunner
 
 import paritas
@@ -80,13 +81,7 @@ IDS = {"ids": torch.tensor([[1, 0, 3, 3], [0, 10, 2, 5]])}
 
 @functools.cache
 def original(name: str) -> torch.nn.Module:
-    torch.manual_seed(0)
-    model = MODELS[name]().eval()
-    with torch.no_grad():
-        for tensor in (*model.parameters(), *model.buffers()):
-            if tensor.is_floating_point():
-                tensor += 0.1 * torch.rand_like(tensor)
-    return model
+    return uneven(MODELS[name])
 
 
 def feed_of(port: Any) -> dict[str, np.ndarray]:

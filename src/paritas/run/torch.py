@@ -71,7 +71,7 @@ class Torch:
         try:
             model = model.to(device=device or "cpu", dtype=dtype).eval()
         except (RuntimeError, AssertionError) as error:
-            raise EngineError(f"torch cannot use the device {device!r}: {_first_line(error)}") from None
+            raise EngineError(f"torch cannot use the device {device!r}: {first_line(error)}") from None
         return EagerSession(model, artifact, precision)
 
 
@@ -81,7 +81,8 @@ def _dtype(precision: str) -> torch.dtype:
     return DTYPES[precision]
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Of what torch says; its type where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
@@ -116,7 +117,7 @@ def _original(artifact: Artifact) -> torch.nn.Module:
             output_loading_info=True,
         )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise PortError(f"{artifact.directory}: {cls_name} cannot be loaded: {_first_line(error)}") from error
+        raise PortError(f"{artifact.directory}: {cls_name} cannot be loaded: {first_line(error)}") from error
     model, loading = loaded
     bad = {kind: sorted(map(str, loading.get(kind) or ())) for kind in ("missing_keys", "mismatched_keys")}
     if any(bad.values()):
@@ -148,7 +149,7 @@ class EagerSession:
                 result = self._model(**nest(inputs, self._manifest.nesting), **self._manifest.constants)
         except Exception as error:
             raise EngineError(
-                f"torch could not run {type(self._model).__name__}: {_first_line(error)}"
+                f"torch could not run {type(self._model).__name__}: {first_line(error)}"
             ) from error
         tensors, _ = describe_output(result)
         flat = [to_numpy(f"output {i}", tensor) for i, tensor in enumerate(tensors)]
@@ -290,7 +291,7 @@ class Walk(Interpreter):
         except EngineError:
             raise
         except Exception as error:
-            raise EngineError(f"torch could not run {self._where()}: {_first_line(error)}") from error
+            raise EngineError(f"torch could not run {self._where()}: {first_line(error)}") from error
         return [self._leaving("an output", value) for value in self._user_outputs(results)]
 
     def _where(self) -> str:

@@ -15,7 +15,7 @@ from paritas.errors import EngineError
 from paritas.nesting import nest
 from paritas.program import Program
 from paritas.run.engine import Gradients
-from paritas.run.torch import Walk, captured_dtype
+from paritas.run.torch import Walk, captured_dtype, first_line
 from paritas.run.values import describe_output, to_numpy
 
 Feed = Mapping[str, np.ndarray]
@@ -42,7 +42,7 @@ def eager_gradients(
         found = _differentiated(_pairs(flat, cotangents), [*parameters.values(), *floats.values()])
     except Exception as error:
         raise EngineError(
-            f"torch could not differentiate {type(model).__name__}: {_first_line(error)}"
+            f"torch could not differentiate {type(model).__name__}: {first_line(error)}"
         ) from error
     return Gradients(
         dict(zip(parameters, found, strict=False)),
@@ -157,7 +157,7 @@ class _Differentiable(Walk):
         except EngineError:
             raise
         except Exception as error:
-            raise EngineError(f"torch could not run {self._where()}: {_first_line(error)}") from error
+            raise EngineError(f"torch could not run {self._where()}: {first_line(error)}") from error
 
     def _variables(self, feed: Feed) -> Iterator[Any]:
         names = weight_names(self.program)
@@ -185,7 +185,7 @@ class _Differentiable(Walk):
             found = iter(_differentiated(terms, [tensor for group in groups for tensor in group.values()]))
         except RuntimeError as error:
             raise EngineError(
-                f"torch could not differentiate the captured graph: {_first_line(error)}"
+                f"torch could not differentiate the captured graph: {first_line(error)}"
             ) from error
         return Gradients(*({name: next(found) for name in group} for group in groups))
 
@@ -209,7 +209,3 @@ class _EachNode(_Differentiable):
         if n.name in self.flowing and given.is_floating_point():
             self.nodes[n.name] = given.requires_grad_()
         return given
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

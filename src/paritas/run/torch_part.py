@@ -13,7 +13,7 @@ from torch.fx import Node
 
 from paritas.errors import EngineError
 from paritas.program import Program
-from paritas.run.torch import Walk, _dtype, _first_line, captured_dtype
+from paritas.run.torch import Walk, _dtype, first_line, captured_dtype
 
 #: What is no tensor: a size, a number that was read out of a tensor.
 Number = int | float | bool
@@ -149,7 +149,7 @@ class _PartWalk(Walk):
         except EngineError:
             raise
         except Exception as error:
-            raise EngineError(f"torch could not run {self._where()}: {_first_line(error)}") from error
+            raise EngineError(f"torch could not run {self._where()}: {first_line(error)}") from error
         return self.values
 
     def run_node(self, n: Node) -> Any:

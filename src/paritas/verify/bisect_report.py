@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Literal
 
-from paritas.verify.report import Environment, NodeParity, _plain
+from paritas.verify.report import Environment, NodeParity, plain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,4 +98,4 @@ class BisectReport:
 
     def to_json(self) -> str:
         """Valid JSON: infinities and NaN are strings."""
-        return json.dumps(_plain(dataclasses.asdict(self)), indent=1, allow_nan=False, ensure_ascii=False)
+        return json.dumps(plain(dataclasses.asdict(self)), indent=1, allow_nan=False, ensure_ascii=False)

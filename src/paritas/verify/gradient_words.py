@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from paritas.verify.markdown import _number, _table
+from paritas.verify.markdown import _number, table
 
 if TYPE_CHECKING:
     from paritas.verify.report import GradientParity, NodeGradientParity, ParityReport
@@ -26,7 +25,7 @@ def lines(report: ParityReport) -> list[str]:
     found += [f"  gradient not compared: {name}: {why}" for name, why in report.unseen_gradients.items()]
     if not report.gradients:
         return found
-    worst = max(report.gradients, key=_badness)
+    worst = max(report.gradients, key=lambda row: row.badness)
     found.append(f"  worst gradient: {worst}")
     seen, guilty = len(report.gradient_nodes), report.guilty_backwards
     found.append(
@@ -62,9 +61,9 @@ def section(report: ParityReport) -> list[str]:
     ]
     if report.gradient_rule:
         text += [f"Tolerance: `{report.gradient_rule}`.", ""]
-    rows = off or sorted(report.gradients, key=_badness, reverse=True)[:10]
+    rows = off or sorted(report.gradients, key=lambda row: row.badness, reverse=True)[:10]
     if rows:
-        text += [*_table(HEAD, map(cells, rows)), ""]
+        text += [*table(HEAD, map(cells, rows)), ""]
     text += [f"- not compared: {name}: {why}" for name, why in report.unseen_gradients.items()]
     text += [""] if report.unseen_gradients else []
     if report.gradient_nodes or report.unseen_gradient_nodes:
@@ -76,9 +75,9 @@ def section(report: ParityReport) -> list[str]:
             f"{len(report.unseen_gradient_nodes)} not by themselves.",
             "",
         ]
-    nodes = guilty or sorted(report.gradient_nodes, key=_badness, reverse=True)[:10]
+    nodes = guilty or sorted(report.gradient_nodes, key=lambda row: row.badness, reverse=True)[:10]
     if nodes:
-        text += [*_table(NODE_HEAD, map(node_cells, nodes)), ""]
+        text += [*table(NODE_HEAD, map(node_cells, nodes)), ""]
     reasons = Counter(report.unseen_gradient_nodes.values())
     return [*text, *(f"- {count} nodes: {why}" for why, count in reasons.items()), ""]
 
@@ -92,7 +91,3 @@ def node_cells(row: NodeGradientParity) -> tuple[str, ...]:
     figures = [""] * 3 if row.fault else [_number(v) for v in (row.error, row.own, row.ours)]
     excess = row.fault or f"{row.excess:.3g}"
     return (row.node, row.target, row.wrt, row.module, excess, *figures, row.source)
-
-
-def _badness(row: GradientParity | NodeGradientParity) -> tuple[bool, float]:
-    return bool(row.fault), math.inf if math.isnan(row.excess) else row.excess

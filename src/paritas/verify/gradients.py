@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from paritas.errors import ParitasError
+from paritas.errors import ParitasError, reason_of
 from paritas.run.engine import Differentiates, Gradients
 from paritas.verify.compare import RELATIVE, Comparison, compare
-from paritas.verify.nodes import ROUNDINGS, ROUNDINGS_OF, NodeInfo
+from paritas.verify.nodes import NodeInfo, roundings_of
 from paritas.verify.outputs import CAPTURE_SLACK
 from paritas.verify.report import GradientParity, NodeGradientParity
 from paritas.verify.tolerance import AS_ACCURATE, EPSILON, HALF, TOO_INACCURATE, whole_model
@@ -158,7 +158,7 @@ def compare_gradients(
     try:
         got = _named(session.gradients(feed, cotangents), flow)
     except Exception as error:  # noqa: BLE001 - PyTorch could, the port could not: of whatever kind, a divergence
-        fault = f"the engine failed: {type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+        fault = f"the engine failed: {reason_of(error)}"
         rows = tuple(_blank(name, want.get(name), flow, fault) for name in names)
         return Backwards(rows, gradient_case=case, gradient_rule=_rule(precision))
     rows = tuple(
@@ -366,9 +366,7 @@ class _Pass:
         try:
             got = self._arrived(self.session, cotangents)
         except Exception as error:  # noqa: BLE001 - whatever an engine does when taken apart, the parameters rule
-            return (
-                f"the engine failed: {type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
-            )
+            return f"the engine failed: {reason_of(error)}"
         want, exact = self._arrived(self.reference, cotangents), self._arrived(self.truth, cotangents)
         mine = self._arrived(self.half, cotangents) if self.half is not None else want
         return _Arrived(exact, want, mine, got)
@@ -398,7 +396,7 @@ class _Edges:
     def row(self, node: str, arrived: _Arrived) -> NodeGradientParity:
         """The worst of a node's products."""
         rows = [self._edge(node, source, arrived) for source in self.uses[node]]
-        return max(rows, key=lambda r: (bool(r.fault), math.inf if math.isnan(r.excess) else r.excess))
+        return max(rows, key=lambda row: row.badness)
 
     def _edge(self, node: str, source: str, arrived: _Arrived) -> NodeGradientParity:
         info, value = self.infos[node], self.every.given[node]
@@ -430,7 +428,7 @@ class _Edges:
         own, ours = distance(exact, mine), distance(exact, got)
         # An element of the gradient is a sum over all elements of the value that it went into.
         terms = max(1.0, info.terms * value.size / max(exact.size, 1))
-        roundings = max(ROUNDINGS_OF.get(info.target, ROUNDINGS), 2 * math.sqrt(terms))
+        roundings = roundings_of(info, terms)
         within = RESIDUE if own > TOO_INACCURATE else AS_ACCURATE
         allowed = max(within * own, BACKWARDS * roundings * EPSILON[self.every.session.precision])
         return dataclasses.replace(

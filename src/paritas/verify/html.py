@@ -146,7 +146,7 @@ class View:
     @property
     def gradients(self) -> list[GradientParity]:
         """The worst first."""
-        return sorted(self.report.gradients, key=lambda row: (row.agrees, not row.fault, -row.excess))
+        return sorted(self.report.gradients, key=lambda row: row.badness, reverse=True)
 
     @property
     def unseen_nodes(self) -> list[tuple[str, list[str]]]:

@@ -50,7 +50,7 @@ def markdown(report: ParityReport, directory: str) -> str:
     if worst is not None and worst.hint:
         lines += [worst.hint, ""]
     lines += [f"Tolerance: `{report.tolerance.rule}`, because {report.tolerance.because}.", ""]
-    lines += ["## Outputs", "", *_table(OUTPUT_HEAD, map(output_cells, report.outputs)), "", LEGEND, ""]
+    lines += ["## Outputs", "", *table(OUTPUT_HEAD, map(output_cells, report.outputs)), "", LEGEND, ""]
     failed = [row for row in report.outputs if not row.agrees]
     if failed:
         lines += ["### What did not agree", "", *(f"- {_escape(str(row))}" for row in failed), ""]
@@ -85,7 +85,7 @@ def markdown(report: ParityReport, directory: str) -> str:
         "Python": environment.python or "-",
         "date": environment.date or "-",
     }
-    lines += ["## Environment", "", *_table(("", ""), facts.items()), ""]
+    lines += ["## Environment", "", *table(("", ""), facts.items()), ""]
     backwards = " --gradients" if report.gradient_case else ""
     lines += ["## Reproduce", "", f"    paritas verify {directory} --level {report.level}{backwards}", ""]
     return "\n".join(lines)
@@ -106,7 +106,7 @@ def _module_section(report: ParityReport) -> list[str]:
     if report.first_divergence:
         lines += [f"First divergence: {_escape(str(report.first_divergence))}", ""]
     if report.modules:
-        lines += [*_table(MODULE_HEAD, map(module_cells, report.modules)), ""]
+        lines += [*table(MODULE_HEAD, map(module_cells, report.modules)), ""]
     lines += [f"- not seen: {name}: {why}" for name, why in report.unseen_modules.items()]
     return [*lines, ""] if report.unseen_modules else lines
 
@@ -121,7 +121,7 @@ def _node_section(report: ParityReport) -> list[str]:
     ]
     rows = report.guilty or _worst(report.nodes, 10)
     if rows:
-        lines += [*_table(NODE_HEAD, map(node_cells, rows)), ""]
+        lines += [*table(NODE_HEAD, map(node_cells, rows)), ""]
     reasons = Counter(report.unseen_nodes.values())
     return [*lines, *(f"- {count} nodes: {why}" for why, count in reasons.items()), ""]
 
@@ -165,7 +165,7 @@ def _escape(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(map(_escape, cells)) + " |"
 

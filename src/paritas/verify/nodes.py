@@ -121,10 +121,13 @@ def compare_nodes(
     return Lockstep(rows, unseen, f"nodes computed one by one: {getattr(session, 'computed_with', '')}")
 
 
-def roundings_of(node: NodeInfo) -> float:
-    """How many roundings a node may be away from float64, whatever PyTorch's own error is."""
+def roundings_of(node: NodeInfo, terms: float = 0) -> float:
+    """How many roundings a node may be away from float64, whatever PyTorch's own error is.
+
+    terms: how many products are summed for an element; those of the node if 0.
+    """
     # Roundings of a long sum add up as a random walk does, twice as far in the worst of a million elements.
-    return max(ROUNDINGS_OF.get(node.target, ROUNDINGS), 2 * math.sqrt(node.terms))
+    return max(ROUNDINGS_OF.get(node.target, ROUNDINGS), 2 * math.sqrt(terms or node.terms))
 
 
 def same_order(values: np.ndarray, want: np.ndarray, got: np.ndarray, dim: int) -> bool:

@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from paritas.errors import ParitasError
+from paritas.errors import ParitasError, reason_of
 from paritas.program import ModuleCall, Origin, TensorSpec
 from paritas.run.engine import Session
 from paritas.verify.compare import RELATIVE, Comparison, compare, distance
@@ -101,7 +101,7 @@ def verify(
         try:
             want = list(original(case.feed))
         except Exception as error:  # noqa: BLE001 - the original's own refusal, of any kind, says nothing about the port
-            refused = f"the original refuses it: {_reason(error)}"
+            refused = f"the original refuses it: {reason_of(error)}"
             if case.optional:
                 notes.append(f'verify: case "{case.name}" was not compared: {refused}')
             else:
@@ -156,10 +156,6 @@ def _judged(rows: list[OutputParity], case: Case, notes: list[str]) -> list[Outp
     return [row for row in rows if not row.unjudged]
 
 
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
-
-
 class _Judge:
     """One verification's parts, and the rows of one case at a time."""
 
@@ -204,7 +200,7 @@ class _Judge:
         try:
             want = list(self.original(case.feed))
         except Exception as error:
-            raise Refused(_reason(error)) from error
+            raise Refused(reason_of(error)) from error
         got, rows = self._run(case, specs)
         if not rows and not self.half and specs and len(want) == len(got) == len(specs):
             results = [
@@ -229,7 +225,7 @@ class _Judge:
         try:
             return list(self.session.run(case.feed)), []
         except Exception as error:  # noqa: BLE001 - the original ran, the port did not: that is a divergence
-            fault = f"the engine failed: {_reason(error)}"
+            fault = f"the engine failed: {reason_of(error)}"
             return [], [OutputParity(case.name, s.name, math.inf, math.inf, case.edge, fault) for s in specs]
 
     def _settled(
@@ -466,7 +462,8 @@ def _look_inside(
         )
     except ParitasError as error:
         inside = Inside(
-            unseen={"all modules": f"the reference failed: {_reason(error)}"}, observed="modules not observed"
+            unseen={"all modules": f"the reference failed: {reason_of(error)}"},
+            observed="modules not observed",
         )
     return inside, worst.case
 
@@ -487,4 +484,4 @@ def _step(
     try:
         return compare_nodes(session, reference, truth, case.feed, nodes, yardstick=half)
     except ParitasError as error:
-        return Lockstep(unseen={node.name: f"the reference failed: {_reason(error)}" for node in nodes})
+        return Lockstep(unseen={node.name: f"the reference failed: {reason_of(error)}" for node in nodes})

@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from paritas.verify.report import Environment, Verdict
+from paritas.verify.markdown import table
+from paritas.verify.report import Environment, Verdict, badness, plain
 from paritas.verify.tolerance import Tolerance
 from paritas.verify.weights import WeightReport
 
@@ -206,7 +207,7 @@ class Comparison:
             if not rows:
                 continue
             wrong = [row for row in rows if not row.found.agrees]
-            worst = max(rows, key=lambda row: (bool(row.found.fault), _badness(row.found.excess)))
+            worst = max(rows, key=lambda row: (bool(row.found.fault), badness(row.found.excess)))
             words = f"{len(wrong)} of {len(rows)} diverge" if wrong else f"all {len(rows)} agree"
             lines += [f"  outputs, {precision}: {words}; worst: {worst}", f"    {tolerance}"]
         return lines
@@ -253,7 +254,7 @@ class Comparison:
             "guilty": [row.original.path for row in self.guilty],
             **dataclasses.asdict(self),
         }
-        return json.dumps(_plain(data), indent=1, allow_nan=False, ensure_ascii=False)
+        return json.dumps(plain(data), indent=1, allow_nan=False, ensure_ascii=False)
 
     def to_markdown(self) -> str:
         """The verdict, the weights, and a row for every output and module."""
@@ -264,23 +265,19 @@ class Comparison:
             for row in self.modules
         ]
         lines = [f"# Re-implementation: {first}", "", "```", *rest, "```", "", "## Outputs", ""]
-        lines += [*_table(("case", "original", "other", "precision", "found"), outputs), "", "## Modules", ""]
+        lines += [*table(("case", "original", "other", "precision", "found"), outputs), "", "## Modules", ""]
         head = ("original", "other", "each on its own values", "on the original's inputs", "begins")
-        lines += [*_table(head, modules), "", "## Weights", ""]
+        lines += [*table(head, modules), "", "## Weights", ""]
         carried = [
             (", ".join(t.sources), ", ".join(t.targets), t.how or "as it is") for t in self.weights.transfers
         ]
-        lines += [*_table(("original", "other", "how"), carried), ""]
+        lines += [*table(("original", "other", "how"), carried), ""]
         lines += [f"- {case}" for case in self.cases]
         return "\n".join([*lines, ""])
 
 
 def _inside(inner: str, outer: str) -> bool:
     return inner != outer and (not outer or inner.startswith(outer + "."))
-
-
-def _badness(value: float) -> float:
-    return math.inf if math.isnan(value) else value
 
 
 def _more(rows: Sequence[Any] | Mapping[str, Any], indent: str = "") -> list[str]:
@@ -294,20 +291,3 @@ def _folded(paths: Iterable[str]) -> str:
         return "none"
     names = list(counts)[:6] + (["…"] if len(counts) > 6 else [])
     return f"{sum(counts.values())} ({', '.join(names)})"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | frozenset | set):
-        return [_plain(item) for item in value]
-    return value
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-
-    return [line(head), "|" + "---|" * len(head), *map(line, rows)]

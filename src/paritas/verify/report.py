@@ -136,8 +136,29 @@ class OutputParity:
         return f"{where}: {self.excess:.3g}x tolerance, error {self.error:.2e}{at}{needed}"
 
 
+class Judged:
+    """What rows have in common: without a fault, an excess of at most 1 agrees."""
+
+    excess: float
+    error: float
+    fault: str
+
+    @property
+    def agrees(self) -> bool:
+        return not self.fault and self.excess <= 1.0
+
+    @property
+    def badness(self) -> tuple[bool, float]:
+        """Orders rows: faults are the worst, then NaN, then the largest excess."""
+        return bool(self.fault), badness(self.excess)
+
+    @property
+    def what(self) -> str:
+        return self.fault or f"{self.excess:.3g}x tolerance, error {self.error:.2e}"
+
+
 @dataclasses.dataclass(frozen=True)
-class ModuleParity:
+class ModuleParity(Judged):
     """One call of one module, each side on its own values up to here; the worst of the call's outputs."""
 
     path: str
@@ -154,20 +175,17 @@ class ModuleParity:
     source: str = ""  # "modeling_bert.py:348  hidden_states = self.dense(hidden_states)"
 
     @property
-    def agrees(self) -> bool:
-        return not self.fault and self.excess <= 1.0
-
-    @property
     def name(self) -> str:
         return self.path + (f" (call {self.call + 1})" if self.call else "")
 
     def __str__(self) -> str:
-        what = self.fault or f"{self.excess:.3g}x tolerance, error {self.error:.2e}"
-        return f"{self.name} ({self.module_class}): {what}" + (f"\n    {self.source}" if self.source else "")
+        return f"{self.name} ({self.module_class}): {self.what}" + (
+            f"\n    {self.source}" if self.source else ""
+        )
 
 
 @dataclasses.dataclass(frozen=True)
-class NodeParity:
+class NodeParity(Judged):
     """One node of the graph, computed by the port from the original's inputs to it.
 
     own, ours: PyTorch's and the port's distance from float64 of the same inputs, as in `OutputParity`. needed: the
@@ -189,20 +207,15 @@ class NodeParity:
     ours: float = math.nan
     needed: float = math.nan
 
-    @property
-    def agrees(self) -> bool:
-        return not self.fault and self.excess <= 1.0
-
     def __str__(self) -> str:
-        what = self.fault or f"{self.excess:.3g}x tolerance, error {self.error:.2e}"
         where = (
             f"{self.node} = {self.target}, {self.dtype}{list(self.shape)}, in {self.module or 'the model'}"
         )
-        return f"{where} ({self.module_class}): {what}" + (f"\n    {self.source}" if self.source else "")
+        return f"{where} ({self.module_class}): {self.what}" + (f"\n    {self.source}" if self.source else "")
 
 
 @dataclasses.dataclass(frozen=True)
-class GradientParity:
+class GradientParity(Judged):
     """The gradient of a random combination of the outputs by one parameter or floating input.
 
     error: max|got-want| / mean|want| against the original. own, ours: PyTorch's and the port's distance from
@@ -219,17 +232,12 @@ class GradientParity:
     own: float = math.nan
     ours: float = math.nan
 
-    @property
-    def agrees(self) -> bool:
-        return not self.fault and self.excess <= 1.0
-
     def __str__(self) -> str:
-        what = self.fault or f"{self.excess:.3g}x tolerance, error {self.error:.2e}"
-        return f"{self.name} {list(self.shape)}: {what}"
+        return f"{self.name} {list(self.shape)}: {self.what}"
 
 
 @dataclasses.dataclass(frozen=True)
-class NodeGradientParity:
+class NodeGradientParity(Judged):
     """The vector-Jacobian product of one node at the original's values; the worst of those to what the node uses.
 
     wrt: the node, parameter or input that it is the gradient of; shape and dtype are that one's.
@@ -250,16 +258,11 @@ class NodeGradientParity:
     own: float = math.nan
     ours: float = math.nan
 
-    @property
-    def agrees(self) -> bool:
-        return not self.fault and self.excess <= 1.0
-
     def __str__(self) -> str:
-        what = self.fault or f"{self.excess:.3g}x tolerance, error {self.error:.2e}"
         where = (
             f"{self.node} = {self.target} by {self.wrt} {list(self.shape)}, in {self.module or 'the model'}"
         )
-        return f"{where} ({self.module_class}): {what}" + (f"\n    {self.source}" if self.source else "")
+        return f"{where} ({self.module_class}): {self.what}" + (f"\n    {self.source}" if self.source else "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -305,15 +308,15 @@ class ParityReport:
     @property
     def error(self) -> float:
         """The largest max|got-want| / mean|want| of all outputs and cases; inf for a fault, NaN for no output."""
-        return max((row.error for row in self.outputs), key=_badness, default=math.nan)
+        return max((row.error for row in self.outputs), key=badness, default=math.nan)
 
     @property
     def worst_output(self) -> OutputParity | None:
-        return max(self.outputs, key=lambda r: (bool(r.fault), _badness(r.excess)), default=None)
+        return max(self.outputs, key=lambda r: (bool(r.fault), badness(r.excess)), default=None)
 
     @property
     def worst_module(self) -> ModuleParity | None:
-        return max(self.modules, key=lambda r: (bool(r.fault), _badness(r.error)), default=None)
+        return max(self.modules, key=lambda r: (bool(r.fault), badness(r.error)), default=None)
 
     @property
     def first_divergence(self) -> ModuleParity | None:
@@ -403,7 +406,7 @@ class ParityReport:
             "error": self.error,
             **dataclasses.asdict(self),
         }
-        return json.dumps(_plain(data), indent=1, allow_nan=False, ensure_ascii=False)
+        return json.dumps(plain(data), indent=1, allow_nan=False, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> ParityReport:
@@ -436,17 +439,19 @@ class ParityReport:
         return page(self, directory)
 
 
-def _badness(value: float) -> float:
+def badness(value: float) -> float:
+    """NaN as the largest of all."""
     return math.inf if math.isnan(value) else value
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """What JSON can hold: infinities and NaN as strings."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | frozenset | set):
+        return [plain(item) for item in value]
     return value
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import os
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from paritas import store
 from paritas.errors import LoweringError, PortError
 from paritas.run.torch_part import Part
 from paritas.verify.compare import typical
@@ -143,7 +143,7 @@ def write_script(
             import openvino
 
             openvino.save_model(model, str(directory / name), compress_to_fp16=False)
-        _replace(file, text.encode("utf-8"))
+        store.replace(file, text.encode("utf-8"))
     except OSError as error:
         raise PortError(f"{directory} cannot be written: {error.strerror or error}.") from None
     return Script(file, data, _checked(file))
@@ -158,15 +158,7 @@ def _array(value: np.ndarray) -> torch.Tensor:
 def _save(tensors: dict[str, torch.Tensor], file: Path) -> None:
     from safetensors.torch import save
 
-    _replace(file, save({name: value.clone().contiguous() for name, value in tensors.items()}))
-
-
-def _replace(file: Path, content: bytes) -> None:
-    """Beside its place, then moved: nobody sees half a file."""
-    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".", delete=False) as beside:
-        beside.write(content)
-    os.chmod(beside.name, 0o644)
-    os.replace(beside.name, file)
+    store.replace(file, save({name: value.clone().contiguous() for name, value in tensors.items()}))
 
 
 def _text(

@@ -9,12 +9,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import openvino
 import openvino.opset16 as ops
 
 from paritas.errors import InputError, LoweringError
-from paritas.lower.openvino.convert import ENTRY, HINTS, TENSOR, result
+from paritas.lower.openvino.convert import ENTRY, HINTS, TENSOR, result, type_of
 from paritas.lower.result import Lowered
 from paritas.program import Note, Program, TensorSpec
 
@@ -90,7 +89,7 @@ def _called(node: openvino.Node) -> str:
 
 def _input(parameter: openvino.op.Parameter, spec: TensorSpec, notes: list[Note]) -> openvino.op.Parameter:
     """The parameter, or one of the program's dtype in its place."""
-    kind = openvino.Type.f32 if "float" in spec.dtype else openvino.Type(np.dtype(spec.dtype))
+    kind = type_of(spec)
     own = parameter.get_element_type()
     if own == kind:
         return _renamed(parameter, spec)

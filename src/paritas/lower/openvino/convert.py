@@ -130,9 +130,14 @@ def _behind_taps(value: openvino.Output) -> openvino.Output:
     return value
 
 
+def type_of(spec: TensorSpec) -> openvino.Type:
+    """How the tensor crosses the border: every float as float32."""
+    return openvino.Type.f32 if "float" in spec.dtype else openvino.Type(np.dtype(spec.dtype))
+
+
 def result(value: openvino.Output, spec: TensorSpec) -> openvino.Node:
     """An output port of this name and dtype, with its own tensor: a value may be an input or come twice."""
-    kind = openvino.Type.f32 if "float" in spec.dtype else openvino.Type(np.dtype(spec.dtype))
+    kind = type_of(spec)
     own = ops.identity(value) if value.get_element_type() == kind else ops.convert(value, kind.to_string())
     own.output(0).get_tensor().set_names({spec.name})
     own.set_friendly_name(f"{spec.name}/output")
