@@ -13,7 +13,7 @@ from torch.fx import Node
 
 from paritas.errors import EngineError
 from paritas.program import Program
-from paritas.run.torch import Walk, _dtype, first_line, captured_dtype
+from paritas.run.torch import Walk, _dtype, captured_dtype, first_line
 
 #: What is no tensor: a size, a number that was read out of a tensor.
 Number = int | float | bool
