@@ -24,6 +24,7 @@ from paritas.program import Artifact
 from paritas.run import mindspore_gradients, mindspore_nodes
 from paritas.run.engine import Gradients
 from paritas.run.state import generates, new_tokens
+from paritas.run.turns import in_turn, turn
 
 #: oneDNN's AVX2. MindSpore hands oneDNN plain NCHW, for which AVX512 has only a reference kernel, 250 times slower.
 _ISA_AVX2 = 0x7
@@ -58,6 +59,7 @@ class MindSpore:
             "bfloat16": "run as float32: MindSpore's CPU backend has no bfloat16 kernels for MatMul, Softmax or Gather",
         }
 
+    @in_turn
     def load(
         self, artifact: Artifact, *, mode: str = "", precision: str = "", device: str = ""
     ) -> MindSporeSession:
@@ -111,10 +113,12 @@ class MindSporeSession:
         self._declared: Shapes = ()
         self._graphs: set[Shapes] = set()
 
+    @in_turn
     def run(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """One call. Arrays as `Session` says; the first call of each shape compiles in Graph mode."""
         return [_to_numpy(value) for value in self._call(feed, self.mode)]
 
+    @in_turn
     def observe(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """node name -> value, for every node that leaves a module which is a cell of its own."""
         returns = self.manifest.settings.get("returns", {})
@@ -162,6 +166,7 @@ class MindSporeSession:
         """Node name -> value, for `outputs`, computed in PyNative mode from the *given* values of other nodes."""
         return self._stepped(feed, given, outputs)
 
+    @in_turn
     def _stepped(
         self, feed: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray], shown: Collection[str]
     ) -> dict[str, np.ndarray]:
@@ -174,6 +179,7 @@ class MindSporeSession:
             self._call(feed, "pynative")
         return found
 
+    @in_turn
     def gradients(self, feed: Mapping[str, np.ndarray], cotangents: Sequence[np.ndarray | None]) -> Gradients:
         """See `run.engine.Differentiates`: in the session's mode. A parameter that is frozen here has none."""
         tensors = [self._tensor(feed[spec.name], spec.dtype) for spec in self.manifest.inputs]
@@ -181,6 +187,7 @@ class MindSporeSession:
         with self._training(self.mode):
             return mindspore_gradients.whole(self._ms, self.cell, names, tensors, cotangents)
 
+    @in_turn
     def vjps(
         self,
         feed: Mapping[str, np.ndarray],
@@ -219,8 +226,10 @@ class MindSporeSession:
         return steps.from_json(self.manifest.settings.get("steps", {}))
 
     def close(self) -> None:
-        self.cell = None
+        """Free the cell. MindSpore frees its graphs with it, which no thread may do beside another that runs one."""
         sys.modules.pop(self._module.__name__, None)
+        with contextlib.suppress(EngineError), turn():  # a fork leaves it as it is
+            self.cell = None
 
     def _call(self, feed: Mapping[str, np.ndarray], mode: str) -> tuple:
         tensors = [self._tensor(feed[spec.name], spec.dtype) for spec in self.manifest.inputs]

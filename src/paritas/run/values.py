@@ -19,6 +19,7 @@ import numpy as np
 from paritas.errors import InputError
 from paritas.outputs import Output, build_output, describe_output, leaf_names
 from paritas.program import TensorSpec
+from paritas.run.turns import turn
 
 __all__ = [
     "Output",
@@ -78,7 +79,8 @@ def to_numpy(name: str, value: Any) -> Array:
     if kind == "torch":
         return _from_torch(name, value)
     if kind == "mindspore":
-        return _plain(name, value.asnumpy())
+        with turn(computes=False):
+            return _plain(name, value.asnumpy())
     if not kind and not isinstance(value, list | tuple | int | float):
         _refuse(f"{name} is a {type(value).__module__}.{type(value).__qualname__}, not an array or tensor")
     if isinstance(value, np.ma.MaskedArray):
@@ -136,10 +138,11 @@ def from_numpy(array: Array, framework: str, dtype: str) -> Any:
         tensor = torch.from_numpy(array)
         return tensor.to(torch.bfloat16) if dtype == "bfloat16" else tensor
     if framework == "mindspore":
-        import mindspore
+        with turn(computes=dtype == "bfloat16"):
+            import mindspore
 
-        value = mindspore.Tensor.from_numpy(array)
-        return value.astype(mindspore.bfloat16) if dtype == "bfloat16" else value
+            value = mindspore.Tensor.from_numpy(array)
+            return value.astype(mindspore.bfloat16) if dtype == "bfloat16" else value
     raise ValueError(f"no framework {framework!r}")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from paritas.run.turns import turn
 from paritas.run.values import framework_of_type
 
 
@@ -33,4 +34,7 @@ def _reading_mindspore(own: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    return value.asnumpy() if framework_of_type(type(value)) == "mindspore" else value
+    if framework_of_type(type(value)) != "mindspore":
+        return value
+    with turn(computes=False):
+        return value.asnumpy()
