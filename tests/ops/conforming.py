@@ -1,31 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verdict on many cases at once: one module computes dozens of them, as compiling takes the time."""
+"""The verdict on many cases at once: one program computes dozens of them, as compiling takes the time."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import tempfile
-from collections import defaultdict
+import random
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
-import numpy as np
 import torch
 from cases import CASES
-from making import Case, Given, program_of
-from running import MODES, tolerance_of
+from gaps import FAILS, PASSES, REFUSED, WRONG
+from integers import integer_cases
+from making import FILE, Case, Given, as_free_as_torch_keeps_it, program_of
+from running import compared
+from samples import sampled
+from under_test import UnderTest
 
-from paritas.errors import EngineError, LoweringError
-from paritas.lower.mindspore.lower import lower
-from paritas.program import Artifact, Manifest
-from paritas.run.mindspore import MindSpore
-from paritas.verify.compare import compare
+from paritas.errors import EngineError, ParitasError
 from paritas.verify.tolerance import Tolerance
 
 PACK = 30
-
-PASSES, REFUSED, FAILS, WRONG = "passes", "refused", "fails", "wrong"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +36,11 @@ class Verdict:
         return f"{self.kind}: {self.case}: {self.words}"
 
 
-def verdicts(cases: Iterable[Case]) -> Iterator[Verdict]:
-    """One for each case."""
+def verdicts(cases: Iterable[Case], engine: UnderTest) -> Iterator[Verdict]:
+    """One for each case of which torch makes a graph."""
     families: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
-        early = _before_running(case)
+        early = _before_running(case, engine)
         if early is not None:
             yield early
         else:
@@ -52,76 +48,64 @@ def verdicts(cases: Iterable[Case]) -> Iterator[Verdict]:
     # Small families share a pack.
     queue = [case for target in sorted(families) for case in families[target]]
     for start in range(0, len(queue), PACK):
-        yield from _judged(queue[start : start + PACK])
+        yield from _judged(queue[start : start + PACK], engine)
 
 
-def _before_running(case: Case) -> Verdict | None:
+def _before_running(case: Case, engine: UnderTest) -> Verdict | None:
     """The verdict if the lowering refuses or fails, or torch itself: the size of a result may depend on values."""
     try:
         program = program_of(case)
     except Exception as error:  # noqa: BLE001 - torch has a dozen classes for this
         return Verdict(case, REFUSED, f"torch makes no graph of it: {type(error).__name__}")
     try:
-        with tempfile.TemporaryDirectory() as directory:
-            lower(program, Path(directory))
-    except LoweringError as error:
-        kind = FAILS if "a bug of Paritas" in str(error) else REFUSED
-        return Verdict(case, kind, str(error))
+        engine.lower(program)
+    except ParitasError as error:
+        said = str(error)
+        # A refusal says which operator it is, and where.
+        clear = case.target in said and FILE in said and "a bug of Paritas" not in said
+        return Verdict(case, REFUSED if clear else FAILS, said)
     except Exception as error:  # noqa: BLE001 - whatever a lowering does wrong is to be counted
         return Verdict(case, FAILS, f"the lowering raises {type(error).__name__}: {error}")
     return None
 
 
-def _judged(cases: Sequence[Case]) -> Iterator[Verdict]:
+def _judged(cases: Sequence[Case], engine: UnderTest) -> Iterator[Verdict]:
     try:
-        found = _compared(cases)
-    except EngineError as error:
+        found = _compared(cases, engine)
+    except ParitasError as error:
         if len(cases) == 1:
-            yield Verdict(cases[0], FAILS, str(error))
+            kind = FAILS if isinstance(error, EngineError) else REFUSED
+            yield Verdict(cases[0], kind, str(error))
             return
         # Halves find the one that fails.
         middle = len(cases) // 2
-        yield from _judged(cases[:middle])
-        yield from _judged(cases[middle:])
+        yield from _judged(cases[:middle], engine)
+        yield from _judged(cases[middle:], engine)
         return
     for case, wrong in zip(cases, found, strict=True):
         yield Verdict(case, WRONG if wrong else PASSES, "; ".join(wrong))
 
 
-def _compared(cases: Sequence[Case]) -> list[list[str]]:
+def _compared(cases: Sequence[Case], engine: UnderTest) -> list[list[str]]:
     """For each case, what differs, in words."""
     tensors = [case.tensors() for case in cases]
-    wants = [case.eager(given) for case, given in zip(cases, tensors, strict=True)]
-    feed = {f"x{i}": value.numpy() for i, value in enumerate(t for given in tensors for t in given)}
-    program = program_of(*cases)
+    feed = {f"x{i}": engine.array(value) for i, value in enumerate(t for given in tensors for t in given)}
+    counts = [len(case.eager(given)) for case, given in zip(cases, tensors, strict=True)]
     wrong: list[list[str]] = [[] for _ in cases]
-    with tempfile.TemporaryDirectory() as directory:
-        lowered = lower(program, Path(directory))
-        manifest = Manifest(
-            engine="mindspore", dtype="float32", inputs=program.inputs, outputs=program.outputs, structure={},
-            source=program.source, entry=lowered.entry, settings=lowered.settings,
-        )  # fmt: skip
-        session = MindSpore().load(Artifact(Path(directory), manifest), mode="graph")
-        try:
-            for mode in MODES:
-                session.mode = mode
-                gots = iter(session.run(feed))
-                for case, want, differs in zip(cases, wants, wrong, strict=True):
-                    for value in want:
-                        array = _array(value)
-                        found = compare(array, next(gots), tolerance_of(case, str(array.dtype)))
-                        if not found.agrees:
-                            differs.append(f"{mode}: {found}")
-                assert next(gots, None) is None
-        finally:
-            session.close()
+    with engine.running(program_of(*cases)) as session:
+        for mode in engine.modes:
+            outputs = engine.run(session, mode, feed)
+            assert len(outputs) == sum(counts)
+            for case, given, count, differs in zip(cases, tensors, counts, wrong, strict=True):
+                gots, outputs = outputs[:count], outputs[count:]
+                for found in compared(case, engine, given, gots):
+                    if not found.agrees:
+                        differs.append(f"{mode or engine.name}: {found}")
     return wrong
 
 
-def _array(value: torch.Tensor) -> np.ndarray:
-    """As a session gives it back: NumPy has no bfloat16."""
-    whole = value.resolve_conj().resolve_neg()
-    return (whole.float() if whole.dtype is torch.bfloat16 else whole).numpy()
+def _is_half(case: Case) -> bool:
+    return any(isinstance(leaf, Given) and leaf.dtype == "float16" for leaf in case.leaves)
 
 
 @functools.cache
@@ -130,14 +114,95 @@ def _stated() -> dict[tuple[str, bool], Tolerance]:
     widest: dict[tuple[str, bool], Tolerance] = {}
     for case in CASES:
         if case.within is not None:
-            half = any(isinstance(leaf, Given) and leaf.dtype == "float16" for leaf in case.leaves)
-            known = widest.get((case.target, half))
+            known = widest.get((case.target, _is_half(case)))
             if known is None or known.rtol + known.atol < case.within.rtol + case.within.atol:
-                widest[case.target, half] = case.within
+                widest[case.target, _is_half(case)] = case.within
     return widest
 
 
 def toleranced(case: Case) -> Case:
     """The case with its operator's tolerance."""
-    half = any(isinstance(leaf, Given) and leaf.dtype == "float16" for leaf in case.leaves)
-    return dataclasses.replace(case, within=_stated().get((case.target, half)))
+    return dataclasses.replace(case, within=_stated().get((case.target, _is_half(case))))
+
+
+# --- which cases -------------------------------------------------------------------------------
+
+#: Kernels whose samples number in the hundreds and differ in window sizes: their hand-written cases have these.
+WINDOWS = ("aten.max_pool", "aten.avg_pool", "aten.im2col", "aten.col2im")
+
+#: What torch leaves unwritten, or draws, has no value to compare.
+UNWRITTEN = (
+    "aten.empty",
+    "aten.new_empty",
+    "aten.normal.",
+    "aten.rand",
+    "aten.bernoulli",
+    "aten.multinomial",
+)
+
+FEW, MANY = 1, 24
+
+
+def targets(engine: UnderTest) -> set[str]:
+    """The operators whose samples are run: those that have a lowering."""
+    return {name for name in engine.lowerings if not name.startswith(UNWRITTEN + WINDOWS)}
+
+
+def drawn(cases: Iterable[Case], count: int) -> list[Case]:
+    """At most `count` of each operator, always the same."""
+    families: dict[str, list[Case]] = defaultdict(list)
+    for one in cases:
+        families[one.target].append(one)
+    rng = random.Random(0)
+    return [
+        toleranced(one)
+        for target, family in sorted(families.items())
+        for one in (family if len(family) <= count else rng.sample(family, count))
+    ]
+
+
+def freed(cases: Iterable[Case]) -> Iterator[Case]:
+    """Each case with the sizes of its tensors free, where torch keeps one free."""
+    for one in cases:
+        try:
+            opened = as_free_as_torch_keeps_it(one)
+        except Exception:  # noqa: BLE001 - torch makes no graph of it, and has a dozen classes to say so
+            continue
+        if opened.is_dynamic:
+            yield opened
+
+
+#: What a sweep is called, and the dtype of its samples.
+SWEEPS = ("float32", "int64", "bool", "float16", "integers")
+
+
+def sweep(engine: UnderTest, name: str, *, free: bool = False) -> Iterator[Verdict]:
+    """Every sample of one dtype; "integers": integers of every width, negative and large ones among them."""
+    found = (
+        integer_cases(targets(engine))
+        if name == "integers"
+        else drawn(sampled(targets(engine), (getattr(torch, name),)), MANY)
+    )
+    yield from verdicts(freed(found) if free else found, engine)
+
+
+def complaints(found: Iterable[Verdict], engine: UnderTest) -> list[str]:
+    """What the tables of gaps do not know, and what they know no longer."""
+    told = []
+    for verdict in found:
+        gap = engine.sample_gap_of(verdict.case)
+        if gap is None and verdict.kind != PASSES:
+            told.append(str(verdict))
+        elif gap is not None and verdict.kind != gap.kind:
+            told.append(f"{verdict}; gaps.py says {gap.kind}: {gap.reason}")
+    return told
+
+
+def told(name: str, found: Sequence[Verdict]) -> str:
+    """A sweep in a line."""
+    kinds = Counter(verdict.kind for verdict in found)
+    return (
+        f"{name}: {kinds[PASSES]} of {len(found)} samples pass ({kinds[PASSES] / max(len(found), 1):.2%}), of "
+        f"{len({v.case.target for v in found})} operators; {kinds[REFUSED]} refused, {kinds[FAILS]} fail, "
+        f"{kinds[WRONG]} wrong"
+    )

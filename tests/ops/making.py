@@ -5,22 +5,30 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-import types
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import sympy
 import torch
 from torch._dispatch.python import enable_python_dispatcher
+from torch._export.verifier import Verifier
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.export.graph_signature import ExportGraphSignature
+from torch.export import ExportedProgram
+from torch.export.graph_signature import (
+    ExportGraphSignature,
+    InputKind,
+    InputSpec,
+    OutputKind,
+    OutputSpec,
+    TensorArgument,
+)
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 from torch.utils import _pytree as pytree
 
 from paritas.capture.normalise import expression
-from paritas.program import Program, Source, TensorSpec
+from paritas.program import Origin, Program, Source, TensorSpec
 
 nan, inf = float("nan"), float("inf")
 
@@ -153,6 +161,15 @@ class Case:
         generator = torch.Generator().manual_seed(zlib.crc32(str(self).encode()))
         return [leaf.make(generator, grown) for leaf in self.leaves if isinstance(leaf, Given)]
 
+    def with_givens(self, change: Callable[[Given], Given]) -> Case:
+        """The case with `change` of each tensor argument, in order."""
+        args, kwargs = pytree.tree_map(
+            lambda leaf: change(leaf) if isinstance(leaf, Given) else leaf,
+            (self.args, dict(self.kwargs)),
+            is_leaf=lambda x: isinstance(x, (Given, Size)),
+        )
+        return dataclasses.replace(self, args=args, kwargs=kwargs)
+
     def fill(self, tensors: list, size: Any) -> tuple[tuple, dict]:
         """The call's arguments, with `tensors` for its tensors and `size(Size)` for its sizes."""
         remaining = iter(tensors)
@@ -199,50 +216,106 @@ def program_of(*cases: Case) -> Program:
     """A graph with a node for each case. Built by hand: torch.export would rewrite some overloads into others."""
     graph = torch.fx.Graph()
     mode = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=False)
-    specs: list[TensorSpec] = []
+    inputs: list[torch.fx.Node] = []
     # Placeholders come first in a graph.
-    opened = [_placeholders(graph, mode, case, specs) for case in cases]
-    outputs = [o for case, held in zip(cases, opened, strict=True) for o in _node(graph, mode, case, held)]
+    opened = [_placeholders(graph, mode, case, inputs) for case in cases]
+    outputs: list[torch.fx.Node] = []
+    origins: dict[str, Origin] = {}
+    for case, held in zip(cases, opened, strict=True):
+        known = {node.name for node in graph.nodes}
+        outputs += _node(graph, mode, case, held)
+        new = [node.name for node in graph.nodes if node.name not in known]
+        origins |= {name: Origin("", "Case", FILE, 1, str(case)) for name in new}
     graph.output(tuple(outputs))
+    signature = ExportGraphSignature(
+        [InputSpec(InputKind.USER_INPUT, TensorArgument(node.name), None) for node in inputs],
+        [OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(node.name), None) for node in outputs],
+    )
+    module = torch.fx.GraphModule({}, graph)
+    exported = ExportedProgram(
+        root=module,
+        graph=module.graph,
+        graph_signature=signature,
+        state_dict={},
+        range_constraints={},
+        module_call_graph=[],
+        constants={},
+        verifiers=[Verifier],
+    )
     return Program(
-        exported=types.SimpleNamespace(  # type: ignore[arg-type] - enough here
-            graph=graph, graph_signature=ExportGraphSignature([], [])
-        ),
-        inputs=tuple(specs),
-        outputs=tuple(
-            TensorSpec(f"out{i}", str(o.meta["val"].dtype).removeprefix("torch."), ())
-            for i, o in enumerate(outputs)
-        ),
+        exported=exported,
+        inputs=tuple(_spec(node, node.name) for node in inputs),
+        outputs=tuple(_spec(node, f"out{i}") for i, node in enumerate(outputs)),
         structure={},
-        origins={},
+        origins=origins,
         modules=(),
         constants={},
         source=Source("module", model_class="Case"),
     )
 
 
+#: What an error calls the source file of a case.
+FILE = "case.py"
+
+
+def _spec(node: torch.fx.Node, name: str) -> TensorSpec:
+    value = node.meta["val"]
+    sizes = [expression(size) for size in value.shape]
+    dims = tuple(int(size) if isinstance(size, (int, sympy.Integer)) else str(size) for size in sizes)
+    return TensorSpec(name, str(value.dtype).removeprefix("torch."), dims)
+
+
+def as_free_as_torch_keeps_it(case: Case) -> Case:
+    """The case with every size of its tensors free but those of which torch makes constants.
+
+    Raises what torch raises.
+    """
+    free = [tuple(range(len(g.shape))) for g in case.leaves if isinstance(g, Given)]
+    while True:
+        remaining = iter(free)
+        opened = case.with_givens(lambda given: dataclasses.replace(given, free=next(remaining)))  # noqa: B023
+        graph = torch.fx.Graph()
+        mode = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=False)
+        placeholders = _placeholders(graph, mode, opened, [])
+        _node(graph, mode, opened, placeholders, checks=False)
+        found = [
+            tuple(dim for dim in dims if not _is_fixed(node.meta["val"].shape[dim]))
+            for dims, node in zip(free, placeholders, strict=True)
+        ]
+        if found == free:
+            return opened
+        free = found
+
+
+def _is_fixed(size: Any) -> bool:
+    return isinstance(expression(size), (int, sympy.Integer))
+
+
 def _placeholders(
-    graph: torch.fx.Graph, mode: FakeTensorMode, case: Case, specs: list[TensorSpec]
+    graph: torch.fx.Graph, mode: FakeTensorMode, case: Case, inputs: list[torch.fx.Node]
 ) -> list[torch.fx.Node]:
-    """The inputs of one case, x0, x1, .. in order over all cases; `specs` gets their descriptions."""
+    """The inputs of one case, x0, x1, .. in order over all cases; they are added to `inputs`."""
     placeholders = []
     givens = [leaf for leaf in case.leaves if isinstance(leaf, Given)]
     for given, value in zip(givens, case.tensors(), strict=True):
-        node = graph.placeholder(f"x{len(specs)}")
+        node = graph.placeholder(f"x{len(inputs)}")
         sizes = [DimDynamic.DYNAMIC if d in given.free else DimDynamic.STATIC for d in range(value.dim())]
         context = StatelessSymbolicContext(dynamic_sizes=sizes)
         node.meta["val"] = mode.from_tensor(value, symbolic_context=context)
         node.meta["paritas_input"] = node.name
         placeholders.append(node)
-        shape = tuple(f"d{a}" if a in given.free else s for a, s in enumerate(value.shape))
-        specs.append(TensorSpec(node.name, given.dtype, shape))
+        inputs.append(node)
     return placeholders
 
 
 def _node(
-    graph: torch.fx.Graph, mode: FakeTensorMode, case: Case, placeholders: list[torch.fx.Node]
+    graph: torch.fx.Graph,
+    mode: FakeTensorMode,
+    case: Case,
+    placeholders: list[torch.fx.Node],
+    checks: bool = True,
 ) -> list[torch.fx.Node]:
-    """The call of one case; its outputs."""
+    """The call of one case; its outputs. checks: that every size that should be free is."""
 
     def size(wanted: Size) -> torch.fx.Node:
         node = graph.call_function(torch.ops.aten.sym_size.int, (placeholders[wanted.argument], wanted.dim))
@@ -261,11 +334,13 @@ def _node(
     givens = [leaf for leaf in case.leaves if isinstance(leaf, Given)]
     for given, placeholder in zip(givens, placeholders, strict=True):
         sizes = placeholder.meta["val"].shape
-        fixed = [dim for dim in given.free if isinstance(expression(sizes[dim]), (int, sympy.Integer))]
-        assert not fixed, f"{case}: torch made dimensions {fixed} of {placeholder} constant; take other sizes"
+        fixed = [dim for dim in given.free if _is_fixed(sizes[dim])]
+        assert not checks or not fixed, (
+            f"{case}: torch made dimensions {fixed} of {placeholder} constant; take other sizes"
+        )
     if not isinstance(node.meta["val"], (tuple, list)):
         return [node]
-    outputs = []
+    outputs: list[torch.fx.Node] = []
     for position, part in enumerate(node.meta["val"]):
         item = graph.call_function(operator.getitem, (node, position))
         item.meta["val"] = part

@@ -1,21 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The body of every case: lower, run in both modes, compare with eager torch."""
+"""The body of every case: lower, run in every mode of an engine, compare with eager torch."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
+import numpy as np
+import torch
 from making import Case, program_of
+from ties import judged
+from under_test import UnderTest
 
-from paritas.lower.mindspore.lower import lower
-from paritas.program import Artifact, Manifest
-from paritas.run.mindspore import MindSpore
 from paritas.verify.compare import Comparison, compare
 from paritas.verify.tolerance import EXACT, Tolerance
-
-MODES = ("pynative", "graph")
 
 #: |got - want| of one operator on the same inputs, where both compute in that dtype.
 TOLERANCES = {
@@ -33,37 +30,38 @@ TOLERANCES = {
 TOLERANCES["complex64"] = TOLERANCES["float32"]
 
 
-def tolerance_of(case: Case, dtype: str) -> Tolerance:
+def tolerance_of(case: Case, want: torch.Tensor, engine: UnderTest) -> Tolerance:
+    """Of the dtype in which torch computes, unless the engine computes in float32 what torch does in float64."""
+    dtype = str(want.dtype).removeprefix("torch.")
+    if engine.widens and dtype == "float64":
+        dtype = "float32"
     return case.within or TOLERANCES.get(dtype, EXACT)
 
 
-def results(case: Case) -> Iterator[tuple[str, Comparison]]:
-    """What compares how: "graph, output 0", .. in both modes, at the captured and at the grown sizes."""
-    program = program_of(case)
-    with tempfile.TemporaryDirectory() as directory:
-        lowered = lower(program, Path(directory))
-        manifest = Manifest(
-            engine="mindspore", dtype="float32", inputs=program.inputs, outputs=program.outputs, structure={},
-            source=program.source, entry=lowered.entry, settings=lowered.settings,
-        )  # fmt: skip
-        session = MindSpore().load(Artifact(Path(directory), manifest), mode="graph")
+def compared(
+    case: Case, engine: UnderTest, tensors: Sequence[torch.Tensor], gots: Sequence[np.ndarray]
+) -> Iterator[Comparison]:
+    """One comparison for each output."""
+    wants = case.eager(list(tensors))
+    arrays = judged(case, tensors, [engine.array(value) for value in wants], gots)
+    for want, array, got in zip(wants, arrays, gots, strict=True):
+        yield compare(array, got, tolerance_of(case, want, engine))
+
+
+def results(case: Case, engine: UnderTest) -> Iterator[tuple[str, Comparison]]:
+    """What compares how: "graph, output 0", .. in every mode, at the captured and at the grown sizes."""
+    with engine.running(program_of(case)) as session:
         feeds = [case.tensors(grown) for grown in ([False, True] if case.is_dynamic else [False])]
-        for mode in MODES:
-            session.mode = mode
+        for mode in engine.modes:
             for tensors in feeds:
-                wants = [value.resolve_conj().numpy() for value in case.eager(tensors)]
-                gots = session.run({f"x{i}": value.numpy() for i, value in enumerate(tensors)})
-                assert len(gots) == len(wants), f"{case}: {len(gots)} outputs, want {len(wants)}"
-                for position, (want, got) in enumerate(zip(wants, gots, strict=True)):
-                    yield (
-                        f"{mode}, output {position}",
-                        compare(want, got, tolerance_of(case, str(want.dtype))),
-                    )
-        session.close()
+                feed = {f"x{i}": engine.array(value) for i, value in enumerate(tensors)}
+                gots = engine.run(session, mode, feed)
+                for position, found in enumerate(compared(case, engine, tensors, gots)):
+                    yield f"{mode or engine.name}, output {position}", found
 
 
-def failures(case: Case) -> list[str]:
+def failures(case: Case, engine: UnderTest) -> list[str]:
     """What is wrong with this case, in words; nothing if all agrees."""
-    seen = list(results(case))
+    seen = list(results(case, engine))
     assert seen, f"{case} compared nothing"
     return [f"{where}: {found}" for where, found in seen if not found.agrees]

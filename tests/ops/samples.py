@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import itertools
 import sys
 import types
@@ -100,14 +101,17 @@ def _copied(tensor: torch.Tensor) -> torch.Tensor:
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype).copy_(tensor)
 
 
-def _op_db() -> list:
+def testing(name: str) -> types.ModuleType:
+    """A module of torch.testing._internal."""
     # torch.testing subclasses expecttest.TestCase, and uses nothing of that package here.
     stand_in = types.ModuleType("expecttest")
     stand_in.TestCase, stand_in.ACCEPT = unittest.TestCase, False  # type: ignore[attr-defined]
     sys.modules.setdefault("expecttest", stand_in)
-    from torch.testing._internal.common_methods_invocations import op_db
+    return importlib.import_module(f"torch.testing._internal.{name}")
 
-    return op_db
+
+def _op_db() -> list:
+    return testing("common_methods_invocations").op_db
 
 
 def sampled(

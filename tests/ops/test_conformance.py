@@ -1,44 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every lowering on the samples that PyTorch tests its own operators with, in both of MindSpore's modes.
+"""Every lowering on the samples that PyTorch tests its own operators with, in every mode of an engine.
 
 One for each operator, drawn with a fixed seed; with `-m slow` all of them, up to `MANY` of one operator and
-dtype. What does not pass must stand in gaps.py, and what stands there must not pass.
+dtype, once with the sizes of the sample and once with every size free. What does not pass must stand in the
+engine's table of gaps, and what stands there must not pass.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import gc
-import random
-from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections import Counter
 
+import numpy as np
 import pytest
 import torch
-from conforming import FAILS, PASSES, REFUSED, WRONG, Verdict, toleranced, verdicts
-from gaps import SAMPLE_GAPS, SampleGap, sample_gap_of
-from making import Case, case, matrix, vector
+from conforming import (
+    FEW,
+    SWEEPS,
+    complaints,
+    drawn,
+    sweep,
+    targets,
+    told,
+    verdicts,
+)
+from gaps import FAILS, PASSES, REFUSED, WRONG, SampleGap
+from making import Case, as_free_as_torch_keeps_it, case, matrix, tensor, values, vector
 from samples import calls_of, case_of, sampled
+from ties import judged
+from under_test import ENGINES, MINDSPORE, UnderTest
 
+from paritas.errors import LoweringError
 from paritas.lower import registry
 from paritas.lower.registry import lowerings
 
 pytest.importorskip("mindspore")
 
-#: Kernels whose samples number in the hundreds and differ in window sizes: their hand-written cases have these.
-WINDOWS = ("aten.max_pool", "aten.avg_pool", "aten.im2col", "aten.col2im")
-
-#: What torch leaves unwritten, or draws, has no value to compare.
-UNWRITTEN = (
-    "aten.empty",
-    "aten.new_empty",
-    "aten.normal.",
-    "aten.rand",
-    "aten.bernoulli",
-    "aten.multinomial",
-)
-
-FEW, MANY = 1, 24
 BAR = 0.99
 
 
@@ -47,60 +45,28 @@ def _quick_garbage_collection() -> None:
     gc.freeze()
 
 
-def _targets() -> set[str]:
-    return {name for name in lowerings("mindspore") if not name.startswith(UNWRITTEN + WINDOWS)}
-
-
-def _drawn(cases: Iterable[Case], count: int) -> list[Case]:
-    """At most `count` of each operator."""
-    families: dict[str, list[Case]] = defaultdict(list)
-    for one in cases:
-        families[one.target].append(one)
-    rng = random.Random(0)
-    return [
-        toleranced(one)
-        for target, family in sorted(families.items())
-        for one in (family if len(family) <= count else rng.sample(family, count))
-    ]
-
-
-def _complaints(found: Iterable[Verdict]) -> list[str]:
-    """What gaps.py does not know, and what it knows no longer."""
-    told = []
-    for verdict in found:
-        gap = sample_gap_of(verdict.case)
-        if gap is None and verdict.kind != PASSES:
-            told.append(str(verdict))
-        elif gap is not None and verdict.kind != gap.kind:
-            told.append(f"{verdict}; gaps.py says {gap.kind}: {gap.reason}")
-    return told
-
-
 def test_a_few_samples_of_every_operator_conform() -> None:
-    cases = _drawn(sampled(_targets(), (torch.float32, torch.int64), each=3), FEW)
+    cases = drawn(sampled(targets(MINDSPORE), (torch.float32, torch.int64), each=3), FEW)
     assert len({one.target for one in cases}) > 300
-    assert _complaints(verdicts(cases)) == []
+    assert complaints(verdicts(cases, MINDSPORE), MINDSPORE) == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float32", "int64", "bool", "float16"])
-def test_the_samples_of_every_operator_conform(dtype: str) -> None:
-    cases = _drawn(sampled(_targets(), (getattr(torch, dtype),)), MANY)
-    found = list(verdicts(cases))
+@pytest.mark.parametrize("free", [False, True], ids=["fixed", "free"])
+@pytest.mark.parametrize("name", SWEEPS)
+@pytest.mark.parametrize("engine", [MINDSPORE], ids=str)
+def test_the_samples_of_every_operator_conform(engine: UnderTest, name: str, free: bool) -> None:
+    found = list(sweep(engine, name, free=free))
+    print(f"\n{engine}, {'free' if free else 'fixed'} sizes: {told(name, found)}")
     kinds = Counter(verdict.kind for verdict in found)
-    rate = kinds[PASSES] / len(found)
-    print(
-        f"\n{dtype}: {kinds[PASSES]} of {len(found)} samples pass ({rate:.2%}), of "
-        f"{len({v.case.target for v in found})} operators; {kinds[REFUSED]} refused, {kinds[FAILS]} fail, "
-        f"{kinds[WRONG]} wrong"
-    )
-    assert _complaints(found) == []
-    assert rate >= BAR
+    assert complaints(found, engine) == []
+    assert kinds[PASSES] / len(found) >= BAR
 
 
-def test_every_sample_gap_has_an_operator_and_a_reason() -> None:
-    for gap in SAMPLE_GAPS:
-        assert gap.target in lowerings("mindspore")
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=str)
+def test_every_sample_gap_has_an_operator_and_a_reason(engine: UnderTest) -> None:
+    for gap in engine.sample_gaps:
+        assert gap.target in engine.lowerings
         assert gap.reason.strip()
 
 
@@ -137,11 +103,11 @@ def test_a_wrong_lowering_is_found_among_others(monkeypatch: pytest.MonkeyPatch)
         return emit.infix("-", self, other) if other.shape[0] == 3 else right(emit, self, other, alpha=alpha)
 
     monkeypatch.setitem(known, "aten.add.Tensor", wrong_for_three_rows)
-    found = list(verdicts(_add_cases()))
+    found = list(verdicts(_add_cases(), MINDSPORE))
     assert [verdict.kind for verdict in found] == [PASSES, WRONG, PASSES]
-    told = _complaints(found)
-    assert len(told) == 1
-    assert told[0].startswith("wrong: aten.add.Tensor(float32[4], float32[3,4])")
+    said = complaints(found, MINDSPORE)
+    assert len(said) == 1
+    assert said[0].startswith("wrong: aten.add.Tensor(float32[4], float32[3,4])")
 
 
 def test_what_fails_while_it_runs_is_told_from_its_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +120,7 @@ def test_what_fails_while_it_runs_is_told_from_its_neighbours(monkeypatch: pytes
 
     monkeypatch.setitem(known, "aten.add.Tensor", unfit)
     cases = [dataclasses.replace(one, args=(matrix(1, 4), one.args[1])) for one in _add_cases()]
-    assert [verdict.kind for verdict in verdicts(cases)] == [PASSES, FAILS, PASSES]
+    assert [verdict.kind for verdict in verdicts(cases, MINDSPORE)] == [PASSES, FAILS, PASSES]
 
 
 def test_a_refusal_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,12 +130,38 @@ def test_a_refusal_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
         raise emit.refuse("it is Monday")
 
     monkeypatch.setitem(registry._LOWERINGS["mindspore"], "aten.add.Tensor", refused)
-    assert {verdict.kind for verdict in verdicts(_add_cases())} == {REFUSED}
+    assert {verdict.kind for verdict in verdicts(_add_cases(), MINDSPORE)} == {REFUSED}
 
 
-def test_a_gap_that_passes_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gap_that_passes_is_found() -> None:
     stale = SampleGap("aten.add.Tensor", WRONG, lambda one: True, "it was wrong once")
-    monkeypatch.setattr("gaps.SAMPLE_GAPS", [stale])
-    told = _complaints(verdicts(_add_cases()))
-    assert len(told) == 3
-    assert all("gaps.py says wrong: it was wrong once" in line for line in told)
+    stained = dataclasses.replace(MINDSPORE, sample_gaps=[stale])
+    said = complaints(verdicts(_add_cases(), stained), stained)
+    assert len(said) == 3
+    assert all("gaps.py says wrong: it was wrong once" in line for line in said)
+
+
+def test_a_refusal_that_names_no_operator_counts_as_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    lowerings("mindspore")
+
+    def refused(emit, self, other, *, alpha=1):
+        raise LoweringError("it is Monday")
+
+    monkeypatch.setitem(registry._LOWERINGS["mindspore"], "aten.add.Tensor", refused)
+    assert {verdict.kind for verdict in verdicts(_add_cases(), MINDSPORE)} == {FAILS}
+
+
+def test_any_of_several_equal_elements_may_be_meant_but_not_another() -> None:
+    one = case("aten.topk.default", values([3.0, 1.0, 3.0, 3.0]), 2)
+    tensors = one.tensors()
+    want = [value.numpy() for value in one.eager(tensors)]
+    for places, agrees in (([0, 3], True), ([2, 0], True), ([0, 0], False), ([0, 1], False), ([0, 9], False)):
+        found = judged(one, tensors, want, [want[0], np.array(places)])
+        assert np.array_equal(found[1], places) == agrees or places == want[1].tolist()
+
+
+def test_a_size_is_free_where_torch_keeps_it_free() -> None:
+    product = as_free_as_torch_keeps_it(case("aten.mm.default", matrix(2, 3), matrix(3, 4)))
+    assert [given.free for given in product.args] == [(0, 1), (0, 1)]
+    shaped = as_free_as_torch_keeps_it(case("aten.expand.default", tensor(1, 3), [2, 3]))
+    assert shaped.args[0].free == ()

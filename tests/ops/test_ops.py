@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One body for every case of every lowering, in both of MindSpore's modes; and what a lowering must be like."""
+"""One body for every case of every lowering, on every engine; and what a lowering must be like."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections import Counter
 import pytest
 import torch
 from cases import CASES
-from gaps import GAPS, gap_of
 from making import Case, case, matrix, nan, program_of, vector
 from running import failures
+from under_test import ENGINES, MINDSPORE, UnderTest
 
 from paritas.capture import capture
 from paritas.errors import UnsupportedOps
@@ -29,8 +29,8 @@ def _quick_garbage_collection() -> None:
 
 @pytest.mark.parametrize("one", CASES, ids=str)
 def test_op_agrees_with_torch(one: Case) -> None:
-    gap = gap_of(one)
-    wrong = failures(one)
+    gap = MINDSPORE.gap_of(one)
+    wrong = failures(one, MINDSPORE)
     if gap is not None:
         assert wrong, f"{one} agrees now; delete its entry from gaps.py: {gap.reason}"
         return
@@ -41,8 +41,9 @@ def test_every_case_has_a_name_of_its_own() -> None:
     assert [name for name, count in Counter(map(str, CASES)).items() if count > 1] == []
 
 
-def test_every_gap_has_a_case_and_a_reason() -> None:
-    for gap in GAPS:
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=str)
+def test_every_gap_has_a_case_and_a_reason(engine: UnderTest) -> None:
+    for gap in engine.gaps:
         assert gap.reason.strip()
         assert any(gap.covers(one) for one in CASES), gap
 
@@ -86,7 +87,7 @@ def test_a_second_lowering_of_the_same_operator_is_refused() -> None:
 def test_a_wrong_lowering_is_found(monkeypatch: pytest.MonkeyPatch, broken: object, symptom: str) -> None:
     lowerings("mindspore")
     monkeypatch.setitem(registry._LOWERINGS["mindspore"], "aten.add.Tensor", broken)
-    found = failures(case("aten.add.Tensor", vector(4), matrix(3, 4)))
+    found = failures(case("aten.add.Tensor", vector(4), matrix(3, 4)), MINDSPORE)
     assert len(found) == 2  # once for each mode
     assert all(symptom in line for line in found), found
 
@@ -95,7 +96,8 @@ def test_a_swallowed_nan_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     lowerings("mindspore")
     known = registry._LOWERINGS["mindspore"]
     monkeypatch.setitem(known, "aten.relu.default", lambda emit, self: emit.call("ops.relu", self))
-    assert all("NaN" in line for line in failures(case("aten.relu.default", vector(40).with_(nan))))
+    found = failures(case("aten.relu.default", vector(40).with_(nan)), MINDSPORE)
+    assert all("NaN" in line for line in found)
 
 
 class _Unusual(torch.nn.Module):

@@ -117,6 +117,7 @@ class MethodWriter:
         self.taken: Parts = []  # those that are parts of the text now in the making
         # Variables that the texts now in a lowering's hands read: it must not bind one of them again.
         self.in_flight: set[str] = set()
+        self.where = ""  # the node in the making, and its source line
         self.comment: tuple | None = None
         self._after: list[Node | Region] = []  # what is still to be written
         self._own_nodes: set[Node] = set()
@@ -218,7 +219,8 @@ class MethodWriter:
             if k not in ("device", "layout", "pin_memory")
         }
         kwargs.pop("memory_format", None)
-        emitter = Emitter(self, _outputs(node), f"{name} at {self.program.origin(node.name)}")
+        self.where = f"{name} at {self.program.origin(node.name)}"
+        emitter = Emitter(self, _outputs(node), self.where)
         self._flush_comment(stack[0] if stack else None)
         self.in_flight = {n for v in _values((args, kwargs)) for n in v.names}
         value = emitter.nothing() or self.lowerings[name](emitter, *args, **kwargs)
@@ -461,7 +463,10 @@ class MethodWriter:
                     self.in_flight.add(name)
                     return f"{name}.shape[{axis}]"
         if self.region.parent is None:
-            raise LoweringError(f"The size {symbol} cannot be read off any tensor.")
+            raise LoweringError(
+                f"mindspore cannot lower {self.where}: the size {symbol} depends on values and cannot be read off any "
+                "tensor."
+            )
         if symbol not in self.method.sizes:
             self.method.sizes.append(symbol)
         return size_argument(symbol)
