@@ -50,7 +50,7 @@ def preflight(program: Program, engine: str) -> Mapping[str, Lowering]:
     """The engine's lowerings, if they cover the program; else `UnsupportedOps` with all that are missing."""
     known = lowerings(engine)
     missing = [
-        (name, program.origin(node.name))
+        (name, program.origin(node.meta.get("paritas_of", node.name)))
         for node in program.graph.nodes
         if (name := name_of(node)) and not is_size(node) and name not in known and name != "getitem"
     ]

@@ -13,7 +13,8 @@ import openvino
 import openvino.opset16 as ops
 
 from paritas.errors import InputError, LoweringError
-from paritas.lower.openvino.convert import ENTRY, HINTS, TENSOR, result, type_of
+from paritas.lower.openvino.convert import ENTRY, HINTS
+from paritas.lower.openvino.ports import TENSOR, result, type_of
 from paritas.lower.result import Lowered
 from paritas.program import Note, Program, TensorSpec
 

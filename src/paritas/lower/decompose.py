@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an engine has no rule for, written in the operators that torch itself makes it of."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import operator
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
+
+from paritas.capture.modules import is_size
+from paritas.capture.normalise import copied, name_of
+from paritas.program import Program
+
+
+def decomposed(program: Program, known: Collection[str]) -> Program:
+    """`program` in which every node whose operator is not in `known` is made of operators that are, if torch can.
+
+    Decompositions are taken as a whole: what cannot be written in known operators only stays as it is, and is what
+    `preflight` calls missing. The last node of what stands for a node has its name; the others have `paritas_of`, the
+    name of the node that they are a part of, in their meta, and no name of the program. `program` itself where nothing
+    is missing; its graph is never changed.
+    """
+    if not any(_is_missing(node, known) for node in program.graph.nodes):
+        return program
+    exported = _copy(program.exported)
+    module = exported.graph_module
+    for node in list(exported.graph.nodes):
+        if _is_missing(node, known):
+            part = _part(node, known)
+            if part is not None:
+                _put(exported, module, node, part)
+    exported.graph.eliminate_dead_code()
+    module.recompile()
+    return dataclasses.replace(program, exported=exported)
+
+
+def _is_missing(node: Node, known: Collection[str]) -> bool:
+    name = name_of(node)
+    return bool(name) and name != "getitem" and name not in known and not is_size(node)
+
+
+def _part(node: Node, known: Collection[str]) -> GraphModule | None:
+    """A graph that computes the node from its sources, in known operators; None where there is none.
+
+    Only what is not known is decomposed, so that engines see the largest operators that they have.
+    """
+    import torch._refs  # noqa: F401 - registers decompositions
+    from torch._decomp import core_aten_decompositions, decomposition_table
+
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return None
+    everything: Any = dict(core_aten_decompositions())
+    for name in list(decomposition_table):
+        everything.setdefault(name, decomposition_table[name])
+    kept: dict[Any, Any] = {op: how for op, how in everything.items() if str(op) not in known}
+    part = _traced(node, kept)
+    if part is None or any(_is_missing(inner, known) for inner in part.graph.nodes):
+        return None
+    return part
+
+
+@contextlib.contextmanager
+def _without_onednn() -> Iterator[None]:
+    """What torch makes of an LSTM is oneDNN's own layer otherwise, which no engine could convert."""
+    before = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(before)
+
+
+def _traced(node: Node, table: Any) -> GraphModule | None:
+    from torch._dispatch.python import enable_python_dispatcher
+    from torch._guards import detect_fake_mode
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    sources = node.all_input_nodes
+    values = [source.meta.get("val") for source in sources]
+    mode = detect_fake_mode([*values, node.meta.get("val")])
+    target: Any = node.target
+    if mode is None or None in values:
+        return None
+
+    def call(*given: Any) -> Any:
+        env = dict(zip(sources, given, strict=True))
+        arguments = map_arg(node.args, env.__getitem__), map_arg(node.kwargs, env.__getitem__)
+        return target(*arguments[0], **arguments[1])
+
+    try:
+        # Functionalised: a decomposition may write into what it has made, and without this the writes are lost.
+        with torch.no_grad(), _without_onednn(), mode, enable_python_dispatcher():
+            whole = torch.func.functionalize(call, remove="mutations_and_views")
+            part = make_fx(whole, decomposition_table=table, tracing_mode="real")(*values)
+    except Exception:  # noqa: BLE001 - whatever torch cannot trace stays, and is called missing by its name
+        return None
+    if any(inner.target == node.target for inner in part.graph.nodes):
+        return None
+    part.graph.eliminate_dead_code()
+    return part
+
+
+def _put(exported: ExportedProgram, module: GraphModule, node: Node, part: GraphModule) -> None:
+    """The nodes of `part` in the place of `node`."""
+    sources = list(node.all_input_nodes)
+    env: dict[Node, Node] = {}
+    placeholders = iter(sources)
+    made: list[Node] = []
+    name = node.name
+    owner = node.meta.get("paritas_of", name)
+    about = {key: value for key, value in node.meta.items() if key != "val"}
+    result: Any = None
+    with exported.graph.inserting_before(node):
+        for inner in part.graph.nodes:
+            if inner.op == "placeholder":
+                env[inner] = next(placeholders)
+                continue
+            if inner.op == "output":
+                result = map_arg(inner.args[0], env.__getitem__)
+                continue
+            if inner.op == "get_attr":
+                attribute = f"{name}_{inner.target}"
+                setattr(module, attribute, getattr(part, inner.target))
+                env[inner] = exported.graph.get_attr(attribute)
+            else:
+                env[inner] = exported.graph.node_copy(inner, env.__getitem__)
+            env[inner].meta = {**about, "val": inner.meta.get("val"), "paritas_of": owner}
+            made.append(env[inner])
+    if isinstance(result, Node):
+        _replace(exported, node, result, made)
+    else:
+        for user in list(node.users):
+            if user.target is not operator.getitem:
+                continue
+            _replace(exported, user, result[user.args[1]], made)  # type: ignore[index]
+        if not node.users:
+            exported.graph.erase_node(node)
+
+
+def _replace(exported: ExportedProgram, old: Node, new: Node, made: list[Node]) -> None:
+    name, meta = old.name, dict(old.meta)
+    old.replace_all_uses_with(new)
+    if new in made:  # else it is one of the sources, or has a name already
+        old._rename(f"{name}_whole")
+        new.name, new.meta = name, meta
+        made.remove(new)
+    for spec in exported.graph_signature.output_specs:
+        if getattr(spec.arg, "name", None) == name:
+            spec.arg.name = new.name
+    exported.graph.erase_node(old)
+
+
+def _copy(exported: ExportedProgram) -> ExportedProgram:
+    """With a graph of its own; the weights are shared."""
+    graph = copied(exported.graph)
+    module = torch.fx.GraphModule(exported.graph_module, graph)
+    module.meta = dict(exported.graph_module.meta)
+    return ExportedProgram(
+        root=module,
+        graph=graph,
+        graph_signature=copy.deepcopy(exported.graph_signature),
+        state_dict=exported.state_dict,
+        range_constraints=exported.range_constraints,
+        module_call_graph=exported.module_call_graph,
+        example_inputs=exported.example_inputs,
+        constants=dict(exported.constants),
+        verifiers=exported.verifiers,
+    )

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a program's graph to an `openvino.Model`: every node by the rule of its operator, under its own name."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import openvino
+import openvino.opset16 as ops
+import torch
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
+from torch.fx import Node
+from torch.fx.node import map_arg
+
+from paritas.capture.modules import is_size
+from paritas.capture.normalise import ASSERTIONS, name_of
+from paritas.errors import LoweringError, ParitasError
+from paritas.lower.openvino import sizes
+from paritas.lower.openvino.emit import HALF, TYPES, Emitter, constant, is_tensor, out
+from paritas.lower.openvino.ports import TENSOR, result, type_of
+from paritas.lower.registry import Lowering, preflight
+from paritas.program import Program, TensorSpec
+
+
+class Built:
+    """The model, and the tensors that it reads, which must outlive it."""
+
+    def __init__(self, model: openvino.Model, keep: list[Any]) -> None:
+        self.model, self.keep = model, keep
+
+
+def build(program: Program) -> Built:
+    """The program as a model, its tensors under the names of their nodes.
+
+    Inputs and outputs have the names of the program's. Raises `UnsupportedOps` for the operators that there is no rule
+    for, before any is lowered, and `LoweringError` with the source line of a node that cannot be lowered as it is
+    written. What a decomposition put there (see `decompose`) has no name.
+    """
+    return _Builder(program, preflight(program, "openvino")).build()
+
+
+class _Builder:
+    def __init__(self, program: Program, rules: Mapping[str, Lowering]) -> None:
+        self.program, self.rules = program, rules
+        self.keep: list[Any] = []
+        self.values: dict[Node, Any] = {}
+        self.shared: dict[Any, Any] = {}
+        self.parameters: list[tuple[Node, openvino.op.Parameter, TensorSpec]] = []
+        self.rounds = not _is_half(program)
+
+    def build(self) -> Built:
+        exported = self.program.exported
+        kinds = {spec.arg.name: spec for spec in exported.graph_signature.input_specs}
+        specs = iter(self.program.inputs)
+        outputs: list[Any] = []
+        for node in exported.graph.nodes:
+            if node.op == "placeholder":
+                self.values[node] = self._placeholder(node, kinds[node.name], specs)
+            elif node.op == "get_attr":
+                found = operator.attrgetter(node.target)(exported.graph_module)
+                self.values[node] = constant(found, self.keep) if isinstance(found, torch.Tensor) else found
+            elif node.op == "call_function":
+                if name_of(node) not in ASSERTIONS:
+                    self.values[node] = self._call(node)
+                    self._name(node)
+            elif node.op == "output":
+                outputs = [
+                    self.values[value]
+                    for value, spec in zip(
+                        node.args[0], exported.graph_signature.output_specs, strict=True
+                    )
+                    if spec.kind == OutputKind.USER_OUTPUT and isinstance(value, Node)
+                ]
+        results = [
+            result(_as_tensor(value), spec)
+            for value, spec in zip(outputs, self.program.outputs, strict=True)
+        ]
+        for _, parameter, spec in self.parameters:
+            parameter.output(0).get_tensor().set_names({spec.name})
+            parameter.set_friendly_name(spec.name)
+        used = [p for node, p, _ in self.parameters if p.output(0).get_target_inputs()]
+        return Built(openvino.Model(results, used, "paritas"), self.keep)
+
+    def _placeholder(self, node: Node, spec: Any, specs: Any) -> Any:
+        exported = self.program.exported
+        if spec.kind != InputKind.USER_INPUT:
+            held = exported.state_dict if spec.target in exported.state_dict else exported.constants
+            value = held[spec.target]
+            return constant(value, self.keep) if isinstance(value, torch.Tensor) else value
+        if isinstance(spec.arg, ConstantArgument):
+            return spec.arg.value  # an argument that was fixed while capturing
+        own: TensorSpec = next(specs)
+        shape = [int(size) if str(size).isdigit() else -1 for size in own.dims]
+        parameter = ops.parameter(openvino.PartialShape(shape), type_of(own))
+        self.parameters.append((node, parameter, own))
+        return parameter.output(0)
+
+    def _call(self, node: Node) -> Any:
+        name = name_of(node)
+        arguments = map_arg(node.args, self.values.__getitem__)
+        if name == "getitem":
+            return arguments[0][arguments[1]]
+        options = map_arg(node.kwargs, self.values.__getitem__)
+        metas = {
+            id(self.values[source]): source.meta["val"]
+            for source in node.all_input_nodes
+            if isinstance(source.meta.get("val"), torch.Tensor)
+        }
+        emit = Emitter(node, self._where(node), self.keep, metas, self.rounds, self.shared)
+        rule = self.rules.get(name)
+        if rule is None and is_size(node):
+            return sizes.compute(emit, name, arguments)
+        assert rule is not None, name  # `preflight` has seen to it
+        if _uses_complex(node) and not getattr(rule, "complex", False):
+            raise emit.refuse("there are complex numbers in it, and no rule for these")
+        try:
+            found = rule(emit, *arguments, **options)
+        except ParitasError:
+            raise
+        except Exception as error:
+            said = " ".join(str(error).split())[:400]
+            raise emit.refuse(f"OpenVINO says: {said or type(error).__name__}") from error
+        if isinstance(found, (list, tuple)):
+            return [None if value is None else out(value) for value in found]
+        return out(found) if is_tensor(found) else found
+
+    def _name(self, node: Node) -> None:
+        """The name of its node on a tensor; and a look at whether the rule has kept its word."""
+        value = self.values[node]
+        meta = node.meta.get("val")
+        if not isinstance(meta, torch.Tensor) or not isinstance(value, openvino.Output):
+            return
+        _check(value, meta, self._where(node))
+        if not meta.is_complex() and "paritas_of" not in node.meta:
+            value.get_tensor().add_names({TENSOR + node.name})
+            if value.get_node().get_type_name() != "Parameter":
+                value.get_node().set_friendly_name(node.name)
+
+    def _where(self, node: Node) -> str:
+        return f"{name_of(node)} at {self.program.origin(node.meta.get('paritas_of', node.name))}"
+
+
+def _uses_complex(node: Node) -> bool:
+    values = [node.meta.get("val"), *(source.meta.get("val") for source in node.all_input_nodes)]
+    return any(isinstance(value, torch.Tensor) and value.is_complex() for value in values)
+
+
+def _check(value: openvino.Output, meta: torch.Tensor, where: str) -> None:
+    """A rule that returns another type or rank than torch is a bug of ours, and is never passed on."""
+    if meta.is_complex():
+        return
+    kind, rank = value.get_element_type(), value.get_partial_shape().rank
+    if kind != TYPES[meta.dtype] or rank.is_dynamic or rank.get_length() != meta.dim():
+        raise LoweringError(
+            f"openvino cannot lower {where}: its rule makes {kind.to_string()}{value.get_partial_shape()} of what is "
+            f"{meta.dtype} of rank {meta.dim()}, a bug of Paritas."
+        )
+    for got, want in zip(value.get_partial_shape(), meta.shape, strict=True):
+        if isinstance(want, int) and got.is_static and got.get_length() != want:
+            raise LoweringError(
+                f"openvino cannot lower {where}: its rule makes {value.get_partial_shape()} of {list(meta.shape)}, a "
+                "bug of Paritas."
+            )
+
+
+def _as_tensor(value: Any) -> openvino.Output:
+    if is_tensor(value):
+        return out(value)
+    kind = "boolean" if isinstance(value, bool) else "i64" if isinstance(value, int) else "f32"
+    return out(ops.convert(ops.constant(value), kind))
+
+
+def _is_half(program: Program) -> bool:
+    """Whether the program itself is one of half precision: its casts to that are then what the engine computes in."""
+    return any(
+        isinstance(value := node.meta.get("val"), torch.Tensor) and value.dtype in HALF
+        for node in program.graph.nodes
+        if node.op == "placeholder"
+    )

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Activations."""
+
+import math
+
+import numpy as np
+import openvino.opset16 as ops
+
+from paritas.lower.openvino.emit import rank_of
+from paritas.lower.openvino.ops.elementwise import computed, log1p_of
+from paritas.lower.registry import lowers
+
+
+@lowers("openvino", "aten.relu.default")
+def relu(emit, self):
+    """relu(Tensor self) -> Tensor"""
+    if emit.dtype.is_floating_point:
+        return ops.relu(self)
+    return computed(emit, ops.maximum, self, 0)
+
+
+@lowers("openvino", "aten.gelu.default")
+def gelu(emit, self, approximate="none"):
+    """gelu(Tensor self, *, str approximate='none') -> Tensor"""
+    return ops.gelu(self, "erf" if approximate == "none" else "tanh")
+
+
+@lowers("openvino", "aten.silu.default")
+def silu(emit, self):
+    """silu(Tensor self) -> Tensor"""
+    return ops.swish(self)
+
+
+@lowers("openvino", "aten.mish.default")
+def mish(emit, self):
+    """mish(Tensor self) -> Tensor"""
+    return ops.multiply(self, ops.tanh(softplus_of(self)))
+
+
+def softplus_of(x):
+    """max(x, 0) + log1p(exp(-|x|)): OpenVINO 2026.4's loses all digits of what is far below 0."""
+    return ops.add(ops.relu(x), log1p_of(ops.exp(ops.multiply(ops.abs(x), np.float32(-1)))))
+
+
+@lowers("openvino", "aten.softplus.default")
+def softplus(emit, self, beta=1, threshold=20):
+    """softplus(Tensor self, Scalar beta=1, Scalar threshold=20) -> Tensor"""
+    scaled = ops.multiply(self, np.float32(beta))
+    found = ops.multiply(softplus_of(scaled), np.float32(1 / beta))
+    return ops.select(ops.greater(scaled, np.float32(threshold)), self, found)
+
+
+@lowers("openvino", "aten.log_sigmoid.default")
+def log_sigmoid(emit, self):
+    """log_sigmoid(Tensor self) -> Tensor"""
+    minus = np.float32(-1)
+    return ops.multiply(softplus_of(ops.multiply(self, minus)), minus)
+
+
+@lowers("openvino", "aten.softmax.int", "aten._softmax.default")
+def softmax(emit, self, dim, dtype=None):
+    """softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor"""
+    x = emit.cast(self, emit.dtype)
+    rank = rank_of(self)
+    return ops.softmax(x, dim % rank) if rank else emit.full([], 1, emit.dtype)
+
+
+@lowers("openvino", "aten.log_softmax.int", "aten._log_softmax.default")
+def log_softmax(emit, self, dim, dtype=None):
+    """log_softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor"""
+    x = emit.cast(self, emit.dtype)
+    rank = rank_of(self)
+    return ops.log_softmax(x, dim % rank) if rank else emit.full([], 0, emit.dtype)
+
+
+@lowers("openvino", "aten.leaky_relu.default")
+def leaky_relu(emit, self, negative_slope=0.01):
+    """leaky_relu(Tensor self, Scalar negative_slope=0.01) -> Tensor"""
+    below = ops.multiply(self, np.float32(negative_slope))
+    return ops.select(ops.greater(self, np.float32(0)), self, below)
+
+
+@lowers("openvino", "aten.prelu.default")
+def prelu(emit, self, weight):
+    """prelu(Tensor self, Tensor weight) -> Tensor"""
+    rank = rank_of(self)
+    if rank_of(weight) == 1 and rank > 1:
+        weight = emit.unsqueeze(weight, 0, *range(2, rank))
+    return ops.select(ops.greater(self, np.float32(0)), self, ops.multiply(self, weight))
+
+
+@lowers("openvino", "aten.elu.default")
+def elu(emit, self, alpha=1, scale=1, input_scale=1):
+    """elu(Tensor self, Scalar alpha=1, Scalar scale=1, Scalar input_scale=1) -> Tensor"""
+    x = ops.multiply(self, np.float32(input_scale)) if input_scale != 1 else self
+    below = ops.multiply(ops.subtract(ops.exp(ops.minimum(x, np.float32(0))), np.float32(1)), np.float32(alpha))
+    found = ops.select(ops.greater(self, np.float32(0)), self, below)
+    return ops.multiply(found, np.float32(scale)) if scale != 1 else found
+
+
+@lowers("openvino", "aten.hardtanh.default")
+def hardtanh(emit, self, min_val=-1, max_val=1):
+    """hardtanh(Tensor self, Scalar min_val=-1, Scalar max_val=1) -> Tensor"""
+    return computed(emit, ops.minimum, ops.maximum(self, emit.wide(min_val, emit.dtype)), max_val)
+
+
+@lowers("openvino", "aten.relu6.default")
+def relu6(emit, self):
+    """relu6(Tensor self) -> Tensor"""
+    return hardtanh(emit, self, 0, 6)
+
+
+@lowers("openvino", "aten.hardsigmoid.default")
+def hardsigmoid(emit, self):
+    """hardsigmoid(Tensor self) -> Tensor"""
+    return ops.divide(ops.clamp(ops.add(self, np.float32(3)), 0.0, 6.0), np.float32(6))
+
+
+@lowers("openvino", "aten.hardswish.default")
+def hardswish(emit, self):
+    """hardswish(Tensor self) -> Tensor"""
+    return ops.hswish(self)
+
+
+@lowers("openvino", "aten.glu.default")
+def glu(emit, self, dim=-1):
+    """glu(Tensor self, int dim=-1) -> Tensor"""
+    a, b = ops.split(self, np.int64(dim % rank_of(self)), 2).outputs()
+    return ops.multiply(a, ops.sigmoid(b))
+
+
+@lowers("openvino", "aten.softsign.default")
+def softsign(emit, self):
+    """softsign(Tensor self) -> Tensor"""
+    return ops.divide(self, ops.add(ops.abs(self), np.float32(1)))
+
+
+@lowers("openvino", "aten.special_logit.default", "aten.logit.default")
+def logit(emit, self, eps=None):
+    """logit(Tensor self, float? eps=None) -> Tensor"""
+    x = emit.cast(self, emit.dtype)
+    if eps is not None:
+        x = ops.clamp(x, float(eps), 1 - float(eps))
+    return ops.log(ops.divide(x, ops.subtract(np.float32(1), x)))
+
+
+#: Lanczos' approximation with g = 7 (Godfrey's coefficients): 1e-15 in exact arithmetic.
+_LANCZOS = (
+    0.99999999999980993, 676.5203681218851, -1259.1392167224028, 771.32342877765313, -176.61502916214059,
+    12.507343278686905, -0.13857109526572012, 9.9843695780195716e-6, 1.5056327351493116e-7,
+)  # fmt: skip
+
+
+@lowers("openvino", "aten.lgamma.default")
+def lgamma(emit, self):
+    """lgamma(Tensor self) -> Tensor
+
+    By Lanczos above 1/2 and by reflection below.
+    """
+    f = np.float32
+    x = emit.cast(self, emit.dtype)
+    low = ops.less(x, f(0.5))
+    z = ops.subtract(ops.select(low, ops.subtract(f(1), x), x), f(1))
+    series = f(_LANCZOS[0])
+    for i, c in enumerate(_LANCZOS[1:], 1):
+        series = ops.add(series, ops.divide(f(c), ops.add(z, f(i))))
+    t = ops.add(z, f(7.5))
+    above = ops.subtract(ops.multiply(ops.add(z, f(0.5)), ops.log(t)), t)
+    above = ops.add(ops.add(above, ops.log(series)), f(0.5 * math.log(2 * math.pi)))
+    off = ops.subtract(x, ops.round(x, "half_to_even"))
+    beside = ops.abs(ops.sin(ops.multiply(off, f(math.pi))))
+    reflected = ops.subtract(ops.subtract(f(math.log(math.pi)), ops.log(beside)), above)
+    return ops.select(ops.is_inf(x), f(math.inf), ops.select(low, reflected, above))
+
+

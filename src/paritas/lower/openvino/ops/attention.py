@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attention as one operator, which the CPU plugin has a kernel for."""
+
+import numpy as np
+import openvino
+import openvino.opset16 as ops
+
+from paritas.lower.openvino.emit import out, rank_of
+from paritas.lower.registry import lowers
+
+#: The lowest value of a mask: just above bfloat16's minimum, so that no rounding makes it -inf.
+SMALLEST = -3.38e38
+
+
+@lowers("openvino", "aten.scaled_dot_product_attention.default")
+def scaled_dot_product_attention(
+    emit, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
+):
+    """scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float dropout_p=0.0, bool is_causal=False, *, float? scale=None, bool enable_gqa=False) -> Tensor
+
+    OpenVINO's own gives NaN for a row that attends to nothing, or where the mask's minimum becomes -inf in bfloat16;
+    torch gives 0 for a row of False or -inf, and the mean for a row of a finite minimum. So masks are made finite, and
+    the rows that see nothing are multiplied by 0.
+    """  # noqa: E501
+    if dropout_p:
+        raise emit.refuse(f"it drops {dropout_p} of the attention at random")
+    rank = rank_of(query)
+    width = emit.meta(query).shape[-1]
+    if scale is None:
+        scale = float(width) ** -0.5
+    tensors = [query, key, value]
+    if rank < 4:
+        tensors = [emit.unsqueeze(x, *range(4 - rank)) for x in tensors]
+        if attn_mask is not None and 2 < rank_of(attn_mask) < 4:
+            attn_mask = emit.unsqueeze(attn_mask, *range(4 - rank_of(attn_mask)))
+    query, key, value = tensors
+    key, value = repeated_heads(emit, query, key), repeated_heads(emit, query, value)
+    factor = np.float32(scale)
+    # Where there is a scale there must be a mask: this one is added to every score.
+    mask, rows = np.zeros((1, 1), np.float32), None
+    if attn_mask is not None:
+        mask, rows = prepared(emit, attn_mask)
+    found = ops.scaled_dot_product_attention(query, key, value, mask, ops.constant(factor), bool(is_causal))
+    if rows is not None:
+        found = ops.multiply(found, rows)
+    return emit.squeeze(found, *range(4 - rank)) if rank < 4 else found
+
+
+def prepared(emit, mask):
+    """(a finite additive mask, 1.0 for each row that sees anything and 0.0 for the others).
+
+    Each mask is prepared once for all its layers.
+    """
+    key = mask.get_node().get_name(), mask.get_index()
+    if key not in emit.shared:
+        smallest = ops.constant(np.float32(SMALLEST))
+        if out(mask).get_element_type() == openvino.Type.boolean:
+            alive = mask
+            finite = ops.select(mask, ops.constant(np.float32(0)), smallest)
+        else:
+            # Compared before it is reduced: the CPU's maximum of nothing but -inf is the smallest float instead.
+            alive = ops.greater(mask, ops.constant(np.float32(-np.inf)))
+            finite = ops.maximum(mask, smallest)
+        ones = ops.select(alive, ops.constant(np.float32(1)), ops.constant(np.float32(0)))
+        emit.shared[key] = out(finite), out(ops.reduce_max(ones, emit.array([-1]), True))
+    return emit.shared[key]
+
+
+def repeated_heads(emit, query, x):
+    """Grouped-query attention: `x`, [batch, heads, length, width], with as many heads as `query` has."""
+    batch, heads, length, width = emit.sizes(x)
+    wanted = emit.size(query, 1)
+    if not isinstance(wanted, int) or not isinstance(heads, int) or heads == wanted:
+        return x
+    wide = emit.broadcast(emit.unsqueeze(x, 2), [batch, heads, wanted // heads, length, width])
+    return ops.reshape(wide, emit.array([0, wanted, -1, width]) if isinstance(width, int) else emit.dims(
+        [batch, wanted, length, width]
+    ), isinstance(width, int))

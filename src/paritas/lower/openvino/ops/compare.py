@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Comparisons, logic, bits, and choices by a condition."""
+
+import numpy as np
+import openvino.opset16 as ops
+import torch
+
+from paritas.lower.openvino.emit import is_tensor, out
+from paritas.lower.openvino.ops.elementwise import computed
+from paritas.lower.registry import lowers
+
+_COMPARISONS = {
+    "eq": ops.equal,
+    "ne": ops.not_equal,
+    "lt": ops.less,
+    "le": ops.less_equal,
+    "gt": ops.greater,
+    "ge": ops.greater_equal,
+}
+
+
+def compared(emit, function, a, b):
+    dtype = emit.promoted(a, b)
+    if dtype == torch.bool:
+        dtype = torch.int32  # the order of False and True
+    return function(emit.wide(a, dtype), emit.wide(b, dtype))
+
+
+def _comparison(name, function):
+    def lowering(emit, self, other):
+        return compared(emit, function, self, other)
+
+    lowering.__doc__ = f"{name}.Tensor(Tensor self, Tensor other) -> Tensor"
+    lowering.__name__ = lowering.__qualname__ = name
+    lowers("openvino", f"aten.{name}.Tensor", f"aten.{name}.Scalar")(lowering)
+
+
+for _name, _function in _COMPARISONS.items():
+    _comparison(_name, _function)
+
+
+def _logic(name, function):
+    def lowering(emit, self, other):
+        return function(emit.cast(self, torch.bool), emit.cast(other, torch.bool))
+
+    lowering.__doc__ = f"logical_{name}(Tensor self, Tensor other) -> Tensor"
+    lowering.__name__ = lowering.__qualname__ = f"logical_{name}"
+    lowers("openvino", f"aten.logical_{name}.default")(lowering)
+
+
+for _name, _function in {
+    "and": ops.logical_and,
+    "or": ops.logical_or,
+    "xor": ops.logical_xor,
+}.items():
+    _logic(_name, _function)
+
+
+def _bits(name, logical, bitwise):
+    def lowering(emit, self, other):
+        return computed(emit, logical if emit.dtype == torch.bool else bitwise, self, other)
+
+    lowering.__doc__ = f"bitwise_{name}.Tensor(Tensor self, Tensor other) -> Tensor"
+    lowering.__name__ = lowering.__qualname__ = f"bitwise_{name}"
+    overloads = [f"aten.bitwise_{name}.{kind}" for kind in ("Tensor", "Scalar", "Scalar_Tensor")]
+    overloads += [f"aten.__{name}__.{kind}" for kind in ("Tensor", "Scalar")]
+    lowers("openvino", *overloads)(lowering)
+
+
+_bits("and", ops.logical_and, ops.bitwise_and)
+_bits("or", ops.logical_or, ops.bitwise_or)
+_bits("xor", ops.logical_xor, ops.bitwise_xor)
+
+
+@lowers("openvino", "aten.bitwise_not.default")
+def bitwise_not(emit, self):
+    """bitwise_not(Tensor self) -> Tensor"""
+    return computed(emit, ops.logical_not if emit.dtype == torch.bool else ops.bitwise_not, self)
+
+
+@lowers("openvino", "aten.logical_not.default")
+def logical_not(emit, self):
+    """logical_not(Tensor self) -> Tensor"""
+    return ops.logical_not(emit.cast(self, torch.bool))
+
+
+def _never(emit, x):
+    return ops.not_equal(x, x) if emit.dtype_of(x) != torch.bool else ops.logical_xor(x, x)
+
+
+def _about_floats(name, function, of_integers):
+    def lowering(emit, self):
+        if emit.dtype_of(self).is_floating_point:
+            return function(self)
+        never = _never(emit, self)
+        return ops.logical_not(never) if of_integers else never
+
+    lowering.__doc__ = f"{name}(Tensor self) -> Tensor"
+    lowering.__name__ = lowering.__qualname__ = name
+    lowers("openvino", f"aten.{name}.default")(lowering)
+
+
+_about_floats("isnan", ops.is_nan, False)
+_about_floats("isinf", ops.is_inf, False)
+_about_floats("isfinite", ops.is_finite, True)
+_about_floats("isposinf", lambda x: ops.equal(x, np.float32(np.inf)), False)
+_about_floats("isneginf", lambda x: ops.equal(x, np.float32(-np.inf)), False)
+
+
+@lowers(
+    "openvino",
+    "aten.where.self",
+    "aten.where.ScalarOther",
+    "aten.where.ScalarSelf",
+    "aten.where.Scalar",
+)
+def where(emit, condition, self, other):
+    """where.self(Tensor condition, Tensor self, Tensor other) -> Tensor"""
+    dtype = emit.dtype
+    return ops.select(emit.cast(condition, torch.bool), emit.cast(self, dtype), emit.cast(other, dtype))
+
+
+@lowers("openvino", "aten.masked_fill.Scalar", "aten.masked_fill.Tensor")
+def masked_fill(emit, self, mask, value):
+    """masked_fill.Scalar(Tensor self, Tensor mask, Scalar value) -> Tensor"""
+    return ops.select(emit.cast(mask, torch.bool), emit.cast(value, emit.dtype), self)
+
+
+@lowers("openvino", "aten.isin.Tensor_Tensor", "aten.isin.Tensor_Scalar")
+def isin(emit, elements, test_elements, assume_unique=False, invert=False):
+    """isin.Tensor_Tensor(Tensor elements, Tensor test_elements, *, bool assume_unique=False, bool invert=False) -> Tensor"""  # noqa: E501
+    dtype = emit.promoted(elements, test_elements)
+    wanted = emit.wide(test_elements, dtype)
+    wanted = ops.reshape(wanted, emit.array([-1]), False)
+    each = emit.unsqueeze(emit.wide(elements, dtype), -1)
+    found = ops.reduce_logical_or(ops.equal(each, wanted), emit.array([-1]), False)
+    return ops.logical_not(found) if invert else found
+
+
+@lowers("openvino", "aten.bitwise_left_shift.Tensor", "aten.__lshift__.Tensor", "aten.__lshift__.Scalar")
+def left_shift(emit, self, other):
+    """bitwise_left_shift.Tensor(Tensor self, Tensor other) -> Tensor"""
+    return computed(emit, ops.bitwise_left_shift, self, other)
+
+
+@lowers("openvino", "aten.bitwise_right_shift.Tensor", "aten.__rshift__.Tensor", "aten.__rshift__.Scalar")
+def right_shift(emit, self, other):
+    """bitwise_right_shift.Tensor(Tensor self, Tensor other) -> Tensor"""
+    return computed(emit, ops.bitwise_right_shift, self, other)
+
+
+@lowers("openvino", "aten.equal.default", "aten._is_all_true.default")
+def equal(emit, self, other=None):
+    """equal(Tensor self, Tensor other) -> bool"""
+    same = out(self) if not is_tensor(other) else ops.equal(self, other)
+    return ops.reduce_logical_and(ops.reshape(same, emit.array([-1]), False), emit.array([0]), False)

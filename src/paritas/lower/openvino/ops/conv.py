@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Convolutions, forwards and transposed, in groups or not."""
+
+import openvino.opset16 as ops
+
+from paritas.lower.openvino.emit import rank_of
+from paritas.lower.registry import lowers
+
+
+def each(value, count):
+    """One number per axis of space."""
+    value = list(value) if isinstance(value, (list, tuple)) else [value]
+    return value * count if len(value) == 1 else value
+
+
+def convolved(emit, x, weight, bias, stride, padding, dilation, groups):
+    count = rank_of(weight) - 2
+    single = rank_of(x) == count + 1  # a picture without a batch
+    x = emit.unsqueeze(x, 0) if single else x
+    stride, dilation = each(stride, count), each(dilation, count)
+    begins, ends = paddings(emit, padding, weight, dilation, count)
+    if groups == 1:
+        found = ops.convolution(x, weight, stride, begins, ends, dilation)
+    else:
+        outputs, *rest = emit.sizes(weight)
+        filters = emit.reshape(weight, [groups, outputs // groups, *rest])
+        found = ops.group_convolution(x, filters, stride, begins, ends, dilation)
+    if bias is not None:
+        found = ops.add(found, emit.unsqueeze(bias, 0, *range(2, count + 2)))
+    return emit.squeeze(found, 0) if single else found
+
+
+def paddings(emit, padding, weight, dilation, count):
+    if isinstance(padding, str):
+        if padding == "valid":
+            return [0] * count, [0] * count
+        total = [d * (k - 1) for d, k in zip(dilation, emit.sizes(weight)[2:], strict=True)]
+        return [t // 2 for t in total], [t - t // 2 for t in total]
+    padding = each(padding, count)
+    return padding, padding
+
+
+def _conv(name):
+    def lowering(emit, input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+        return convolved(emit, input, weight, bias, stride, padding, dilation, groups)
+
+    lowering.__doc__ = (
+        f"{name}(Tensor input, Tensor weight, Tensor? bias=None, SymInt[] stride=1, SymInt[] padding=0, "
+        "SymInt[] dilation=1, SymInt groups=1) -> Tensor"
+    )
+    lowering.__name__ = lowering.__qualname__ = name
+    lowers("openvino", f"aten.{name}.default", f"aten.{name}.padding")(lowering)
+
+
+def _transposed(name, overload):
+    def lowering(emit, input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
+        return transposed(emit, input, weight, bias, stride, padding, output_padding, groups, dilation)
+
+    lowering.__doc__ = (
+        f"{name}.{overload}(Tensor input, Tensor weight, Tensor? bias=None, SymInt[] stride=1, SymInt[] padding=0, "
+        "SymInt[] output_padding=0, SymInt groups=1, SymInt[] dilation=1) -> Tensor"
+    )
+    lowering.__name__ = lowering.__qualname__ = name
+    lowers("openvino", f"aten.{name}.{overload}")(lowering)
+
+
+for _dim in (1, 2, 3):
+    _conv(f"conv{_dim}d")
+    _transposed(f"conv_transpose{_dim}d", "default" if _dim == 1 else "input")
+
+
+def transposed(emit, x, weight, bias, stride, padding, output_padding, groups, dilation):
+    count = rank_of(weight) - 2
+    single = rank_of(x) == count + 1
+    x = emit.unsqueeze(x, 0) if single else x
+    stride, padding, dilation, more = (each(v, count) for v in (stride, padding, dilation, output_padding))
+    options = {
+        "strides": stride,
+        "pads_begin": padding,
+        "pads_end": padding,
+        "dilations": dilation,
+        "output_padding": more,
+    }
+    if groups == 1:
+        found = ops.convolution_backprop_data(x, weight, **options)
+    else:
+        inputs, *rest = emit.sizes(weight)
+        filters = emit.reshape(weight, [groups, inputs // groups, *rest])
+        found = ops.group_convolution_backprop_data(x, filters, **options)
+    if bias is not None:
+        found = ops.add(found, emit.unsqueeze(bias, 0, *range(2, count + 2)))
+    return emit.squeeze(found, 0) if single else found
+
+
+@lowers("openvino", "aten.convolution.default")
+def convolution(emit, input, weight, bias, stride, padding, dilation, transposed_, output_padding, groups):
+    """convolution(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups) -> Tensor"""  # noqa: E501
+    if transposed_:
+        return transposed(emit, input, weight, bias, stride, padding, output_padding, groups, dilation)
+    return convolved(emit, input, weight, bias, stride, padding, dilation, groups)

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tensors that are made of sizes and numbers alone."""
+
+import numpy as np
+import openvino.opset16 as ops
+import torch
+
+from paritas.lower.openvino.emit import is_tensor, rank_of
+from paritas.lower.registry import lowers
+
+
+@lowers("openvino", "aten.arange.default")
+def arange(emit, end, dtype=None, layout=None, device=None, pin_memory=None):
+    """arange(Scalar end, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
+    return counted(emit, 0, end, 1)
+
+
+@lowers("openvino", "aten.arange.start", "aten.arange.start_step")
+def arange_start(emit, start, end, step=1, dtype=None, layout=None, device=None, pin_memory=None):
+    """arange.start(Scalar start, Scalar end, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
+    return counted(emit, start, end, step)
+
+
+def counted(emit, start, end, step):
+    dtype = emit.dtype
+    if not any(is_tensor(bound) for bound in (start, end, step)):
+        return emit.tensor(torch.arange(start, end, step, dtype=dtype))
+    bounds = [torch.float32 if _is_float(bound) else torch.int64 for bound in (start, end, step)]
+    if torch.float32 not in bounds:
+        return emit.cast(emit.arange(start, end, step), dtype)
+    first, last, width = (emit.number(bound, torch.float32) for bound in (start, end, step))
+    count = ops.convert(ops.ceiling(ops.divide(ops.subtract(last, first), width)), "i64")
+    places = ops.convert(emit.arange(0, count), "f32")
+    return emit.cast(ops.add(first, ops.multiply(places, width)), dtype)
+
+
+def _is_float(bound):
+    if is_tensor(bound):
+        return bound.get_element_type().to_string() == "f32"
+    return isinstance(bound, float)
+
+
+@lowers("openvino", "aten.linspace.default")
+def linspace(emit, start, end, steps, dtype=None, layout=None, device=None, pin_memory=None):
+    """linspace(Scalar start, Scalar end, int steps, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
+    if not any(is_tensor(bound) for bound in (start, end, steps)):
+        return emit.tensor(torch.linspace(start, end, steps, dtype=emit.dtype))
+    if not emit.dtype.is_floating_point:
+        raise emit.refuse("whole numbers between free bounds")
+    first, last, count = (emit.number(bound, torch.float32) for bound in (start, end, steps))
+    one = np.float32(1)
+    # From both ends, as torch does it, so that both are met.
+    width = ops.divide(ops.subtract(last, first), ops.maximum(ops.subtract(count, one), one))
+    places = ops.convert(emit.arange(0, steps), "f32")
+    up = ops.add(first, ops.multiply(width, places))
+    down = ops.subtract(last, ops.multiply(width, ops.subtract(ops.subtract(count, places), one)))
+    return ops.select(ops.less(places, ops.divide(count, np.float32(2))), up, down)
+
+
+def _sized(name, value):
+    def lowering(emit, size, *_, **__):
+        return emit.full(size, value, emit.dtype)
+
+    lowering.__doc__ = f"{name}(SymInt[] size) -> Tensor"
+    lowering.__name__ = lowering.__qualname__ = name
+    kind = "memory_format" if name == "empty" else "default"
+    lowers("openvino", f"aten.{name}.{kind}")(lowering)
+
+    def new(emit, self, size, *_, **__):
+        return emit.full(size, value, emit.dtype)
+
+    new.__doc__ = f"new_{name}(Tensor self, SymInt[] size) -> Tensor"
+    new.__name__ = new.__qualname__ = f"new_{name}"
+    lowers("openvino", f"aten.new_{name}.default")(new)
+
+    def like(emit, self, *_, **__):
+        return emit.full(emit.sizes(self), value, emit.dtype)
+
+    like.__doc__ = f"{name}_like(Tensor self) -> Tensor"
+    like.__name__ = like.__qualname__ = f"{name}_like"
+    lowers("openvino", f"aten.{name}_like.default")(like)
+
+
+for _name, _value in {"zeros": 0, "ones": 1, "empty": 0}.items():
+    _sized(_name, _value)
+
+
+@lowers("openvino", "aten.full.default")
+def full(emit, size, fill_value, *_, **__):
+    """full(SymInt[] size, Scalar fill_value) -> Tensor"""
+    return emit.full(size, fill_value, emit.dtype)
+
+
+@lowers("openvino", "aten.new_full.default")
+def new_full(emit, self, size, fill_value, *_, **__):
+    """new_full(Tensor self, SymInt[] size, Scalar fill_value) -> Tensor"""
+    return emit.full(size, fill_value, emit.dtype)
+
+
+@lowers("openvino", "aten.full_like.default", "aten.fill.Scalar", "aten.fill.Tensor")
+def full_like(emit, self, fill_value, *_, **__):
+    """full_like(Tensor self, Scalar fill_value) -> Tensor"""
+    return emit.full(emit.sizes(self), fill_value, emit.dtype)
+
+
+@lowers("openvino", "aten.scalar_tensor.default")
+def scalar_tensor(emit, s, *_, **__):
+    """scalar_tensor(Scalar s) -> Tensor"""
+    return emit.cast(s, emit.dtype)
+
+
+def rows_and_columns(emit, rows, columns):
+    """Row numbers [rows, 1] and column numbers [1, columns], i64."""
+    return emit.unsqueeze(emit.arange(0, rows), 1), emit.unsqueeze(emit.arange(0, columns), 0)
+
+
+@lowers("openvino", "aten.eye.default", "aten.eye.m")
+def eye(emit, n, m=None, *_, **__):
+    """eye(SymInt n) -> Tensor"""
+    m = n if not (isinstance(m, int) or is_tensor(m)) else m
+    rows, columns = rows_and_columns(emit, n, m)
+    return emit.cast(ops.equal(rows, columns), emit.dtype)
+
+
+def _triangle(emit, x, keep):
+    rank = rank_of(x)
+    rows, columns = rows_and_columns(emit, emit.size(x, rank - 2), emit.size(x, rank - 1))
+    return ops.select(keep(ops.subtract(columns, rows)), x, emit.const(0, emit.dtype))
+
+
+@lowers("openvino", "aten.tril.default")
+def tril(emit, self, diagonal=0):
+    """tril(Tensor self, SymInt diagonal=0) -> Tensor"""
+    return _triangle(emit, self, lambda offset: ops.less_equal(offset, emit.number(diagonal)))
+
+
+@lowers("openvino", "aten.triu.default")
+def triu(emit, self, diagonal=0):
+    """triu(Tensor self, SymInt diagonal=0) -> Tensor"""
+    return _triangle(emit, self, lambda offset: ops.greater_equal(offset, emit.number(diagonal)))
+
+
+@lowers("openvino", "aten.one_hot.default")
+def one_hot(emit, self, num_classes=-1):
+    """one_hot(Tensor self, SymInt num_classes=-1) -> Tensor"""
+    if isinstance(num_classes, int) and num_classes < 0:
+        raise emit.refuse("the number of classes depends on the values")
+    classes = emit.arange(0, num_classes)
+    same = ops.equal(emit.unsqueeze(emit.cast(self, torch.int64), rank_of(self)), classes)
+    return emit.cast(same, emit.dtype)

@@ -1,0 +1,488 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arithmetic of tensors and numbers, element by element."""
+
+import math
+
+import numpy as np
+import openvino.opset16 as ops
+import torch
+
+from paritas.lower.openvino.emit import is_tensor, out
+from paritas.lower.openvino.integers import floor_division, truncated_division
+from paritas.lower.registry import lowers
+
+
+def computed(emit, function, *operands):
+    """`function` of the operands in the dtype of the node; narrow integers wrap around."""
+    dtype = emit.dtype
+    return emit.result(function(*(emit.wide(x, dtype) for x in operands)))
+
+
+def scaled(emit, x, alpha):
+    """alpha * x, where alpha is a number."""
+    if isinstance(alpha, (int, float)) and not isinstance(alpha, bool) and alpha == 1:
+        return x
+    dtype = emit.dtype
+    return ops.multiply(emit.wide(x, dtype), emit.wide(alpha, dtype))
+
+
+@lowers("openvino", "aten.add.Tensor", "aten.add.Scalar")
+def add(emit, self, other, alpha=1):
+    """add.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
+    if emit.dtype == torch.bool:
+        return computed(emit, ops.logical_or, self, other)
+    return computed(emit, ops.add, self, scaled(emit, other, alpha))
+
+
+@lowers("openvino", "aten.sub.Tensor", "aten.sub.Scalar", "aten.subtract.Tensor")
+def sub(emit, self, other, alpha=1):
+    """sub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
+    return computed(emit, ops.subtract, self, scaled(emit, other, alpha))
+
+
+@lowers("openvino", "aten.rsub.Scalar", "aten.rsub.Tensor")
+def rsub(emit, self, other, alpha=1):
+    """rsub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor"""
+    return computed(emit, ops.subtract, other, scaled(emit, self, alpha))
+
+
+@lowers(
+    "openvino", "aten.mul.Tensor", "aten.mul.Scalar", "aten.multiply.Tensor", "aten.multiply.Scalar"
+)
+def mul(emit, self, other):
+    """mul.Tensor(Tensor self, Tensor other) -> Tensor"""
+    return computed(emit, ops.logical_and if emit.dtype == torch.bool else ops.multiply, self, other)
+
+
+@lowers(
+    "openvino",
+    "aten.div.Tensor",
+    "aten.div.Scalar",
+    "aten.true_divide.Tensor",
+    "aten.divide.Tensor",
+    "aten.divide.Scalar",
+)
+def div(emit, self, other):
+    """div.Tensor(Tensor self, Tensor other) -> Tensor"""
+    return computed(emit, ops.divide, self, other)
+
+
+def floored(a, b):
+    """floor(a / b) of floats, exact where the quotient's rounding crosses a whole number."""
+    quotient = ops.floor(ops.divide(a, b))
+    rest = ops.subtract(a, ops.multiply(quotient, b))
+    zero = np.float32(0)
+    below = ops.less(ops.multiply(ops.sign(rest), ops.sign(b)), zero)
+    above = ops.greater_equal(ops.multiply(rest, ops.sign(b)), ops.abs(b))
+    mended = ops.add(quotient, ops.convert(above, "f32"))
+    mended = ops.subtract(mended, ops.convert(below, "f32"))
+    return ops.select(ops.is_finite(rest), mended, quotient)
+
+
+def floor_of(emit, a, b):
+    dtype = emit.dtype
+    a, b = emit.wide(a, dtype), emit.wide(b, dtype)
+    return emit.result(floored(a, b) if dtype.is_floating_point else floor_division(a, b)[0])
+
+
+@lowers("openvino", "aten.floor_divide.default", "aten.floor_divide.Scalar")
+def floor_divide(emit, self, other):
+    """floor_divide(Tensor self, Tensor other) -> Tensor"""
+    return floor_of(emit, self, other)
+
+
+@lowers(
+    "openvino",
+    "aten.div.Tensor_mode",
+    "aten.div.Scalar_mode",
+    "aten.divide.Tensor_mode",
+    "aten.divide.Scalar_mode",
+)
+def div_mode(emit, self, other, rounding_mode=None):
+    """div.Tensor_mode(Tensor self, Tensor other, *, str? rounding_mode) -> Tensor"""
+    dtype = emit.dtype
+    if rounding_mode is None:
+        return computed(emit, ops.divide, self, other)
+    if rounding_mode == "floor":
+        return floor_of(emit, self, other)
+    a, b = emit.wide(self, dtype), emit.wide(other, dtype)
+    if not dtype.is_floating_point:
+        return emit.result(truncated_division(a, b)[0])
+    sign = ops.multiply(ops.sign(a), ops.sign(b))
+    return ops.multiply(sign, floored(ops.abs(a), ops.abs(b)))
+
+
+@lowers(
+    "openvino", "aten.remainder.Tensor", "aten.remainder.Scalar", "aten.remainder.Scalar_Tensor"
+)
+def remainder(emit, self, other):
+    """remainder.Tensor(Tensor self, Tensor other) -> Tensor"""
+    dtype = emit.dtype
+    a, b = emit.wide(self, dtype), emit.wide(other, dtype)
+    if dtype.is_floating_point:
+        rest = exact_rest(emit, a, b)
+        return ops.select(
+            ops.less(ops.multiply(ops.sign(rest), ops.sign(b)), np.float32(0)), ops.add(rest, b), rest
+        )
+    return emit.result(floor_division(a, b)[1])
+
+
+@lowers("openvino", "aten.fmod.Tensor", "aten.fmod.Scalar")
+def fmod(emit, self, other):
+    """fmod.Tensor(Tensor self, Tensor other) -> Tensor"""
+    dtype = emit.dtype
+    a, b = emit.wide(self, dtype), emit.wide(other, dtype)
+    if dtype.is_floating_point:
+        return exact_rest(emit, a, b)
+    return emit.result(truncated_division(a, b)[1])
+
+
+def exact_rest(emit, a, b):
+    """a - trunc(a / b) * b of floats, with the sign of a, by |a| and |b|.
+
+    The product is rounded where the quotient has many bits: its low part is subtracted by itself.
+    """
+    x, y = ops.abs(a), ops.abs(b)
+    rest = x
+    for _ in range(3):  # each round takes 12 bits or more off the quotient
+        quotient = ops.floor(ops.divide(rest, y))
+        # The leading 12 bits of quotient and divisor: their products are exact.
+        high, low = halves(quotient)
+        first, second = halves(y)
+        for part in (high, low):
+            rest = ops.subtract(ops.subtract(rest, ops.multiply(part, first)), ops.multiply(part, second))
+        wrong = ops.convert(ops.less(rest, np.float32(0)), "f32")
+        rest = ops.add(rest, ops.multiply(wrong, y))
+    rest = ops.select(ops.greater_equal(rest, y), ops.subtract(rest, y), rest)
+    rest = ops.select(ops.less(x, y), x, rest)
+    return ops.multiply(ops.sign(a), rest)
+
+
+def halves(x):
+    """x as the sum of two floats of 12 bits each, for |x| below 2^115."""
+    spread = ops.multiply(x, np.float32(4097))
+    high = ops.subtract(spread, ops.subtract(spread, x))
+    return high, ops.subtract(x, high)
+
+
+@lowers("openvino", "aten.pow.Tensor_Scalar")
+def pow_scalar(emit, self, exponent):
+    """pow.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor"""
+    dtype = emit.dtype
+    x = emit.wide(self, dtype)
+    if isinstance(exponent, (int, float)):
+        if exponent == 0:
+            return emit.result(ops.add(ops.multiply(x, zero_of(x)), one_of(x)))
+        if exponent == 1:
+            return emit.result(x)
+        if exponent in (2, 3) and dtype.is_floating_point:
+            return ops.power(x, emit.const(exponent, dtype))  # as OpenVINO's own fusions know it
+        if float(exponent).is_integer() and 0 < exponent <= 64 and (not dtype.is_floating_point or exponent <= 8):
+            return emit.result(repeated(x, int(exponent)))
+        if exponent == 0.5:
+            return ops.sqrt(x)
+        if exponent == -1 and dtype.is_floating_point:
+            return ops.divide(np.float32(1), x)
+    if not dtype.is_floating_point:
+        raise emit.refuse(f"whole numbers to the power of {exponent}")
+    return ops.power(x, emit.cast(exponent, dtype))
+
+
+def zero_of(x):
+    return np.array(0, out(x).get_element_type().to_dtype())
+
+
+def one_of(x):
+    return np.array(1, out(x).get_element_type().to_dtype())
+
+
+def repeated(x, times):
+    """x to the power of `times` by squaring: exact for whole numbers, which wrap around."""
+    found = None
+    while times:
+        if times & 1:
+            found = x if found is None else ops.multiply(found, x)
+        times >>= 1
+        if times:
+            x = ops.multiply(x, x)
+    return found
+
+
+@lowers("openvino", "aten.pow.Tensor_Tensor", "aten.pow.Scalar")
+def pow_tensor(emit, self, exponent):
+    """pow.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor"""
+    dtype = emit.dtype
+    if dtype.is_floating_point:
+        return ops.power(emit.cast(self, dtype), emit.cast(exponent, dtype))
+    base, times = emit.wide(self, dtype), emit.wide(exponent, dtype)
+    one = one_of(base)
+    found = ops.multiply(ops.add(zero_of(base), one), one)
+    bit = base
+    for place in range(6):  # exponents of 64 and more overflow for all but 0, 1 and -1
+        taken = ops.not_equal(ops.bitwise_and(times, one * 2**place), zero_of(times))
+        found = ops.multiply(found, ops.select(taken, bit, one))
+        bit = ops.multiply(bit, bit)
+    return emit.result(found)
+
+
+def _float(function):
+    return lambda emit, x: function(emit.cast(x, emit.dtype))
+
+
+def _log_base(base):
+    return _float(lambda x: ops.multiply(ops.log(x), np.float32(1 / math.log(base))))
+
+
+#: Functions of one float: integers are cast first, as torch does.
+UNARY = {
+    "acos": _float(ops.acos),
+    "acosh": _float(ops.acosh),
+    "asin": _float(ops.asin),
+    "asinh": _float(ops.asinh),
+    "atan": _float(ops.atan),
+    "atanh": _float(ops.atanh),
+    "cos": _float(ops.cos),
+    "cosh": _float(ops.cosh),
+    "erf": _float(ops.erf),
+    "exp": _float(ops.exp),
+    "exp2": _float(lambda x: ops.power(np.float32(2), x)),
+    "log": _float(ops.log),
+    "log10": _log_base(10),
+    "log2": _log_base(2),
+    "reciprocal": _float(lambda x: ops.divide(np.float32(1), x)),
+    "rsqrt": _float(lambda x: ops.divide(np.float32(1), ops.sqrt(x))),
+    "sigmoid": _float(ops.sigmoid),
+    "sin": _float(ops.sin),
+    "sinh": _float(ops.sinh),
+    "sqrt": _float(ops.sqrt),
+    "tan": _float(ops.tan),
+    "tanh": _float(ops.tanh),
+}
+
+
+def _register(name, rule):
+    def lowering(emit, self):
+        return rule(emit, self)
+
+    lowering.__doc__ = f"{name}(Tensor self) -> Tensor"
+    lowering.__name__ = lowering.__qualname__ = name
+    lowers("openvino", f"aten.{name}.default")(lowering)
+
+
+for _name, _rule in UNARY.items():
+    _register(_name, _rule)
+
+
+def _rounding(function):
+    def rule(emit, x):
+        return out(x) if not emit.dtype.is_floating_point else function(x)
+
+    return rule
+
+
+def _same(emit, function, x):
+    return emit.result(function(emit.wide(x, emit.dtype)))
+
+
+#: Functions that keep the dtype of their argument.
+KEEPING = {
+    "abs": lambda emit, x: _same(emit, ops.abs, x) if emit.dtype != torch.uint8 else x,
+    "ceil": _rounding(ops.ceiling),
+    "floor": _rounding(ops.floor),
+    # Floats are multiplied, since that is how OpenVINO's fusion knows rotary positions.
+    "neg": lambda emit, x: (
+        ops.multiply(x, np.float32(-1))
+        if emit.dtype.is_floating_point
+        else _same(emit, ops.negative, x)
+    ),
+    "round": _rounding(lambda x: ops.round(x, "half_to_even")),
+    "sign": lambda emit, x: _same(emit, ops.sign, x) if emit.dtype != torch.bool else x,
+    "trunc": _rounding(lambda x: ops.multiply(ops.sign(x), ops.floor(ops.abs(x)))),
+    "positive": lambda emit, x: x,
+    "square": lambda emit, x: (
+        ops.power(x, np.float32(2))
+        if emit.dtype.is_floating_point
+        else computed(emit, lambda y: ops.multiply(y, y), x)
+    ),
+}
+for _name, _rule in KEEPING.items():
+    _register(_name, _rule)
+
+
+@lowers("openvino", "aten.expm1.default")
+def expm1(emit, self):
+    """expm1(Tensor self) -> Tensor"""
+    x = emit.cast(self, emit.dtype)
+    # 2 tanh(x/2) / (1 - tanh(x/2)), which loses nothing near 0.
+    t = ops.tanh(ops.multiply(x, np.float32(0.5)))
+    near = ops.divide(ops.multiply(np.float32(2), t), ops.subtract(np.float32(1), t))
+    far = ops.subtract(ops.exp(x), np.float32(1))
+    return ops.select(ops.less(ops.abs(x), np.float32(0.5)), near, far)
+
+
+def log1p_of(x):
+    """log(1 + x) near 0 too: 2 artanh(x / (2 + x)), a series there, OpenVINO's logarithm elsewhere."""
+    z = ops.divide(x, ops.add(x, np.float32(2)))
+    square = ops.multiply(z, z)
+    series = np.float32(1 / 13)
+    for odd in (11, 9, 7, 5, 3, 1):
+        series = ops.add(ops.multiply(square, series), np.float32(1 / odd))
+    near = ops.multiply(ops.multiply(z, np.float32(2)), series)
+    far = ops.log(ops.add(x, np.float32(1)))
+    inside = ops.logical_and(ops.greater(x, np.float32(-0.5)), ops.less_equal(x, np.float32(1)))
+    return ops.select(inside, near, far)
+
+
+@lowers("openvino", "aten.log1p.default")
+def log1p(emit, self):
+    """log1p(Tensor self) -> Tensor"""
+    return log1p_of(emit.cast(self, emit.dtype))
+
+
+@lowers("openvino", "aten.maximum.default", "aten.max.other")
+def maximum(emit, self, other):
+    """maximum(Tensor self, Tensor other) -> Tensor"""
+    return computed(emit, ops.logical_or if emit.dtype == torch.bool else ops.maximum, self, other)
+
+
+@lowers("openvino", "aten.minimum.default", "aten.min.other")
+def minimum(emit, self, other):
+    """minimum(Tensor self, Tensor other) -> Tensor"""
+    return computed(emit, ops.logical_and if emit.dtype == torch.bool else ops.minimum, self, other)
+
+
+@lowers("openvino", "aten.clamp.default", "aten.clamp.Tensor", "aten.clip.default", "aten.clip.Tensor")
+def clamp(emit, self, min=None, max=None):
+    """clamp(Tensor self, Scalar? min=None, Scalar? max=None) -> Tensor"""
+    dtype = emit.dtype
+    x = emit.wide(self, dtype)
+    if dtype.is_floating_point and isinstance(min, (int, float)) and isinstance(max, (int, float)):
+        if min <= max:
+            return ops.clamp(x, float(min), float(max))
+    if min is not None:
+        x = ops.maximum(x, emit.wide(min, dtype))
+    if max is not None:
+        x = ops.minimum(x, emit.wide(max, dtype))
+    return emit.result(x)
+
+
+@lowers("openvino", "aten.clamp_min.default", "aten.clamp_min.Tensor")
+def clamp_min(emit, self, min):
+    """clamp_min(Tensor self, Scalar min) -> Tensor"""
+    return computed(emit, ops.maximum, self, min)
+
+
+@lowers("openvino", "aten.clamp_max.default", "aten.clamp_max.Tensor")
+def clamp_max(emit, self, max):
+    """clamp_max(Tensor self, Scalar max) -> Tensor"""
+    return computed(emit, ops.minimum, self, max)
+
+
+@lowers("openvino", "aten.addcmul.default")
+def addcmul(emit, self, tensor1, tensor2, value=1):
+    """addcmul(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"""
+    dtype = emit.dtype
+    product = ops.multiply(emit.wide(tensor1, dtype), emit.wide(tensor2, dtype))
+    return computed(emit, ops.add, self, scaled(emit, product, value))
+
+
+@lowers("openvino", "aten.addcdiv.default")
+def addcdiv(emit, self, tensor1, tensor2, value=1):
+    """addcdiv(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"""
+    dtype = emit.dtype
+    quotient = ops.divide(emit.cast(tensor1, dtype), emit.cast(tensor2, dtype))
+    return computed(emit, ops.add, self, scaled(emit, quotient, value))
+
+
+@lowers("openvino", "aten.lerp.Scalar", "aten.lerp.Tensor")
+def lerp(emit, self, end, weight):
+    """lerp.Scalar(Tensor self, Tensor end, Scalar weight) -> Tensor"""
+    return ops.add(self, ops.multiply(emit.cast(weight, emit.dtype), ops.subtract(end, self)))
+
+
+# --- casts ---------------------------------------------------------------------------------------------
+
+
+def rounded_to_half(x, dtype):
+    """A float32 that is rounded as a cast to bfloat16 or float16 rounds it; a cast there and back is elided.
+
+    Dekker's splitting leaves the leading bits, to nearest. What is even decides where two are as near.
+    """
+    bits = 8 if dtype == torch.bfloat16 else 11
+    huge = ops.greater(ops.abs(x), np.float32(2.0**100))
+    down = ops.select(huge, np.float32(2.0**-40), np.float32(1))
+    y = ops.multiply(x, down)
+    found = leading(y, bits)
+    other = ops.add(found, ops.multiply(np.float32(2), ops.subtract(y, found)))  # as far on the other side
+    tie = ops.logical_and(ops.not_equal(other, found), ops.equal(leading(other, bits), other))
+    even = ops.equal(leading(found, bits - 1), found)
+    found = ops.select(ops.logical_and(tie, ops.logical_not(even)), other, found)
+    found = ops.multiply(found, ops.select(huge, np.float32(2.0**40), np.float32(1)))
+    if dtype == torch.float16:
+        small = ops.less(ops.abs(x), np.float32(2.0**-14))
+        steps = ops.round(ops.multiply(x, np.float32(2.0**24)), "half_to_even")
+        found = ops.select(small, ops.multiply(steps, np.float32(2.0**-24)), found)
+        over = ops.greater_equal(ops.abs(x), np.float32(65520))
+        found = ops.select(over, ops.multiply(ops.sign(x), np.float32(np.inf)), found)
+    return ops.select(ops.is_finite(x), found, x)
+
+
+def leading(x, bits):
+    spread = ops.multiply(x, np.float32(2 ** (24 - bits) + 1))
+    return ops.subtract(spread, ops.subtract(spread, x))
+
+
+def converted(emit, x, dtype):
+    """A cast. In a float32 program one to half precision rounds, though the result is held as float32."""
+    found = emit.cast(x, dtype)
+    own = emit.dtype_of(x)
+    if emit.rounds and dtype in (torch.bfloat16, torch.float16) and own != dtype and own != torch.bool:
+        found = rounded_to_half(found, dtype)
+    return out(found)
+
+
+@lowers("openvino", "aten._to_copy.default")
+def to_copy(
+    emit,
+    self,
+    dtype=None,
+    layout=None,
+    device=None,
+    pin_memory=None,
+    non_blocking=False,
+    memory_format=None,
+):
+    """_to_copy(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, bool non_blocking=False, MemoryFormat? memory_format=None) -> Tensor"""  # noqa: E501
+    return converted(emit, self, emit.dtype)
+
+
+@lowers("openvino", "aten.to.dtype", "aten.to.dtype_layout", "aten.type_as.default", "aten.to.other")
+def to_dtype(emit, self, *_, **__):
+    """to.dtype(Tensor(a) self, ScalarType dtype, bool non_blocking=False, bool copy=False, MemoryFormat? memory_format=None) -> Tensor(a)"""  # noqa: E501
+    return converted(emit, self, emit.dtype)
+
+
+@lowers("openvino", "prims.convert_element_type.default")
+def convert_element_type(emit, a, dtype):
+    """convert_element_type(Tensor a, ScalarType dtype) -> Tensor"""
+    return converted(emit, a, dtype)
+
+
+@lowers(
+    "openvino",
+    "aten.alias.default",
+    "aten.clone.default",
+    "aten.detach.default",
+    "aten.contiguous.default",
+    "aten.lift_fresh_copy.default",
+)
+def alias(emit, self, memory_format=None):
+    """alias(Tensor(a) self) -> Tensor(a)"""
+    return self
+
+
+@lowers("openvino", "aten.copy.default")
+def copy(emit, self, src, non_blocking=False):
+    """copy(Tensor self, Tensor src, bool non_blocking=False) -> Tensor"""
+    found = converted(emit, src, emit.dtype)
+    return emit.broadcast(found, emit.sizes(self)) if is_tensor(self) else found

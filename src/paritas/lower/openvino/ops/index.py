@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Elements by their positions: tables, indexing, gathering, scattering."""
+
+import numpy as np
+import openvino.opset16 as ops
+import torch
+
+from paritas.capture.normalise import expression
+from paritas.lower.openvino.emit import is_tensor, out, rank_of
+from paritas.lower.openvino.ops.move import END
+from paritas.lower.openvino.ops.shape import shared_sizes
+from paritas.lower.registry import lowers
+
+
+@lowers("openvino", "aten.embedding.default")
+def embedding(emit, weight, indices, padding_idx=-1, scale_grad_by_freq=False, sparse=False):
+    """embedding(Tensor weight, Tensor indices, SymInt padding_idx=-1, bool scale_grad_by_freq=False, bool sparse=False) -> Tensor"""  # noqa: E501
+    return ops.gather(weight, indices, np.int64(0))
+
+
+@lowers("openvino", "aten.index_select.default")
+def index_select(emit, self, dim, index):
+    """index_select(Tensor self, int dim, Tensor index) -> Tensor"""
+    if rank_of(self) == 0:
+        return self
+    if rank_of(index) == 0:
+        index = emit.unsqueeze(index, 0)
+    return ops.gather(self, index, np.int64(dim % rank_of(self)))
+
+
+def from_front(emit, index, size):
+    """Positions counted from the front, i64: negative ones count from the end."""
+    index = emit.cast(index, torch.int64)
+    return out(ops.select(ops.less(index, np.int64(0)), ops.add(index, emit.number(size)), index))
+
+
+def whole_indices(emit, x, indices):
+    """Pairs (axis, i64 positions) of a list of indices; a mask becomes the positions of what is True in it."""
+    found, axis = [], 0
+    for index in indices:
+        if index is None:
+            axis += 1
+        elif emit.dtype_of(index) in (torch.bool, torch.uint8):
+            rank = rank_of(index)
+            places = ops.non_zero(emit.cast(index, torch.bool), "i64")  # [rank, count]
+            for part in range(rank):
+                found.append((axis + part, out(ops.gather(places, np.int64(part), np.int64(0)))))
+            axis += rank
+        else:
+            found.append((axis, from_front(emit, index, emit.size(x, axis))))
+            axis += 1
+    return found
+
+
+def linear(emit, x, found):
+    """(x with the indexed axes in front and merged, positions in these, sizes of the positions)."""
+    rank = rank_of(x)
+    axes = [axis for axis, _ in found]
+    rest = [axis for axis in range(rank) if axis not in axes]
+    sizes = emit.sizes(x)
+    front = emit.transpose(x, [*axes, *rest])
+    merged = emit.reshape(front, [-1, *(sizes[axis] for axis in rest)]) if len(axes) > 1 else front
+    places = None
+    for axis, index in found:
+        if places is None:
+            places = index
+        else:
+            places = ops.add(ops.multiply(places, emit.number(sizes[axis])), index)
+    shape = shared_sizes(emit, [index for _, index in found])
+    return merged, emit.broadcast(places, shape), shape
+
+
+@lowers("openvino", "aten.index.Tensor", "aten._unsafe_index.Tensor")
+def index(emit, self, indices):
+    """index.Tensor(Tensor self, Tensor?[] indices) -> Tensor"""
+    found = whole_indices(emit, self, indices)
+    if len(found) == 1:
+        axis, places = found[0]
+        return ops.gather(self, places, np.int64(axis))
+    merged, places, shape = linear(emit, self, found)
+    taken = ops.gather(merged, places, np.int64(0))  # [*shape, *rest]
+    axes = [axis for axis, _ in found]
+    if axes != list(range(axes[0], axes[0] + len(axes))) or axes[0] == 0 or _apart(indices):
+        return taken
+    first, width, rank = axes[0], len(shape), rank_of(taken)
+    order = [*range(width, width + first), *range(width), *range(width + first, rank)]
+    return emit.transpose(taken, order)
+
+
+def _apart(indices):
+    """Whether a whole axis lies between two indexed ones: the result's axes then come first."""
+    given = [i for i, index in enumerate(indices) if index is not None]
+    return given != list(range(given[0], given[0] + len(given)))
+
+
+@lowers("openvino", "aten.index_put.default", "aten._unsafe_index_put.default")
+def index_put(emit, self, indices, values, accumulate=False, unsafe=False):
+    """index_put(Tensor self, Tensor?[] indices, Tensor values, bool accumulate=False) -> Tensor"""
+    rank = rank_of(self)
+    given = [index for index in indices if index is not None]
+    is_mask = emit.dtype_of(given[0]) == torch.bool
+    if len(given) == 1 and is_mask and not accumulate and indices[0] is not None and _is_one_number(values):
+        mask = given[0]
+        if rank > rank_of(mask):
+            mask = emit.unsqueeze(mask, *range(rank_of(mask), rank))
+        value = ops.reshape(values, emit.array([]), False)
+        return ops.select(mask, emit.cast(value, emit.dtype), self)
+    found = whole_indices(emit, self, indices)
+    axes = [axis for axis, _ in found]
+    rest = [axis for axis in range(rank) if axis not in axes]
+    own = emit.sizes(self)
+    merged, places, shape = linear(emit, self, found)
+    is_bool = emit.dtype == torch.bool
+    wide = emit.cast(merged, torch.int32) if is_bool or emit.dtype in _BYTES else merged
+    updates = emit.cast(emit.cast(values, emit.dtype), torch.int32) if wide is not merged else emit.cast(
+        values, emit.dtype
+    )
+    front = _apart(indices) or axes[0] == 0
+    behind = [own[axis] for axis in rest]
+    if front:
+        updates = emit.broadcast(updates, [*shape, *behind])
+    else:
+        first = axes[0]
+        updates = emit.broadcast(updates, [*behind[:first], *shape, *behind[first:]])
+        width, whole = len(shape), rank_of(updates)
+        order = [*range(first, first + width), *range(first), *range(first + width, whole)]
+        updates = emit.transpose(updates, order)
+    updates = emit.reshape(updates, [-1, *behind])
+    ids = ops.reshape(places, emit.array([-1, 1]), False)
+    written = ops.scatter_nd_update(wide, ids, updates, "sum" if accumulate else "none")
+    written = emit.cast(written, emit.dtype)
+    if len(axes) > 1:
+        written = emit.reshape(written, [*(own[axis] for axis in axes), *behind])
+    order = [*axes, *rest]
+    return emit.transpose(written, [order.index(axis) for axis in range(rank)])
+
+
+_BYTES = (torch.uint8, torch.int8, torch.int16)
+
+
+def _is_one_number(x):
+    shape = out(x).get_partial_shape()
+    return shape.is_static and all(d.get_length() == 1 for d in shape)
+
+
+def _same(a, b):
+    return expression(a) == expression(b)
+
+
+def narrowed(emit, x, index, dim):
+    """`x` cut to the sizes of `index` in all axes but `dim`, as `gather` and `scatter` read it."""
+    mine, other = emit.meta(x), emit.meta(index)
+    for axis in range(rank_of(x)):
+        if axis == dim or (mine is not None and _same(mine.shape[axis], other.shape[axis])):
+            continue
+        x = emit.slice(x, 0, emit.size(index, axis), axis)
+    return x
+
+
+@lowers("openvino", "aten.gather.default")
+def gather(emit, self, dim, index, sparse_grad=False):
+    """gather(Tensor self, int dim, Tensor index, *, bool sparse_grad=False) -> Tensor"""
+    rank = rank_of(self)
+    if rank == 0:
+        return ops.add(ops.multiply(index, np.int64(0)), self) if rank_of(index) else self
+    dim %= rank
+    kind = emit.dtype
+    x = emit.cast(narrowed(emit, self, index, dim), torch.int32) if kind == torch.bool else narrowed(
+        emit, self, index, dim
+    )
+    return emit.cast(ops.gather_elements(x, emit.cast(index, torch.int64), dim), kind)
+
+
+def scattered(emit, self, dim, index, src, reduction="none", include=True):
+    rank = rank_of(self)
+    if rank == 0:
+        raise emit.refuse("a tensor without axes")
+    dim %= rank
+    dtype = emit.dtype
+    held = torch.int32 if dtype == torch.bool or dtype in _BYTES else dtype
+    x, index = emit.cast(self, held), emit.cast(index, torch.int64)
+    if is_tensor(src) and rank_of(src):
+        own, other = emit.meta(src), emit.meta(index)
+        cut = src
+        for axis in range(rank):
+            if own is None or other is None or not _same(own.shape[axis], other.shape[axis]):
+                cut = emit.slice(cut, 0, emit.size(index, axis), axis)
+        updates = emit.cast(emit.cast(cut, dtype), held)
+    else:
+        updates = emit.broadcast(emit.cast(emit.cast(src, dtype), held), emit.sizes(index))
+    found = ops.scatter_elements_update(x, index, updates, np.int64(dim), reduction, include)
+    return emit.cast(found, dtype)
+
+
+@lowers("openvino", "aten.scatter.value", "aten.scatter.src")
+def scatter(emit, self, dim, index, src=None, value=None):
+    """scatter.src(Tensor self, int dim, Tensor index, Tensor src) -> Tensor"""
+    return scattered(emit, self, dim, index, src if src is not None else value)
+
+
+@lowers("openvino", "aten.scatter_add.default")
+def scatter_add(emit, self, dim, index, src):
+    """scatter_add(Tensor self, int dim, Tensor index, Tensor src) -> Tensor"""
+    return scattered(emit, self, dim, index, src, "sum")
+
+
+@lowers("openvino", "aten.scatter_reduce.two")
+def scatter_reduce(emit, self, dim, index, src, reduce, include_self=True):
+    """scatter_reduce.two(Tensor self, int dim, Tensor index, Tensor src, str reduce, *, bool include_self=True) -> Tensor"""  # noqa: E501
+    kind = {"sum": "sum", "prod": "prod", "mean": "mean", "amax": "max", "amin": "min"}[reduce]
+    return scattered(emit, self, dim, index, src, kind, include_self)
+
+
+@lowers("openvino", "aten.index_add.default")
+def index_add(emit, self, dim, index, source, alpha=1):
+    """index_add(Tensor self, int dim, Tensor index, Tensor source, *, Scalar alpha=1) -> Tensor"""
+    if alpha != 1 or rank_of(self) == 0:
+        raise emit.refuse("a factor, or a tensor without axes")
+    return along_axis(emit, self, dim, index, source, "sum")
+
+
+@lowers("openvino", "aten.index_copy.default")
+def index_copy(emit, self, dim, index, source):
+    """index_copy(Tensor self, int dim, Tensor index, Tensor source) -> Tensor"""
+    return along_axis(emit, self, dim, index, source, "none")
+
+
+def along_axis(emit, self, dim, index, source, reduction):
+    """Whole slices of `self` along an axis, written or added at positions."""
+    rank = rank_of(self)
+    dim %= rank
+    if rank_of(index) == 0:
+        index = emit.unsqueeze(index, 0)
+    order = [dim, *(axis for axis in range(rank) if axis != dim)]
+    held = torch.int32 if emit.dtype == torch.bool or emit.dtype in _BYTES else emit.dtype
+    x, updates = (emit.transpose(emit.cast(v, held), order) for v in (self, source))
+    ids = emit.unsqueeze(from_front(emit, index, emit.size(self, dim)), 1)
+    written = ops.scatter_nd_update(x, ids, updates, reduction)
+    back = [order.index(axis) for axis in range(rank)]
+    return emit.cast(emit.transpose(written, back), emit.dtype)
+
+
+@lowers("openvino", "aten.index_fill.int_Scalar", "aten.index_fill.int_Tensor")
+def index_fill(emit, self, dim, index, value):
+    """index_fill.int_Scalar(Tensor self, int dim, Tensor index, Scalar value) -> Tensor"""
+    dim %= rank_of(self)
+    sizes = emit.sizes(self)
+    sizes[dim] = emit.size(index, 0)
+    return along_axis(emit, self, dim, index, emit.full(sizes, value, emit.dtype), "none")
+
+
+@lowers("openvino", "aten.masked_scatter.default")
+def masked_scatter(emit, self, mask, source):
+    """masked_scatter(Tensor self, Tensor mask, Tensor source) -> Tensor"""
+    sizes = shared_sizes(emit, [self, mask])
+    x, wide = emit.broadcast(self, sizes), emit.broadcast(mask, sizes)
+    flat = ops.reshape(emit.cast(wide, torch.int64), emit.array([-1]), False)
+    places = ops.maximum(ops.subtract(ops.cum_sum(flat, np.int64(0)), np.int64(1)), np.int64(0))
+    given = ops.reshape(emit.cast(source, emit.dtype), emit.array([-1]), False)
+    last = ops.subtract(emit.number(emit.size(given, 0)), np.int64(1))
+    taken = ops.gather(given, ops.minimum(places, last), np.int64(0))
+    return ops.select(wide, ops.reshape(taken, emit.shape_of(x), False), x)
+
+
+@lowers("openvino", "aten.slice_scatter.default")
+def slice_scatter(emit, self, src, dim=0, start=None, end=None, step=1):
+    """slice_scatter(Tensor self, Tensor src, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor"""  # noqa: E501
+    dim %= rank_of(self)
+    start = 0 if start is None else start
+    end = END if end is None or (isinstance(end, int) and end >= END) else end
+    src = emit.cast(src, emit.dtype)
+    if isinstance(step, int) and step == 1:
+        before = emit.slice(self, 0, start, dim)
+        after = emit.slice(self, emit.plus(_start(emit, self, dim, start), emit.size(src, dim)), END, dim)
+        kept = [] if isinstance(start, int) and start == 0 else [before]
+        kept.append(src)
+        if not (isinstance(end, int) and end == END):
+            kept.append(after)
+        return ops.concat(kept, dim) if len(kept) > 1 else src
+    places = emit.slice(emit.arange(0, emit.size(self, dim)), start, end, 0, step)
+    return along_axis(emit, self, dim, places, src, "none")
+
+
+def _start(emit, x, dim, start):
+    """Where a slice begins, from the front."""
+    size = emit.size(x, dim)
+    if isinstance(start, int):
+        return emit.plus(size, start) if start < 0 else start
+    return from_front(emit, start, size)
+
+
+@lowers("openvino", "aten.select_scatter.default")
+def select_scatter(emit, self, src, dim, index):
+    """select_scatter(Tensor self, Tensor src, int dim, SymInt index) -> Tensor"""
+    dim %= rank_of(self)
+    src = emit.unsqueeze(emit.cast(src, emit.dtype), dim)
+    place = _start(emit, self, dim, index)
+    before = emit.slice(self, 0, place, dim)
+    after = emit.slice(self, emit.plus(place, 1), END, dim)
+    return ops.concat([before, src, after], dim)
+
+
+@lowers("openvino", "aten.nonzero.default")
+def nonzero(emit, self):
+    """nonzero(Tensor self) -> Tensor"""
+    return ops.transpose(ops.non_zero(emit.cast(self, torch.bool), "i64"), emit.array([1, 0]))
+
+
+@lowers("openvino", "aten.masked_select.default")
+def masked_select(emit, self, mask):
+    """masked_select(Tensor self, Tensor mask) -> Tensor"""
+    sizes = shared_sizes(emit, [self, mask])
+    x, wide = emit.broadcast(self, sizes), emit.broadcast(mask, sizes)
+    flat = ops.reshape(wide, emit.array([-1]), False)
+    places = emit.squeeze(ops.non_zero(flat, "i64"), 0)
+    return ops.gather(ops.reshape(x, emit.array([-1]), False), places, np.int64(0))
+
+
+@lowers("openvino", "aten.take.default")
+def take(emit, self, index):
+    """take(Tensor self, Tensor index) -> Tensor"""
+    flat = ops.reshape(self, emit.array([-1]), False)
+    return ops.gather(flat, from_front(emit, index, emit.size(flat, 0)), np.int64(0))

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Products of matrices."""
+
+import string
+
+import openvino.opset16 as ops
+
+from paritas.lower.openvino.emit import is_tensor, out, rank_of
+from paritas.lower.openvino.ops.reduce import summed
+from paritas.lower.registry import lowers
+
+
+def product(emit, a, b, transpose_b=False):
+    """A matrix product as NumPy has it. Whole numbers by exact sums: the plugin multiplies matrices of floats only."""
+    dtype = emit.dtype
+    a, b = emit.wide(a, dtype), emit.wide(b, dtype)
+    if dtype.is_floating_point:
+        return out(ops.matmul(a, b, False, transpose_b))
+    if transpose_b:
+        rank = rank_of(b)
+        b = emit.transpose(b, [*range(rank - 2), rank - 1, rank - 2])
+    left, right = rank_of(a) == 1, rank_of(b) == 1
+    a = emit.unsqueeze(a, 0) if left else a
+    b = emit.unsqueeze(b, 1) if right else b
+    each = ops.multiply(emit.unsqueeze(a, rank_of(a)), emit.unsqueeze(b, rank_of(b) - 2))
+    rank = rank_of(each)
+    found = summed(emit, each, [rank - 2], False)  # [.., rows, columns]
+    gone = [rank_of(found) - 2] * left + [rank_of(found) - 1] * right
+    return emit.result(emit.squeeze(found, *gone) if gone else found)
+
+
+@lowers("openvino", "aten.matmul.default", "aten.mm.default", "aten.bmm.default", "aten.mv.default", "aten.dot.default")
+def matmul(emit, self, other):
+    """matmul(Tensor self, Tensor other) -> Tensor"""
+    return product(emit, self, other)
+
+
+@lowers("openvino", "aten.linear.default")
+def linear(emit, input, weight, bias=None):
+    """linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor"""
+    found = product(emit, input, weight, transpose_b=rank_of(weight) == 2)
+    return found if bias is None else ops.add(found, emit.cast(bias, emit.dtype))
+
+
+def _scaled(emit, x, factor):
+    if not is_tensor(factor) and factor == 1:
+        return x
+    return ops.multiply(x, emit.wide(factor, emit.dtype))
+
+
+@lowers("openvino", "aten.addmm.default", "aten.addmv.default")
+def addmm(emit, self, mat1, mat2, beta=1, alpha=1):
+    """addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
+    found = _scaled(emit, product(emit, mat1, mat2), alpha)
+    if not is_tensor(beta) and beta == 0:  # then what is not a number in it does not count
+        return found
+    return emit.result(ops.add(found, _scaled(emit, emit.wide(self, emit.dtype), beta)))
+
+
+@lowers("openvino", "aten.baddbmm.default")
+def baddbmm(emit, self, batch1, batch2, beta=1, alpha=1):
+    """baddbmm(Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
+    return addmm(emit, self, batch1, batch2, beta, alpha)
+
+
+@lowers("openvino", "aten.outer.default", "aten.ger.default")
+def outer(emit, self, vec2):
+    """outer(Tensor self, Tensor vec2) -> Tensor"""
+    a, b = emit.wide(self, emit.dtype), emit.wide(vec2, emit.dtype)
+    return emit.result(ops.multiply(emit.unsqueeze(a, 1), emit.unsqueeze(b, 0)))
+
+
+@lowers("openvino", "aten.einsum.default")
+def einsum(emit, equation, tensors, path=None):
+    """einsum(str equation, Tensor[] tensors, *, int[]? path=None) -> Tensor"""
+    dtype = emit.dtype
+    if not dtype.is_floating_point:
+        raise emit.refuse("an einsum of whole numbers")
+    tensors = [emit.cast(x, dtype) for x in tensors]
+    terms, result = spelled(equation.replace(" ", ""), [rank_of(x) for x in tensors])
+    found, have = tensors[0], terms[0]
+    found, have = diagonal_free(emit, found, have)
+    for i, (x, term) in enumerate(zip(tensors[1:], terms[1:], strict=True), 1):
+        x, term = diagonal_free(emit, x, term)
+        wanted = set(result).union(*terms[i + 1 :])
+        found, have = contracted(emit, found, have, x, term, wanted)
+    gone = [have.index(letter) for letter in have if letter not in result]
+    if gone:
+        found = out(ops.reduce_sum(found, emit.array(gone), False))
+        have = "".join(letter for letter in have if letter in result)
+    return emit.transpose(found, [have.index(letter) for letter in result])
+
+
+def spelled(equation, ranks):
+    """The letters of each operand's axes and of the result's; "..." stands for capital letters from the end."""
+    given, arrow, result = equation.partition("->")
+    terms = given.split(",")
+    free = [letter for letter in string.ascii_letters[::-1] if letter not in equation]
+    most = max(
+        (rank - len(term.replace("...", "")) for term, rank in zip(terms, ranks, strict=True) if "..." in term),
+        default=0,
+    )
+    dots = "".join(free[:most])
+    terms = [
+        term.replace("...", dots[most - (rank - len(term.replace("...", ""))) :] if "..." in term else "")
+        for term, rank in zip(terms, ranks, strict=True)
+    ]
+    if not arrow:
+        letters = "".join(terms)
+        once = sorted(letter for letter in set(letters) - set(dots) if letters.count(letter) == 1)
+        return terms, dots + "".join(once)
+    return terms, result.replace("...", dots)
+
+
+def diagonal_free(emit, x, term):
+    if len(set(term)) != len(term):
+        raise emit.refuse("an einsum that reads a diagonal")
+    return x, term
+
+
+def contracted(emit, a, left, b, right, wanted):
+    """Two operands as one matrix product: axes of both that are wanted again are its batch."""
+    shared = [letter for letter in left if letter in right]
+    batch = [letter for letter in shared if letter in wanted]
+    summed_over = [letter for letter in shared if letter not in wanted]
+    # What only one of them has and nobody wants is summed up before.
+    a, left = _without(emit, a, left, set(left) - set(right) - wanted)
+    b, right = _without(emit, b, right, set(right) - set(left) - wanted)
+    rows = [letter for letter in left if letter not in shared]
+    columns = [letter for letter in right if letter not in shared]
+    size_a = dict(zip(left, emit.sizes(a), strict=True))
+    size_b = dict(zip(right, emit.sizes(b), strict=True))
+    if not summed_over:
+        letters = [*batch, *rows, *columns]
+        x = emit.transpose(a, [left.index(letter) for letter in [*batch, *rows]])
+        y = emit.transpose(b, [right.index(letter) for letter in [*batch, *columns]])
+        if columns:
+            x = emit.unsqueeze(x, *range(len(batch) + len(rows), len(letters)))
+        if rows:
+            y = emit.unsqueeze(y, *range(len(batch), len(batch) + len(rows)))
+        return out(ops.multiply(x, y)), "".join(letters)
+    x = emit.transpose(a, [left.index(letter) for letter in [*batch, *rows, *summed_over]])
+    y = emit.transpose(b, [right.index(letter) for letter in [*batch, *summed_over, *columns]])
+    x = _grouped(emit, x, [size_a[letter] for letter in batch], len(rows), len(summed_over))
+    y = _grouped(emit, y, [size_b[letter] for letter in batch], len(summed_over), len(columns))
+    found = out(ops.matmul(x, y, False, False))
+    letters = [*batch, *rows, *columns]
+    if len(rows) != 1 or len(columns) != 1:
+        lead = [_larger(size_a[letter], size_b[letter]) for letter in batch]
+        sizes = [*lead, *(size_a[letter] for letter in rows), *(size_b[letter] for letter in columns)]
+        found = emit.reshape(found, sizes)
+    return found, "".join(letters)
+
+
+def _larger(a, b):
+    return b if isinstance(a, int) and a == 1 else a
+
+
+def _without(emit, x, term, gone):
+    if not gone:
+        return x, term
+    axes = [term.index(letter) for letter in gone]
+    return out(ops.reduce_sum(x, emit.array(axes), False)), "".join(t for t in term if t not in gone)
+
+
+def _grouped(emit, x, batch, first, second):
+    """`x` as [*batch, first axes merged, second axes merged]."""
+    if first == 1 and second == 1:
+        return x
+    sizes = emit.sizes(x)
+    lead = len(batch)
+    merged = []
+    for part in (sizes[lead : lead + first], sizes[lead + first :]):
+        whole = 1
+        for size in part:
+            whole = emit.times(size, whole)
+        merged.append(whole)
+    return emit.reshape(x, [*sizes[:lead], *merged])
+
+

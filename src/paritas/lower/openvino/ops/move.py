@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parts of tensors, and tensors made of parts: slices, joins, paddings, repetitions."""
+
+import numpy as np
+import openvino.opset16 as ops
+import torch
+
+from paritas.lower.openvino.emit import out, rank_of
+from paritas.lower.registry import lowers
+
+END = 2**31 - 1  # the engine counts in 32 bits
+
+
+@lowers("openvino", "aten.slice.Tensor")
+def slice_tensor(emit, self, dim=0, start=None, end=None, step=1):
+    """slice.Tensor(Tensor(a) self, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor(a)"""
+    start = 0 if start is None else start
+    end = END if end is None or (isinstance(end, int) and end >= END) else end
+    return emit.slice(self, start, end, dim % rank_of(self), step)
+
+
+@lowers("openvino", "aten.narrow.default")
+def narrow(emit, self, dim, start, length):
+    """narrow(Tensor(a) self, int dim, SymInt start, SymInt length) -> Tensor(a)"""
+    dim %= rank_of(self)
+    if isinstance(start, int) and start < 0:
+        start = emit.plus(emit.size(self, dim), start)
+    return emit.slice(self, start, emit.plus(start, length), dim)
+
+
+@lowers("openvino", "aten.select.int")
+def select(emit, self, dim, index):
+    """select.int(Tensor(a) self, int dim, SymInt index) -> Tensor(a)"""
+    return ops.gather(self, emit.number(index), np.int64(dim % rank_of(self)))
+
+
+@lowers("openvino", "aten.unbind.int")
+def unbind(emit, self, dim=0):
+    """unbind.int(Tensor(a -> *) self, int dim=0) -> Tensor(a)[]"""
+    axis = np.int64(dim % rank_of(self))
+    return [ops.gather(self, np.int64(i), axis) for i in range(len(emit.out))]
+
+
+def parts(emit, x, sizes, dim):
+    """Cut `x` along an axis into parts of these sizes, ints or i64 scalars."""
+    found, start = [], 0
+    for size in sizes:
+        stop = emit.plus(start, size)
+        found.append((start, stop))
+        start = stop
+    if all(isinstance(size, int) for size in sizes):
+        # The last part is whatever is left: that is known for certain where the axis is free.
+        lengths = [*sizes[:-1], -1] if sizes[-1] else list(sizes)
+        return list(ops.variadic_split(x, np.int64(dim), np.array(lengths, np.int64)).outputs())
+    return [emit.slice(x, begin, end, dim) for begin, end in found]
+
+
+@lowers("openvino", "aten.split.Tensor", "aten.unsafe_split.Tensor")
+def split(emit, self, split_size, dim=0):
+    """split.Tensor(Tensor(a -> *) self, SymInt split_size, int dim=0) -> Tensor(a)[]"""
+    dim %= rank_of(self)
+    count = len(emit.out)
+    bounds = [emit.times(split_size, i) for i in range(count)]
+    return [
+        emit.slice(self, begin, bounds[i + 1] if i + 1 < count else END, dim) if count > 1 else self
+        for i, begin in enumerate(bounds)
+    ]
+
+
+@lowers("openvino", "aten.split_with_sizes.default", "aten.split.sizes", "aten.unsafe_split_with_sizes.default")
+def split_with_sizes(emit, self, split_sizes, dim=0):
+    """split_with_sizes(Tensor(a -> *) self, SymInt[] split_sizes, int dim=0) -> Tensor(a)[]"""
+    return parts(emit, self, list(split_sizes), dim % rank_of(self))
+
+
+@lowers("openvino", "aten.chunk.default")
+def chunk(emit, self, chunks, dim=0):
+    """chunk(Tensor(a -> *) self, int chunks, int dim=0) -> Tensor(a)[]"""
+    dim %= rank_of(self)
+    size = emit.size(self, dim)
+    if not isinstance(size, int):
+        raise emit.refuse("how many parts there are depends on a free size")
+    width = -(-size // chunks)
+    return parts(emit, self, [min(width, size - i * width) for i in range(len(emit.out))], dim)
+
+
+def joined(emit, tensors, dim):
+    dtype = emit.dtype
+    # A vector of no elements goes with anything, as it always did.
+    kept = [x for x in tensors if not (rank_of(x) == 1 and emit.size(x, 0) == 0)] or list(tensors[:1])
+    cast = [emit.cast(x, dtype) for x in kept]
+    return cast[0] if len(cast) == 1 else out(ops.concat(cast, dim % rank_of(cast[0])))
+
+
+@lowers("openvino", "aten.cat.default", "aten.concat.default", "aten.concatenate.default")
+def cat(emit, tensors, dim=0):
+    """cat(Tensor[] tensors, int dim=0) -> Tensor"""
+    return joined(emit, tensors, dim)
+
+
+@lowers("openvino", "aten.stack.default")
+def stack(emit, tensors, dim=0):
+    """stack(Tensor[] tensors, int dim=0) -> Tensor"""
+    axis = dim % (rank_of(tensors[0]) + 1)
+    return ops.concat([emit.unsqueeze(emit.cast(x, emit.dtype), axis) for x in tensors], axis)
+
+
+def _shaped(emit, x, rank):
+    """As `atleast_2d` and its kin have it."""
+    own = rank_of(x)
+    if own == 0:
+        x, own = emit.unsqueeze(x, 0), 1
+    if rank >= 2 and own == 1:
+        x, own = emit.unsqueeze(x, 0), 2
+    return emit.unsqueeze(x, 2) if rank == 3 and own == 2 else x
+
+
+def _stacking(name, rank, dim):
+    def lowering(emit, tensors):
+        shaped = [_shaped(emit, x, rank) for x in tensors]
+        return joined(emit, shaped, 0 if rank_of(shaped[0]) == 1 else dim)
+
+    lowering.__doc__ = f"{name}(Tensor[] tensors) -> Tensor"
+    lowering.__name__ = lowering.__qualname__ = name
+    lowers("openvino", f"aten.{name}.default")(lowering)
+
+
+_stacking("hstack", 1, 1)
+_stacking("vstack", 2, 0)
+_stacking("dstack", 3, 2)
+
+
+@lowers("openvino", "aten.pad.default")
+def pad(emit, self, pad, mode="constant", value=None):
+    """pad(Tensor self, SymInt[] pad, str mode="constant", float? value=None) -> Tensor"""
+    return padded(emit, self, pad, mode, value or 0)
+
+
+@lowers("openvino", "aten.constant_pad_nd.default")
+def constant_pad(emit, self, pad, value=0):
+    """constant_pad_nd(Tensor self, SymInt[] pad, Scalar value=0) -> Tensor"""
+    return padded(emit, self, pad, "constant", value)
+
+
+def _padding(name, mode):
+    def lowering(emit, self, padding):
+        return padded(emit, self, padding, mode, 0)
+
+    lowering.__doc__ = f"{name}(Tensor self, SymInt[] padding) -> Tensor"
+    lowering.__name__ = lowering.__qualname__ = name
+    lowers("openvino", f"aten.{name}.default")(lowering)
+
+
+for _dim in (1, 2, 3):
+    _padding(f"reflection_pad{_dim}d", "reflect")
+    _padding(f"replication_pad{_dim}d", "replicate")
+
+
+def padded(emit, x, pad, mode, value):
+    """torch's pairs of paddings, the last axis first. Where one is negative, that much is cut off."""
+    rank = rank_of(x)
+    pairs = [(0, 0)] * rank
+    for i in range(len(pad) // 2):
+        pairs[rank - 1 - i] = (pad[2 * i], pad[2 * i + 1])
+    for axis, (before, after) in enumerate(pairs):
+        cut = [-p if isinstance(p, int) and p < 0 else 0 for p in (before, after)]
+        if any(cut):
+            stop = -cut[1] if cut[1] else END
+            x = emit.slice(x, cut[0], stop, axis)
+    pairs = [tuple(0 if isinstance(p, int) and p < 0 else p for p in pair) for pair in pairs]
+    if all(isinstance(p, int) and p == 0 for pair in pairs for p in pair):
+        return x
+    if mode == "circular":
+        for axis, (before, after) in enumerate(pairs):
+            around = [x]
+            if not (isinstance(before, int) and before == 0):
+                around.insert(0, emit.slice(x, emit.minus(0, before), END, axis))
+            if not (isinstance(after, int) and after == 0):
+                around.append(emit.slice(x, 0, after, axis))
+            x = ops.concat(around, axis) if len(around) > 1 else x
+        return x
+    begins, ends = (emit.dims([pair[side] for pair in pairs]) for side in (0, 1))
+    dtype = emit.dtype
+    if dtype == torch.bool:
+        filled = ops.pad(emit.cast(x, torch.uint8), begins, ends, _MODES[mode], emit.const(int(value), torch.uint8))
+        return emit.cast(filled, torch.bool)
+    return ops.pad(x, begins, ends, _MODES[mode], emit.const(value, dtype) if mode == "constant" else None)
+
+
+_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
+
+
+@lowers("openvino", "aten.repeat.default", "aten.tile.default")
+def repeat(emit, self, repeats):
+    """repeat(Tensor self, SymInt[] repeats) -> Tensor"""
+    repeats = [1] * (rank_of(self) - len(repeats)) + list(repeats)
+    x = self
+    if len(repeats) > rank_of(x):
+        x = emit.unsqueeze(x, *range(len(repeats) - rank_of(x)))
+    return ops.tile(x, emit.dims(repeats)) if repeats else x
+
+
+@lowers("openvino", "aten.repeat_interleave.self_int")
+def repeat_interleave(emit, self, repeats, dim=None, output_size=None):
+    """repeat_interleave.self_int(Tensor self, SymInt repeats, int? dim=None, *, SymInt? output_size=None) -> Tensor"""
+    x = self
+    if dim is None:
+        x, dim = ops.reshape(self, emit.array([-1]), False), 0
+    rank = rank_of(x)
+    dim %= rank
+    sizes = emit.sizes(x)
+    wide = emit.broadcast(emit.unsqueeze(x, dim + 1), [*sizes[: dim + 1], repeats, *sizes[dim + 1 :]])
+    return emit.reshape(wide, [*sizes[:dim], emit.times(sizes[dim], repeats), *sizes[dim + 1 :]])
+
+
+@lowers("openvino", "aten.repeat_interleave.self_Tensor")
+def repeat_interleave_tensor(emit, self, repeats, dim=None, output_size=None):
+    """repeat_interleave.self_Tensor(Tensor self, Tensor repeats, int? dim=None, *, SymInt? output_size=None) -> Tensor"""  # noqa: E501
+    x = self
+    if dim is None:
+        x, dim = ops.reshape(self, emit.array([-1]), False), 0
+    dim %= rank_of(x)
+    if rank_of(repeats) == 0:
+        repeats = emit.unsqueeze(repeats, 0)
+    counts = emit.broadcast(repeats, [emit.size(x, dim)])
+    return ops.gather(x, repeated_indices(emit, counts), np.int64(dim))
+
+
+@lowers("openvino", "aten.repeat_interleave.Tensor")
+def repeat_counts(emit, repeats, output_size=None):
+    """repeat_interleave.Tensor(Tensor repeats, *, SymInt? output_size=None) -> Tensor"""
+    return emit.cast(repeated_indices(emit, repeats), emit.dtype)
+
+
+def repeated_indices(emit, counts):
+    """0 as often as counts[0] says, then 1, ..: how many of the ends lie at or before each place."""
+    ends = ops.cum_sum(emit.cast(counts, torch.int64), np.int64(0))
+    total = emit.slice(ends, -1, END, 0)
+    places = emit.arange(0, emit.squeeze(total, 0))
+    before = ops.less_equal(emit.unsqueeze(ends, 0), emit.unsqueeze(places, 1))
+    return out(ops.convert(ops.reduce_sum(ops.convert(before, "f32"), emit.array([1]), False), "i64"))
+
+
+@lowers("openvino", "aten.flip.default")
+def flip(emit, self, dims):
+    """flip(Tensor self, int[] dims) -> Tensor"""
+    x, rank = self, rank_of(self)
+    for dim in dims:
+        x = emit.slice(x, -1, -END, dim % rank, -1)
+    return x
+
+
+@lowers("openvino", "aten.roll.default")
+def roll(emit, self, shifts, dims=()):
+    """roll(Tensor self, SymInt[1] shifts, int[1] dims=[]) -> Tensor"""
+    x = emit.cast(self, torch.uint8) if emit.dtype == torch.bool else self
+    shifts, dims = ([s] if not isinstance(s, (list, tuple)) else list(s) for s in (shifts, dims))
+    rank = rank_of(self)
+    if not dims:
+        flat = ops.roll(ops.reshape(x, emit.array([-1]), False), emit.dims(shifts), emit.array([0]))
+        found = ops.reshape(flat, emit.shape_of(x), False)
+    else:
+        found = ops.roll(x, emit.dims(shifts), emit.array([dim % rank for dim in dims]))
+    return emit.cast(found, emit.dtype)
+
+
+@lowers("openvino", "aten.meshgrid.indexing", "aten.meshgrid.default")
+def meshgrid(emit, tensors, indexing="ij"):
+    """meshgrid.indexing(Tensor[] tensors, *, str indexing) -> Tensor[]"""
+    flat = [ops.reshape(x, emit.array([-1]), False) for x in tensors]
+    sizes = [emit.size(x, 0) for x in flat]
+    grids = []
+    for axis, x in enumerate(flat):
+        others = [other for other in range(len(flat)) if other != axis]
+        grids.append(emit.broadcast(emit.unsqueeze(x, *others) if others else x, sizes))
+    if indexing == "xy" and len(flat) > 1:
+        order = [1, 0, *range(2, len(flat))]
+        grids = [emit.transpose(grid, order) for grid in grids]
+    return grids
+
+
+@lowers("openvino", "aten.unfold.default")
+def unfold(emit, self, dimension, size, step):
+    """unfold(Tensor(a) self, int dimension, int size, int step) -> Tensor(a)"""
+    rank = rank_of(self)
+    if rank == 0:
+        return emit.broadcast(self, [size])
+    dim = dimension % rank
+    length = emit.size(self, dim)
+    starts = emit.arange(0, emit.plus(emit.minus(length, size), 1), step)
+    places = ops.add(emit.unsqueeze(starts, 1), emit.array(range(size)))
+    found = ops.gather(self, places, np.int64(dim))  # [.., windows, size, ..]
+    order = [*range(dim + 1), *range(dim + 2, rank + 1), dim + 1]
+    return emit.transpose(found, order)
+
+
+@lowers("openvino", "aten.diff.default")
+def diff(emit, self, n=1, dim=-1, prepend=None, append=None):
+    """diff(Tensor self, int n=1, int dim=-1, Tensor? prepend=None, Tensor? append=None) -> Tensor"""
+    dtype, dim = emit.dtype, dim % rank_of(self)
+    around = [x for x in (prepend, self, append) if x is not None]
+    x = ops.concat(around, dim) if len(around) > 1 else self
+    for _ in range(n):
+        late, early = emit.slice(x, 1, END, dim), emit.slice(x, 0, -1, dim)
+        if dtype == torch.bool:
+            x = ops.logical_xor(late, early)
+        else:
+            x = emit.result(ops.subtract(emit.wide(late, dtype), emit.wide(early, dtype)))
+    return x
+
+

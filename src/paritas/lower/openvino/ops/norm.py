@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Normalisations."""
+
+import numpy as np
+import openvino.opset16 as ops
+import torch
+
+from paritas.lower.openvino.emit import out, rank_of
+from paritas.lower.registry import lowers
+
+
+@lowers("openvino", "aten.layer_norm.default")
+def layer_norm(emit, input, normalized_shape, weight=None, bias=None, eps=1e-05, cudnn_enable=True):
+    """layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float eps=1e-05, bool cudnn_enable=True) -> Tensor"""  # noqa: E501
+    axes = emit.array(range(-len(normalized_shape), 0))
+    found = ops.mvn(input, axes, True, float(eps), "inside_sqrt")
+    found = found if weight is None else ops.multiply(found, weight)
+    return found if bias is None else ops.add(found, bias)
+
+
+def per_channel(emit, values, rank):
+    """One value per channel, [1, channels, 1, ..]."""
+    return emit.unsqueeze(values, 0, *range(2, rank))
+
+
+@lowers("openvino", "aten.group_norm.default")
+def group_norm(emit, input, num_groups, weight=None, bias=None, eps=1e-05, cudnn_enabled=True):
+    """group_norm(Tensor input, int num_groups, Tensor? weight=None, Tensor? bias=None, float eps=1e-05, bool cudnn_enabled=True) -> Tensor"""  # noqa: E501
+    channels = emit.meta(input).shape[1]
+    ones = np.ones(channels, np.float32)
+    scale = ops.constant(ones) if weight is None else weight
+    shift = ops.constant(0 * ones) if bias is None else bias
+    return ops.group_normalization(input, scale, shift, num_groups, float(eps))
+
+
+@lowers("openvino", "aten.native_group_norm.default")
+def native_group_norm(emit, input, weight, bias, N, C, HxW, group, eps):
+    """native_group_norm(Tensor input, Tensor? weight, Tensor? bias, SymInt N, SymInt C, SymInt HxW, int group, float eps) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
+    return [group_norm(emit, input, group, weight, bias, eps), None, None]
+
+
+@lowers("openvino", "aten._native_batch_norm_legit_no_training.default")
+def batch_norm_inference(emit, input, weight, bias, running_mean, running_var, momentum, eps):
+    """_native_batch_norm_legit_no_training(Tensor input, Tensor? weight, Tensor? bias, Tensor running_mean, Tensor running_var, float momentum, float eps) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
+    return [normalised(emit, input, weight, bias, running_mean, running_var, eps), None, None]
+
+
+@lowers("openvino", "aten.batch_norm.default")
+def batch_norm(emit, input, weight, bias, running_mean, running_var, training, momentum, eps, cudnn_enabled):
+    """batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float momentum, float eps, bool cudnn_enabled) -> Tensor"""  # noqa: E501
+    if training or running_mean is None:
+        return of_the_batch(emit, input, weight, bias, eps)
+    return normalised(emit, input, weight, bias, running_mean, running_var, eps)
+
+
+def normalised(emit, x, weight, bias, mean, var, eps):
+    channels = emit.meta(x).shape[1]
+    ones = np.ones(channels, np.float32)
+    scale = ops.constant(ones) if weight is None else weight
+    shift = ops.constant(0 * ones) if bias is None else bias
+    return out(ops.batch_norm_inference(x, scale, shift, mean, var, float(eps)))
+
+
+def of_the_batch(emit, x, weight, bias, eps):
+    """Normalised by the mean and the variance of each channel over all else."""
+    rank = rank_of(x)
+    axes = emit.array([axis for axis in range(rank) if axis != 1])
+    off = ops.subtract(x, ops.reduce_mean(x, axes, True))
+    spread = ops.reduce_mean(ops.multiply(off, off), axes, True)
+    found = ops.divide(off, ops.sqrt(ops.add(spread, np.float32(eps))))
+    found = found if weight is None else ops.multiply(found, per_channel(emit, weight, rank))
+    return found if bias is None else ops.add(found, per_channel(emit, bias, rank))
+
+
+@lowers("openvino", "aten._native_batch_norm_legit.no_stats")
+def batch_norm_no_stats(emit, input, weight, bias, training, momentum, eps):
+    """_native_batch_norm_legit.no_stats(Tensor input, Tensor? weight, Tensor? bias, bool training, float momentum, float eps) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
+    return [of_the_batch(emit, input, weight, bias, eps), None, None]
+
+
+@lowers("openvino", "aten.instance_norm.default")
+def instance_norm(emit, input, weight, bias, running_mean, running_var, use_input_stats, momentum, eps, cudnn_enabled):
+    """instance_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool use_input_stats, float momentum, float eps, bool cudnn_enabled) -> Tensor"""  # noqa: E501
+    if not use_input_stats:
+        return normalised(emit, input, weight, bias, running_mean, running_var, eps)
+    rank = rank_of(input)
+    found = ops.mvn(input, emit.array(range(2, rank)), True, float(eps), "inside_sqrt")
+    found = found if weight is None else ops.multiply(found, per_channel(emit, weight, rank))
+    return found if bias is None else ops.add(found, per_channel(emit, bias, rank))
+
+
+@lowers("openvino", "aten.rms_norm.default")
+def rms_norm(emit, input, normalized_shape, weight=None, eps=None):
+    """rms_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, float? eps=None) -> Tensor"""
+    eps = torch.finfo(emit.dtype).eps if eps is None else eps
+    axes = emit.array(range(-len(normalized_shape), 0))
+    squares = ops.reduce_mean(ops.power(input, np.float32(2)), axes, True)
+    root = ops.sqrt(ops.add(squares, np.float32(eps)))
+    found = ops.multiply(input, ops.divide(np.float32(1), root))
+    return found if weight is None else ops.multiply(found, weight)
+
+
+@lowers("openvino", "aten._weight_norm.default")
+def weight_norm(emit, v, g, dim=0):
+    """_weight_norm(Tensor v, Tensor g, int dim=0) -> Tensor"""
+    rank = rank_of(v)
+    kept = [] if dim == -1 else [dim % rank]
+    axes = [axis for axis in range(rank) if axis not in kept]
+    length = ops.sqrt(ops.reduce_sum(ops.multiply(v, v), emit.array(axes), True))
+    return ops.multiply(v, ops.divide(g, length))

@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sums, extremes and their kin, along axes."""
+
+import numpy as np
+import openvino.opset16 as ops
+import torch
+
+from paritas.lower.openvino.emit import out, rank_of
+from paritas.lower.openvino.ops.move import END
+from paritas.lower.registry import lowers
+
+
+def axes_of(x, dim):
+    """The axes, from the front; all of them if none is given."""
+    rank = rank_of(x)
+    if dim is None or (isinstance(dim, (list, tuple)) and not dim):
+        return list(range(rank))
+    dims = [dim] if isinstance(dim, int) else list(dim)
+    return sorted(axis % rank for axis in dims) if rank else []
+
+
+def _nothing_to_do(x, axes):
+    return rank_of(x) == 0 or not axes
+
+
+def summed(emit, x, axes, keepdim):
+    """A sum. Whole numbers by running sums, since OpenVINO 2026.4 adds them up in float32."""
+    if _nothing_to_do(x, axes):
+        return out(x)
+    if out(x).get_element_type().is_real():
+        return out(ops.reduce_sum(x, emit.array(axes), keepdim))
+    for axis in axes:
+        size = emit.size(x, axis)
+        if isinstance(size, int) and size == 1:
+            continue
+        # A zero in front, so that there is a last one in an empty axis too.
+        sizes = [1 if a == axis else s for a, s in enumerate(emit.sizes(x))]
+        zero = ops.broadcast(np.array(0, out(x).get_element_type().to_dtype()), emit.dims(sizes))
+        running = ops.cum_sum(ops.concat([zero, x], axis), np.int64(axis))
+        x = emit.slice(running, -1, END, axis)
+    return out(x) if keepdim else emit.squeeze(x, *axes)
+
+
+@lowers("openvino", "aten.sum.dim_IntList", "aten.sum.default")
+def sum_dim(emit, self, dim=None, keepdim=False, dtype=None):
+    """sum.dim_IntList(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
+    return emit.result(summed(emit, emit.wide(self, emit.dtype), axes_of(self, dim), keepdim))
+
+
+@lowers("openvino", "aten.mean.dim", "aten.mean.default")
+def mean_dim(emit, self, dim=None, keepdim=False, dtype=None):
+    """mean.dim(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
+    x, axes = emit.cast(self, emit.dtype), axes_of(self, dim)
+    return x if _nothing_to_do(x, axes) else ops.reduce_mean(x, emit.array(axes), keepdim)
+
+
+@lowers("openvino", "aten.prod.dim_int", "aten.prod.default")
+def prod(emit, self, dim=None, keepdim=False, dtype=None):
+    """prod.dim_int(Tensor self, int dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
+    x, axes = emit.wide(self, emit.dtype), axes_of(self, dim if isinstance(dim, int) else None)
+    if _nothing_to_do(x, axes):
+        return emit.result(x)
+    if emit.dtype.is_floating_point:
+        return ops.reduce_prod(x, emit.array(axes), keepdim)
+    for axis in axes:
+        size = emit.size(x, axis)
+        if not isinstance(size, int) or not 0 < size <= 64:
+            raise emit.refuse("a product of whole numbers along an axis that is free, empty or long")
+        found = emit.slice(x, 0, 1, axis)
+        for i in range(1, size):
+            found = ops.multiply(found, emit.slice(x, i, i + 1, axis))
+        x = found
+    return emit.result(x if keepdim else emit.squeeze(x, *axes))
+
+
+def extreme(emit, x, axes, keepdim, largest):
+    """The largest or smallest along axes. Whole numbers through TopK: OpenVINO 2026.4 compares them as float32."""
+    if _nothing_to_do(x, axes):
+        return out(x)
+    kind = out(x).get_element_type()
+    if kind.is_real():
+        return out((ops.reduce_max if largest else ops.reduce_min)(x, emit.array(axes), keepdim))
+    if kind.to_string() == "boolean":
+        reduce = ops.reduce_logical_or if largest else ops.reduce_logical_and
+        return out(reduce(x, emit.array(axes), keepdim))
+    wide = ops.convert(x, "i32") if kind.bitwidth < 32 else x
+    for axis in axes:
+        wide = ops.topk(wide, np.int64(1), axis, "max" if largest else "min", "value", "i64").output(0)
+    found = wide if keepdim else emit.squeeze(wide, *axes)
+    return out(ops.convert(found, kind.to_string()) if kind.bitwidth < 32 else found)
+
+
+@lowers("openvino", "aten.amax.default", "aten.max.default")
+def amax(emit, self, dim=None, keepdim=False):
+    """amax(Tensor self, int[1] dim=[], bool keepdim=False) -> Tensor"""
+    return extreme(emit, self, axes_of(self, dim), keepdim, True)
+
+
+@lowers("openvino", "aten.amin.default", "aten.min.default")
+def amin(emit, self, dim=None, keepdim=False):
+    """amin(Tensor self, int[1] dim=[], bool keepdim=False) -> Tensor"""
+    return extreme(emit, self, axes_of(self, dim), keepdim, False)
+
+
+@lowers("openvino", "aten.aminmax.default")
+def aminmax(emit, self, dim=None, keepdim=False):
+    """aminmax(Tensor self, *, int? dim=None, bool keepdim=False) -> (Tensor min, Tensor max)"""
+    axes = axes_of(self, dim)
+    return [extreme(emit, self, axes, keepdim, largest) for largest in (False, True)]
+
+
+def found_extreme(emit, x, axis, keepdim, largest):
+    """(value, place) of the first of the largest or smallest."""
+    if rank_of(x) == 0:
+        return out(x), emit.const(0, torch.int64)
+    kind = out(x).get_element_type()
+    narrow = kind.bitwidth < 32 or kind.to_string() == "boolean"
+    wide = ops.convert(x, "i32") if narrow else x
+    found = ops.topk(wide, np.int64(1), axis, "max" if largest else "min", "value", "i64", stable=True)
+    values, places = found.output(0), found.output(1)
+    if narrow:
+        values = out(ops.convert(values, kind.to_string()))
+    return (values, places) if keepdim else (emit.squeeze(values, axis), emit.squeeze(places, axis))
+
+
+def _found(name, largest):
+    def lowering(emit, self, dim, keepdim=False):
+        return list(found_extreme(emit, self, dim % max(rank_of(self), 1), keepdim, largest))
+
+    lowering.__doc__ = f"{name}.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)"
+    lowering.__name__ = lowering.__qualname__ = f"{name}_dim"
+    lowers("openvino", f"aten.{name}.dim")(lowering)
+
+    def place(emit, self, dim=None, keepdim=False):
+        if dim is None:
+            flat = ops.reshape(self, emit.array([-1]), False)
+            found = found_extreme(emit, flat, 0, False, largest)[1]
+            return emit.reshape(found, [1] * rank_of(self)) if keepdim else found
+        return found_extreme(emit, self, dim % max(rank_of(self), 1), keepdim, largest)[1]
+
+    place.__doc__ = f"arg{name}(Tensor self, int? dim=None, bool keepdim=False) -> Tensor"
+    place.__name__ = place.__qualname__ = f"arg{name}"
+    lowers("openvino", f"aten.arg{name}.default")(place)
+
+
+_found("max", True)
+_found("min", False)
+
+
+def _all_or_any(name, reduce):
+    def lowering(emit, self, dim=None, keepdim=False):
+        x, axes = emit.cast(self, torch.bool), axes_of(self, dim)
+        return emit.cast(x if _nothing_to_do(x, axes) else reduce(x, emit.array(axes), keepdim), emit.dtype)
+
+    lowering.__doc__ = f"{name}.dim(Tensor self, int dim, bool keepdim=False) -> Tensor"
+    lowering.__name__ = lowering.__qualname__ = f"{name}_of"
+    lowers("openvino", *(f"aten.{name}.{kind}" for kind in ("default", "dim", "dims")))(lowering)
+
+
+_all_or_any("all", ops.reduce_logical_and)
+_all_or_any("any", ops.reduce_logical_or)
+
+
+@lowers("openvino", "aten.cumsum.default")
+def cumsum(emit, self, dim, dtype=None):
+    """cumsum(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor"""
+    x = emit.wide(self, emit.dtype)
+    rank = rank_of(self)
+    return emit.result(ops.cum_sum(x, np.int64(dim % rank)) if rank else x)
+
+
+def varied(emit, x, axes, correction, keepdim):
+    """The variance of floats along axes."""
+    mean = ops.reduce_mean(x, emit.array(axes), True)
+    off = ops.subtract(x, mean)
+    total = ops.reduce_sum(ops.multiply(off, off), emit.array(axes), keepdim)
+    count = 1
+    for axis in axes:
+        count = emit.times(emit.size(x, axis), count)
+    if isinstance(count, int):
+        left = np.float32(max(count - correction, 0))
+    else:
+        left = ops.maximum(ops.subtract(emit.number(count, torch.float32), np.float32(correction)), np.float32(0))
+    return out(ops.divide(total, left))
+
+
+def _spread(name, root):
+    def lowering(emit, self, dim=None, unbiased=True, keepdim=False, correction=None):
+        if isinstance(dim, bool):
+            dim, unbiased = None, dim
+        less = correction if correction is not None else 1 if unbiased or "correction" in overload(emit) else 0
+        x = emit.cast(self, emit.dtype)
+        found = varied(emit, x, axes_of(self, dim), less, keepdim)
+        return ops.sqrt(found) if root else found
+
+    lowering.__doc__ = f"{name}.dim(Tensor self, int[1]? dim, bool unbiased=True, bool keepdim=False) -> Tensor"
+    lowering.__name__ = lowering.__qualname__ = name
+    lowers("openvino", *(f"aten.{name}.{kind}" for kind in ("default", "dim", "correction")))(lowering)
+
+
+def overload(emit):
+    return str(emit.node.target).rpartition(".")[2]
+
+
+_spread("var", False)
+_spread("std", True)
+
+
+@lowers("openvino", "aten.var_mean.correction", "aten.var_mean.dim", "aten.var_mean.default")
+def var_mean(emit, self, dim=None, unbiased=True, keepdim=False, correction=None):
+    """var_mean.correction(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False) -> (Tensor, Tensor)"""  # noqa: E501
+    if isinstance(dim, bool):
+        dim, unbiased = None, dim
+    less = correction if correction is not None else 1 if unbiased or "correction" in overload(emit) else 0
+    axes = axes_of(self, dim)
+    return [varied(emit, self, axes, less, keepdim), ops.reduce_mean(self, emit.array(axes), keepdim)]
+
+
+@lowers("openvino", "aten.logsumexp.default")
+def logsumexp(emit, self, dim, keepdim=False):
+    """logsumexp(Tensor self, int[1] dim, bool keepdim=False) -> Tensor"""
+    x, axes = emit.cast(self, emit.dtype), axes_of(self, dim)
+    if _nothing_to_do(x, axes):
+        return x
+    most = ops.reduce_max(x, emit.array(axes), True)
+    most = ops.select(ops.less(ops.abs(most), np.float32(3.4e38)), most, np.float32(0))
+    total = ops.reduce_sum(ops.exp(ops.subtract(x, most)), emit.array(axes), keepdim)
+    return ops.add(ops.log(total), most if keepdim else emit.squeeze(most, *axes))
+
+
+@lowers("openvino", "aten.linalg_vector_norm.default")
+def vector_norm(emit, self, ord=2, dim=None, keepdim=False, dtype=None):
+    """linalg_vector_norm(Tensor self, Scalar ord=2, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""  # noqa: E501
+    return normed(emit, emit.cast(self, emit.dtype), ord, axes_of(self, dim), keepdim)
+
+
+def normed(emit, x, ord, axes, keepdim):
+    x = ops.abs(x)
+    if _nothing_to_do(x, axes):
+        return x
+    if ord in (float("inf"), float("-inf")):
+        return extreme(emit, x, axes, keepdim, ord > 0)
+    if ord == 0:
+        there = ops.convert(ops.not_equal(x, np.float32(0)), "f32")
+        return ops.reduce_sum(there, emit.array(axes), keepdim)
+    if ord == 1:
+        return ops.reduce_sum(x, emit.array(axes), keepdim)
+    if ord == 2:
+        return ops.sqrt(ops.reduce_sum(ops.multiply(x, x), emit.array(axes), keepdim))
+    total = ops.reduce_sum(ops.power(x, np.float32(ord)), emit.array(axes), keepdim)
+    return ops.power(total, np.float32(1 / ord))
+
+
+@lowers("openvino", "aten.norm.ScalarOpt_dim", "aten.norm.Scalar", "aten.linalg_norm.default")
+def norm(emit, self, p=None, dim=None, keepdim=False, dtype=None):
+    """norm.ScalarOpt_dim(Tensor self, Scalar? p, int[1] dim, bool keepdim=False) -> Tensor"""
+    p = 2 if p is None else p
+    axes = axes_of(self, dim)
+    if "linalg" in str(emit.node.target) and len(axes) == 2 and emit.node.args[1:] and p != 2:
+        raise emit.refuse("a norm of matrices")
+    return normed(emit, emit.cast(self, emit.dtype), p, axes, keepdim)
+
+
+@lowers("openvino", "aten.count_nonzero.dim_IntList", "aten.count_nonzero.default")
+def count_nonzero(emit, self, dim=None):
+    """count_nonzero.dim_IntList(Tensor self, int[] dim) -> Tensor"""
+    there = emit.cast(emit.cast(self, torch.bool), torch.int64)
+    return summed(emit, there, axes_of(self, dim), False)

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The same elements in another shape or order of axes."""
+
+import openvino.opset16 as ops
+
+from paritas.lower.openvino.emit import complex_numbers, out, rank_of
+from paritas.lower.registry import lowers
+
+
+@lowers("openvino", "aten.reshape.default", "aten.view.default", "aten._unsafe_view.default")
+def reshape(emit, self, shape):
+    """reshape(Tensor(a) self, SymInt[] shape) -> Tensor(a)"""
+    return emit.reshape(self, shape, like=emit.out)
+
+
+@lowers("openvino", "aten.view_as.default", "aten.reshape_as.default")
+def view_as(emit, self, other):
+    """view_as(Tensor(a) self, Tensor other) -> Tensor(a)"""
+    return emit.reshape(self, emit.sizes(other), like=emit.out)
+
+
+@lowers("openvino", "aten.flatten.using_ints")
+def flatten(emit, self, start_dim=0, end_dim=-1):
+    """flatten.using_ints(Tensor(a) self, int start_dim=0, int end_dim=-1) -> Tensor(a)"""
+    rank = rank_of(self)
+    if rank == 0:
+        return emit.unsqueeze(self, 0)
+    first, last = start_dim % rank, end_dim % rank
+    sizes = emit.sizes(self)
+    whole = 1
+    for size in sizes[first : last + 1]:
+        whole = emit.times(size, whole)
+    return emit.reshape(self, [*sizes[:first], whole, *sizes[last + 1 :]], like=emit.out)
+
+
+@lowers("openvino", "aten.unflatten.int")
+def unflatten(emit, self, dim, sizes):
+    """unflatten.int(Tensor(a) self, int dim, SymInt[] sizes) -> Tensor(a)"""
+    own = emit.sizes(self)
+    dim %= len(own)
+    return emit.reshape(self, [*own[:dim], *sizes, *own[dim + 1 :]], like=emit.out)
+
+
+@lowers("openvino", "aten.unsqueeze.default")
+def unsqueeze(emit, self, dim):
+    """unsqueeze(Tensor(a) self, int dim) -> Tensor(a)"""
+    return emit.unsqueeze(self, dim % (rank_of(self) + 1))
+
+
+@lowers("openvino", "aten.squeeze.dim", "aten.squeeze.dims", "aten.squeeze.default")
+def squeeze(emit, self, dim=None):
+    """squeeze.dim(Tensor(a) self, int dim) -> Tensor(a)"""
+    rank = rank_of(self)
+    known = emit.meta(self)
+    own = known.shape if known is not None else emit.sizes(self)
+    wanted = range(rank) if dim is None else dim if isinstance(dim, (list, tuple)) else [dim]
+    # Free sizes are not 1 here: the program says which axes are left.
+    axes = [axis % rank for axis in wanted if rank and isinstance(own[axis % rank], int) and own[axis % rank] == 1]
+    return emit.squeeze(self, *axes) if axes else self
+
+
+@lowers("openvino", "aten.permute.default")
+def permute(emit, self, dims):
+    """permute(Tensor(a) self, int[] dims) -> Tensor(a)"""
+    rank = rank_of(self)
+    return emit.transpose(self, [dim % rank for dim in dims])
+
+
+@lowers("openvino", "aten.transpose.int", "aten.swapaxes.default", "aten.swapdims.default")
+def transpose(emit, self, dim0, dim1):
+    """transpose.int(Tensor(a) self, int dim0, int dim1) -> Tensor(a)"""
+    rank = rank_of(self)
+    if rank == 0:
+        return self
+    order = list(range(rank))
+    order[dim0 % rank], order[dim1 % rank] = dim1 % rank, dim0 % rank
+    return emit.transpose(self, order)
+
+
+@lowers("openvino", "aten.t.default", "aten.numpy_T.default", "aten.mT.default")
+def t(emit, self):
+    """t(Tensor(a) self) -> Tensor(a)"""
+    rank = rank_of(self)
+    if rank < 2:
+        return self
+    order = list(range(rank))
+    return emit.transpose(self, [*order[:-2], order[-1], order[-2]] if "mT" in str(emit.node.target) else order[::-1])
+
+
+@lowers("openvino", "aten.movedim.int", "aten.movedim.intlist", "aten.moveaxis.int", "aten.moveaxis.intlist")
+def movedim(emit, self, source, destination):
+    """movedim.intlist(Tensor(a) self, int[] source, int[] destination) -> Tensor(a)"""
+    rank = rank_of(self)
+    source, destination = ([d] if isinstance(d, int) else list(d) for d in (source, destination))
+    source, destination = [d % rank for d in source], [d % rank for d in destination]
+    rest = iter(axis for axis in range(rank) if axis not in source)
+    order = [source[destination.index(a)] if a in destination else next(rest) for a in range(rank)]
+    return emit.transpose(self, order)
+
+
+@lowers("openvino", "aten.expand.default", "aten.broadcast_to.default")
+def expand(emit, self, size, implicit=False):
+    """expand(Tensor(a) self, SymInt[] size, *, bool implicit=False) -> Tensor(a)"""
+    return expanded(emit, self, size)
+
+
+@lowers("openvino", "aten.expand_as.default")
+def expand_as(emit, self, other):
+    """expand_as(Tensor(a) self, Tensor other) -> Tensor(a)"""
+    return expanded(emit, self, emit.sizes(other))
+
+
+def expanded(emit, x, size):
+    """`x` in a wider shape, where -1 is the size that it has."""
+    own = emit.sizes(x)
+    new = len(size) - len(own)
+    sizes = [own[i - new] if isinstance(s, int) and s == -1 else s for i, s in enumerate(size)]
+    return emit.broadcast(x, sizes)
+
+
+@lowers("openvino", "aten.broadcast_tensors.default")
+def broadcast_tensors(emit, tensors):
+    """broadcast_tensors(Tensor[] tensors) -> Tensor[]"""
+    sizes = shared_sizes(emit, tensors)
+    return [emit.broadcast(x, sizes) for x in tensors]
+
+
+def shared_sizes(emit, tensors):
+    """The sizes of what `tensors` are together, by broadcasting."""
+    found = []
+    for x in tensors:
+        own = emit.sizes(x)
+        longer = max(len(own), len(found))
+        own = [1] * (longer - len(own)) + own
+        found = [1] * (longer - len(found)) + found
+        found = [_shared(emit, a, b) for a, b in zip(found, own, strict=True)]
+    return found
+
+
+def _shared(emit, a, b):
+    if isinstance(a, int) and a != 1:
+        return a
+    if isinstance(b, int):
+        return a if b == 1 else b
+    if isinstance(a, int):
+        return b
+    return out(ops.select(ops.equal(a, emit.number(1)), b, a))
+
+
+@lowers("openvino", "aten.view_as_real.default")
+@complex_numbers
+def view_as_real(emit, self):
+    """view_as_real(Tensor(a) self) -> Tensor(a)"""
+    return self
+
+
+@lowers("openvino", "aten.view_as_complex.default")
+@complex_numbers
+def view_as_complex(emit, self):
+    """view_as_complex(Tensor(a) self) -> Tensor(a)"""
+    return self

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Orders: sort, topk and their kin."""
+
+import numpy as np
+import openvino.opset16 as ops
+import torch
+
+from paritas.lower.openvino.emit import out, rank_of
+from paritas.lower.registry import lowers
+
+
+def ordered(emit, x, count, dim, descending):
+    """(values, places) of the first `count` in order; of equal ones the earlier comes first."""
+    if rank_of(x) == 0:
+        return [out(x), emit.const(0, torch.int64)]
+    kind = emit.dtype_of(x)
+    wide = emit.cast(x, torch.int32) if kind == torch.bool else emit.wide(x, kind)
+    mode = "max" if descending else "min"
+    found = ops.topk(wide, emit.number(count), dim % rank_of(x), mode, "value", "i64", stable=True)
+    return [emit.cast(found.output(0), kind), found.output(1)]
+
+
+@lowers("openvino", "aten.topk.default")
+def topk(emit, self, k, dim=-1, largest=True, sorted=True):
+    """topk(Tensor self, SymInt k, int dim=-1, bool largest=True, bool sorted=True) -> (Tensor values, Tensor indices)"""
+    return ordered(emit, self, k, dim, largest)
+
+
+@lowers("openvino", "aten.sort.default", "aten.sort.stable")
+def sort(emit, self, dim=-1, descending=False, stable=None):
+    """sort(Tensor self, int dim=-1, bool descending=False) -> (Tensor values, Tensor indices)"""
+    return ordered(emit, self, emit.size(self, dim) if rank_of(self) else 1, dim, descending)
+
+
+@lowers("openvino", "aten.argsort.default", "aten.argsort.stable")
+def argsort(emit, self, dim=-1, descending=False, stable=None):
+    """argsort(Tensor self, int dim=-1, bool descending=False) -> Tensor"""
+    return ordered(emit, self, emit.size(self, dim) if rank_of(self) else 1, dim, descending)[1]
+
+
+@lowers("openvino", "aten.histc.default")
+def histc(emit, self, bins=100, min=0, max=0):
+    """histc(Tensor self, int bins=100, Scalar min=0, Scalar max=0) -> Tensor"""
+    if min == max:
+        raise emit.refuse("the range of the histogram depends on the values")
+    x = ops.reshape(emit.cast(self, torch.float32), emit.array([-1, 1]), False)
+    part = ops.floor(ops.multiply(ops.subtract(x, np.float32(min)), np.float32(bins / (max - min))))
+    part = ops.minimum(part, np.float32(bins - 1))
+    inside = ops.logical_and(ops.greater_equal(x, np.float32(min)), ops.less_equal(x, np.float32(max)))
+    hit = ops.logical_and(inside, ops.equal(part, np.arange(bins, dtype=np.float32)))
+    return emit.cast(ops.reduce_sum(ops.convert(hit, "f32"), emit.array([0]), False), emit.dtype)
+
+
+@lowers("openvino", "aten.bucketize.Tensor")
+def bucketize(emit, self, boundaries, out_int32=False, right=False):
+    """bucketize.Tensor(Tensor self, Tensor boundaries, *, bool out_int32=False, bool right=False) -> Tensor"""
+    dtype = emit.promoted(self, boundaries)
+    x, ends = emit.wide(self, dtype), emit.wide(boundaries, dtype)
+    below = (ops.less_equal if right else ops.less)(ends, emit.unsqueeze(x, rank_of(x)))
+    count = ops.reduce_sum(ops.convert(below, "f32"), emit.array([rank_of(x)]), False)
+    return emit.cast(count, emit.dtype)
+
+
+@lowers("openvino", "aten.searchsorted.Tensor")
+def searchsorted(emit, sorted_sequence, self, out_int32=False, right=False, side=None, sorter=None):
+    """searchsorted.Tensor(Tensor sorted_sequence, Tensor self, *, bool out_int32=False, bool right=False, str? side=None, Tensor? sorter=None) -> Tensor"""  # noqa: E501
+    if sorter is not None:
+        raise emit.refuse("a sorter")
+    right = right or side == "right"
+    dtype = emit.promoted(sorted_sequence, self)
+    ends, x = emit.wide(sorted_sequence, dtype), emit.wide(self, dtype)
+    rank = rank_of(x)
+    if rank_of(ends) > 1:
+        ends = emit.unsqueeze(ends, rank_of(ends) - 1)
+    below = (ops.less_equal if right else ops.less)(ends, emit.unsqueeze(x, rank))
+    count = ops.reduce_sum(ops.convert(below, "f32"), emit.array([rank]), False)
+    return emit.cast(count, emit.dtype)
