@@ -52,7 +52,7 @@ def _part(node: Node, known: Collection[str]) -> GraphModule | None:
 
     Only what is not known is decomposed, so that engines see the largest operators that they have.
     """
-    import torch._refs  # noqa: F401 - registers decompositions
+    import torch._refs
     from torch._decomp import core_aten_decompositions, decomposition_table
 
     if not isinstance(node.target, torch._ops.OpOverload):

@@ -8,10 +8,11 @@ from pathlib import Path
 import openvino
 import torch
 
-from paritas.errors import LoweringError
+from paritas.errors import LoweringError, UnsupportedOps
 from paritas.lower.chance import refuse_chance
 from paritas.lower.decompose import decomposed
 from paritas.lower.openvino.compress import compress
+from paritas.lower.openvino.fallback import by_frontend
 from paritas.lower.openvino.graph import build
 from paritas.lower.registry import lowerings
 from paritas.lower.result import Lowered
@@ -40,9 +41,14 @@ def lower(
     if dtype not in HINTS:
         raise LoweringError(f"openvino has no dtype {dtype!r}; it has {', '.join(HINTS)}.")
     refuse_chance(program, "openvino")
-    built = build(decomposed(program, lowerings("openvino")))
-    converted = built.model
     notes: tuple[Note, ...] = ()
+    held: object  # the owner of the weights that the model reads
+    try:
+        built = build(decomposed(program, lowerings("openvino")))
+        converted, held = built.model, built
+    except UnsupportedOps:
+        # Only until there is a rule for everything: the front end is not to be trusted.
+        converted, held, notes = by_frontend(program, model)
     settings = {"INFERENCE_PRECISION_HINT": HINTS[dtype]}
     if weights:
         converted, note = compress(converted, weights)
@@ -53,5 +59,5 @@ def lower(
         raise LoweringError(
             f"OpenVINO cannot write its files to {directory}: {error}. Is the disk full?"
         ) from error
-    del built  # until here: the model reads its weights
+    del held  # until here: the model reads its weights
     return Lowered(ENTRY, settings, notes)

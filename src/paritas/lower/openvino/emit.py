@@ -6,8 +6,9 @@
         '''rsqrt(Tensor self) -> Tensor'''          # the ATen schema; a test compares it
         return ops.divide(1.0, ops.sqrt(emit.cast(self, emit.dtype)))
 
-Arguments come as the schema has them: tensors as `Output`, sizes as Python ints or as i64 scalar outputs, all else as it
-is in the graph. A lowering returns one opset node or output, or a list of them where the operator has several results.
+Arguments come as the schema has them: tensors as `Output`, sizes as Python ints or as i64 scalar outputs, all else
+as it is in the graph. A lowering returns one opset node or output, or a list of them where the operator has several
+results.
 
 **Types are ours.** Every operand is cast to the dtype that torch computes in, and the result is cast to the dtype of
 the node. Floats of all widths are f32 in the graph. What the CPU plugin (2026.4) does to integers, all measured:

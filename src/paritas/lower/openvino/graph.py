@@ -68,14 +68,11 @@ class _Builder:
             elif node.op == "output":
                 outputs = [
                     self.values[value]
-                    for value, spec in zip(
-                        node.args[0], exported.graph_signature.output_specs, strict=True
-                    )
+                    for value, spec in zip(node.args[0], exported.graph_signature.output_specs, strict=True)
                     if spec.kind == OutputKind.USER_OUTPUT and isinstance(value, Node)
                 ]
         results = [
-            result(_as_tensor(value), spec)
-            for value, spec in zip(outputs, self.program.outputs, strict=True)
+            result(_as_tensor(value), spec) for value, spec in zip(outputs, self.program.outputs, strict=True)
         ]
         for _, parameter, spec in self.parameters:
             parameter.output(0).get_tensor().set_names({spec.name})

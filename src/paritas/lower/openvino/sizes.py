@@ -119,9 +119,7 @@ def _numel(emit: Emitter, x: Any) -> Any:
 def _item(emit: Emitter, x: Any) -> Any:
     value = emit.meta(x)
     kind = value.dtype if value is not None else torch.int64
-    wanted = (
-        torch.bool if kind == torch.bool else torch.float32 if kind.is_floating_point else torch.int64
-    )
+    wanted = torch.bool if kind == torch.bool else torch.float32 if kind.is_floating_point else torch.int64
     return ops.reshape(emit.cast(x, wanted), emit.array([]), False).output(0)
 
 

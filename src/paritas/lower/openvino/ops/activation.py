@@ -93,7 +93,9 @@ def prelu(emit, self, weight):
 def elu(emit, self, alpha=1, scale=1, input_scale=1):
     """elu(Tensor self, Scalar alpha=1, Scalar scale=1, Scalar input_scale=1) -> Tensor"""
     x = ops.multiply(self, np.float32(input_scale)) if input_scale != 1 else self
-    below = ops.multiply(ops.subtract(ops.exp(ops.minimum(x, np.float32(0))), np.float32(1)), np.float32(alpha))
+    below = ops.multiply(
+        ops.subtract(ops.exp(ops.minimum(x, np.float32(0))), np.float32(1)), np.float32(alpha)
+    )
     found = ops.select(ops.greater(self, np.float32(0)), self, below)
     return ops.multiply(found, np.float32(scale)) if scale != 1 else found
 
@@ -171,5 +173,3 @@ def lgamma(emit, self):
     beside = ops.abs(ops.sin(ops.multiply(off, f(math.pi))))
     reflected = ops.subtract(ops.subtract(f(math.log(math.pi)), ops.log(beside)), above)
     return ops.select(ops.is_inf(x), f(math.inf), ops.select(low, reflected, above))
-
-

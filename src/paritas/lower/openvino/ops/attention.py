@@ -73,6 +73,10 @@ def repeated_heads(emit, query, x):
     if not isinstance(wanted, int) or not isinstance(heads, int) or heads == wanted:
         return x
     wide = emit.broadcast(emit.unsqueeze(x, 2), [batch, heads, wanted // heads, length, width])
-    return ops.reshape(wide, emit.array([0, wanted, -1, width]) if isinstance(width, int) else emit.dims(
-        [batch, wanted, length, width]
-    ), isinstance(width, int))
+    return ops.reshape(
+        wide,
+        emit.array([0, wanted, -1, width])
+        if isinstance(width, int)
+        else emit.dims([batch, wanted, length, width]),
+        isinstance(width, int),
+    )

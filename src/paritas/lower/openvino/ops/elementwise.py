@@ -46,9 +46,7 @@ def rsub(emit, self, other, alpha=1):
     return computed(emit, ops.subtract, other, scaled(emit, self, alpha))
 
 
-@lowers(
-    "openvino", "aten.mul.Tensor", "aten.mul.Scalar", "aten.multiply.Tensor", "aten.multiply.Scalar"
-)
+@lowers("openvino", "aten.mul.Tensor", "aten.mul.Scalar", "aten.multiply.Tensor", "aten.multiply.Scalar")
 def mul(emit, self, other):
     """mul.Tensor(Tensor self, Tensor other) -> Tensor"""
     return computed(emit, ops.logical_and if emit.dtype == torch.bool else ops.multiply, self, other)
@@ -112,9 +110,7 @@ def div_mode(emit, self, other, rounding_mode=None):
     return ops.multiply(sign, floored(ops.abs(a), ops.abs(b)))
 
 
-@lowers(
-    "openvino", "aten.remainder.Tensor", "aten.remainder.Scalar", "aten.remainder.Scalar_Tensor"
-)
+@lowers("openvino", "aten.remainder.Tensor", "aten.remainder.Scalar", "aten.remainder.Scalar_Tensor")
 def remainder(emit, self, other):
     """remainder.Tensor(Tensor self, Tensor other) -> Tensor"""
     dtype = emit.dtype
@@ -177,7 +173,11 @@ def pow_scalar(emit, self, exponent):
             return emit.result(x)
         if exponent in (2, 3) and dtype.is_floating_point:
             return ops.power(x, emit.const(exponent, dtype))  # as OpenVINO's own fusions know it
-        if float(exponent).is_integer() and 0 < exponent <= 64 and (not dtype.is_floating_point or exponent <= 8):
+        if (
+            float(exponent).is_integer()
+            and 0 < exponent <= 64
+            and (not dtype.is_floating_point or exponent <= 8)
+        ):
             return emit.result(repeated(x, int(exponent)))
         if exponent == 0.5:
             return ops.sqrt(x)
@@ -291,9 +291,7 @@ KEEPING = {
     "floor": _rounding(ops.floor),
     # Floats are multiplied, since that is how OpenVINO's fusion knows rotary positions.
     "neg": lambda emit, x: (
-        ops.multiply(x, np.float32(-1))
-        if emit.dtype.is_floating_point
-        else _same(emit, ops.negative, x)
+        ops.multiply(x, np.float32(-1)) if emit.dtype.is_floating_point else _same(emit, ops.negative, x)
     ),
     "round": _rounding(lambda x: ops.round(x, "half_to_even")),
     "sign": lambda emit, x: _same(emit, ops.sign, x) if emit.dtype != torch.bool else x,
@@ -356,9 +354,9 @@ def clamp(emit, self, min=None, max=None):
     """clamp(Tensor self, Scalar? min=None, Scalar? max=None) -> Tensor"""
     dtype = emit.dtype
     x = emit.wide(self, dtype)
-    if dtype.is_floating_point and isinstance(min, (int, float)) and isinstance(max, (int, float)):
-        if min <= max:
-            return ops.clamp(x, float(min), float(max))
+    bounded = isinstance(min, (int, float)) and isinstance(max, (int, float)) and min <= max
+    if dtype.is_floating_point and bounded:
+        return ops.clamp(x, float(min), float(max))
     if min is not None:
         x = ops.maximum(x, emit.wide(min, dtype))
     if max is not None:

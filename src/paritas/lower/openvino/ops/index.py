@@ -62,10 +62,8 @@ def linear(emit, x, found):
     merged = emit.reshape(front, [-1, *(sizes[axis] for axis in rest)]) if len(axes) > 1 else front
     places = None
     for axis, index in found:
-        if places is None:
-            places = index
-        else:
-            places = ops.add(ops.multiply(places, emit.number(sizes[axis])), index)
+        moved = places if places is None else ops.multiply(places, emit.number(sizes[axis]))
+        places = index if moved is None else ops.add(moved, index)
     shape = shared_sizes(emit, [index for _, index in found])
     return merged, emit.broadcast(places, shape), shape
 
@@ -112,8 +110,10 @@ def index_put(emit, self, indices, values, accumulate=False, unsafe=False):
     merged, places, shape = linear(emit, self, found)
     is_bool = emit.dtype == torch.bool
     wide = emit.cast(merged, torch.int32) if is_bool or emit.dtype in _BYTES else merged
-    updates = emit.cast(emit.cast(values, emit.dtype), torch.int32) if wide is not merged else emit.cast(
-        values, emit.dtype
+    updates = (
+        emit.cast(emit.cast(values, emit.dtype), torch.int32)
+        if wide is not merged
+        else emit.cast(values, emit.dtype)
     )
     front = _apart(indices) or axes[0] == 0
     behind = [own[axis] for axis in rest]
@@ -165,8 +165,10 @@ def gather(emit, self, dim, index, sparse_grad=False):
         return ops.add(ops.multiply(index, np.int64(0)), self) if rank_of(index) else self
     dim %= rank
     kind = emit.dtype
-    x = emit.cast(narrowed(emit, self, index, dim), torch.int32) if kind == torch.bool else narrowed(
-        emit, self, index, dim
+    x = (
+        emit.cast(narrowed(emit, self, index, dim), torch.int32)
+        if kind == torch.bool
+        else narrowed(emit, self, index, dim)
     )
     return emit.cast(ops.gather_elements(x, emit.cast(index, torch.int64), dim), kind)
 

@@ -29,7 +29,14 @@ def product(emit, a, b, transpose_b=False):
     return emit.result(emit.squeeze(found, *gone) if gone else found)
 
 
-@lowers("openvino", "aten.matmul.default", "aten.mm.default", "aten.bmm.default", "aten.mv.default", "aten.dot.default")
+@lowers(
+    "openvino",
+    "aten.matmul.default",
+    "aten.mm.default",
+    "aten.bmm.default",
+    "aten.mv.default",
+    "aten.dot.default",
+)
 def matmul(emit, self, other):
     """matmul(Tensor self, Tensor other) -> Tensor"""
     return product(emit, self, other)
@@ -97,7 +104,11 @@ def spelled(equation, ranks):
     terms = given.split(",")
     free = [letter for letter in string.ascii_letters[::-1] if letter not in equation]
     most = max(
-        (rank - len(term.replace("...", "")) for term, rank in zip(terms, ranks, strict=True) if "..." in term),
+        (
+            rank - len(term.replace("...", ""))
+            for term, rank in zip(terms, ranks, strict=True)
+            if "..." in term
+        ),
         default=0,
     )
     dots = "".join(free[:most])
@@ -176,5 +187,3 @@ def _grouped(emit, x, batch, first, second):
             whole = emit.times(size, whole)
         merged.append(whole)
     return emit.reshape(x, [*sizes[:lead], *merged])
-
-

@@ -67,7 +67,9 @@ def split(emit, self, split_size, dim=0):
     ]
 
 
-@lowers("openvino", "aten.split_with_sizes.default", "aten.split.sizes", "aten.unsafe_split_with_sizes.default")
+@lowers(
+    "openvino", "aten.split_with_sizes.default", "aten.split.sizes", "aten.unsafe_split_with_sizes.default"
+)
 def split_with_sizes(emit, self, split_sizes, dim=0):
     """split_with_sizes(Tensor(a -> *) self, SymInt[] split_sizes, int dim=0) -> Tensor(a)[]"""
     return parts(emit, self, list(split_sizes), dim % rank_of(self))
@@ -182,7 +184,9 @@ def padded(emit, x, pad, mode, value):
     begins, ends = (emit.dims([pair[side] for pair in pairs]) for side in (0, 1))
     dtype = emit.dtype
     if dtype == torch.bool:
-        filled = ops.pad(emit.cast(x, torch.uint8), begins, ends, _MODES[mode], emit.const(int(value), torch.uint8))
+        filled = ops.pad(
+            emit.cast(x, torch.uint8), begins, ends, _MODES[mode], emit.const(int(value), torch.uint8)
+        )
         return emit.cast(filled, torch.bool)
     return ops.pad(x, begins, ends, _MODES[mode], emit.const(value, dtype) if mode == "constant" else None)
 
@@ -307,5 +311,3 @@ def diff(emit, self, n=1, dim=-1, prepend=None, append=None):
         else:
             x = emit.result(ops.subtract(emit.wide(late, dtype), emit.wide(early, dtype)))
     return x
-
-

@@ -79,7 +79,9 @@ def batch_norm_no_stats(emit, input, weight, bias, training, momentum, eps):
 
 
 @lowers("openvino", "aten.instance_norm.default")
-def instance_norm(emit, input, weight, bias, running_mean, running_var, use_input_stats, momentum, eps, cudnn_enabled):
+def instance_norm(
+    emit, input, weight, bias, running_mean, running_var, use_input_stats, momentum, eps, cudnn_enabled
+):
     """instance_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool use_input_stats, float momentum, float eps, bool cudnn_enabled) -> Tensor"""  # noqa: E501
     if not use_input_stats:
         return normalised(emit, input, weight, bias, running_mean, running_var, eps)

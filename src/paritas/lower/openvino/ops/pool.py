@@ -77,7 +77,9 @@ def _adaptive(count):
         if all(size == 1 for size in wanted):
             return ops.reduce_mean(self, emit.array(range(rank - count, rank)), True)
         x, single = _batched(emit, self, count)
-        if all(isinstance(a, int) and isinstance(b, int) and a % b == 0 for a, b in zip(own, wanted, strict=True)):
+        if all(
+            isinstance(a, int) and isinstance(b, int) and a % b == 0 for a, b in zip(own, wanted, strict=True)
+        ):
             kernel = [a // b for a, b in zip(own, wanted, strict=True)]
             found = ops.avg_pool(x, kernel, [0] * count, [0] * count, kernel, False, "floor")
         else:

@@ -127,7 +127,9 @@ def _found(name, largest):
     def lowering(emit, self, dim, keepdim=False):
         return list(found_extreme(emit, self, dim % max(rank_of(self), 1), keepdim, largest))
 
-    lowering.__doc__ = f"{name}.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)"
+    lowering.__doc__ = (
+        f"{name}.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)"
+    )
     lowering.__name__ = lowering.__qualname__ = f"{name}_dim"
     lowers("openvino", f"aten.{name}.dim")(lowering)
 
@@ -180,7 +182,9 @@ def varied(emit, x, axes, correction, keepdim):
     if isinstance(count, int):
         left = np.float32(max(count - correction, 0))
     else:
-        left = ops.maximum(ops.subtract(emit.number(count, torch.float32), np.float32(correction)), np.float32(0))
+        left = ops.maximum(
+            ops.subtract(emit.number(count, torch.float32), np.float32(correction)), np.float32(0)
+        )
     return out(ops.divide(total, left))
 
 
@@ -188,12 +192,16 @@ def _spread(name, root):
     def lowering(emit, self, dim=None, unbiased=True, keepdim=False, correction=None):
         if isinstance(dim, bool):
             dim, unbiased = None, dim
-        less = correction if correction is not None else 1 if unbiased or "correction" in overload(emit) else 0
+        less = (
+            correction if correction is not None else 1 if unbiased or "correction" in overload(emit) else 0
+        )
         x = emit.cast(self, emit.dtype)
         found = varied(emit, x, axes_of(self, dim), less, keepdim)
         return ops.sqrt(found) if root else found
 
-    lowering.__doc__ = f"{name}.dim(Tensor self, int[1]? dim, bool unbiased=True, bool keepdim=False) -> Tensor"
+    lowering.__doc__ = (
+        f"{name}.dim(Tensor self, int[1]? dim, bool unbiased=True, bool keepdim=False) -> Tensor"
+    )
     lowering.__name__ = lowering.__qualname__ = name
     lowers("openvino", *(f"aten.{name}.{kind}" for kind in ("default", "dim", "correction")))(lowering)
 

@@ -61,8 +61,6 @@ def _register(name, mode, aligned):
     lowers("openvino", f"aten.{name}.vec")(lowering)
 
 
-
-
 for _dim in (1, 2, 3):
     _register(f"upsample_nearest{_dim}d", "nearest", False)
 _register("upsample_linear1d", "linear_onnx", True)
@@ -92,5 +90,3 @@ def pixel_unshuffle(emit, self, downscale_factor):
     parts = emit.reshape(self, [*lead, channels, height // r, r, width // r, r])
     moved = emit.transpose(parts, [*range(n), n, n + 2, n + 4, n + 1, n + 3])
     return emit.reshape(moved, [*lead, channels * r * r, height // r, width // r])
-
-

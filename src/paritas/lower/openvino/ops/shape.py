@@ -55,7 +55,9 @@ def squeeze(emit, self, dim=None):
     own = known.shape if known is not None else emit.sizes(self)
     wanted = range(rank) if dim is None else dim if isinstance(dim, (list, tuple)) else [dim]
     # Free sizes are not 1 here: the program says which axes are left.
-    axes = [axis % rank for axis in wanted if rank and isinstance(own[axis % rank], int) and own[axis % rank] == 1]
+    axes = [
+        axis % rank for axis in wanted if rank and isinstance(own[axis % rank], int) and own[axis % rank] == 1
+    ]
     return emit.squeeze(self, *axes) if axes else self
 
 
@@ -84,7 +86,9 @@ def t(emit, self):
     if rank < 2:
         return self
     order = list(range(rank))
-    return emit.transpose(self, [*order[:-2], order[-1], order[-2]] if "mT" in str(emit.node.target) else order[::-1])
+    return emit.transpose(
+        self, [*order[:-2], order[-1], order[-2]] if "mT" in str(emit.node.target) else order[::-1]
+    )
 
 
 @lowers("openvino", "aten.movedim.int", "aten.movedim.intlist", "aten.moveaxis.int", "aten.moveaxis.intlist")

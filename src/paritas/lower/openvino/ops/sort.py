@@ -22,7 +22,7 @@ def ordered(emit, x, count, dim, descending):
 
 @lowers("openvino", "aten.topk.default")
 def topk(emit, self, k, dim=-1, largest=True, sorted=True):
-    """topk(Tensor self, SymInt k, int dim=-1, bool largest=True, bool sorted=True) -> (Tensor values, Tensor indices)"""
+    """topk(Tensor self, SymInt k, int dim=-1, bool largest=True, bool sorted=True) -> (Tensor values, Tensor indices)"""  # noqa: E501
     return ordered(emit, self, k, dim, largest)
 
 
