@@ -96,16 +96,23 @@ def _traced(node: Node, table: Any) -> GraphModule | None:
         return target(*arguments[0], **arguments[1])
 
     try:
-        # Functionalised: a decomposition may write into what it has made, and without this the writes are lost.
         with torch.no_grad(), _without_onednn(), mode, enable_python_dispatcher():
-            whole = torch.func.functionalize(call, remove="mutations_and_views")
-            part = make_fx(whole, decomposition_table=table, tracing_mode="real")(*values)
+            part = make_fx(call, decomposition_table=table, tracing_mode="real")(*values)
+            if any(_writes(inner) for inner in part.graph.nodes):
+                # A decomposition may write into what it has made; as a graph those writes would be lost.
+                whole = torch.func.functionalize(part, remove="mutations_and_views")
+                part = make_fx(whole, decomposition_table=table, tracing_mode="real")(*values)
     except Exception:  # noqa: BLE001 - whatever torch cannot trace stays, and is called missing by its name
         return None
-    if any(inner.target == node.target for inner in part.graph.nodes):
+    if any(inner.target == node.target or _writes(inner) for inner in part.graph.nodes):
         return None
     part.graph.eliminate_dead_code()
     return part
+
+
+def _writes(node: Node) -> bool:
+    target = node.target
+    return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
 
 
 def _put(exported: ExportedProgram, module: GraphModule, node: Node, part: GraphModule) -> None:

@@ -38,6 +38,15 @@ def lowers(engine: str, *targets: str) -> Callable[[Lowering], Lowering]:
     return register
 
 
+def schema_of(target: str) -> str:
+    """The ATen schema of an overload, as the first docstring line of its lowering states it."""
+    import torch
+
+    space, name, overload = target.split(".")
+    found = getattr(getattr(getattr(torch.ops, space), name), overload)
+    return str(found._schema).split("::", 1)[1]
+
+
 def lowerings(engine: str) -> Mapping[str, Lowering]:
     """Every lowering of an engine. Imports its `ops` package, whose modules register themselves."""
     package = importlib.import_module(f"paritas.lower.{engine}.ops")

@@ -27,13 +27,12 @@ import numpy as np
 import openvino
 import openvino.opset16 as ops
 import torch
+from openvino import Output
 from torch.fx import Node
 
 from paritas.capture.normalise import expression
 from paritas.errors import LoweringError
 from paritas.lower.registry import Lowering
-
-Output = openvino.Output
 
 #: How OpenVINO spells torch's dtypes inside the graph: every float as float32.
 TYPES = {

@@ -21,7 +21,7 @@ def relu(emit, self):
 
 @lowers("openvino", "aten.gelu.default")
 def gelu(emit, self, approximate="none"):
-    """gelu(Tensor self, *, str approximate='none') -> Tensor"""
+    """gelu(Tensor self, *, str approximate="none") -> Tensor"""
     return ops.gelu(self, "erf" if approximate == "none" else "tanh")
 
 
@@ -129,12 +129,6 @@ def glu(emit, self, dim=-1):
     """glu(Tensor self, int dim=-1) -> Tensor"""
     a, b = ops.split(self, np.int64(dim % rank_of(self)), 2).outputs()
     return ops.multiply(a, ops.sigmoid(b))
-
-
-@lowers("openvino", "aten.softsign.default")
-def softsign(emit, self):
-    """softsign(Tensor self) -> Tensor"""
-    return ops.divide(self, ops.add(ops.abs(self), np.float32(1)))
 
 
 @lowers("openvino", "aten.special_logit.default", "aten.logit.default")

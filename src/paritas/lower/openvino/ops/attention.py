@@ -16,7 +16,7 @@ SMALLEST = -3.38e38
 def scaled_dot_product_attention(
     emit, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
 ):
-    """scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float dropout_p=0.0, bool is_causal=False, *, float? scale=None, bool enable_gqa=False) -> Tensor
+    """scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float dropout_p=0., bool is_causal=False, *, float? scale=None, bool enable_gqa=False) -> Tensor
 
     OpenVINO's own gives NaN for a row that attends to nothing, or where the mask's minimum becomes -inf in bfloat16;
     torch gives 0 for a row of False or -inf, and the mean for a row of a finite minimum. So masks are made finite, and

@@ -7,7 +7,7 @@ import torch
 
 from paritas.lower.openvino.emit import is_tensor, out
 from paritas.lower.openvino.ops.elementwise import computed
-from paritas.lower.registry import lowers
+from paritas.lower.registry import lowers, schema_of
 
 _COMPARISONS = {
     "eq": ops.equal,
@@ -30,7 +30,7 @@ def _comparison(name, function):
     def lowering(emit, self, other):
         return compared(emit, function, self, other)
 
-    lowering.__doc__ = f"{name}.Tensor(Tensor self, Tensor other) -> Tensor"
+    lowering.__doc__ = schema_of(f"aten.{name}.Tensor")
     lowering.__name__ = lowering.__qualname__ = name
     lowers("openvino", f"aten.{name}.Tensor", f"aten.{name}.Scalar")(lowering)
 
@@ -43,7 +43,7 @@ def _logic(name, function):
     def lowering(emit, self, other):
         return function(emit.cast(self, torch.bool), emit.cast(other, torch.bool))
 
-    lowering.__doc__ = f"logical_{name}(Tensor self, Tensor other) -> Tensor"
+    lowering.__doc__ = schema_of(f"aten.logical_{name}.default")
     lowering.__name__ = lowering.__qualname__ = f"logical_{name}"
     lowers("openvino", f"aten.logical_{name}.default")(lowering)
 
@@ -60,7 +60,7 @@ def _bits(name, logical, bitwise):
     def lowering(emit, self, other):
         return computed(emit, logical if emit.dtype == torch.bool else bitwise, self, other)
 
-    lowering.__doc__ = f"bitwise_{name}.Tensor(Tensor self, Tensor other) -> Tensor"
+    lowering.__doc__ = schema_of(f"aten.bitwise_{name}.Tensor")
     lowering.__name__ = lowering.__qualname__ = f"bitwise_{name}"
     overloads = [f"aten.bitwise_{name}.{kind}" for kind in ("Tensor", "Scalar", "Scalar_Tensor")]
     overloads += [f"aten.__{name}__.{kind}" for kind in ("Tensor", "Scalar")]
@@ -95,7 +95,7 @@ def _about_floats(name, function, of_integers):
         never = _never(emit, self)
         return ops.logical_not(never) if of_integers else never
 
-    lowering.__doc__ = f"{name}(Tensor self) -> Tensor"
+    lowering.__doc__ = schema_of(f"aten.{name}.default")
     lowering.__name__ = lowering.__qualname__ = name
     lowers("openvino", f"aten.{name}.default")(lowering)
 

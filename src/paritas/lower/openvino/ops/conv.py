@@ -4,7 +4,7 @@
 import openvino.opset16 as ops
 
 from paritas.lower.openvino.emit import rank_of
-from paritas.lower.registry import lowers
+from paritas.lower.registry import lowers, schema_of
 
 
 def each(value, count):
@@ -44,10 +44,7 @@ def _conv(name):
     def lowering(emit, input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
         return convolved(emit, input, weight, bias, stride, padding, dilation, groups)
 
-    lowering.__doc__ = (
-        f"{name}(Tensor input, Tensor weight, Tensor? bias=None, SymInt[] stride=1, SymInt[] padding=0, "
-        "SymInt[] dilation=1, SymInt groups=1) -> Tensor"
-    )
+    lowering.__doc__ = schema_of(f"aten.{name}.default")
     lowering.__name__ = lowering.__qualname__ = name
     lowers("openvino", f"aten.{name}.default", f"aten.{name}.padding")(lowering)
 
@@ -56,10 +53,7 @@ def _transposed(name, overload):
     def lowering(emit, input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
         return transposed(emit, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
-    lowering.__doc__ = (
-        f"{name}.{overload}(Tensor input, Tensor weight, Tensor? bias=None, SymInt[] stride=1, SymInt[] padding=0, "
-        "SymInt[] output_padding=0, SymInt groups=1, SymInt[] dilation=1) -> Tensor"
-    )
+    lowering.__doc__ = schema_of(f"aten.{name}.{overload}")
     lowering.__name__ = lowering.__qualname__ = name
     lowers("openvino", f"aten.{name}.{overload}")(lowering)
 

@@ -6,7 +6,7 @@ import openvino.opset16 as ops
 import torch
 
 from paritas.lower.openvino.emit import is_tensor, rank_of
-from paritas.lower.registry import lowers
+from paritas.lower.registry import lowers, schema_of
 
 
 @lowers("openvino", "aten.arange.default")
@@ -61,22 +61,22 @@ def _sized(name, value):
     def lowering(emit, size, *_, **__):
         return emit.full(size, value, emit.dtype)
 
-    lowering.__doc__ = f"{name}(SymInt[] size) -> Tensor"
-    lowering.__name__ = lowering.__qualname__ = name
     kind = "memory_format" if name == "empty" else "default"
+    lowering.__doc__ = schema_of(f"aten.{name}.{kind}")
+    lowering.__name__ = lowering.__qualname__ = name
     lowers("openvino", f"aten.{name}.{kind}")(lowering)
 
     def new(emit, self, size, *_, **__):
         return emit.full(size, value, emit.dtype)
 
-    new.__doc__ = f"new_{name}(Tensor self, SymInt[] size) -> Tensor"
+    new.__doc__ = schema_of(f"aten.new_{name}.default")
     new.__name__ = new.__qualname__ = f"new_{name}"
     lowers("openvino", f"aten.new_{name}.default")(new)
 
     def like(emit, self, *_, **__):
         return emit.full(emit.sizes(self), value, emit.dtype)
 
-    like.__doc__ = f"{name}_like(Tensor self) -> Tensor"
+    like.__doc__ = schema_of(f"aten.{name}_like.default")
     like.__name__ = like.__qualname__ = f"{name}_like"
     lowers("openvino", f"aten.{name}_like.default")(like)
 
@@ -87,25 +87,25 @@ for _name, _value in {"zeros": 0, "ones": 1, "empty": 0}.items():
 
 @lowers("openvino", "aten.full.default")
 def full(emit, size, fill_value, *_, **__):
-    """full(SymInt[] size, Scalar fill_value) -> Tensor"""
+    """full(SymInt[] size, Scalar fill_value, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
     return emit.full(size, fill_value, emit.dtype)
 
 
 @lowers("openvino", "aten.new_full.default")
 def new_full(emit, self, size, fill_value, *_, **__):
-    """new_full(Tensor self, SymInt[] size, Scalar fill_value) -> Tensor"""
+    """new_full(Tensor self, SymInt[] size, Scalar fill_value, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
     return emit.full(size, fill_value, emit.dtype)
 
 
 @lowers("openvino", "aten.full_like.default", "aten.fill.Scalar", "aten.fill.Tensor")
 def full_like(emit, self, fill_value, *_, **__):
-    """full_like(Tensor self, Scalar fill_value) -> Tensor"""
+    """full_like(Tensor self, Scalar fill_value, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor"""  # noqa: E501
     return emit.full(emit.sizes(self), fill_value, emit.dtype)
 
 
 @lowers("openvino", "aten.scalar_tensor.default")
 def scalar_tensor(emit, s, *_, **__):
-    """scalar_tensor(Scalar s) -> Tensor"""
+    """scalar_tensor(Scalar s, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
     return emit.cast(s, emit.dtype)
 
 
@@ -116,7 +116,7 @@ def rows_and_columns(emit, rows, columns):
 
 @lowers("openvino", "aten.eye.default", "aten.eye.m")
 def eye(emit, n, m=None, *_, **__):
-    """eye(SymInt n) -> Tensor"""
+    """eye(SymInt n, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
     m = n if not (isinstance(m, int) or is_tensor(m)) else m
     rows, columns = rows_and_columns(emit, n, m)
     return emit.cast(ops.equal(rows, columns), emit.dtype)
@@ -142,7 +142,7 @@ def triu(emit, self, diagonal=0):
 
 @lowers("openvino", "aten.one_hot.default")
 def one_hot(emit, self, num_classes=-1):
-    """one_hot(Tensor self, SymInt num_classes=-1) -> Tensor"""
+    """one_hot(Tensor self, int num_classes=-1) -> Tensor"""
     if isinstance(num_classes, int) and num_classes < 0:
         raise emit.refuse("the number of classes depends on the values")
     classes = emit.arange(0, num_classes)

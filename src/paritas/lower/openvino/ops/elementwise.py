@@ -9,7 +9,7 @@ import torch
 
 from paritas.lower.openvino.emit import is_tensor, out
 from paritas.lower.openvino.integers import floor_division, truncated_division
-from paritas.lower.registry import lowers
+from paritas.lower.registry import lowers, schema_of
 
 
 def computed(emit, function, *operands):
@@ -264,7 +264,7 @@ def _register(name, rule):
     def lowering(emit, self):
         return rule(emit, self)
 
-    lowering.__doc__ = f"{name}(Tensor self) -> Tensor"
+    lowering.__doc__ = schema_of(f"aten.{name}.default")
     lowering.__name__ = lowering.__qualname__ = name
     lowers("openvino", f"aten.{name}.default")(lowering)
 
@@ -357,6 +357,14 @@ def clamp(emit, self, min=None, max=None):
     bounded = isinstance(min, (int, float)) and isinstance(max, (int, float)) and min <= max
     if dtype.is_floating_point and bounded:
         return ops.clamp(x, float(min), float(max))
+    if (
+        not dtype.is_floating_point
+    ):  # two choices, since the plugin fuses a minimum of a maximum to its inexact clamp
+        for bound, outside in ((min, ops.less), (max, ops.greater)):
+            if bound is not None:
+                bound = emit.wide(bound, dtype)
+                x = ops.select(outside(x, bound), bound, x)
+        return emit.result(x)
     if min is not None:
         x = ops.maximum(x, emit.wide(min, dtype))
     if max is not None:

@@ -6,7 +6,7 @@ import openvino.opset16 as ops
 import torch
 
 from paritas.lower.openvino.emit import out, rank_of
-from paritas.lower.registry import lowers
+from paritas.lower.registry import lowers, schema_of
 
 END = 2**31 - 1  # the engine counts in 32 bits
 
@@ -122,7 +122,7 @@ def _stacking(name, rank, dim):
         shaped = [_shaped(emit, x, rank) for x in tensors]
         return joined(emit, shaped, 0 if rank_of(shaped[0]) == 1 else dim)
 
-    lowering.__doc__ = f"{name}(Tensor[] tensors) -> Tensor"
+    lowering.__doc__ = schema_of(f"aten.{name}.default")
     lowering.__name__ = lowering.__qualname__ = name
     lowers("openvino", f"aten.{name}.default")(lowering)
 
@@ -148,7 +148,7 @@ def _padding(name, mode):
     def lowering(emit, self, padding):
         return padded(emit, self, padding, mode, 0)
 
-    lowering.__doc__ = f"{name}(Tensor self, SymInt[] padding) -> Tensor"
+    lowering.__doc__ = schema_of(f"aten.{name}.default")
     lowering.__name__ = lowering.__qualname__ = name
     lowers("openvino", f"aten.{name}.default")(lowering)
 
@@ -169,7 +169,7 @@ def padded(emit, x, pad, mode, value):
         if any(cut):
             stop = -cut[1] if cut[1] else END
             x = emit.slice(x, cut[0], stop, axis)
-    pairs = [tuple(0 if isinstance(p, int) and p < 0 else p for p in pair) for pair in pairs]
+    pairs = [(_not_below_0(before), _not_below_0(after)) for before, after in pairs]
     if all(isinstance(p, int) and p == 0 for pair in pairs for p in pair):
         return x
     if mode == "circular":
@@ -189,6 +189,10 @@ def padded(emit, x, pad, mode, value):
         )
         return emit.cast(filled, torch.bool)
     return ops.pad(x, begins, ends, _MODES[mode], emit.const(value, dtype) if mode == "constant" else None)
+
+
+def _not_below_0(p):
+    return 0 if isinstance(p, int) and p < 0 else p
 
 
 _MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}

@@ -11,7 +11,7 @@ from paritas.lower.registry import lowers
 
 @lowers("openvino", "aten.layer_norm.default")
 def layer_norm(emit, input, normalized_shape, weight=None, bias=None, eps=1e-05, cudnn_enable=True):
-    """layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float eps=1e-05, bool cudnn_enable=True) -> Tensor"""  # noqa: E501
+    """layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enable=True) -> Tensor"""  # noqa: E501
     axes = emit.array(range(-len(normalized_shape), 0))
     found = ops.mvn(input, axes, True, float(eps), "inside_sqrt")
     found = found if weight is None else ops.multiply(found, weight)
@@ -25,7 +25,7 @@ def per_channel(emit, values, rank):
 
 @lowers("openvino", "aten.group_norm.default")
 def group_norm(emit, input, num_groups, weight=None, bias=None, eps=1e-05, cudnn_enabled=True):
-    """group_norm(Tensor input, int num_groups, Tensor? weight=None, Tensor? bias=None, float eps=1e-05, bool cudnn_enabled=True) -> Tensor"""  # noqa: E501
+    """group_norm(Tensor input, int num_groups, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enabled=True) -> Tensor"""  # noqa: E501
     channels = emit.meta(input).shape[1]
     ones = np.ones(channels, np.float32)
     scale = ops.constant(ones) if weight is None else weight

@@ -6,7 +6,7 @@ import openvino.opset16 as ops
 
 from paritas.lower.openvino.emit import rank_of
 from paritas.lower.openvino.ops.conv import each
-from paritas.lower.registry import lowers
+from paritas.lower.registry import lowers, schema_of
 
 
 def _batched(emit, x, count):
@@ -31,10 +31,7 @@ def _max_pool(count):
     def lowering(emit, self, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False):
         return max_pooled(emit, self, count, kernel_size, stride, padding, dilation, ceil_mode)[0]
 
-    lowering.__doc__ = (
-        f"max_pool{count}d(Tensor self, int[] kernel_size, int[] stride=[], int[] padding=0, int[] dilation=1, "
-        "bool ceil_mode=False) -> Tensor"
-    )
+    lowering.__doc__ = schema_of(f"aten.max_pool{count}d.default")
     lowering.__name__ = lowering.__qualname__ = f"max_pool{count}d"
     lowers("openvino", f"aten.max_pool{count}d.default")(lowering)
 
@@ -62,10 +59,7 @@ def _avg_pool(count):
             found = ops.multiply(found, np.float32(np.prod(kernel) / divisor_override))
         return emit.squeeze(found, 0) if single else found
 
-    lowering.__doc__ = (
-        f"avg_pool{count}d(Tensor self, int[] kernel_size, int[] stride=[], int[] padding=0, bool ceil_mode=False, "
-        "bool count_include_pad=True, int? divisor_override=None) -> Tensor"
-    )
+    lowering.__doc__ = schema_of(f"aten.avg_pool{count}d.default")
     lowering.__name__ = lowering.__qualname__ = f"avg_pool{count}d"
     lowers("openvino", f"aten.avg_pool{count}d.default")(lowering)
 
@@ -86,7 +80,7 @@ def _adaptive(count):
             found = ops.adaptive_avg_pool(x, emit.dims(wanted))
         return emit.squeeze(found, 0) if single else found
 
-    lowering.__doc__ = f"adaptive_avg_pool{count}d(Tensor self, SymInt[] output_size) -> Tensor"
+    lowering.__doc__ = schema_of(f"aten.adaptive_avg_pool{count}d.default")
     lowering.__name__ = lowering.__qualname__ = f"adaptive_avg_pool{count}d"
     lowers("openvino", f"aten.adaptive_avg_pool{count}d.default")(lowering)
 

@@ -7,7 +7,7 @@ import torch
 
 from paritas.lower.openvino.emit import out, rank_of
 from paritas.lower.openvino.ops.move import END
-from paritas.lower.registry import lowers
+from paritas.lower.registry import lowers, schema_of
 
 
 def axes_of(x, dim):
@@ -127,9 +127,7 @@ def _found(name, largest):
     def lowering(emit, self, dim, keepdim=False):
         return list(found_extreme(emit, self, dim % max(rank_of(self), 1), keepdim, largest))
 
-    lowering.__doc__ = (
-        f"{name}.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)"
-    )
+    lowering.__doc__ = schema_of(f"aten.{name}.dim")
     lowering.__name__ = lowering.__qualname__ = f"{name}_dim"
     lowers("openvino", f"aten.{name}.dim")(lowering)
 
@@ -140,7 +138,7 @@ def _found(name, largest):
             return emit.reshape(found, [1] * rank_of(self)) if keepdim else found
         return found_extreme(emit, self, dim % max(rank_of(self), 1), keepdim, largest)[1]
 
-    place.__doc__ = f"arg{name}(Tensor self, int? dim=None, bool keepdim=False) -> Tensor"
+    place.__doc__ = schema_of(f"aten.arg{name}.default")
     place.__name__ = place.__qualname__ = f"arg{name}"
     lowers("openvino", f"aten.arg{name}.default")(place)
 
@@ -154,7 +152,7 @@ def _all_or_any(name, reduce):
         x, axes = emit.cast(self, torch.bool), axes_of(self, dim)
         return emit.cast(x if _nothing_to_do(x, axes) else reduce(x, emit.array(axes), keepdim), emit.dtype)
 
-    lowering.__doc__ = f"{name}.dim(Tensor self, int dim, bool keepdim=False) -> Tensor"
+    lowering.__doc__ = schema_of(f"aten.{name}.dim")
     lowering.__name__ = lowering.__qualname__ = f"{name}_of"
     lowers("openvino", *(f"aten.{name}.{kind}" for kind in ("default", "dim", "dims")))(lowering)
 
@@ -199,9 +197,7 @@ def _spread(name, root):
         found = varied(emit, x, axes_of(self, dim), less, keepdim)
         return ops.sqrt(found) if root else found
 
-    lowering.__doc__ = (
-        f"{name}.dim(Tensor self, int[1]? dim, bool unbiased=True, bool keepdim=False) -> Tensor"
-    )
+    lowering.__doc__ = schema_of(f"aten.{name}.dim")
     lowering.__name__ = lowering.__qualname__ = name
     lowers("openvino", *(f"aten.{name}.{kind}" for kind in ("default", "dim", "correction")))(lowering)
 

@@ -7,7 +7,7 @@ import openvino.opset16 as ops
 import torch
 
 from paritas.lower.openvino.emit import is_tensor, rank_of
-from paritas.lower.registry import lowers
+from paritas.lower.registry import lowers, schema_of
 
 
 def resized(emit, x, output_size, scale_factors, mode, align_corners=False):
@@ -53,10 +53,7 @@ def _register(name, mode, aligned):
             align_corners, scale_factors = False, align_corners if scale_factors is None else scale_factors
         return resized(emit, input, output_size, scale_factors, mode, bool(align_corners))
 
-    corners = ", bool align_corners" if aligned else ""
-    lowering.__doc__ = (
-        f"{name}.vec(Tensor input, SymInt[]? output_size{corners}, float[]? scale_factors) -> Tensor"
-    )
+    lowering.__doc__ = schema_of(f"aten.{name}.vec")
     lowering.__name__ = lowering.__qualname__ = name
     lowers("openvino", f"aten.{name}.vec")(lowering)
 

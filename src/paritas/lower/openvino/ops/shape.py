@@ -131,7 +131,7 @@ def broadcast_tensors(emit, tensors):
 
 def shared_sizes(emit, tensors):
     """The sizes of what `tensors` are together, by broadcasting."""
-    found = []
+    found: list = []
     for x in tensors:
         own = emit.sizes(x)
         longer = max(len(own), len(found))
