@@ -147,7 +147,7 @@ def _put(exported: ExportedProgram, module: GraphModule, node: Node, part: Graph
         for user in list(node.users):
             if user.target is not operator.getitem:
                 continue
-            _replace(exported, user, result[user.args[1]], made)  # type: ignore[index]
+            _replace(exported, user, result[user.args[1]], made)
         if not node.users:
             exported.graph.erase_node(node)
 

@@ -84,7 +84,8 @@ class Emitter:
         rounds: bool,
         shared: dict[Any, Any],
     ) -> None:
-        self.node, self.out, self.where = node, node.meta.get("val"), where
+        self.node, self.where = node, where
+        self.out: Any = node.meta.get("val")
         self.rounds = rounds  # whether a cast to half precision rounds: it does in a float32 program
         self.shared = shared
         self._keep, self._metas = keep, metas
@@ -95,12 +96,12 @@ class Emitter:
     def dtype(self) -> torch.dtype:
         """The dtype of the node's (first) result."""
         value = self.out[0] if isinstance(self.out, (list, tuple)) else self.out
-        return value.dtype  # type: ignore[no-any-return]
+        return value.dtype
 
     @property
     def shape(self) -> torch.Size:
         """The shape of the node's result: ints, and `SymInt`s where it is free."""
-        return self.out.shape  # type: ignore[no-any-return]
+        return self.out.shape
 
     def meta(self, value: Any) -> Any:
         """What torch knows of an argument: a fake tensor; None for what was made while lowering."""
@@ -110,7 +111,7 @@ class Emitter:
         """The dtype that torch gives to an argument; of an intermediate result, the one that fits its type."""
         known = self.meta(value)
         if known is not None:
-            return known.dtype  # type: ignore[no-any-return]
+            return known.dtype
         return _SPELLED[out(value).get_element_type()]
 
     def promoted(self, *values: Any) -> torch.dtype:
@@ -200,7 +201,7 @@ class Emitter:
         """The size of an axis: an int if it is fixed, else an i64 scalar."""
         dim = out(value).get_partial_shape()[axis]
         if dim.is_static:
-            return dim.get_length()  # type: ignore[no-any-return]
+            return dim.get_length()
         shape = ops.shape_of(value, output_type="i64")
         return out(ops.gather(shape, np.int64(axis), np.int64(0)))
 
@@ -211,7 +212,7 @@ class Emitter:
     def dims(self, sizes: Sequence[int | Output]) -> Output:
         """Sizes as one i64 vector."""
         if all(isinstance(size, int) for size in sizes):
-            return self.array([int(size) for size in sizes])  # type: ignore[arg-type]
+            return self.array([int(size) for size in sizes])
         parts: list[Output] = []
         run: list[int] = []
         for size in sizes:
@@ -241,13 +242,13 @@ class Emitter:
     def plus(self, a: int | Output, b: int | Output) -> int | Output:
         if isinstance(b, int) and b == 0:
             return a
-        return self.arithmetic(ops.add, lambda x, y: x + y, a, b)  # type: ignore[no-any-return]
+        return self.arithmetic(ops.add, lambda x, y: x + y, a, b)
 
     def minus(self, a: int | Output, b: int | Output) -> int | Output:
-        return self.arithmetic(ops.subtract, lambda x, y: x - y, a, b)  # type: ignore[no-any-return]
+        return self.arithmetic(ops.subtract, lambda x, y: x - y, a, b)
 
     def times(self, a: int | Output, b: int | Output) -> int | Output:
-        return self.arithmetic(ops.multiply, lambda x, y: x * y, a, b)  # type: ignore[no-any-return]
+        return self.arithmetic(ops.multiply, lambda x, y: x * y, a, b)
 
     # --- idioms of many families ---
 
@@ -328,7 +329,7 @@ def constant(value: torch.Tensor, keep: list[Any]) -> Output:
 
 
 def rank_of(value: Any) -> int:
-    return out(value).get_partial_shape().rank.get_length()  # type: ignore[no-any-return]
+    return out(value).get_partial_shape().rank.get_length()
 
 
 def static_shape(value: Any) -> list[int] | None:

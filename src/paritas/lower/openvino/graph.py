@@ -96,10 +96,10 @@ class _Builder:
 
     def _call(self, node: Node) -> Any:
         name = name_of(node)
-        arguments = map_arg(node.args, self.values.__getitem__)
+        arguments: Any = map_arg(node.args, self.values.__getitem__)
         if name == "getitem":
             return arguments[0][arguments[1]]
-        options = map_arg(node.kwargs, self.values.__getitem__)
+        options: Any = map_arg(node.kwargs, self.values.__getitem__)
         metas = {
             id(self.values[source]): source.meta["val"]
             for source in node.all_input_nodes
