@@ -9,6 +9,7 @@ in the order of the description.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -99,3 +100,30 @@ def _names(argument: str, structure: Structure) -> list[str]:
 
 def _named(argument: str, flat: list[Any], structure: Structure) -> dict[str, Any]:
     return dict(zip(_names(argument, structure), flat, strict=True))
+
+
+def by_position(
+    signature: inspect.Signature, arguments: Mapping[str, Any]
+) -> tuple[list[Any], dict[str, Any]]:
+    """`arguments` as a call is written: by position as far as forward takes them so, `*args` spread, the rest by name."""
+    args, kwargs = [], dict(arguments)
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            args += kwargs.pop(parameter.name, ())
+        if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            break
+        if parameter.name not in kwargs:
+            break
+        args.append(kwargs.pop(parameter.name))
+    return args, kwargs
+
+
+def invoke(model: Any, arguments: Mapping[str, Any]) -> Any:
+    """`model(**arguments)`, by position where its hooks or `*args` want that."""
+    hooked = getattr(model, "_forward_pre_hooks", None) or getattr(model, "_forward_hooks", None)
+    signature = inspect.signature(model.forward)
+    kinds = {parameter.kind for parameter in signature.parameters.values()}
+    if not hooked and kinds.isdisjoint({inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY}):
+        return model(**arguments)
+    args, kwargs = by_position(signature, arguments)
+    return model(*args, **kwargs)

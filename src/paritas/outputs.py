@@ -6,8 +6,12 @@ The description ("structure") is one of
     {"kind": "tensor", "index": 3}                             the fourth of the flat tensors
     {"kind": "constant", "value": 1.5}                         a number, string, bool or None
     {"kind": "tuple" | "list", "items": [...]}
-    {"kind": "dict", "items": {...}}
-    {"kind": "namedtuple", "name": "Pair", "items": {...}}
+    {"kind": "number", "index": 3}                             the number that the fourth is: `x.sum().item()`
+    {"kind": "size", "value": "s0//2"}                         a size: a formula of the inputs' dimensions
+    {"kind": "shape", "items": [...]}                          a torch.Size
+    {"kind": "dict", "items": {...}}                           with "keys" where they are whole numbers
+    {"kind": "namedtuple", "name": "Pair", "class": "module.Pair", "items": {...}}
+    {"kind": "record", "class": "module.Result", "items": {...}}        a dataclass
     {"kind": "output", "class": "transformers....", "fields": [...], "items": {...}}
     {"kind": "cache", "class": "DynamicCache", "items": [{"keys": ..., "values": ...}, ...]}
 
@@ -16,20 +20,29 @@ The flat tensors are in the order in which torch.export lists them.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import re
 import sys
 from collections import OrderedDict, namedtuple
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from paritas import formulas
 from paritas.errors import CaptureError, PortError
 
 Structure = dict[str, Any]
 
 #: The only classes that a description may name. Importing any module that a file names would run its code.
 _OUTPUT_CLASS = re.compile(r"(transformers|diffusers)(\.[a-z][a-z0-9_]*)+\.[A-Z][A-Za-z0-9_]*")
+
+
+#: torch's own named tuples: what `x.max(1)` returns.
+_RETURN_TYPE = re.compile(r"torch\.return_types\.[a-z][a-z_0-9]*")
+
+#: The callers' own classes by name, as far as this process has met them: a file cannot make it import others.
+_met: dict[str, type] = {}
 
 
 class Output(OrderedDict[str, Any]):
@@ -71,8 +84,9 @@ class Output(OrderedDict[str, Any]):
 def describe_output(out: Any) -> tuple[list[Any], Structure]:
     """The tensors of what a model returned, and how they make it.
 
-    Knows tensors of torch, NumPy and MindSpore, ModelOutput, tuple, list, dict, namedtuple, transformers'
-    caches, numbers, strings and None. Raises `CaptureError` naming the place of anything else.
+    Knows tensors of torch, NumPy and MindSpore, ModelOutput, dataclasses, tuple, list, dict, namedtuple,
+    transformers' caches, numbers, strings and None; and while a model is traced, its sizes, which stay symbols in
+    the description. Raises `CaptureError` naming the place of anything else.
     """
     flat: list[Any] = []
     return flat, _describe(out, flat, "the output")
@@ -84,32 +98,80 @@ def _describe(value: Any, flat: list[Any], where: str) -> Structure:
     if is_tensor(value):
         flat.append(value)
         return {"kind": "tensor", "index": len(flat) - 1}
-    if _is_output(type(value)):
-        cls = type(value)
+    if is_symbol(value):
+        return {"kind": "size", "value": value}
+    cls = type(value)
+    name = f"{cls.__module__}.{cls.__qualname__}"
+    if _is_output(cls):
         items = {key: _describe(item, flat, f"{where}.{key}") for key, item in value.items()}
         fields = list(getattr(cls, "__dataclass_fields__", items))
-        return {
-            "kind": "output",
-            "class": f"{cls.__module__}.{cls.__qualname__}",
-            "fields": fields,
-            "items": items,
-        }
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        items = {key: _describe(getattr(value, key), flat, f"{where}.{key}") for key in value._fields}
-        return {"kind": "namedtuple", "name": type(value).__name__, "items": items}
+        return {"kind": "output", "class": name, "fields": fields, "items": items}
+    if name == "torch.nn.utils.rnn.PackedSequence":
+        raise CaptureError(
+            f"{where} is a PackedSequence, which no engine has. Let the model take padded tensors and their lengths, "
+            "pack them in its forward, and unpack what it returns with pad_packed_sequence."
+        )
+    if name == "torch.Size":
+        return {"kind": "shape", "items": [_describe(v, flat, f"{where}[{i}]") for i, v in enumerate(value)]}
+    if fields := _fields_of(cls):
+        _met[name] = cls
+        items = {key: _describe(getattr(value, key), flat, f"{where}.{key}") for key in fields}
+        if not isinstance(value, tuple):
+            return {"kind": "record", "class": name, "items": items}
+        return {"kind": "namedtuple", "name": cls.__name__, "class": name, "items": items}
     if isinstance(value, tuple | list):
         kind = "tuple" if isinstance(value, tuple) else "list"
         return {"kind": kind, "items": [_describe(v, flat, f"{where}[{i}]") for i, v in enumerate(value)]}
     if isinstance(value, Mapping):
-        if odd := [key for key in value if not isinstance(key, str)]:
-            raise CaptureError(f"{where} is a dict with the key {odd[0]!r}; only strings can be kept.")
-        return {"kind": "dict", "items": {k: _describe(v, flat, f"{where}.{k}") for k, v in value.items()}}
+        return _describe_mapping(value, flat, where)
     if _is_cache(value):
         return _describe_cache(value, flat, where)
     raise CaptureError(
-        f"{where} is a {type(value).__module__}.{type(value).__qualname__}, which no engine can return. "
-        "Wrap the model in a module that returns tensors, tuples, lists, dicts or a ModelOutput."
+        f"{where} is a {name}, which no engine can return. "
+        "Wrap the model in a module that returns tensors, tuples, lists, dicts, dataclasses or a ModelOutput."
     )
+
+
+def _describe_mapping(value: Mapping[Any, Any], flat: list[Any], where: str) -> Structure:
+    for key in value:
+        if type(key) not in (str, int) or (type(key) is int and str(key) in value):
+            raise CaptureError(
+                f"{where} is a dict with the key {key!r}; only strings and whole numbers can be kept."
+            )
+    items = {str(key): _describe(item, flat, f"{where}.{key}") for key, item in value.items()}
+    found: Structure = {"kind": "dict", "items": items}
+    if any(type(key) is int for key in value):
+        found["keys"] = list(value)
+    if isinstance(value, OrderedDict):
+        found["class"] = "OrderedDict"
+    return found
+
+
+def _fields_of(cls: type) -> tuple[str, ...]:
+    """The names of the parts of a namedtuple, a dataclass or one of torch's own named tuples; () for all else."""
+    if issubclass(cls, tuple):
+        if cls.__module__ == "torch.return_types":
+            return tuple(cls.__match_args__)  # type: ignore[attr-defined]
+        return tuple(getattr(cls, "_fields", ()))
+    return tuple(field.name for field in dataclasses.fields(cls)) if dataclasses.is_dataclass(cls) else ()
+
+
+def is_symbol(value: Any) -> bool:
+    """Whether this is a size of a model that is being traced."""
+    cls = type(value)
+    return cls.__module__ == "torch" and cls.__name__ in ("SymInt", "SymFloat", "SymBool")
+
+
+def with_symbols(structure: Structure, told: Callable[[Any], Structure]) -> Structure:
+    """The description with what `told` makes of each size in it."""
+    if structure["kind"] == "size":
+        return told(structure["value"])
+    items = structure.get("items")
+    if isinstance(items, Mapping):
+        return {**structure, "items": {key: with_symbols(item, told) for key, item in items.items()}}
+    if items is None or structure["kind"] == "cache":
+        return structure
+    return {**structure, "items": [with_symbols(item, told) for item in items]}
 
 
 def _describe_cache(cache: Any, flat: list[Any], where: str) -> Structure:
@@ -144,7 +206,7 @@ def leaf_names(structure: Mapping[str, Any]) -> list[str]:
     names: dict[int, str] = {}
 
     def visit(node: Mapping[str, Any], path: str) -> None:
-        if node["kind"] == "tensor":
+        if node["kind"] in ("tensor", "number"):
             names[node["index"]] = path or "output"
         for key, child in _children(node):
             name = f"{path}.{key}" if path else f"output_{key}" if key.isdigit() else key
@@ -169,40 +231,91 @@ def _children(node: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]
 # --- putting together --------------------------------------------------------------------------
 
 
-def build_output(structure: Mapping[str, Any], flat: Sequence[Any], framework: str) -> Any:
+def build_output(
+    structure: Mapping[str, Any], flat: Sequence[Any], framework: str, sizes: Mapping[str, int] | None = None
+) -> Any:
     """What the original returns, made of `flat`: tensors of `framework`, in the manifest's order.
 
     The original's own class where the caller speaks torch or has imported transformers, else an `Output`,
-    which reads the same. Raises `PortError` for a description that Paritas did not write.
+    which reads the same. sizes: of the inputs' dynamic dimensions. Raises `PortError` for a description that
+    Paritas did not write.
     """
     own_class = framework == "torch" or "transformers" in sys.modules
     try:
-        return _build(structure, flat, own_class)
+        return _Building(flat, own_class, framework == "torch", sizes or {}).of(structure)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise PortError(f"The port's description of its output is damaged: {error!r}.") from error
 
 
-def _build(node: Mapping[str, Any], flat: Sequence[Any], own_class: bool) -> Any:
-    kind = node["kind"]
-    if kind == "tensor":
-        return flat[node["index"]]
-    if kind == "constant":
-        return node["value"]
-    items = node["items"]
-    if kind == "cache":
-        return _build_cache(node, flat, own_class)
-    if kind in ("tuple", "list"):
-        built = [_build(item, flat, own_class) for item in items]
-        return tuple(built) if kind == "tuple" else built
-    named = {key: _build(item, flat, own_class) for key, item in items.items()}
-    if kind == "dict":
-        return named
-    if kind == "namedtuple":
+@dataclasses.dataclass(frozen=True)
+class _Building:
+    flat: Sequence[Any]
+    own_class: bool
+    torch: bool
+    sizes: Mapping[str, int]
+
+    def of(self, node: Mapping[str, Any]) -> Any:
+        kind = node["kind"]
+        if kind == "tensor":
+            return self.flat[node["index"]]
+        if kind == "number":
+            return self.flat[node["index"]].item()
+        if kind == "constant":
+            return node["value"]
+        if kind == "size":
+            return formulas.value(node["value"], self.sizes)
+        items = node["items"]
+        if kind == "cache":
+            return self._cache(items)
+        if kind in ("tuple", "list", "shape"):
+            built = [self.of(item) for item in items]
+            if kind == "shape" and self.torch:
+                return sys.modules["torch"].Size(built)
+            return built if kind == "list" else tuple(built)
+        named = {key: self.of(item) for key, item in items.items()}
+        if kind == "dict":
+            keys = node.get("keys") or list(named)
+            cls: Any = OrderedDict if node.get("class") == "OrderedDict" else dict
+            return cls(zip(keys, named.values(), strict=True))
+        if kind == "namedtuple":
+            return self._named_tuple(node, named)
+        if kind == "record":
+            own = _met.get(node["class"])
+            return Output(named, list(named)) if own is None else _record(own, named)
+        if kind == "output":
+            cls = _output_class(node["class"]) if self.own_class else None
+            return Output(named, node["fields"]) if cls is None else _fill(cls, named)
+        raise KeyError(kind)
+
+    def _named_tuple(self, node: Mapping[str, Any], named: Mapping[str, Any]) -> Any:
+        name = node.get("class", "")
+        if self.torch and _RETURN_TYPE.fullmatch(name):
+            return getattr(sys.modules["torch"].return_types, node["name"])(tuple(named.values()))
+        own: Any = _met.get(name)
+        if own is not None and getattr(own, "_fields", None) == tuple(named):
+            return own._make(named.values())
         return namedtuple(node["name"], named.keys())(**named)
-    if kind == "output":
-        cls = _output_class(node["class"]) if own_class else None
-        return Output(named, node["fields"]) if cls is None else _fill(cls, named)
-    raise KeyError(kind)
+
+    def _cache(self, items: Any) -> Any:
+        utils = sys.modules.get("transformers.cache_utils") if self.own_class else None
+        if isinstance(items, Mapping):
+            parts = [self.of(item) for item in items.values()]
+            if utils and all(isinstance(part, utils.Cache) for part in parts):
+                return utils.EncoderDecoderCache(*parts)
+            return tuple(parts)  # of another framework's tensors, which no cache holds
+        layers = [tuple(self.of(item) for item in layer.values()) for layer in items]
+        tensors = sys.modules.get("torch")
+        if utils and tensors and all(isinstance(t, tensors.Tensor) for layer in layers for t in layer):
+            return utils.DynamicCache(layers)
+        return tuple(layers)
+
+
+def _record(cls: type, items: Mapping[str, Any]) -> Any:
+    # Not cls(**items): what a class does with its arguments was done before it was taken apart.
+    made = object.__new__(cls)
+    for name, value in items.items():
+        object.__setattr__(made, name, value)
+    return made
 
 
 @functools.cache
@@ -226,24 +339,3 @@ def _fill(cls: Any, items: Mapping[str, Any]) -> Any:
     for key, value in items.items():
         output[key] = value
     return output
-
-
-def _build_cache(node: Mapping[str, Any], flat: Sequence[Any], own_class: bool) -> Any:
-    items = node["items"]
-    if isinstance(items, Mapping):
-        parts = [_build(item, flat, own_class) for item in items.values()]
-        utils = sys.modules.get("transformers.cache_utils")
-        if own_class and utils and all(isinstance(part, utils.Cache) for part in parts):
-            return utils.EncoderDecoderCache(*parts)
-        return tuple(parts)  # of another framework's tensors, which no cache holds
-    layers = [tuple(_build(item, flat, own_class) for item in layer.values()) for layer in items]
-    utils = sys.modules.get("transformers.cache_utils")
-    tensors = sys.modules.get("torch")
-    if (
-        own_class
-        and utils
-        and tensors
-        and all(isinstance(t, tensors.Tensor) for layer in layers for t in layer)
-    ):
-        return utils.DynamicCache(layers)
-    return tuple(layers)

@@ -12,14 +12,23 @@ import torch
 
 from paritas.capture import inputs as example
 from paritas.capture.arguments import forward_names
-from paritas.capture.export import Call, export, parameter_names
+from paritas.capture.export import export
+from paritas.capture.forward import Call, Traced, parameter_names
 from paritas.capture.limits import limits
 from paritas.capture.modules import is_size, module_calls, module_tree
 from paritas.capture.normalise import dims_of, equal_inputs, normalise
 from paritas.capture.origin import origin
+from paritas.capture.outputs import output_specs, returned
 from paritas.capture.source import weights
+from paritas.capture.state import (
+    Answer,
+    check_second_answer,
+    first_answer,
+    plain_paths,
+    remarks_on,
+    unchanged,
+)
 from paritas.errors import CaptureError, FrozenDimension
-from paritas.outputs import describe_output, leaf_names
 from paritas.program import Note, Program, Source, TensorSpec
 
 __all__ = ["assemble", "capture"]
@@ -39,7 +48,16 @@ def capture(
     Raises `InputsNeeded`, `CaptureError` with torch's reason and the model's source line, and
     `FrozenDimension` if a dimension named in `dynamic` came out as a constant.
     """
-    model.eval()
+    with unchanged(model), plain_paths(model):
+        return _captured(model.eval(), inputs, dynamic, source)
+
+
+def _captured(
+    model: torch.nn.Module,
+    inputs: Any,
+    dynamic: bool | Mapping[str, Mapping[int, Any]],
+    source: Source | None,
+) -> Program:
     given = example.example_inputs(model) if inputs is None else example.bind(model, inputs)
     call = example.call_of(model, given, widen=dynamic is not False)
     notes = [
@@ -50,14 +68,20 @@ def capture(
     if call.prepared:
         text = f"{', '.join(call.prepared)}: computed from the other inputs where the original is at hand"
         notes.append(Note("capture", text + ", and to be given where it is not"))
-    exported, dynamic, remarks = _exported(model, call, dynamic)
+    first = first_answer(model, call)
+    call = dataclasses.replace(call, written=first.written)
+    notes += [Note("capture", remark) for remark in remarks_on(model, call, first)]
+    exported, traced, dynamic, remarks = _exported(model, call, dynamic)
     notes += [Note("capture", remark) for remark in remarks]
-    return _assemble(model, exported, call, dynamic=dynamic, source=source, notes=notes)
+    check_second_answer(model, call, first)
+    return _assemble(
+        model, exported, call, dynamic=dynamic, source=source, notes=notes, first=first, traced=traced
+    )
 
 
 def _exported(
     model: torch.nn.Module, call: Call, dynamic: bool | Mapping[str, Mapping[int, Any]]
-) -> tuple[torch.export.ExportedProgram, bool | Mapping[str, Mapping[int, Any]], list[str]]:
+) -> tuple[torch.export.ExportedProgram, Traced, bool | Mapping[str, Mapping[int, Any]], list[str]]:
     """The graph, with as many free dimensions as torch.export manages, and why they are fewer than all.
 
     What `dynamic` names is not reduced: it was asked for.
@@ -66,11 +90,11 @@ def _exported(
         # One symbol for all batches from the start: a reshape of a cache's keys to the batch of the tokens
         # would else prove nothing but that both are the example's.
         with contextlib.suppress(CaptureError):
-            exported, remarks = export(model, call, example.one_batch(call.tensors))
-            return exported, dynamic, remarks
+            exported, traced, remarks = export(model, call, example.one_batch(call.tensors))
+            return exported, traced, dynamic, remarks
     try:
-        exported, remarks = export(model, call, example.dynamic_shapes(call.tensors, dynamic))
-        return exported, dynamic, remarks
+        exported, traced, remarks = export(model, call, example.dynamic_shapes(call.tensors, dynamic))
+        return exported, traced, dynamic, remarks
     except CaptureError as error:
         if dynamic is not True:
             raise
@@ -80,12 +104,12 @@ def _exported(
         (None, "all dimensions are fixed"),
     ):
         try:
-            exported, remarks = export(model, call, shapes)
+            exported, traced, remarks = export(model, call, shapes)
         except CaptureError:
             continue
         lines = [line.strip() for line in str(reason).splitlines()[1:3]]
         remark = f"{what}, since torch.export cannot keep them free: {' '.join(lines)}"
-        return exported, False, [remark, *remarks]
+        return exported, traced, False, [remark, *remarks]
     raise reason
 
 
@@ -112,9 +136,11 @@ def _assemble(
     dynamic: bool | Mapping[str, Mapping[int, Any]],
     source: Source | None,
     notes: Sequence[Note],
+    first: Answer | None = None,
+    traced: Traced | None = None,
 ) -> Program:
-    with torch.no_grad():
-        flat, structure = describe_output(model(**call.arguments()))
+    first = first or first_answer(model, call)
+    structure = returned(exported, traced, first, call.tensors)
     placeholders = _mark_inputs(exported, call.tensors)
     normalise(exported)
     specs, frozen = _input_specs(model, placeholders, call.tensors, dynamic)
@@ -127,7 +153,7 @@ def _assemble(
     return Program(
         exported=exported,
         inputs=tuple(dataclasses.replace(spec, default=defaults.get(spec.name)) for spec in specs),
-        outputs=_output_specs(exported, structure, flat),
+        outputs=output_specs(exported, structure),
         structure=structure,
         origins={node.name: origin(node) for node in nodes if not is_size(node)},
         modules=module_calls(tree),
@@ -222,15 +248,3 @@ def _vocabulary(model: torch.nn.Module, node: torch.fx.Node) -> int | None:
                 seen.add(user)
                 queue.append(user)
     return min(sizes, default=None)
-
-
-def _output_specs(
-    exported: torch.export.ExportedProgram, structure: Mapping[str, Any], flat: list[torch.Tensor]
-) -> tuple[TensorSpec, ...]:
-    values = [
-        node.meta["val"] for node in exported.graph.output_node().args[0] if isinstance(node, torch.fx.Node)
-    ]
-    names = leaf_names(structure)
-    if not len(values) == len(names) == len(flat):
-        raise CaptureError(f"The model returns {len(flat)} tensors, its graph {len(values)}.")
-    return tuple(TensorSpec(name, _dtype(v), dims_of(v)) for name, v in zip(names, values, strict=True))

@@ -17,8 +17,9 @@ import torch
 from torch.fx import Node
 from torch.utils._pytree import tree_leaves
 
-from paritas.capture.export import Call, parameter_names
+from paritas.capture.forward import Call, parameter_names
 from paritas.capture.modules import Region
+from paritas.nesting import invoke
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +113,7 @@ def _recorded_calls(model: torch.nn.Module, given: Mapping[str, Any]) -> dict[st
         watch(path, module)
     try:
         with torch.no_grad():
-            model(**given)
+            invoke(model, given)
     finally:
         for handle in handles:
             handle.remove()

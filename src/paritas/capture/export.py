@@ -4,78 +4,57 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib
-import inspect
 import logging
-import re
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
 from paritas.capture import patches
+from paritas.capture.forward import Call, Traced, flat_forward
 from paritas.capture.functional import functional
 from paritas.capture.origin import innermost_frame
 from paritas.capture.patience import patience
 from paritas.errors import CaptureError
-from paritas.nesting import Nesting, nest
 
 #: input name -> {dimension: a `torch.export.Dim`}, as `torch.export.export(dynamic_shapes=)` takes it.
 DynamicShapes = dict[str, Any] | None
-
-
-#: Names by which transformers' exporter takes a tensor for a label, and refuses it.
-_RESERVED = {"labels", "future_values", "return_loss"}
 
 
 #: What transformers calls the encoder of images inside a larger model.
 _TOWERS = ("visual", "vision_tower", "vision_model")
 
 
-@dataclasses.dataclass(frozen=True)
-class Call:
-    """What a model is captured with: tensors by name, the arguments that are fixed, how the tensors nest in forward's.
-
-    prepared: tensors that transformers' exporter computes from the others, since a graph cannot.
-    """
-
-    tensors: dict[str, torch.Tensor]
-    fixed: dict[str, Any] = dataclasses.field(default_factory=dict)
-    nesting: Nesting = dataclasses.field(default_factory=dict)
-    prepared: tuple[str, ...] = ()
-
-    def arguments(self, tensors: Mapping[str, torch.Tensor] | None = None) -> dict[str, Any]:
-        """As forward takes them; with other tensors of the same names if they are given."""
-        return {**nest(self.tensors if tensors is None else tensors, self.nesting), **self.fixed}
-
-
 def export(
     model: torch.nn.Module, call: Call, dynamic_shapes: DynamicShapes
-) -> tuple[torch.export.ExportedProgram, list[str]]:
+) -> tuple[torch.export.ExportedProgram, Traced, list[str]]:
     """The ATen graph of the model's forward, functional, with composite operators kept whole.
 
     Its inputs are `call.tensors`, in that order. A transformers model goes through transformers' own exporter,
     which patches what cannot be traced; any other module goes to `torch.export`, first non-strict, then strict.
-    Both with the patches of `paritas.capture.patches`. Returns the program and what had to be done differently.
+    Both with the patches of `paritas.capture.patches`. Returns the program, what its forward
+    returned, and what had to be done differently.
     Raises `CaptureError` with torch's reason and the model's source line.
     """
     remarks: list[str] = []
+    traced = Traced()
     if is_transformers(model):
         importlib.import_module("transformers.exporters.exporter_dynamo")  # which patches of ours mend
     with quiet(), patience(), torch.no_grad(), patches.applied(model) as done:
         try:
-            program = _traced(model, call, dynamic_shapes, remarks)
+            program = _traced(model, call, dynamic_shapes, remarks, traced)
             if dynamic_shapes is not None and (fixed := _one_way_only(program, call)):
                 dynamic_shapes = {
                     name: {a: dim for a, dim in (dims or {}).items() if (name, a) not in fixed} or None
                     for name, dims in dynamic_shapes.items()
                 }
                 remarks.clear()
-                program = _traced(model, call, dynamic_shapes, remarks)
-            return functional(program), [*remarks, *done.remarks()]
+                program = _traced(model, call, dynamic_shapes, remarks, traced)
+            program, written = functional(program)
+            return program, traced, [*remarks, *written, *done.remarks()]
         except CaptureError:
             raise
         except Exception as error:
@@ -83,11 +62,11 @@ def export(
 
 
 def _traced(
-    model: torch.nn.Module, call: Call, dynamic_shapes: DynamicShapes, remarks: list[str]
+    model: torch.nn.Module, call: Call, dynamic_shapes: DynamicShapes, remarks: list[str], traced: Traced
 ) -> torch.export.ExportedProgram:
     if is_transformers(model):
         return _export_transformers(model, call, dynamic_shapes)
-    return _export_module(model, call, dynamic_shapes, remarks)
+    return _export_module(model, call, dynamic_shapes, remarks, traced)
 
 
 def _one_way_only(program: torch.export.ExportedProgram, call: Call) -> set[tuple[str, int]]:
@@ -167,7 +146,7 @@ def _export_transformers(
 ) -> torch.export.ExportedProgram:
     from transformers.exporters import DynamoConfig, DynamoExporter, utils
 
-    with _flat_forward(model, call) as names:
+    with flat_forward(model, call) as names:
         if dynamic_shapes is not None:
             dynamic_shapes = {names[name]: dims for name, dims in dynamic_shapes.items()}
         config = DynamoConfig(dynamic=dynamic_shapes is not None, dynamic_shapes=dynamic_shapes)
@@ -180,10 +159,10 @@ def _export_transformers(
 
 
 def _export_module(
-    model: torch.nn.Module, call: Call, dynamic_shapes: DynamicShapes, remarks: list[str]
+    model: torch.nn.Module, call: Call, dynamic_shapes: DynamicShapes, remarks: list[str], traced: Traced
 ) -> torch.export.ExportedProgram:
     def run(strict: bool) -> torch.export.ExportedProgram:
-        with _flat_forward(model, call) as names:
+        with flat_forward(model, call, None if strict else traced) as names:
             shapes = dynamic_shapes
             if shapes is not None:
                 shapes = {names[name]: dims for name, dims in shapes.items()}
@@ -199,48 +178,8 @@ def _export_module(
         except Exception:  # noqa: BLE001 - likewise
             raise error from None  # the non-strict error names the model's own line
         remarks.append(f"captured with strict=True, because without: {reason}")
+        traced.structure = None
         return program
-
-
-@contextlib.contextmanager
-def _flat_forward(model: torch.nn.Module, call: Call) -> Iterator[dict[str, str]]:
-    """Give forward one parameter per tensor, and all else fixed. Yields input -> name of that parameter.
-
-    `dynamic_shapes` has to match the parameters one by one, which `**kwargs` and nested arguments prevent.
-    """
-    names = {n: p + "_" if p in _RESERVED else p for n, p in parameter_names(call.tensors).items()}
-    parameters = inspect.signature(model.forward).parameters.values()
-    plain = not (call.fixed or call.nesting or any(names[name] != name for name in names))
-    if plain and all(p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters):
-        yield names
-        return
-    own, original = "forward" in vars(model), model.forward
-
-    def forward(**tensors: Any) -> Any:
-        return original(**call.arguments({name: tensors[names[name]] for name in names}))
-
-    forward.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names.values()]
-    )
-    model.forward = forward
-    try:
-        yield names
-    finally:
-        # Not left behind as an attribute where it was the class's: a copy of the model would share it.
-        vars(model).pop("forward", None)
-        if own:
-            model.forward = original
-
-
-def parameter_names(tensors: Iterable[str]) -> dict[str, str]:
-    """input -> an identifier: "added_cond_kwargs.text_embeds" is added_cond_kwargs_text_embeds."""
-    found: dict[str, str] = {}
-    for name in tensors:
-        plain = re.sub(r"\W", "_", name)
-        while plain in found.values():
-            plain += "_"
-        found[name] = plain
-    return found
 
 
 def _reason(model: torch.nn.Module, error: Exception) -> str:

@@ -34,15 +34,15 @@ _DROPOUTS = {
 }
 
 
-def functional(program: ExportedProgram) -> ExportedProgram:
-    """`program` with no operator that writes into its argument. The graph may be changed in place.
+def functional(program: ExportedProgram) -> tuple[ExportedProgram, list[str]]:
+    """`program` with no operator that writes into its argument, and what it no longer does.
 
-    Raises `CaptureError` for a model that leaves something behind for its next call.
+    The graph may be changed in place. Raises `CaptureError` for a model that leaves something behind for its next
+    call.
     """
     if not _mutates_nothing(program):
         program = program.run_decompositions({})
-        _drop_buffers_set_to_themselves(program)
-        return program
+        return program, _drop_what_is_written(program)
     graph = program.graph
     for node in list(graph.nodes):
         name = str(node.target) if node.op == "call_function" else ""
@@ -56,31 +56,45 @@ def functional(program: ExportedProgram) -> ExportedProgram:
             _split(node)
     graph.eliminate_dead_code()
     program.graph_module.recompile()
-    return program
+    return program, []
 
 
-def _drop_buffers_set_to_themselves(program: ExportedProgram) -> None:
-    """`self.table = self.table.to(x.device)` is an output of the graph, and nothing else. Others are refused."""
+def _drop_what_is_written(program: ExportedProgram) -> list[str]:
+    """Inputs and buffers that were written are outputs of the graph: they are dropped, and what a user must know said.
+
+    `self.table = self.table.to(x.device)` is nothing else. A buffer that no output depends on, as the statistics of
+    a normalisation in training mode, stays what it is. Raises `CaptureError` for all others.
+    """
     signature = program.graph_signature
     (output,) = (node for node in program.graph.nodes if node.op == "output")
     inputs = {spec.arg.name: spec.target for spec in signature.input_specs if spec.kind is InputKind.BUFFER}
     kept, values, written = [], [], []
     for spec, value in zip(signature.output_specs, output.args[0], strict=True):
-        if spec.kind is not OutputKind.BUFFER_MUTATION:
+        if spec.kind is OutputKind.BUFFER_MUTATION:
+            if inputs.get(spec.arg.name) != spec.target:
+                written.append(str(spec.target))
+        elif spec.kind is not OutputKind.USER_INPUT_MUTATION:
             kept.append(spec)
             values.append(value)
-        elif inputs.get(spec.arg.name) != spec.target:
-            written.append(str(spec.target))
-    if written:
+    if len(kept) == len(signature.output_specs):
+        return []
+    output.args = (tuple(values),)
+    signature.output_specs[:] = kept
+    program.graph.eliminate_dead_code()
+    program.graph_module.recompile()
+    read = {
+        inputs[n.name] for n in program.graph.nodes if n.op == "placeholder" and n.users and n.name in inputs
+    }
+    if refused := [name for name in written if name in read]:
         raise CaptureError(
-            f"The model writes to its buffers {', '.join(written[:5])}, and what it computes next depends on that: "
+            f"The model writes to its buffers {', '.join(refused[:5])}, and what it computes next depends on that: "
             "a port keeps nothing from one call to the next. Return the new value as an output instead."
         )
-    if len(kept) < len(signature.output_specs):
-        output.args = (tuple(values),)
-        signature.output_specs[:] = kept
-        program.graph.eliminate_dead_code()
-        program.graph_module.recompile()
+    if not written:
+        return []
+    return [
+        f"the model writes to its buffers {', '.join(written[:5])}, which no output depends on: a port does not"
+    ]
 
 
 def _mutates_nothing(program: ExportedProgram) -> bool:

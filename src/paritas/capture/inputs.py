@@ -8,28 +8,58 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
-from paritas.capture.export import Call, is_transformers, prepare
+from paritas.capture.export import is_transformers, prepare
+from paritas.capture.forward import Call
 from paritas.errors import InputsNeeded
-from paritas.nesting import nest, take_apart
+from paritas.nesting import invoke, nest, take_apart
 
 BATCH, SEQUENCE, TARGET = 2, 16, 7  # unlike each other, and none of them 1, which torch.export would freeze
 
 
 def bind(model: torch.nn.Module, inputs: Any) -> dict[str, Any]:
-    """`inputs` by name of forward's parameters: a mapping as it is, a tensor or a sequence in forward's order."""
+    """`inputs` by name of forward's parameters: a mapping as it is, a tensor or a sequence in forward's order.
+
+    Arrays of NumPy become tensors. Raises `InputsNeeded` where they are not forward's arguments.
+    """
+    signature = inspect.signature(model.forward)
+    parameters = signature.parameters.values()
+    name = f"{type(model).__name__}.forward"
     if isinstance(inputs, Mapping):
-        return dict(inputs)
-    values = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
-    bound = inspect.signature(model.forward).bind(*values)
-    for parameter in bound.signature.parameters.values():
-        if parameter.kind is parameter.VAR_POSITIONAL and bound.arguments.get(parameter.name):
+        given = dict(inputs)
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            if unknown := sorted(set(given) - set(signature.parameters)):
+                raise InputsNeeded(
+                    f"{name} has no argument {', '.join(unknown)}. It takes: {', '.join(signature.parameters)}."
+                )
+    else:
+        values = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
+        try:
+            given = dict(signature.bind_partial(*values).arguments)
+        except TypeError as error:
             raise InputsNeeded(
-                f"{type(model).__name__}.forward takes *{parameter.name}, so its inputs have no names. "
-                "Wrap it in a module whose forward names each tensor."
-            )
-    return dict(bound.arguments)
+                f"{name} takes {', '.join(signature.parameters)}, not {len(values)} inputs by position ({error}). "
+                "Pass them by name: inputs={'name': tensor}"
+            ) from None
+    required = [
+        p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+    ]
+    if missing := [p.name for p in required if p.name not in given]:
+        raise InputsNeeded(f"{name} needs {', '.join(missing)} as well: paritas.port(model, inputs={{...}})")
+    return {key: _tensors(value) for key, value in given.items()}
+
+
+def _tensors(value: Any) -> Any:
+    """NumPy's arrays as tensors, and its scalars as numbers of Python."""
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(np.array(value))
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value) in (tuple, list):
+        return type(value)(map(_tensors, value))
+    return {key: _tensors(item) for key, item in value.items()} if type(value) is dict else value
 
 
 def example_inputs(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -98,7 +128,11 @@ def call_of(model: torch.nn.Module, given: Mapping[str, Any], *, widen: bool) ->
     widen: repeat examples of batch 1, where the model takes that. Raises `CaptureError` for other arguments.
     """
     tensors, fixed, nesting = take_apart(given)
-    tensors = {name: tensor.detach() for name, tensor in tensors.items()}
+    # Copies: of a tensor that is given twice torch.export would know one, and what forward writes is its caller's.
+    # In order, as an engine gets them.
+    tensors = {
+        name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
     call = Call(tensors, fixed | _without_cache(model, nest(tensors, nesting) | fixed), nesting)
     if widen:
         widened, repeated = widen_batch(call.tensors)
@@ -120,7 +154,7 @@ def _without_cache(model: torch.nn.Module, arguments: Mapping[str, Any]) -> dict
     ):
         return {}
     with torch.no_grad():
-        out = model(**arguments)
+        out = invoke(model, arguments)
     caches = ("past_key_values", "past_buckets_states")
     found = isinstance(out, Mapping) and any(out.get(name) is not None for name in caches)
     return {"use_cache": False} if found else {}
@@ -129,7 +163,7 @@ def _without_cache(model: torch.nn.Module, arguments: Mapping[str, Any]) -> dict
 def _runs(model: torch.nn.Module, arguments: Mapping[str, Any]) -> bool:
     try:
         with torch.no_grad():
-            model(**arguments)
+            invoke(model, arguments)
     except Exception:  # noqa: BLE001 - a model for batch 1 only says so in many ways
         return False
     return True
@@ -216,9 +250,7 @@ def defaults(model: torch.nn.Module, call: Call) -> dict[str, int]:
         filled = {**inputs, name: torch.full_like(inputs[name], value)}
         without = {key: tensor for key, tensor in inputs.items() if key != name}
         try:
-            with torch.no_grad():
-                one = tree_leaves(model(**call.arguments(filled)))
-                other = tree_leaves(model(**call.arguments(without)))
+            one, other = tree_leaves(call.run(model, filled)), tree_leaves(call.run(model, without))
         except Exception:  # noqa: BLE001 - a model that cannot run without it needs it
             continue
         if len(one) == len(other) and all(

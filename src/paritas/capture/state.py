@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a forward leaves behind: in its inputs, in its model, and whether its next answer depends on that."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from paritas.capture.forward import Call
+from paritas.errors import CaptureError
+from paritas.nesting import invoke, nest
+from paritas.outputs import Structure, describe_output
+
+#: Attributes of every module, which are looked after elsewhere or never change in a forward.
+_OWN = frozenset(vars(torch.nn.Module())) - {"training"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a model returned in a first call, and what it did besides.
+
+    written: inputs that it wrote into. kept: attributes and buffers that it changed, by their names.
+    """
+
+    flat: list[torch.Tensor]
+    structure: Structure
+    written: tuple[str, ...]
+    kept: tuple[str, ...]
+
+
+class Left:
+    """What a model was like: `changed` says what a forward has changed since, `undo` makes it as it was."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._before = [
+            (
+                name,
+                module,
+                {key: (value, _content(value)) for key, value in vars(module).items() if key not in _OWN},
+                {key: (b, b.clone()) for key, b in module._buffers.items() if b is not None},
+            )
+            for name, module in model.named_modules()
+        ]
+
+    def changed(self) -> tuple[str, ...]:
+        found = []
+        for path, module, attributes, buffers in self._before:
+            now = {key: value for key, value in vars(module).items() if key not in _OWN}
+            names = [k for k in now if k not in attributes or not _is(now[k], *attributes[k])]
+            names += [k for k, (b, copy) in buffers.items() if not _equal(module._buffers.get(k), copy)]
+            found += [f"{path}.{name}".lstrip(".") for name in names]
+        return tuple(found)
+
+    def undo(self) -> None:
+        for _, module, attributes, buffers in self._before:
+            held = vars(module)
+            for key in [key for key in held if key not in _OWN and key not in attributes]:
+                del held[key]
+            for key, (value, content) in attributes.items():
+                held[key] = value
+                if not _is(value, value, content):
+                    _refill(value, content)
+            for key, (buffer, copy) in buffers.items():
+                module._buffers[key] = buffer
+                if not _equal(buffer, copy):
+                    with torch.no_grad():
+                        buffer.copy_(copy)
+
+
+def _content(value: Any) -> Any:
+    return type(value)(value) if type(value) in (list, dict, set) else None
+
+
+def _is(value: Any, before: Any, content: Any) -> bool:
+    """Whether an attribute is the object that it was, with the same things in it."""
+    if value is not before:
+        return type(value) is type(before) and type(value) in (int, float, str, bool) and value == before
+    if isinstance(content, dict):
+        return value.keys() == content.keys() and all(value[key] is content[key] for key in content)
+    if isinstance(content, list):
+        return len(value) == len(content) and all(a is b for a, b in zip(value, content, strict=True))
+    return content is None or value == content
+
+
+def _refill(value: Any, content: Any) -> None:
+    value.clear()
+    (value.extend if isinstance(value, list) else value.update)(content)
+
+
+@contextlib.contextmanager
+def unchanged(model: torch.nn.Module) -> Iterator[None]:
+    """Whatever is done to the model inside (its mode, its attributes, its buffers) is undone."""
+    left = Left(model)
+    try:
+        yield
+    finally:
+        left.undo()
+
+
+@contextlib.contextmanager
+def plain_paths(model: torch.nn.Module) -> Iterator[None]:
+    """Transformer layers compute as they do in training: their fast path packs what is not padding.
+
+    And modules on which `compile()` was called run as they are written.
+    """
+    before = torch.backends.mha.get_fastpath_enabled()
+    compiled = [m for m in model.modules() if vars(m).get("_compiled_call_impl") is not None]
+    calls = [vars(module).pop("_compiled_call_impl") for module in compiled]
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+        for module, call in zip(compiled, calls, strict=True):
+            vars(module)["_compiled_call_impl"] = call
+
+
+def first_answer(model: torch.nn.Module, call: Call) -> Answer:
+    """Run the model as its user would. Raises `CaptureError` where it does not run on these inputs."""
+    copies = {name: tensor.clone() for name, tensor in call.tensors.items()}
+    versions = {name: tensor._version for name, tensor in copies.items()}
+    left = Left(model)
+    try:
+        with torch.no_grad(), _seeded():
+            out = invoke(model, {**nest(copies, call.nesting), **call.fixed})
+    except Exception as error:
+        lines = (str(error).strip() or type(error).__name__).splitlines()
+        raise CaptureError(
+            f"{type(model).__name__} does not run on these inputs in PyTorch either: {type(error).__name__}: "
+            + "\n  ".join(lines[:6])
+        ) from error
+    flat, structure = describe_output(out)
+    written = tuple(name for name, tensor in copies.items() if tensor._version != versions[name])
+    return Answer([value.clone() for value in flat], structure, written, left.changed())
+
+
+def check_second_answer(model: torch.nn.Module, call: Call, first: Answer) -> None:
+    """A port answers every call as the first: raises `CaptureError` where the model's second answer is another."""
+    with torch.no_grad(), _seeded():
+        flat, structure = describe_output(call.run(model))
+    alike = structure == first.structure and all(
+        _equal(a, b) or _close(a, b) for a, b in zip(flat, first.flat, strict=True)
+    )
+    if alike:
+        return
+    what = f" It keeps {', '.join(first.kept[:5])}." if first.kept else ""
+    raise CaptureError(
+        f"{type(model).__name__} answers the same inputs differently the second time.{what} A port keeps nothing from "
+        "one call to the next: take what is kept as an input and return its new value as an output."
+    )
+
+
+@contextlib.contextmanager
+def _seeded() -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+def _equal(a: Any, b: torch.Tensor) -> bool:
+    if not isinstance(a, torch.Tensor) or a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    return torch.equal(a, b) or (a.is_floating_point() and torch.equal(a.nan_to_num(7e7), b.nan_to_num(7e7)))
+
+
+def _close(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Sums of several threads may differ in their last bits."""
+    if a.shape != b.shape or a.dtype != b.dtype or not (a.is_floating_point() or a.is_complex()):
+        return False
+    return bool(torch.allclose(a, b, rtol=1e-4, atol=1e-6, equal_nan=True))
+
+
+def remarks_on(model: torch.nn.Module, call: Call, first: Answer) -> list[str]:
+    """What a user must know of what the model does beside computing its outputs."""
+    found = []
+    if first.written:
+        found.append(
+            f"the model writes into its inputs {', '.join(first.written)}: the port computes the same outputs, and "
+            "leaves its caller's tensors as they are"
+        )
+    hooked = [
+        path or "the model"
+        for path, module in model.named_modules()
+        for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
+        if not (getattr(hook, "__module__", None) or type(hook).__module__).startswith("torch.nn.utils")
+    ]
+    if hooked:
+        names = ", ".join(dict.fromkeys(hooked))
+        found.append(f"hooks of {names} ran while it was captured: what they compute is part of the port")
+    masks = any(tensor.dtype == torch.bool for tensor in call.tensors.values())
+    if masks and any(isinstance(module, torch.nn.TransformerEncoder) for module in model.modules()):
+        found.append(
+            "nn.TransformerEncoder's fast path returns zeros where a padding mask hides everything; the port computes "
+            "what it returns without its fast path"
+        )
+    return found
