@@ -412,8 +412,8 @@ def test_caches() -> None:
 def test_what_cannot_be_described_or_built() -> None:
     with pytest.raises(CaptureError, match=r"the output\.a\[1\] is a builtins\.object"):
         describe_output({"a": (torch.ones(1), object())})
-    with pytest.raises(CaptureError, match="dict with the key 1"):
-        describe_output({1: torch.ones(1)})
+    with pytest.raises(CaptureError, match=r"dict with the key \(1, 2\)"):
+        describe_output({(1, 2): torch.ones(1)})
     for broken in (
         {},
         {"kind": "tensor", "index": 5},

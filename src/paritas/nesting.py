@@ -105,7 +105,7 @@ def _named(argument: str, flat: list[Any], structure: Structure) -> dict[str, An
 def by_position(
     signature: inspect.Signature, arguments: Mapping[str, Any]
 ) -> tuple[list[Any], dict[str, Any]]:
-    """`arguments` as a call is written: by position as far as forward takes them so, `*args` spread, the rest by name."""
+    """`arguments` as a call is written: by position what forward takes so, `*args` spread, the rest by name."""
     args, kwargs = [], dict(arguments)
     for parameter in signature.parameters.values():
         if parameter.kind is parameter.VAR_POSITIONAL:

@@ -113,9 +113,9 @@ def _describe(value: Any, flat: list[Any], where: str) -> Structure:
         )
     if name == "torch.Size":
         return {"kind": "shape", "items": [_describe(v, flat, f"{where}[{i}]") for i, v in enumerate(value)]}
-    if fields := _fields_of(cls):
+    if parts := _fields_of(cls):
         _met[name] = cls
-        items = {key: _describe(getattr(value, key), flat, f"{where}.{key}") for key in fields}
+        items = {key: _describe(getattr(value, key), flat, f"{where}.{key}") for key in parts}
         if not isinstance(value, tuple):
             return {"kind": "record", "class": name, "items": items}
         return {"kind": "namedtuple", "name": cls.__name__, "class": name, "items": items}
@@ -172,6 +172,11 @@ def with_symbols(structure: Structure, told: Callable[[Any], Structure]) -> Stru
     if items is None or structure["kind"] == "cache":
         return structure
     return {**structure, "items": [with_symbols(item, told) for item in items]}
+
+
+def has_sizes(structure: Mapping[str, Any]) -> bool:
+    """Whether some of the output follows from the inputs' sizes."""
+    return structure.get("kind") == "size" or any(has_sizes(child) for _, child in _children(structure))
 
 
 def _describe_cache(cache: Any, flat: list[Any], where: str) -> Structure:
@@ -312,7 +317,7 @@ class _Building:
 
 def _record(cls: type, items: Mapping[str, Any]) -> Any:
     # Not cls(**items): what a class does with its arguments was done before it was taken apart.
-    made = object.__new__(cls)
+    made: Any = object.__new__(cls)
     for name, value in items.items():
         object.__setattr__(made, name, value)
     return made

@@ -18,11 +18,11 @@ import numpy as np
 from paritas import store
 from paritas.errors import InputError, OriginalMissing, UnknownMode
 from paritas.nesting import flatten, nest
-from paritas.outputs import build_output
+from paritas.outputs import build_output, has_sizes
 from paritas.program import Artifact, Manifest, Note, Program, TensorSpec
 from paritas.run.engine import Session, versions
 from paritas.run.engine import engine as find_engine
-from paritas.run.values import check_feed, framework_of, from_numpy
+from paritas.run.values import check_feed, dynamic_sizes, framework_of, from_numpy
 
 if TYPE_CHECKING:
     import torch
@@ -211,6 +211,7 @@ class Port:
         self.artifact, self.session = artifact, session
         self.mode = mode or artifact.manifest.mode
         self._program, self._original = program, original
+        self._sized = has_sizes(artifact.manifest.structure)
         if temporary:
             weakref.finalize(self, shutil.rmtree, artifact.directory, ignore_errors=True)
 
@@ -235,20 +236,24 @@ class Port:
         name = self.manifest.source.id or self.manifest.source.model_class.rpartition(".")[-1]
         return f"<Port of {name} to {self.manifest.engine}, {self.session.precision}{mode}>"
 
-    def __call__(self, **inputs: Any) -> Any:
-        """Run the port. Keyword arguments as the original's forward takes them, in NumPy, torch or MindSpore.
+    def __call__(self, *args: Any, **inputs: Any) -> Any:
+        """Run the port. Arguments as the original's forward takes them, in NumPy, torch or MindSpore.
 
         Returns the original's output class with tensors of the caller's framework. Raises `InputError`
         for unknown, missing or unfitting inputs, `EngineError` if the engine fails.
         """
-        given = flatten(inputs, self.manifest.nesting) if self.manifest.nesting else inputs
+        manifest = self.manifest
+        if args:
+            inputs = bound(args, inputs, manifest)
+        given = flatten(inputs, manifest.nesting) if manifest.nesting else inputs
         framework = framework_of(given)
         feed = self.feed(given)
         flat = self.session.run(feed)
         tensors = [
             from_numpy(value, framework, spec.dtype) for value, spec in zip(flat, self.outputs, strict=True)
         ]
-        return build_output(self.manifest.structure, tensors, framework)
+        sizes = dynamic_sizes(self.inputs, feed) if self._sized else None
+        return build_output(manifest.structure, tensors, framework, sizes)
 
     def feed(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """What the engine gets of a call's arguments: one array per input, checked, prepared ones computed."""
@@ -256,7 +261,7 @@ class Port:
         given = flatten(inputs, manifest.nesting)
         if self._original is not None and any(given.get(name) is None for name in manifest.prepared):
             given |= self._prepared(given)
-        return check_feed(given, self.inputs, manifest.constants, manifest.limits)
+        return check_feed(given, self.inputs, manifest.constants, manifest.limits, manifest.signature)
 
     def _prepared(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """What the original's preparation adds to these inputs, fixed arguments included, so that they are checked."""
@@ -424,6 +429,23 @@ class Port:
         ]
 
 
+def bound(args: Sequence[Any], kwargs: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
+    """A call's arguments by name, those by position as forward takes them. Raises `InputError`."""
+    known = manifest.signature or {spec.name: {"by": "position"} for spec in manifest.inputs}
+    names = [name for name, about in known.items() if about.get("by") == "position"]
+    rest = [name for name, about in known.items() if about.get("by") == "rest"]
+    if len(args) > len(names) and not rest:
+        raise InputError(
+            f"{len(names)} arguments are taken by position, {len(args)} were given: {', '.join(names)}."
+        )
+    found = dict(zip(names, args, strict=False))
+    if twice := [name for name in found if name in kwargs]:
+        raise InputError(f"{', '.join(twice)} is given twice: by position and by name.")
+    if rest and len(args) > len(names):
+        found[rest[0]] = tuple(args[len(names) :])
+    return {**found, **kwargs}
+
+
 def limits(largest: Mapping[str, int]) -> dict[str, tuple[int, int]]:
     """Dynamic dimension -> (smallest, largest) for generated inputs."""
     return {symbol: (1, size) for symbol, size in largest.items()}
@@ -491,6 +513,7 @@ def manifest_of(
         settings=lowered.settings,
         nesting=program.nesting,
         prepared=program.prepared,
+        signature=program.signature,
     )
 
 

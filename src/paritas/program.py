@@ -116,6 +116,7 @@ class Program:
     results: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)  # likewise
     nesting: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # argument -> how inputs make it
     prepared: tuple[str, ...] = ()  # inputs that can be computed from the others: see `capture.prepared`
+    signature: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # see `Manifest.signature`
 
     @property
     def graph(self) -> torch.fx.Graph:
@@ -154,6 +155,8 @@ class Manifest:
     )  # the engine's own, JSON values only
     nesting: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # see `paritas.nesting`
     prepared: tuple[str, ...] = ()  # inputs that can be computed from the others
+    # forward's parameters in their order -> {"default": what leaving it out means, "by": "position" | "name" | "rest"}
+    signature: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

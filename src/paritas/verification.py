@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from paritas.errors import InputError
-from paritas.nesting import nest
+from paritas.nesting import invoke, nest
 from paritas.outputs import describe_output
 from paritas.run.engine import ENGINES, Differentiates, differentiates
 from paritas.run.values import to_numpy
@@ -266,14 +266,16 @@ def eager(port: Port, module: torch.nn.Module) -> Callable[[Mapping[str, np.ndar
     """The original as `verify` wants it: arrays by name in, flat arrays in the manifest's order out."""
     import torch
 
+    from paritas.capture.state import plain_paths
+
     constants = port.manifest.constants
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
 
     def run(feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         tensors = {name: torch.from_numpy(np.array(value)) for name, value in feed.items()}
         tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
-        with torch.no_grad():
-            flat, _ = describe_output(module(**nest(tensors, port.manifest.nesting), **constants))
+        with torch.no_grad(), plain_paths(module):
+            flat, _ = describe_output(invoke(module, {**nest(tensors, port.manifest.nesting), **constants}))
         return [to_numpy("an output", value) for value in flat]
 
     return run

@@ -18,7 +18,7 @@ from paritas.capture.limits import limits
 from paritas.capture.modules import is_size, module_calls, module_tree
 from paritas.capture.normalise import dims_of, equal_inputs, normalise
 from paritas.capture.origin import origin
-from paritas.capture.outputs import output_specs, returned
+from paritas.capture.outputs import output_specs, renamed, returned
 from paritas.capture.source import weights
 from paritas.capture.state import (
     Answer,
@@ -29,6 +29,7 @@ from paritas.capture.state import (
     unchanged,
 )
 from paritas.errors import CaptureError, FrozenDimension
+from paritas.outputs import with_symbols
 from paritas.program import Note, Program, Source, TensorSpec
 
 __all__ = ["assemble", "capture"]
@@ -74,9 +75,11 @@ def _captured(
     exported, traced, dynamic, remarks = _exported(model, call, dynamic)
     notes += [Note("capture", remark) for remark in remarks]
     check_second_answer(model, call, first)
+    chosen = {name: value for name, value in call.fixed.items() if name not in given}
     return _assemble(
-        model, exported, call, dynamic=dynamic, source=source, notes=notes, first=first, traced=traced
-    )
+        model, exported, call, dynamic=dynamic, source=source, notes=notes, first=first, traced=traced,
+        chosen=chosen,
+    )  # fmt: skip
 
 
 def _exported(
@@ -138,13 +141,16 @@ def _assemble(
     notes: Sequence[Note],
     first: Answer | None = None,
     traced: Traced | None = None,
+    chosen: Mapping[str, Any] | None = None,
 ) -> Program:
     first = first or first_answer(model, call)
     structure = returned(exported, traced, first, call.tensors)
     placeholders = _mark_inputs(exported, call.tensors)
     normalise(exported)
     specs, frozen = _input_specs(model, placeholders, call.tensors, dynamic)
-    specs = _with_equal_sizes(specs, equal_inputs(exported))
+    equal = equal_inputs(exported)
+    specs = _with_equal_sizes(specs, equal)
+    structure = with_symbols(structure, lambda size: {"kind": "size", "value": renamed(size, equal)})
     defaults = example.defaults(model, call)
     nodes = [node for node in exported.graph.nodes if node.op == "call_function"]
     name = f"{type(model).__module__}.{type(model).__qualname__}"
@@ -172,6 +178,7 @@ def _assemble(
         results=names.results,
         nesting=call.nesting,
         prepared=call.prepared,
+        signature=example.signature(model, chosen or {}),
     )
 
 

@@ -29,11 +29,11 @@ def bind(model: torch.nn.Module, inputs: Any) -> dict[str, Any]:
     name = f"{type(model).__name__}.forward"
     if isinstance(inputs, Mapping):
         given = dict(inputs)
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            if unknown := sorted(set(given) - set(signature.parameters)):
-                raise InputsNeeded(
-                    f"{name} has no argument {', '.join(unknown)}. It takes: {', '.join(signature.parameters)}."
-                )
+        unknown = sorted(set(given) - set(signature.parameters))
+        if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            raise InputsNeeded(
+                f"{name} has no argument {', '.join(unknown)}. It takes: {', '.join(signature.parameters)}."
+            )
     else:
         values = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
         try:
@@ -181,6 +181,28 @@ def widen_batch(inputs: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
         name: torch.cat([value] * BATCH) if isinstance(value, torch.Tensor) else value
         for name, value in inputs.items()
     }, True
+
+
+def signature(model: torch.nn.Module, chosen: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """forward's parameters as `Manifest.signature` has them. chosen: what a capture decides where nobody says."""
+    kinds = {"POSITIONAL_ONLY": "position", "POSITIONAL_OR_KEYWORD": "position", "VAR_POSITIONAL": "rest"}
+    found: dict[str, dict[str, Any]] = {}
+    for name, parameter in inspect.signature(model.forward).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            continue
+        about: dict[str, Any] = {"by": kinds.get(parameter.kind.name, "name")}
+        if _is_plain(parameter.default):
+            about["default"] = parameter.default
+        found[name] = about
+    for name, value in chosen.items():
+        found[name] = {**found.get(name, {"by": "name"}), "default": value}
+    return found
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return type(value) in (tuple, list) and all(map(_is_plain, value))
+    return value is None or type(value) in (bool, int, float, str)
 
 
 def dynamic_shapes(

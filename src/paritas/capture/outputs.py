@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,6 +55,11 @@ def returned(
     return structure
 
 
+def renamed(formula: str, equal: Mapping[str, str]) -> str:
+    """A formula with one name for sizes that have to be equal."""
+    return re.sub(r"[A-Za-z_]\w*", lambda match: equal.get(match[0], match[0]), formula)
+
+
 def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     if one["kind"] == "number":
         return other["kind"] == "constant"
@@ -85,19 +91,19 @@ def _sizes(exported: ExportedProgram, tensors: Mapping[str, torch.Tensor]) -> di
 def _numbers_are_tensors(exported: ExportedProgram) -> None:
     """`x.sum().item()` among the outputs is `x.sum()`: whoever builds the output reads the number out of it."""
     end = exported.graph.output_node()
-    values = list(end.args[0])  # type: ignore[arg-type]
+    values = list(end.args[0])
     for index, (value, spec) in enumerate(zip(values, exported.graph_signature.output_specs, strict=True)):
         if isinstance(value, Node) and name_of(value) in _READ and spec.kind is OutputKind.USER_OUTPUT:
             source: Any = value.args[0]
             values[index], spec.arg = source, TensorArgument(name=source.name)
-    if values != list(end.args[0]):  # type: ignore[arg-type]
+    if values != list(end.args[0]):
         end.args = (tuple(values),)
         exported.graph_module.recompile()
 
 
 def output_specs(exported: ExportedProgram, structure: Structure) -> tuple[TensorSpec, ...]:
     """One spec for each tensor that the graph returns. Raises `CaptureError` where it returns anything else."""
-    nodes = [node for node in exported.graph.output_node().args[0] if isinstance(node, Node)]  # type: ignore[union-attr]
+    nodes = [node for node in exported.graph.output_node().args[0] if isinstance(node, Node)]
     names = leaf_names(structure)
     values = [node.meta["val"] for node in nodes]
     if len(values) != len(names) or not all(isinstance(value, torch.Tensor) for value in values):

@@ -19,7 +19,7 @@ from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from paritas.errors import EngineError, PortError
-from paritas.nesting import nest
+from paritas.nesting import invoke, nest
 from paritas.program import Artifact, Program
 from paritas.run.engine import Gradients
 from paritas.run.values import describe_output, from_numpy, to_numpy
@@ -141,12 +141,14 @@ class EagerSession:
         if self._model is None:
             raise EngineError("This session is closed.")
         inputs = {
-            spec.name: self._placed(from_numpy(feed[spec.name], "torch", spec.dtype))
+            # A copy, since some models write into their inputs.
+            spec.name: self._placed(from_numpy(np.array(feed[spec.name]), "torch", spec.dtype))
             for spec in self._manifest.inputs
         }
         try:
             with torch.no_grad():
-                result = self._model(**nest(inputs, self._manifest.nesting), **self._manifest.constants)
+                arguments = {**nest(inputs, self._manifest.nesting), **self._manifest.constants}
+                result = invoke(self._model, arguments)
         except Exception as error:
             raise EngineError(
                 f"torch could not run {type(self._model).__name__}: {first_line(error)}"

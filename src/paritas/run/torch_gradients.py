@@ -12,7 +12,7 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from paritas.errors import EngineError
-from paritas.nesting import nest
+from paritas.nesting import invoke, nest
 from paritas.program import Program
 from paritas.run.engine import Gradients
 from paritas.run.torch import Walk, captured_dtype, first_line
@@ -38,7 +38,7 @@ def eager_gradients(
         with torch.enable_grad():
             # Copies, since a leaf may not be written to, which some models do with their inputs.
             copies = {n: t.clone() if t.requires_grad else t for n, t in inputs.items()}
-            flat, _ = describe_output(model(**nest(copies, nesting), **constants))
+            flat, _ = describe_output(invoke(model, {**nest(copies, nesting), **constants}))
         found = _differentiated(_pairs(flat, cotangents), [*parameters.values(), *floats.values()])
     except Exception as error:
         raise EngineError(

@@ -26,6 +26,7 @@ __all__ = [
     "build_output",
     "check_feed",
     "describe_output",
+    "dynamic_sizes",
     "framework_of",
     "from_numpy",
     "leaf_names",
@@ -158,20 +159,26 @@ def check_feed(
     specs: Sequence[TensorSpec],
     constants: Mapping[str, Any] | None = None,
     limits: Mapping[str, int] | None = None,
+    signature: Mapping[str, Any] | None = None,
 ) -> dict[str, Array]:
     """One array per spec, in its order, of its dtype, or one `InputError` with all that is wrong.
 
     inputs: as the original's forward takes them; None is as good as absent. constants: forward's arguments
     that were fixed while capturing; the same value is accepted. limits: dynamic dimension -> largest size.
+    signature: forward's parameters, as `Manifest.signature`; what is left out has forward's default, and what has
+    forward's default may be said.
 
     Whole numbers are cast where that loses nothing, and float16 or bfloat16 to float32; nothing else is.
     float32 is taken for bfloat16 from NumPy, which has none, and rounded to it. An absent input whose spec
     has a default is filled with it.
     """
-    constants = constants or {}
+    constants, signature = constants or {}, signature or {}
     wrong: list[str] = []
     known = {spec.name for spec in specs}
+    _check_left_out(inputs, constants, signature, wrong)
     for name, value in inputs.items():
+        if name not in known and name not in constants and _is_default(name, value, signature):
+            continue
         if name not in known and value is not None:
             _check_argument(name, value, specs, constants, wrong)
     feed: dict[str, Array] = {}
@@ -221,6 +228,23 @@ def _check_argument(
     wrong.append(f"{name} is not an input.{guess} The inputs are: {', '.join(names)}")
 
 
+def _check_left_out(
+    inputs: Mapping[str, Any], constants: Mapping[str, Any], signature: Mapping[str, Any], wrong: list[str]
+) -> None:
+    """A call that leaves out what was fixed means forward's default, which may be another value."""
+    for name, fixed in constants.items():
+        if name in inputs or name not in signature or _is_default(name, fixed, signature):
+            continue
+        default = signature[name].get("default", ...)
+        means = f"leaving it out means {default!r}" if default is not ... else "it has no default"
+        wrong.append(f"{name} is missing: this port was made with {name}={fixed!r}, and {means}")
+
+
+def _is_default(name: str, value: Any, signature: Mapping[str, Any]) -> bool:
+    about = signature.get(name, {})
+    return "default" in about and _same(value, about["default"])
+
+
 def _same(value: Any, fixed: Any) -> bool:
     # transformers takes sizes of images as a tensor and works with them as numbers: both say the same.
     value, fixed = _as_lists(value), _as_lists(fixed)
@@ -232,6 +256,14 @@ def _as_lists(value: Any) -> Any:
     if framework_of_type(type(value)):
         return to_numpy("an argument", value).tolist()
     return [_as_lists(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def dynamic_sizes(specs: Sequence[TensorSpec], feed: Mapping[str, Array]) -> dict[str, int]:
+    """Dynamic dimension -> its size, for a feed that was checked."""
+    sizes: dict[str, tuple[int, str]] = {}
+    for spec in specs:
+        _check_shape(spec, feed[spec.name], sizes, {}, [])
+    return {dim: size for dim, (size, _) in sizes.items()}
 
 
 def _dims(spec: TensorSpec) -> str:
