@@ -17,7 +17,7 @@ PACKAGE = ROOT / "src" / "paritas"
 
 #: Earlier to later. Everything that is in none of the folders is listed by name.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "program", "outputs", "nesting", "manifest"),
+    ("errors", "program", "formulas", "outputs", "nesting", "manifest"),
     ("capture",),
     ("lower",),
     ("run", "store"),
