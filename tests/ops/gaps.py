@@ -184,3 +184,5 @@ SAMPLE_GAPS = [
         "dropout belongs to training, and its numbers are torch's own",
     ),
 ]
+
+MODULE_GAPS: list[ModuleGap] = []

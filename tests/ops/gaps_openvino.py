@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
-from gaps import Gap, SampleGap
+from gaps import Gap, ModuleGap, SampleGap
 
 GAPS: list[Gap] = []
 
 SAMPLE_GAPS: list[SampleGap] = []
+
+MODULE_GAPS: list[ModuleGap] = []

@@ -17,6 +17,7 @@ import torch
 from gaps import FAILS, PASSES, REFUSED, WRONG, ModuleGap
 from samples import testing
 from torch.utils import _pytree as pytree
+from under_test import UnderTest
 
 import paritas
 from paritas.errors import ParitasError
@@ -147,11 +148,25 @@ def _array(value: torch.Tensor) -> np.ndarray:
     return value.detach().resolve_conj().resolve_neg().numpy()
 
 
-def complaints(found: Iterable[Verdict], gaps: Iterable[ModuleGap]) -> list[str]:
+#: At most so many samples of one class.
+MANY = 24
+
+
+def sweep(engine: str, each: int = MANY) -> Iterator[Verdict]:
+    """The verdict on every sample."""
+    for sample in samples(each):
+        yield verdict(sample, engine)
+
+
+def gap_of(found: Verdict, engine: UnderTest) -> ModuleGap | None:
+    return next((gap for gap in engine.module_gaps if gap.covers(str(found.sample))), None)
+
+
+def complaints(found: Iterable[Verdict], engine: UnderTest) -> list[str]:
     """What the table of gaps does not know, and what it knows no longer."""
     told = []
     for one in found:
-        gap = next((gap for gap in gaps if gap.covers(str(one.sample))), None)
+        gap = gap_of(one, engine)
         if gap is None and one.kind != PASSES:
             told.append(str(one))
         elif gap is not None and one.kind != gap.kind:

@@ -14,7 +14,7 @@ import gaps
 import gaps_openvino
 import numpy as np
 import torch
-from gaps import Gap, SampleGap
+from gaps import Gap, ModuleGap, SampleGap
 from making import Case
 
 from paritas.lower import lower
@@ -31,6 +31,7 @@ class UnderTest:
     modes: Sequence[str]
     gaps: Sequence[Gap]
     sample_gaps: Sequence[SampleGap]
+    module_gaps: Sequence[ModuleGap]
     widens: bool = False  # whether every float crosses the border as float32
 
     def __str__(self) -> str:
@@ -80,6 +81,8 @@ class UnderTest:
         return np.asarray(whole.numpy(), order="C")
 
 
-MINDSPORE = UnderTest("mindspore", ("pynative", "graph"), gaps.GAPS, gaps.SAMPLE_GAPS)
-OPENVINO = UnderTest("openvino", ("",), gaps_openvino.GAPS, gaps_openvino.SAMPLE_GAPS, widens=True)
+MINDSPORE = UnderTest("mindspore", ("pynative", "graph"), gaps.GAPS, gaps.SAMPLE_GAPS, gaps.MODULE_GAPS)
+OPENVINO = UnderTest(
+    "openvino", ("",), gaps_openvino.GAPS, gaps_openvino.SAMPLE_GAPS, gaps_openvino.MODULE_GAPS, widens=True
+)
 ENGINES = {"mindspore": MINDSPORE, "openvino": OPENVINO}

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PyTorch's own samples of its operators and modules on every engine: docs/CONFORMANCE.md.
+
+    .venv/bin/python benchmarks/conformance.py                                  # everything: an hour or more
+    .venv/bin/python benchmarks/conformance.py --engine openvino --sweep float32 module_db
+    .venv/bin/python benchmarks/conformance.py --write                          # the page anew, nothing is run
+
+Each sweep is kept in benchmarks/results/conformance.json as soon as it is done; those of other versions are dropped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import results
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "CONFORMANCE.md"
+KINDS = ("passes", "refused", "fails", "wrong")
+
+sys.path.insert(0, str(ROOT / "tests" / "ops"))
+
+
+def run(engine: str, sweep: str, sizes: str) -> dict[str, Any]:
+    """A sweep: how many of each kind, and what does not pass."""
+    import conforming
+    import modules
+    from under_test import ENGINES
+
+    gc.freeze()
+    began = time.monotonic()
+    under = ENGINES[engine]
+    if sweep == "module_db":
+        found: Iterable[Any] = modules.sweep(engine)
+        rows = [
+            (v.sample.name, v.kind, str(v.sample), v.words, _reason(modules.gap_of(v, under))) for v in found
+        ]
+    else:
+        found = conforming.sweep(under, sweep, free=sizes == "free")
+        rows = [
+            (v.case.target, v.kind, str(v.case), v.words, _reason(under.sample_gap_of(v.case))) for v in found
+        ]
+    return {
+        "samples": len(rows),
+        "of": len({target for target, *_ in rows}),
+        "kinds": Counter(kind for _, kind, *_ in rows),
+        "seconds": round(time.monotonic() - began),
+        "other": [
+            {
+                "of": target,
+                "kind": kind,
+                "sample": name[:200],
+                "words": " ".join(words.split())[:300],
+                "reason": reason,
+            }
+            for target, kind, name, words, reason in rows
+            if kind != "passes"
+        ],
+    }
+
+
+def _reason(gap: Any) -> str:
+    return gap.reason if gap is not None else ""
+
+
+def page(found: dict[str, Any], machine: str) -> str:
+    lines = [
+        "# Conformance",
+        "",
+        "PyTorch's own samples of its operators (`op_db`: every ATen call that a sample makes, by exact overload) and "
+        "of its modules (`module_db`, in eval mode, through `paritas.port`), on every engine, compared with PyTorch: "
+        "shape, dtype, places of NaN, infinities, then every element. Written by `benchmarks/conformance.py`.",
+        "",
+        "*passes*: it agrees. *refused*: a clear error names the operator and its line, before anything runs. *fails*: "
+        "an error while it runs, or one that does not say so much. *wrong*: another answer, and no error. *integers* "
+        "are samples of our own: negative, large and neighbouring numbers of 8 to 64 bits. At most 24 samples of one "
+        "operator, or module, and dtype, drawn once; *free*: with every size free that torch keeps free.",
+        "",
+        machine + ".",
+        "",
+        "| engine | samples | sizes | samples | operators or modules | passes | refused | fails | wrong |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for key, one in found.items():
+        engine, sweep, sizes = key.split("/")
+        kinds = Counter(one["kinds"])
+        rate = 100 * kinds["passes"] / max(one["samples"], 1)
+        cells = [engine, sweep, sizes, one["samples"], one["of"], f"{kinds['passes']} ({rate:.2f} %)"]
+        lines.append("| " + " | ".join(map(str, [*cells, *(kinds[k] for k in KINDS[1:])])) + " |")
+    for key, one in found.items():
+        if one["other"]:
+            lines += [
+                "",
+                f"## {' '.join(key.split('/'))}",
+                "",
+                "| operator or module | | why | samples |",
+                "|---|---|---|---|",
+            ]
+            lines += _grouped(one["other"])
+    return "\n".join(lines) + "\n"
+
+
+def _grouped(other: list[dict[str, str]]) -> list[str]:
+    groups: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for one in other:
+        groups[one["of"], one["kind"], one["reason"] or one["words"][:160]].append(one["sample"])
+    return [
+        f"| `{target}` | {kind} | {_cell(why)} | {len(samples)}, as `{_cell(samples[0])[:120]}` |"
+        for (target, kind, why), samples in sorted(groups.items())
+    ]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("`", "'")
+
+
+def main() -> None:
+    from conforming import SWEEPS
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--engine", nargs="+", default=["openvino", "mindspore"])
+    parser.add_argument("--sweep", nargs="+", default=[*SWEEPS, "module_db"])
+    parser.add_argument("--sizes", nargs="+", default=["fixed", "free"])
+    parser.add_argument("--write", action="store_true", help="only write the page")
+    given = parser.parse_args()
+    found = results.known("conformance", "sweeps")
+    for engine in given.engine:
+        for sweep in given.sweep:
+            for sizes in ["free"] if sweep == "module_db" else given.sizes:
+                if given.write:
+                    continue
+                key = f"{engine}/{sweep}/{sizes}"
+                found[key] = run(engine, sweep, sizes)
+                print(key, json.dumps(found[key]["kinds"]), f"{found[key]['seconds']} s", flush=True)
+                results.write("conformance", {"sweeps": found})
+    order = [
+        f"{e}/{s}/{z}"
+        for e in ("openvino", "mindspore")
+        for s in (*SWEEPS, "module_db")
+        for z in ("fixed", "free")
+    ]
+    PAGE.write_text(page({key: found[key] for key in order if key in found}, results.machine()))
+
+
+if __name__ == "__main__":
+    main()
