@@ -4,6 +4,7 @@
 import cases_hard
 import cases_images
 import cases_numbers
+import cases_order
 import cases_reduce
 import cases_shape
 import cases_siblings
@@ -45,5 +46,11 @@ CASES = [
     *cases_hard.RANDOM,
     *cases_hard.TRIANGULAR,
     *cases_hard.FOUND,
+    *cases_order.RUNNING,
+    *cases_order.ORDER,
+    *cases_order.DISTINCT,
+    *cases_order.SIGNS,
+    *cases_order.WHOLE,
+    *cases_order.INNER,
 ]
 CASES += cases_siblings.aliased(CASES, ALIASES)

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Running extremes, products and logarithms: prefixes of 1, 2, 4, .. elements are joined."""
+
+import numpy as np
+import openvino.opset16 as ops
+import torch
+
+from paritas.lower.openvino.emit import out, rank_of
+from paritas.lower.openvino.ops.move import END
+from paritas.lower.registry import lowers
+
+#: An axis of free size may be so long: joining prefixes beyond its end costs next to nothing.
+LONGEST = 2**20
+
+
+def scanned(emit, parts, axis, join):
+    """The prefixes of `parts`, tensors side by side, along an axis. join(before, after) of lists of such tensors."""
+    size = emit.size(parts[0], axis)
+    step, most = 1, size if isinstance(size, int) else LONGEST
+    while step < most:
+        first = [emit.slice(part, 0, step, axis) for part in parts]
+        # A step beyond the end leaves nothing here.
+        before = [emit.slice(part, 0, -step, axis) for part in parts]
+        after = [emit.slice(part, step, END, axis) for part in parts]
+        joined = join(before, after)
+        parts = [out(ops.concat([a, b], axis)) for a, b in zip(first, joined, strict=True)]
+        step *= 2
+    return parts
+
+
+def _running_extreme(name, better):
+    def lowering(emit, self, dim):
+        dtype, rank = emit.dtype_of(self), rank_of(self)
+        if rank == 0:
+            return [out(self), emit.const(0, torch.int64)]
+        axis = dim % rank
+        x = emit.cast(self, torch.int32) if dtype == torch.bool else emit.wide(self, dtype)
+        sizes = [1 if a != axis else s for a, s in enumerate(emit.sizes(x))]
+        places = emit.reshape(emit.arange(0, emit.size(x, axis)), sizes)
+        places = emit.broadcast(places, emit.sizes(x))
+
+        def join(before, after):
+            # Of equal ones the later counts, and a NaN stays.
+            wins = better(after[0], before[0])
+            if dtype.is_floating_point:
+                wins = ops.logical_or(wins, ops.is_nan(after[0]))
+            return [ops.select(wins, b, a) for a, b in zip(before, after, strict=True)]
+
+        values, found = scanned(emit, [x, places], axis, join)
+        return [emit.cast(values, dtype), found]
+
+    lowering.__doc__ = f"{name}(Tensor self, int dim) -> (Tensor values, Tensor indices)"
+    lowering.__name__ = lowering.__qualname__ = name
+    lowers("openvino", f"aten.{name}.default")(lowering)
+
+
+# OpenVINO 2026.4 finds 1 >= NaN: no `greater_equal` here.
+_running_extreme("cummax", lambda after, before: ops.less_equal(before, after))
+_running_extreme("cummin", lambda after, before: ops.less_equal(after, before))
+
+
+@lowers("openvino", "aten.cumprod.default")
+def cumprod(emit, self, dim, dtype=None):
+    """cumprod(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor"""
+    x, rank = emit.wide(self, emit.dtype), rank_of(self)
+    if rank == 0:
+        return emit.result(x)
+    return emit.result(scanned(emit, [x], dim % rank, lambda a, b: [ops.multiply(a[0], b[0])])[0])
+
+
+def logarithm_of_sum(emit, a, b):
+    """log(exp(a) + exp(b)), where one of them may be infinite."""
+    from paritas.lower.openvino.ops.elementwise import log1p_of
+
+    most, least = ops.maximum(a, b), ops.minimum(a, b)
+    apart = ops.subtract(least, most)
+    found = ops.add(most, log1p_of(ops.exp(apart)))
+    # inf - inf: both are the same infinity.
+    found = ops.select(ops.equal(a, b), ops.add(a, np.float32(np.log(2))), found)
+    found = ops.select(ops.equal(most, np.float32(np.inf)), most, found)
+    nan = ops.logical_or(ops.is_nan(a), ops.is_nan(b))
+    return ops.select(nan, ops.add(a, b), found)
+
+
+@lowers("openvino", "aten.logcumsumexp.default")
+def logcumsumexp(emit, self, dim):
+    """logcumsumexp(Tensor self, int dim) -> Tensor"""
+    x, rank = emit.cast(self, emit.dtype), rank_of(self)
+    if rank == 0:
+        return x
+    return scanned(emit, [x], dim % rank, lambda a, b: [logarithm_of_sum(emit, a[0], b[0])])[0]
+
+
+@lowers("openvino", "aten.logaddexp.default")
+def logaddexp(emit, self, other):
+    """logaddexp(Tensor self, Tensor other) -> Tensor"""
+    return logarithm_of_sum(emit, emit.cast(self, emit.dtype), emit.cast(other, emit.dtype))

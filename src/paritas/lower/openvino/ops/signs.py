@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Functions that look at signs, zeros and NaN."""
+
+import numpy as np
+import openvino.opset16 as ops
+import torch
+
+from paritas.lower.openvino.ops.elementwise import computed
+from paritas.lower.openvino.ops.reduce import axes_of, summed
+from paritas.lower.registry import lowers
+
+ZERO, ONE = np.float32(0), np.float32(1)
+
+
+def is_negative(x):
+    """The sign of a float, of zeros too; a NaN has none."""
+    return ops.logical_or(
+        ops.less(x, ZERO), ops.logical_and(ops.equal(x, ZERO), ops.less(ops.divide(ONE, x), ZERO))
+    )
+
+
+@lowers("openvino", "aten.signbit.default")
+def signbit(emit, self):
+    """signbit(Tensor self) -> Tensor"""
+    dtype = emit.dtype_of(self)
+    if dtype.is_floating_point:
+        return is_negative(self)
+    wide = emit.cast(self, torch.int32) if dtype == torch.bool else emit.wide(self, dtype)
+    return ops.less(wide, emit.const(0, torch.int32 if dtype == torch.bool else dtype_of_wide(dtype)))
+
+
+def dtype_of_wide(dtype):
+    return torch.int64 if dtype == torch.int64 else torch.int32
+
+
+@lowers("openvino", "aten.copysign.Tensor", "aten.copysign.Scalar")
+def copysign(emit, self, other):
+    """copysign.Tensor(Tensor self, Tensor other) -> Tensor"""
+    size, sign = ops.abs(emit.cast(self, emit.dtype)), is_negative(emit.cast(other, emit.dtype))
+    return ops.select(sign, ops.negative(size), size)
+
+
+@lowers("openvino", "aten.heaviside.default")
+def heaviside(emit, self, values):
+    """heaviside(Tensor self, Tensor values) -> Tensor"""
+    dtype = emit.dtype
+    kind = torch.int32 if dtype == torch.bool else dtype
+    x, at_zero = emit.cast(self, kind), emit.cast(values, kind)
+    x, at_zero = emit.wide(x, kind), emit.wide(at_zero, kind)
+    zero, one = emit.wide(0, kind), emit.wide(1, kind)
+    found = ops.select(ops.less(zero, x), one, zero)
+    return emit.result(ops.select(ops.equal(x, zero), at_zero, found))
+
+
+def _without_nan(name, function, logical):
+    def lowering(emit, self, other):
+        dtype = emit.dtype
+        if not dtype.is_floating_point:
+            return computed(emit, logical if dtype == torch.bool else function, self, other)
+        a, b = emit.cast(self, dtype), emit.cast(other, dtype)
+        return ops.select(ops.is_nan(a), b, ops.select(ops.is_nan(b), a, function(a, b)))
+
+    lowering.__doc__ = f"{name}(Tensor self, Tensor other) -> Tensor"
+    lowering.__name__ = lowering.__qualname__ = name
+    lowers("openvino", f"aten.{name}.default")(lowering)
+
+
+_without_nan("fmax", ops.maximum, ops.logical_or)
+_without_nan("fmin", ops.minimum, ops.logical_and)
+
+
+@lowers("openvino", "aten.hypot.default")
+def hypot(emit, self, other):
+    """hypot(Tensor self, Tensor other) -> Tensor"""
+    a, b = (ops.abs(emit.cast(x, emit.dtype)) for x in (self, other))
+    most, least = ops.maximum(a, b), ops.minimum(a, b)
+    # The squares of the numbers themselves would overflow.
+    part = ops.divide(least, ops.select(ops.equal(most, ZERO), ONE, most))
+    found = ops.multiply(most, ops.sqrt(ops.add(ONE, ops.multiply(part, part))))
+    endless = np.float32(np.inf)
+    infinite = ops.logical_or(ops.equal(a, endless), ops.equal(b, endless))
+    nan = ops.logical_or(ops.is_nan(a), ops.is_nan(b))
+    return ops.select(infinite, endless, ops.select(nan, ops.add(a, b), found))
+
+
+@lowers("openvino", "aten.isclose.default")
+def isclose(emit, self, other, rtol=1e-05, atol=1e-08, equal_nan=False):
+    """isclose(Tensor self, Tensor other, float rtol=1e-05, float atol=1e-08, bool equal_nan=False) -> Tensor"""
+    dtype = emit.promoted(self, other)
+    kind = torch.int32 if dtype == torch.bool else dtype
+    a, b = emit.wide(self, kind), emit.wide(other, kind)
+    same = ops.equal(a, b)
+    if equal_nan and dtype.is_floating_point:
+        same = ops.logical_or(same, ops.logical_and(ops.is_nan(a), ops.is_nan(b)))
+    if rtol == 0 and atol == 0:
+        return same
+    a, b = emit.cast(a, torch.float32), emit.cast(b, torch.float32)
+    apart = ops.abs(ops.subtract(a, b))
+    allowed = ops.add(np.float32(atol), ops.abs(ops.multiply(b, np.float32(rtol))))
+    # An infinite distance is never close; OpenVINO finds NaN >= 1, so that only < and <= are asked.
+    near = ops.logical_and(ops.less(apart, np.float32(np.inf)), ops.less_equal(apart, allowed))
+    return ops.logical_or(same, near)
+
+
+@lowers("openvino", "aten.nansum.default")
+def nansum(emit, self, dim=None, keepdim=False, dtype=None):
+    """nansum(Tensor self, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
+    return emit.result(summed(emit, _zero_for_nan(emit, self), axes_of(self, dim), keepdim))
+
+
+def _zero_for_nan(emit, x):
+    wide = emit.wide(x, emit.dtype)
+    return ops.select(ops.is_nan(wide), ZERO, wide).output(0) if emit.dtype.is_floating_point else wide
+
+
+@lowers("openvino", "aten.nanmean.default")
+def nanmean(emit, self, dim=None, keepdim=False, dtype=None):
+    """nanmean(Tensor self, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
+    axes = axes_of(self, dim)
+    x = emit.cast(self, emit.dtype)
+    total = summed(emit, _zero_for_nan(emit, self), axes, keepdim)
+    there = ops.select(ops.is_nan(x), ZERO, ONE).output(0)
+    return ops.divide(total, summed(emit, there, axes, keepdim))
