@@ -54,7 +54,7 @@ class _Builder:
         exported = self.program.exported
         kinds = {spec.arg.name: spec for spec in exported.graph_signature.input_specs}
         specs = iter(self.program.inputs)
-        outputs: list[Any] = []
+        returned: list[Node] = []
         for node in exported.graph.nodes:
             if node.op == "placeholder":
                 self.values[node] = self._placeholder(node, kinds[node.name], specs)
@@ -66,13 +66,20 @@ class _Builder:
                     self.values[node] = self._call(node)
                     self._name(node)
             elif node.op == "output":
-                outputs = [
-                    self.values[value]
+                returned = [
+                    value
                     for value, spec in zip(node.args[0], exported.graph_signature.output_specs, strict=True)
                     if spec.kind == OutputKind.USER_OUTPUT and isinstance(value, Node)
                 ]
+        for node, spec in zip(returned, self.program.outputs, strict=True):
+            if "complex" in spec.dtype:
+                raise LoweringError(
+                    f"openvino cannot lower {self._where(node)}: the output {spec.name} is complex, and OpenVINO has "
+                    "only real outputs. Return torch.view_as_real of it."
+                )
         results = [
-            result(_as_tensor(value), spec) for value, spec in zip(outputs, self.program.outputs, strict=True)
+            result(_as_tensor(self.values[node]), spec)
+            for node, spec in zip(returned, self.program.outputs, strict=True)
         ]
         for _, parameter, spec in self.parameters:
             parameter.output(0).get_tensor().set_names({spec.name})
@@ -89,6 +96,12 @@ class _Builder:
         if isinstance(spec.arg, ConstantArgument):
             return spec.arg.value  # an argument that was fixed while capturing
         own: TensorSpec = next(specs)
+        if "complex" in own.dtype:
+            reader = next(iter(node.users), node)
+            raise LoweringError(
+                f"openvino cannot lower {self._where(reader)}: {own} is complex, and OpenVINO has only real inputs. "
+                "Pass real and imaginary parts, and join them with torch.complex."
+            )
         shape = [int(size) if str(size).isdigit() else -1 for size in own.dims]
         parameter = ops.parameter(openvino.PartialShape(shape), type_of(own))
         self.parameters.append((node, parameter, own))

@@ -306,6 +306,8 @@ def unfold(emit, self, dimension, size, step):
 def diff(emit, self, n=1, dim=-1, prepend=None, append=None):
     """diff(Tensor self, int n=1, int dim=-1, Tensor? prepend=None, Tensor? append=None) -> Tensor"""
     dtype, dim = emit.dtype, dim % rank_of(self)
+    if n == 0:
+        return self  # as it is, whatever is put in front of it
     around = [x for x in (prepend, self, append) if x is not None]
     x = ops.concat(around, dim) if len(around) > 1 else self
     for _ in range(n):

@@ -42,12 +42,15 @@ def native_group_norm(emit, input, weight, bias, N, C, HxW, group, eps):
 @lowers("openvino", "aten._native_batch_norm_legit_no_training.default")
 def batch_norm_inference(emit, input, weight, bias, running_mean, running_var, momentum, eps):
     """_native_batch_norm_legit_no_training(Tensor input, Tensor? weight, Tensor? bias, Tensor running_mean, Tensor running_var, float momentum, float eps) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
-    return [normalised(emit, input, weight, bias, running_mean, running_var, eps), None, None]
+    nothing = emit.const(np.zeros(0), torch.float32)
+    return [normalised(emit, input, weight, bias, running_mean, running_var, eps), nothing, nothing]
 
 
 @lowers("openvino", "aten.batch_norm.default")
 def batch_norm(emit, input, weight, bias, running_mean, running_var, training, momentum, eps, cudnn_enabled):
     """batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float momentum, float eps, bool cudnn_enabled) -> Tensor"""  # noqa: E501
+    if training and running_mean is not None:
+        raise emit.refuse("training: the running statistics change")
     if training or running_mean is None:
         return of_the_batch(emit, input, weight, bias, eps)
     return normalised(emit, input, weight, bias, running_mean, running_var, eps)
@@ -75,7 +78,12 @@ def of_the_batch(emit, x, weight, bias, eps):
 @lowers("openvino", "aten._native_batch_norm_legit.no_stats")
 def batch_norm_no_stats(emit, input, weight, bias, training, momentum, eps):
     """_native_batch_norm_legit.no_stats(Tensor input, Tensor? weight, Tensor? bias, bool training, float momentum, float eps) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
-    return [of_the_batch(emit, input, weight, bias, eps), None, None]
+    axes = emit.array([axis for axis in range(rank_of(input)) if axis != 1])
+    mean = ops.reduce_mean(input, axes, False)
+    off = ops.subtract(input, ops.reduce_mean(input, axes, True))
+    spread = ops.reduce_mean(ops.multiply(off, off), axes, False)
+    scale = ops.divide(np.float32(1), ops.sqrt(ops.add(spread, np.float32(eps))))
+    return [of_the_batch(emit, input, weight, bias, eps), mean, scale]
 
 
 @lowers("openvino", "aten.instance_norm.default")

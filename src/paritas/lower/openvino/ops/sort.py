@@ -5,7 +5,7 @@ import numpy as np
 import openvino.opset16 as ops
 import torch
 
-from paritas.lower.openvino.emit import out, rank_of
+from paritas.lower.openvino.emit import is_tensor, out, rank_of
 from paritas.lower.registry import lowers
 
 
@@ -41,37 +41,49 @@ def argsort(emit, self, dim=-1, descending=False, stable=None):
 @lowers("openvino", "aten.histc.default")
 def histc(emit, self, bins=100, min=0, max=0):
     """histc(Tensor self, int bins=100, Scalar min=0, Scalar max=0) -> Tensor"""
+    if min == max and bins == 1:
+        total = 1
+        for size in emit.sizes(self):
+            total = emit.times(size, total)
+        return emit.cast(emit.dims([total]), emit.dtype)
     if min == max:
         raise emit.refuse("the range of the histogram depends on the values")
     x = ops.reshape(emit.cast(self, torch.float32), emit.array([-1, 1]), False)
     part = ops.floor(ops.multiply(ops.subtract(x, np.float32(min)), np.float32(bins / (max - min))))
     part = ops.minimum(part, np.float32(bins - 1))
-    inside = ops.logical_and(ops.greater_equal(x, np.float32(min)), ops.less_equal(x, np.float32(max)))
+    inside = ops.logical_and(ops.less_equal(np.float32(min), x), ops.less_equal(x, np.float32(max)))
     hit = ops.logical_and(inside, ops.equal(part, np.arange(bins, dtype=np.float32)))
     return emit.cast(ops.reduce_sum(ops.convert(hit, "f32"), emit.array([0]), False), emit.dtype)
+
+
+def placed(emit, ends, x, right):
+    """How many of the sorted `ends`, [.., n], lie before each of `x`: a NaN is after all, as torch sorts it."""
+    dtype = emit.promoted(ends, x)
+    floats = dtype.is_floating_point
+    ends, x = emit.wide(ends, dtype), emit.wide(x, dtype)
+    rank = rank_of(x)
+    if rank_of(ends) > 1:
+        ends = emit.unsqueeze(ends, rank_of(ends) - 1)
+    x = emit.unsqueeze(x, rank)
+    below = (ops.less_equal if right else ops.less)(ends, x)
+    if floats:
+        below = ops.logical_or(below, ops.is_nan(x))
+    count = ops.reduce_sum(ops.convert(below, "f32"), emit.array([rank]), False)
+    return emit.cast(count, emit.dtype)
 
 
 @lowers("openvino", "aten.bucketize.Tensor")
 def bucketize(emit, self, boundaries, out_int32=False, right=False):
     """bucketize.Tensor(Tensor self, Tensor boundaries, *, bool out_int32=False, bool right=False) -> Tensor"""
-    dtype = emit.promoted(self, boundaries)
-    x, ends = emit.wide(self, dtype), emit.wide(boundaries, dtype)
-    below = (ops.less_equal if right else ops.less)(ends, emit.unsqueeze(x, rank_of(x)))
-    count = ops.reduce_sum(ops.convert(below, "f32"), emit.array([rank_of(x)]), False)
-    return emit.cast(count, emit.dtype)
+    return placed(emit, boundaries, self, right)
 
 
-@lowers("openvino", "aten.searchsorted.Tensor")
+@lowers("openvino", "aten.searchsorted.Tensor", "aten.searchsorted.Scalar")
 def searchsorted(emit, sorted_sequence, self, out_int32=False, right=False, side=None, sorter=None):
     """searchsorted.Tensor(Tensor sorted_sequence, Tensor self, *, bool out_int32=False, bool right=False, str? side=None, Tensor? sorter=None) -> Tensor"""  # noqa: E501
+    ends = sorted_sequence
     if sorter is not None:
-        raise emit.refuse("a sorter")
-    right = right or side == "right"
-    dtype = emit.promoted(sorted_sequence, self)
-    ends, x = emit.wide(sorted_sequence, dtype), emit.wide(self, dtype)
-    rank = rank_of(x)
-    if rank_of(ends) > 1:
-        ends = emit.unsqueeze(ends, rank_of(ends) - 1)
-    below = (ops.less_equal if right else ops.less)(ends, emit.unsqueeze(x, rank))
-    count = ops.reduce_sum(ops.convert(below, "f32"), emit.array([rank]), False)
-    return emit.cast(count, emit.dtype)
+        ends = ops.gather_elements(ends, sorter, rank_of(ends) - 1).output(0)
+    if not is_tensor(self):
+        self = emit.const(self, emit.dtype_of(sorted_sequence) if isinstance(self, int) else torch.float32)
+    return placed(emit, ends, self, right or side == "right")

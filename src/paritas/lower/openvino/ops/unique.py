@@ -22,7 +22,13 @@ def _counted(emit, x, axis, inverse, counts):
     if axis is None and inverse:
         places = emit.reshape(places, emit.sizes(x))
     nothing = emit.const(np.zeros(0), torch.int64)
-    return [values, places if inverse else nothing, numbers if counts else nothing]
+    # Along an axis torch makes all three, asked for or not.
+    everything = axis is not None
+    return [
+        values,
+        places if inverse or everything else nothing,
+        numbers if counts or everything else nothing,
+    ]
 
 
 @lowers("openvino", "aten._unique2.default")
@@ -41,6 +47,9 @@ def unique_dim(emit, self, dim, sorted=True, return_inverse=False, return_counts
 def unique_consecutive(emit, self, return_inverse=False, return_counts=False, dim=None):
     """unique_consecutive(Tensor self, bool return_inverse=False, bool return_counts=False, int? dim=None) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     x = out(self)
+    if dim is not None and dim < 0:
+        raise emit.refuse("torch itself takes a negative dimension for another here: count it from the front")
+    everything = dim is not None
     if dim is None:
         rows = out(ops.reshape(x, emit.array([-1]), False))
         axis = 0
@@ -59,12 +68,12 @@ def unique_consecutive(emit, self, return_inverse=False, return_counts=False, di
     values = ops.gather(rows, places, np.int64(axis))
     nothing = emit.const(np.zeros(0), torch.int64)
     inverse, counts = nothing, nothing
-    if return_inverse:
+    if return_inverse or everything:
         numbered = ops.cum_sum(ops.convert(starts, "i64"), np.int64(0))
         inverse = ops.subtract(numbered, np.int64(1))
         if dim is None:
             inverse = emit.reshape(inverse, emit.sizes(x))
-    if return_counts:
+    if return_counts or everything:
         ends = ops.concat([emit.slice(places, 1, END, 0), emit.dims([emit.size(rows, axis)])], 0)
         counts = ops.subtract(ends, places)
     return [values, inverse, counts]
