@@ -255,14 +255,39 @@ def normed(emit, x, ord, axes, keepdim):
     return ops.power(total, np.float32(1 / ord))
 
 
-@lowers("openvino", "aten.norm.ScalarOpt_dim", "aten.norm.Scalar", "aten.linalg_norm.default")
+@lowers("openvino", "aten.norm.ScalarOpt_dim", "aten.norm.Scalar")
 def norm(emit, self, p=None, dim=None, keepdim=False, dtype=None):
     """norm.ScalarOpt_dim(Tensor self, Scalar? p, int[1] dim, bool keepdim=False) -> Tensor"""
-    p = 2 if p is None else p
-    axes = axes_of(self, dim)
-    if "linalg" in str(emit.node.target) and len(axes) == 2 and emit.node.args[1:] and p != 2:
-        raise emit.refuse("a norm of matrices")
-    return normed(emit, emit.cast(self, emit.dtype), p, axes, keepdim)
+    return normed(emit, emit.cast(self, emit.dtype), 2 if p is None else p, axes_of(self, dim), keepdim)
+
+
+@lowers("openvino", "aten.linalg_norm.default", "aten.linalg_norm.ord_str")
+def linalg_norm(emit, self, ord=None, dim=None, keepdim=False, dtype=None):
+    """linalg_norm(Tensor self, Scalar? ord=None, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""  # noqa: E501
+    x, axes = emit.cast(self, emit.dtype), axes_of(self, dim)
+    dims = [dim] if isinstance(dim, int) else dim
+    if ord is not None and len(axes) == 2:
+        return matrix_norm(emit, x, ord, [axis % rank_of(x) for axis in dims or axes], keepdim)
+    return normed(emit, x, 2 if ord is None else ord, axes, keepdim)
+
+
+@lowers("openvino", "aten.linalg_matrix_norm.default", "aten.linalg_matrix_norm.str_ord")
+def linalg_matrix_norm(emit, self, ord="fro", dim=(-2, -1), keepdim=False, dtype=None):
+    """linalg_matrix_norm(Tensor self, Scalar ord, int[] dim=[-2,-1], bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""  # noqa: E501
+    x = emit.cast(self, emit.dtype)
+    return matrix_norm(emit, x, ord, [axis % rank_of(x) for axis in dim], keepdim)
+
+
+def matrix_norm(emit, x, ord, axes, keepdim):
+    """The largest or smallest sum of a row or a column, or the root of the sum of squares."""
+    if ord == "fro":
+        return normed(emit, x, 2, sorted(axes), keepdim)
+    if ord not in (1, -1, float("inf"), float("-inf")):
+        raise emit.refuse(f"the norm {ord!r} of matrices is one of singular values")
+    added, picked = axes if abs(ord) == 1 else reversed(axes)
+    sums = ops.reduce_sum(ops.abs(x), emit.array([added]), True)
+    found = extreme(emit, sums, [picked], True, ord > 0)
+    return found if keepdim else emit.squeeze(found, *axes)
 
 
 @lowers("openvino", "aten.count_nonzero.dim_IntList", "aten.count_nonzero.default")

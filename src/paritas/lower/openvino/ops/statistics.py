@@ -122,7 +122,7 @@ def blended(first, second, weight):
 
 
 def quantiles(emit, x, q, dim, keepdim, interpolation, skips_nan):
-    x = emit.cast(x, torch.float32)
+    x, shape = emit.cast(x, torch.float32), []
     if dim is None:
         shape = [1] * rank_of(x)
         x, dim = out(ops.reshape(x, emit.array([-1]), False)), 0
