@@ -149,6 +149,34 @@ ATTACKS = {
     "buffer of any name": CELL + "        self.register_buffer(ops.ones(1), ops.ones(1))\n",
     "a list of tensors": CELL + "        self.a = nn.CellList([Tensor([1])])\n        self.a[0]('x')\n",
     "Tensor's methods": CELL + "        self.a = Tensor.from_file('x')\n",
+    # what is too much
+    "a tower of powers": CELL + "        self.x = 9**9**9**9\n",
+    "a shift": CELL + "        self.x = 1 << 10**12\n",
+    "a long text": CELL + "        self.x = 'a' * 10**11\n",
+    "a long list": CELL + "        self.x = [0] * 10**10\n",
+    "a long format": CELL + "        self.x = '%9999999999d' % 1\n",
+    "a long range": CELL + "        self.x = max(range(10**12))\n",
+    "a long comprehension": CELL + "        self.x = [0 for _ in range(10**12)]\n",
+    "comprehensions in comprehensions": CELL
+    + "        self.x = [[[0 for _ in range(60000)] for _ in range(60000)] for _ in range(60000)]\n",
+    "a number that is squared again and again": CONSTRUCT
+    + "        a = 10\n" + "        a = a * a\n" * 40 + "        return x\n",
+    "a size that is squared again and again": CONSTRUCT
+    + "        a = x.shape[0]\n" + "        a = a * a\n" * 40 + "        return x\n",
+    "a number that grows in a loop": CONSTRUCT + "        a = 3\n        step = Tensor(0, ms.int64)\n"
+    "        while step < x.shape[0]:\n            a = a * a\n            step = step + 1\n        return x\n",
+    "a power of a name": CONSTRUCT + "        a = 10**9\n        b = 10**a\n        return x\n",
+    "a large tensor": CELL + "        self.x = ops.zeros((10**6, 10**6), ms.float32)\n",
+    "a large tensor in construct": CONSTRUCT + "        return ops.zeros((10**12,), ms.float32)\n",
+    "a large parameter": CELL + "        self.x = Parameter(initializer('zeros', (10**12,), ms.float32))\n",
+    "a number of 5000 digits": CELL + "        self.x = " + "9" * 5000 + "\n",
+    "lists of lists of lists": HEAD + "class A0(nn.Cell):\n    def construct(self, x):\n        return x\n\n\n"
+    + "".join(
+        f"class A{i}(nn.CellList):\n    def __init__(self):\n"
+        f"        super().__init__([A{i - 1}() for _ in range(1000)])\n\n\n"
+        for i in range(1, 9)
+    ),
+    "a class of itself": CELL + "        self.a = M()\n",
     # syntax
     "f-string": CONSTRUCT + "        return f'{x}'\n",
     "dict": CONSTRUCT + "        return {1: x}\n",

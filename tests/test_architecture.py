@@ -17,7 +17,10 @@ PACKAGE = ROOT / "src" / "paritas"
 
 #: Earlier to later. Everything that is in none of the folders is listed by name.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "program", "formulas", "outputs", "nesting", "manifest"),
+    (
+        *("printable", "errors", "program", "formulas", "outputs", "nesting", "manifest"),
+        *("files", "leftovers", "contents"),
+    ),
     ("capture",),
     ("lower",),
     ("run", "store"),

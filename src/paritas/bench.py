@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paritas import leftovers
 from paritas.program import Source
 
 if TYPE_CHECKING:
@@ -212,7 +213,7 @@ def bench_port(
     """
     feed = _feed(port, inputs)
     notes: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="paritas-bench-") as scratch:
+    with leftovers.temporary() as scratch:
         contenders: list[Contender] = []
         if baseline:
             try:
@@ -296,7 +297,7 @@ def race(
     used = _cores(cores)
     found: list[Timing] = []
     noise: list[tuple[float, float]] = []
-    with tempfile.TemporaryDirectory(prefix="paritas-bench-") as scratch, contextlib.ExitStack() as stack:
+    with leftovers.temporary() as scratch, contextlib.ExitStack() as stack:
         np.savez(Path(scratch, "feed.npz"), **feed)
         running: list[_Child] = []
         for contender in contenders:  # one after the other, so that loading is not disturbed either

@@ -8,13 +8,13 @@ import hashlib
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paritas import leftovers
 from paritas.errors import EngineError, EngineMissing, SourceError
 
 if TYPE_CHECKING:
@@ -289,7 +289,7 @@ def _used(row: Row, feed: Mapping[str, np.ndarray]) -> Row:
     """The saved port in a process of its own: how long until it answers, and how it ranks the sentences."""
     from paritas.capture.source import minilm_directory
 
-    with tempfile.TemporaryDirectory(prefix="paritas-") as folder:
+    with leftovers.temporary() as folder:
         given, answer = Path(folder, "feed.npz"), Path(folder, "answer.npy")
         np.savez(given, **feed)
         done = subprocess.run(

@@ -6,11 +6,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from paritas.printable import printable
 from paritas.program import Origin
 
 
 class ParitasError(Exception):
-    """The base of all of them: what the command line prints without a traceback."""
+    """The base of all of them: what the command line prints without a traceback.
+
+    Its text may hold names of a port or a model, so it says what a terminal would obey instead of show.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 # --- source ------------------------------------------------------------------------------------

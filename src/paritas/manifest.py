@@ -7,11 +7,14 @@ import dataclasses
 import functools
 import json
 import math
+import re
 import typing
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from paritas.errors import PortError
+from paritas.outputs import described
 from paritas.program import FORMAT_VERSION, Manifest
 
 #: What JSON cannot say, as an object with this one key: a tuple, a float that is not finite.
@@ -86,8 +89,11 @@ def manifest_from_json(text: str, where: str = "port.json") -> Manifest:
             raise PortError(
                 f"{where} has format {version}; this Paritas reads format {FORMAT_VERSION}. {advice}"
             )
-        return _check_files(_record(Manifest, raw, "port.json"))
-    except (json.JSONDecodeError, RecursionError) as error:
+        return _check_meaning(_check_files(_record(Manifest, raw, "port.json")))
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # JSONDecodeError among them, and numbers of too many digits
         reason = f"it is not whole JSON ({error})" if str(error) else "it is nested too deeply"
         raise PortError(f"{where} is damaged: {reason}. Make the port again.") from None
     except _Wrong as wrong:
@@ -143,7 +149,7 @@ def _typed(*types: type) -> _Reader:
     def reader(value: Any, where: str) -> Any:
         if type(value) not in types:  # not isinstance: True is an int
             raise _Wrong(f"{where} is {type(value).__name__}, not {' or '.join(t.__name__ for t in types)}")
-        return value
+        return _small(value, where)
 
     return reader
 
@@ -175,6 +181,12 @@ def _decode(value: Any, where: str) -> Any:
         if value.keys() == {_FLOAT} and value[_FLOAT] in ("nan", "inf", "-inf"):
             return float(value[_FLOAT])
         return {key: _decode(item, where) for key, item in value.items()}
+    return _small(value, where)
+
+
+def _small(value: Any, where: str) -> Any:
+    if type(value) is int and not -(2**63) <= value < 2**64:
+        raise _Wrong(f"{where} is a number of {value.bit_length()} bits")
     return value
 
 
@@ -186,6 +198,47 @@ def _check_files(manifest: Manifest) -> Manifest:
         if len(digest) != 64 or set(digest) - _SHA256:
             raise _Wrong(f"files: {name!r} has no valid sha256")
     return manifest
+
+
+def _check_meaning(manifest: Manifest) -> Manifest:
+    """What is of the right type, and yet nothing that a capture says."""
+    for field in ("inputs", "outputs"):
+        names = [spec.name for spec in getattr(manifest, field)]
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise _Wrong(f"{field}: the name {twice[0]!r} is there twice")
+        for spec in getattr(manifest, field):
+            if spec.dtype not in DTYPES:
+                raise _Wrong(f"{field}: {spec.name!r} has the dtype {spec.dtype[:40]!r}")
+            for dim in spec.dims:
+                if dim < 0 if isinstance(dim, int) else not is_dimension(dim):
+                    raise _Wrong(f"{field}: {spec.name!r} has the dimension {str(dim)[:60]!r}")
+    if wrong := [name for name, most in manifest.limits.items() if most < 1]:
+        raise _Wrong(f"limits: {wrong[0]!r} is {manifest.limits[wrong[0]]}")
+    if not described(manifest.structure, len(manifest.outputs)):
+        raise _Wrong("structure does not say how the outputs make what the original returns")
+    for name, structure in manifest.nesting.items():
+        if not described(structure):
+            raise _Wrong(f"nesting: {name!r} does not say how inputs make it")
+    return manifest
+
+
+#: As NumPy spells them.
+DTYPES = frozenset(
+    (
+        *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+        *("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),
+    )
+)
+
+#: A dimension as sympy prints one: numbers of a size that a dimension can have, names, + - * / and functions of them.
+_DIMENSION = re.compile(r"(?:\d{1,18}(?!\d)|[A-Za-z_]\w{0,80}|\*\*|//|[-+*/%(), ])+")
+_POWER = re.compile(r"\*\*(?! ?\d\b(?! ?\*\*))")
+
+
+def is_dimension(text: str) -> bool:
+    """Whether it is an expression of sizes that takes no time to compute: no large powers, not nested deeply."""
+    plain = len(text) <= 4000 and _DIMENSION.fullmatch(text) and not _POWER.search(text)
+    return bool(plain) and text.count("(") <= 200 and text.count("**") <= 8
 
 
 #: The manifest's own fields that are tuples.

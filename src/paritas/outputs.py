@@ -221,6 +221,50 @@ def leaf_names(structure: Mapping[str, Any]) -> list[str]:
     return [names[index] for index in sorted(names)]
 
 
+def described(structure: Any, count: int | None = None) -> bool:
+    """Whether it is a description as above, of `count` tensors if that is known: `build_output` can follow it."""
+    indices: list[Any] = []
+    try:
+        _follow(structure, indices, 0)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
+    return sorted(indices) == list(range(len(indices) if count is None else count))
+
+
+def _follow(node: Any, indices: list[int], depth: int) -> None:
+    """Every tensor's index. Raises one of the errors above where a field is missing or of another type."""
+    kind, items = node["kind"], node.get("items")
+    if depth > 60:
+        raise ValueError("nested too deeply")
+    if kind in ("tensor", "number"):
+        if type(node["index"]) is not int:
+            raise TypeError("index")
+        indices.append(node["index"])
+    elif kind == "constant":
+        node["value"]
+    elif kind == "size":  # `formulas` bounds what it computes
+        if not isinstance(node["value"], str | int) or len(str(node["value"])) > 4000:
+            raise TypeError("value")
+    elif kind in ("tuple", "list", "shape"):
+        if not isinstance(items, list | tuple):
+            raise TypeError("items")
+        for item in items:
+            _follow(item, indices, depth + 1)
+    elif kind == "cache" and isinstance(items, list | tuple):
+        for layer in items:
+            for item in layer.values():
+                _follow(item, indices, depth + 1)
+    elif kind in ("dict", "namedtuple", "record", "output", "cache") and isinstance(items, Mapping):
+        if kind == "output" and not (isinstance(node["class"], str) and isinstance(node["fields"], list)):
+            raise TypeError("class and fields")
+        if kind == "namedtuple":
+            namedtuple(node["name"], items.keys())  # its names are ones that a class can have
+        for item in items.values():
+            _follow(item, indices, depth + 1)
+    else:
+        raise KeyError(kind)
+
+
 def _children(node: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     items = node.get("items", ())
     if isinstance(items, Mapping):

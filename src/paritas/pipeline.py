@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import os
 import shutil
-import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paritas import store
+from paritas import leftovers, store
 from paritas.errors import InputError, OriginalMissing, UnknownMode
 from paritas.nesting import flatten, nest
 from paritas.outputs import build_output, has_sizes
+from paritas.printable import printable
 from paritas.program import Artifact, Manifest, Note, Program, TensorSpec
 from paritas.run.engine import Session, versions
 from paritas.run.engine import engine as find_engine
@@ -147,7 +147,7 @@ def assemble(
 ) -> Port:
     """A port of what `write` puts into a new directory, which is removed if anything fails."""
     tell = progress or (lambda stage: None)
-    directory = Path(tempfile.mkdtemp(prefix="paritas-"))
+    directory = leftovers.make()
     try:
         tell("lower")
         lowered = write(directory)
@@ -163,7 +163,7 @@ def assemble(
         else:
             session = find_engine(engine).load(artifact, mode=manifest.mode, device=device)
     except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
+        leftovers.remove(directory)
         raise
     return Port(artifact, session, program=program, original=original, temporary=True)
 
@@ -182,7 +182,7 @@ def load(
     Every file is checked against `port.json`, and a generated module against the generator's grammar,
     before anything is executed. Raises `PortError`, `TamperedPort`, `EngineMissing` or `EngineError`.
     """
-    artifact = store.read(directory, allow_modified=allow_modified)
+    artifact = store.read(directory, allow_modified=allow_modified, hold=True)
     if engine is not None and engine != artifact.manifest.engine:
         from paritas.errors import PortError
 
@@ -192,6 +192,7 @@ def load(
         )
     runtime = find_engine(artifact.manifest.engine)
     session = runtime.load(artifact, mode=mode, precision=precision, device=device)
+    artifact.held.clear()
     return Port(artifact, session, mode=mode)
 
 
@@ -213,7 +214,7 @@ class Port:
         self._program, self._original = program, original
         self._sized = has_sizes(artifact.manifest.structure)
         if temporary:
-            weakref.finalize(self, shutil.rmtree, artifact.directory, ignore_errors=True)
+            weakref.finalize(self, leftovers.remove, artifact.directory)
 
     @property
     def manifest(self) -> Manifest:
@@ -234,7 +235,7 @@ class Port:
     def __repr__(self) -> str:
         mode = f", {self.mode} mode" if self.mode else ""
         name = self.manifest.source.id or self.manifest.source.model_class.rpartition(".")[-1]
-        return f"<Port of {name} to {self.manifest.engine}, {self.session.precision}{mode}>"
+        return printable(f"<Port of {name} to {self.manifest.engine}, {self.session.precision}{mode}>")
 
     def __call__(self, *args: Any, **inputs: Any) -> Any:
         """Run the port. Arguments as the original's forward takes them, in NumPy, torch or MindSpore.

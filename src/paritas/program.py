@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paritas.printable import printable
+
 if TYPE_CHECKING:
     import torch
 
@@ -32,7 +34,7 @@ class Origin:
 
     def __str__(self) -> str:
         where = f"{Path(self.file).name}:{self.line}" if self.file else "unknown source"
-        return f"{where}  {self.text}".rstrip()
+        return printable(f"{where}  {self.text}".rstrip())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +51,13 @@ class TensorSpec:
     high: int | None = None  # integer inputs: the first value that is too large (the vocabulary's size)
     default: int | None = None  # inputs that may be left out: what the original then takes in every place
     value: Any = None  # inputs that have one value in this port, since sizes follow from it: nested lists
+    low: int | None = (
+        None  # integer inputs: the smallest value that is not too small; 0 if None and `high` is known
+    )
+    never: tuple[int, ...] = ()  # values with which the original would divide by zero
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.dtype}[{', '.join(map(str, self.dims))}]"
+        return printable(f"{self.name}: {self.dtype}[{', '.join(map(str, self.dims))}]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +68,7 @@ class Note:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.stage}: {self.text}"
+        return printable(f"{self.stage}: {self.text}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,6 +172,8 @@ class Artifact:
     directory: Path
     manifest: Manifest
     modified: bool = False  # it differs from what was written, and the user said that this is all right
+    held: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+    """What was read when the files were checked, for the engine, so that it need not look again: see `store.take`."""
 
     @property
     def entry(self) -> Path:

@@ -14,7 +14,6 @@ import glob
 import hashlib
 import os
 import re
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -22,6 +21,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+from paritas import files as plain
+from paritas import leftovers
+from paritas.contents import is_inside
 from paritas.errors import PortError, TamperedPort
 from paritas.manifest import manifest_from_json, manifest_to_json
 from paritas.program import Artifact, Manifest
@@ -44,6 +46,12 @@ _ACTIVE = frozenset(
     )
 )
 
+#: What engines open of a port. Read once: what is checked is then what they get.
+_FOR_ENGINES = (".py", ".xml", ".bin", ".safetensors")
+
+#: Of a `port.json`; the largest that were seen have some megabytes.
+_LARGEST_MANIFEST = 1 << 27
+
 T = TypeVar("T")
 
 
@@ -61,10 +69,12 @@ def write(artifact: Artifact, directory: str | os.PathLike[str], *, force: bool 
     target = Path(directory).expanduser().resolve()
     with _os_errors(f"The port cannot be written to {target}", target.parent):
         _settled(target, lambda: _check_replaceable(target, force))
-        staging, made = _sibling(target, "tmp"), list[Path]()
+        leftovers.sweep_beside(target, ("tmp",))
+        staging, made, owned = leftovers.beside(target, "tmp"), list[Path](), None
         try:
             _make_parents(target.parent, made)
             staging.mkdir()
+            owned = leftovers.lock(staging)
             manifest = _copy_files(artifact, staging)
             _write_text(staging / MANIFEST, manifest_to_json(manifest))
             _sync_directory(staging)
@@ -75,6 +85,9 @@ def write(artifact: Artifact, directory: str | os.PathLike[str], *, force: bool 
                 with contextlib.suppress(OSError):
                     parent.rmdir()
             raise
+        finally:
+            leftovers.unlock(owned)
+        leftovers.sweep_beside(target)
     return Artifact(target, manifest)
 
 
@@ -188,7 +201,7 @@ def _copy_files(artifact: Artifact, staging: Path) -> Manifest:
         path = staging / name
         path.parent.mkdir(parents=True, exist_ok=True)
         digest, size = hashlib.sha256(), 0
-        with open(source / name, "rb") as reader, open(path, "wb") as writer:
+        with open(plain.opened(source / name), "rb") as reader, open(path, "wb") as writer:
             while block := reader.read(1 << 20):
                 digest.update(block)
                 size += len(block)
@@ -196,12 +209,27 @@ def _copy_files(artifact: Artifact, staging: Path) -> Manifest:
             writer.flush()
             os.fsync(writer.fileno())
         files[name] = {"sha256": digest.hexdigest(), "bytes": size}
+        _check_unchanged(artifact, name, digest.hexdigest())
     return dataclasses.replace(artifact.manifest, files=dict(sorted(files.items())))
+
+
+def _check_unchanged(artifact: Artifact, name: str, digest: str) -> None:
+    """A port that was loaded is written on as it was loaded: a new checksum must not make an edit one's own."""
+    listed = artifact.manifest.files
+    if not listed or artifact.modified or name in ATTACHMENTS or _INPUTS.fullmatch(name):
+        return
+    active = PurePosixPath(name).suffix.lower() in _ACTIVE
+    if listed[name]["sha256"] != digest if name in listed else active:
+        raise TamperedPort(
+            f"{artifact.directory / name} has been changed since the port was loaded, so it is not written "
+            "elsewhere. Load the port again."
+        )
 
 
 def _move_into_place(staging: Path, target: Path) -> None:
     """Rename `staging` to `target`, keeping what was there until the new port is in its place."""
-    old = _sibling(target, "old")
+    old = leftovers.beside(target, "old")
+    owned = leftovers.lock(target)
     try:
         for _ in range(100):
             with contextlib.suppress(FileNotFoundError):
@@ -225,29 +253,40 @@ def _move_into_place(staging: Path, target: Path) -> None:
     finally:
         if target.exists() or not staging.exists():
             _remove(old)
+        leftovers.unlock(owned)
 
 
 # --- read --------------------------------------------------------------------------------------
 
 
 def read(
-    directory: str | os.PathLike[str], *, verify_checksums: bool = True, allow_modified: bool = False
+    directory: str | os.PathLike[str],
+    *,
+    verify_checksums: bool = True,
+    allow_modified: bool = False,
+    hold: bool = False,
 ) -> Artifact:
     """The port in `directory`, after checking that it is what Paritas wrote. Executes and unpickles nothing.
 
     Raises `PortError` for a directory that is no port or is damaged, `TamperedPort` where a file is missing,
     has other contents than its checksum says, leads out of the directory, or is executable and not listed.
     `allow_modified=True` accepts edited and added files (never a path that leads outside).
-    `verify_checksums=False` skips reading the contents; names and sizes are checked all the same.
+    `verify_checksums=False` skips reading the contents; names and sizes are checked all the same. `hold=True` keeps
+    what engines need in memory as it was checked, for `paritas.contents.take`.
     """
-    root = Path(directory).expanduser()
+    try:
+        root = Path(directory).expanduser()
+        root.is_dir()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, no such user
+        raise PortError(f"{str(directory)[:200]!r} is no name of a directory: {error}.") from None
 
     def checked() -> Artifact:
         manifest = _parse(root)
         _check_paths(root, manifest)
+        artifact = Artifact(root.resolve(), manifest, modified=allow_modified)
         if not allow_modified:
-            _check_contents(root, manifest, verify_checksums)
-        return Artifact(root.resolve(), manifest, modified=allow_modified)
+            _check_contents(root, artifact, verify_checksums, hold)
+        return artifact
 
     try:
         return _settled(root, checked)
@@ -276,11 +315,13 @@ def _parse(root: Path) -> Manifest:
         raise PortError(_no_directory(root))
     path = root / MANIFEST
     try:
-        text = path.read_bytes().decode()
+        text = plain.text(path, _LARGEST_MANIFEST)
     except FileNotFoundError:
         raise PortError(_no_manifest(root)) from None
     except UnicodeDecodeError:
         raise PortError(f"{path} is not text, so it is damaged. Make the port again.") from None
+    except plain.NotPlain as error:
+        raise TamperedPort(f"{path}: {error.strerror}, which Paritas never writes.") from None
     except OSError as error:
         raise PortError(f"{path} cannot be read: {error.strerror}.") from None
     return manifest_from_json(text, str(path))
@@ -288,33 +329,22 @@ def _parse(root: Path) -> Manifest:
 
 def _check_paths(root: Path, manifest: Manifest) -> None:
     """No listed file and nothing else in the directory may lead outside it. No override."""
-    wrong = [repr(name) for name in (*manifest.files, manifest.entry) if not _is_inside(name)]
-    top = root.resolve()
-    for folder, folders, files in os.walk(root):
-        for name in (*folders, *files):
-            path = Path(folder, name)
-            relative = path.relative_to(root).as_posix()
-            if path.is_symlink():
-                if not path.resolve().is_relative_to(top):
-                    wrong.append(f"{relative!r} is a link to {os.readlink(path)}")
-            elif not (path.is_file() or path.is_dir()):  # a pipe would make the reader wait for ever
-                wrong.append(f"{relative!r} is no regular file")
+    wrong = [repr(name) for name in (*manifest.files, manifest.entry) if not is_inside(name)]
+    for name, kind in plain.walk(root):
+        if kind == "link":
+            wrong.append(f"{name!r} is a link to {os.readlink(root / name)}")
+        elif kind == "other":  # a pipe would make the reader wait for ever
+            wrong.append(f"{name!r} is no regular file")
     if wrong:
         raise TamperedPort(
-            f"{root} names or holds files outside the port, which Paritas never writes:\n"
-            + _indented(wrong)
+            f"{root} names or holds files outside the port, or links, which Paritas never writes:\n"
+            + _indented(sorted(wrong))
             + "Nothing of it was opened. Get the port again from where it was made."
         )
 
 
-def _is_inside(name: str) -> bool:
-    path = PurePosixPath(name)
-    plain = not set(name) & set("\\:\0") and not path.is_absolute()
-    return plain and bool(path.parts) and ".." not in path.parts
-
-
-def _check_contents(root: Path, manifest: Manifest, verify_checksums: bool) -> None:
-    wrong = []
+def _check_contents(root: Path, artifact: Artifact, verify_checksums: bool, hold: bool) -> None:
+    manifest, wrong = artifact.manifest, []
     if manifest.entry not in manifest.files:
         wrong.append(f"{manifest.entry}: the main file, but not listed with a checksum")
     for name in _walk(root):
@@ -330,9 +360,16 @@ def _check_contents(root: Path, manifest: Manifest, verify_checksums: bool) -> N
             wrong.append(f"{name}: {entry['bytes']} bytes expected, {size} found")
         elif verify_checksums:
             to_hash.append(name)
+
+    def digest(name: str) -> str:
+        if hold and name.endswith(_FOR_ENGINES) and not _INPUTS.fullmatch(name):
+            artifact.held[name], found = plain.read(root / name, manifest.files[name]["bytes"])
+            return found
+        return plain.sha256(root / name)
+
     # Hashing releases the interpreter lock, so two large files take the time of one.
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        for name, got in zip(to_hash, pool.map(lambda name: _sha256(root / name), to_hash), strict=True):
+        for name, got in zip(to_hash, pool.map(digest, to_hash), strict=True):
             want = manifest.files[name]["sha256"]
             if got != want:
                 wrong.append(f"{name}: sha256 {want[:16]}... expected, {got[:16]}... found")
@@ -356,12 +393,7 @@ def _harmless(name: str) -> bool:
 
 def _differs(root: Path, name: str, entry: Mapping[str, Any]) -> bool:
     path = root / name
-    return path.is_file() and (path.stat().st_size != entry["bytes"] or _sha256(path) != entry["sha256"])
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return path.is_file() and (path.stat().st_size != entry["bytes"] or plain.sha256(path) != entry["sha256"])
 
 
 def _stamp(root: Path) -> tuple[int, int] | None:
@@ -421,15 +453,12 @@ def _listing(root: Path, most: int = 8) -> str:
 
 
 def _walk(root: Path) -> list[str]:
-    """Every file below `root`, as a sorted list of "folder/name"."""
-    found = []
-    for folder, _, files in os.walk(root):
-        found += [Path(folder, name).relative_to(root).as_posix() for name in files]
-    return sorted(found)
-
-
-def _sibling(target: Path, word: str) -> Path:
-    return target.with_name(f".{target.name}.{word}-{os.getpid()}-{secrets.token_hex(4)}")
+    """Every file below `root`, as a sorted list of "folder/name", but what is being written this moment."""
+    return sorted(
+        name
+        for name, kind in plain.walk(root)
+        if kind == "file" and not leftovers.is_beside(PurePosixPath(name).name)
+    )
 
 
 def _make_parents(parent: Path, made: list[Path]) -> None:
@@ -458,14 +487,20 @@ def replace_text(path: Path, text: str) -> None:
 
 def replace(path: Path, data: bytes) -> None:
     """As `replace_text`, for a file of any kind."""
-    staging = _sibling(path, "tmp")
+    leftovers.sweep_beside(path, ("tmp",))
+    staging = leftovers.beside(path, "tmp")
+    owned = None
     try:
+        staging.touch()
+        owned = leftovers.lock(staging)
         _write(staging, data)
         os.replace(staging, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             staging.unlink()
         raise
+    finally:
+        leftovers.unlock(owned)
 
 
 def _remove(path: Path) -> None:

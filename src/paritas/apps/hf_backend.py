@@ -16,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shutil
-import tempfile
 import weakref
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -27,6 +26,7 @@ import torch
 from safetensors.torch import save_file
 from transformers.exporters import DynamoConfig, DynamoExporter, ExportMetadata, ModelRunner, register_backend
 
+from paritas import leftovers
 from paritas.capture import assemble
 from paritas.capture.export import quiet
 from paritas.errors import CaptureError, TamperedPort
@@ -54,7 +54,7 @@ class MindSporeProgram:
     def __init__(self, artifact: Artifact, *, temporary: bool = False) -> None:
         self.artifact = artifact
         if temporary:
-            weakref.finalize(self, shutil.rmtree, artifact.directory, ignore_errors=True)
+            weakref.finalize(self, leftovers.remove, artifact.directory)
 
     @property
     def source(self) -> str:
@@ -96,12 +96,12 @@ class MindSporeExporter(DynamoExporter):
         tensors = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
         fixed = {name: value for name, value in inputs.items() if not isinstance(value, torch.Tensor)}
         program = assemble(model, exported, tensors, fixed, dynamic=config.dynamic)
-        directory = Path(tempfile.mkdtemp(prefix="paritas-"))
+        directory = leftovers.make()
         try:
             lowered = lower(program, directory, target=config.target)
             manifest = manifest_of(program, lowered, "mindspore", mode=config.mode, target=config.target)
         except BaseException:
-            shutil.rmtree(directory, ignore_errors=True)
+            leftovers.remove(directory)
             raise
         return MindSporeProgram(Artifact(directory, manifest), temporary=True), metadata
 

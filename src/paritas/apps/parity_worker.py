@@ -13,13 +13,13 @@ import copy
 import gc
 import hashlib
 import resource
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paritas import leftovers
 from paritas.apps import worker
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def examine(task: Mapping[str, Any], answer: Answer) -> None:
         else:
             answer({"column": name, "made": True, "gib": _peak()})
 
-    with tempfile.TemporaryDirectory(prefix="paritas-parity-") as place:
+    with leftovers.temporary() as place:
         try:
             artifacts, feed = _before(task, columns, Path(place), column, answer)
         except Exception as error:  # noqa: BLE001 - the original cannot be built or captured

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 
 from paritas.capture import inputs as example
+from paritas.capture import ranges
 from paritas.capture.arguments import forward_names
 from paritas.capture.export import export
 from paritas.capture.forward import Call, Traced, parameter_names
 from paritas.capture.limits import limits
 from paritas.capture.modules import is_size, module_calls, module_tree
-from paritas.capture.normalise import dims_of, equal_inputs, normalise
+from paritas.capture.normalise import dims_of, equal_inputs, name_of, normalise
 from paritas.capture.origin import origin
 from paritas.capture.outputs import output_specs, renamed, returned
 from paritas.capture.source import weights
@@ -33,6 +34,9 @@ from paritas.outputs import with_symbols
 from paritas.program import Note, Program, Source, TensorSpec
 
 __all__ = ["assemble", "capture"]
+
+#: Operators that notes name one by one.
+_MOST_UNCHECKED = 5
 
 
 def capture(
@@ -151,6 +155,8 @@ def _assemble(
     equal = equal_inputs(exported)
     specs = _with_equal_sizes(specs, equal)
     structure = with_symbols(structure, lambda size: {"kind": "size", "value": renamed(size, equal)})
+    largest = limits(exported)
+    specs, unchecked = _with_ranges(exported, specs, placeholders, largest)
     defaults = example.defaults(model, call)
     nodes = [node for node in exported.graph.nodes if node.op == "call_function"]
     name = f"{type(model).__module__}.{type(model).__qualname__}"
@@ -165,9 +171,9 @@ def _assemble(
         modules=module_calls(tree),
         constants=dict(call.fixed),
         source=source or Source("module", model_class=name),
-        notes=(*notes, *frozen),
+        notes=(*notes, *frozen, *unchecked),
         examples=dict(call.tensors),
-        limits=limits(exported),
+        limits=largest,
         weights=weights(model, as_saved=False),
         trainable=frozenset(name for name, p in model.named_parameters() if p.requires_grad),
         module_classes={
@@ -212,7 +218,7 @@ def _input_specs(
     specs, notes, refused = [], [], []
     for name, node in placeholders.items():
         dims = dims_of(node.meta["val"])
-        specs.append(TensorSpec(name, _dtype(node.meta["val"]), dims, high=_vocabulary(model, node)))
+        specs.append(TensorSpec(name, _dtype(node.meta["val"]), dims))
         for axis, size in enumerate(dims):
             if not isinstance(size, int):
                 continue
@@ -238,20 +244,35 @@ def _with_equal_sizes(specs: tuple[TensorSpec, ...], equal: Mapping[str, str]) -
     return tuple(dataclasses.replace(s, dims=tuple(equal.get(str(d), d) for d in s.dims)) for s in specs)
 
 
-def _vocabulary(model: torch.nn.Module, node: torch.fx.Node) -> int | None:
-    """The smallest embedding table that is indexed by this input itself."""
-    sizes: list[int] = []
-    seen = {node}
-    queue = [node]
-    while queue:
-        for user in queue.pop().users:
-            target = str(user.target)
-            if target == "aten.embedding.default" and user.args[1] in seen:
-                sizes.append(int(user.args[0].meta["val"].shape[0]))  # type: ignore[union-attr]
-            elif (
-                target in ("aten.view.default", "aten.reshape.default", "aten._to_copy.default")
-                and user not in seen
-            ):
-                seen.add(user)
-                queue.append(user)
-    return min(sizes, default=None)
+def _with_ranges(
+    exported: torch.export.ExportedProgram,
+    specs: tuple[TensorSpec, ...],
+    placeholders: Mapping[str, torch.fx.Node],
+    largest: Mapping[str, int],
+) -> tuple[tuple[TensorSpec, ...], list[Note]]:
+    """What every input of whole numbers may hold, and notes on the operators of which the door cannot tell."""
+    found, unchecked = ranges.door(exported, largest)
+    ranged = []
+    for spec in specs:
+        bounds = found.get(placeholders[spec.name].name)
+        ranged.append(spec if bounds is None else _with_range(spec, bounds))
+    seen = dict.fromkeys(
+        f"{operator.what} is not noticed in {name_of(operator.node)} at {origin(operator.node)}: PyTorch raises there"
+        for operator in unchecked
+    )
+    notes = [Note("capture", text) for text in list(seen)[:_MOST_UNCHECKED]]
+    if len(seen) > _MOST_UNCHECKED:
+        more = f"nor in {len(seen) - _MOST_UNCHECKED} more operators whose indices or divisors are computed"
+        notes.append(Note("capture", more))
+    return tuple(ranged), notes
+
+
+def _with_range(spec: TensorSpec, bounds: ranges.Bounds) -> TensorSpec:
+    full = ranges.of_dtype(getattr(torch, spec.dtype))
+    low = max(bounds.low, full.low) if bounds.low > full.low else None
+    high = bounds.high + 1 if bounds.high < full.high else None
+    if high is not None and low is None:
+        low = full.low
+    if low == 0 and high is not None:
+        low = None  # as most have it
+    return dataclasses.replace(spec, low=low, high=high, never=tuple(sorted(bounds.never)))

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from paritas import files
 from paritas.errors import SourceError
 from paritas.program import Source
 
@@ -234,7 +235,7 @@ def _shards(first: Path) -> list[Path]:
     if not first.name.endswith(".index.json"):
         return [first]
     try:
-        shards = sorted(set(json.loads(first.read_text())["weight_map"].values()))
+        shards = sorted(set(files.json_of(first)["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SourceError(f"{first} is damaged: {error!r}. Get it again.") from error
     if outside := [name for name in shards if not isinstance(name, str) or PurePosixPath(name).name != name]:
@@ -247,7 +248,7 @@ def _problem(path: Path) -> str:
     if not path.is_file():
         return f"{path.name} is missing, though the index names it"
     size = path.stat().st_size
-    with open(path, "rb") as file:
+    with open(files.opened(path, links=True), "rb") as file:
         head = file.read(256)
         if head.startswith(b"version https://git-lfs"):
             return f"{path.name} is a Git LFS pointer, not the weights. Fetch them:   git lfs pull"

@@ -11,7 +11,6 @@ import copy
 import dataclasses
 import importlib
 import importlib.util
-import json
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 
 import torch
 
+from paritas import files
 from paritas.capture.checkpoint import check_weights, listing, locate
 from paritas.errors import OriginalMissing, SourceError
 from paritas.program import Note, Source
@@ -139,15 +139,16 @@ def _torch_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
 def _transformer_part(directory: Path, notes: list[Note]) -> Path:
     """The directory of the transformer in a checkpoint of sentence-transformers; any other as it is."""
     try:
-        modules = json.loads((directory / "modules.json").read_text())
+        modules = files.json_of(directory / "modules.json")
     except FileNotFoundError:
         return directory
     except (OSError, ValueError) as error:
         raise SourceError(f"{directory / 'modules.json'} cannot be read: {error}.") from error
-    for module in modules if isinstance(modules, list) else []:
+    modules = [module for module in modules if isinstance(module, dict)] if isinstance(modules, list) else []
+    for module in modules:
         if str(module.get("type", "")).endswith(".Transformer"):
             part = directory / str(module.get("path", ""))
-            if not part.resolve().is_relative_to(directory.resolve()):
+            if "\0" in str(part) or not part.resolve().is_relative_to(directory.resolve()):
                 raise SourceError(
                     f"{directory / 'modules.json'} names a directory outside the checkpoint: {part}."
                 )
@@ -169,7 +170,7 @@ def _read_config(directory: Path) -> dict[str, Any]:
     if (directory / "port.json").exists():
         raise SourceError(f"{directory} is already a port. Load it:   paritas.load({str(directory)!r})")
     try:
-        config = json.loads(path.read_text())
+        config = files.json_of(path)
     except FileNotFoundError:
         raise SourceError(f"{directory} has no config.json. It holds: {listing(directory)}.") from None
     except (OSError, ValueError) as error:
@@ -192,11 +193,17 @@ def _model_class(wanted: str | type | None, config: Mapping[str, Any], directory
             raise SourceError(f"{wanted.__qualname__} has no from_pretrained, so it cannot load {directory}.")
         return wanted
     kind = config.get("model_type")
+    names = config.get("architectures") or []
+    if not isinstance(names, list) or not isinstance(kind, str | None):
+        raise SourceError(
+            f"{directory / 'config.json'} is damaged: model_type is {str(kind)[:40]!r}, architectures is "
+            f"{str(names)[:40]!r}. Get it again."
+        )
     if kind not in transformers.CONFIG_MAPPING:
         raise SourceError(_unknown_type(kind, config, directory))
     if wanted:
         return _class_named(wanted)
-    for name in config.get("architectures") or []:
+    for name in names:
         # Checkpoints saved by TensorFlow or Flax say TFBertModel; torch's weights may lie beside theirs.
         for candidate in (str(name), str(name).removeprefix("TF").removeprefix("Flax")):
             cls = getattr(transformers, candidate, None)

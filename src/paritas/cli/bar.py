@@ -19,12 +19,13 @@ class Bar:
 
     def __enter__(self) -> Bar:
         if not self._quiet and sys.stderr.isatty():
-            from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            from paritas.cli.outcome import console
 
             columns = (TextColumn("{task.description:44.44}"), BarColumn(), MofNCompleteColumn())
             rate = TextColumn("[cyan]{task.fields[rate]}[/]")
-            self._live = Progress(*columns, rate, TimeRemainingColumn(), console=Console(stderr=True))
+            self._live = Progress(*columns, rate, TimeRemainingColumn(), console=console(stderr=True))
             self._task = self._live.add_task(self._title, total=None, rate="")
             self._live.start()
         return self

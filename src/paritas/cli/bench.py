@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import json
 
-import typer
-
 from paritas.cli.options import (
     AllowModified,
     Baseline,
@@ -19,7 +17,7 @@ from paritas.cli.options import (
     Quiet,
     Seconds,
 )  # fmt: skip
-from paritas.cli.outcome import OK, print_json
+from paritas.cli.outcome import OK, print_json, say
 from paritas.cli.progress import Stages
 from paritas.cli.verify import arrays, original_of
 
@@ -58,5 +56,5 @@ def bench(
     if as_json:
         print_json(json.loads(report.to_json()))
     else:
-        typer.echo(str(report))
+        say(str(report))
     return OK

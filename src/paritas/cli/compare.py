@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from paritas.cli.options import Debug, Examples, Inputs, Json, Quiet
-from paritas.cli.outcome import DIVERGES, OK, print_json
+from paritas.cli.outcome import DIVERGES, OK, print_json, say
 from paritas.cli.progress import Stages
 
 Name = "A hub id, a directory, or package.module:factory (or file.py:factory), whose code is then run."
@@ -76,7 +76,7 @@ def compare(
         if as_json:
             print_json({"rules": found})
         else:
-            typer.echo(found)
+            say(found)
         return OK
     if report is not None:
         beside = report.with_name(f".{report.name}.new")
@@ -85,5 +85,5 @@ def compare(
     if as_json:
         print_json({"verdict": result.verdict, "report": json.loads(result.to_json())})
     else:
-        typer.echo(str(result))
+        say(str(result))
     return OK if result.verdict == "agrees" else DIVERGES

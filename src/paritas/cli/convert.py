@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from paritas.cli.options import Debug, Json, Quiet
-from paritas.cli.outcome import OK, print_json
+from paritas.cli.outcome import OK, print_json, say
 from paritas.cli.progress import Stages
 
 Directory = Annotated[
@@ -74,5 +74,5 @@ def fairseq(
     if as_json:
         print_json({**dataclasses.asdict(done), "directory": str(done.directory)})
     else:
-        typer.echo(str(done))
+        say(str(done))
     return OK

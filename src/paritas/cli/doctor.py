@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import json
 
-import typer
-
 from paritas.cli.options import Debug, Json, Quiet
-from paritas.cli.outcome import DIVERGES, OK, print_json
+from paritas.cli.outcome import DIVERGES, OK, print_json, say
 from paritas.cli.progress import Stages
 
 
@@ -32,5 +30,5 @@ def doctor(quiet: Quiet = False, as_json: Json = False, debug: Debug = False) ->
     if as_json:
         print_json(json.loads(found.to_json()))
     else:
-        typer.echo(str(found))
+        say(str(found))
     return OK if found.healthy else DIVERGES

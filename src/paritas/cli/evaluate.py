@@ -12,7 +12,7 @@ import typer
 
 from paritas.cli.bar import Bar
 from paritas.cli.options import Debug, Json, Quiet
-from paritas.cli.outcome import OK, print_json
+from paritas.cli.outcome import OK, print_json, say
 from paritas.cli.translate import (
     BatchSize,
     EarlyStopping,
@@ -79,7 +79,7 @@ def bleu(
     if as_json:
         print_json({"model": model, **dataclasses.asdict(score)})
     else:
-        typer.echo(str(score))
+        say(str(score))
     return OK
 
 
@@ -131,7 +131,7 @@ def search(
     if as_json:
         print_json({"model": model, "scores": [dataclasses.asdict(score) for score in scores]})
     elif output is None:
-        typer.echo(text)
+        say(text)
     return OK
 
 

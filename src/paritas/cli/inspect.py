@@ -7,8 +7,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paritas import files
 from paritas.cli.options import AllowModified, Debug, Json, PortDirectory
 from paritas.cli.outcome import OK, console, print_json
+from paritas.errors import PortError
 
 if TYPE_CHECKING:
     from paritas.program import Artifact
@@ -46,7 +48,12 @@ def _report(directory: Path) -> ParityReport | None:
     from paritas.verify import ParityReport
 
     path = directory / "parity.json"
-    return ParityReport.from_json(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return ParityReport.from_json(files.text(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise PortError(f"{path} cannot be read: {error}.") from None
 
 
 def _json(artifact: Artifact, report: ParityReport | None) -> dict[str, Any]:

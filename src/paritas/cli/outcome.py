@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from paritas.errors import ParitasError
+from paritas.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,7 +33,7 @@ def guarded(command: Callable[..., int]) -> Callable[..., None]:
             with _only_json(as_json):
                 code = command(*args, **options)
         except KeyboardInterrupt:
-            typer.echo("\nInterrupted. Nothing was left half-made.", err=True)
+            say("\nInterrupted. Nothing was left half-made.", err=True)
             code = INTERRUPTED
         except ParitasError as error:
             code = _say(error, str(error), BAD_INPUT, as_json, options)
@@ -60,11 +61,11 @@ def guarded(command: Callable[..., int]) -> Callable[..., None]:
 
 def _say(error: BaseException, text: str, code: int, as_json: bool, options: dict[str, Any]) -> int:
     if options.get("debug"):
-        traceback.print_exception(error)
+        say("".join(traceback.format_exception(error)), err=True)
     if as_json:
         print_json({"error": {"type": type(error).__name__, "message": text}, "exit_code": code})
     typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
-    typer.echo(text, err=True)
+    say(text, err=True)
     return code
 
 
@@ -73,14 +74,30 @@ _answers: list[str] = []
 
 def print_json(value: Any) -> None:
     """The one JSON object of a command, on stdout once nothing else writes there any more."""
-    _answers.append(json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False))
+    text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False)
+    _answers.append(printable(text, as_json=True))
 
 
-def console() -> Console:
+def say(text: str, *, err: bool = False) -> None:
+    """A line of text, whoever wrote it."""
+    typer.echo(printable(text), err=err)
+
+
+def console(*, stderr: bool = False) -> Console:
     """Where tables go: as wide as the terminal, and wide enough for them where there is none."""
-    from rich.console import Console
+    from rich.console import Console, RenderableType
+    from rich.segment import Segment
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
+    class Screen(Console):
+        """A console that shows what a terminal would obey, where it comes from a port or a model."""
+
+        def render(self, renderable: RenderableType, options: Any = None) -> Iterator[Segment]:
+            for segment in super().render(renderable, options):
+                yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+    if stderr:
+        return Screen(stderr=True)
+    return Screen(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import typer
 
 from paritas.cli.bar import Bar
 from paritas.cli.options import Debug, Json, Quiet
-from paritas.cli.outcome import DIVERGES, OK, console, print_json
+from paritas.cli.outcome import DIVERGES, OK, console, print_json, say
 from paritas.errors import InputError
 
 Models = Annotated[
@@ -103,5 +103,5 @@ def parity(
         print_json(json.loads(text))
     else:
         console().print(parity_table.terminal(results, absent))
-        typer.echo(f"{out / 'PARITY-TABLES.md'} has all of it.")
+        say(f"{out / 'PARITY-TABLES.md'} has all of it.")
     return DIVERGES if bad or results.missing else OK

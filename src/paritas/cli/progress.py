@@ -8,6 +8,8 @@ import time
 from types import TracebackType
 from typing import Any
 
+from paritas.printable import printable
+
 WORDS = {
     "load": "load the original",
     "capture": "capture its graph",
@@ -79,17 +81,20 @@ class Stages:
         if self._live is not None:
             self._live.console.print(text, highlight=False)
         else:
-            print(f"[{time.perf_counter() - self._start:6.1f} s] {text}", file=sys.stderr, flush=True)
+            print(
+                f"[{time.perf_counter() - self._start:6.1f} s] {printable(text)}", file=sys.stderr, flush=True
+            )
 
 
 def _live() -> Any:
-    from rich.console import Console
     from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
     from rich.text import Text
+
+    from paritas.cli.outcome import console
 
     class Seconds(ProgressColumn):
         def render(self, task: Task) -> Text:
             return Text(f"{task.elapsed or 0.0:6.1f} s", style="cyan")
 
     columns = (SpinnerColumn(finished_text="[green]✓[/]"), TextColumn("{task.description}"), Seconds())
-    return Progress(*columns, TextColumn("[dim]{task.fields[detail]}[/]"), console=Console(stderr=True))
+    return Progress(*columns, TextColumn("[dim]{task.fields[detail]}[/]"), console=console(stderr=True))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from paritas import files
 from paritas.cli.options import Debug, Html, Json, Png, ReportPaths
 from paritas.cli.outcome import DIVERGES, OK, console, print_json
 from paritas.errors import InputError, PortError
@@ -59,10 +60,12 @@ def read(path: Path) -> ParityReport:
 
     file = path / "parity.json" if path.is_dir() else path
     try:
-        text = file.read_bytes().decode()
-        data = json.loads(text)
+        text = files.text(file, links=True)
+        data = files.parsed(text)
     except FileNotFoundError:
         raise InputError(_no_report(path)) from None
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}.") from None
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
         raise InputError(f"{file} is no parity report: {error}.") from None
     if isinstance(data, dict) and isinstance(data.get("report"), dict):

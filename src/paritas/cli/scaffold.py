@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from paritas.cli.options import Debug, Json
-from paritas.cli.outcome import OK, print_json
+from paritas.cli.outcome import OK, print_json, say
 
 
 def op(
@@ -55,9 +55,7 @@ def op(
         edits = [{"file": str(edit.path), "added": edit.added} for edit in made.edits]
         print_json({"target": made.target, "schema": made.schema, "written": not dry_run, "edits": edits})
     else:
-        typer.echo(str(made))
+        say(str(made))
         if not dry_run:
-            typer.echo(
-                f"\nFill in the body, and add the arguments at which it could go wrong; then   {made.next}"
-            )
+            say(f"\nFill in the body, and add the arguments at which it could go wrong; then   {made.next}")
     return OK

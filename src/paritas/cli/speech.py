@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from paritas.cli.options import Debug
-from paritas.cli.outcome import OK
+from paritas.cli.outcome import OK, say
 from paritas.cli.translate import EngineOption
 
 Asr = Annotated[
@@ -84,4 +84,4 @@ def speech(
 
 
 def _say(line: str) -> None:
-    typer.echo(line, err=True)
+    say(line, err=True)

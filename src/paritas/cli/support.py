@@ -10,7 +10,7 @@ import typer
 
 from paritas.cli.bar import Bar
 from paritas.cli.options import Debug, Json, Quiet
-from paritas.cli.outcome import DIVERGES, OK, console, print_json
+from paritas.cli.outcome import DIVERGES, OK, console, print_json, say
 from paritas.errors import InputError
 
 Names = Annotated[
@@ -69,7 +69,7 @@ def support(
     if add:
         for name in add:
             entry, file = zoo_add.add(name, zoo)
-            typer.echo(f"{entry.name} is in {file}: {', '.join(entry.inputs)}")
+            say(f"{entry.name} is in {file}: {', '.join(entry.inputs)}")
         wanted = {zoo_add.entry_name(name) for name in add}
     entries = zoos.read(zoo)
     if add:

@@ -13,7 +13,7 @@ import typer
 
 from paritas.cli.bar import Bar
 from paritas.cli.options import Debug, Json, Quiet
-from paritas.cli.outcome import OK, print_json
+from paritas.cli.outcome import OK, print_json, say
 
 Translators = Annotated[
     str,
@@ -84,7 +84,7 @@ def translate(
         texts = [one.replace("\n", " ") for one in text]
     else:
         if sys.stdin.isatty():
-            typer.echo("Type lines to translate, and Ctrl-D at the end.", err=True)
+            say("Type lines to translate, and Ctrl-D at the end.", err=True)
         texts = lines_of(sys.stdin.buffer.read(), "stdin")
     if not texts:
         raise InputError("There is nothing to translate: give texts as arguments, or lines on stdin.")
@@ -108,7 +108,7 @@ def translate(
             }
         )
         if translator.cut:
-            typer.echo(f"note: {translator.cut} texts were longer than {name} reads, and were cut", err=True)
+            say(f"note: {translator.cut} texts were longer than {name} reads, and were cut", err=True)
     if output is not None:
         from paritas import store
 
@@ -117,5 +117,5 @@ def translate(
         print_json({"source": texts, "steps": steps, "seconds": time.perf_counter() - began})
     elif output is None:
         for line in found:
-            typer.echo(line)
+            say(line)
     return OK

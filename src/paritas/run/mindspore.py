@@ -6,10 +6,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import itertools
 import os
-import sys
-import tempfile
 import types
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -18,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from paritas.errors import EngineError, PortError
+from paritas import leftovers
+from paritas.errors import EngineError, PortError, reason_of
 from paritas.lower.mindspore import steps
 from paritas.program import Artifact
-from paritas.run import mindspore_gradients, mindspore_nodes
+from paritas.run import mindspore_gradients, mindspore_module, mindspore_nodes
 from paritas.run.engine import Gradients
 from paritas.run.state import generates, new_tokens
 from paritas.run.turns import in_turn, turn
@@ -39,8 +37,6 @@ _TOO_LATE = (
 _GRAPHS_OF_STEPS = 4
 
 Shapes = tuple[tuple[int | None, ...], ...]
-
-_serial = itertools.count()
 
 
 class MindSpore:
@@ -94,24 +90,39 @@ class MindSporeSession:
         self.manifest, self.mode = artifact.manifest, mode
         self.precision = artifact.manifest.dtype
         self._ms = _mindspore()
-        self._entry = artifact.entry
-        source = artifact.entry.read_text(encoding="utf-8")
-        if "ops.Conv2D(" in source and not _cap_isa():
+        self._source = mindspore_module.source_of(artifact)
+        parameters, constants = mindspore_module.weights(artifact)
+        if "ops.Conv2D(" in self._source and not _cap_isa():
             warnings.warn(_TOO_LATE, RuntimeWarning, stacklevel=2)
-        self._module = _execute(source, artifact.entry, trusted=bool(artifact.modified))
-        cell = getattr(self._module, str(artifact.manifest.settings.get("class", "")), None)
-        if not (isinstance(cell, type) and issubclass(cell, self._ms.nn.Cell)):
-            raise PortError(
-                f"{artifact.directory}: {artifact.manifest.entry} has no cell of the name in port.json."
-            )
-        self.cell = cell()
-        self.cell.set_train(False)
-        settings = artifact.manifest.settings
-        self._load_weights(artifact.directory / settings.get("weights", "model.safetensors"))
-        self._load_constants(artifact.directory / settings.get("constants", "constants.safetensors"))
+        self._module = mindspore_module.execute(
+            self._source,
+            artifact.entry,
+            trusted=bool(artifact.modified),
+            largest=max((value.size for value in [*parameters.values(), *constants.values()]), default=0),
+        )
+        try:
+            self.cell = self._built(artifact)
+            mindspore_module.fill(self._ms, self.cell, self._source, artifact, parameters, constants)
+        except BaseException:
+            mindspore_module.forget(self._module)
+            raise
         self._generates, self._new_tokens = generates(self.manifest), new_tokens(self.manifest)
         self._declared: Shapes = ()
         self._graphs: set[Shapes] = set()
+
+    def _built(self, artifact: Artifact) -> Any:
+        """The cell that `port.json` names, with weights that mean nothing yet."""
+        settings = artifact.manifest.settings
+        where = f"{artifact.directory}: {artifact.manifest.entry}"
+        cls = vars(self._module).get(str(settings.get("class", "")))
+        if not (isinstance(cls, type) and issubclass(cls, self._ms.nn.Cell)):
+            raise PortError(f"{where} has no cell of the name in port.json.")
+        try:
+            cell = cls()
+            cell.set_train(False)
+        except Exception as error:
+            raise PortError(f"{where}: {cls.__name__} cannot be made: {_reason(error)}.") from error
+        return cell
 
     @in_turn
     def run(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -174,8 +185,7 @@ class MindSporeSession:
         replace = mindspore_nodes.replacing(
             given, found.__setitem__, _to_numpy, self._ms.Tensor.from_numpy, shown
         )
-        source = self._entry.read_text(encoding="utf-8")
-        with mindspore_nodes.watched(self._module, source, self.cell, self._steps(), replace):
+        with mindspore_nodes.watched(self._module, self._source, self.cell, self._steps(), replace):
             self._call(feed, "pynative")
         return found
 
@@ -198,10 +208,9 @@ class MindSporeSession:
         tensors = [self._tensor(feed[spec.name], spec.dtype) for spec in self.manifest.inputs]
         names = [spec.name for spec in self.manifest.inputs]
         each = mindspore_gradients.Nodes(self._ms, given, cotangents)
-        source = self._entry.read_text(encoding="utf-8")
         with self._training("pynative"):
             watched = functools.partial(
-                mindspore_nodes.watched, self._module, source, self.cell, self._steps(), each.replace
+                mindspore_nodes.watched, self._module, self._source, self.cell, self._steps(), each.replace
             )
             with (
                 watched()
@@ -223,11 +232,16 @@ class MindSporeSession:
             self.cell.set_train(False)
 
     def _steps(self) -> dict[str, list[list[steps.Step]]]:
-        return steps.from_json(self.manifest.settings.get("steps", {}))
+        try:
+            return steps.from_json(self.manifest.settings.get("steps", {}))
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise PortError(
+                f"port.json does not say which statement is which node: {reason_of(error)}."
+            ) from None
 
     def close(self) -> None:
         """Free the cell. MindSpore frees its graphs with it, which no thread may do beside another that runs one."""
-        sys.modules.pop(self._module.__name__, None)
+        mindspore_module.forget(self._module)
         with contextlib.suppress(EngineError), turn():  # a fork leaves it as it is
             self.cell = None
 
@@ -292,35 +306,6 @@ class MindSporeSession:
         )
         return tensor.astype(self._ms.bfloat16) if dtype == "bfloat16" else tensor
 
-    def _load_weights(self, file: Path) -> None:
-        from safetensors import safe_open
-
-        parameters = self.cell.parameters_dict()
-        with safe_open(file, framework="np") as stored:
-            names = set(stored.keys())
-            if names != set(parameters):
-                raise PortError(
-                    f"{file} does not fit {self.manifest.entry}: "
-                    f"missing {_some(set(parameters) - names)}; unexpected {_some(names - set(parameters))}."
-                )
-            for name, parameter in parameters.items():
-                value = stored.get_tensor(name)
-                if value.shape != tuple(parameter.shape):
-                    raise PortError(
-                        f"{name} is {value.shape} in {file.name}, {tuple(parameter.shape)} in the module."
-                    )
-                # from_numpy shares the memory: one copy of the weights in all.
-                parameter.set_data(self._ms.Tensor.from_numpy(value))
-
-    def _load_constants(self, file: Path) -> None:
-        from safetensors import safe_open
-
-        if file.is_file():
-            with safe_open(file, framework="np") as stored:
-                for name in stored.keys():  # noqa: SIM118 - a safe_open is no mapping
-                    path, _, attribute = name.rpartition(".")
-                    _cell_at(self.cell, path)._buffers[attribute] = self._ms.Tensor(stored.get_tensor(name))
-
 
 def _mindspore() -> types.ModuleType:
     """mindspore, imported without its log on the terminal and with its failure dumps out of the way."""
@@ -341,7 +326,7 @@ def _mindspore() -> types.ModuleType:
 def _settle(ms: types.ModuleType) -> None:
     """Once a process: a failed compile writes its graph into `save_graphs_path`, by default where one stands."""
     ms.set_device("CPU")
-    ms.set_context(save_graphs_path=os.path.join(tempfile.gettempdir(), f"paritas-mindspore-{os.getpid()}"))
+    ms.set_context(save_graphs_path=str(leftovers.for_this_process("mindspore")))
 
 
 @functools.cache
@@ -369,38 +354,10 @@ def _mode(ms: types.ModuleType, mode: str) -> Iterator[None]:
         ms.set_context(mode=before)
 
 
-def _execute(source: str, file: Path, *, trusted: bool) -> types.ModuleType:
-    """The module, under a name of its own. Not by import, which would take a .pyc that lies beside it."""
-    from paritas.lower.mindspore import grammar
-
-    if not trusted:
-        grammar.check(source, str(file))
-    module = types.ModuleType(f"paritas_port_{os.getpid()}_{next(_serial)}")
-    module.__file__ = str(file.resolve())
-    sys.modules[module.__name__] = module  # Graph mode looks up the globals of a cell's module by its name
-    exec(compile(source, module.__file__, "exec"), module.__dict__)  # noqa: S102 - just checked, see grammar.py
-    return module
-
-
-def _cell_at(cell: Any, path: str) -> Any:
-    for part in path.split(".") if path else ():
-        cell = cell[int(part)] if part.isdigit() else getattr(cell, part)
-    return cell
-
-
 def _to_numpy(value: Any) -> np.ndarray:
     if str(value.dtype) == "BFloat16":
         value = value.float()
     return value.asnumpy()
-
-
-def _some(names: set[str]) -> str:
-    listed = sorted(names)
-    return (
-        "none"
-        if not listed
-        else ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
-    )
 
 
 def _reason(error: Exception) -> str:

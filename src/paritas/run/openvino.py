@@ -13,9 +13,9 @@ import numpy as np
 import openvino
 import openvino.opset16 as ops
 
-from paritas.errors import EngineError
+from paritas.errors import EngineError, ParitasError
 from paritas.program import Artifact
-from paritas.run import openvino_nodes
+from paritas.run import openvino_file, openvino_nodes
 from paritas.run.openvino_state import OpenVINOState, stateful
 from paritas.run.state import remembered
 
@@ -72,6 +72,7 @@ class OpenVINOSession:
 
     def __init__(self, artifact: Artifact, dtype: str, device: str):
         self._artifact, self.device = artifact, device
+        self._file = openvino_file.File(artifact)
         able = _attempt("asking for its abilities", _core().get_property, device, "OPTIMIZATION_CAPABILITIES")
         if _CAPABILITIES.get(dtype) not in able:
             dtype = "float32"
@@ -193,7 +194,9 @@ class OpenVINOSession:
         if self._closed:
             raise EngineError("This session is closed; load the port again.")
         if self._model is None:
-            self._model = _attempt("loading this port", self._compile, self._read())
+            model = self._read()
+            _attempt("reading this port", openvino_file.check, model, self._artifact.manifest, _own_name)
+            self._model = _attempt("loading this port", self._compile, model)
         return self._model
 
     def _compile_stateful(self) -> openvino.CompiledModel:
@@ -203,7 +206,7 @@ class OpenVINOSession:
         return _core().compile_model(model, self.device, config)
 
     def _read(self) -> openvino.Model:
-        return _attempt("reading this port", _core().read_model, self._artifact.entry)
+        return _attempt("reading this port", self._file.model, _core())
 
     def _compile(self, model: openvino.Model) -> _Model:
         return _Model(self._compiled(model))
@@ -240,7 +243,7 @@ class _Model:
 
 def _own_name(port: openvino.ConstOutput) -> str:
     """A port's name: an input's tensor may carry the names of nodes beside it, which did nothing to it."""
-    return next(name for name in port.get_names() if not name.startswith(_NODE))
+    return next((name for name in port.get_names() if not name.startswith(_NODE)), "")
 
 
 @functools.cache
@@ -256,9 +259,13 @@ def _numpy(dtype: str) -> np.dtype[Any]:
 def _attempt(doing: str, action: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return action(*arguments)
+    except ParitasError:
+        raise
     except KeyError as error:
         raise EngineError(f"OpenVINO failed while {doing}: the input {error} is missing.") from None
-    except RuntimeError as error:
+    except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         said = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
-        raise EngineError(f"OpenVINO failed while {doing}: {' '.join(said or lines)[:600]}") from error
+        raise EngineError(
+            f"OpenVINO failed while {doing}: {' '.join(said or lines or [type(error).__name__])[:600]}"
+        ) from error

@@ -197,7 +197,7 @@ def check_feed(
         if _check_shape(spec, array, sizes, limits or {}, wrong):
             if array.dtype.name != spec.dtype:
                 array = _cast(spec, array, value, wrong)
-            if spec.high is not None and array.dtype.name == spec.dtype:
+            if (spec.high, spec.low, spec.never) != (None, None, ()) and array.dtype.name == spec.dtype:
                 _check_range(spec, array, wrong)
             if spec.value is not None and array.tolist() != spec.value:
                 wrong.append(
@@ -424,21 +424,31 @@ def _round_to_bfloat16(array: Array) -> Array:
 
 
 def _check_range(spec: TensorSpec, array: Array, wrong: list[str]) -> None:
-    high = spec.high
-    if array.dtype.kind not in "iu" or high is None:
+    if array.dtype.kind not in "iu" or not array.size:
         return
-    # One comparison for both ends: a negative number is a large one without its sign.
-    if array.dtype == np.int64:
-        if array.view(np.uint64).max(initial=0) < high:
+    low, high = spec.low, spec.high
+    low = 0 if low is None and high is not None else low
+    if low == 0 and high is not None and array.dtype == np.int64:
+        # One comparison for both ends: a negative number is a large one without its sign.
+        if array.view(np.uint64).max() < high and not spec.never:
             return
-    elif array.min(initial=0) >= 0 and array.max(initial=0) < high:
+    elif (low is None or array.min() >= low) and (high is None or array.max() < high) and not spec.never:
         return
-    outside = np.argwhere((array < 0) | (array >= high))
-    if not len(outside):
+    outside = np.zeros(array.shape, bool)
+    if low is not None:
+        outside |= array < low
+    if high is not None:
+        outside |= array >= high
+    known = f"the model knows {'' if low is None else low} to {'' if high is None else high - 1}"
+    for value in spec.never:
+        if not outside.any() and (array == value).any():
+            outside, known = array == value, "with which the model divides by zero"
+    places = np.argwhere(outside)
+    if not len(places):
         return
-    place = tuple(int(index) for index in outside[0])
-    more = f" and {len(outside) - 1} more" if len(outside) > 1 else ""
-    wrong.append(f"{spec.name} holds {array[place]} at {list(place)}{more}; the model knows 0 to {high - 1}")
+    place = tuple(int(index) for index in places[0])
+    more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+    wrong.append(f"{spec.name} holds {array[place]} at {list(place)}{more}; {known}")
 
 
 def _fill(

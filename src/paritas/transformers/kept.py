@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import shutil
+import warnings
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from paritas import pipeline
+from paritas import files, pipeline
 from paritas.errors import ParitasError, PortError
 from paritas.run.engine import versions
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from paritas.transformers.network import Network
 
 _USED = ".used"
+_warned: set[str] = set()
 _fingerprints: weakref.WeakKeyDictionary[torch.nn.Module, str] = weakref.WeakKeyDictionary()
 
 
@@ -61,7 +63,7 @@ def place(network: Network, key: Any, sizes: Any) -> Path | None:
 
 def read(place: Path | None, mode: str) -> pipeline.Port | None:
     """The port that is kept there; None if there is none, or none that is whole."""
-    if place is None or not place.is_dir():
+    if place is None or not place.is_dir() or not _private(place):
         return None
     try:
         port = pipeline.load(place / "port", mode=mode)
@@ -77,11 +79,40 @@ def write(port: pipeline.Port, place: Path | None) -> None:
     if place is None:
         return
     with contextlib.suppress(OSError, PortError):
-        place.mkdir(parents=True, exist_ok=True)
+        place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if files.private(place.parent.resolve()):
+            return
+        if place.is_symlink() or files.private(place):
+            _discard(place)
+        place.mkdir(exist_ok=True, mode=0o700)
         if not (place / "port").exists():
             port.save(place / "port")
         _touch(place)
         _shrink(place.parent, place)
+
+
+def _private(place: Path) -> bool:
+    """Whether only this user can have written what is kept there: else another model may answer for this one."""
+    root = place.parent.resolve()
+    if reason := files.private(root):
+        if str(root) not in _warned:
+            _warned.add(str(root))
+            warnings.warn(
+                f"Ports that are kept in {root} are not used, since it {reason}. Make it yours alone:   "
+                f"chmod go-w {root}   or name another directory in PARITAS_CACHE.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return False
+    return not (files.private(place) or files.foreign(place))
+
+
+def _discard(place: Path) -> None:
+    """Remove what others may have put there; a link, and not what it leads to."""
+    if place.is_symlink():
+        place.unlink()
+    else:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def fingerprint(model: torch.nn.Module) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from paritas.errors import PortError
+from paritas.printable import printable
 from paritas.verify.search import Sought
 from paritas.verify.tolerance import Tolerance
 
@@ -419,7 +420,7 @@ class ParityReport:
                     f"This report has format {version}; this Paritas reads up to {REPORT_VERSION}."
                 )
             return _restore_report(data)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise PortError(f"This is no parity report: {type(error).__name__}: {error}") from None
 
     # --- Markdown ---------------------------------------------------------------------------
@@ -428,7 +429,7 @@ class ParityReport:
         """PARITY.md: the verdict, its tables, the tolerance with its reason, and how to do it again."""
         from paritas.verify.markdown import markdown
 
-        return markdown(self, directory)
+        return printable(markdown(self, directory))
 
     # --- HTML -------------------------------------------------------------------------------
 

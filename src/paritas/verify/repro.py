@@ -7,14 +7,13 @@ import dataclasses
 import importlib.metadata
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from paritas import store
+from paritas import leftovers, store
 from paritas.errors import LoweringError, PortError
 from paritas.run.torch_part import Part
 from paritas.verify.compare import typical
@@ -245,7 +244,7 @@ def _header(
 
 def _checked(file: Path) -> str:
     """Run the script by itself, far from Paritas. "" if it reproduces what was found, else what it did instead."""
-    with tempfile.TemporaryDirectory(prefix="paritas-repro-") as place:
+    with leftovers.temporary() as place:
         try:
             done = subprocess.run(
                 [sys.executable, "-I", str(file.resolve())],

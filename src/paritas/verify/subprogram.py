@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +20,7 @@ from torch.export.graph_signature import (
 )
 from torch.fx import Graph, GraphModule, Node
 
+from paritas import contents, leftovers
 from paritas.errors import LoweringError
 from paritas.lower import lower
 from paritas.program import Artifact, Manifest, Program, Source, TensorSpec
@@ -157,8 +156,7 @@ class LoweredAgain:
         """Output -> value. Raises `LoweringError`, `UnsupportedOps` or `EngineError`."""
         program = self.program(part, recorded)
         manifest = self._manifest
-        with tempfile.TemporaryDirectory(prefix="paritas-part-") as name:
-            directory = Path(name)
+        with leftovers.temporary() as directory:
             lowered = lower(program, manifest.engine, directory, dtype=manifest.dtype, target=manifest.target)
             small = Manifest(
                 engine=manifest.engine,
@@ -191,15 +189,15 @@ def _fed(value: np.ndarray, dtype: str) -> np.ndarray:
 
 def _stored(program: Program, artifact: Artifact) -> dict[str, torch.Tensor]:
     """Placeholder -> the tensor that the port's files have for it, where its shape and dtype are still the same."""
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     from paritas.lower.mindspore.weights import collect
 
     found: dict[str, torch.Tensor] = {}
     for file in ("model.safetensors", "constants.safetensors"):
-        if not (artifact.directory / file).is_file():
+        if not contents.has(artifact, file):
             continue
-        tensors = load_file(artifact.directory / file)
+        tensors = load(bytes(contents.take(artifact, file)))
         weights = collect(program)
         for placeholder, name in weights.names.items():
             value = tensors.get(name)

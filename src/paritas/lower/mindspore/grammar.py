@@ -17,15 +17,22 @@ import re
 from typing import TypeGuard
 
 from paritas.errors import TamperedPort
+from paritas.lower.mindspore import bounds
 from paritas.lower.mindspore.emit_names import DTYPE_NAMES, FUNCTIONS, METHODS
 
-__all__ = ["check", "require", "require_method"]
+__all__ = ["check", "decode", "require", "require_method"]
 
 _IMPORTS = re.compile(
     r"import mindspore as ms"
     r"|from mindspore import (Parameter|Tensor|nn|ops)(, (Parameter|Tensor|nn|ops))*"
     r"|from mindspore\.common\.initializer import initializer"
 )
+#: Of a module's file; the largest that were seen have some megabytes.
+_LARGEST = 1 << 24
+#: Control characters but for the line feed, what `str.splitlines` takes for the end of a line, and a byte order mark.
+_ODD = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
+#: How PEP 263 finds the encoding in one of the first two lines.
+_COOKIE = re.compile(r"[ \t\f]*#.*?coding[:=][ \t]*[-\w.]+")
 _BASES = {"nn.Cell", "nn.CellList"}
 _MODULES = {"ms", "ops", "nn"}
 _BUILTINS = {"range", "max", "min", "float", "int", "Parameter", "Tensor", "initializer"}
@@ -33,6 +40,8 @@ _BUILTINS = {"range", "max", "min", "float", "int", "Parameter", "Tensor", "init
 _RESERVED = _MODULES | _BUILTINS | {"self", "super"}
 #: What may be read off any value. Everything else that a value has can only be a method, see METHODS.
 _FACTS = {"shape", "dtype", "ndim"}
+#: What a check may take where cells are looked up in lists of cells, whose cost is a product of two lengths.
+_STEPS = 5_000_000
 _EXPRESSIONS = (
     ast.Attribute, ast.BinOp, ast.BoolOp, ast.Call, ast.Compare, ast.Constant, ast.IfExp, ast.List, ast.ListComp,
     ast.Name, ast.Slice, ast.Starred, ast.Subscript, ast.Tuple, ast.UnaryOp,
@@ -50,11 +59,46 @@ def require_method(name: str) -> None:
         raise AssertionError(f"add {name!r} to METHODS in lower/mindspore/emit_names.py")
 
 
-def check(source: str, file: str) -> None:
-    """Raise `TamperedPort`, naming the line, unless the generator can have written `source`."""
+def decode(data: bytes, file: str, *, trusted: bool = False) -> str:
+    """A module's bytes as the text that Python is given: UTF-8, in lines that everybody counts alike.
+
+    Raises `TamperedPort` for what another reader could take for another text: an encoding of its own, a mark at its
+    beginning, characters that some take for the end of a line. trusted: edited by its user; only UTF-8 is asked for.
+    """
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise TamperedPort(f"{file} is not UTF-8: {error}. Nothing of it was executed.") from None
+    if trusted:
+        return text.replace("\r\n", "\n").removeprefix("\ufeff")
+    if len(data) > _LARGEST:
+        raise TamperedPort(
+            f"{file} has {len(data)} bytes, more than any module. Nothing of it was executed."
+        )
+    if odd := _ODD.search(text):
+        line = text.count("\n", 0, odd.start()) + 1
+        raise TamperedPort(
+            f"{file}:{line}: the character {odd[0]!r} is nothing that Paritas generates. Nothing of it was executed."
+        )
+    for number, line_text in enumerate(text.split("\n", 2)[:2], 1):
+        if _COOKIE.match(line_text):
+            raise TamperedPort(
+                f"{file}:{number}: an encoding of its own is nothing that Paritas generates: {line_text[:60]!r}. "
+                "Nothing of it was executed."
+            )
+    return text
+
+
+def check(source: str, file: str, *, largest: int | None = None) -> None:
+    """Raise `TamperedPort`, naming the line, unless the generator can have written `source`.
+
+    largest: how many elements its weights have in all, which bounds what it may make; any number if None.
+    """
     try:
         tree = ast.parse(source)
-        _Check(file).module(tree)
+        checker = _Check(file)
+        checker.module(tree)
+        bounds.check(tree, checker.refuse, 1 << 62 if largest is None else largest)
     except (SyntaxError, ValueError) as error:
         raise TamperedPort(f"{file} is not Python: {error}. Nothing of it was executed.") from None
     except (RecursionError, MemoryError):
@@ -90,7 +134,11 @@ class _Scope:
     cls: str = ""
     local: frozenset[str] = frozenset()
     cells: tuple[tuple[str, _Held], ...] = ()
+    loops: tuple[str, ...] = ()  # what comprehensions count with
     init: bool = False  # in `__init__`
+
+    def cell(self, name: str) -> _Held | None:
+        return next((held for known, held in reversed(self.cells) if known == name), None)
 
 
 class _Check:
@@ -99,6 +147,12 @@ class _Check:
         self.functions: set[str] = set()  # and primitives made at the top of the file
         self.numbers: set[str] = set()
         self.classes: dict[str, _Class] = {}
+        self.left = _STEPS
+
+    def spend(self, node: ast.AST, steps: int) -> None:
+        self.left -= steps
+        if self.left < 0:
+            raise self.refuse(node, "so much to look up")
 
     def refuse(self, node: ast.AST, what: str) -> TamperedPort:
         return TamperedPort(
@@ -136,7 +190,7 @@ class _Check:
         if (
             name in _RESERVED
             or name.startswith("__")
-            or name in self.functions | self.numbers | self.classes.keys()
+            or any(name in known for known in (self.functions, self.numbers, self.classes))
         ):
             raise self.refuse(node, f"defining {name} here")
 
@@ -304,6 +358,7 @@ class _Check:
                 self.expression(node.value, scope)
         elif isinstance(node, ast.For):  # over the cells of a list
             held = self.resolve(node.iter, scope)
+            self.spend(node, len(held.items) if held is not None else 1)
             cell = _merged({*held.items}) if held is not None and held.kind == "list" else None
             if (
                 not isinstance(node.target, ast.Name)
@@ -357,7 +412,8 @@ class _Check:
             self.attribute(node, scope)
         elif isinstance(node, ast.Name):
             # A module, class, function or cell as a value could be called under another name.
-            if node.id not in scope.local | self.numbers or node.id in dict(scope.cells):
+            known = node.id in scope.local or node.id in self.numbers or node.id in scope.loops
+            if not known or scope.cell(node.id) is not None:
                 raise self.refuse(node, f"{node.id} as a value")
         elif isinstance(node, ast.ListComp):
             self.comprehension(node, scope)
@@ -374,11 +430,20 @@ class _Check:
         if not over_range or not isinstance(loop.target, ast.Name) or loop.ifs or loop.is_async:
             raise self.refuse(node, ast.unparse(node))
         self.expression(loop.iter, scope)
-        self.expression(node.elt, dataclasses.replace(scope, local=scope.local | {loop.target.id}))
+        if len(scope.loops) > 20:
+            raise self.refuse(node, "a comprehension that deep")
+        if loop.target.id in _RESERVED or loop.target.id.startswith("__"):
+            raise self.refuse(node, f"binding {loop.target.id}")
+        inside = dataclasses.replace(scope, loops=(*scope.loops, loop.target.id))
+        self.expression(node.elt, inside)
 
     def attribute(self, node: ast.Attribute, scope: _Scope) -> None:
         """An attribute that is read, not called: a dtype, a parameter, a shape."""
-        if _module_name(node) in DTYPE_NAMES or ast.unparse(node) == "self.training":
+        training = isinstance(node.value, ast.Name) and (node.value.id, node.attr) == (
+            "self",
+            "training",
+        )
+        if training or _module_name(node) in DTYPE_NAMES:
             return
         held = self.resolve(node, scope)
         if held is not None and held.kind == "tensor":
@@ -403,11 +468,11 @@ class _Check:
 
     def callable(self, function: ast.expr, scope: _Scope) -> bool:
         if isinstance(function, ast.Name):
-            if function.id in dict(scope.cells):
+            if scope.cell(function.id) is not None:
                 return True
-            return function.id not in scope.local and function.id in (
-                _BUILTINS | self.functions | self.classes.keys()
-            )
+            callables = (_BUILTINS, self.functions, self.classes)
+            local = function.id in scope.local or function.id in scope.loops
+            return not local and any(function.id in names for names in callables)
         held = self.resolve(function, scope)
         if held is not None:
             return held.kind in ("cell", "primitive") and not scope.init  # it may not be there yet
@@ -431,9 +496,10 @@ class _Check:
         if isinstance(node, ast.Name):
             if node.id == "self" and scope.cls:
                 return _Held("cell", frozenset({scope.cls}))
-            return dict(scope.cells).get(node.id)
+            return scope.cell(node.id)
         if isinstance(node, ast.Attribute):
             owner = self.resolve(node.value, scope)
+            self.spend(node, 1 if owner is None else 1 + len(owner.classes))
             if owner is None or owner.kind != "cell" or "" in owner.classes:
                 return None
             found = {self.classes[name].held.get(node.attr) for name in owner.classes}

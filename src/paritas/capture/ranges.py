@@ -1,0 +1,579 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which whole numbers a graph's nodes can hold, and which an input may hold for every table to have such a row.
+
+PyTorch raises for an index outside its table and for a division of whole numbers by zero; engines answer. What an input
+may hold for that is found by going back from the table through operators that can be undone, and is checked at the
+door. Where the way back ends before an input, a note names the operator, so that it is never silent.
+
+Going forward, `intervals` answers other questions too: whether a node fits into 32 bits, say, given what the door
+lets through.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import sympy
+import torch
+from torch.fx import Node
+
+from paritas.capture.normalise import expression, name_of
+
+#: The largest size of a dimension of which nothing is known.
+LARGEST_SIZE = 2**31 - 1
+
+_INFINITE = 2**200
+
+#: Operators of a tensor whose values are all there afterwards, in another shape or order.
+_MOVES = {
+    "reshape", "view", "_unsafe_view", "permute", "transpose", "t", "unsqueeze", "squeeze", "expand", "repeat", "clone",
+    "alias", "contiguous", "flatten", "flip", "roll", "tile", "detach", "lift_fresh_copy", "movedim", "unflatten",
+    "repeat_interleave", "rot90", "numpy_T", "swapaxes",
+}  # fmt: skip
+
+#: And of which some may be left out.
+_PARTS = {
+    "slice", "select", "index", "gather", "index_select", "take", "take_along_dim", "embedding", "narrow", "diagonal",
+    "getitem", "split", "split_with_sizes", "chunk", "unbind", "unfold", "masked_select", "sort", "amax", "amin", "max",
+    "min", "tensor_split", "as_strided", "tril_", "topk", "cummax", "cummin", "median", "mode",
+}  # fmt: skip
+
+_PLACES = {"argmax", "argmin", "argsort", "nonzero"}
+
+_CASTS = {"_to_copy", "to", "type_as"}
+
+#: Operator -> the place of the index among its arguments, the table's dimension (-1: an argument says so; None: its
+#: elements in all), and whether negative indices count from the end.
+_LOOKUPS: dict[str, tuple[int, str, bool]] = {
+    "aten.embedding.default": (1, "first", False),
+    "aten.index_select.default": (2, "dim", False),
+    "aten.gather.default": (2, "dim", False),
+    "aten.scatter.src": (2, "dim", False),
+    "aten.scatter.value": (2, "dim", False),
+    "aten.scatter_add.default": (2, "dim", False),
+    "aten.scatter_reduce.two": (2, "dim", False),
+    "aten.scatter.reduce": (2, "dim", False),
+    "aten.scatter.value_reduce": (2, "dim", False),
+    "aten.index_add.default": (2, "dim", False),
+    "aten.index_copy.default": (2, "dim", False),
+    "aten.index_fill.int_Scalar": (2, "dim", True),
+    "aten.take.default": (1, "all", True),
+    "aten.take_along_dim.default": (1, "given", False),
+}
+
+_DIVISIONS = {
+    "aten.floor_divide.default", "aten.remainder.Tensor", "aten.fmod.Tensor", "aten.div.Tensor_mode",
+    "aten.remainder.Scalar_Tensor",
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """low <= every value <= high. below: an expression of sizes that every value is smaller than, if one is known."""
+
+    low: int
+    high: int
+    below: Any = None
+
+    @property
+    def single(self) -> bool:
+        return self.low == self.high
+
+    def within(self, low: int, high: int) -> bool:
+        return low <= self.low and self.high <= high
+
+
+@dataclasses.dataclass
+class Bounds:
+    """What an input may hold."""
+
+    low: int = -_INFINITE
+    high: int = _INFINITE
+    never: set[int] = dataclasses.field(default_factory=set)
+
+    @property
+    def known(self) -> bool:
+        return self.low > -_INFINITE or self.high < _INFINITE
+
+
+@dataclasses.dataclass(frozen=True)
+class Unchecked:
+    """An operator that PyTorch refuses some values for, of which the door cannot tell."""
+
+    node: Node
+    what: str
+
+
+def of_dtype(dtype: torch.dtype) -> Interval:
+    if dtype == torch.bool:
+        return Interval(0, 1)
+    if dtype.is_floating_point or dtype.is_complex:
+        return Interval(-_INFINITE, _INFINITE)
+    about = torch.iinfo(dtype)
+    return Interval(about.min, about.max)
+
+
+def intervals(
+    exported: torch.export.ExportedProgram,
+    inputs: Mapping[str, tuple[int, int]] | None = None,
+    sizes: Mapping[str, int] | None = None,
+) -> dict[Node, Interval]:
+    """Every node of whole numbers -> what it can hold.
+
+    inputs: the names of inputs of which more is known than their dtype -> (lowest, highest). sizes: dynamic
+    dimension -> its largest size.
+    """
+    rules = _Forward(exported, inputs or {}, sizes or {})
+    for node in exported.graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, torch.SymInt):
+            rules.found[node] = rules.size(value)
+        elif isinstance(value, torch.Tensor) and not (
+            value.dtype.is_floating_point or value.dtype.is_complex
+        ):
+            full = of_dtype(value.dtype)
+            found = rules.of(node)
+            rules.found[node] = found if found is not None and found.within(full.low, full.high) else full
+    return rules.found
+
+
+def door(
+    exported: torch.export.ExportedProgram, sizes: Mapping[str, int]
+) -> tuple[dict[str, Bounds], list[Unchecked]]:
+    """What every input may hold, by its placeholder's name, and the operators of which the door cannot tell."""
+    known = intervals(exported, sizes=sizes)
+    back = _Backward(known)
+    for node in exported.graph.nodes:
+        for index, size, negative in _lookups(node):
+            least = -1 if negative else 0
+            here = known.get(index)
+            most = expression(size) if size is not None else None
+            if here is None or most is None:
+                continue
+            if here.low >= 0 and here.below is not None and here.below == most:
+                continue
+            if not isinstance(most, int):
+                back.unchecked.append(Unchecked(node, "an index that is out of range"))
+                continue
+            if not back.demand(index, least * most, most - 1):
+                back.unchecked.append(Unchecked(node, "an index that is out of range"))
+        if name_of(node) in _DIVISIONS and _is_whole(node):
+            divisor = node.args[1]
+            if isinstance(divisor, Node) and not back.never(divisor, 0):
+                back.unchecked.append(Unchecked(node, "a division by zero"))
+    return back.bounds, back.unchecked
+
+
+def _is_whole(node: Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and not (value.dtype.is_floating_point or value.dtype.is_complex)
+
+
+def _lookups(node: Node) -> list[tuple[Node, Any, bool]]:
+    """(index, size of what it chooses from, whether negative ones count from the end) of an operator's indices."""
+    name = name_of(node)
+    if name in ("aten.index.Tensor", "aten.index_put.default", "aten._unsafe_index.Tensor"):
+        shape, axis, found = node.args[0].meta["val"].shape, 0, []  # type: ignore[union-attr]
+        for index in node.args[1]:  # type: ignore[union-attr]
+            if not isinstance(index, Node):
+                axis += 1
+            elif index.meta["val"].dtype in (torch.bool, torch.uint8):
+                axis += index.meta["val"].dim()
+            else:
+                found.append((index, shape[axis], True))
+                axis += 1
+        return found
+    if name == "aten.one_hot.default":
+        classes = node.args[1] if len(node.args) > 1 else -1
+        return [(node.args[0], classes, False)] if isinstance(classes, int) and classes > 0 else []  # type: ignore[list-item]
+    if name not in _LOOKUPS:
+        return []
+    place, along, negative = _LOOKUPS[name]
+    index, table = node.args[place], node.args[0]
+    if not isinstance(index, Node) or not isinstance(table, Node):
+        return []
+    shape = table.meta["val"].shape
+    if not shape:
+        return [(index, 1, negative)]
+    if along == "all":
+        return [(index, math.prod(shape), negative)]
+    if along == "first":
+        return [(index, shape[0], negative)]
+    dim = node.args[1] if along == "dim" else (node.args[2] if len(node.args) > 2 else None)
+    return [(index, shape[dim], negative)] if isinstance(dim, int) else []
+
+
+class _Forward:
+    def __init__(
+        self,
+        exported: torch.export.ExportedProgram,
+        inputs: Mapping[str, tuple[int, int]],
+        sizes: Mapping[str, int],
+    ) -> None:
+        self.exported, self.inputs, self.sizes = exported, inputs, sizes
+        self.found: dict[Node, Interval] = {}
+
+    def size(self, value: Any) -> Interval:
+        """Of a size: from 0 to what its symbols allow."""
+        known = expression(value)
+        if isinstance(known, int):
+            return Interval(known, known)
+        most = {symbol: self.sizes.get(str(symbol), LARGEST_SIZE) for symbol in known.free_symbols}
+        least = dict.fromkeys(known.free_symbols, 0)
+        try:  # sizes only grow with their symbols, but where one is subtracted or divided by
+            ends = [
+                int(known.xreplace({s: sympy.Integer(v) for s, v in end.items()})) for end in (least, most)
+            ]
+        except (TypeError, ValueError, ZeroDivisionError, OverflowError):
+            return Interval(0, LARGEST_SIZE**2)
+        if any(term.is_number and term < 0 for term in known.as_coefficients_dict().values()):
+            return Interval(min(*ends, 0), max(*ends, LARGEST_SIZE))
+        return Interval(min(ends), max(ends), known + 1)
+
+    def value(self, argument: Any) -> Interval | None:
+        """Of an operand: a node's or a number's."""
+        if isinstance(argument, Node):
+            return self.found.get(argument)
+        if isinstance(argument, (bool, int)):
+            return Interval(int(argument), int(argument))
+        return None
+
+    def of(self, node: Node) -> Interval | None:
+        if node.op == "placeholder":
+            return self.placeholder(node)
+        name = name_of(node)
+        kind = name.split(".")[1] if name.startswith("aten.") else name
+        if kind == "getitem":
+            return self.item(node)
+        rule = _RULES.get(kind)
+        if rule is not None:
+            return rule(self, node)
+        if kind in _MOVES or kind in _PARTS:
+            return self.value(node.args[0])
+        return None
+
+    def placeholder(self, node: Node) -> Interval | None:
+        if "paritas_input" in node.meta:
+            known = self.inputs.get(node.meta["paritas_input"])
+            return Interval(*known) if known is not None else None
+        from paritas.capture.arguments import weight
+
+        tensor = weight(self.exported, node)
+        if not isinstance(tensor, torch.Tensor) or tensor.is_meta or not tensor.numel():
+            return None
+        return Interval(int(tensor.min()), int(tensor.max()))
+
+    def item(self, node: Node) -> Interval | None:
+        source: Any = node.args[0]
+        kind = name_of(source).split(".")[1] if name_of(source).startswith("aten.") else ""
+        if kind in ("topk", "sort", "max", "min", "cummax", "cummin", "median", "mode", "kthvalue"):
+            if node.args[1] == 1:
+                return self.place(source)
+            return self.value(source.args[0])
+        if kind in _PARTS:
+            return self.value(source.args[0])
+        return None
+
+    def place(self, node: Node) -> Interval | None:
+        """An index into the first operand, along the dimension that the operator works on, or anywhere."""
+        shape = node.args[0].meta["val"].shape  # type: ignore[union-attr]
+        sizes = [self.size(size) for size in shape]
+        dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+        if name_of(node).startswith("aten.nonzero") or not isinstance(dim, int) or not shape:
+            whole = math.prod(size.high for size in sizes)
+            return Interval(0, max(whole - 1, 0))
+        if name_of(node).startswith(("aten.topk", "aten.kthvalue")):
+            dim = node.args[2] if len(node.args) > 2 else -1
+        return Interval(0, max(sizes[dim].high - 1, 0), expression(shape[dim]))  # type: ignore[index]
+
+
+def _corners(a: Interval, b: Interval, compute: Callable[[int, int], int]) -> Interval:
+    ends = [compute(x, y) for x in (a.low, a.high) for y in (b.low, b.high)]
+    return Interval(min(ends), max(ends))
+
+
+def _binary(compute: Callable[[int, int], int]) -> Callable[[_Forward, Node], Interval | None]:
+    def rule(rules: _Forward, node: Node) -> Interval | None:
+        a, b = rules.value(node.args[0]), rules.value(node.args[1])
+        return None if a is None or b is None else _corners(a, b, compute)
+
+    return rule
+
+
+def _sum(sign: int, turned: bool = False) -> Callable[[_Forward, Node], Interval | None]:
+    def rule(rules: _Forward, node: Node) -> Interval | None:
+        a, b = (rules.value(node.args[i]) for i in ((1, 0) if turned else (0, 1)))
+        alpha = node.kwargs.get("alpha", node.args[2] if len(node.args) > 2 else 1)
+        if a is None or b is None or type(alpha) is not int:
+            return None
+        if turned:  # alpha multiplies the first one
+            return _corners(a, b, lambda x, y: x - alpha * y)
+        found = _corners(a, b, lambda x, y: x + sign * alpha * y)
+        below = None
+        if sign == 1 and alpha == 1:
+            for one, other in ((a, b), (b, a)):
+                if one.below is not None and other.single:
+                    below = one.below + other.low
+                elif one.below is not None and other.below is not None:
+                    below = one.below + other.below - 1
+        return dataclasses.replace(found, below=below)
+
+    return rule
+
+
+def _divided(rules: _Forward, node: Node) -> Interval | None:
+    a, b = rules.value(node.args[0]), rules.value(node.args[1])
+    mode = node.kwargs.get("rounding_mode", "floor")
+    if a is None or b is None or not b.single or b.low == 0 or mode not in ("floor", "trunc"):
+        return None
+    if mode == "floor":
+        return _corners(a, b, lambda x, y: x // y)
+    return _corners(a, b, lambda x, y: abs(x) // abs(y) * (1 if (x < 0) == (y < 0) else -1))
+
+
+def _remainder(rules: _Forward, node: Node) -> Interval | None:
+    b = rules.value(node.args[1])
+    if b is None:
+        return None
+    if b.low > 0:
+        return Interval(0, b.high - 1)
+    return Interval(b.low + 1, 0) if b.high < 0 else Interval(min(b.low + 1, 0), max(b.high - 1, 0))
+
+
+def _clamped(rules: _Forward, node: Node) -> Interval | None:
+    found = rules.value(node.args[0])
+    kind = name_of(node).split(".")[1]
+    ends = [node.args[i] if len(node.args) > i else None for i in (1, 2)]
+    low, high = {"clamp_min": (ends[0], None), "clamp_max": (None, ends[0])}.get(kind, (ends[0], ends[1]))
+    low = node.kwargs.get("min", low)  # type: ignore[assignment]
+    high = node.kwargs.get("max", high)  # type: ignore[assignment]
+    if found is None:
+        return None
+    for end, bound in ((low, max), (high, min)):
+        if end is None:
+            continue
+        if isinstance(end, float) and math.isfinite(end):
+            end = int(end)
+        known = rules.value(end)
+        if known is None:
+            return None
+        found = Interval(
+            bound(found.low, known.low), bound(found.high, known.high), found.below if bound is min else None
+        )
+    return found
+
+
+def _union(place: int) -> Callable[[_Forward, Node], Interval | None]:
+    def rule(rules: _Forward, node: Node) -> Interval | None:
+        parts = node.args[place] if place >= 0 else node.args[1:3]
+        known = [rules.value(part) for part in parts]  # type: ignore[union-attr]
+        if not known or any(part is None for part in known):
+            return None
+        belows = {part.below for part in known if part is not None}
+        return Interval(
+            min(part.low for part in known if part is not None),
+            max(part.high for part in known if part is not None),
+            belows.pop() if len(belows) == 1 else None,
+        )
+
+    return rule
+
+
+def _cast(rules: _Forward, node: Node) -> Interval | None:
+    source: Any = node.args[0]
+    return rules.value(source) if _is_whole(source) else None
+
+
+def _counted(rules: _Forward, node: Node) -> Interval | None:
+    """aten.arange: from its first number, in steps of one number, to before its last."""
+    name = name_of(node)
+    numbers = list(node.args)
+    if name == "aten.arange.default":
+        numbers = [0, *numbers[:1]]
+    step = numbers[2] if len(numbers) > 2 else 1
+    begin, end = rules.value(numbers[0]), rules.value(numbers[1])
+    if begin is None or end is None or type(step) is not int or step == 0:
+        return None
+    if step < 0:
+        return Interval(min(end.low + 1, begin.high), begin.high)
+    stop = numbers[1]
+    below = expression(stop.meta["val"]) if isinstance(stop, Node) else stop
+    return Interval(min(begin.low, end.high - 1), max(end.high - 1, begin.low), below)
+
+
+def _filled(place: int) -> Callable[[_Forward, Node], Interval | None]:
+    return lambda rules, node: rules.value(node.args[place]) if len(node.args) > place else None
+
+
+def _added_up(rules: _Forward, node: Node) -> Interval | None:
+    source: Any = node.args[0]
+    found = rules.value(source)
+    if found is None:
+        return None
+    sizes = [rules.size(size).high for size in source.meta["val"].shape]
+    dims = node.args[1] if len(node.args) > 1 else None
+    if name_of(node) == "aten.cumsum.default":
+        dims = [dims]
+    chosen = sizes if not dims else [sizes[dim] for dim in dims if isinstance(dim, int) and sizes]  # type: ignore[union-attr]
+    count = math.prod(chosen)
+    return Interval(min(found.low * count, found.low), max(found.high * count, found.high))
+
+
+def _padded(rules: _Forward, node: Node) -> Interval | None:
+    found, filled = rules.value(node.args[0]), rules.value(node.args[2] if len(node.args) > 2 else 0)
+    if found is None or filled is None:
+        return None
+    return Interval(min(found.low, filled.low), max(found.high, filled.high))
+
+
+def _masked(rules: _Forward, node: Node) -> Interval | None:
+    """x & n: what n has no bits for is gone."""
+    a, b = rules.value(node.args[0]), rules.value(node.args[1])
+    least = [part.high for part in (a, b) if part is not None and part.low >= 0]
+    return Interval(0, min(least)) if least else None
+
+
+_RULES: dict[str, Callable[[_Forward, Node], Interval | None]] = {
+    "add": _sum(1), "sub": _sum(-1), "rsub": _sum(-1, turned=True), "mul": _binary(lambda x, y: x * y),
+    "floor_divide": _divided, "div": _divided, "remainder": _remainder,
+    "maximum": _binary(max), "minimum": _binary(min), "clamp": _clamped, "clamp_min": _clamped, "clamp_max": _clamped,
+    "where": _union(-1), "cat": _union(0), "stack": _union(0), "arange": _counted, "_to_copy": _cast, "to": _cast,
+    "type_as": _cast, "full": _filled(1), "full_like": _filled(1), "scalar_tensor": _filled(0), "new_full": _filled(2),
+    "zeros": lambda rules, node: Interval(0, 0), "zeros_like": lambda rules, node: Interval(0, 0),
+    "new_zeros": lambda rules, node: Interval(0, 0), "ones": lambda rules, node: Interval(1, 1),
+    "ones_like": lambda rules, node: Interval(1, 1), "new_ones": lambda rules, node: Interval(1, 1),
+    "sum": _added_up, "cumsum": _added_up, "constant_pad_nd": _padded, "bitwise_and": _masked, "__and__": _masked,
+    "relu": lambda rules, node: _positive(rules.value(node.args[0])),
+    "neg": lambda rules, node: _turned(rules.value(node.args[0])),
+    "abs": lambda rules, node: _size_of(rules.value(node.args[0])),
+    "sign": lambda rules, node: Interval(-1, 1),
+    "masked_fill": lambda rules, node: _either(rules.value(node.args[0]), rules.value(node.args[2])),
+    **{kind: lambda rules, node: rules.place(node) for kind in _PLACES},
+}  # fmt: skip
+
+
+def _positive(found: Interval | None) -> Interval | None:
+    return None if found is None else Interval(max(found.low, 0), max(found.high, 0), found.below)
+
+
+def _turned(found: Interval | None) -> Interval | None:
+    return None if found is None else Interval(-found.high, -found.low)
+
+
+def _size_of(found: Interval | None) -> Interval | None:
+    if found is None:
+        return None
+    ends = abs(found.low), abs(found.high)
+    return Interval(0 if found.low <= 0 <= found.high else min(ends), max(ends))
+
+
+def _either(a: Interval | None, b: Interval | None) -> Interval | None:
+    return None if a is None or b is None else Interval(min(a.low, b.low), max(a.high, b.high))
+
+
+class _Backward:
+    """What has to hold of the inputs for a node to hold what is demanded of it."""
+
+    def __init__(self, known: Mapping[Node, Interval]) -> None:
+        self.known = known
+        self.bounds: dict[str, Bounds] = {}
+        self.unchecked: list[Unchecked] = []
+
+    def demand(self, node: Node, low: int, high: int) -> bool:
+        """Note what inputs may hold for every value of `node` to be in [low, high]; False where that is unknown."""
+        here = self.known.get(node)
+        if here is not None and here.within(low, high):
+            return True
+        if node.op == "placeholder" and "paritas_input" in node.meta:
+            bounds = self.bounds.setdefault(node.name, Bounds())
+            bounds.low, bounds.high = max(bounds.low, low), min(bounds.high, high)
+            return True
+        if not _is_whole(node):
+            return False
+        step = self.undone(node, low, high)
+        if step is not None:
+            return self.demand(*step)
+        if name_of(node) in ("aten.cat.default", "aten.stack.default"):
+            told = True
+            for part in node.args[0]:  # type: ignore[union-attr]
+                told &= self.demand(part, low, high)  # type: ignore[arg-type]
+            return told
+        return False
+
+    def undone(self, node: Node, low: int, high: int) -> tuple[Node, int, int] | None:
+        """The operand and what it has to hold, where that is as much as is demanded of the node."""
+        kind = name_of(node).split(".")[1] if name_of(node).startswith("aten.") else ""
+        first: Any = node.args[0] if node.args else None
+        if kind in _MOVES | _CASTS and isinstance(first, Node) and _is_whole(first):
+            return first, low, high
+        if kind == "neg":
+            return first, -high, -low
+        if kind in ("clamp_min", "relu") or (kind == "clamp" and len(node.args) == 2):
+            return self.one_sided(node, low, high, 0 if kind == "relu" else node.args[1], True)
+        if kind == "clamp_max":
+            return self.one_sided(node, low, high, node.args[1], False)
+        if kind not in ("add", "sub", "rsub", "mul", "floor_divide", "div") or len(node.args) < 2:
+            return None
+        other: Any = node.args[1]
+        swapped = isinstance(other, Node) and self.constant(first) is not None
+        moving, still = (other, first) if swapped else (first, other)
+        number = self.constant(still)
+        alpha = node.kwargs.get("alpha", node.args[2] if len(node.args) > 2 else 1)
+        if number is None or not isinstance(moving, Node) or alpha != 1:
+            return None
+        if kind == "add":
+            return moving, low - number, high - number
+        if (kind == "sub" and swapped) or (kind == "rsub" and not swapped):
+            return moving, number - high, number - low
+        if kind in ("sub", "rsub"):
+            return moving, low + number, high + number
+        if number == 0:
+            return None
+        if kind == "mul":
+            ends = (low, high) if number > 0 else (-high, -low)
+            return moving, -(-ends[0] // abs(number)), ends[1] // abs(number)
+        if (
+            number > 0
+            and not swapped
+            and (kind == "floor_divide" or node.kwargs.get("rounding_mode") == "floor")
+        ):
+            return moving, low * number, high * number + number - 1
+        return None
+
+    def one_sided(
+        self, node: Node, low: int, high: int, end: Any, least: bool
+    ) -> tuple[Node, int, int] | None:
+        """Of max(x, end) only the high end tells of x, if `end` itself is high enough; of min(x, end) the low one."""
+        if type(end) is not int or not low <= end <= high:
+            return None
+        source: Any = node.args[0]
+        return (source, -_INFINITE, high) if least else (source, low, _INFINITE)
+
+    def constant(self, argument: Any) -> int | None:
+        if type(argument) is int:
+            return argument
+        known = self.known.get(argument) if isinstance(argument, Node) else None
+        return known.low if known is not None and known.single else None
+
+    def never(self, node: Node, value: int) -> bool:
+        """Note what inputs may not hold for no value of `node` to be this one; False where that is unknown."""
+        here = self.known.get(node)
+        if here is not None and not here.low <= value <= here.high:
+            return True
+        if node.op == "placeholder" and "paritas_input" in node.meta:
+            self.bounds.setdefault(node.name, Bounds()).never.add(value)
+            return True
+        if not _is_whole(node):
+            return False
+        step = self.undone(node, value, value)
+        kind = name_of(node).split(".")[1] if name_of(node).startswith("aten.") else ""
+        if step is None or step[1] > step[2]:
+            return step is not None
+        return (
+            step[1] == step[2]
+            and kind not in ("clamp_min", "clamp_max", "clamp")
+            and self.never(step[0], step[1])
+        )

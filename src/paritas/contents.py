@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contents of a port's files for an engine: what was checked, never what may stand there since."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from paritas import files as plain
+from paritas.errors import PortError, TamperedPort
+from paritas.program import Artifact
+
+
+def is_inside(name: str) -> bool:
+    """Whether a name can only be that of a file below the directory."""
+    path = PurePosixPath(name)
+    plain = not set(name) & set("\\:\0") and not path.is_absolute()
+    return plain and bool(path.parts) and ".." not in path.parts
+
+
+def take(artifact: Artifact, name: str) -> plain.Buffer:
+    """The bytes of a port's file as they were checked, for the one who asks first; nobody else has them.
+
+    Who asks again, or asks for a port that was not saved, gets what is on the disk; of a saved port only if it is
+    still what its checksum says. None for a file that is not there, if that is `optional`. Raises `PortError`, and
+    `TamperedPort` for a name that leads outside, for a file that the port does not list, and for one that has been
+    changed since the port was loaded.
+    """
+    held = artifact.held.pop(name, None)
+    if held is not None:
+        return plain.Buffer(held)
+    manifest, path = artifact.manifest, artifact.directory / name
+    listed = manifest.files.get(name)
+    if not is_inside(name):
+        raise TamperedPort(f"{artifact.directory} names {name!r}, which is no file of the port.")
+    if listed is None and manifest.files and not artifact.modified:
+        raise TamperedPort(
+            f"{artifact.directory} names {name!r}, which is not among the files that it lists."
+        )
+    try:
+        data, digest = plain.read(path)
+    except FileNotFoundError:
+        raise PortError(f"{path} is missing. Get the port again from where it was made.") from None
+    except plain.NotPlain as error:
+        raise TamperedPort(f"{path}: {error.strerror}, which Paritas never writes.") from None
+    except OSError as error:
+        raise PortError(f"{path} cannot be read: {error.strerror}.") from None
+    if listed is not None and not artifact.modified and digest != listed["sha256"]:
+        raise TamperedPort(f"{path} has been changed since the port was loaded. Load the port again.")
+    return data
+
+
+def has(artifact: Artifact, name: str) -> bool:
+    """Whether `take` would find such a file; of a saved port, whether it lists one."""
+    if artifact.manifest.files and not artifact.modified:
+        return name in artifact.manifest.files
+    return is_inside(name) and (artifact.directory / name).is_file()

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files of a directory that may be anyone's: read without following a link, waiting for a pipe, or looking again.
+
+What is checked has to be what is used, so a file is read once into memory and hashed there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import mmap
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+Buffer = memoryview
+
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_FLAGS = (
+    os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+)
+_BLOCK = 1 << 23
+
+#: More folders in folders, or more entries, than any port has: what walks it would take for ever.
+DEEPEST, MOST_ENTRIES = 16, 100_000
+
+
+class NotPlain(OSError):
+    """What stands there is a link, a directory, a pipe, a socket or a device."""
+
+
+def opened(path: Path, *, links: bool = False) -> int:
+    """A descriptor of a regular file, and no link unless `links`. Raises `OSError`, or `NotPlain`; never waits."""
+    try:
+        descriptor = os.open(path, _FLAGS & ~_NOFOLLOW if links else _FLAGS)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK):  # O_NOFOLLOW's answer
+            raise NotPlain(error.errno, "it is a link", str(path)) from None
+        if error.errno == errno.ENXIO:  # a socket
+            raise NotPlain(error.errno, "it is no regular file", str(path)) from None
+        raise
+    except ValueError as error:  # NUL in the name
+        raise OSError(errno.EINVAL, str(error), str(path)) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotPlain(errno.EINVAL, "it is no regular file", str(path))
+    return descriptor
+
+
+def read(path: Path, most: int | None = None, *, links: bool = False) -> tuple[Buffer, str]:
+    """The contents of a regular file, in memory of their own that may be written to, and their sha256.
+
+    most: its largest size in bytes; a larger one is an `OSError` before anything is read.
+    """
+    descriptor = opened(path, links=links)
+    try:
+        size = os.fstat(descriptor).st_size
+        if most is not None and size > most:
+            raise OSError(errno.EFBIG, f"it has {size} bytes, and at most {most} are expected", str(path))
+        digest = hashlib.sha256()
+        view = memoryview(mmap.mmap(-1, size)) if size else memoryview(bytearray())
+        at = 0
+        with open(descriptor, "rb", buffering=0, closefd=False) as file:
+            while at < size:
+                count = file.readinto(view[at : at + _BLOCK])
+                if not count:
+                    raise OSError(errno.EIO, "it became shorter while it was read", str(path))
+                digest.update(view[at : at + count])
+                at += count
+        return view, digest.hexdigest()
+    except (MemoryError, OverflowError, ValueError):
+        raise OSError(errno.ENOMEM, f"its {size} bytes do not fit into memory", str(path)) from None
+    finally:
+        os.close(descriptor)
+
+
+def sha256(path: Path) -> str:
+    """Of a regular file."""
+    descriptor = opened(path)
+    with open(descriptor, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def text(path: Path, most: int = 1 << 28, *, links: bool = False) -> str:
+    """A regular file as UTF-8, without translating line ends. Raises `OSError` and `UnicodeDecodeError`."""
+    return bytes(read(path, most, links=links)[0]).decode()
+
+
+def json_of(path: Path) -> Any:
+    """A JSON file of a checkpoint, where links are usual. Raises `OSError`, and `ValueError` for what is no JSON."""
+    return parsed(text(path, links=True))
+
+
+def parsed(written: str) -> Any:
+    """What JSON says. Raises `ValueError`, also where it is nested too deeply to be read."""
+    try:
+        return json.loads(written)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def walk(root: Path) -> Iterator[tuple[str, str]]:
+    """("folder/name", what it is: "file", "link" or "other") of everything below `root` that is no folder.
+
+    Raises `OSError` where folders lie too deep or entries are too many.
+    """
+    count = 0
+    waiting = [("", 0)]
+    while waiting:
+        folder, depth = waiting.pop()
+        with os.scandir(root / folder if folder else root) as entries:
+            for entry in entries:
+                count += 1
+                if count > MOST_ENTRIES:
+                    raise OSError(errno.E2BIG, f"it holds more than {MOST_ENTRIES} files", str(root))
+                name = f"{folder}/{entry.name}" if folder else entry.name
+                if entry.is_symlink():
+                    yield name, "link"
+                elif entry.is_dir(follow_symlinks=False):
+                    if depth >= DEEPEST:
+                        raise OSError(errno.ELOOP, f"its folders lie more than {DEEPEST} deep", str(root))
+                    waiting.append((name, depth + 1))
+                else:
+                    yield name, "file" if entry.is_file(follow_symlinks=False) else "other"
+
+
+def foreign(root: Path) -> str:
+    """The first file below `root` that is a link, or that another user owns or may write to; "" for none.
+
+    Where nobody else can enter `root`, nobody else can have written to what is in it.
+    """
+    try:
+        closed = not os.lstat(root).st_mode & (stat.S_IXGRP | stat.S_IXOTH)
+        for name, kind in walk(root):
+            found = os.lstat(root / name)
+            shared = not closed and found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+            if kind != "file" or (hasattr(os, "getuid") and found.st_uid != os.getuid()) or shared:
+                return name
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+def private(path: Path) -> str:
+    """Why not only this user can have put there what is at `path`; "" if nobody else can.
+
+    Whoever may write to a directory may replace what is in it.
+    """
+    if not hasattr(os, "getuid"):
+        return ""
+    with contextlib.suppress(FileNotFoundError):
+        found = os.lstat(path)
+        if stat.S_ISLNK(found.st_mode):
+            return "is a link"
+        if found.st_uid != os.getuid():
+            return "belongs to another user"
+        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return "may be written to by others"
+    return ""

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A port's OpenVINO model out of memory: the bytes that were checked, and nothing that they may name elsewhere."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import PurePosixPath
+
+import numpy as np
+import openvino
+
+from paritas import contents
+from paritas.errors import PortError
+from paritas.program import Artifact, Manifest
+
+#: Elements of one tensor of fixed shape: a port that has a larger one asks for terabytes.
+_MOST = 1 << 36
+
+#: Of a model's file.
+_LARGEST = 1 << 28
+
+#: What is no part of OpenVINO's own format, and what a reader of XML would look up or expand.
+_FOREIGN = re.compile(rb"<!(DOCTYPE|ENTITY|ELEMENT|ATTLIST|NOTATION)|<\?xml-stylesheet", re.IGNORECASE)
+_BEGIN = re.compile(rb"\s*(<\?xml\s+version=([\"'])1\.0\2(\s+encoding=([\"'])(utf-8|us-ascii)\4)?\s*\?>\s*)?<net[\s>]", re.IGNORECASE)  # fmt: skip  # noqa: E501
+
+
+class File:
+    """The two files of a model, held as long as anything that was made of them: OpenVINO does not copy its tables."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        entry = artifact.manifest.entry
+        self._where = artifact.entry
+        self._xml = bytes(contents.take(artifact, entry))
+        # OpenVINO would take bytes of another format for such a model, which may name files anywhere.
+        if not _BEGIN.match(self._xml) or _FOREIGN.search(self._xml) or len(self._xml) > _LARGEST:
+            raise PortError(f"{self._where} is no model of OpenVINO's own format. Make the port again.")
+        name = str(PurePosixPath(entry).with_suffix(".bin"))
+        raw = contents.take(artifact, name) if contents.has(artifact, name) else b""
+        self._weights = np.frombuffer(raw, np.uint8) if len(raw) else np.zeros(1, np.uint8)
+
+    def model(self, core: openvino.Core) -> openvino.Model:
+        """The model, to be changed and compiled. Raises `PortError` for one that could only be compiled by mistake."""
+        model = core.read_model(self._xml, openvino.Tensor(self._weights, shared_memory=True))
+        for op in model.get_ops():
+            for output in op.outputs():
+                shape = output.get_partial_shape()
+                if shape.rank.is_dynamic:
+                    continue
+                if math.prod(dim.get_min_length() for dim in shape if dim.is_static) > _MOST:
+                    raise PortError(
+                        f"{self._where}: {op.get_friendly_name()} has the shape {shape}, which no memory can hold."
+                    )
+        return model
+
+
+def check(model: openvino.Model, manifest: Manifest, own_name: object) -> None:
+    """Raise `PortError` unless the model takes and returns what `port.json` says."""
+    taken = [own_name(port) for port in model.inputs]  # type: ignore[operator]
+    known = {spec.name for spec in manifest.inputs}
+    if unknown := sorted({name or "(no name)" for name in taken} - known):
+        raise PortError(f"The model takes {', '.join(unknown)}, of which port.json says nothing.")
+    if len(set(taken)) < len(taken):
+        raise PortError("Two inputs of the model have one name.")
+    if len(model.outputs) != len(manifest.outputs):
+        raise PortError(
+            f"The model returns {len(model.outputs)} tensors; port.json says {len(manifest.outputs)}."
+        )
