@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from paritas.capture import indices, ranges
 from paritas.capture import inputs as example
-from paritas.capture import ranges
 from paritas.capture.arguments import forward_names
 from paritas.capture.export import export
 from paritas.capture.forward import Call, Traced, parameter_names
@@ -251,7 +251,7 @@ def _with_ranges(
     largest: Mapping[str, int],
 ) -> tuple[tuple[TensorSpec, ...], list[Note]]:
     """What every input of whole numbers may hold, and notes on the operators of which the door cannot tell."""
-    found, unchecked = ranges.door(exported, largest)
+    found, unchecked = indices.door(exported, largest)
     ranged = []
     for spec in specs:
         bounds = found.get(placeholders[spec.name].name)
@@ -267,7 +267,7 @@ def _with_ranges(
     return tuple(ranged), notes
 
 
-def _with_range(spec: TensorSpec, bounds: ranges.Bounds) -> TensorSpec:
+def _with_range(spec: TensorSpec, bounds: indices.Bounds) -> TensorSpec:
     full = ranges.of_dtype(getattr(torch, spec.dtype))
     low = max(bounds.low, full.low) if bounds.low > full.low else None
     high = bounds.high + 1 if bounds.high < full.high else None

@@ -1,12 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which whole numbers a graph's nodes can hold, and which an input may hold for every table to have such a row.
+"""Which whole numbers a graph's nodes can hold, given what its inputs can and how large its sizes get.
 
-PyTorch raises for an index outside its table and for a division of whole numbers by zero; engines answer. What an input
-may hold for that is found by going back from the table through operators that can be undone, and is checked at the
-door. Where the way back ends before an input, a note names the operator, so that it is never silent.
-
-Going forward, `intervals` answers other questions too: whether a node fits into 32 bits, say, given what the door
-lets through.
+What an index may be (`indices`) and whether a node fits into 32 bits (`largest_input`) are both asked of it.
 """
 
 from __future__ import annotations
@@ -25,10 +20,10 @@ from paritas.capture.normalise import expression, name_of
 #: The largest size of a dimension of which nothing is known.
 LARGEST_SIZE = 2**31 - 1
 
-_INFINITE = 2**200
+INFINITE = 2**200
 
 #: Operators of a tensor whose values are all there afterwards, in another shape or order.
-_MOVES = {
+MOVES = {
     "reshape", "view", "_unsafe_view", "permute", "transpose", "t", "unsqueeze", "squeeze", "expand", "repeat", "clone",
     "alias", "contiguous", "flatten", "flip", "roll", "tile", "detach", "lift_fresh_copy", "movedim", "unflatten",
     "repeat_interleave", "rot90", "numpy_T", "swapaxes",
@@ -43,31 +38,7 @@ _PARTS = {
 
 _PLACES = {"argmax", "argmin", "argsort", "nonzero"}
 
-_CASTS = {"_to_copy", "to", "type_as"}
-
-#: Operator -> the place of the index among its arguments, the table's dimension (-1: an argument says so; None: its
-#: elements in all), and whether negative indices count from the end.
-_LOOKUPS: dict[str, tuple[int, str, bool]] = {
-    "aten.embedding.default": (1, "first", False),
-    "aten.index_select.default": (2, "dim", False),
-    "aten.gather.default": (2, "dim", False),
-    "aten.scatter.src": (2, "dim", False),
-    "aten.scatter.value": (2, "dim", False),
-    "aten.scatter_add.default": (2, "dim", False),
-    "aten.scatter_reduce.two": (2, "dim", False),
-    "aten.scatter.reduce": (2, "dim", False),
-    "aten.scatter.value_reduce": (2, "dim", False),
-    "aten.index_add.default": (2, "dim", False),
-    "aten.index_copy.default": (2, "dim", False),
-    "aten.index_fill.int_Scalar": (2, "dim", True),
-    "aten.take.default": (1, "all", True),
-    "aten.take_along_dim.default": (1, "given", False),
-}
-
-_DIVISIONS = {
-    "aten.floor_divide.default", "aten.remainder.Tensor", "aten.fmod.Tensor", "aten.div.Tensor_mode",
-    "aten.remainder.Scalar_Tensor",
-}  # fmt: skip
+CASTS = {"_to_copy", "to", "type_as"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,32 +57,11 @@ class Interval:
         return low <= self.low and self.high <= high
 
 
-@dataclasses.dataclass
-class Bounds:
-    """What an input may hold."""
-
-    low: int = -_INFINITE
-    high: int = _INFINITE
-    never: set[int] = dataclasses.field(default_factory=set)
-
-    @property
-    def known(self) -> bool:
-        return self.low > -_INFINITE or self.high < _INFINITE
-
-
-@dataclasses.dataclass(frozen=True)
-class Unchecked:
-    """An operator that PyTorch refuses some values for, of which the door cannot tell."""
-
-    node: Node
-    what: str
-
-
 def of_dtype(dtype: torch.dtype) -> Interval:
     if dtype == torch.bool:
         return Interval(0, 1)
     if dtype.is_floating_point or dtype.is_complex:
-        return Interval(-_INFINITE, _INFINITE)
+        return Interval(-INFINITE, INFINITE)
     about = torch.iinfo(dtype)
     return Interval(about.min, about.max)
 
@@ -140,70 +90,57 @@ def intervals(
     return rules.found
 
 
-def door(
-    exported: torch.export.ExportedProgram, sizes: Mapping[str, int]
-) -> tuple[dict[str, Bounds], list[Unchecked]]:
-    """What every input may hold, by its placeholder's name, and the operators of which the door cannot tell."""
-    known = intervals(exported, sizes=sizes)
-    back = _Backward(known)
-    for node in exported.graph.nodes:
-        for index, size, negative in _lookups(node):
-            least = -1 if negative else 0
-            here = known.get(index)
-            most = expression(size) if size is not None else None
-            if here is None or most is None:
-                continue
-            if here.low >= 0 and here.below is not None and here.below == most:
-                continue
-            if not isinstance(most, int):
-                back.unchecked.append(Unchecked(node, "an index that is out of range"))
-                continue
-            if not back.demand(index, least * most, most - 1):
-                back.unchecked.append(Unchecked(node, "an index that is out of range"))
-        if name_of(node) in _DIVISIONS and _is_whole(node):
-            divisor = node.args[1]
-            if isinstance(divisor, Node) and not back.never(divisor, 0):
-                back.unchecked.append(Unchecked(node, "a division by zero"))
-    return back.bounds, back.unchecked
+def largest_input(
+    exported: torch.export.ExportedProgram,
+    inputs: Mapping[str, tuple[int, int]],
+    sizes: Mapping[str, int],
+    bits: int = 32,
+) -> tuple[int, list[Node]]:
+    """About the largest B for which no sum, difference or product leaves so many bits.
+
+    inputs: what is known of some; every other one is in [-B - 1, B]. Operators that may leave them whatever B is are
+    left out of account, and are the second result.
+    """
+    most = 2 ** (bits - 1) - 1
+    free = {
+        node.meta["paritas_input"]: inputs.get(node.meta["paritas_input"])
+        for node in exported.graph.nodes
+        if node.op == "placeholder" and "paritas_input" in node.meta
+    }
+
+    def beyond(largest: int) -> list[Node]:
+        known = {name: range_ or (-largest - 1, largest) for name, range_ in free.items()}
+        found = intervals(exported, known, sizes)
+        kinds = ("aten.add", "aten.sub", "aten.rsub", "aten.mul", "aten.neg", "aten.abs")
+        return [
+            node
+            for node, interval in found.items()
+            if name_of(node).startswith(kinds) and is_whole(node) and not interval.within(-most - 1, most)
+        ]
+
+    if not beyond(most):
+        return most, []
+    always = beyond(1)
+    known = set(always)
+    low, high = 1, most
+    for middle in (most // 2, most // 4):
+        if set(beyond(middle)) - known:
+            high = middle
+        else:
+            low = middle
+            break
+    while high - low > max(low // 16, 1) and low < most // 4:
+        middle = math.isqrt(low * high) if high > 4 * low else (low + high) // 2
+        if set(beyond(middle)) - known:
+            high = middle
+        else:
+            low = middle
+    return low, always
 
 
-def _is_whole(node: Node) -> bool:
+def is_whole(node: Node) -> bool:
     value = node.meta.get("val")
     return isinstance(value, torch.Tensor) and not (value.dtype.is_floating_point or value.dtype.is_complex)
-
-
-def _lookups(node: Node) -> list[tuple[Node, Any, bool]]:
-    """(index, size of what it chooses from, whether negative ones count from the end) of an operator's indices."""
-    name = name_of(node)
-    if name in ("aten.index.Tensor", "aten.index_put.default", "aten._unsafe_index.Tensor"):
-        shape, axis, found = node.args[0].meta["val"].shape, 0, []  # type: ignore[union-attr]
-        for index in node.args[1]:  # type: ignore[union-attr]
-            if not isinstance(index, Node):
-                axis += 1
-            elif index.meta["val"].dtype in (torch.bool, torch.uint8):
-                axis += index.meta["val"].dim()
-            else:
-                found.append((index, shape[axis], True))
-                axis += 1
-        return found
-    if name == "aten.one_hot.default":
-        classes = node.args[1] if len(node.args) > 1 else -1
-        return [(node.args[0], classes, False)] if isinstance(classes, int) and classes > 0 else []  # type: ignore[list-item]
-    if name not in _LOOKUPS:
-        return []
-    place, along, negative = _LOOKUPS[name]
-    index, table = node.args[place], node.args[0]
-    if not isinstance(index, Node) or not isinstance(table, Node):
-        return []
-    shape = table.meta["val"].shape
-    if not shape:
-        return [(index, 1, negative)]
-    if along == "all":
-        return [(index, math.prod(shape), negative)]
-    if along == "first":
-        return [(index, shape[0], negative)]
-    dim = node.args[1] if along == "dim" else (node.args[2] if len(node.args) > 2 else None)
-    return [(index, shape[dim], negative)] if isinstance(dim, int) else []
 
 
 class _Forward:
@@ -251,7 +188,7 @@ class _Forward:
         rule = _RULES.get(kind)
         if rule is not None:
             return rule(self, node)
-        if kind in _MOVES or kind in _PARTS:
+        if kind in MOVES or kind in _PARTS:
             return self.value(node.args[0])
         return None
 
@@ -384,7 +321,7 @@ def _union(place: int) -> Callable[[_Forward, Node], Interval | None]:
 
 def _cast(rules: _Forward, node: Node) -> Interval | None:
     source: Any = node.args[0]
-    return rules.value(source) if _is_whole(source) else None
+    return rules.value(source) if is_whole(source) else None
 
 
 def _counted(rules: _Forward, node: Node) -> Interval | None:
@@ -472,108 +409,3 @@ def _size_of(found: Interval | None) -> Interval | None:
 
 def _either(a: Interval | None, b: Interval | None) -> Interval | None:
     return None if a is None or b is None else Interval(min(a.low, b.low), max(a.high, b.high))
-
-
-class _Backward:
-    """What has to hold of the inputs for a node to hold what is demanded of it."""
-
-    def __init__(self, known: Mapping[Node, Interval]) -> None:
-        self.known = known
-        self.bounds: dict[str, Bounds] = {}
-        self.unchecked: list[Unchecked] = []
-
-    def demand(self, node: Node, low: int, high: int) -> bool:
-        """Note what inputs may hold for every value of `node` to be in [low, high]; False where that is unknown."""
-        here = self.known.get(node)
-        if here is not None and here.within(low, high):
-            return True
-        if node.op == "placeholder" and "paritas_input" in node.meta:
-            bounds = self.bounds.setdefault(node.name, Bounds())
-            bounds.low, bounds.high = max(bounds.low, low), min(bounds.high, high)
-            return True
-        if not _is_whole(node):
-            return False
-        step = self.undone(node, low, high)
-        if step is not None:
-            return self.demand(*step)
-        if name_of(node) in ("aten.cat.default", "aten.stack.default"):
-            told = True
-            for part in node.args[0]:  # type: ignore[union-attr]
-                told &= self.demand(part, low, high)  # type: ignore[arg-type]
-            return told
-        return False
-
-    def undone(self, node: Node, low: int, high: int) -> tuple[Node, int, int] | None:
-        """The operand and what it has to hold, where that is as much as is demanded of the node."""
-        kind = name_of(node).split(".")[1] if name_of(node).startswith("aten.") else ""
-        first: Any = node.args[0] if node.args else None
-        if kind in _MOVES | _CASTS and isinstance(first, Node) and _is_whole(first):
-            return first, low, high
-        if kind == "neg":
-            return first, -high, -low
-        if kind in ("clamp_min", "relu") or (kind == "clamp" and len(node.args) == 2):
-            return self.one_sided(node, low, high, 0 if kind == "relu" else node.args[1], True)
-        if kind == "clamp_max":
-            return self.one_sided(node, low, high, node.args[1], False)
-        if kind not in ("add", "sub", "rsub", "mul", "floor_divide", "div") or len(node.args) < 2:
-            return None
-        other: Any = node.args[1]
-        swapped = isinstance(other, Node) and self.constant(first) is not None
-        moving, still = (other, first) if swapped else (first, other)
-        number = self.constant(still)
-        alpha = node.kwargs.get("alpha", node.args[2] if len(node.args) > 2 else 1)
-        if number is None or not isinstance(moving, Node) or alpha != 1:
-            return None
-        if kind == "add":
-            return moving, low - number, high - number
-        if (kind == "sub" and swapped) or (kind == "rsub" and not swapped):
-            return moving, number - high, number - low
-        if kind in ("sub", "rsub"):
-            return moving, low + number, high + number
-        if number == 0:
-            return None
-        if kind == "mul":
-            ends = (low, high) if number > 0 else (-high, -low)
-            return moving, -(-ends[0] // abs(number)), ends[1] // abs(number)
-        if (
-            number > 0
-            and not swapped
-            and (kind == "floor_divide" or node.kwargs.get("rounding_mode") == "floor")
-        ):
-            return moving, low * number, high * number + number - 1
-        return None
-
-    def one_sided(
-        self, node: Node, low: int, high: int, end: Any, least: bool
-    ) -> tuple[Node, int, int] | None:
-        """Of max(x, end) only the high end tells of x, if `end` itself is high enough; of min(x, end) the low one."""
-        if type(end) is not int or not low <= end <= high:
-            return None
-        source: Any = node.args[0]
-        return (source, -_INFINITE, high) if least else (source, low, _INFINITE)
-
-    def constant(self, argument: Any) -> int | None:
-        if type(argument) is int:
-            return argument
-        known = self.known.get(argument) if isinstance(argument, Node) else None
-        return known.low if known is not None and known.single else None
-
-    def never(self, node: Node, value: int) -> bool:
-        """Note what inputs may not hold for no value of `node` to be this one; False where that is unknown."""
-        here = self.known.get(node)
-        if here is not None and not here.low <= value <= here.high:
-            return True
-        if node.op == "placeholder" and "paritas_input" in node.meta:
-            self.bounds.setdefault(node.name, Bounds()).never.add(value)
-            return True
-        if not _is_whole(node):
-            return False
-        step = self.undone(node, value, value)
-        kind = name_of(node).split(".")[1] if name_of(node).startswith("aten.") else ""
-        if step is None or step[1] > step[2]:
-            return step is not None
-        return (
-            step[1] == step[2]
-            and kind not in ("clamp_min", "clamp_max", "clamp")
-            and self.never(step[0], step[1])
-        )

@@ -209,7 +209,7 @@ class OpenVINOSession:
         return _attempt("reading this port", self._file.model, _core())
 
     def _compile(self, model: openvino.Model) -> _Model:
-        return _Model(self._compiled(model))
+        return _Model(self._compiled(model), openvino_file.largest_whole(self._artifact.manifest))
 
     def _compiled(self, model: openvino.Model) -> openvino.CompiledModel:
         return _core().compile_model(model, self.device, self._config)
@@ -231,12 +231,13 @@ class OpenVINOSession:
 class _Model:
     """A compiled model with one request; a call returns views that the next call overwrites."""
 
-    def __init__(self, compiled: openvino.CompiledModel):
-        self.compiled = compiled
+    def __init__(self, compiled: openvino.CompiledModel, whole: int):
+        self.compiled, self._whole = compiled, whole
         self._request = compiled.create_infer_request()
         self._inputs = [_own_name(port) for port in compiled.inputs]
 
     def __call__(self, feed: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+        openvino_file.check_whole(feed, self._whole)
         values = {index: feed[name] for index, name in enumerate(self._inputs)}
         return self._request.infer(values, share_inputs=True, share_outputs=True).to_tuple()
 

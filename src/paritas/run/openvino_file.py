@@ -5,17 +5,20 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 import numpy as np
 import openvino
 
 from paritas import contents
-from paritas.errors import PortError
+from paritas.errors import InputError, PortError
 from paritas.program import Artifact, Manifest
 
 #: Elements of one tensor of fixed shape: a port that has a larger one asks for terabytes.
 _MOST = 1 << 36
+
+_INT32 = (1 << 31) - 1
 
 #: Of a model's file.
 _LARGEST = 1 << 28
@@ -66,3 +69,24 @@ def check(model: openvino.Model, manifest: Manifest, own_name: object) -> None:
         raise PortError(
             f"The model returns {len(model.outputs)} tensors; port.json says {len(manifest.outputs)}."
         )
+
+
+def largest_whole(manifest: Manifest) -> int:
+    """The largest whole number of an input with which no sum or product inside the model leaves 32 bits."""
+    largest = manifest.settings.get("largest_whole", _INT32)
+    if type(largest) is not int or not 0 < largest <= _INT32:
+        raise PortError("port.json does not say how large whole numbers may be: make the port again.")
+    return largest
+
+
+def check_whole(feed: Mapping[str, np.ndarray], largest: int) -> None:
+    """Raise `InputError` for larger ones: OpenVINO 2026.4's CPU plugin cuts off what is above 32 bits."""
+    for name, array in feed.items():
+        if array.dtype.name not in ("int64", "uint64", "uint32") or not array.size:
+            continue
+        if array.min() < -largest - 1 or array.max() > largest:
+            place = tuple(int(i) for i in np.argwhere((array < -largest - 1) | (array > largest))[0])
+            raise InputError(
+                f"{name} holds {array[place]} at {list(place)}. OpenVINO computes whole numbers in 32 bits, "
+                f"for which this model takes -{largest + 1} to {largest}. Port it to another engine for larger ones."
+            )
