@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 
-from paritas.errors import EngineError, PortError
+from paritas import contents, leftovers
+from paritas.errors import EngineError, ParitasError, PortError
 from paritas.nesting import invoke, nest
 from paritas.program import Artifact, Program
 from paritas.run.engine import Gradients
@@ -104,19 +104,25 @@ def _original(artifact: Artifact) -> torch.nn.Module:
     if not (isinstance(cls, type) and issubclass(cls, PreTrainedModel)):
         raise PortError(f"{artifact.directory}: {name} is no model.")
     for file in ("config.json", "model.safetensors"):
-        if not (artifact.directory / file).is_file():
+        if not contents.has(artifact, file):
             raise PortError(
                 f"{artifact.directory}: {file} is missing, which torch needs to build {cls_name}."
             )
     try:
-        loaded: Any = cls.from_pretrained(
-            artifact.directory,
-            local_files_only=True,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,  # they are refused below, by name
-            output_loading_info=True,
-        )
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        # Alone in a directory, for transformers reads whatever else it finds beside them: adapters, indices of shards.
+        with leftovers.temporary("checked") as place:
+            for file in ("config.json", "model.safetensors"):
+                (place / file).write_bytes(contents.take(artifact, file))
+            loaded: Any = cls.from_pretrained(
+                place,
+                local_files_only=True,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
+                output_loading_info=True,
+            )
+    except ParitasError:
+        raise
+    except Exception as error:
         raise PortError(f"{artifact.directory}: {cls_name} cannot be loaded: {first_line(error)}") from error
     model, loading = loaded
     bad = {kind: sorted(map(str, loading.get(kind) or ())) for kind in ("missing_keys", "mismatched_keys")}
