@@ -479,3 +479,27 @@ def test_nothing_heavy_is_imported() -> None:
     code = "import sys, paritas.store; print({'torch', 'transformers', 'mindspore'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_what_a_terminal_would_obey_is_shown_by_inspect(port: Path) -> None:
+    from typer.testing import CliRunner
+
+    from paritas.cli import app
+
+    edit(port, notes=[{"stage": "run", "text": "\x1b]0;owned\x07"}])
+    for options in ([], ["--json"]):
+        said = CliRunner().invoke(app, ["inspect", str(port), *options])
+        assert said.exit_code == 0
+        assert "owned" in said.output
+        assert "\x1b" not in said.output
+
+
+@pytest.mark.parametrize("change", ["added", "edited"])
+def test_a_port_that_was_changed_since_it_was_loaded_is_not_written_on(
+    port: Path, change: str, tmp_path: Path
+) -> None:
+    loaded = store.read(port)
+    (port / ("modeling_bert.py" if change == "edited" else "other.py")).write_text("import os\n")
+    with pytest.raises(TamperedPort, match="changed since the port was loaded"):
+        store.write(loaded, tmp_path / "elsewhere")
+    assert not (tmp_path / "elsewhere").exists()

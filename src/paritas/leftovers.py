@@ -16,7 +16,7 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 try:
@@ -52,11 +52,28 @@ def lock(path: Path) -> int | None:
     except OSError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:  # a file system without locks, or somebody changes this port
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    except OSError:  # a file system without locks
         os.close(descriptor)
         return None
     return descriptor
+
+
+def claim(target: Path, make: Callable[[Path], object]) -> tuple[Path, int | None]:
+    """A new name beside `target` at which `make` has made something, and what `lock` says of it."""
+    while True:
+        staging = beside(target, "tmp")
+        try:
+            make(staging)
+            descriptor = lock(staging)
+        except BaseException:  # Ctrl-C included
+            with contextlib.suppress(OSError):
+                staging.rmdir() if staging.is_dir() else staging.unlink()
+            raise
+        # Between the two another writer may have taken it for abandoned.
+        if staging.exists():
+            return staging, descriptor
+        unlock(descriptor)
 
 
 def unlock(descriptor: int | None) -> None:
@@ -82,7 +99,7 @@ def make(word: str = "port") -> Path:
     while True:
         outer = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=top))
         descriptor = lock(outer)
-        # Between the two lines another process may have taken it for abandoned.
+        # Between the two another process may have taken it for abandoned.
         if outer.is_dir():
             break
         unlock(descriptor)

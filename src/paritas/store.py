@@ -70,17 +70,17 @@ def write(artifact: Artifact, directory: str | os.PathLike[str], *, force: bool 
     with _os_errors(f"The port cannot be written to {target}", target.parent):
         _settled(target, lambda: _check_replaceable(target, force))
         leftovers.sweep_beside(target, ("tmp",))
-        staging, made, owned = leftovers.beside(target, "tmp"), list[Path](), None
+        staging, made, owned = None, list[Path](), None
         try:
             _make_parents(target.parent, made)
-            staging.mkdir()
-            owned = leftovers.lock(staging)
+            staging, owned = leftovers.claim(target, Path.mkdir)
             manifest = _copy_files(artifact, staging)
             _write_text(staging / MANIFEST, manifest_to_json(manifest))
             _sync_directory(staging)
             _move_into_place(staging, target)
-        except BaseException:  # Ctrl-C included
-            _remove(staging)
+        except BaseException:  # Ctrl-C included; what it finds before the next line, the next writer removes
+            if staging is not None:
+                _remove(staging)
             for parent in reversed(made):
                 with contextlib.suppress(OSError):
                     parent.rmdir()
@@ -488,11 +488,8 @@ def replace_text(path: Path, text: str) -> None:
 def replace(path: Path, data: bytes) -> None:
     """As `replace_text`, for a file of any kind."""
     leftovers.sweep_beside(path, ("tmp",))
-    staging = leftovers.beside(path, "tmp")
-    owned = None
+    staging, owned = leftovers.claim(path, Path.touch)
     try:
-        staging.touch()
-        owned = leftovers.lock(staging)
         _write(staging, data)
         os.replace(staging, path)
     except BaseException:
