@@ -285,8 +285,8 @@ def _clamped(rules: _Forward, node: Node) -> Interval | None:
     kind = name_of(node).split(".")[1]
     ends = [node.args[i] if len(node.args) > i else None for i in (1, 2)]
     low, high = {"clamp_min": (ends[0], None), "clamp_max": (None, ends[0])}.get(kind, (ends[0], ends[1]))
-    low = node.kwargs.get("min", low)  # type: ignore[assignment]
-    high = node.kwargs.get("max", high)  # type: ignore[assignment]
+    low = node.kwargs.get("min", low)
+    high = node.kwargs.get("max", high)
     if found is None:
         return None
     for end, bound in ((low, max), (high, min)):
