@@ -18,7 +18,7 @@ import torch.nn.functional as F
 import transformers
 
 from paritas.capture import capture
-from paritas.errors import EngineError, LoweringError
+from paritas.errors import EngineError, LoweringError, PortError
 from paritas.lower.openvino import lower
 from paritas.manifest import manifest_to_json
 from paritas.program import Artifact, Manifest, Program
@@ -376,7 +376,7 @@ def test_errors_name_what_failed(odd, tmp_path):
         session.run(feed(inputs))
     with pytest.raises(EngineError, match="no precision 'int8'"):
         OpenVINO().load(artifact, precision="int8")
-    with pytest.raises(EngineError, match="while reading this port"):
+    with pytest.raises(PortError, match=r"openvino_model\.xml is missing"):
         OpenVINO().load(dataclasses.replace(artifact, directory=tmp_path))
     with pytest.raises(LoweringError, match="no dtype 'int8'"):
         lower(capture(model, inputs), tmp_path, dtype="int8")
