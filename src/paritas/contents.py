@@ -21,8 +21,8 @@ def take(artifact: Artifact, name: str) -> plain.Buffer:
     """The bytes of a port's file as they were checked, for the one who asks first; nobody else has them.
 
     Who asks again, or asks for a port that was not saved, gets what is on the disk; of a saved port only if it is
-    still what its checksum says. Raises `PortError` for a file that is not there, and `TamperedPort` for a name that leads outside, for a file that the port does not list, and for one that has been
-    changed since the port was loaded.
+    still what its checksum says. Raises `PortError` for a file that is not there, and `TamperedPort` for a name that
+    leads outside, for a file that the port does not list, and for one that has been changed since it was loaded.
     """
     held = artifact.held.pop(name, None)
     if held is not None:
