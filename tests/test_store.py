@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from paritas import contents as contents_of
 from paritas import store
 from paritas.errors import PortError, TamperedPort
 from paritas.manifest import manifest_from_json, manifest_to_json
@@ -503,3 +504,13 @@ def test_a_port_that_was_changed_since_it_was_loaded_is_not_written_on(
     with pytest.raises(TamperedPort, match="changed since the port was loaded"):
         store.write(loaded, tmp_path / "elsewhere")
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_inputs_that_are_kept_before_a_port_is_saved_do_not_seal_it(
+    artifact: Artifact, tmp_path: Path
+) -> None:
+    kept = store.keep(artifact, "regression/search-1.safetensors", b"x")
+    assert bytes(contents_of.take(kept, "modeling_bert.py")) == FILES["modeling_bert.py"].encode()
+    written = store.write(kept, tmp_path / "port")
+    assert store.read(tmp_path / "port") == written
+    assert "regression/search-1.safetensors" in written.manifest.files

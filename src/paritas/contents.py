@@ -17,6 +17,14 @@ def is_inside(name: str) -> bool:
     return plain and bool(path.parts) and ".." not in path.parts
 
 
+def sealed(artifact: Artifact) -> bool:
+    """Whether what a port lists is all that it is: it was saved, and nobody has said that edits are all right.
+
+    A port that was not saved yet may list inputs to verify with, but not its main file.
+    """
+    return artifact.manifest.entry in artifact.manifest.files and not artifact.modified
+
+
 def take(artifact: Artifact, name: str) -> plain.Buffer:
     """The bytes of a port's file as they were checked, for the one who asks first; nobody else has them.
 
@@ -31,7 +39,7 @@ def take(artifact: Artifact, name: str) -> plain.Buffer:
     listed = manifest.files.get(name)
     if not is_inside(name):
         raise TamperedPort(f"{artifact.directory} names {name!r}, which is no file of the port.")
-    if listed is None and manifest.files and not artifact.modified:
+    if listed is None and sealed(artifact):
         raise TamperedPort(
             f"{artifact.directory} names {name!r}, which is not among the files that it lists."
         )
@@ -43,13 +51,13 @@ def take(artifact: Artifact, name: str) -> plain.Buffer:
         raise TamperedPort(f"{path}: {error.strerror}, which Paritas never writes.") from None
     except OSError as error:
         raise PortError(f"{path} cannot be read: {error.strerror}.") from None
-    if listed is not None and not artifact.modified and digest != listed["sha256"]:
+    if listed is not None and sealed(artifact) and digest != listed["sha256"]:
         raise TamperedPort(f"{path} has been changed since the port was loaded. Load the port again.")
     return data
 
 
 def has(artifact: Artifact, name: str) -> bool:
     """Whether `take` would find such a file; of a saved port, whether it lists one."""
-    if artifact.manifest.files and not artifact.modified:
+    if sealed(artifact):
         return name in artifact.manifest.files
     return is_inside(name) and (artifact.directory / name).is_file()

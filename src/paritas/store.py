@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from paritas import files as plain
 from paritas import leftovers
-from paritas.contents import is_inside
+from paritas.contents import is_inside, sealed
 from paritas.errors import PortError, TamperedPort
 from paritas.manifest import manifest_from_json, manifest_to_json
 from paritas.program import Artifact, Manifest
@@ -216,7 +216,7 @@ def _copy_files(artifact: Artifact, staging: Path) -> Manifest:
 def _check_unchanged(artifact: Artifact, name: str, digest: str) -> None:
     """A port that was loaded is written on as it was loaded: a new checksum must not make an edit one's own."""
     listed = artifact.manifest.files
-    if not listed or artifact.modified or name in ATTACHMENTS or _INPUTS.fullmatch(name):
+    if not sealed(artifact) or name in ATTACHMENTS or _INPUTS.fullmatch(name):
         return
     active = PurePosixPath(name).suffix.lower() in _ACTIVE
     if listed[name]["sha256"] != digest if name in listed else active:
