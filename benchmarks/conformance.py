@@ -29,7 +29,7 @@ KINDS = ("passes", "refused", "fails", "wrong")
 sys.path.insert(0, str(ROOT / "tests" / "ops"))
 
 
-def run(engine: str, sweep: str, sizes: str) -> dict[str, Any]:
+def run(engine: str, sweep: str, sizes: str, count: int) -> dict[str, Any]:
     """A sweep: how many of each kind, and what does not pass."""
     import conforming
     import modules
@@ -39,17 +39,18 @@ def run(engine: str, sweep: str, sizes: str) -> dict[str, Any]:
     began = time.monotonic()
     under = ENGINES[engine]
     if sweep == "module_db":
-        found: Iterable[Any] = modules.sweep(engine)
+        found: Iterable[Any] = modules.sweep(engine, count)
         rows = [
             (v.sample.name, v.kind, str(v.sample), v.words, _reason(modules.gap_of(v, under))) for v in found
         ]
     else:
-        found = conforming.sweep(under, sweep, free=sizes == "free")
+        found = conforming.sweep(under, sweep, free=sizes == "free", count=count)
         rows = [
             (v.case.target, v.kind, str(v.case), v.words, _reason(under.sample_gap_of(v.case))) for v in found
         ]
     return {
         "samples": len(rows),
+        "count": count,
         "of": len({target for target, *_ in rows}),
         "kinds": Counter(kind for _, kind, *_ in rows),
         "seconds": round(time.monotonic() - began),
@@ -81,19 +82,27 @@ def page(found: dict[str, Any], machine: str) -> str:
         "",
         "*passes*: it agrees. *refused*: a clear error names the operator and its line, before anything runs. *fails*: "
         "an error while it runs, or one that does not say so much. *wrong*: another answer, and no error. *integers* "
-        "are samples of our own: negative, large and neighbouring numbers of 8 to 64 bits. At most 24 samples of one "
-        "operator, or module, and dtype, drawn once; *free*: with every size free that torch keeps free.",
+        "are samples of our own: negative, large and neighbouring numbers of 8 to 64 bits. *free*: with every size "
+        "free that torch keeps free. *most*: at most so many samples of one operator, or module, drawn once.",
         "",
         machine + ".",
         "",
-        "| engine | samples | sizes | samples | operators or modules | passes | refused | fails | wrong |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| engine | samples | sizes | most | samples | operators or modules | passes | refused | fails | wrong |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for key, one in found.items():
         engine, sweep, sizes = key.split("/")
         kinds = Counter(one["kinds"])
         rate = 100 * kinds["passes"] / max(one["samples"], 1)
-        cells = [engine, sweep, sizes, one["samples"], one["of"], f"{kinds['passes']} ({rate:.2f} %)"]
+        cells = [
+            engine,
+            sweep,
+            sizes,
+            one["count"],
+            one["samples"],
+            one["of"],
+            f"{kinds['passes']} ({rate:.2f} %)",
+        ]
         lines.append("| " + " | ".join(map(str, [*cells, *(kinds[k] for k in KINDS[1:])])) + " |")
     for key, one in found.items():
         if one["other"]:
@@ -131,6 +140,9 @@ def main() -> None:
     parser.add_argument("--engine", nargs="+", default=["openvino", "mindspore"])
     parser.add_argument("--sweep", nargs="+", default=[*SWEEPS, "module_db"])
     parser.add_argument("--sizes", nargs="+", default=["fixed", "free"])
+    parser.add_argument(
+        "--count", type=int, default=24, help="at most so many samples of one operator or module"
+    )
     parser.add_argument("--write", action="store_true", help="only write the page")
     given = parser.parse_args()
     found = results.known("conformance", "sweeps")
@@ -140,7 +152,7 @@ def main() -> None:
                 if given.write:
                     continue
                 key = f"{engine}/{sweep}/{sizes}"
-                found[key] = run(engine, sweep, sizes)
+                found[key] = run(engine, sweep, sizes, given.count)
                 print(key, json.dumps(found[key]["kinds"]), f"{found[key]['seconds']} s", flush=True)
                 results.write("conformance", {"sweeps": found})
     order = [

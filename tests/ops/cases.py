@@ -52,5 +52,7 @@ CASES = [
     *cases_order.SIGNS,
     *cases_order.WHOLE,
     *cases_order.INNER,
+    *cases_order.PRIMS,
+    *cases_order.MARGINS,
 ]
 CASES += cases_siblings.aliased(CASES, ALIASES)

@@ -120,3 +120,31 @@ INNER = [
     case("aten.to.other", ints(3, 4), matrix(2, 2)),
     case("prims.convert_element_type.default", matrix(3, 4), torch.int64),
 ]
+
+_PAIR = (matrix(3, 4), matrix(3, 4))
+PRIMS = [
+    *(
+        case(f"prims.{name}.default", *_PAIR)
+        for name in ("add", "sub", "mul", "div", "maximum", "minimum", "eq", "ne", "lt", "le", "gt", "ge")
+    ),
+    *(case(f"prims.{name}.default", ints(3, 4), ints(3, 4)) for name in ("add", "sub", "mul", "lt", "ge")),
+    *(
+        case(f"prims.{name}.default", matrix(3, 4))
+        for name in ("abs", "neg", "exp", "sin", "cos", "tanh", "floor", "ceil", "round", "trunc")
+    ),
+    *(case(f"prims.{name}.default", matrix(3, 4).above_zero()) for name in ("sqrt", "rsqrt", "log")),
+    case("prims.where.default", bools(3, 4), *_PAIR),
+    case("prims.scalar_tensor.default", 2.5, dtype=torch.float32, device=torch.device("cpu")),
+    case("prims.scalar_tensor.default", 7, dtype=torch.int64, device=torch.device("cpu")),
+]
+
+_SCORES, _LABELS = matrix(3, 4), values([[0, 1, -1, 2], [3, -1, 0, 1], [2, 0, 1, 3]], "int64")
+MARGINS = [
+    *(case("aten.multilabel_margin_loss.default", _SCORES, _LABELS, way) for way in (0, 1, 2)),
+    case("aten.multilabel_margin_loss.default", vector(4), values([1, -1, 0, 2], "int64"), 1),
+    case("aten.multi_margin_loss.default", _SCORES, values([0, 3, 1], "int64")),
+    case("aten.margin_ranking_loss.default", vector(4), vector(4), values([1.0, -1, 1, -1])),
+    case("aten.hinge_embedding_loss.default", vector(4), values([1.0, -1, 1, -1])),
+    case("aten.cosine_embedding_loss.default", _SCORES, matrix(3, 4), values([1.0, -1, 1])),
+    case("aten.poisson_nll_loss.default", _SCORES, matrix(3, 4).above_zero(), False, True, 1e-8, 1),
+]

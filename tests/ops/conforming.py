@@ -16,7 +16,7 @@ from integers import integer_cases
 from making import FILE, Case, Given, as_free_as_torch_keeps_it, program_of
 from running import compared
 from samples import sampled
-from under_test import UnderTest
+from under_test import ENGINES, UnderTest
 
 from paritas.errors import EngineError, ParitasError
 from paritas.verify.tolerance import Tolerance
@@ -144,8 +144,9 @@ FEW, MANY = 1, 24
 
 
 def targets(engine: UnderTest) -> set[str]:
-    """The operators whose samples are run: those that have a lowering."""
-    return {name for name in engine.lowerings if not name.startswith(UNWRITTEN + WINDOWS)}
+    """The operators whose samples are run: those that an engine has a lowering of."""
+    known = {name for one in (engine, *ENGINES.values()) for name in one.lowerings}
+    return {name for name in known if not name.startswith(UNWRITTEN + WINDOWS)}
 
 
 def drawn(cases: Iterable[Case], count: int) -> list[Case]:
@@ -176,13 +177,13 @@ def freed(cases: Iterable[Case]) -> Iterator[Case]:
 SWEEPS = ("float32", "int64", "bool", "float16", "integers")
 
 
-def sweep(engine: UnderTest, name: str, *, free: bool = False) -> Iterator[Verdict]:
-    """Every sample of one dtype; "integers": integers of every width, negative and large ones among them."""
-    found = (
-        integer_cases(targets(engine))
-        if name == "integers"
-        else drawn(sampled(targets(engine), (getattr(torch, name),)), MANY)
-    )
+def sweep(engine: UnderTest, name: str, *, free: bool = False, count: int = MANY) -> Iterator[Verdict]:
+    """Every sample of one dtype, at most `count` of an operator; "integers": of every width, negative and large."""
+    if name == "integers":
+        found = list(integer_cases(targets(engine)))
+    else:
+        each = None if count >= MANY else 2 * count
+        found = drawn(sampled(targets(engine), (getattr(torch, name),), each=each), count)
     yield from verdicts(freed(found) if free else found, engine)
 
 

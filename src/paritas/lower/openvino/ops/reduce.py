@@ -273,7 +273,7 @@ def linalg_norm(emit, self, ord=None, dim=None, keepdim=False, dtype=None):
 
 @lowers("openvino", "aten.linalg_matrix_norm.default", "aten.linalg_matrix_norm.str_ord")
 def linalg_matrix_norm(emit, self, ord="fro", dim=(-2, -1), keepdim=False, dtype=None):
-    """linalg_matrix_norm(Tensor self, Scalar ord, int[] dim=[-2,-1], bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""  # noqa: E501
+    """linalg_matrix_norm(Tensor self, Scalar ord, int[] dim=[-2, -1], bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""  # noqa: E501
     x = emit.cast(self, emit.dtype)
     return matrix_norm(emit, x, ord, [axis % rank_of(x) for axis in dim], keepdim)
 

@@ -85,7 +85,7 @@ def hypot(emit, self, other):
 
 @lowers("openvino", "aten.isclose.default")
 def isclose(emit, self, other, rtol=1e-05, atol=1e-08, equal_nan=False):
-    """isclose(Tensor self, Tensor other, float rtol=1e-05, float atol=1e-08, bool equal_nan=False) -> Tensor"""
+    """isclose(Tensor self, Tensor other, float rtol=1.0000000000000001e-05, float atol=1e-08, bool equal_nan=False) -> Tensor"""  # noqa: E501
     dtype = emit.promoted(self, other)
     kind = torch.int32 if dtype == torch.bool else dtype
     a, b = emit.wide(self, kind), emit.wide(other, kind)

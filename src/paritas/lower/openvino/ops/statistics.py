@@ -176,7 +176,7 @@ def _quantile(name, skips_nan):
     def lowering(emit, self, q, dim=None, keepdim=False, interpolation="linear"):
         return quantiles(emit, self, q, dim, keepdim, interpolation, skips_nan)
 
-    options = "int? dim=None, bool keepdim=False, *, str interpolation='linear'"
+    options = 'int? dim=None, bool keepdim=False, *, str interpolation="linear"'
     lowering.__doc__ = f"{name}(Tensor self, Tensor q, {options}) -> Tensor"
     lowering.__name__ = lowering.__qualname__ = name
     lowers("openvino", f"aten.{name}.default", f"aten.{name}.scalar")(lowering)
