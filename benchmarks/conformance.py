@@ -24,7 +24,7 @@ import results
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "CONFORMANCE.md"
-KINDS = ("passes", "refused", "fails", "wrong")
+KINDS = ("passes", "refused", "noted", "fails", "wrong")
 
 sys.path.insert(0, str(ROOT / "tests" / "ops"))
 
@@ -80,15 +80,16 @@ def page(found: dict[str, Any], machine: str) -> str:
         "of its modules (`module_db`, in eval mode, through `paritas.port`), on every engine, compared with PyTorch: "
         "shape, dtype, places of NaN, infinities, then every element. Written by `benchmarks/conformance.py`.",
         "",
-        "*passes*: it agrees. *refused*: a clear error names the operator and its line, before anything runs. *fails*: "
-        "an error while it runs, or one that does not say so much. *wrong*: another answer, and no error. *integers* "
-        "are samples of our own: negative, large and neighbouring numbers of 8 to 64 bits. *free*: with every size "
-        "free that torch keeps free. *most*: at most so many samples of one operator, or module, drawn once.",
+        "*passes*: it agrees. *refused*: a clear error says what and where, before anything runs. *noted*: another "
+        "number, and every port that holds the operator says so, with its line. *fails*: an error while it runs, or "
+        "one that does not say so much. *wrong*: another answer, and nothing said. *integers* are samples of our own: "
+        "negative, large and neighbouring numbers of 8 to 64 bits. *free*: with every size free that torch keeps free. "
+        "*most*: at most so many samples of one operator, or module, drawn once.",
         "",
         machine + ".",
         "",
-        "| engine | samples | sizes | most | samples | operators or modules | passes | refused | fails | wrong |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| engine | of | sizes | most | samples | operators or modules | passes | refused | noted | fails | wrong |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for key, one in found.items():
         engine, sweep, sizes = key.split("/")

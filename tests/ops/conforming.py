@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from cases import CASES
-from gaps import FAILS, PASSES, REFUSED, WRONG
+from gaps import FAILS, NOTED, PASSES, REFUSED, WRONG
 from integers import integer_cases
 from making import FILE, Case, Given, as_free_as_torch_keeps_it, program_of
 from running import compared
@@ -26,7 +26,10 @@ PACK = 30
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What became of a case: it passes; is refused by its lowering; fails, loudly, while it runs; or is wrong."""
+    """What became of a case: it passes; is refused; fails, loudly, while it runs; or is wrong.
+
+    Noted: it is another number, and every port with this operator says so in a note that names its line.
+    """
 
     case: Case
     kind: str
@@ -83,7 +86,12 @@ def _judged(cases: Sequence[Case], engine: UnderTest) -> Iterator[Verdict]:
         yield from _judged(cases[middle:], engine)
         return
     for case, wrong in zip(cases, found, strict=True):
-        yield Verdict(case, WRONG if wrong else PASSES, "; ".join(wrong))
+        kind = PASSES if not wrong else NOTED if _is_noted(case, engine) else WRONG
+        yield Verdict(case, kind, "; ".join(wrong))
+
+
+def _is_noted(case: Case, engine: UnderTest) -> bool:
+    return any(case.target in note.text and FILE in note.text for note in engine.lower(program_of(case)))
 
 
 def _compared(cases: Sequence[Case], engine: UnderTest) -> list[list[str]]:
@@ -192,7 +200,7 @@ def complaints(found: Iterable[Verdict], engine: UnderTest) -> list[str]:
     told = []
     for verdict in found:
         gap = engine.sample_gap_of(verdict.case)
-        if gap is None and verdict.kind != PASSES:
+        if gap is None and verdict.kind not in (PASSES, NOTED):
             told.append(str(verdict))
         elif gap is not None and verdict.kind != gap.kind:
             told.append(f"{verdict}; gaps.py says {gap.kind}: {gap.reason}")
@@ -202,8 +210,8 @@ def complaints(found: Iterable[Verdict], engine: UnderTest) -> list[str]:
 def told(name: str, found: Sequence[Verdict]) -> str:
     """A sweep in a line."""
     kinds = Counter(verdict.kind for verdict in found)
+    others = ", ".join(f"{kinds[kind]} {kind}" for kind in (REFUSED, NOTED, FAILS, WRONG))
     return (
         f"{name}: {kinds[PASSES]} of {len(found)} samples pass ({kinds[PASSES] / max(len(found), 1):.2%}), of "
-        f"{len({v.case.target for v in found})} operators; {kinds[REFUSED]} refused, {kinds[FAILS]} fail, "
-        f"{kinds[WRONG]} wrong"
+        f"{len({v.case.target for v in found})} operators; {others}"
     )

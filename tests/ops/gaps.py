@@ -55,7 +55,7 @@ GAPS = [
 
 # --- samples of `test_conformance.py` ---
 
-PASSES, REFUSED, FAILS, WRONG = "passes", "refused", "fails", "wrong"
+PASSES, REFUSED, NOTED, FAILS, WRONG = "passes", "refused", "noted", "fails", "wrong"
 
 
 class SampleGap(NamedTuple):

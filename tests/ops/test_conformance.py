@@ -29,7 +29,7 @@ from gaps import FAILS, PASSES, REFUSED, WRONG, SampleGap
 from making import Case, as_free_as_torch_keeps_it, case, matrix, tensor, values, vector
 from samples import calls_of, case_of, sampled
 from ties import judged
-from under_test import ENGINES, MINDSPORE, UnderTest
+from under_test import ENGINES, MINDSPORE, OPENVINO, UnderTest
 
 from paritas.errors import LoweringError
 from paritas.lower import registry
@@ -45,16 +45,17 @@ def _quick_garbage_collection() -> None:
     gc.freeze()
 
 
-def test_a_few_samples_of_every_operator_conform() -> None:
-    cases = drawn(sampled(targets(MINDSPORE), (torch.float32, torch.int64), each=3), FEW)
+@pytest.mark.parametrize("engine", [MINDSPORE, pytest.param(OPENVINO, marks=pytest.mark.slow)], ids=str)
+def test_a_few_samples_of_every_operator_conform(engine: UnderTest) -> None:
+    cases = drawn(sampled(set(engine.lowerings) & targets(engine), (torch.float32, torch.int64), each=3), FEW)
     assert len({one.target for one in cases}) > 300
-    assert complaints(verdicts(cases, MINDSPORE), MINDSPORE) == []
+    assert complaints(verdicts(cases, engine), engine) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("free", [False, True], ids=["fixed", "free"])
 @pytest.mark.parametrize("name", SWEEPS)
-@pytest.mark.parametrize("engine", [MINDSPORE], ids=str)
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=str)
 def test_the_samples_of_every_operator_conform(engine: UnderTest, name: str, free: bool) -> None:
     found = list(sweep(engine, name, free=free))
     print(f"\n{engine}, {'free' if free else 'fixed'} sizes: {told(name, found)}")

@@ -11,6 +11,7 @@ from under_test import ENGINES, OPENVINO, UnderTest
 BAR = 0.99
 
 
+@pytest.mark.slow
 def test_a_call_of_every_class_agrees_on_openvino() -> None:
     found = [verdict(one, "openvino") for one in samples(each=1)]
     assert len(found) > 100

@@ -19,7 +19,7 @@ from making import Case
 
 from paritas.lower import lower
 from paritas.lower.registry import lowerings
-from paritas.program import Artifact, Manifest, Program
+from paritas.program import Artifact, Manifest, Note, Program
 from paritas.run.engine import engine
 
 
@@ -47,10 +47,10 @@ class UnderTest:
     def sample_gap_of(self, case: Case) -> SampleGap | None:
         return next((gap for gap in self.sample_gaps if gap.covers(case)), None)
 
-    def lower(self, program: Program) -> None:
-        """Into a directory that is gone afterwards. Raises what the lowering raises."""
+    def lower(self, program: Program) -> tuple[Note, ...]:
+        """What is said of it, written into a directory that is gone afterwards. Raises what the lowering raises."""
         with tempfile.TemporaryDirectory() as directory:
-            lower(program, self.name, Path(directory), dtype="float32")
+            return lower(program, self.name, Path(directory), dtype="float32").notes
 
     @contextlib.contextmanager
     def running(self, program: Program) -> Iterator[Any]:
