@@ -24,7 +24,7 @@ import results
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "CONFORMANCE.md"
-KINDS = ("passes", "refused", "noted", "fails", "wrong")
+KINDS = ("passes", "missing", "refused", "noted", "fails", "wrong")
 
 sys.path.insert(0, str(ROOT / "tests" / "ops"))
 
@@ -80,21 +80,24 @@ def page(found: dict[str, Any], machine: str) -> str:
         "of its modules (`module_db`, in eval mode, through `paritas.port`), on every engine, compared with PyTorch: "
         "shape, dtype, places of NaN, infinities, then every element. Written by `benchmarks/conformance.py`.",
         "",
-        "*passes*: it agrees. *refused*: a clear error says what and where, before anything runs. *noted*: another "
-        "number, and every port that holds the operator says so, with its line. *fails*: an error while it runs, or "
-        "one that does not say so much. *wrong*: another answer, and nothing said. *integers* are samples of our own: "
-        "negative, large and neighbouring numbers of 8 to 64 bits. *free*: with every size free that torch keeps free. "
-        "*most*: at most so many samples of one operator, or module, drawn once.",
+        "*passes*: it agrees. *missing*: the engine has no rule for the operator, and says so by name and line; these "
+        "are not in the percentage. *refused*: a clear error says what and where, before anything runs. *noted*: "
+        "another number, and every port that holds the operator says so, with its line. *fails*: an error while it "
+        "runs, or one that does not say so much. *wrong*: another answer, and nothing said. *integers* are samples of "
+        "our own: negative, large and neighbouring numbers of 8 to 64 bits. *free*: with every size free that torch "
+        "keeps free. *most*: at most so many samples of one operator, or module, drawn once.",
         "",
         machine + ".",
         "",
-        "| engine | of | sizes | most | samples | operators or modules | passes | refused | noted | fails | wrong |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| engine | of | sizes | most | samples | operators, modules | passes | "
+        + " | ".join(KINDS[1:])
+        + " |",
+        "|---" * 12 + "|",
     ]
     for key, one in found.items():
         engine, sweep, sizes = key.split("/")
         kinds = Counter(one["kinds"])
-        rate = 100 * kinds["passes"] / max(one["samples"], 1)
+        rate = 100 * kinds["passes"] / max(one["samples"] - kinds["missing"], 1)
         cells = [
             engine,
             sweep,
@@ -106,7 +109,17 @@ def page(found: dict[str, Any], machine: str) -> str:
         ]
         lines.append("| " + " | ".join(map(str, [*cells, *(kinds[k] for k in KINDS[1:])])) + " |")
     for key, one in found.items():
-        if one["other"]:
+        missing = sorted({other["of"] for other in one["other"] if other["kind"] == "missing"})
+        shown = [other for other in one["other"] if other["kind"] != "missing"]
+        if missing:
+            names = ", ".join(f"`{name}`" for name in missing)
+            lines += [
+                "",
+                f"## {' '.join(key.split('/'))}: missing",
+                "",
+                f"{len(missing)} operators: {names}.",
+            ]
+        if shown:
             lines += [
                 "",
                 f"## {' '.join(key.split('/'))}",
@@ -114,7 +127,7 @@ def page(found: dict[str, Any], machine: str) -> str:
                 "| operator or module | | why | samples |",
                 "|---|---|---|---|",
             ]
-            lines += _grouped(one["other"])
+            lines += _grouped(shown)
     return "\n".join(lines) + "\n"
 
 

@@ -11,14 +11,14 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from cases import CASES
-from gaps import FAILS, NOTED, PASSES, REFUSED, WRONG
+from gaps import FAILS, MISSING, NOTED, PASSES, REFUSED, WRONG
 from integers import integer_cases
 from making import FILE, Case, Given, as_free_as_torch_keeps_it, program_of
 from running import compared
 from samples import sampled
 from under_test import ENGINES, UnderTest
 
-from paritas.errors import EngineError, ParitasError
+from paritas.errors import EngineError, ParitasError, UnsupportedOps
 from paritas.verify.tolerance import Tolerance
 
 PACK = 30
@@ -28,6 +28,7 @@ PACK = 30
 class Verdict:
     """What became of a case: it passes; is refused; fails, loudly, while it runs; or is wrong.
 
+    Missing: refused too, since the engine has no rule for the operator at all.
     Noted: it is another number, and every port with this operator says so in a note that names its line.
     """
 
@@ -64,6 +65,8 @@ def _before_running(case: Case, engine: UnderTest) -> Verdict | None:
         engine.lower(program)
     except ParitasError as error:
         said = str(error)
+        if isinstance(error, UnsupportedOps) and case.target in said and FILE in said:
+            return Verdict(case, MISSING, said)
         # A refusal says which operator it is, and where.
         clear = case.target in said and FILE in said and "a bug of Paritas" not in said
         return Verdict(case, REFUSED if clear else FAILS, said)
@@ -200,18 +203,24 @@ def complaints(found: Iterable[Verdict], engine: UnderTest) -> list[str]:
     told = []
     for verdict in found:
         gap = engine.sample_gap_of(verdict.case)
-        if gap is None and verdict.kind not in (PASSES, NOTED):
+        if gap is None and verdict.kind not in (PASSES, MISSING, NOTED):
             told.append(str(verdict))
         elif gap is not None and verdict.kind != gap.kind:
             told.append(f"{verdict}; gaps.py says {gap.kind}: {gap.reason}")
     return told
 
 
+def rate(found: Sequence[Verdict]) -> float:
+    """How many pass, of those whose operator the engine has."""
+    kinds = Counter(verdict.kind for verdict in found)
+    return kinds[PASSES] / max(len(found) - kinds[MISSING], 1)
+
+
 def told(name: str, found: Sequence[Verdict]) -> str:
     """A sweep in a line."""
     kinds = Counter(verdict.kind for verdict in found)
-    others = ", ".join(f"{kinds[kind]} {kind}" for kind in (REFUSED, NOTED, FAILS, WRONG))
+    others = ", ".join(f"{kinds[kind]} {kind}" for kind in (MISSING, REFUSED, NOTED, FAILS, WRONG))
     return (
-        f"{name}: {kinds[PASSES]} of {len(found)} samples pass ({kinds[PASSES] / max(len(found), 1):.2%}), of "
+        f"{name}: {kinds[PASSES]} of {len(found)} samples pass ({rate(found):.2%} of those not missing), of "
         f"{len({v.case.target for v in found})} operators; {others}"
     )

@@ -55,7 +55,7 @@ GAPS = [
 
 # --- samples of `test_conformance.py` ---
 
-PASSES, REFUSED, NOTED, FAILS, WRONG = "passes", "refused", "noted", "fails", "wrong"
+PASSES, MISSING, REFUSED, NOTED, FAILS, WRONG = "passes", "missing", "refused", "noted", "fails", "wrong"
 
 
 class SampleGap(NamedTuple):
