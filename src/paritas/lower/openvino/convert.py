@@ -46,9 +46,12 @@ def lower(
     try:
         built = build(decomposed(program, lowerings("openvino")))
         converted, held = built.model, built
-    except UnsupportedOps:
+    except UnsupportedOps as missing:
         # Only until there is a rule for everything: the front end is not to be trusted.
-        converted, held, notes = by_frontend(program, model)
+        try:
+            converted, held, notes = by_frontend(program, model)
+        except Exception:  # noqa: BLE001 - what it lacks is what we lack, by name and line
+            raise missing from None
     settings = {"INFERENCE_PRECISION_HINT": HINTS[dtype]}
     if weights:
         converted, note = compress(converted, weights)
