@@ -19,6 +19,10 @@ FROM_EXP = Tolerance(
 HALF_WITH_EXP = Tolerance(2e-3, 1e-4, "one rounding of 1e-3 to float16, of numbers that float32 has 5e-6 off")
 GELU = Tolerance(4e-6, 2e-6, "a polynomial for erf that is 6e-7 off, times x")
 
+#: Beyond what a float64 holds, and what a float32 holds.
+_HUGE = [2**53 + 1, -(2**60) + 3, 7, -7, 2**31, -(2**40) - 1, 2**62 + 1, 5]
+_WIDE = [1e9, -1e9, 16777217.0, 2147483648.0, -2147483648.0, 1e20, 7.5, -7.5, 1.0, -0.0, 0.0, float("inf")]
+
 ARITHMETIC = [
     case("aten.add.Tensor", matrix(3, 4), vector(4)),
     case("aten.add.Tensor", matrix(3, 4).with_(*EDGES), matrix(3, 4).strided()),
@@ -87,6 +91,10 @@ ARITHMETIC = [
     case("aten.floor_divide.default", ints(12, dtype="int32"), 3),
     case("aten.floor_divide.default", vector(12), 1.5),
     case("aten.floor_divide.default", values([2**53 + 1, -(2**60) + 3], "int64"), 1),
+    case("aten.floor_divide.default", values(_HUGE, "int64"), values(_HUGE[::-1], "int64")),
+    case("aten.floor_divide.default", values(_HUGE, "int64"), -3),
+    case("aten.floor_divide.default", values(_WIDE), 0.1),
+    case("aten.floor_divide.default", values(_WIDE), -2.5),
     case("aten.floor_divide.Scalar", ints(12), 5),
     case("aten.remainder.Scalar", ints(12), 4),
     case("aten.remainder.Scalar", ints(12), -4),
@@ -94,6 +102,11 @@ ARITHMETIC = [
     case("aten.remainder.Scalar", vector(12), -0.75),
     case("aten.remainder.Tensor", ints(12), ints(12, low=-5, high=-1)),
     case("aten.remainder.Tensor", ints(12), vector(12)),
+    case("aten.remainder.Tensor", values(_HUGE, "int64"), values(_HUGE[::-1], "int64")),
+    case("aten.remainder.Scalar", values(_WIDE), -2.5),
+    case("aten.remainder.Scalar", values(_WIDE), 0.1),
+    case("aten.remainder.Scalar", values(_HUGE, "int64"), -2.5),
+    case("aten.fmod.Tensor", values(_HUGE, "int64"), values(_HUGE[::-1], "int64")),
     case("aten.fmod.Scalar", ints(12), 4),
     case("aten.fmod.Scalar", vector(12), -0.75),
     case("aten.fmod.Tensor", ints(12), ints(12, low=-5, high=-1)),
@@ -311,6 +324,8 @@ CHOICES = [
     case("aten.masked_fill.Scalar", matrix(3, 4), bools(4), nan),
     case("aten.masked_fill.Scalar", vector(4), bools(3, 4), 0),
     case("aten.masked_fill.Scalar", ints(3, 4), bools(3, 1), -100),
+    case("aten.masked_fill.Scalar", ints(3, 4), bools(3, 1), 2**40 + 1),
+    case("aten.floor_divide.default", ints(3, 4), -(2**40)),
     case("aten.masked_fill.Scalar", bools(3, 4), bools(3, 4), True),
     case("aten.masked_fill.Scalar", vector(4).as_("float16"), bools(4), -65504.0),
     case("aten.masked_fill.Scalar", matrix(2, 4).dynamic(0), bools(4), 1.0),

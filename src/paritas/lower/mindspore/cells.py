@@ -24,6 +24,7 @@ from paritas.lower.mindspore.loops import fold_loops
 from paritas.lower.mindspore.names import Statement, name_hint, statements, usable
 from paritas.lower.mindspore.source import Value, literal
 from paritas.lower.mindspore.steps import CALL, Parts, Step, step_of
+from paritas.lower.placed import placed
 from paritas.lower.registry import Lowering
 from paritas.program import Program
 
@@ -212,19 +213,19 @@ class MethodWriter:
         if name == "getitem":
             self._bind(node, self._item(node), stack, name_hint(stack))
             return
-        args = [self._argument(a) for a in node.args]
-        kwargs = {
-            k: self._argument(v)
-            for k, v in node.kwargs.items()
-            if k not in ("device", "layout", "pin_memory")
-        }
-        kwargs.pop("memory_format", None)
         self.where = f"{name} at {self.program.origin(node.name)}"
-        emitter = Emitter(self, _outputs(node), self.where)
-        self._flush_comment(stack[0] if stack else None)
-        self.in_flight = {n for v in _values((args, kwargs)) for n in v.names}
-        value = emitter.nothing() or self.lowerings[name](emitter, *args, **kwargs)
-        self.in_flight = set()
+        with placed("mindspore", self.where):
+            args = [self._argument(a) for a in node.args]
+            kwargs = {
+                k: self._argument(v)
+                for k, v in node.kwargs.items()
+                if k not in ("device", "layout", "pin_memory", "memory_format")
+            }
+            emitter = Emitter(self, _outputs(node), self.where)
+            self._flush_comment(stack[0] if stack else None)
+            self.in_flight = {n for v in _values((args, kwargs)) for n in v.names}
+            value = emitter.nothing() or self.lowerings[name](emitter, *args, **kwargs)
+            self.in_flight = set()
         if isinstance(emitter.out, Value):
             value = dataclasses.replace(value, dtype=emitter.out.dtype, shape=emitter.out.shape)
         self._bind(node, value, stack, name_hint(stack))

@@ -70,7 +70,25 @@ class Emitter:
     def call(self, function: str, *args: object, **kwargs: object) -> Value:
         """`function(args)`, where function is a public name such as "ops.gelu"."""
         grammar.require(function)
+        if (filled := self._filled(function, args, kwargs)) is not None:
+            return filled
         return self._result(f"{function}({arguments(args, kwargs)})")
+
+    def _filled(
+        self, function: str, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> Value | None:
+        """A call that fills with a large whole number, otherwise: MindSpore 2.10 cuts it to 32 bits in Graph mode."""
+        number = args[-1] if args else None
+        if type(number) is not int or -(2**31) <= number < 2**31:
+            return None
+        if function == "ops.full":
+            return self._result(f"(ops.zeros({arguments(args[:1], kwargs)}) + {number})")
+        if function == "ops.full_like":
+            return self._result(f"(ops.zeros_like({arguments(args[:1], kwargs)}) + {number})")
+        if function == "ops.masked_fill":
+            value, mask = args[:2]
+            return self._result(f"ops.where({arguments((mask, number, value), {})})")
+        return None
 
     def prim(self, primitive: str, *attributes: object, **options: object) -> Callable[..., Value]:
         """A primitive built once in `__init__`: `emit.prim("ops.Softmax", -1)(x)` is `self.softmax(x)`.
@@ -152,6 +170,8 @@ class Emitter:
         """The source of a size: a number, or `x.shape[1]` and arithmetic on such."""
         if isinstance(size, torch.SymInt):
             size = expression(size)
+        if isinstance(size, torch.SymFloat):  # x.shape[-1] ** -0.5
+            size = size.node.expr
         if isinstance(size, (int, sympy.Integer)):
             return Value(str(int(size)))
         if isinstance(size, sympy.Expr):
@@ -195,6 +215,10 @@ class Emitter:
             return Value(f"{parts[0]} % {parts[1]}", atomic=False)
         if name == "Pow" and expr.args[1].is_Integer and expr.args[1] > 0:
             return Value(f"{parts[0]} ** {parts[1]}", atomic=False)
+        if name == "FloatPow":
+            return Value(f"{parts[0]} ** {parts[1]}", atomic=False)
+        if name == "OpaqueUnaryFn_sqrt":
+            return Value(f"{parts[0]} ** 0.5", atomic=False)
         if name == "ToFloat":
             return self._arithmetic(expr.args[0])
         if name == "CeilToInt" and type(expr.args[0]).__name__ == "IntTrueDiv":

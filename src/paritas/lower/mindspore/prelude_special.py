@@ -10,7 +10,10 @@ flat_add = ops.TensorScatterAdd()
 flat_max = ops.TensorScatterMax()
 flat_min = ops.TensorScatterMin()
 distance_product = ops.BatchMatMul(transpose_b=True)
-distance_sum = ops.ReduceSum()
+plain_sum = ops.ReduceSum()
+kept_sum = ops.ReduceSum(keep_dims=True)
+whole_division = ops.FloorDiv()
+truncated_remainder = ops.TruncateMod()
 
 
 def erfinv(y):
@@ -36,8 +39,8 @@ def erfinv(y):
 def distances(x, y):
     # The Euclidean distance of each row of x to each row of y, by the product of the two, in
     # float64: in float32 the difference of two squares would lose half of its digits.
-    square_x = distance_sum(x * x, -1)
-    square_y = distance_sum(y * y, -1)
+    square_x = plain_sum(x * x, -1)
+    square_y = plain_sum(y * y, -1)
     total = ops.expand_dims(square_x, -1) + ops.expand_dims(square_y, -2)
     left = total - 2.0 * distance_product(x, y)
     return ops.sqrt(ops.where(left < 0.0, ops.zeros_like(left), left))
@@ -97,3 +100,55 @@ def int_pow_bit(power, base, size):
     base = base * base
     size = size // 2
     return ops.where(size % 2 == 1, power * base, power), base, size
+
+
+def whole_sum(x, axis):
+    # ops.ReduceSum adds int64 in float64, and loses what lies above 2**53: two halves of 32 bits stay below.
+    low = ops.bitwise_and(x, 4294967295)
+    high = whole_division(x - low, ops.zeros_like(x) + 4294967296)
+    return plain_sum(high, axis) * 4294967296 + plain_sum(low, axis)
+
+
+def whole_sum_kept(x, axis):
+    low = ops.bitwise_and(x, 4294967295)
+    high = whole_division(x - low, ops.zeros_like(x) + 4294967296)
+    return kept_sum(high, axis) * 4294967296 + kept_sum(low, axis)
+
+
+def whole_quotient(x, y):
+    # ops.FloorDiv divides int64 in float64: what is left is divided again, and the result is then off by one at most.
+    quotient = whole_division(x, y)
+    quotient = quotient + whole_division(x - quotient * y, y)
+    left = x - quotient * y
+    below = ops.logical_and(left != 0, (left < 0) != (y < 0))
+    reached = ops.logical_or(ops.logical_and(y > 0, left >= y), ops.logical_and(y < 0, left <= y))
+    beyond = ops.logical_and(ops.logical_not(below), reached)
+    return quotient - below.astype(x.dtype) + beyond.astype(x.dtype)
+
+
+def whole_remainder(x, y):
+    return x - whole_quotient(x, y) * y
+
+
+def whole_quotient_truncated(x, y):
+    quotient = whole_quotient(x, y)
+    inexact = ops.logical_and(quotient < 0, quotient * y != x)
+    return quotient + inexact.astype(x.dtype)
+
+
+def float_remainder(x, y):
+    # ops.FloorMod loses the remainder of large numbers; ops.TruncateMod has it, with the sign of x.
+    left = truncated_remainder(x, y)
+    return ops.where(ops.logical_and(left != 0, (left < 0) != (y < 0)), left + y, left)
+
+
+def float_quotient(x, y):
+    # As torch has it: x without its remainder, over y, is a whole number but for rounding.
+    left = truncated_remainder(x, y)
+    whole = (x - left) / y
+    whole = ops.where(ops.logical_and(left != 0, (left < 0) != (y < 0)), whole - 1, whole)
+    lower = ops.floor(whole)
+    lower = ops.where(whole - lower > 0.5, lower + 1, lower)
+    lower = ops.where(whole == 0, ops.zeros_like(lower), lower)
+    # MindSpore's Div gives NaN / 0 as -inf; x * inf is what x / 0 should be.
+    return ops.where(y == 0, x * (1.0 / y), lower)

@@ -6,6 +6,9 @@ import math
 from paritas.lower.mindspore.source import Value
 from paritas.lower.registry import lowers
 
+#: Where MindSpore's own quotient and remainder lose digits: by which functions of ours they are computed.
+_EXACT = {"int64": "whole", "float32": "float", "float64": "float"}
+
 FLOATS = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 
 
@@ -147,6 +150,8 @@ def div_mode(emit, self, other, *, rounding_mode=None):
     self, other = promote(emit, self, other)
     if emit.out.dtype in FLOATS:
         return emit.call("ops.trunc", emit.infix("/", self, other))
+    if emit.out.dtype == "int64":
+        return emit.help("whole_quotient_truncated", self, _tensor(emit, other))
     return emit.prim("ops.TruncateDiv")(self, _tensor(emit, other))
 
 
@@ -160,6 +165,9 @@ def div_scalar_mode(emit, self, other, *, rounding_mode=None):
 def floor_divide(emit, self, other):
     """floor_divide(Tensor self, Tensor other) -> Tensor"""
     self, other = promote(emit, self, other)
+    helper = _EXACT.get(emit.out.dtype)
+    if helper:
+        return emit.help(f"{helper}_quotient", self, _tensor(emit, other))
     return emit.prim("ops.FloorDiv")(self, _tensor(emit, other))
 
 
@@ -173,6 +181,9 @@ def floor_divide_scalar(emit, self, other):
 def remainder(emit, self, other):
     """remainder.Tensor(Tensor self, Tensor other) -> Tensor"""
     self, other = promote(emit, self, other)
+    helper = _EXACT.get(emit.out.dtype)
+    if helper:
+        return emit.help(f"{helper}_remainder", self, _tensor(emit, other))
     return emit.prim("ops.FloorMod")(self, _tensor(emit, other))
 
 
@@ -191,8 +202,12 @@ def fmod(emit, self, other):
     self, other = (
         emit.let(self, "x"),
         emit.let(_tensor(emit, other), "y"),
-    )  # TruncateMod has no int64 kernel
-    return emit.infix("-", self, emit.infix("*", emit.prim("ops.TruncateDiv")(self, other), other))
+    )  # TruncateMod has no kernel for most whole numbers
+    if emit.out.dtype == "int64":
+        quotient = emit.help("whole_quotient_truncated", self, other)
+    else:
+        quotient = emit.prim("ops.TruncateDiv")(self, other)
+    return emit.infix("-", self, emit.infix("*", quotient, other))
 
 
 @lowers("mindspore", "aten.fmod.Scalar")

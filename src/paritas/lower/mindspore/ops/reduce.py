@@ -41,6 +41,10 @@ def _summed(emit, self, dim, keepdim, primitive="ops.ReduceSum", nothing=0):
         return emit.cast(
             _reduced(emit, primitive, emit.cast(x, "float32"), axes, keepdim), "float16"
         )
+    if primitive == "ops.ReduceSum" and self.dtype == "int64" and x.dtype == "int64":
+        helper = "whole_sum_kept" if keepdim else "whole_sum"
+        total = emit.help(helper, x, axes[0] if len(axes) == 1 else axes)
+        return emit.typed(total, dtype="int64", shape=_shape(self, axes, keepdim))
     return _reduced(emit, primitive, x, axes, keepdim)
 
 
@@ -307,11 +311,9 @@ def _truth(emit, self, dim, keepdim, some):
     if is_empty(self):
         return filled(emit, not some)
     flags = truth(emit, self)
-    return (
-        _reduced(emit, "ops.ReduceAny" if some else "ops.ReduceAll", flags, axes, keepdim)
-        if axes
-        else flags
-    )
+    if axes:
+        flags = _reduced(emit, "ops.ReduceAny" if some else "ops.ReduceAll", flags, axes, keepdim)
+    return emit.cast(flags, emit.out.dtype)  # torch answers in uint8 where it is asked in uint8
 
 
 @lowers("mindspore", "aten.any.default")
