@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What random statements have found, cut down: each was silently wrong, or another library's exception, once.
+
+An entry is what `python -m tests.fuzz` prints: the lines, what is returned, the inputs, the seed of their values.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.fuzz.sample import Given, Line, Sample
+
+
+def found(
+    lines: list[str],
+    outputs: tuple[str, ...],
+    inputs: dict[str, Given],
+    seed: int = 0,
+    modules: dict[str, str] | None = None,
+    inner: tuple[int, int] = (0, 0),
+) -> Sample:
+    made = []
+    for text in lines:
+        name, equals, right = text.partition(" = ")
+        made.append(Line(right, name) if equals and name.isidentifier() else Line(text))
+    return Sample(inputs, tuple(made), outputs, modules or {}, seed, inner)
+
+
+def _entry(lines: list[str], seed: int = 0, modules: dict[str, str] | None = None, **inputs: Any) -> Sample:
+    """The same, shorter: the last line that defines something is what is returned."""
+    made = found(lines, (), dict(inputs), seed, modules)
+    return Sample(made.inputs, made.lines, ([x.name for x in made.lines if x.name][-1],), made.modules, seed)
+
+
+FOUND = [
+    _entry(["v1 = x0 * x0.size(1) ** -0.5"], x0=Given((2, 2, 3, 4), "float32")),
+    _entry(["v0 = x0 / math.sqrt(x0.size(1))"], x0=Given((2, 3), "float32")),
+    _entry(["v0 = x0 % -2.5"], seed=3, x0=Given((4, 6), "int64")),
+    _entry(["v0 = x0 // 3"], seed=4, x0=Given((5, 6), "int64")),
+    _entry(["v0 = x0.sum(1)"], seed=4, x0=Given((5, 6), "int64")),
+    _entry(["v0 = x0.all(1)"], x0=Given((4, 6), "uint8")),
+    _entry(
+        ["v0 = F.soft_margin_loss(x0, x1.sign())"],
+        seed=1,
+        x0=Given((5, 3), "float32"),
+        x1=Given((5, 3), "float32"),
+    ),
+    _entry(["v0 = x0.squeeze()"], seed=6, x0=Given((3,), "float32")),
+    _entry(
+        ["v0 = F.conv_transpose2d(x0, x1, None, stride=3)"],
+        x0=Given((2, 4, 5, 3), "float32"),
+        x1=Given((4, 3, 3, 3), "float32"),
+    ),
+]
