@@ -22,7 +22,8 @@ from paritas.printable import printable
 from paritas.program import Artifact, Manifest, Note, Program, TensorSpec
 from paritas.run.engine import Session, versions
 from paritas.run.engine import engine as find_engine
-from paritas.run.values import check_feed, dynamic_sizes, framework_of, from_numpy
+from paritas.run.results import check_finite, check_outputs
+from paritas.run.values import check_feed, dynamic_sizes, framework_of, from_numpy, to_numpy
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +50,7 @@ def port(
     model_class: str | type | None = None,
     target: str = "cpu",
     weights: str = "",
+    check_finite: bool = False,
     progress: Progress | None = None,
 ) -> Port:
     """Port a PyTorch model to another engine.
@@ -59,6 +61,7 @@ def port(
     dimensions stay free: True for all that the model leaves free, or {"input_ids": {0: "batch"}}. mode:
     "graph" or "pynative", MindSpore only. target: "cpu" or "ascend", MindSpore only. weights: "int8" or "int4" to
     round the weights to so many bits, OpenVINO only; it is no longer the same model, and `verify` says by how much.
+    check_finite: refuse inputs that hold NaN or infinities, of which engines may make ordinary numbers.
 
     Raises `UnknownEngine`, `EngineMissing`, `UnknownMode`, `InputError` for a dtype, `SourceError`,
     `InputsNeeded`, `CaptureError`, `FrozenDimension`, `UnsupportedOps`, `LoweringError` or `EngineError`;
@@ -85,7 +88,7 @@ def port(
     )
     tell("capture")
     program = capture(original, inputs, dynamic=dynamic, source=origin)
-    return port_program(
+    made = port_program(
         program,
         original,
         engine,
@@ -97,6 +100,8 @@ def port(
         notes=notes,
         progress=progress,
     )
+    made.check_finite = check_finite
+    return made
 
 
 def port_program(
@@ -111,6 +116,7 @@ def port_program(
     weights: str = "",
     notes: Sequence[Note] = (),
     progress: Progress | None = None,
+    keep_example: bool = True,
 ) -> Port:
     """Lower and run what was captured: the second half of `port`."""
     from paritas.lower import lower
@@ -128,7 +134,7 @@ def port_program(
 
     return assemble(
         program, original, engine, write, dtype=dtype, device=device, mode=mode, target=target, notes=notes,
-        progress=progress,
+        progress=progress, keep_example=keep_example,
     )  # fmt: skip
 
 
@@ -144,14 +150,25 @@ def assemble(
     target: str = "cpu",
     notes: Sequence[Note] = (),
     progress: Progress | None = None,
+    keep_example: bool = True,
 ) -> Port:
-    """A port of what `write` puts into a new directory, which is removed if anything fails."""
+    """A port of what `write` puts into a new directory, which is removed if anything fails.
+
+    keep_example: whether what the program was captured with is kept with the port, so that a loaded one can be
+    verified on it.
+    """
     tell = progress or (lambda stage: None)
     directory = leftovers.make()
     try:
+        from paritas.capture.source import copy_configuration
+
         tell("lower")
         lowered = write(directory)
-        _copy_configuration(original, program.source, directory)
+        copy_configuration(original, program.source, directory)
+        if keep_example:
+            from paritas.verify import example
+
+            notes = (*notes, *example.write(directory, arrays(program)))
         manifest = manifest_of(program, lowered, engine, dtype=dtype, mode=mode, target=target, notes=notes)
         artifact = Artifact(directory, manifest)
         tell("run")
@@ -176,6 +193,7 @@ def load(
     mode: str = "",
     precision: str = "",
     allow_modified: bool = False,
+    check_finite: bool = False,
 ) -> Port:
     """A port that was saved. Needs neither torch nor transformers, unless its engine is torch.
 
@@ -193,7 +211,7 @@ def load(
     runtime = find_engine(artifact.manifest.engine)
     session = runtime.load(artifact, mode=mode, precision=precision, device=device)
     artifact.held.clear()
-    return Port(artifact, session, mode=mode)
+    return Port(artifact, session, mode=mode, check_finite=check_finite)
 
 
 class Port:
@@ -208,8 +226,11 @@ class Port:
         original: torch.nn.Module | None = None,
         temporary: bool = False,
         mode: str = "",
+        check_finite: bool = False,
     ) -> None:
         self.artifact, self.session = artifact, session
+        self.check_finite = check_finite
+        self._captured_again = False  # on its example if it keeps one, else on inputs that were made up
         self.mode = mode or artifact.manifest.mode
         self._program, self._original = program, original
         self._sized = has_sizes(artifact.manifest.structure)
@@ -241,7 +262,8 @@ class Port:
         """Run the port. Arguments as the original's forward takes them, in NumPy, torch or MindSpore.
 
         Returns the original's output class with tensors of the caller's framework. Raises `InputError`
-        for unknown, missing or unfitting inputs, `EngineError` if the engine fails.
+        for unknown, missing or unfitting inputs, for NaN and infinities where `check_finite` is set, and
+        `EngineError` if the engine fails or returns other shapes or dtypes than `port.json` says.
         """
         manifest = self.manifest
         if args:
@@ -249,12 +271,18 @@ class Port:
         given = flatten(inputs, manifest.nesting) if manifest.nesting else inputs
         framework = framework_of(given)
         feed = self.feed(given)
-        flat = self.session.run(feed)
+        flat = self.run(feed)
         tensors = [
             from_numpy(value, framework, spec.dtype) for value, spec in zip(flat, self.outputs, strict=True)
         ]
         sizes = dynamic_sizes(self.inputs, feed) if self._sized else None
         return build_output(manifest.structure, tensors, framework, sizes)
+
+    def run(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The flat outputs for what `feed` returns, after checking that they are what `port.json` says of them."""
+        flat = self.session.run(feed)
+        check_outputs(flat, self.outputs, self.inputs, feed)
+        return flat
 
     def feed(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """What the engine gets of a call's arguments: one array per input, checked, prepared ones computed."""
@@ -262,7 +290,10 @@ class Port:
         given = flatten(inputs, manifest.nesting)
         if self._original is not None and any(given.get(name) is None for name in manifest.prepared):
             given |= self._prepared(given)
-        return check_feed(given, self.inputs, manifest.constants, manifest.limits, manifest.signature)
+        feed = check_feed(given, self.inputs, manifest.constants, manifest.limits, manifest.signature)
+        if self.check_finite:
+            check_finite(feed)
+        return feed
 
     def _prepared(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """What the original's preparation adds to these inputs, fixed arguments included, so that they are checked."""
@@ -369,7 +400,7 @@ class Port:
                 f"{engine} computes in the dtype of the capture, {_dtype_of(program)}. Port the original again: "
                 f"paritas.port(..., engine={engine!r}, dtype={wanted!r})"
             )
-        return port_program(
+        made = port_program(
             program,
             original,
             engine,
@@ -380,6 +411,8 @@ class Port:
             weights=weights,
             notes=notes,
         )
+        made.check_finite = self.check_finite
+        return made
 
     def save(self, directory: str | os.PathLike[str], *, force: bool = False) -> Port:
         """Write the port to a directory, whole or not at all. Raises `PortError`."""
@@ -411,6 +444,7 @@ class Port:
 
             if self.manifest.source.kind == "module" and self._original is None:
                 raise OriginalMissing("This port was made of a module in memory: pass verify(original=...).")
+            self._captured_again = True
             examples = {s.name: example for s, example in zip(self.inputs, self._examples(), strict=True)}
             self._program = capture(
                 self.original(),
@@ -419,15 +453,26 @@ class Port:
             )
         return self._program
 
+    def examples(self) -> dict[str, np.ndarray]:
+        """What this port was made with, an array per input; {} where it keeps no example."""
+        if self._program is not None and self._program.examples and not self._captured_again:
+            return arrays(self._program)
+        from paritas.verify import example
+
+        return example.read(self.artifact, self.inputs)
+
     def _examples(self) -> list[Any]:
         import torch
 
         from paritas.verify import generate
 
-        case = generate(self.inputs, limits=limits(self.manifest.limits))[0]
-        return [
-            torch.from_numpy(np.array(case.feed[s.name])).to(getattr(torch, s.dtype)) for s in self.inputs
-        ]
+        feed = self.examples() or generate(self.inputs, limits=limits(self.manifest.limits))[0].feed
+        return [torch.from_numpy(np.array(feed[s.name])).to(getattr(torch, s.dtype)) for s in self.inputs]
+
+
+def arrays(program: Program) -> dict[str, np.ndarray]:
+    """What a program was captured with, as an engine takes it."""
+    return {spec.name: to_numpy(spec.name, program.examples[spec.name]) for spec in program.inputs}
 
 
 def bound(args: Sequence[Any], kwargs: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
@@ -523,28 +568,6 @@ def _versions(engine: str) -> dict[str, str]:
     return versions(("paritas", "torch", "transformers", engine, "numpy"))
 
 
-#: The original's small files that make a port usable by itself.
-_CONFIGURATION = (
-    "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json",
-    "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model",
-    "sentencepiece.bpe.model", "added_tokens.json", "chat_template.jinja", "modules.json",
-    "sentence_bert_config.json", "config_sentence_transformers.json",
-)  # fmt: skip
-
-
-def _copy_configuration(model: torch.nn.Module, source: Any, directory: Path) -> None:
-    from paritas.capture.source import locate
-
-    if source.kind != "module":
-        place = locate(source.id, revision=source.revision or None, subfolder=source.subfolder).directory
-        for name in _CONFIGURATION:
-            if (place / name).is_file():
-                shutil.copyfile(place / name, directory / name)
-    config: Any = getattr(model, "config", None)
-    if not (directory / "config.json").is_file() and hasattr(config, "save_pretrained"):
-        config.save_pretrained(directory)
-
-
 def with_mode(port: Port, mode: str) -> Port:
     """The same port in another of its engine's modes; shares the directory, not the session."""
     runtime = find_engine(port.manifest.engine)
@@ -555,6 +578,7 @@ def with_mode(port: Port, mode: str) -> Port:
         session,
         program=port._program,
         original=port._original,
+        check_finite=port.check_finite,
     )
     other._keep = port  # type: ignore[attr-defined]  # whose temporary directory is in use
     return other

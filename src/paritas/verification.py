@@ -25,6 +25,7 @@ from paritas.verify import (
     ParityReport,
     Space,
     generate,
+    odd,
     regression,
     verify,
 )
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 
     from paritas.pipeline import Port
     from paritas.program import Program
+
+#: The case of what a port was made with.
+EXAMPLE = "the example"
 
 _HALF = ("float16", "bfloat16")
 
@@ -75,11 +79,13 @@ def verify_port(
     half = port.session.precision in _HALF
     full = _in(module, "float32")
     cases, remarks = cases_of(port, inputs, eager(port, full), seed)
+    door: Any = _Door(port)
     notes += remarks
     space = Space(
         manifest.inputs,
         limits(manifest.limits),
-        [case for case in cases if not case.edge],
+        [case for case in cases if not case.edge and case.name != EXAMPLE]
+        or [case for case in cases if not case.edge],
         frozenset(manifest.prepared),
         resize=not manifest.prepared,
     )
@@ -95,7 +101,7 @@ def verify_port(
         return found[0]
 
     report = verify(
-        port.session,
+        door,
         eager(port, full),
         cases,
         outputs=manifest.outputs,
@@ -108,7 +114,7 @@ def verify_port(
         yardstick=eager(port, _in(module, port.session.precision)) if half else None,
         tolerance=tolerance,
         modules=program.modules,
-        nodes=nodes_of(program) if level == "nodes" else (),
+        nodes=nodes_of(program),
         half=TorchSession(program, port.session.precision) if half else None,
         origin=program.origin,
         subject=manifest.source.id or manifest.source.model_class,
@@ -123,6 +129,19 @@ def verify_port(
     if progress is not None:
         progress("gradients")
     return dataclasses.replace(report, **_backwards(port, module, cases, report, seed))
+
+
+class _Door:
+    """The port's session, entered as a caller enters it: what is refused there, or is wrong on the way out, counts."""
+
+    def __init__(self, port: Port) -> None:
+        self._port = port
+
+    def run(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        return self._port.run(self._port.feed(feed))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._port.session, name)
 
 
 def _budget(search: Budget | float) -> Budget | None:
@@ -217,11 +236,29 @@ def cases_of(
     kept = regression.cases(port.artifact, port.feed)
     if inputs is not None:
         return [*_given(port, inputs), *kept], []
-    cases: Sequence[Case] = generate(port.manifest.inputs, limits=limits(port.manifest.limits), seed=seed)
-    program = port.program()
-    if not program.examples or _any_accepted(original, cases):
-        return [*cases, *kept], []
-    return [*_like_the_example(program, seed), *kept], [
+    known = port.examples()
+    remarks = (
+        [] if known else ["verify: this port keeps no example, so it was compared on made-up inputs only"]
+    )
+    example = [Case(EXAMPLE, known)] if known else []
+
+    def accepted(case: Case) -> bool:
+        try:
+            original(case.feed)
+        except Exception:  # noqa: BLE001 - in whichever way a model refuses its inputs
+            return False
+        return True
+
+    specs = port.manifest.inputs
+    seen = odd.ranges(specs, known)
+    cases: Sequence[Case] = generate(specs, limits=limits(port.manifest.limits), seed=seed, ranges=seen)
+    base = odd.usual(cases, accepted)
+    if base is not None or not known:
+        more = odd.odd(specs, base, seed=seed, keep=port.manifest.prepared) if base is not None else ()
+        return [*example, *cases, *more, *kept], remarks
+    whole = [spec.name for spec in specs if not spec.dtype.startswith(("float", "bfloat"))]
+    more = odd.odd(specs, example[0], seed=seed, keep={*whole, *port.manifest.prepared})
+    return [*example, _other_floats(port, known, seed), *more, *kept], [
         "verify: the original takes none of the generated inputs, so it was compared on what it was "
         "captured with and on other values of its floats"
     ]
@@ -281,29 +318,16 @@ def eager(port: Port, module: torch.nn.Module) -> Callable[[Mapping[str, np.ndar
     return run
 
 
-def _any_accepted(
-    original: Callable[[Mapping[str, np.ndarray]], list[np.ndarray]], cases: Sequence[Case]
-) -> bool:
-    for case in cases:
-        try:
-            original(case.feed)
-        except Exception:  # noqa: BLE001 - in whichever way a model refuses its inputs
-            continue
-        return True
-    return False
-
-
-def _like_the_example(program: Program, seed: int) -> list[Case]:
+def _other_floats(port: Port, kept: Mapping[str, np.ndarray], seed: int) -> Case:
     """Inputs whose integers fit together (placeholders of images, grids of patches) cannot be made up, only kept."""
-    kept = {spec.name: to_numpy(spec.name, program.examples[spec.name]) for spec in program.inputs}
     generator = np.random.default_rng(seed)
     other = {
         name: value
-        if value.dtype.kind != "f" or name in program.prepared
+        if value.dtype.kind != "f" or name in port.manifest.prepared
         else (generator.standard_normal(value.shape) * value.std() + value.mean()).astype(value.dtype)
         for name, value in kept.items()
     }
-    return [Case("as captured", kept), Case("other values", other)]
+    return Case("other values", other)
 
 
 def _in(module: torch.nn.Module, precision: str) -> torch.nn.Module:

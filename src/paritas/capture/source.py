@@ -12,6 +12,7 @@ import dataclasses
 import importlib
 import importlib.util
 import os
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -414,3 +415,24 @@ def _is_transformers(model: torch.nn.Module) -> bool:
         f"{c.__module__}.{c.__name__}" == "transformers.modeling_utils.PreTrainedModel"
         for c in type(model).__mro__
     )
+
+
+#: The original's small files that make a port usable by itself.
+_CONFIGURATION = (
+    "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json",
+    "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model",
+    "sentencepiece.bpe.model", "added_tokens.json", "chat_template.jinja", "modules.json",
+    "sentence_bert_config.json", "config_sentence_transformers.json",
+)  # fmt: skip
+
+
+def copy_configuration(model: torch.nn.Module, source: Source, directory: Path) -> None:
+    """Put the original's configuration, tokenizer and processor beside the weights of its port."""
+    if source.kind != "module":
+        place = locate(source.id, revision=source.revision or None, subfolder=source.subfolder).directory
+        for name in _CONFIGURATION:
+            if (place / name).is_file():
+                shutil.copyfile(place / name, directory / name)
+    config: Any = getattr(model, "config", None)
+    if not (directory / "config.json").is_file() and hasattr(config, "save_pretrained"):
+        config.save_pretrained(directory)

@@ -115,9 +115,7 @@ class OpenVINOSession:
         feed: one array per input of the manifest; those that the model does not need are ignored.
         """
         with self._lock:
-            results = _attempt("running", self._open(), feed)
-            pairs = zip(results, self._dtypes, strict=True)
-            return [np.array(result, dtype, copy=True) for result, dtype in pairs]
+            return [np.array(result) for result in _attempt("running", self._open(), feed)]
 
     def observe(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Node name -> value, for every node that leaves a module and that the model still has."""

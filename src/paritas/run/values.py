@@ -374,6 +374,12 @@ def _expression(text: str) -> tuple[tuple[str, ...], Callable[[Mapping[str, int]
     return names, whole
 
 
+def size_of(dim: str, sizes: Mapping[str, int]) -> int | None:
+    """A dimension's size where the symbols have these sizes; None where they do not say."""
+    names, value = _expression(dim)
+    return value(sizes) if names and all(name in sizes for name in names) else None
+
+
 def _cast(spec: TensorSpec, array: Array, given: Any, wrong: list[str]) -> Array:
     """`array` in the spec's dtype where that loses nothing; else what is wrong is noted."""
     have, want = array.dtype.name, spec.dtype

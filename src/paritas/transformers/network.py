@@ -299,6 +299,7 @@ class Network:
                     target=self.target,
                     weights=self.weights,
                     device=self.device,
+                    keep_example=False,  # what a user calls it with is nobody else's to read
                 )
             finally:
                 module.__class__ = ported

@@ -35,6 +35,7 @@ class Case:
     edge: bool = False
     optional: bool = False
     searched: bool = False  # picked out of many because the port is far off there
+    special: bool = False  # holds NaN or infinities: a difference is a note, and decides nothing
 
     @property
     def shapes(self) -> str:
@@ -56,7 +57,11 @@ class _Plan:
 
 
 def generate(
-    specs: Sequence[TensorSpec], *, limits: Mapping[str, tuple[int, int]] | None = None, seed: int = 0
+    specs: Sequence[TensorSpec],
+    *,
+    limits: Mapping[str, tuple[int, int]] | None = None,
+    seed: int = 0,
+    ranges: Mapping[str, tuple[int, int]] | None = None,
 ) -> tuple[Case, ...]:
     """Cases for these inputs: batch 1, odd sizes, longer ones, for each mask all kinds of padding, corner values.
 
@@ -65,8 +70,9 @@ def generate(
     rows of one case, whose shapes another case has already, so that no engine compiles anew for them.
 
     limits: the sizes that a dynamic dimension's symbol may take, both included ({"s1": (1, 77)}). Equal
-    symbols get equal sizes in all inputs. Integers are uniform in [0, high), floats normal; the same seed
-    gives the same cases. bfloat16 inputs are float32 arrays of bfloat16 values. Cases whose shapes the
+    symbols get equal sizes in all inputs. Integers are uniform in [0, high), or between the ends that `ranges` has for
+    their input, both included, or else 0 and 1; floats are normal; the same seed gives the same cases. bfloat16 inputs
+    are float32 arrays of bfloat16 values. Cases whose shapes the
     limits have made equal appear once. Raises `InputError` for a dimension that is no expression of symbols.
     """
     limits = limits or {}
@@ -94,7 +100,14 @@ def generate(
         seen.add(key)
         generator = np.random.default_rng((seed, number))
         feed = {
-            spec.name: _values(spec, shapes[spec.name], generator, mask=plan.mask, plan=plan)
+            spec.name: _values(
+                spec,
+                shapes[spec.name],
+                generator,
+                mask=plan.mask,
+                plan=plan,
+                ends=(ranges or {}).get(spec.name, (0, 1)),
+            )
             for spec in specs
         }
         cases.append(Case(plan.name, feed, plan.edge, optional=bool(plan.rows)))
@@ -233,6 +246,7 @@ def _values(
     *,
     mask: Mask | None,
     plan: _Plan | None = None,
+    ends: tuple[int, int] = (0, 1),
 ) -> np.ndarray:
     if spec.value is not None:
         return np.array(spec.value, spec.dtype).reshape(shape)
@@ -240,7 +254,7 @@ def _values(
         visible = mask(*shape) if mask else np.ones(shape, bool)
         return visible.astype(spec.dtype)
     if plan is not None and plan.rows and holds_values(spec):
-        corners = _corners(spec, shape, plan, generator)
+        corners = _corners(spec, shape, plan, generator, ends)
         if corners is not None:
             return corners
     if not is_whole(spec.dtype):
@@ -253,22 +267,26 @@ def _values(
         length = shape[-1] if shape else 1
         ids = np.arange(length) if spec.high is None else np.arange(length) % spec.high
         return np.broadcast_to(ids, shape).astype(spec.dtype, order="C")
-    high = 2 if spec.high is None else spec.high
-    values = generator.integers(0, high, shape).astype(spec.dtype)
+    low, last = ends if spec.high is None else (0, spec.high - 1)
+    values = generator.integers(low, last + 1, shape).astype(spec.dtype)
     if values.size > 1:
         # Both ends of the vocabulary: an engine with a smaller table, or one that counts from 1, shows here.
-        values.flat[0], values.flat[1] = high - 1, 0
+        values.flat[0], values.flat[1] = last, low
     return values
 
 
 def _corners(
-    spec: TensorSpec, shape: tuple[int, ...], plan: _Plan, generator: np.random.Generator
+    spec: TensorSpec,
+    shape: tuple[int, ...],
+    plan: _Plan,
+    generator: np.random.Generator,
+    ends: tuple[int, int],
 ) -> np.ndarray | None:
     if is_whole(spec.dtype):
         if plan.rows is not CORNERS:
             return None
-        high = 2 if spec.high is None else spec.high
-        return fill(plan.rows, plan.first, shape, high - 1, generator).astype(spec.dtype)
+        last = ends[1] if spec.high is None else spec.high - 1
+        return fill(plan.rows, plan.first, shape, last, generator).astype(spec.dtype)
     smallest = float(np.finfo("float32" if spec.dtype == "bfloat16" else spec.dtype).smallest_normal)
     largest = WHITE if plan.rows is CORNERS else smallest
     return as_floats(spec.dtype, fill(plan.rows, plan.first, shape, largest, generator))

@@ -30,12 +30,20 @@ def mutated(spec: TensorSpec, value: np.ndarray, generator: np.random.Generator)
         flat[generator.integers(flat.size)] ^= True
         return changed
     if is_whole(spec.dtype):
-        high = 2 if spec.high is None else spec.high
-        _pick(_TOKENS, generator)(changed, high, generator)
-        return changed
+        low, high = (0, spec.high) if spec.high is not None else _ends(changed)
+        moved = np.asarray(changed.astype(np.int64) - low)
+        _pick(_TOKENS, generator)(moved, high - low, generator)
+        return (moved + low).astype(spec.dtype)
     wide = changed.astype(np.float64)
     _pick(_FLOATS, generator)(wide, generator)
     return as_floats(spec.dtype, np.clip(wide, -LARGE, LARGE))
+
+
+def _ends(value: np.ndarray) -> tuple[int, int]:
+    """Where whole numbers lie that no table bounds: around zero, and as far as they do already."""
+    least = 0 if value.dtype.kind == "u" else -9
+    far = 1 << 31
+    return max(min(least, int(value.min())), -far), min(max(10, int(value.max()) + 1), far)
 
 
 def padding(columns: int, generator: np.random.Generator) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from paritas.errors import ParitasError, reason_of
+from paritas.errors import InputError, ParitasError, reason_of
 from paritas.program import ModuleCall, Origin, TensorSpec
 from paritas.run.engine import Session
 from paritas.verify.compare import RELATIVE, Comparison, compare, distance
@@ -107,7 +107,17 @@ def verify(
             else:
                 unseen[f'case "{case.name}"'] = refused
             continue
-        rows += _judged(judge.case(case, want, outputs), case, notes)
+        if case.special:
+            notes += _special(judge, case, want, outputs, nodes, level)
+            continue
+        made, refused = judge.case(case, want, outputs)
+        if refused:
+            if case.optional:
+                notes.append(f'verify: case "{case.name}" was not compared: {refused}')
+            else:
+                unseen[f'case "{case.name}"'] = refused
+            continue
+        rows += _judged(made, case, notes)
     usual = _usual(rows)
     sought: Sought | None = None
     if seek is not None:
@@ -116,7 +126,7 @@ def verify(
         if found.case is not None:
             feeds[found.case.name] = found.case
             want = list(original(found.case.feed))
-            rows += _judged(judge.case(found.case, want, outputs), found.case, notes)
+            rows += _judged(judge.case(found.case, want, outputs)[0], found.case, notes)
     if judge.by_truth:
         searched = {case.name for case in feeds.values() if case.searched}
         rows = _judge_by_truth(rows, session.precision, usual, searched)
@@ -148,6 +158,40 @@ def verify(
     )
 
 
+#: Up to so many nodes, those that lose a NaN are looked for; in larger models at level "nodes" only.
+FEW_NODES = 400
+
+
+def _special(
+    judge: _Judge,
+    case: Case,
+    want: list[np.ndarray],
+    outputs: Sequence[TensorSpec],
+    nodes: Sequence[NodeInfo],
+    level: str,
+) -> list[str]:
+    """What differs where inputs hold NaN or infinities, and which operators lose them: a note, never a verdict."""
+    rows, refused = judge.case(case, want, outputs)
+    off = [row for row in rows if row.diverges or (judge.half and row.fault)]
+    if refused or not off:
+        return [f'verify: case "{case.name}" was not compared: {refused}'] if refused else []
+    lost = ""
+    if (
+        judge.reference is not None
+        and judge.truth is not None
+        and (level == "nodes" or len(nodes) <= FEW_NODES)
+    ):
+        steps = _step(judge.session, case, judge.reference, judge.truth, nodes, None)
+        guilty = {row.target: row.source for row in steps.rows if not row.agrees}
+        lost = ", ".join(f"{target} ({source})" if source else target for target, source in guilty.items())
+    names = ", ".join(row.output for row in off)
+    by = f" It is lost in {lost}." if lost else ' verify(level="nodes") looks for the operators.'
+    return [
+        f"verify: where inputs hold NaN or infinities, {names} differ{'s' if len(off) == 1 else ''} from the original: "
+        f"{off[0].fault or format(off[0].excess, '.3g') + 'x tolerance'}.{by} check_finite=True refuses such inputs"
+    ]
+
+
 def _judged(rows: list[OutputParity], case: Case, notes: list[str]) -> list[OutputParity]:
     """The rows that count. Of an optional case, those that cannot be judged are notes."""
     if not case.optional:
@@ -163,8 +207,8 @@ class _Judge:
         self,
         session: Session,
         original: Runner,
-        truth: Walker | None,
-        reference: Walker | None,
+        truth: Reference | None,
+        reference: Reference | None,
         yardstick: Runner | None,
         tolerance: Tolerance | None,
     ):
@@ -182,15 +226,20 @@ class _Judge:
             return self.tolerance
         return half_precision(self.session.precision)
 
-    def case(self, case: Case, want: list[np.ndarray], specs: Sequence[TensorSpec]) -> list[OutputParity]:
-        """The rows of one case.
+    def case(
+        self, case: Case, want: list[np.ndarray], specs: Sequence[TensorSpec]
+    ) -> tuple[list[OutputParity], str]:
+        """The rows of one case, or why the port refuses it: an answer that is refused at the door is no wrong one.
 
         Engines may take denormal numbers for zeros, as PyTorch does after `torch.set_flush_denormal(True)`. So where
         inputs hold some, the port has to agree with the original either on them as they are or on them as zeros. An
         absolute floor in the tolerance would not do: log(x), x / |x| and x > 0 make something large of the difference.
         """
-        got, failed = self._run(case, specs)
-        return failed or self._settled(case, want, got, specs)
+        try:
+            got, failed = self._run(case, specs)
+        except InputError as error:
+            return [], f"the port refuses it: {reason_of(error).partition(': ')[2]}"
+        return failed or self._settled(case, want, got, specs), ""
 
     def score(self, case: Case, specs: Sequence[TensorSpec], usual: Mapping[str, Sequence[float]]) -> Score:
         """The worst output of a case that a search tries, judged as in a report. Raises `Refused`.
@@ -201,7 +250,10 @@ class _Judge:
             want = list(self.original(case.feed))
         except Exception as error:
             raise Refused(reason_of(error)) from error
-        got, rows = self._run(case, specs)
+        try:
+            got, rows = self._run(case, specs)
+        except InputError as error:
+            raise Refused(reason_of(error)) from error
         if not rows and not self.half and specs and len(want) == len(got) == len(specs):
             results = [
                 compare(w, g, self.tolerance, dtype=_numpy_dtype(s.dtype))
@@ -224,6 +276,8 @@ class _Judge:
         """The port's outputs, or the rows that say that it has none."""
         try:
             return list(self.session.run(case.feed)), []
+        except InputError:
+            raise
         except Exception as error:  # noqa: BLE001 - the original ran, the port did not: that is a divergence
             fault = f"the engine failed: {reason_of(error)}"
             return [], [OutputParity(case.name, s.name, math.inf, math.inf, case.edge, fault) for s in specs]

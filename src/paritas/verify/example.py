@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The example that a port was made with, kept beside its weights: every verification compares on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save_file
+
+from paritas import contents
+from paritas.errors import PortError
+from paritas.program import Artifact, Note, TensorSpec
+
+FILE = "example.safetensors"
+LARGEST = 16 << 20  # bytes: a port is not to be larger for its example than for its weights
+
+
+def write(directory: Path, examples: Mapping[str, np.ndarray]) -> list[Note]:
+    """Put the example into a port's directory; what cannot be kept is a note."""
+    if not examples:
+        return []
+    size = sum(value.nbytes for value in examples.values())
+    if size > LARGEST:
+        why = f"it has {size >> 20} MiB, more than {LARGEST >> 20}"
+    else:
+        try:
+            # Copies in C order: safetensors writes the memory of an array as it lies there.
+            save_file(
+                {name: np.array(value, order="C") for name, value in examples.items()}, directory / FILE
+            )
+            return []
+        except (SafetensorError, KeyError, TypeError) as error:
+            why = str(error)
+    text = f"the example is not kept with the port: {why}; once saved and loaded, it is not verified on it"
+    return [Note("capture", text)]
+
+
+def read(artifact: Artifact, specs: tuple[TensorSpec, ...]) -> dict[str, np.ndarray]:
+    """The example of a port, an array per input; {} where it keeps none.
+
+    Raises `PortError` for a damaged file, `TamperedPort` for one that has been changed since the port was loaded.
+    """
+    if not contents.has(artifact, FILE):
+        return {}
+    try:
+        found = load(bytes(contents.take(artifact, FILE)))
+    except SafetensorError as error:
+        raise PortError(
+            f"{artifact.directory / FILE} cannot be read: {error}. Make the port again."
+        ) from None
+    return found if set(found) == {spec.name for spec in specs} else {}
