@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-import shutil
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
