@@ -110,6 +110,9 @@ INNER = [
     case("aten._unsafe_index.Tensor", matrix(4, 5), [None, values([0, -1, 2], "int64")]),
     case("aten._unsafe_index_put.default", matrix(4, 5), [values([0, 2], "int64")], matrix(2, 5)),
     case("aten.lift_fresh_copy.default", matrix(2, 3)),
+    case("aten.native_group_norm.default", tensor(2, 6, 3), vector(6), vector(6), 2, 6, 3, 2, 0.5),
+    case("aten.nonzero.default", scalar(0.0)),
+    case("aten.nonzero.default", scalar(2.0)),
     *(
         case(f"aten.{way}_pad{rank}d.default", tensor(2, *[4] * rank), [1, 2] * rank)
         for way in ("reflection", "replication")

@@ -25,6 +25,7 @@ _NAN_ORDER = (
 )
 
 GAPS = [
+    Gap("aten.nonzero.default", "(float32:", "refused: how many rows there are, the value decides"),
     Gap(
         "aten.max_pool2d.default",
         ":nan",
@@ -91,6 +92,7 @@ def _without_range(case: Case) -> bool:
 _BY_VALUES = "how many elements the result has depends on values, which a graph of fixed shapes cannot say"
 
 SAMPLE_GAPS = [
+    Gap("aten.nonzero.default", "(float32:", "refused: how many rows there are, the value decides"),
     SampleGap(
         "aten.index_put.default",
         REFUSED,

@@ -305,7 +305,10 @@ def select_scatter(emit, self, src, dim, index):
 @lowers("openvino", "aten.nonzero.default")
 def nonzero(emit, self):
     """nonzero(Tensor self) -> Tensor"""
-    return ops.transpose(ops.non_zero(emit.cast(self, torch.bool), "i64"), emit.array([1, 0]))
+    is_scalar = rank_of(self) == 0
+    there = emit.cast(emit.unsqueeze(self, 0) if is_scalar else self, torch.bool)
+    found = ops.transpose(ops.non_zero(there, "i64"), emit.array([1, 0]))
+    return emit.slice(found, 0, 0, 1) if is_scalar else found  # a scalar has no axis to name
 
 
 @lowers("openvino", "aten.masked_select.default")

@@ -6,6 +6,7 @@ import openvino.opset16 as ops
 import torch
 
 from paritas.lower.openvino.emit import out, rank_of
+from paritas.lower.openvino.ops.reduce import varied
 from paritas.lower.registry import lowers
 
 
@@ -36,7 +37,10 @@ def group_norm(emit, input, num_groups, weight=None, bias=None, eps=1e-05, cudnn
 @lowers("openvino", "aten.native_group_norm.default")
 def native_group_norm(emit, input, weight, bias, N, C, HxW, group, eps):
     """native_group_norm(Tensor input, Tensor? weight, Tensor? bias, SymInt N, SymInt C, SymInt HxW, int group, float eps) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
-    return [group_norm(emit, input, group, weight, bias, eps), None, None]
+    rows = out(ops.reshape(input, emit.dims([N, group, -1]), False))
+    mean, spread = ops.reduce_mean(rows, emit.array([2]), False), varied(emit, rows, [2], 0, False)
+    scale = ops.divide(np.float32(1), ops.sqrt(ops.add(spread, np.float32(eps))))
+    return [group_norm(emit, input, group, weight, bias, eps), mean, scale]
 
 
 @lowers("openvino", "aten._native_batch_norm_legit_no_training.default")
