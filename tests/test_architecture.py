@@ -18,7 +18,7 @@ PACKAGE = ROOT / "src" / "paritas"
 #: Earlier to later. Everything that is in none of the folders is listed by name.
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
-        *("printable", "errors", "program", "formulas", "outputs", "nesting", "manifest"),
+        *("printable", "errors", "program", "formulas", "outputs", "nesting", "guards", "manifest"),
         *("files", "leftovers", "contents"),
     ),
     ("capture",),

@@ -94,6 +94,10 @@ class InputError(ParitasError, ValueError):
     """An input of the wrong name, rank, dtype or value: names the input, what was expected, what came."""
 
 
+class SizeError(InputError):
+    """Sizes for which the model's code goes another way than the one that was captured: names the line that asks."""
+
+
 class EngineError(ParitasError):
     """The engine failed while loading or running a port."""
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from paritas.errors import PortError
+from paritas.guards import MOST_GUARDS, NotAGuard, parsed
 from paritas.outputs import described
 from paritas.program import FORMAT_VERSION, Manifest
 
@@ -89,7 +90,7 @@ def manifest_from_json(text: str, where: str = "port.json") -> Manifest:
             raise PortError(
                 f"{where} has format {version}; this Paritas reads format {FORMAT_VERSION}. {advice}"
             )
-        return _check_meaning(_check_files(_record(Manifest, raw, "port.json")))
+        return _check_guards(_check_meaning(_check_files(_record(Manifest, raw, "port.json"))))
     except (
         ValueError,
         RecursionError,
@@ -241,5 +242,16 @@ def is_dimension(text: str) -> bool:
     return bool(plain) and text.count("(") <= 200 and text.count("**") <= 8
 
 
+def _check_guards(manifest: Manifest) -> Manifest:
+    if len(manifest.guards) > MOST_GUARDS:
+        raise _Wrong(f"guards: there are {len(manifest.guards)}, and no model has more than {MOST_GUARDS}")
+    for number, guard in enumerate(manifest.guards):
+        try:
+            parsed(guard.holds)
+        except NotAGuard as wrong:
+            raise _Wrong(f"guards[{number}] is not a guard: {wrong}") from None
+    return manifest
+
+
 #: The manifest's own fields that are tuples.
-_TUPLES = frozenset(("inputs", "outputs", "modules", "notes", "prepared"))
+_TUPLES = frozenset(("inputs", "outputs", "modules", "notes", "prepared", "guards"))

@@ -15,6 +15,7 @@ import numpy as np
 
 from paritas import leftovers, store
 from paritas.errors import InputError, OriginalMissing, UnknownMode
+from paritas.guards import remaining
 from paritas.nesting import flatten, nest
 from paritas.outputs import build_output, has_sizes
 from paritas.printable import printable
@@ -289,7 +290,9 @@ class Port:
         given = flatten(inputs, manifest.nesting)
         if self._original is not None and any(given.get(name) is None for name in manifest.prepared):
             given |= self._prepared(given)
-        feed = check_feed(given, self.inputs, manifest.constants, manifest.limits, manifest.signature)
+        feed = check_feed(
+            given, self.inputs, manifest.constants, manifest.limits, manifest.signature, manifest.guards
+        )
         if self.check_finite:
             check_finite(feed)
         return feed
@@ -559,6 +562,8 @@ def manifest_of(
         nesting=program.nesting,
         prepared=program.prepared,
         signature=program.signature,
+        guards=remaining(program.guards, program.inputs, lowered.inputs or program.inputs),
+        sizes=program.sizes,
     )
 
 

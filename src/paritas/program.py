@@ -72,6 +72,18 @@ class Note:
 
 
 @dataclasses.dataclass(frozen=True)
+class Guard:
+    """What has to hold of a call's sizes, since the model's code asked for it while it was captured.
+
+    holds: in the grammar of `paritas.guards`, over the names of the dynamic dimensions: "s1 % 2 == 0".
+    where: "model.py:12  x = F.pad(x, (0, 1)) if x.shape[1] % 2 else x", or "" if no line of the model's asked.
+    """
+
+    holds: str
+    where: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Source:
     """The original: what to load to have it again."""
 
@@ -123,6 +135,8 @@ class Program:
     nesting: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # argument -> how inputs make it
     prepared: tuple[str, ...] = ()  # inputs that can be computed from the others: see `capture.prepared`
     signature: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # see `Manifest.signature`
+    guards: tuple[Guard, ...] = ()  # what the graph takes for granted of the inputs' sizes
+    sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)  # dynamic dimension -> the example's
 
     @property
     def graph(self) -> torch.fx.Graph:
@@ -163,6 +177,8 @@ class Manifest:
     prepared: tuple[str, ...] = ()  # inputs that can be computed from the others
     # forward's parameters in their order -> {"default": what leaving it out means, "by": "position" | "name" | "rest"}
     signature: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    guards: tuple[Guard, ...] = ()  # what has to hold of the inputs' sizes: see `paritas.guards`
+    sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)  # dynamic dimension -> the example's
 
 
 @dataclasses.dataclass(frozen=True)

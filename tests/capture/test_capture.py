@@ -15,6 +15,7 @@ from families import build
 from paritas.capture import capture
 from paritas.capture.modules import is_size
 from paritas.errors import CaptureError, FrozenDimension, InputError, InputsNeeded
+from paritas.guards import broken
 from paritas.nesting import flatten
 from paritas.run.torch import TorchSession
 
@@ -87,13 +88,19 @@ class Table(nn.Module):
         return patches
 
 
-def test_a_size_that_chooses_the_way_is_not_free() -> None:
-    fixed = capture(Table(), {"x": torch.randn(2, 3, 32, 32)}).inputs[0]
-    assert fixed.dims[2:] == (32, 32)
-    assert isinstance(fixed.dims[0], str)
-    assert all(
-        isinstance(d, str) for d in capture(Table(), {"x": torch.randn(2, 3, 48, 40)}).inputs[0].dims[2:]
-    )
+def test_a_size_that_chooses_the_way_is_free_behind_a_guard() -> None:
+    program = capture(Table(), {"x": torch.randn(2, 3, 32, 32)})
+    assert all(isinstance(program.inputs[0].dims[axis], str) for axis in (0, 2, 3))
+    height, width = (str(program.inputs[0].dims[axis]) for axis in (2, 3))
+
+    def taken(*sizes: int) -> bool:
+        return not broken(program.guards, dict(zip((height, width), sizes, strict=True)))
+
+    assert taken(32, 32) and taken(39, 32)
+    assert not taken(40, 40) and not taken(64, 16)
+    assert any("if height * width == 16 and height == width:" in guard.where for guard in program.guards)
+    other = capture(Table(), {"x": torch.randn(2, 3, 48, 40)})
+    assert len(broken(other.guards, dict(zip(other.inputs[0].dims[2:], (32, 32), strict=True)))) == 1  # type: ignore[arg-type]
 
 
 def test_what_is_refused_with_free_sizes_is_captured_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:

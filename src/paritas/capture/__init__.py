@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from paritas.capture import indices, ranges
+from paritas.capture import guards, indices, ones, ranges
 from paritas.capture import inputs as example
 from paritas.capture.arguments import forward_names
 from paritas.capture.export import export
@@ -150,6 +150,7 @@ def _assemble(
     first = first or first_answer(model, call)
     structure = returned(exported, traced, first, call.tensors)
     placeholders = _mark_inputs(exported, call.tensors)
+    facts = guards.found(exported)
     normalise(exported)
     specs, frozen = _input_specs(model, placeholders, call.tensors, dynamic)
     equal = equal_inputs(exported)
@@ -157,6 +158,7 @@ def _assemble(
     structure = with_symbols(structure, lambda size: {"kind": "size", "value": renamed(size, equal)})
     largest = limits(exported)
     specs, unchecked = _with_ranges(exported, specs, placeholders, largest)
+    sizes = _sizes(placeholders, equal)
     defaults = example.defaults(model, call)
     nodes = [node for node in exported.graph.nodes if node.op == "call_function"]
     name = f"{type(model).__module__}.{type(model).__qualname__}"
@@ -185,6 +187,10 @@ def _assemble(
         nesting=call.nesting,
         prepared=call.prepared,
         signature=example.signature(model, chosen or {}),
+        guards=guards.as_guards(
+            ones.settled(facts, model, exported, placeholders, call, equal), equal, sizes
+        ),
+        sizes=sizes,
     )
 
 
@@ -276,3 +282,15 @@ def _with_range(spec: TensorSpec, bounds: indices.Bounds) -> TensorSpec:
     if low == 0 and high is not None:
         low = None  # as most have it
     return dataclasses.replace(spec, low=low, high=high, never=tuple(sorted(bounds.never)))
+
+
+def _sizes(placeholders: Mapping[str, torch.fx.Node], equal: Mapping[str, str]) -> dict[str, int]:
+    """Every symbol of the inputs' dimensions and its size in the example."""
+    found: dict[str, int] = {}
+    for node in placeholders.values():
+        for size in node.meta["val"].shape:
+            if isinstance(size, torch.SymInt):
+                hints = size.node.shape_env.backed_var_to_val
+                for symbol in size.node.expr.free_symbols:
+                    found[equal.get(str(symbol), str(symbol))] = int(hints[symbol])
+    return found

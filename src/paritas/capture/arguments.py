@@ -41,7 +41,7 @@ def forward_names(
     call: Call,
 ) -> ForwardNames:
     """Name what enters and leaves every region of `tree`. A tensor that is not found is left out."""
-    tensors = {name: _with_padding(name, tensor) for name, tensor in call.tensors.items()}
+    tensors = {name: with_padding(name, tensor) for name, tensor in call.tensors.items()}
     calls = _recorded_calls(model, call.arguments(tensors))
     wanted = {node for region in tree.regions() for node in (*region.inputs, *region.outputs)}
     values = _node_values(exported, tensors, wanted)
@@ -72,7 +72,7 @@ def _match(
     return dict(sorted(found.items(), key=lambda item: order.index(item[1])))
 
 
-def _with_padding(name: str, tensor: torch.Tensor) -> torch.Tensor:
+def with_padding(name: str, tensor: torch.Tensor) -> torch.Tensor:
     """Masks get a padded position: with nothing masked, transformers' modules are handed None instead of a mask."""
     if not name.endswith("attention_mask") or tensor.dim() != 2 or tensor.shape[1] < 3:
         return tensor
@@ -151,19 +151,26 @@ class _Recorder(torch.fx.Interpreter):
 def _node_values(
     exported: torch.export.ExportedProgram, tensors: Mapping[str, torch.Tensor], wanted: set[Node]
 ) -> dict[Node, torch.Tensor]:
-    own = {plain: name for name, plain in parameter_names(tensors).items()}
-    inputs = []
-    for node in exported.graph.nodes:
-        if node.op == "placeholder":
-            inputs.append(
-                tensors[own[node.meta["paritas_input"]]]
-                if "paritas_input" in node.meta
-                else weight(exported, node)
-            )
     recorder = _Recorder(exported.graph_module, wanted)
     with torch.no_grad():
-        recorder.run(*inputs)
+        recorder.run(*_placed(exported, tensors))
     return recorder.values
+
+
+def run_graph(exported: torch.export.ExportedProgram, tensors: Mapping[str, torch.Tensor]) -> list[Any]:
+    """What the graph in normal form returns for these inputs, flat."""
+    with torch.no_grad():
+        return list(torch.fx.Interpreter(exported.graph_module).run(*_placed(exported, tensors)))
+
+
+def _placed(exported: torch.export.ExportedProgram, tensors: Mapping[str, torch.Tensor]) -> list[Any]:
+    """A value for each placeholder: these inputs, and the model's weights."""
+    own = {plain: name for name, plain in parameter_names(tensors).items()}
+    return [
+        tensors[own[node.meta["paritas_input"]]] if "paritas_input" in node.meta else weight(exported, node)
+        for node in exported.graph.nodes
+        if node.op == "placeholder"
+    ]
 
 
 def weight(exported: torch.export.ExportedProgram, node: Node) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from paritas.capture import patches
+from paritas.capture import guards, patches
 from paritas.capture.forward import Call, Traced, flat_forward
 from paritas.capture.functional import functional
 from paritas.capture.origin import innermost_frame
@@ -43,16 +43,9 @@ def export(
     traced = Traced()
     if is_transformers(model):
         importlib.import_module("transformers.exporters.exporter_dynamo")  # which patches of ours mend
-    with quiet(), patience(), torch.no_grad(), patches.applied(model) as done:
+    with quiet(), patience(), torch.no_grad(), guards.noted(), patches.applied(model) as done:
         try:
             program = _traced(model, call, dynamic_shapes, remarks, traced)
-            if dynamic_shapes is not None and (fixed := _one_way_only(program, call)):
-                dynamic_shapes = {
-                    name: {a: dim for a, dim in (dims or {}).items() if (name, a) not in fixed} or None
-                    for name, dims in dynamic_shapes.items()
-                }
-                remarks.clear()
-                program = _traced(model, call, dynamic_shapes, remarks, traced)
             program, written = functional(program)
             return program, traced, [*remarks, *written, *done.remarks()]
         except CaptureError:
@@ -67,39 +60,6 @@ def _traced(
     if is_transformers(model):
         return _export_transformers(model, call, dynamic_shapes)
     return _export_module(model, call, dynamic_shapes, remarks, traced)
-
-
-def _one_way_only(program: torch.export.ExportedProgram, call: Call) -> set[tuple[str, int]]:
-    """Dimensions that look free although the graph holds for few of their sizes: (input, axis).
-
-    A model that takes another way where `(height // 8) * (width // 8) == 16` leaves no symbol behind that says
-    so, only a guard; and the graph, captured on one of the ways, would compute wrongly on the other.
-    """
-    import sympy
-
-    nodes = [node for node in program.graph.nodes if node.op == "placeholder"]
-    users = {spec.arg.name for spec in program.graph_signature.input_specs if spec.kind.name == "USER_INPUT"}
-    values = [
-        node.meta["val"]
-        for node in nodes
-        if node.name in users and isinstance(node.meta.get("val"), torch.Tensor)
-    ]
-    sizes = [size for value in values for size in value.shape if isinstance(size, torch.SymInt)]
-    now = {size.node.expr: size.node.hint for size in sizes if size.node.expr.is_Symbol}
-    fixed: set[Any] = set()
-    for guard in sizes[0].node.shape_env.guards if sizes else ():
-        rule = sizes[0].node.shape_env.simplify(guard.expr)
-        if isinstance(rule, sympy.Eq) and any(side.is_Integer for side in rule.args):
-            # Twice the size keeps every divisibility, so what fails there is about the size itself.
-            fixed |= {
-                s for s in rule.free_symbols & set(now) if rule.subs({**now, s: 2 * now[s]}) == sympy.false
-            }
-    return {
-        (name, axis)
-        for name, value in zip(call.tensors, values, strict=False)
-        for axis, size in enumerate(value.shape)
-        if isinstance(size, torch.SymInt) and size.node.expr.free_symbols & fixed
-    }
 
 
 def is_transformers(model: torch.nn.Module) -> bool:

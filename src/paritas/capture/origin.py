@@ -27,6 +27,11 @@ _GLUE = (
 )
 
 
+def is_glue(file: str) -> bool:
+    """Whether a source file only hands the model's arguments on."""
+    return any(glue in file for glue in _GLUE)
+
+
 class Frame(NamedTuple):
     file: str
     line: int
@@ -70,7 +75,7 @@ def origin(node: torch.fx.Node) -> Origin:
     """The innermost frame outside torch; torch.nn's own line where a module is used without any code of its own."""
     stack = levels(node)
     path, cls = (stack[-1].path, stack[-1].module_class.rsplit(".", 1)[-1]) if stack else ("", "")
-    recorded = [f for f in frames(node) if not any(glue in f.file for glue in _GLUE)]
+    recorded = [f for f in frames(node) if not is_glue(f.file)]
     outside = [f for f in recorded if not f.file.startswith(_TORCH)]
     layers = [f for f in recorded if f.file.startswith(_TORCH_NN)]
     if not (outside or layers):
@@ -86,7 +91,7 @@ def innermost_frame(trace: TracebackType | None) -> str:
         frame
         for frame in traceback.extract_tb(trace)
         if not frame.filename.startswith((_TORCH, here))
-        and not any(glue in frame.filename for glue in _GLUE)
+        and not is_glue(frame.filename)
         and f"{os.sep}transformers{os.sep}exporters" not in frame.filename
     ]
     if not outside:

@@ -16,9 +16,10 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from paritas.errors import InputError
+from paritas.errors import InputError, SizeError
+from paritas.guards import broken, complaint
 from paritas.outputs import Output, build_output, describe_output, leaf_names
-from paritas.program import TensorSpec
+from paritas.program import Guard, TensorSpec
 from paritas.run.turns import turn
 
 __all__ = [
@@ -160,6 +161,7 @@ def check_feed(
     constants: Mapping[str, Any] | None = None,
     limits: Mapping[str, int] | None = None,
     signature: Mapping[str, Any] | None = None,
+    guards: Sequence[Guard] = (),
 ) -> dict[str, Array]:
     """One array per spec, in its order, of its dtype, or one `InputError` with all that is wrong.
 
@@ -167,6 +169,7 @@ def check_feed(
     that were fixed while capturing; the same value is accepted. limits: dynamic dimension -> largest size.
     signature: forward's parameters, as `Manifest.signature`; what is left out has forward's default, and what has
     forward's default may be said.
+    guards: what has to hold of the sizes; a `SizeError` if nothing but guards is broken.
 
     Whole numbers are cast where that loses nothing, and float16 or bfloat16 to float32; nothing else is.
     float32 is taken for bfloat16 from NumPy, which has none, and rounded to it. An absent input whose spec
@@ -205,6 +208,8 @@ def check_feed(
                     "the model follow. Make another port for other sizes"
                 )
         feed[spec.name] = array
+    if guards and not wrong:
+        check_guards({name: size for name, (size, _) in sizes.items()}, specs, guards)
     if not wrong and len(feed) < len(specs):
         absent = {s.name: _fill(s, sizes, feed, wrong) for s in specs if s.name not in feed}
         feed = {spec.name: (feed if spec.name in feed else absent)[spec.name] for spec in specs}
@@ -212,6 +217,14 @@ def check_feed(
         lines = [f"{len(wrong)} problems:", *wrong]
         raise InputError("\n  ".join(lines) if len(wrong) > 1 else f"{wrong[0]}.")
     return feed
+
+
+def check_guards(sizes: Mapping[str, int], specs: Sequence[TensorSpec], guards: Sequence[Guard]) -> None:
+    """Raise a `SizeError` that names the first guards that are broken, and counts the others."""
+    found = broken(guards, sizes)
+    if found:
+        more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
+        raise SizeError("; ".join(complaint(guard, specs, sizes) for guard in found[:3]) + more + ".")
 
 
 def _check_argument(

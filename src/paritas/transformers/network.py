@@ -23,9 +23,10 @@ from transformers.cache_utils import (
 from paritas import pipeline
 from paritas.capture import capture
 from paritas.errors import CaptureError, InputError
+from paritas.guards import broken, names_in
 from paritas.nesting import flatten
 from paritas.outputs import build_output
-from paritas.program import Source
+from paritas.program import Guard, Source
 from paritas.run.state import ArrayState, State, remembered
 from paritas.run.values import from_numpy, to_numpy
 from paritas.transformers import calls, kept
@@ -409,7 +410,24 @@ def _plain(cache: Any) -> Any:
 
 def _fits(port: pipeline.Port, arguments: Mapping[str, Any]) -> bool:
     sizes = _constants(port, arguments)
-    return sizes is not None and all(had == has for had, has in sizes) and _same_values(port, arguments)
+    fixed = sizes is not None and all(had == has for had, has in sizes)
+    return fixed and _same_values(port, arguments) and not _broken(port, arguments)
+
+
+def _broken(port: pipeline.Port, arguments: Mapping[str, Any]) -> list[Guard]:
+    """The port's guards that these arguments break, of those whose sizes the arguments tell."""
+    manifest = port.manifest
+    if not manifest.guards:
+        return []
+    given = flatten(arguments, manifest.nesting)
+    sizes: dict[str, int] = {}
+    for spec in manifest.inputs:
+        value = given.get(spec.name)
+        if isinstance(value, torch.Tensor) and value.dim() == len(spec.dims):
+            sizes |= {
+                dim: size for dim, size in zip(spec.dims, value.shape, strict=True) if isinstance(dim, str)
+            }
+    return [guard for guard in broken(manifest.guards, sizes) if names_in(guard) <= sizes.keys()]
 
 
 def _values(port: pipeline.Port, arguments: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:

@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that a model's code asked about free sizes while it was captured, and what it was told.
+
+torch.export keeps such answers as guards, but takes every size for 2 or more, decides from that without a trace, and
+adds guards of its own about memory layouts, which no value depends on. So the questions are noted where they are asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import linecache
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from types import CodeType, FrameType
+from typing import Any
+
+import sympy
+import torch
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.utils._sympy.functions import OpaqueUnaryFn_sqrt
+from torch.utils._sympy.numbers import int_oo
+from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
+
+from paritas.capture.normalise import expression, name_of
+from paritas.capture.origin import is_glue, origin
+from paritas.guards import MOST_CHARACTERS, MOST_GUARDS
+from paritas.program import Guard
+
+_TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
+
+#: Where sizes themselves compute: whoever called them has asked.
+_SYMBOLS = tuple(
+    _TORCH + path.replace("/", os.sep)
+    for path in ("fx/experimental/", "utils/_sympy/", "__init__.py", "_C/", "utils/_stats.py")
+)
+#: Python of torch that makes operators, as a model's own code does.
+_PYTHON = tuple(
+    _TORCH + path.replace("/", os.sep)
+    for path in ("nn/", "functional.py", "_tensor.py", "distributions/", "_dynamo/", "signal/")
+)
+#: Functions of torch that decide about strides, which no value depends on, or in which of equal ways a view is made.
+_LAYOUT = re.compile(
+    r"(_?is_(contiguous|channels_last|non_overlapping)|check_contiguous_sizes_strides|_check_strides_helper"
+    r"|are_strides_like_|compute_elementwise_output_|suggest_memory_format|make_(contiguous|channels_last)"
+    r"|_compute_stride$|_reshape_view_helper_core_alg)"
+)
+
+
+@dataclasses.dataclass
+class _Asked:
+    by_program: bool
+    where: str
+
+
+@contextlib.contextmanager
+def noted() -> Iterator[None]:
+    """Note every question about a size, by the environment of symbols that it is asked in."""
+    original = ShapeEnv.evaluate_sym_node
+
+    def evaluate_sym_node(self: ShapeEnv, sym_node: Any, *args: Any, **kwargs: Any) -> Any:
+        question = sym_node.expr
+        if question.is_number or question in (sympy.true, sympy.false):
+            return original(self, sym_node, *args, **kwargs)
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and _kind(frame.f_code) == "symbols":
+            frame = frame.f_back
+        by_program = frame is not None and _kind(frame.f_code) == "program"
+        before = len(self.guards)
+        answer = original(self, sym_node, *args, **kwargs)
+        if by_program or (len(self.guards) > before and not _is_about_layout(frame)):
+            asked: dict[Any, _Asked] = vars(self).setdefault("_paritas_asked", {})
+            known = asked.get((question, answer))
+            if known is None or (by_program and not known.by_program):
+                asked[question, answer] = _Asked(by_program, _line(frame))
+        return answer
+
+    ShapeEnv.evaluate_sym_node = evaluate_sym_node  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        ShapeEnv.evaluate_sym_node = original  # type: ignore[method-assign]
+
+
+_KINDS: dict[CodeType, str] = {}
+
+
+def _kind(code: CodeType) -> str:
+    """ "symbols", "program" or "torch": whose code it is."""
+    if code not in _KINDS:
+        file = code.co_filename
+        _KINDS[code] = (
+            "symbols"
+            if file.startswith(_SYMBOLS) or file in (functools.__file__, contextlib.__file__)
+            else "program"
+            if not file.startswith(_TORCH) or file.startswith(_PYTHON)
+            else "torch"
+        )
+    return _KINDS[code]
+
+
+def _is_about_layout(frame: FrameType | None) -> bool:
+    for _ in range(6):
+        if frame is None or _kind(frame.f_code) == "program":
+            return False
+        if _LAYOUT.match(frame.f_code.co_name):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _line(frame: FrameType | None) -> str:
+    """ "model.py:12  the source line" of the innermost frame outside torch."""
+    if frame is not None and os.sep + "_dynamo" + os.sep in frame.f_code.co_filename:
+        stack = torch._guards.TracingContext.extract_stack()
+        return f"{os.path.basename(stack[-1].filename)}:{stack[-1].lineno}  {stack[-1].line}" if stack else ""
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not file.startswith(_TORCH) and not is_glue(file) and _kind(frame.f_code) == "program":
+            text = linecache.getline(file, frame.f_lineno).strip()
+            return f"{os.path.basename(file)}:{frame.f_lineno}  {text}".rstrip()
+        frame = frame.f_back
+    return ""
+
+
+# --- from questions to guards ------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A fact about sizes that the graph depends on, as sympy has it. assumed: known of every size from 2 on."""
+
+    fact: Any
+    where: str
+    assumed: bool = False
+
+
+def found(exported: torch.export.ExportedProgram) -> list[Found]:
+    """What has to hold of the inputs' sizes, so that the graph computes what the model would.
+
+    Has to be called before the graph is in normal form.
+    """
+    sizes = [size for size in _input_sizes(exported) if isinstance(size, torch.SymInt)]
+    if not sizes:
+        return []
+    environment = sizes[0].node.shape_env
+    free = set().union(*(size.node.expr.free_symbols for size in sizes))
+    facts: dict[Any, Found] = {}
+    for (question, answer), asked in vars(environment).get("_paritas_asked", {}).items():
+        fact = _fact(environment.replace(question), answer)
+        # Sizes that follow from values of an input are not known at the door.
+        if fact in (sympy.true, sympy.false) or not fact.free_symbols <= free or fact in facts:
+            continue
+        assumed = _always(fact, 2)
+        if _always(fact, 1) or (assumed and not asked.by_program):
+            continue
+        facts[fact] = Found(fact, asked.where, assumed)
+    for found in _of_operators(exported):
+        if found.fact.free_symbols <= free:
+            facts.setdefault(found.fact, found)
+    return list(facts.values())
+
+
+def _fact(question: Any, answer: Any) -> Any:
+    if answer is True or answer is sympy.true:
+        return question
+    if answer is False or answer is sympy.false:
+        return sympy.Not(question)
+    return sympy.Eq(question, answer)
+
+
+def _always(fact: Any, least: int) -> bool:
+    """Whether it holds of all sizes from `least` on, as far as intervals can tell."""
+    try:
+        ranges = {symbol: ValueRanges(sympy.Integer(least), int_oo) for symbol in fact.free_symbols}
+        bounds = bound_sympy(fact, ranges)
+        return bool(bounds.is_singleton() and bounds.lower is sympy.true)
+    except Exception:  # noqa: BLE001 - what torch cannot bound is not known to hold
+        return False
+
+
+def _input_sizes(exported: torch.export.ExportedProgram) -> list[Any]:
+    users = {spec.arg.name for spec in exported.graph_signature.input_specs if spec.kind.name == "USER_INPUT"}
+    return [
+        size
+        for node in exported.graph.nodes
+        if node.op == "placeholder" and node.name in users and isinstance(node.meta.get("val"), torch.Tensor)
+        for size in node.meta["val"].shape
+    ]
+
+
+def _of_operators(exported: torch.export.ExportedProgram) -> Iterator[Found]:
+    """A dimension that `squeeze` left alone was not 1 wide: another size there is another shape."""
+    for node in exported.graph.nodes:
+        name = name_of(node)
+        if not name.startswith(("aten.squeeze.", "aten.squeeze_copy.")):
+            continue
+        shape = node.args[0].meta["val"].shape
+        named = node.args[1] if len(node.args) > 1 else range(len(shape))
+        for axis in [named] if isinstance(named, int) else named:
+            size = expression(shape[axis]) if shape else 1
+            if not isinstance(size, int):
+                yield Found(sympy.Ne(size, 1), str(origin(node)))
+
+
+def as_guards(facts: list[Found], names: Mapping[str, str], hints: Mapping[str, int]) -> tuple[Guard, ...]:
+    """The facts as plain data. names: symbols that go by another name. hints: the example's sizes.
+
+    What cannot be written in the grammar of guards fixes the sizes in it: no other can be known to be right.
+    """
+    guards: dict[str, Guard] = {}
+    for found in facts:
+        text = _text(found.fact, names)
+        if text is not None and len(text) <= MOST_CHARACTERS:
+            guards.setdefault(text, Guard(text, found.where))
+            continue
+        for symbol in sorted(map(str, found.fact.free_symbols)):
+            fixed = f"{names.get(symbol, symbol)} == {hints[symbol]}"
+            guards.setdefault(fixed, Guard(fixed, found.where))
+    if len(guards) > MOST_GUARDS:
+        symbols = sorted({str(symbol) for found in facts for symbol in found.fact.free_symbols})
+        where = f"{len(guards)} places, one of them {facts[0].where}"
+        return tuple(Guard(f"{names.get(symbol, symbol)} == {hints[symbol]}", where) for symbol in symbols)
+    return tuple(guards.values())
+
+
+_RELATIONS = {
+    sympy.Eq: "==", sympy.Ne: "!=", sympy.StrictLessThan: "<", sympy.LessThan: "<=",
+    sympy.StrictGreaterThan: ">", sympy.GreaterThan: ">=",
+}  # fmt: skip
+#: torch's own functions of sizes, by the names of their classes.
+_BINARY = {
+    "FloorDiv": "//", "CleanDiv": "//", "Mod": "%", "PythonMod": "%", "IntTrueDiv": "/", "FloatTrueDiv": "/",
+    "PowByNatural": "**", "FloatPow": "**",
+}  # fmt: skip
+_CALLS = {
+    "Max": "max", "Min": "min", "CeilToInt": "ceil", "ceiling": "ceil", "FloorToInt": "floor", "floor": "floor",
+    "TruncToInt": "trunc", "TruncToFloat": "trunc", "RoundToInt": "round", "ToFloat": "float", "Abs": "abs",
+}  # fmt: skip
+
+
+def _text(fact: Any, names: Mapping[str, str]) -> str | None:
+    """A sympy expression in the grammar of guards; None for what that has no words for."""
+
+    def text(node: Any) -> str:
+        arguments = node.args
+        kind = type(node).__name__
+        if node.is_Symbol:
+            return names.get(str(node), str(node))
+        if node.is_Integer:
+            return str(int(node))
+        if node.is_Float or kind == "Float":
+            return repr(float(node))
+        if type(node) in _RELATIONS:
+            return f"{text(arguments[0])} {_RELATIONS[type(node)]} {text(arguments[1])}"
+        if isinstance(node, sympy.And | sympy.Or):
+            word = " and " if isinstance(node, sympy.And) else " or "
+            return word.join(f"({text(argument)})" for argument in arguments)
+        if isinstance(node, sympy.Not):
+            return f"not ({text(arguments[0])})"
+        if node.is_Add:
+            positive = sorted(arguments, key=lambda term: bool(term.could_extract_minus_sign()))
+            parts = [text(positive[0])]
+            for term in positive[1:]:
+                minus = term.could_extract_minus_sign()
+                parts.append(f" - {text(-term)}" if minus else f" + {text(term)}")
+            return f"({''.join(parts)})"
+        if node.is_Mul:
+            return f"({'*'.join(text(argument) for argument in arguments)})"
+        if node.is_Pow and arguments[1].is_Integer and arguments[1] > 0:
+            return f"({text(arguments[0])}**{int(arguments[1])})"
+        if kind in _BINARY:
+            return f"({text(arguments[0])} {_BINARY[kind]} {text(arguments[1])})"
+        if kind in _CALLS:
+            return f"{_CALLS[kind]}({', '.join(text(argument) for argument in arguments)})"
+        if isinstance(node, OpaqueUnaryFn_sqrt):
+            return f"sqrt({text(arguments[0])})"
+        raise ValueError(kind)
+
+    try:
+        return text(fact)
+    except (ValueError, RecursionError):
+        return None
