@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paritas import leftovers, store
-from paritas.errors import InputError, OriginalMissing, UnknownMode
+from paritas.errors import InputError, OriginalMissing, SizeError, UnknownMode
 from paritas.guards import remaining
 from paritas.nesting import flatten, nest
+from paritas.others import Others
 from paritas.outputs import build_output, has_sizes
 from paritas.printable import printable
 from paritas.program import Artifact, Manifest, Note, Program, TensorSpec
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from paritas.lower.result import Lowered
     from paritas.verify import Budget, ParityReport
     from paritas.verify.bisect_report import BisectReport
+    from paritas.verify.sizes import Ways
 
 #: Called with the name of each stage as it begins: "capture", "lower", "run", ...
 Progress = Callable[[str], None]
@@ -86,22 +88,27 @@ def port(
         dtype=_stored(wanted, engine),
         notes=notes,
     )
-    tell("capture")
-    program = capture(original, inputs, dynamic=dynamic, source=origin)
-    made = port_program(
-        program,
-        original,
-        engine,
-        dtype=wanted,
-        device=device,
-        mode=mode,
-        target=target,
-        weights=weights,
-        notes=notes,
-        progress=progress,
-    )
-    made.check_finite = check_finite
-    return made
+
+    def made(example: Any, *, exact: bool = False) -> Port:
+        tell("capture")
+        ported = port_program(
+            capture(original, example, dynamic=dynamic, source=origin, exact=exact),
+            original,
+            engine,
+            dtype=wanted,
+            device=device,
+            mode=mode,
+            target=target,
+            weights=weights,
+            notes=notes,
+            progress=progress,
+        )
+        ported.check_finite = check_finite
+        return ported
+
+    first = made(inputs)
+    first.others = Others(first, functools.partial(made, exact=True))
+    return first
 
 
 def port_program(
@@ -234,6 +241,7 @@ class Port:
         self.mode = mode or artifact.manifest.mode
         self._program, self._original = program, original
         self._sized = has_sizes(artifact.manifest.structure)
+        self.others: Others | None = None  # for sizes with which the model's code goes another way
         if temporary:
             weakref.finalize(self, leftovers.remove, artifact.directory)
 
@@ -251,7 +259,7 @@ class Port:
 
     @property
     def notes(self) -> tuple[Note, ...]:
-        return self.manifest.notes
+        return (*self.manifest.notes, *(self.others.notes if self.others else ()))
 
     def __repr__(self) -> str:
         mode = f", {self.mode} mode" if self.mode else ""
@@ -261,6 +269,8 @@ class Port:
     def __call__(self, *args: Any, **inputs: Any) -> Any:
         """Run the port. Arguments as the original's forward takes them, in NumPy, torch or MindSpore.
 
+        For sizes with which the original's code goes another way, another port is made once, with a note, if this one
+        was made of an original in this process; a port that was loaded refuses them.
         Returns the original's output class with tensors of the caller's framework. Raises `InputError`
         for unknown, missing or unfitting inputs, for NaN and infinities where `check_finite` is set, and
         `EngineError` if the engine fails or returns other shapes or dtypes than `port.json` says.
@@ -270,7 +280,12 @@ class Port:
             inputs = bound(args, inputs, manifest)
         given = flatten(inputs, manifest.nesting) if manifest.nesting else inputs
         framework = framework_of(given)
-        feed = self.feed(given)
+        try:
+            feed = self.feed(given)
+        except SizeError as refused:
+            if self.others is None:
+                raise
+            return self.others.port(given, refused)(**inputs)
         flat = self.run(feed)
         tensors = [
             from_numpy(value, framework, spec.dtype) for value, spec in zip(flat, self.outputs, strict=True)
@@ -424,6 +439,8 @@ class Port:
     def close(self) -> None:
         """Release the engine's memory."""
         self.session.close()
+        for other in self.others.ports if self.others else ():
+            other.close()
 
     # --- the original, loaded again if need be ---
 
@@ -468,7 +485,8 @@ class Port:
 
         from paritas.verify import generate
 
-        feed = self.examples() or generate(self.inputs, limits=limits(self.manifest.limits))[0].feed
+        made_up = generate(self.inputs, limits=limits(self.manifest.limits), ways=ways(self.manifest))
+        feed = self.examples() or made_up[0].feed
         return [torch.from_numpy(np.array(feed[s.name])).to(getattr(torch, s.dtype)) for s in self.inputs]
 
 
@@ -497,6 +515,13 @@ def bound(args: Sequence[Any], kwargs: Mapping[str, Any], manifest: Manifest) ->
 def limits(largest: Mapping[str, int]) -> dict[str, tuple[int, int]]:
     """Dynamic dimension -> (smallest, largest) for generated inputs."""
     return {symbol: (1, size) for symbol, size in largest.items()}
+
+
+def ways(manifest: Manifest) -> Ways:
+    """What generated inputs have to keep to besides: the guards, and the example's sizes."""
+    from paritas.verify.sizes import Ways
+
+    return Ways(manifest.guards, manifest.sizes)
 
 
 def computed_in(dtype: Any, runtime: Any) -> tuple[str, list[Note]]:

@@ -64,7 +64,7 @@ def verify_port(
     gradients: bool = False,
 ) -> ParityReport:
     """See `Port.verify`."""
-    from paritas.pipeline import limits
+    from paritas.pipeline import limits, ways
     from paritas.run.torch import TorchSession
 
     budget = _budget(search)
@@ -72,7 +72,9 @@ def verify_port(
         check_differentiates(port.manifest.engine)
     module = port.original(original)
     manifest = port.manifest
-    notes = [str(note) for note in manifest.notes]
+    notes = [str(note) for note in port.notes]
+    if port.others and port.others.ports:
+        notes.append("verify: only the first port was compared; verify each of port.others.ports as well")
     program = port.program()
     truth, reference = TorchSession(program, "float64"), TorchSession(program, "float32")
     # At half precision the original itself rounds: its float32 self is compared, its half self is the yardstick.
@@ -88,6 +90,7 @@ def verify_port(
         or [case for case in cases if not case.edge],
         frozenset(manifest.prepared),
         resize=not manifest.prepared,
+        ways=ways(manifest),
     )
     if inputs is not None:
         space = _around_what_was_given(space)
@@ -231,7 +234,7 @@ def cases_of(
 
     What is given, else what is generated, else the example; and the inputs that a search has found before.
     """
-    from paritas.pipeline import limits
+    from paritas.pipeline import limits, ways
 
     kept = regression.cases(port.artifact, port.feed)
     if inputs is not None:
@@ -251,7 +254,9 @@ def cases_of(
 
     specs = port.manifest.inputs
     seen = odd.ranges(specs, known)
-    cases: Sequence[Case] = generate(specs, limits=limits(port.manifest.limits), seed=seed, ranges=seen)
+    cases: Sequence[Case] = generate(
+        specs, limits=limits(port.manifest.limits), ways=ways(port.manifest), seed=seed, ranges=seen
+    )
     base = odd.usual(cases, accepted)
     if base is not None or not known:
         more = odd.odd(specs, base, seed=seed, keep=port.manifest.prepared) if base is not None else ()

@@ -45,11 +45,13 @@ def capture(
     *,
     dynamic: bool | Mapping[str, Mapping[int, Any]] = True,
     source: Source | None = None,
+    exact: bool = False,
 ) -> Program:
     """Record `model.forward(**inputs)` as one graph.
 
     inputs: example tensors by name of forward's parameters; generated for a transformers model. dynamic:
     True for every dimension that the model leaves free, False for none, or the dimensions by name.
+    exact: for sizes like the example's, those of 1 too, which are constants then.
     Raises `InputsNeeded`, `CaptureError` with torch's reason and the model's source line, and
     `FrozenDimension` if a dimension named in `dynamic` came out as a constant.
     """
@@ -64,7 +66,7 @@ def _captured(
     source: Source | None,
 ) -> Program:
     given = example.example_inputs(model) if inputs is None else example.bind(model, inputs)
-    call = example.call_of(model, given, widen=dynamic is not False)
+    call = example.call_of(model, given, widen=dynamic is not False and not exact)
     notes = [
         Note("capture", f"{name}={value!r} is fixed")
         for name, value in call.fixed.items()

@@ -22,8 +22,8 @@ from transformers.cache_utils import (
 
 from paritas import pipeline
 from paritas.capture import capture
-from paritas.errors import CaptureError, InputError
-from paritas.guards import broken, names_in
+from paritas.errors import CaptureError, InputError, SizeError
+from paritas.guards import broken, complaint, names_in
 from paritas.nesting import flatten
 from paritas.outputs import build_output
 from paritas.program import Guard, Source
@@ -227,7 +227,9 @@ class Network:
         own, cross = parts_of(cache)
         arguments = {**call.tensors, **call.fixed, "use_cache": True}
         key = (path, "goes on", call.signature)
-        port = self._port(key, module, arguments, lambda: self._going_on(module, call))
+        port = self._port(key, module, arguments, lambda: self._going_on(module, call), complete=False)
+        if found := _broken(port, arguments):
+            raise SizeError(complaint(found[0], port.manifest.inputs, _sizes(port, arguments)) + ".")
         plan = _plan(port)
         if not isinstance(own, EngineCache) or own.owner is not port:
             arrays = own.state.arrays() if isinstance(own, EngineCache) else arrays_of(own)
@@ -260,8 +262,13 @@ class Network:
         module: torch.nn.Module,
         arguments: Mapping[str, Any],
         examples: Callable[[], dict[str, Any]] | None = None,
+        *,
+        complete: bool = True,
     ) -> pipeline.Port:
-        """A port for such a call: made in this process, or kept from an earlier one, or new."""
+        """A port for such a call: made in this process, or kept from an earlier one, or new.
+
+        complete: the arguments are all that forward gets, so that they can be an example by themselves.
+        """
         known = self._ports.setdefault(key, [])
         for port in known:
             if _fits(port, arguments):
@@ -269,29 +276,38 @@ class Network:
         # A size of 1 is always taken for a constant; after that, once more with every size free.
         alike = [port for port in known if _same_values(port, arguments)]
         free = all(_differs_by_ones(port, arguments) for port in alike)
-        kind = ("free",)[: len(alike)] if free else _fixed_sizes(arguments)
+        # The model's code goes another way with these sizes.
+        exact = complete and any(_broken(port, arguments) for port in alike)
+        kind = ("free",)[: len(alike)] if free and not exact else _fixed_sizes(arguments)
         place = kept.place(self, key, kind)
         read = kept.read(place, self.mode)
         if read is not None and not _same_values(read, arguments):
             place = kept.place(self, key, (*kind, _values(read, arguments)))
             read = kept.read(place, self.mode)
+        if read is not None and complete and _broken(read, arguments):
+            exact, place = True, kept.place(self, key, _fixed_sizes(arguments))
+            read = kept.read(place, self.mode)
         if read is not None and _fits(read, arguments):
             port = read
         else:
-            given = examples() if examples is not None else dict(arguments)
-            port = self._made(module, given, dynamic=free)
+            given = dict(arguments) if exact or examples is None else examples()
+            port = self._made(module, given, dynamic=free, exact=exact)
             kept.write(port, place)
         known.append(port)
+        if complete and not exact and _broken(port, arguments):
+            return self._port(key, module, arguments)  # made for a batch of 2, and 1 is another way
         return port
 
-    def _made(self, module: torch.nn.Module, given: Mapping[str, Any], *, dynamic: bool) -> pipeline.Port:
+    def _made(
+        self, module: torch.nn.Module, given: Mapping[str, Any], *, dynamic: bool, exact: bool = False
+    ) -> pipeline.Port:
         cls = calls.original_class(type(module))
         source = Source("module", model_class=f"{cls.__module__}.{cls.__qualname__}")
         ported, was_training = type(module), module.training
         with original():
             try:
                 module.__class__ = cls  # in whose module transformers' exporter looks for what it has to mend
-                program = capture(module, given, dynamic=dynamic, source=source)
+                program = capture(module, given, dynamic=dynamic, source=source, exact=exact)
                 return pipeline.port_program(
                     program,
                     module,
@@ -416,18 +432,23 @@ def _fits(port: pipeline.Port, arguments: Mapping[str, Any]) -> bool:
 
 def _broken(port: pipeline.Port, arguments: Mapping[str, Any]) -> list[Guard]:
     """The port's guards that these arguments break, of those whose sizes the arguments tell."""
-    manifest = port.manifest
-    if not manifest.guards:
+    if not port.manifest.guards:
         return []
-    given = flatten(arguments, manifest.nesting)
+    sizes = _sizes(port, arguments)
+    return [guard for guard in broken(port.manifest.guards, sizes) if names_in(guard) <= sizes.keys()]
+
+
+def _sizes(port: pipeline.Port, arguments: Mapping[str, Any]) -> dict[str, int]:
+    """The dynamic dimensions that these arguments tell the sizes of."""
+    given = flatten(arguments, port.manifest.nesting)
     sizes: dict[str, int] = {}
-    for spec in manifest.inputs:
+    for spec in port.manifest.inputs:
         value = given.get(spec.name)
         if isinstance(value, torch.Tensor) and value.dim() == len(spec.dims):
             sizes |= {
                 dim: size for dim, size in zip(spec.dims, value.shape, strict=True) if isinstance(dim, str)
             }
-    return [guard for guard in broken(manifest.guards, sizes) if names_in(guard) <= sizes.keys()]
+    return sizes
 
 
 def _values(port: pipeline.Port, arguments: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:

@@ -12,6 +12,7 @@ import numpy as np
 from paritas.errors import InputError
 from paritas.program import TensorSpec
 from paritas.verify.corners import CORNERS, EXTREMES, WHITE, Row, fill
+from paritas.verify.sizes import Ways
 
 BATCH, LENGTH = 2, 8  # where a case is not about shapes
 ODD, LONGER = (7, 5, 9), (33, 21, 17)  # as `_Plan.lengths`
@@ -54,16 +55,21 @@ class _Plan:
     edge: bool = False
     rows: tuple[Row, ...] = ()  # what the rows of every input hold, in turn; drawn at random if empty
     first: int = 0  # the one that the first row is made by
+    sizes: Mapping[str, int] | None = None  # of the dynamic dimensions, where the plan is about nothing else
 
 
 def generate(
     specs: Sequence[TensorSpec],
     *,
     limits: Mapping[str, tuple[int, int]] | None = None,
+    ways: Ways | None = None,
     seed: int = 0,
     ranges: Mapping[str, tuple[int, int]] | None = None,
 ) -> tuple[Case, ...]:
     """Cases for these inputs: batch 1, odd sizes, longer ones, for each mask all kinds of padding, corner values.
+
+    ways: the guards that all sizes have to hold, and the example's sizes; then each dimension has a case at its
+    smallest size, and at its largest if a guard says so.
 
     Corner values are one token everywhere, the first and the last of the vocabulary; silence, white, a chequerboard;
     then, for floats, numbers around the smallest normal one and values that nobody has normalised. Several are the
@@ -75,7 +81,7 @@ def generate(
     are float32 arrays of bfloat16 values. Cases whose shapes the
     limits have made equal appear once. Raises `InputError` for a dimension that is no expression of symbols.
     """
-    limits = limits or {}
+    limits, ways = limits or {}, ways or Ways()
     masked = [spec for spec in specs if is_attention_mask(spec)]
     plans = [
         _Plan("batch 1", 1, (LENGTH, LENGTH + 3, LENGTH - 2)),
@@ -89,11 +95,12 @@ def generate(
             _Plan("one visible token", BATCH, (LENGTH,), _one_visible),
             _Plan("a row fully masked", BATCH, (LENGTH,), _one_row_hidden, edge=True),
         ]
-    plans += _corner_plans(specs, limits)
+    plans += _corner_plans(specs, limits, ways)
+    plans += [_Plan(name, 1, (LENGTH,), sizes=sizes) for name, sizes in ways.edges(symbols(specs), limits)]
     cases: list[Case] = []
     seen: set[tuple[object, ...]] = set()
     for number, plan in enumerate(plans):
-        shapes = shapes_of(specs, _sizes(specs, plan, limits))
+        shapes = shapes_of(specs, _sizes(specs, plan, limits, ways))
         key = (plan.mask, plan.rows, plan.first, *shapes.values())
         if key in seen:
             continue
@@ -114,7 +121,9 @@ def generate(
     return tuple(cases)
 
 
-def _corner_plans(specs: Sequence[TensorSpec], limits: Mapping[str, tuple[int, int]]) -> list[_Plan]:
+def _corner_plans(
+    specs: Sequence[TensorSpec], limits: Mapping[str, tuple[int, int]], ways: Ways
+) -> list[_Plan]:
     """One for each set of rows, or several, until all rows came up, where the batch is fixed and small."""
     held = [spec for spec in specs if spec.value is None and holds_values(spec)]
     plans = [_Plan("corner values", 3, ODD, rows=CORNERS)] if held else []
@@ -122,7 +131,7 @@ def _corner_plans(specs: Sequence[TensorSpec], limits: Mapping[str, tuple[int, i
         plans.append(_Plan("tiny and large values", BATCH, LONGER, edge=True, rows=EXTREMES))
     found = []
     for plan in plans:
-        shapes = shapes_of(specs, _sizes(specs, plan, limits))
+        shapes = shapes_of(specs, _sizes(specs, plan, limits, ways))
         together = min(shapes[spec.name][0] if spec.dims else 1 for spec in held)
         for first in range(0, len(plan.rows), max(together, 1)):
             name = f"{plan.name}, from row {first + 1}" if first else plan.name
@@ -175,7 +184,11 @@ def shapes_of(specs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> dict[str
     return {spec.name: tuple(_evaluate(dim, sizes, spec) for dim in spec.dims) for spec in specs}
 
 
-def _sizes(specs: Sequence[TensorSpec], plan: _Plan, limits: Mapping[str, tuple[int, int]]) -> dict[str, int]:
+def _sizes(
+    specs: Sequence[TensorSpec], plan: _Plan, limits: Mapping[str, tuple[int, int]], ways: Ways
+) -> dict[str, int]:
+    if plan.sizes is not None:
+        return dict(plan.sizes)
     lengths = list(plan.lengths)
     sizes = {}
     for symbol, is_batch in symbols(specs).items():
@@ -183,7 +196,7 @@ def _sizes(specs: Sequence[TensorSpec], plan: _Plan, limits: Mapping[str, tuple[
         wanted = plan.batch if is_batch else (lengths.pop(0) if len(lengths) > 1 else lengths[0])
         low, high = limits.get(symbol, (1, UNBOUNDED))
         sizes[symbol] = min(max(wanted, low), high)
-    return sizes
+    return ways.nearest(sizes, limits)
 
 
 def _parse(dim: str, spec: TensorSpec) -> ast.expr:

@@ -14,6 +14,7 @@ from paritas.errors import ParitasError
 from paritas.program import TensorSpec
 from paritas.verify.inputs import UNBOUNDED, Case, draw, holds_values, is_attention_mask, shapes_of, symbols
 from paritas.verify.mutate import mutated, padding
+from paritas.verify.sizes import Ways
 
 PATIENCE = 25  # tries without a rise before another start
 LONGEST = 150  # tries of one climb: below the tolerance what rises is rounding, and it rises for ever
@@ -72,6 +73,7 @@ class Space:
     starts: Sequence[Case]
     fixed: frozenset[str] = frozenset()
     resize: bool = True
+    ways: Ways = dataclasses.field(default_factory=Ways)
 
     def free(self, spec: TensorSpec) -> bool:
         """Whether the values of this input may be changed."""
@@ -271,7 +273,7 @@ def _shapes(space: Space, generator: np.random.Generator) -> dict[str, tuple[int
         turns = [size for size in _TURNS if low <= size <= high]
         turning = not is_batch and turns and generator.random() < 0.3
         sizes[symbol] = int(generator.choice(turns)) if turning else uniform
-    return shapes_of(space.specs, sizes)
+    return shapes_of(space.specs, space.ways.nearest(sizes, space.limits))
 
 
 #: Around the widths of vectors and tiles, where kernels change their way.

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sizes that a port takes: near to those that are wanted, and at the edges of what it was made for."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+
+from paritas.guards import broken, names_in
+from paritas.program import Guard
+
+#: How far from a wanted size another is looked for, how many for several dimensions at once, and where an edge is.
+NEAR, TOGETHER, FAR = 512, 20000, 256
+
+Limits = Mapping[str, tuple[int, int]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Ways:
+    """The guards of a port, and sizes of which all of them hold: those of the example that it was made with."""
+
+    guards: tuple[Guard, ...] = ()
+    example: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    def takes(self, sizes: Mapping[str, int]) -> bool:
+        return not broken(self.guards, sizes)
+
+    def nearest(self, wanted: Mapping[str, int], limits: Limits) -> dict[str, int]:
+        """`wanted` where the guards hold of it, else sizes near to it, else the example's."""
+        if self.takes(wanted):
+            return dict(wanted)
+        involved = self._involved(wanted)
+        if any(symbol not in wanted for symbol in involved):
+            return dict(wanted)  # a guard about sizes that nobody gives
+        each = max(2, int(TOGETHER ** (1 / len(involved)))) if len(involved) > 1 else 2 * NEAR
+        choices = [_around(wanted[s], self.example.get(s), limits.get(s), each) for s in involved]
+        guards = [guard for guard in self.guards if names_in(guard) & set(involved)]
+        for found in sorted(
+            itertools.product(*choices),
+            key=lambda sizes: sum(abs(size - wanted[s]) for s, size in zip(involved, sizes, strict=True)),
+        ):
+            sizes = {**wanted, **dict(zip(involved, found, strict=True))}
+            if not broken(guards, sizes):
+                return sizes
+        return {**wanted, **{symbol: self.example[symbol] for symbol in involved if symbol in self.example}}
+
+    def edges(self, symbols: Iterable[str], limits: Limits) -> list[tuple[str, dict[str, int]]]:
+        """For each dimension the smallest size that is taken beside the example's others, and the largest, if any."""
+        if any(symbol not in self.example for symbol in symbols):
+            return []
+        asked = set().union(*map(names_in, self.guards)) if self.guards else set()
+        found = []
+        for symbol in symbols:
+            low, high = limits.get(symbol, (1, FAR))
+            sizes = dict(self.example)
+            taken = [n for n in range(low, min(high, FAR) + 1) if self.takes(sizes | {symbol: n})]
+            if not taken:
+                continue
+            found.append((f"smallest {symbol}", sizes | {symbol: taken[0]}))
+            if symbol in asked and taken[-1] < min(high, FAR) - FAR // 4:
+                found.append((f"largest {symbol}", sizes | {symbol: taken[-1]}))
+        return found
+
+    def _involved(self, wanted: Mapping[str, int]) -> list[str]:
+        """The sizes of the broken guards, and those that other guards tie to them."""
+        names = set().union(*(names_in(guard) for guard in broken(self.guards, wanted)))
+        while True:
+            more = set().union(names, *(n for n in map(names_in, self.guards) if n & names))
+            if more == names:
+                return sorted(names)
+            names = more
+
+
+def _around(wanted: int, example: int | None, limit: tuple[int, int] | None, many: int) -> Sequence[int]:
+    low, high = limit or (1, wanted + NEAR)
+    near = sorted(range(max(low, wanted - many), min(high, wanted + many) + 1), key=lambda n: abs(n - wanted))
+    found = near[: max(many - 1, 1)]
+    return found if example is None or example in found else [*found, example]
