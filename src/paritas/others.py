@@ -53,7 +53,7 @@ class Others:
         import torch
 
         manifest = self._first.manifest
-        feed = check_feed(given, manifest.inputs, manifest.constants, manifest.limits)
+        feed = check_feed(given, manifest.inputs, manifest.constants, manifest.limits, manifest.signature)
         tensors = {
             spec.name: torch.from_numpy(np.array(feed[spec.name])).to(getattr(torch, spec.dtype))
             for spec in manifest.inputs

@@ -69,7 +69,7 @@ def test_the_graph_is_right_wherever_its_guards_hold(name: str) -> None:
     program = capture(model(form), inputs(form, form.batch, form.length))
 
     def run(feed: dict[str, torch.Tensor]) -> Any:
-        check_feed(feed, program.inputs, {}, program.limits, program.guards)
+        check_feed(feed, program.inputs, {}, program.limits, guards=program.guards)
         return run_graph(program.exported, feed)
 
     wrong, refused = _wrong(form, run)

@@ -56,7 +56,7 @@ def capture(
     `FrozenDimension` if a dimension named in `dynamic` came out as a constant.
     """
     with unchanged(model), plain_paths(model):
-        return _captured(model.eval(), inputs, dynamic, source)
+        return _captured(model.eval(), inputs, dynamic, source, exact)
 
 
 def _captured(
@@ -64,6 +64,7 @@ def _captured(
     inputs: Any,
     dynamic: bool | Mapping[str, Mapping[int, Any]],
     source: Source | None,
+    exact: bool,
 ) -> Program:
     given = example.example_inputs(model) if inputs is None else example.bind(model, inputs)
     call = example.call_of(model, given, widen=dynamic is not False and not exact)
