@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from paritas.errors import PortError
-from paritas.guards import MOST_GUARDS, NotAGuard, parsed
+from paritas.guards import MOST_CHARACTERS, MOST_GUARDS, NotAGuard, parsed
 from paritas.outputs import described
 from paritas.program import FORMAT_VERSION, Manifest
 
@@ -250,6 +250,8 @@ def _check_guards(manifest: Manifest) -> Manifest:
             parsed(guard.holds)
         except NotAGuard as wrong:
             raise _Wrong(f"guards[{number}] is not a guard: {wrong}") from None
+        if len(guard.where) > MOST_CHARACTERS or not guard.where.isprintable():
+            raise _Wrong(f"guards[{number}] names no source line")
     return manifest
 
 

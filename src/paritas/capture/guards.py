@@ -215,16 +215,20 @@ def as_guards(facts: list[Found], names: Mapping[str, str], hints: Mapping[str, 
     for found in facts:
         text = _text(found.fact, names)
         if text is not None and len(text) <= MOST_CHARACTERS:
-            guards.setdefault(text, Guard(text, found.where))
+            guards.setdefault(text, Guard(text, _printable(found.where)))
             continue
         for symbol in sorted(map(str, found.fact.free_symbols)):
             fixed = f"{names.get(symbol, symbol)} == {hints[symbol]}"
-            guards.setdefault(fixed, Guard(fixed, found.where))
+            guards.setdefault(fixed, Guard(fixed, _printable(found.where)))
     if len(guards) > MOST_GUARDS:
         symbols = sorted({str(symbol) for found in facts for symbol in found.fact.free_symbols})
         where = f"{len(guards)} places, one of them {facts[0].where}"
         return tuple(Guard(f"{names.get(symbol, symbol)} == {hints[symbol]}", where) for symbol in symbols)
     return tuple(guards.values())
+
+
+def _printable(line: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in line)[:300]
 
 
 _RELATIONS = {

@@ -52,6 +52,8 @@ def settled(
         if any(set(one) <= set(group) for one in _denied(wrong)):
             continue
         same = trial.same(sizes, thoroughly=bool(broken))
+        if same is None and broken and len(group) == 1:
+            same = trial.same_beside(group[0], facts)
         if same:
             right.add(group)
         elif same is False:
@@ -108,6 +110,19 @@ class _Trial:
             if not found:
                 return found
         return True
+
+    def same_beside(self, symbol: Any, facts: Sequence[Found]) -> bool | None:
+        """As `same`, with another size shorter by as much: a mask is as long as a cache and its new tokens."""
+        for other, size in self.hints.items():
+            shorter = size - (self.hints[symbol] - 1)
+            sizes = self.hints | {symbol: 1, other: shorter}
+            if other == symbol or shorter < 2:
+                continue
+            if any(not found.assumed and _is_false(found.fact, sizes) for found in facts):
+                continue
+            if (found := self.same(sizes, thoroughly=True)) is not None:
+                return found
+        return None
 
     def _cut(self, sizes: Mapping[Any, int]) -> dict[str, torch.Tensor] | None:
         if self.call.prepared:

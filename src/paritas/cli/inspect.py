@@ -75,6 +75,8 @@ def _print(artifact: Artifact, report: ParityReport | None) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from paritas.guards import in_words, names_in, place_of
+
     manifest = artifact.manifest
     source = manifest.source
     table = Table(show_header=False, show_edge=False, box=None, pad_edge=False)
@@ -95,6 +97,9 @@ def _print(artifact: Artifact, report: ParityReport | None) -> None:
     row("inputs", *map(str, manifest.inputs))
     if manifest.limits:
         row("at most", ", ".join(f"{symbol} <= {size}" for symbol, size in manifest.limits.items()))
+    if manifest.guards:
+        places = {name: place_of(name, manifest.inputs) for g in manifest.guards for name in names_in(g)}
+        row("only where", *(f"{in_words(g.holds, places)}   {g.where}".rstrip() for g in manifest.guards))
     if manifest.constants:
         row("fixed", ", ".join(f"{name}={value!r}" for name, value in manifest.constants.items()))
     row("outputs", *map(str, manifest.outputs))
