@@ -63,7 +63,13 @@ def _wrong(form: Form, run: Run) -> tuple[list[str], list[tuple[int, int, int | 
     return wrong, refused
 
 
-@pytest.mark.parametrize("name", FORMS)
+#: The others are for the long sweeps.
+EVERY_DAY = list(FORMS)[::3]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in EVERY_DAY else pytest.mark.slow) for n in FORMS]
+)
 def test_the_graph_is_right_wherever_its_guards_hold(name: str) -> None:
     form = FORMS[name]
     program = capture(model(form), inputs(form, form.batch, form.length))
@@ -148,7 +154,8 @@ def test_an_original_at_hand_gets_another_port_and_a_loaded_one_refuses(tmp_path
     )
     assert other.verify(level="outputs").verdict == "agrees"
     assert any("only the first port was compared" in note for note in port.verify(level="outputs").notes)
-    loaded = paritas.load(port.save(tmp_path / "port").artifact.directory)
+    port.save(tmp_path / "port")
+    loaded = paritas.load(tmp_path / "port")
     with pytest.raises(SizeError, match="is 1: this port was made for"):
         loaded(**inputs(form, 1, 6))
 
@@ -226,7 +233,6 @@ def test_generated_sizes_keep_to_the_guards_and_reach_their_edges() -> None:
     ways = Ways((Guard("s % 2 == 0"), Guard("s > 4"), Guard("s <= 20")), {"b": 2, "s": 6})
     shapes = {case.name: case.feed["x"].shape for case in generate(specs, ways=ways)}
     assert all(ways.takes({"b": b, "s": s}) for b, s, _ in shapes.values())
-    assert shapes["smallest b"] == (1, 6, 6) and shapes["largest s"] == (2, 20, 6)
-    assert (2, 6, 6) in shapes.values()
+    assert {(1, 6, 6), (2, 6, 6), (2, 20, 6)} <= set(shapes.values())
     two = Ways((Guard("(h // 8) * (w // 8) == 16"), Guard("h // 8 == w // 8")), {"h": 32, "w": 32})
     assert two.nearest({"h": 7, "w": 5}, {}) == {"h": 32, "w": 32}

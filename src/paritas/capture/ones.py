@@ -47,7 +47,10 @@ def settled(
     for group in groups:
         sizes = trial.hints | dict.fromkeys(group, 1)
         broken = [found for found in facts if _is_false(found.fact, sizes)]
-        if any(not found.assumed for found in broken) or (len(symbols) > MOST and not broken):
+        if any(not found.assumed for found in broken):
+            right.add(group)  # refused for another reason
+            continue
+        if len(symbols) > MOST and not broken:
             continue
         if any(set(one) <= set(group) for one in _denied(wrong)):
             continue
