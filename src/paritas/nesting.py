@@ -10,11 +10,12 @@ in the order of the description.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from paritas.errors import CaptureError, InputError
 from paritas.outputs import Structure, build_output, describe_output, is_tensor, leaf_names
+from paritas.program import Manifest
 
 #: Argument of forward -> how its tensors make it.
 Nesting = Mapping[str, Structure]
@@ -127,3 +128,20 @@ def invoke(model: Any, arguments: Mapping[str, Any]) -> Any:
         return model(**arguments)
     args, kwargs = by_position(signature, arguments)
     return model(*args, **kwargs)
+
+
+def bound(args: Sequence[Any], kwargs: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
+    """A call's arguments by name, those by position as forward takes them. Raises `InputError`."""
+    known = manifest.signature or {spec.name: {"by": "position"} for spec in manifest.inputs}
+    names = [name for name, about in known.items() if about.get("by") == "position"]
+    rest = [name for name, about in known.items() if about.get("by") == "rest"]
+    if len(args) > len(names) and not rest:
+        raise InputError(
+            f"{len(names)} arguments are taken by position, {len(args)} were given: {', '.join(names)}."
+        )
+    found = dict(zip(names, args, strict=False))
+    if twice := [name for name in found if name in kwargs]:
+        raise InputError(f"{', '.join(twice)} is given twice: by position and by name.")
+    if rest and len(args) > len(names):
+        found[rest[0]] = tuple(args[len(names) :])
+    return {**found, **kwargs}

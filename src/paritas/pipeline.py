@@ -16,7 +16,7 @@ import numpy as np
 from paritas import leftovers, store
 from paritas.errors import InputError, OriginalMissing, SizeError, UnknownMode
 from paritas.guards import remaining
-from paritas.nesting import flatten, nest
+from paritas.nesting import bound, flatten, nest
 from paritas.others import Others
 from paritas.outputs import build_output, has_sizes
 from paritas.printable import printable
@@ -493,23 +493,6 @@ class Port:
 def arrays(program: Program) -> dict[str, np.ndarray]:
     """What a program was captured with, as an engine takes it."""
     return {spec.name: to_numpy(spec.name, program.examples[spec.name]) for spec in program.inputs}
-
-
-def bound(args: Sequence[Any], kwargs: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
-    """A call's arguments by name, those by position as forward takes them. Raises `InputError`."""
-    known = manifest.signature or {spec.name: {"by": "position"} for spec in manifest.inputs}
-    names = [name for name, about in known.items() if about.get("by") == "position"]
-    rest = [name for name, about in known.items() if about.get("by") == "rest"]
-    if len(args) > len(names) and not rest:
-        raise InputError(
-            f"{len(names)} arguments are taken by position, {len(args)} were given: {', '.join(names)}."
-        )
-    found = dict(zip(names, args, strict=False))
-    if twice := [name for name in found if name in kwargs]:
-        raise InputError(f"{', '.join(twice)} is given twice: by position and by name.")
-    if rest and len(args) > len(names):
-        found[rest[0]] = tuple(args[len(names) :])
-    return {**found, **kwargs}
 
 
 def limits(largest: Mapping[str, int]) -> dict[str, tuple[int, int]]:
