@@ -47,6 +47,20 @@ FOUND = [
     ),
     _entry(["v0 = x0.squeeze()"], seed=6, x0=Given((3,), "float32")),
     _entry(
+        ["v0 = F.scaled_dot_product_attention(x0, x1, x2, is_causal=True)"],
+        seed=347712782,
+        x0=Given((2, 2, 3, 4), "float32"),
+        x1=Given((2, 2, 5, 4), "float32"),
+        x2=Given((2, 2, 5, 4), "float32"),
+    ),
+    _entry(
+        ["v0 = F.batch_norm(x0, x1, x2)"],
+        seed=347712782,
+        x0=Given((2, 3, 4, 2), "float32"),
+        x1=Given((3,), "float32"),
+        x2=Given((3,), "float32", low=0.5, high=2.0),
+    ),
+    _entry(
         ["v0 = F.conv_transpose2d(x0, x1, None, stride=3)"],
         x0=Given((2, 4, 5, 3), "float32"),
         x1=Given((4, 3, 3, 3), "float32"),

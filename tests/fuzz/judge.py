@@ -91,7 +91,7 @@ def judge(sample: Sample, engine: str, mode: str = "graph") -> Verdict:
         try:
             got = [_numpy(value) for value in describe_output(port(**feed))[0]]
         except InputError as error:
-            if label == "example":
+            if label == "example" and "32 bits" not in str(error):
                 return Verdict("failed", f"its own example: {error}"[:400], label)
             _worse(verdict, "door", str(error)[:300], label)
             continue

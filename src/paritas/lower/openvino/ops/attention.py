@@ -26,8 +26,13 @@ def scaled_dot_product_attention(
         raise emit.refuse(f"it drops {dropout_p} of the attention at random")
     rank = rank_of(query)
     width = emit.meta(query).shape[-1]
-    if scale is None:
-        scale = float(width) ** -0.5
+    if scale is not None:
+        factor = ops.constant(np.float32(scale))
+    elif isinstance(width, int):
+        factor = ops.constant(np.float32(width**-0.5))
+    else:  # a free size: float(width) would be that of the example
+        width = emit.size(query, rank - 1)
+        factor = ops.power(ops.convert(width, "f32"), np.float32(-0.5))
     tensors = [query, key, value]
     if rank < 4:
         tensors = [emit.unsqueeze(x, *range(4 - rank)) for x in tensors]
@@ -35,12 +40,11 @@ def scaled_dot_product_attention(
             attn_mask = emit.unsqueeze(attn_mask, *range(4 - rank_of(attn_mask)))
     query, key, value = tensors
     key, value = repeated_heads(emit, query, key), repeated_heads(emit, query, value)
-    factor = np.float32(scale)
     # Where there is a scale there must be a mask: this one is added to every score.
     mask, rows = np.zeros((1, 1), np.float32), None
     if attn_mask is not None:
         mask, rows = prepared(emit, attn_mask)
-    found = ops.scaled_dot_product_attention(query, key, value, mask, ops.constant(factor), bool(is_causal))
+    found = ops.scaled_dot_product_attention(query, key, value, mask, factor, bool(is_causal))
     if rows is not None:
         found = ops.multiply(found, rows)
     return emit.squeeze(found, *range(4 - rank)) if rank < 4 else found

@@ -24,13 +24,19 @@ def per_channel(emit, values, rank):
     return emit.unsqueeze(values, 0, *range(2, rank))
 
 
+def per_channel_of(emit, x, value):
+    """The same number for each channel of `x`, also where it has a free number of them."""
+    channels = emit.meta(x).shape[1]
+    if isinstance(channels, int):
+        return ops.constant(np.full(channels, value, np.float32))
+    return emit.broadcast(ops.constant(np.float32(value)), [emit.size(x, 1)])
+
+
 @lowers("openvino", "aten.group_norm.default")
 def group_norm(emit, input, num_groups, weight=None, bias=None, eps=1e-05, cudnn_enabled=True):
     """group_norm(Tensor input, int num_groups, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enabled=True) -> Tensor"""  # noqa: E501
-    channels = emit.meta(input).shape[1]
-    ones = np.ones(channels, np.float32)
-    scale = ops.constant(ones) if weight is None else weight
-    shift = ops.constant(0 * ones) if bias is None else bias
+    scale = per_channel_of(emit, input, 1) if weight is None else weight
+    shift = per_channel_of(emit, input, 0) if bias is None else bias
     return ops.group_normalization(input, scale, shift, num_groups, float(eps))
 
 
@@ -61,10 +67,8 @@ def batch_norm(emit, input, weight, bias, running_mean, running_var, training, m
 
 
 def normalised(emit, x, weight, bias, mean, var, eps):
-    channels = emit.meta(x).shape[1]
-    ones = np.ones(channels, np.float32)
-    scale = ops.constant(ones) if weight is None else weight
-    shift = ops.constant(0 * ones) if bias is None else bias
+    scale = per_channel_of(emit, x, 1) if weight is None else weight
+    shift = per_channel_of(emit, x, 0) if bias is None else bias
     return out(ops.batch_norm_inference(x, scale, shift, mean, var, float(eps)))
 
 
