@@ -40,13 +40,6 @@ FOUND = [
     _entry(["v0 = x0.sum(1)"], seed=4, x0=Given((5, 6), "int64")),
     _entry(["v0 = x0.all(1)"], x0=Given((4, 6), "uint8")),
     _entry(
-        ["v0 = F.soft_margin_loss(x0, x1.sign())"],
-        seed=1,
-        x0=Given((5, 3), "float32"),
-        x1=Given((5, 3), "float32"),
-    ),
-    _entry(["v0 = x0.squeeze()"], seed=6, x0=Given((3,), "float32")),
-    _entry(
         ["v0 = F.scaled_dot_product_attention(x0, x1, x2, is_causal=True)"],
         seed=347712782,
         x0=Given((2, 2, 3, 4), "float32"),

@@ -26,9 +26,9 @@ def test_random_statements_are_right_or_refused(engine):
             "--engine",
             engine,
             "--statements",
-            "60",
+            "30",
             "--programs",
-            "4",
+            "2",
             "--seed",
             "7",
         ],
@@ -43,7 +43,7 @@ def test_random_statements_are_right_or_refused(engine):
         check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1500:]
-    assert "60 statements" in done.stdout and "4 programs" in done.stdout
+    assert "30 statements" in done.stdout and "2 programs" in done.stdout
 
 
 def _found():

@@ -64,6 +64,10 @@ for _dim in (1, 2, 3):
 
 
 def transposed(emit, x, weight, bias, stride, padding, output_padding, groups, dilation):
+    if not all(isinstance(size, int) for size in emit.sizes(weight)):
+        raise emit.refuse(
+            "its weight has free sizes, which OpenVINO's CPU plugin cannot run: pass dynamic={...}"
+        )
     count = rank_of(weight) - 2
     single = rank_of(x) == count + 1
     x = emit.unsqueeze(x, 0) if single else x
