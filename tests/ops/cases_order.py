@@ -86,6 +86,11 @@ SIGNS = [
 ]
 
 WHOLE = [
+    case(
+        "aten.pow.Tensor_Tensor",
+        values([2, -1, -1, 1, 0, 0, 3, -2, 7], "int64"),
+        values([-1, -3, 65, -2, 64, 0, 3, 5, -9], "int64"),
+    ),
     case("aten.gcd.default", ints(20), ints(20)),
     case("aten.gcd.default", _LARGE, values([7, 1134903170, 5, 18, 0, 2**24], "int64")),
     case(

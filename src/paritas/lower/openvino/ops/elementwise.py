@@ -222,7 +222,11 @@ def pow_tensor(emit, self, exponent):
         taken = ops.not_equal(ops.bitwise_and(times, one * 2**place), zero_of(times))
         found = ops.multiply(found, ops.select(taken, bit, one))
         bit = ops.multiply(bit, bit)
-    return emit.result(found)
+    # What is not 1 or -1 has no whole inverse: torch says 0. Zero stays zero however often it is multiplied.
+    zero = zero_of(base)
+    lost = ops.logical_and(ops.less(times, zero), ops.not_equal(ops.abs(base), one))
+    gone = ops.logical_and(ops.less(zero, times), ops.equal(base, zero))
+    return emit.result(ops.select(ops.logical_or(lost, gone), zero, found))
 
 
 def _float(function):

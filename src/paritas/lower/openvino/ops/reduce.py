@@ -118,7 +118,9 @@ def found_extreme(emit, x, axis, keepdim, largest):
     wide = ops.convert(x, "i32") if narrow else x
     found = ops.topk(wide, np.int64(1), axis, "max" if largest else "min", "value", "i64", stable=True)
     values, places = found.output(0), found.output(1)
-    if narrow:
+    if kind.to_string() == "boolean":  # the plugin cannot convert one of several outputs to it
+        values = out(ops.not_equal(values, np.int32(0)))
+    elif narrow:
         values = out(ops.convert(values, kind.to_string()))
     return (values, places) if keepdim else (emit.squeeze(values, axis), emit.squeeze(places, axis))
 
