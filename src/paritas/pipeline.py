@@ -447,7 +447,9 @@ class Port:
     def original(self, given: torch.nn.Module | None = None) -> torch.nn.Module:
         """The original module. Raises `OriginalMissing` if it was in memory only and is not `given`."""
         if given is not None:
-            self._original = given.eval()
+            from paritas.capture.source import resolve
+
+            self._original = resolve(given)[0]  # a copy of one in training mode, which stays as it is
         if self._original is None:
             from paritas.capture.source import load_again
 

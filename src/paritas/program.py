@@ -50,6 +50,8 @@ class TensorSpec:
     dims: tuple[int | str, ...]
     high: int | None = None  # integer inputs: the first value that is too large (the vocabulary's size)
     default: int | None = None  # inputs that may be left out: what the original then takes in every place
+    # inputs that are the lengths of padded sequences: the padded size, with "sorted " in front where they fall
+    counts: str = ""
     value: Any = None  # inputs that have one value in this port, since sizes follow from it: nested lists
     low: int | None = (
         None  # integer inputs: the smallest value that is not too small; 0 if None and `high` is known

@@ -163,20 +163,32 @@ def _assemble(
     specs, unchecked = _with_ranges(exported, specs, placeholders, largest)
     sizes = _sizes(placeholders, equal)
     defaults = example.defaults(model, call)
+    counted = traced.counts if traced is not None else {}
+    packed = [
+        Note("capture", f"{name} are lengths of packed sequences: the largest must be the padded size")
+        for name in counted
+    ]
     nodes = [node for node in exported.graph.nodes if node.op == "call_function"]
     name = f"{type(model).__module__}.{type(model).__qualname__}"
     tree = module_tree(exported.graph, name)
     names = forward_names(model, exported, tree, call)
     return Program(
         exported=exported,
-        inputs=tuple(dataclasses.replace(spec, default=defaults.get(spec.name)) for spec in specs),
+        inputs=tuple(
+            dataclasses.replace(
+                spec,
+                default=defaults.get(spec.name),
+                counts=renamed(counted.get(spec.name, ""), equal),
+            )
+            for spec in specs
+        ),
         outputs=output_specs(exported, structure),
         structure=structure,
         origins={node.name: origin(node) for node in nodes if not is_size(node)},
         modules=module_calls(tree),
         constants=dict(call.fixed),
         source=source or Source("module", model_class=name),
-        notes=(*notes, *frozen, *unchecked),
+        notes=(*notes, *frozen, *unchecked, *packed),
         examples=dict(call.tensors),
         limits=largest,
         weights=weights(model, as_saved=False),

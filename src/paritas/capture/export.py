@@ -12,6 +12,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+import torch._functorch.eager_transforms
+import torch._functorch.vmap
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.export._trace import _export
 
 from paritas.capture import guards, patches
 from paritas.capture.forward import Call, Traced, flat_forward
@@ -46,6 +50,7 @@ def export(
     with quiet(), patience(), torch.no_grad(), guards.noted(), patches.applied(model) as done:
         try:
             program = _traced(model, call, dynamic_shapes, remarks, traced)
+            _check_constants(program)
             program, written = functional(program)
             return program, traced, [*remarks, *written, *done.remarks()]
         except CaptureError:
@@ -60,6 +65,16 @@ def _traced(
     if is_transformers(model):
         return _export_transformers(model, call, dynamic_shapes)
     return _export_module(model, call, dynamic_shapes, remarks, traced)
+
+
+def _check_constants(program: torch.export.ExportedProgram) -> None:
+    """A tensor that torch lost sight of would stand in the graph as a constant, without values."""
+    lost = [name for name, value in program.constants.items() if isinstance(value, FakeTensor)]
+    if lost:
+        raise CaptureError(
+            f"torch.export lost sight of {len(lost)} tensors that the model makes of its inputs by something else than "
+            "operators (storages, sub-interpreters, other libraries). Make them by torch's operators."
+        )
 
 
 def is_transformers(model: torch.nn.Module) -> bool:
@@ -127,19 +142,56 @@ def _export_module(
             if shapes is not None:
                 shapes = {names[name]: dims for name, dims in shapes.items()}
             tensors = {names[name]: tensor for name, tensor in call.tensors.items()}
+            if transformed:
+                return _export(model, (), tensors, dynamic_shapes=shapes, strict=False, pre_dispatch=False)
             return torch.export.export(model, (), tensors, dynamic_shapes=shapes, strict=strict)
 
+    transformed = False
     try:
-        return run(strict=False)
+        with _transforms_seen() as seen:
+            program = run(strict=False)
+            transformed = bool(seen)
+            return run(strict=False) if transformed else program
+    except CaptureError:
+        raise
     except Exception as error:  # noqa: BLE001 - torch.export raises anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         try:
-            program = run(strict=True)
+            if seen and not transformed:
+                transformed = True
+                return run(strict=False)
+            with torch.compiler.set_stance("default"):  # strict export is torch's compiler itself
+                program = run(strict=True)
         except Exception:  # noqa: BLE001 - likewise
             raise error from None  # the non-strict error names the model's own line
         remarks.append(f"captured with strict=True, because without: {reason}")
         traced.structure = None
         return program
+
+
+@contextlib.contextmanager
+def _transforms_seen() -> Iterator[list[str]]:
+    """Which transforms of functions (vmap, grad, jvp) a forward enters: a graph above them does not run."""
+    found: list[str] = []
+    names = ("_vmap_increment_nesting", "_grad_increment_nesting", "_jvp_increment_nesting")
+    modules = (torch._functorch.vmap, torch._functorch.eager_transforms)
+    places = [(module, name) for module in modules for name in names if hasattr(module, name)]
+    before = {(module, name): getattr(module, name) for module, name in places}
+
+    def watched(name: str, own: Any) -> Any:
+        def enter(*args: Any) -> Any:
+            found.append(name)
+            return own(*args)
+
+        return enter
+
+    for module, name in places:
+        setattr(module, name, watched(name, before[module, name]))
+    try:
+        yield found
+    finally:
+        for module, name in places:
+            setattr(module, name, before[module, name])
 
 
 def _reason(model: torch.nn.Module, error: Exception) -> str:
@@ -157,14 +209,18 @@ def _reason(model: torch.nn.Module, error: Exception) -> str:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep the exporters' own warnings from the user: what matters in them comes back as notes."""
-    loggers = [logging.getLogger(name) for name in ("transformers", "torch.export", "torch._export")]
+    names = ("transformers", "torch.export", "torch._export", "torch.fx.experimental.symbolic_shapes")
+    loggers = [logging.getLogger(name) for name in names]
+    printing: Any = sys.modules["torch.export._trace"]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for logger in loggers:
             logger.setLevel(logging.ERROR)
+        printing.print = lambda *args, **kwargs: None  # it prints the graph, as far as it got, on stderr
         try:
             yield
         finally:
+            vars(printing).pop("print", None)
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)

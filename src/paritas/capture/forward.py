@@ -59,6 +59,23 @@ class Traced:
     """What a traced forward returned: a description with symbols in it; None where torch took it apart itself."""
 
     structure: Structure | None = None
+    #: input of lengths -> the dimension that they count along, "sorted s0" where none may be larger than the one before
+    counts: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+#: The inputs of the forward that is being traced, and what is found out about them.
+_now: list[tuple[dict[str, Any], Traced]] = []
+
+
+def counts(lengths: torch.Tensor, size: Any, in_order: bool) -> bool:
+    """Note that `lengths` are those of sequences padded to `size`. False where they are none of the model's inputs."""
+    tensors, traced = _now[-1] if _now else ({}, Traced())
+    name = next((name for name, tensor in tensors.items() if tensor is lengths), None)
+    if name is None:
+        return False
+    dim = str(size.node.expr) if isinstance(size, torch.SymInt) else str(size)
+    traced.counts[name] = f"sorted {dim}" if in_order else dim
+    return True
 
 
 @contextlib.contextmanager
@@ -81,7 +98,11 @@ def flat_forward(
     hooks = {name: table for name, table in hooks.items() if table}
 
     def forward(**tensors: Any) -> Any:
-        arguments = call.arguments({name: tensors[names[name]] for name in names})
+        given = {name: tensors[names[name]] for name in names}
+        arguments = call.arguments(given)
+        if traced is not None:
+            traced.counts.clear()  # of another try
+            _now[:] = [(given, traced)]
         args, kwargs = by_position(signature, arguments)
         with _as_it_was(model, original, forward, hooks) if hooks else contextlib.nullcontext():
             # With the model's own hooks, but not counted as another call of it.
@@ -96,6 +117,7 @@ def flat_forward(
     try:
         yield names
     finally:
+        _now.clear()
         vars(model).update(hooks)
         # Not left behind as an attribute where it was the class's: a copy of the model would share it.
         vars(model).pop("forward", None)

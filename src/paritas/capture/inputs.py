@@ -46,7 +46,8 @@ def bind(model: torch.nn.Module, inputs: Any) -> dict[str, Any]:
     required = [
         p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
     ]
-    if missing := [p.name for p in required if p.name not in given]:
+    missing = [p.name for p in required if p.name not in given]
+    if missing and not is_transformers(model):  # whose exporter may compute them from the others
         raise InputsNeeded(f"{name} needs {', '.join(missing)} as well: paritas.port(model, inputs={{...}})")
     return {key: _tensors(value) for key, value in given.items()}
 

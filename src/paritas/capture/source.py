@@ -22,6 +22,7 @@ import torch
 
 from paritas import files
 from paritas.capture.checkpoint import check_weights, listing, locate
+from paritas.capture.wrappers import bare
 from paritas.errors import OriginalMissing, SourceError
 from paritas.program import Note, Source
 
@@ -48,6 +49,7 @@ def resolve(
     """
     notes = notes if notes is not None else []
     wanted = _torch_dtype(dtype)
+    source = bare(source, notes)
     if isinstance(source, torch.nn.Module):
         return _from_module(source, wanted, notes)
     if not isinstance(source, str | os.PathLike):
@@ -108,6 +110,9 @@ def _from_module(
         return model, source
     # The caller's module stays as it is: this one is a copy, which shares the weights unless they are cast.
     memo: dict[int, Any] = {} if cast else {id(tensor): tensor for tensor in tensors}
+    # What a pre-hook makes of the weights (pruning, weight_norm) is a result, which torch does not copy.
+    made = [v for m in model.modules() for v in vars(m).values() if isinstance(v, torch.Tensor) and v.grad_fn]
+    memo |= {id(tensor): tensor.detach() for tensor in made}
     try:
         twin = copy.deepcopy(model, memo)
     except Exception as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -105,14 +106,19 @@ def unchanged(model: torch.nn.Module) -> Iterator[None]:
 def plain_paths(model: torch.nn.Module) -> Iterator[None]:
     """Transformer layers compute as they do in training: their fast path packs what is not padding.
 
-    And modules on which `compile()` was called run as they are written.
+    And what `torch.compile` was asked to compile runs as it is written.
     """
     before = torch.backends.mha.get_fastpath_enabled()
     compiled = [m for m in model.modules() if vars(m).get("_compiled_call_impl") is not None]
     calls = [vars(module).pop("_compiled_call_impl") for module in compiled]
     torch.backends.mha.set_fastpath_enabled(False)
+    # Whatever was compiled has imported torch's compiler, and so has nobody else.
+    stance: Any = contextlib.nullcontext()
+    if "torch._dynamo.eval_frame" in sys.modules:
+        stance = torch.compiler.set_stance("force_eager")
     try:
-        yield
+        with stance:
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
         for module, call in zip(compiled, calls, strict=True):
@@ -150,7 +156,8 @@ def check_second_answer(model: torch.nn.Module, call: Call, first: Answer) -> No
     what = f" It keeps {', '.join(first.kept[:5])}." if first.kept else ""
     raise CaptureError(
         f"{type(model).__name__} answers the same inputs differently the second time.{what} A port keeps nothing from "
-        "one call to the next: take what is kept as an input and return its new value as an output."
+        "one call to the next, and draws no numbers of Python or NumPy: take what changes as an input, and return its "
+        "new value as an output."
     )
 
 

@@ -30,8 +30,27 @@ def refuse_chance(program: Program, engine: str) -> None:
     )
 
 
+#: Operators that draw where an argument says so: its name, and that of the share which is drawn.
+_TRAINED = re.compile(
+    r"aten\.(native_dropout|dropout|feature_dropout|alpha_dropout|feature_alpha_dropout|rrelu|rrelu_with_noise"
+    r"|scaled_dot_product_attention|lstm|gru|rnn_tanh|rnn_relu)\."
+)
+
+
+def _drops(node: Node) -> bool:
+    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
+    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    if "dropout_p" in names:
+        return given.get("dropout_p", 0) != 0
+    switch = "train" if "train" in names else "training"
+    share = given.get("p", given.get("dropout", 1))
+    return given.get(switch, False) is not False and share != 0
+
+
 def _draws(node: Node) -> bool:
     name = str(node.target)
+    if node.op == "call_function" and _TRAINED.match(name):
+        return _drops(node)
     if node.op != "call_function" or not _DRAWS.match(name):
         return False
     value = node.meta.get("val")

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from paritas import formulas
 from paritas.errors import InputError, SizeError
 from paritas.guards import broken, complaint
 from paritas.outputs import Output, build_output, describe_output, leaf_names
@@ -210,6 +211,8 @@ def check_feed(
         feed[spec.name] = array
     if guards and not wrong:
         check_guards({name: size for name, (size, _) in sizes.items()}, specs, guards)
+    if not wrong:
+        _check_counts(specs, feed, sizes, wrong)
     if not wrong and len(feed) < len(specs):
         absent = {s.name: _fill(s, sizes, feed, wrong) for s in specs if s.name not in feed}
         feed = {spec.name: (feed if spec.name in feed else absent)[spec.name] for spec in specs}
@@ -269,6 +272,28 @@ def _as_lists(value: Any) -> Any:
     if framework_of_type(type(value)):
         return to_numpy("an argument", value).tolist()
     return [_as_lists(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def _check_counts(
+    specs: Sequence[TensorSpec],
+    feed: Mapping[str, Array],
+    sizes: Mapping[str, tuple[int, str]],
+    wrong: list[str],
+) -> None:
+    """Lengths of padded sequences: at least 1 and at most the padded size, which is the longest."""
+    for spec in specs:
+        array = feed.get(spec.name)
+        if not spec.counts or array is None or not array.size:
+            continue
+        size = formulas.value(spec.counts.removeprefix("sorted "), {n: s for n, (s, _) in sizes.items()})
+        low, high = int(array.min()), int(array.max())
+        if low < 1 or high != size:
+            wrong.append(
+                f"{spec.name} holds lengths from {low} to {high}; they must be at least 1, and the longest {size}, "
+                "to which the sequences are padded. Cut the padding off that no sequence needs"
+            )
+        elif spec.counts.startswith("sorted ") and (np.diff(array) > 0).any():
+            wrong.append(f"{spec.name} must fall: the longest sequence first, as enforce_sorted=True demands")
 
 
 def dynamic_sizes(specs: Sequence[TensorSpec], feed: Mapping[str, Array]) -> dict[str, int]:

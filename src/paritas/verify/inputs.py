@@ -100,7 +100,8 @@ def generate(
     cases: list[Case] = []
     seen: set[tuple[object, ...]] = set()
     for number, plan in enumerate(plans):
-        shapes = shapes_of(specs, _sizes(specs, plan, limits, ways))
+        sizes = _sizes(specs, plan, limits, ways)
+        shapes = shapes_of(specs, sizes)
         key = (plan.mask, plan.rows, plan.first, *shapes.values())
         if key in seen:
             continue
@@ -116,6 +117,9 @@ def generate(
                 ends=(ranges or {}).get(spec.name, (0, 1)),
             )
             for spec in specs
+        }
+        feed |= {
+            spec.name: _lengths(spec, shapes[spec.name], sizes, generator) for spec in specs if spec.counts
         }
         cases.append(Case(plan.name, feed, plan.edge, optional=bool(plan.rows)))
     return tuple(cases)
@@ -286,6 +290,18 @@ def _values(
         # Both ends of the vocabulary: an engine with a smaller table, or one that counts from 1, shows here.
         values.flat[0], values.flat[1] = last, low
     return values
+
+
+def _lengths(
+    spec: TensorSpec, shape: tuple[int, ...], sizes: Mapping[str, int], generator: np.random.Generator
+) -> np.ndarray:
+    """Lengths of sequences, of which the longest is not padded."""
+    dim = spec.counts.removeprefix("sorted ")
+    longest = int(dim) if dim.isdigit() else _evaluate(dim, sizes, spec)
+    found = generator.integers(1, longest + 1, shape).astype(spec.dtype)
+    if found.size:
+        found.flat[0] = longest
+    return -np.sort(-found) if spec.counts.startswith("sorted ") else found
 
 
 def _corners(

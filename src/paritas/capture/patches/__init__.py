@@ -14,6 +14,7 @@ import importlib
 import pkgutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -69,6 +70,7 @@ class Numbers:
 
 _REGISTRY: list[Patch] = []
 _NUMBERS: list[Numbers] = []
+_AROUND: list[Callable[[], AbstractContextManager[None]]] = []
 
 
 def patch(family: str, *targets: str, upstream: str = "") -> Callable[[Factory], Factory]:
@@ -84,6 +86,12 @@ def patch(family: str, *targets: str, upstream: str = "") -> Callable[[Factory],
 def numbers(family: str, target: str, *names: str, why: str, upstream: str = "") -> None:
     """Register tensors of a class that are numbers while it is traced."""
     _NUMBERS.append(Numbers(family, target, names, why, upstream))
+
+
+def around(context: Callable[[], AbstractContextManager[None]]) -> Callable[[], AbstractContextManager[None]]:
+    """Register a context that is open during every capture. What it does changes no number, and is no remark."""
+    _AROUND.append(context)
+    return context
 
 
 @functools.cache
@@ -135,6 +143,8 @@ def applied(model: torch.nn.Module) -> Iterator[Used]:
                     owner, name, staticmethod(replacement) if isinstance(own, staticmethod) else replacement
                 )
         with contextlib.ExitStack() as stack:
+            for context in _AROUND:
+                stack.enter_context(context())
             for few in _NUMBERS:
                 for module in few.modules(model):
                     stack.enter_context(_as_numbers(module, few.names))
