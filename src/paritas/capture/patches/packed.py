@@ -66,7 +66,8 @@ def pack(input: torch.Tensor, lengths: Any, batch_first: bool, enforce_sorted: b
         # Computed inside the model: torch would shorten the output to the longest sequence, or raise.
         fits = (lengths.max() == values.shape[1]) & (lengths.min() > 0)
         if enforce_sorted:
-            fits = fits & (lengths[1:] <= lengths[:-1]).all()
+            before = torch.cat([lengths[:1], lengths[:-1]])  # as many as lengths, whose number stays free
+            fits = fits & (lengths <= before).all()
         values = torch.where(fits, values, torch.nan)
     return Padded(values, lengths)
 
