@@ -100,7 +100,7 @@ def _original(module: Any, made: dict[int, Any]) -> Any:
     """A model of `paritas.transformers` as transformers' own: other modules, the same tensors."""
     if id(module) in made:
         return made[id(module)]
-    cls = getattr(type(module), "_paritas_original", type(module))
+    cls: Any = getattr(type(module), "_paritas_original", type(module))
     twin = made[id(module)] = cls.__new__(cls)
     held = {name: value for name, value in vars(module).items() if name != "_paritas"}
     if _is_ours(held.get("forward")):

@@ -13,5 +13,5 @@ from paritas.capture.patches import patch
 @patch("detached", "torch.Tensor.data", upstream="torch 2.13, torch/_C/__init__.pyi, TensorBase.data")
 def data_is_detached(original: Any) -> Any:
     """`x.data` is no operator, so that a graph would have a constant in its place; `x.detach()` is the same values."""
-    own = torch._C.TensorBase.data
+    own: Any = torch._C.TensorBase.data
     return property(lambda self: self.detach(), own.__set__, own.__delete__)

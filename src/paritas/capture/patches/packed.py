@@ -135,13 +135,13 @@ def _first(layer: Any, hx: Any, index: int, batch: Any, x: torch.Tensor) -> Any:
     return hidden, torch.zeros(1, batch, layer.hidden_size, dtype=x.dtype)
 
 
-def _code_of_pack(input, lengths, batch_first=False, enforce_sorted=True):  # type: ignore[no-untyped-def]
+def _code_of_pack(input, lengths, batch_first=False, enforce_sorted=True):
     from paritas.capture.patches.packed import pack
 
     return pack(input, lengths, batch_first, enforce_sorted)
 
 
-def _code_of_unpack(sequence, batch_first=False, padding_value=0.0, total_length=None):  # type: ignore[no-untyped-def]
+def _code_of_unpack(sequence, batch_first=False, padding_value=0.0, total_length=None):
     from paritas.capture.patches.packed import unpack
 
     return unpack(sequence, batch_first, padding_value, total_length)
@@ -154,12 +154,12 @@ def padded_instead_of_packed() -> Iterator[None]:
 
     The functions' code is replaced and not their names, since models import them by name.
     """
-    functions = (
+    functions: Any = (
         (packing.pack_padded_sequence, _code_of_pack),
         (packing.pad_packed_sequence, _code_of_unpack),
     )
     codes = [function.__code__ for function, _ in functions]
-    classes = (layers.LSTM, layers.GRU, layers.RNN)
+    classes: Any = (layers.LSTM, layers.GRU, layers.RNN)
     forwards = [cls.forward for cls in classes]
 
     def taking(original: Any) -> Any:
@@ -172,10 +172,10 @@ def padded_instead_of_packed() -> Iterator[None]:
         for function, replacement in functions:
             function.__code__ = replacement.__code__
         for cls, original in zip(classes, forwards, strict=True):
-            cls.forward = taking(original)  # type: ignore[method-assign]
+            cls.forward = taking(original)
         yield
     finally:
         for (function, _), code in zip(functions, codes, strict=True):
             function.__code__ = code
         for cls, original in zip(classes, forwards, strict=True):
-            cls.forward = original  # type: ignore[method-assign]
+            cls.forward = original
