@@ -59,7 +59,8 @@ class UnsupportedOps(ParitasError, NotImplementedError):
         super().__init__(
             f"{engine} cannot lower {len(rows)} of this model's operators:\n" + "\n".join(rows) + "\n"
             "Add one, in a source checkout:   "
-            f"paritas scaffold op {counts[0][0] if counts else 'NAME'}   writes its function and its test cases in "
+            f"paritas scaffold op {counts[0][0] if counts else 'NAME'} --engine {engine}   writes its function and its "
+            f"test cases in "
             f"src/paritas/lower/{engine}/ops/ and tests/ops/; fill in its body, then   "
             f"python -m pytest tests/ops -k {name}"
         )

@@ -54,7 +54,7 @@ def test_scaffolds_are_sound_and_nothing_is_added_twice(checkout: Path) -> None:
         assert f'@lowers("mindspore", "{target}")' in function.added
         assert "raise emit.refuse" in function.added
         if file:
-            assert function.path == OPS / file
+            assert function.path == OPS["mindspore"] / file
         made.write(checkout)
         for edit in made.edits:
             ast.parse((checkout / edit.path).read_text())
@@ -64,6 +64,18 @@ def test_scaffolds_are_sound_and_nothing_is_added_twice(checkout: Path) -> None:
     if ruff.is_file():
         done = subprocess.run([ruff, "check", "src", "tests"], cwd=checkout, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout
+
+
+def test_a_rule_of_openvino_goes_to_its_own_family(checkout: Path) -> None:
+    made = scaffold("aten.special_airy_ai.default", engine="openvino", calls="ops.erf", root=checkout)
+    function, cases = made.edits
+    assert function.path.parent == OPS["openvino"]
+    assert '@lowers("openvino", "aten.special_airy_ai.default")' in function.added
+    assert "    return ops.erf(x)" in function.added
+    assert "special_airy_ai" in cases.added
+    ast.parse(function.text)
+    with pytest.raises(InputError, match=r"add.Tensor is lowered to openvino already, by add at"):
+        scaffold("aten.add.Tensor", engine="openvino", root=ROOT)
 
 
 @pytest.mark.slow
@@ -114,7 +126,10 @@ def test_a_function_of_mindspore_becomes_the_body_and_is_allowed(checkout: Path)
 @pytest.mark.parametrize(
     ("target", "words"),
     [
-        ("aten.gelu.default", r"aten.gelu.default is lowered already, by gelu at .*activation.py:\d+"),
+        (
+            "aten.gelu.default",
+            r"aten.gelu.default is lowered to mindspore already, by gelu at .*activation.py:\d+",
+        ),
         (
             "aten.special_airy.default",
             r"There is no operator 'aten.special_airy.default' in ATen. Is it .*airy_ai",

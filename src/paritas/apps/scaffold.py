@@ -23,7 +23,7 @@ from paritas.apps.scaffold_case import example_cases
 from paritas.errors import InputError
 from paritas.lower.registry import Lowering, lowerings
 
-OPS = Path("src/paritas/lower/mindspore/ops")
+OPS = {engine: Path(f"src/paritas/lower/{engine}/ops") for engine in ("mindspore", "openvino")}
 NAMES = Path("src/paritas/lower/mindspore/emit_names.py")
 CASES = Path("tests/ops")
 
@@ -67,26 +67,31 @@ class Scaffold:
                 beside.unlink(missing_ok=True)
 
 
-def scaffold(target: str, *, file: str = "", calls: str = "", root: Path | None = None) -> Scaffold:
+def scaffold(
+    target: str, *, engine: str = "mindspore", file: str = "", calls: str = "", root: Path | None = None
+) -> Scaffold:
     """What to add for `target`, an exact overload such as "aten.foo.default", to the checkout at `root`.
 
     file: the family's file ("special.py"); that of the most similar operators if not given. calls: a function of
-    MindSpore ("ops.foo") that computes it, which then becomes the body, and is allowed in generated code. Raises
-    `InputError` for an operator that is not there or is lowered already, and outside a source checkout.
+    the engine ("ops.foo") that computes it, which then becomes the body; one of MindSpore's is allowed in generated
+    code. Raises `InputError` for an operator that is not there or is lowered already, and outside a source checkout.
     """
+    if engine not in OPS:
+        raise InputError(f"Operators are written for {' and '.join(OPS)}, not for {engine!r}.")
     root = root or _checkout()
     overload = _overload(target)
-    known = lowerings("mindspore")
+    known = lowerings(engine)
     if target in known:
-        raise InputError(f"{target} is lowered already, by {_place(known[target], root)}.")
+        raise InputError(f"{target} is lowered to {engine} already, by {_place(known[target], root)}.")
     schema = str(overload._schema).split("::", 1)[1]
-    home = OPS / _named_file(file, root) if file else _family(target, known)
+    home = OPS[engine] / _named_file(file, root, engine) if file else _family(target, known, engine)
     name = _function_name(target, (root / home).read_text(encoding="utf-8"))
-    function = _function(target, name, schema, overload, calls)
+    function = _function(target, engine, name, schema, overload, calls)
     edits = [_appended(root, home, function)]
-    if calls:
+    if calls and engine == "mindspore":
         edits += _allowed(root, calls)
-    edits.append(_with_cases(root, target, home, known, overload))
+    if not _has_cases(root, target):
+        edits.append(_with_cases(root, target, home, known, overload))
     return Scaffold(target, schema, tuple(edits), f"python -m pytest tests/ops -k {target.split('.')[1]}")
 
 
@@ -97,7 +102,7 @@ def _checkout() -> Path:
     import paritas
 
     root = Path(paritas.__file__).resolve().parents[2]
-    if not ((root / OPS).is_dir() and (root / CASES / "cases.py").is_file()):
+    if not (all((root / ops).is_dir() for ops in OPS.values()) and (root / CASES / "cases.py").is_file()):
         raise InputError(
             f"paritas scaffold writes into a source checkout, and this Paritas is installed in {root}. Clone it, "
             "`make setup`, and run it there."
@@ -144,17 +149,17 @@ def _file_of(function: Lowering) -> str:
     return Path(function.__code__.co_filename).name
 
 
-def _named_file(file: str, root: Path) -> str:
-    name = Path(file).name
-    if not (root / OPS / name).is_file():
-        families = ", ".join(sorted(p.name for p in (root / OPS).glob("[a-z]*.py")))
-        raise InputError(f"There is no {OPS / name}. The families: {families}.")
+def _named_file(file: str, root: Path, engine: str) -> str:
+    name, ops = Path(file).name, OPS[engine]
+    if not (root / ops / name).is_file():
+        families = ", ".join(sorted(p.name for p in (root / ops).glob("[a-z]*.py")))
+        raise InputError(f"There is no {ops / name}. The families: {families}.")
     return name
 
 
-def _family(target: str, known: Mapping[str, Lowering]) -> Path:
+def _family(target: str, known: Mapping[str, Lowering], engine: str) -> Path:
     """The file in which the operators of the most similar names, and then of the same signature, are lowered."""
-    own = {path.name for path in Path(__file__).parents[1].glob("lower/mindspore/ops/[a-z]*.py")}
+    own = {path.name for path in Path(__file__).parents[1].glob(f"lower/{engine}/ops/[a-z]*.py")}
     homes = {other: _file_of(function) for other, function in known.items() if _file_of(function) in own}
     name = target.split(".")[1]
     near = difflib.get_close_matches(name, [o.split(".")[1] for o in homes], 3, 0.75)
@@ -166,7 +171,11 @@ def _family(target: str, known: Mapping[str, Lowering]) -> Path:
             for other, home in homes.items()
             if other.startswith("aten.") and _kinds(_schema(other)) == kind
         )
-    return OPS / (votes.most_common(1)[0][0] if votes else "special.py")
+    return OPS[engine] / (votes.most_common(1)[0][0] if votes else _FIRST[engine])
+
+
+#: The family of what resembles nothing.
+_FIRST = {"mindspore": "special.py", "openvino": "elementwise.py"}
 
 
 def _schema(target: str) -> Any:
@@ -193,16 +202,21 @@ def _function_name(target: str, text: str) -> str:
     return plain
 
 
-def _function(target: str, name: str, schema: str, overload: Any, calls: str) -> str:
+def _function(target: str, engine: str, name: str, schema: str, overload: Any, calls: str) -> str:
     docstring = f'    """{schema}"""'
     if len(docstring) > WIDTH:
         docstring += "  # noqa: E501"
-    lines = ["", "", f'@lowers("mindspore", "{target}")']
+    lines = ["", "", f'@lowers("{engine}", "{target}")']
     lines += _definition(name, overload._schema.arguments)
     lines += [docstring]
     if calls:
         tensors = [_spelled(a.name) for a in overload._schema.arguments if not a.has_default_value()]
-        lines.append(f'    return emit.call("{calls}", {", ".join(tensors)})')
+        given = ", ".join(tensors)
+        lines.append(
+            f"    return {calls}({given})"
+            if engine == "openvino"
+            else f'    return emit.call("{calls}", {given})'
+        )
     else:
         lines += [f"    # {line}".rstrip() for line in _decomposition(overload)]
         lines.append('    raise emit.refuse("its lowering is a scaffold that waits for its body")')
@@ -281,6 +295,13 @@ def _allowed(root: Path, calls: str) -> list[Edit]:
 
 
 # --- the cases ---------------------------------------------------------------------------------
+
+
+def _has_cases(root: Path, target: str) -> bool:
+    """Whether another engine's lowering has brought cases of this operator already."""
+    return any(
+        f'"{target}"' in path.read_text(encoding="utf-8") for path in (root / CASES).glob("cases_*.py")
+    )
 
 
 def _with_cases(root: Path, target: str, home: Path, known: Mapping[str, Lowering], overload: Any) -> Edit:

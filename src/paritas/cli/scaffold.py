@@ -16,6 +16,7 @@ def op(
         str,
         typer.Argument(help="The exact overload, as a report of what is missing names it: aten.foo.default"),
     ],
+    engine: Annotated[str, typer.Option("--engine", help="mindspore or openvino.")] = "mindspore",
     file: Annotated[
         str,
         typer.Option("--file", help="The family's file, special.py; that of similar operators if not given."),
@@ -23,7 +24,7 @@ def op(
     calls: Annotated[
         str,
         typer.Option(
-            "--calls", metavar="ops.NAME", help="A function of MindSpore's that computes it: the body."
+            "--calls", metavar="ops.NAME", help="A function of the engine's that computes it: the body."
         ),
     ] = "",
     dry_run: Annotated[
@@ -48,7 +49,7 @@ def op(
     import paritas
     from paritas.apps.scaffold import scaffold
 
-    made = scaffold(target, file=file, calls=calls)
+    made = scaffold(target, engine=engine, file=file, calls=calls)
     if not dry_run:
         made.write(Path(paritas.__file__).resolve().parents[2])
     if as_json:
