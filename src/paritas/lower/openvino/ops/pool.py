@@ -4,8 +4,10 @@
 import numpy as np
 import openvino.opset16 as ops
 
-from paritas.lower.openvino.emit import rank_of
+from paritas.lower.openvino.emit import out, rank_of
+from paritas.lower.openvino.integers import floor_division
 from paritas.lower.openvino.ops.conv import each
+from paritas.lower.openvino.ops.move import padded
 from paritas.lower.registry import lowers, schema_of
 
 
@@ -36,6 +38,52 @@ def _max_pool(count):
     lowers("openvino", f"aten.max_pool{count}d.default")(lowering)
 
 
+def averaged(x, step, begins, ends, kernel, exclude_pad, rounding):
+    """The mean of each window. Without dilations, OpenVINO 2026.4 crashes the process when it compiles the model."""
+    ones = [1] * len(kernel)
+    return ops.avg_pool(x, step, begins, ends, kernel, exclude_pad, rounding, dilations=ones)
+
+
+def divided_sums(emit, x, kernel, step, pads, ceil_mode, divisor):
+    """The sums of windows, zeros around, by one number or, without it, by how much lies within edge and padding."""
+    rank, ends = len(kernel), list(pads)
+    counts, wanted = [], {}
+    for axis, (k, s, p) in enumerate(zip(kernel, step, pads, strict=True)):
+        if not ceil_mode:
+            continue
+        size = emit.size(x, axis + 2)
+        last = last_window(emit, size, k, s, p)
+        starts = emit.times(emit.arange(0, emit.plus(last, 1)), s)
+        inside = ops.subtract(
+            ops.minimum(ops.add(starts, np.int64(k)), emit.number(emit.plus(size, 2 * p))), starts
+        )
+        inside = ops.convert(inside, "f32")
+        counts.append(emit.unsqueeze(inside, *range(1, rank - axis)) if axis + 1 < rank else inside)
+        ends[axis] = p + k + s  # enough; the windows that are too many are cut off
+        wanted[axis + 2] = emit.plus(last, 1)
+    pairs = [pad for before, after in reversed(list(zip(pads, ends, strict=True))) for pad in (before, after)]
+    wide = padded(emit, x, pairs, "constant", 0) if any(pairs) else x
+    none = [0] * rank
+    found = averaged(wide, step, none, none, kernel, False, "floor")
+    for axis, windows in wanted.items():
+        found = emit.slice(found, 0, windows, axis)
+    found = ops.multiply(found, np.float32(np.prod(kernel)))
+    for count in counts if divisor is None else [np.float32(divisor)]:
+        found = ops.divide(found, count)
+    return found
+
+
+def last_window(emit, size, kernel, step, padding):
+    """The number of the last window in ceil mode: it begins within the picture or the padding before it."""
+    room = emit.plus(size, 2 * padding - kernel + step - 1)
+    if isinstance(room, int):
+        last = room // step
+        return last - (last * step >= size + padding)
+    last = floor_division(room, np.int64(step))[0]
+    late = ops.greater_equal(emit.times(last, step), emit.plus(size, padding))
+    return out(ops.subtract(last, ops.convert(late, "i64")))
+
+
 def _avg_pool(count):
     def lowering(
         emit,
@@ -51,12 +99,13 @@ def _avg_pool(count):
         kernel = each(kernel_size, count)
         step = each(stride, count) if stride else kernel
         pads = each(padding, count)
-        rounding = "ceil_torch" if ceil_mode else "floor"
-        found = ops.avg_pool(x, step, pads, pads, kernel, not count_include_pad, rounding)
-        if divisor_override is not None:
-            if ceil_mode or (any(pads) and not count_include_pad):
-                raise emit.refuse("a divisor of its own where windows reach beyond the edge")
-            found = ops.multiply(found, np.float32(np.prod(kernel) / divisor_override))
+        if divisor_override is not None or (ceil_mode and count_include_pad and any(pads)):
+            found = divided_sums(emit, x, kernel, step, pads, ceil_mode, divisor_override)
+        else:
+            rounding = "ceil_torch" if ceil_mode else "floor"
+            # What lies beyond the edge never counts, in torch.
+            inside = not count_include_pad or ceil_mode
+            found = averaged(x, step, pads, pads, kernel, inside, rounding)
         return emit.squeeze(found, 0) if single else found
 
     lowering.__doc__ = schema_of(f"aten.avg_pool{count}d.default")
@@ -75,7 +124,7 @@ def _adaptive(count):
             isinstance(a, int) and isinstance(b, int) and a % b == 0 for a, b in zip(own, wanted, strict=True)
         ):
             kernel = [a // b for a, b in zip(own, wanted, strict=True)]
-            found = ops.avg_pool(x, kernel, [0] * count, [0] * count, kernel, False, "floor")
+            found = averaged(x, kernel, [0] * count, [0] * count, kernel, False, "floor")
         else:
             found = ops.adaptive_avg_pool(x, emit.dims(wanted))
         return emit.squeeze(found, 0) if single else found
