@@ -19,6 +19,7 @@ comparisons, minimum and maximum of two, bitwise operators, running sums, TopK a
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -106,6 +107,20 @@ class Emitter:
     def meta(self, value: Any) -> Any:
         """What torch knows of an argument: a fake tensor; None for what was made while lowering."""
         return self._metas.get(id(value))
+
+    def learn(self, value: Any, meta: Any) -> None:
+        """What torch would know of `value`, which was made while lowering."""
+        self._metas[id(value)] = meta
+        self._keep.append(value)  # its id must stay its own
+
+    def of_parts(self) -> Emitter:
+        """The same for the real (or imaginary) part of a complex result."""
+        other = copy.copy(self)
+        if isinstance(self.out, (list, tuple)):
+            other.out = [value.real for value in self.out]
+        elif self.out.is_complex():
+            other.out = self.out.real
+        return other
 
     def dtype_of(self, value: Any) -> torch.dtype:
         """The dtype that torch gives to an argument; of an intermediate result, the one that fits its type."""

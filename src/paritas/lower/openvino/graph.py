@@ -18,8 +18,10 @@ from paritas.capture.modules import is_size
 from paritas.capture.normalise import ASSERTIONS, name_of
 from paritas.errors import LoweringError, ParitasError
 from paritas.lower.openvino import sizes
+from paritas.lower.openvino.complexes import of_complex
 from paritas.lower.openvino.emit import HALF, TYPES, Emitter, constant, is_tensor, out
 from paritas.lower.openvino.ports import TENSOR, result, type_of
+from paritas.lower.openvino.precision import rounded
 from paritas.lower.registry import Lowering, preflight
 from paritas.program import Program, TensorSpec
 
@@ -123,8 +125,10 @@ class _Builder:
         if rule is None and is_size(node):
             return sizes.compute(emit, name, arguments)
         assert rule is not None, name  # `preflight` has seen to it
-        if _uses_complex(node) and not getattr(rule, "complex", False):
-            raise emit.refuse("there are complex numbers in it, and no rule for these")
+        if _uses_complex(node):
+            rule = of_complex(name, rule)
+            if rule is None:
+                raise emit.refuse("there are complex numbers in it, and no rule for these")
         try:
             found = rule(emit, *arguments, **options)
         except ParitasError:
@@ -134,7 +138,9 @@ class _Builder:
             raise emit.refuse(f"OpenVINO says: {said or type(error).__name__}") from error
         if isinstance(found, (list, tuple)):
             return [None if value is None else out(value) for value in found]
-        return out(found) if is_tensor(found) else found
+        if not is_tensor(found):
+            return found
+        return rounded(out(found), node) if self.rounds else out(found)
 
     def _name(self, node: Node) -> None:
         """The name of its node on a tensor; and a look at whether the rule has kept its word."""
@@ -154,7 +160,8 @@ class _Builder:
 
 def _uses_complex(node: Node) -> bool:
     values = [node.meta.get("val"), *(source.meta.get("val") for source in node.all_input_nodes)]
-    return any(isinstance(value, torch.Tensor) and value.is_complex() for value in values)
+    flat = [item for value in values for item in (value if isinstance(value, (list, tuple)) else [value])]
+    return any(isinstance(value, torch.Tensor) and value.is_complex() for value in flat)
 
 
 def _check(value: openvino.Output, meta: torch.Tensor, where: str) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from paritas.lower.openvino.emit import is_tensor, out
 from paritas.lower.openvino.integers import floor_division, truncated_division
+from paritas.lower.openvino.rounding import rounded_to_half
 from paritas.lower.registry import lowers, schema_of
 
 
@@ -311,6 +312,61 @@ for _name, _rule in KEEPING.items():
     _register(_name, _rule)
 
 
+def angle_of(emit, y, x):
+    """atan2(y, x): of |y| / |x|, in the quadrant that the signs say."""
+    f = np.float32
+    high, wide = ops.abs(y), ops.abs(x)
+    both = ops.logical_or(
+        ops.equal(ops.maximum(high, wide), f(0)), ops.equal(ops.minimum(high, wide), f(np.inf))
+    )
+    ratio = ops.select(both, ops.select(ops.equal(high, f(0)), f(0), f(1)), ops.divide(high, wide))
+    angle = ops.atan(ratio)
+    angle = ops.select(ops.less(x, f(0)), ops.subtract(f(math.pi), angle), angle)
+    return ops.select(ops.less(y, f(0)), ops.multiply(angle, f(-1)), angle)
+
+
+@lowers("openvino", "aten.atan2.default", "aten.arctan2.default")
+def atan2(emit, self, other):
+    """atan2(Tensor self, Tensor other) -> Tensor"""
+    return angle_of(emit, emit.cast(self, emit.dtype), emit.cast(other, emit.dtype))
+
+
+@lowers("openvino", "aten.erfinv.default", "aten.special_erfinv.default")
+def erfinv(emit, self):
+    """erfinv(Tensor self) -> Tensor
+
+    By Giles' polynomials of log(1 - x^2), one for the middle and one for the tails.
+    """
+    f = np.float32
+    x = emit.cast(self, emit.dtype)
+    one = f(1)
+    w = ops.multiply(ops.log(ops.multiply(ops.subtract(one, x), ops.add(one, x))), f(-1))
+    tail = ops.greater_equal(w, f(5))
+    near = _polynomial(ops.subtract(w, f(2.5)), _ERFINV_MIDDLE)
+    far = _polynomial(ops.subtract(ops.sqrt(ops.maximum(w, f(0))), f(3)), _ERFINV_TAIL)
+    found = ops.multiply(ops.select(tail, far, near), x)
+    size = ops.abs(x)
+    found = ops.select(ops.equal(size, one), ops.multiply(x, f(np.inf)), found)
+    return ops.select(ops.less_equal(size, one), found, f(np.nan))
+
+
+_ERFINV_MIDDLE = (
+    2.81022636e-08, 3.43273939e-07, -3.5233877e-06, -4.39150654e-06, 0.00021858087, -0.00125372503, -0.00417768164,
+    0.246640727, 1.50140941,
+)  # fmt: skip
+_ERFINV_TAIL = (
+    -0.000200214257, 0.000100950558, 0.00134934322, -0.00367342844, 0.00573950773, -0.0076224613, 0.00943887047,
+    1.00167406, 2.83297682,
+)  # fmt: skip
+
+
+def _polynomial(x, coefficients):
+    found = np.float32(coefficients[0])
+    for c in coefficients[1:]:
+        found = ops.add(ops.multiply(found, x), np.float32(c))
+    return found
+
+
 @lowers("openvino", "aten.expm1.default")
 def expm1(emit, self):
     """expm1(Tensor self) -> Tensor"""
@@ -341,16 +397,33 @@ def log1p(emit, self):
     return log1p_of(emit.cast(self, emit.dtype))
 
 
+def with_nan(found, *operands):
+    """`found`, and NaN where an operand is: OpenVINO 2026.4 takes the other one, as its clamp does."""
+    for x in operands:
+        found = ops.select(ops.is_nan(x), x, found)
+    return found
+
+
+def extreme_of(emit, function, logical, a, b):
+    dtype = emit.dtype
+    if not dtype.is_floating_point:
+        return computed(emit, logical if dtype == torch.bool else function, a, b)
+    tensors = [emit.cast(x, dtype) for x in (a, b)]
+    return with_nan(
+        function(*tensors), *(x for x, given in zip(tensors, (a, b), strict=True) if is_tensor(given))
+    )
+
+
 @lowers("openvino", "aten.maximum.default", "aten.max.other")
 def maximum(emit, self, other):
     """maximum(Tensor self, Tensor other) -> Tensor"""
-    return computed(emit, ops.logical_or if emit.dtype == torch.bool else ops.maximum, self, other)
+    return extreme_of(emit, ops.maximum, ops.logical_or, self, other)
 
 
 @lowers("openvino", "aten.minimum.default", "aten.min.other")
 def minimum(emit, self, other):
     """minimum(Tensor self, Tensor other) -> Tensor"""
-    return computed(emit, ops.logical_and if emit.dtype == torch.bool else ops.minimum, self, other)
+    return extreme_of(emit, ops.minimum, ops.logical_and, self, other)
 
 
 @lowers("openvino", "aten.clamp.default", "aten.clamp.Tensor", "aten.clip.default", "aten.clip.Tensor")
@@ -358,34 +431,33 @@ def clamp(emit, self, min=None, max=None):
     """clamp(Tensor self, Scalar? min=None, Scalar? max=None) -> Tensor"""
     dtype = emit.dtype
     x = emit.wide(self, dtype)
-    bounded = isinstance(min, (int, float)) and isinstance(max, (int, float)) and min <= max
-    if dtype.is_floating_point and bounded:
-        return ops.clamp(x, float(min), float(max))
-    if (
-        not dtype.is_floating_point
-    ):  # two choices, since the plugin fuses a minimum of a maximum to its inexact clamp
+    if not dtype.is_floating_point:
+        # Two choices, since the plugin fuses a minimum of a maximum to its inexact clamp.
         for bound, outside in ((min, ops.less), (max, ops.greater)):
             if bound is not None:
                 bound = emit.wide(bound, dtype)
                 x = ops.select(outside(x, bound), bound, x)
         return emit.result(x)
+    if isinstance(min, (int, float)) and isinstance(max, (int, float)) and min <= max:
+        return with_nan(ops.clamp(x, float(min), float(max)), x)
+    found = x
     if min is not None:
-        x = ops.maximum(x, emit.wide(min, dtype))
+        found = ops.maximum(found, emit.wide(min, dtype))
     if max is not None:
-        x = ops.minimum(x, emit.wide(max, dtype))
-    return emit.result(x)
+        found = ops.minimum(found, emit.wide(max, dtype))
+    return with_nan(found, x, *(emit.cast(bound, dtype) for bound in (min, max) if is_tensor(bound)))
 
 
 @lowers("openvino", "aten.clamp_min.default", "aten.clamp_min.Tensor")
 def clamp_min(emit, self, min):
     """clamp_min(Tensor self, Scalar min) -> Tensor"""
-    return computed(emit, ops.maximum, self, min)
+    return extreme_of(emit, ops.maximum, ops.logical_or, self, min)
 
 
 @lowers("openvino", "aten.clamp_max.default", "aten.clamp_max.Tensor")
 def clamp_max(emit, self, max):
     """clamp_max(Tensor self, Scalar max) -> Tensor"""
-    return computed(emit, ops.minimum, self, max)
+    return extreme_of(emit, ops.minimum, ops.logical_and, self, max)
 
 
 @lowers("openvino", "aten.addcmul.default")
@@ -411,35 +483,6 @@ def lerp(emit, self, end, weight):
 
 
 # --- casts ---------------------------------------------------------------------------------------------
-
-
-def rounded_to_half(x, dtype):
-    """A float32 that is rounded as a cast to bfloat16 or float16 rounds it; a cast there and back is elided.
-
-    Dekker's splitting leaves the leading bits, to nearest. What is even decides where two are as near.
-    """
-    bits = 8 if dtype == torch.bfloat16 else 11
-    huge = ops.greater(ops.abs(x), np.float32(2.0**100))
-    down = ops.select(huge, np.float32(2.0**-40), np.float32(1))
-    y = ops.multiply(x, down)
-    found = leading(y, bits)
-    other = ops.add(found, ops.multiply(np.float32(2), ops.subtract(y, found)))  # as far on the other side
-    tie = ops.logical_and(ops.not_equal(other, found), ops.equal(leading(other, bits), other))
-    even = ops.equal(leading(found, bits - 1), found)
-    found = ops.select(ops.logical_and(tie, ops.logical_not(even)), other, found)
-    found = ops.multiply(found, ops.select(huge, np.float32(2.0**40), np.float32(1)))
-    if dtype == torch.float16:
-        small = ops.less(ops.abs(x), np.float32(2.0**-14))
-        steps = ops.round(ops.multiply(x, np.float32(2.0**24)), "half_to_even")
-        found = ops.select(small, ops.multiply(steps, np.float32(2.0**-24)), found)
-        over = ops.greater_equal(ops.abs(x), np.float32(65520))
-        found = ops.select(over, ops.multiply(ops.sign(x), np.float32(np.inf)), found)
-    return ops.select(ops.is_finite(x), found, x)
-
-
-def leading(x, bits):
-    spread = ops.multiply(x, np.float32(2 ** (24 - bits) + 1))
-    return ops.subtract(spread, ops.subtract(spread, x))
 
 
 def converted(emit, x, dtype):

@@ -3,7 +3,7 @@
 
 import openvino.opset16 as ops
 
-from paritas.lower.openvino.emit import complex_numbers, out, rank_of
+from paritas.lower.openvino.emit import out, rank_of
 from paritas.lower.registry import lowers
 
 
@@ -149,17 +149,3 @@ def _shared(emit, a, b):
     if isinstance(a, int):
         return b
     return out(ops.select(ops.equal(a, emit.number(1)), b, a))
-
-
-@lowers("openvino", "aten.view_as_real.default")
-@complex_numbers
-def view_as_real(emit, self):
-    """view_as_real(Tensor(a) self) -> Tensor(a)"""
-    return self
-
-
-@lowers("openvino", "aten.view_as_complex.default")
-@complex_numbers
-def view_as_complex(emit, self):
-    """view_as_complex(Tensor(a) self) -> Tensor(a)"""
-    return self

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Complex numbers, and Fourier transforms, which lead there and back."""
+
+import math
+
+import numpy as np
+import openvino.opset16 as ops
+import torch
+
+from paritas.lower.openvino.complexes import also_complex, paired, parts
+from paritas.lower.openvino.emit import complex_numbers, is_tensor, out, rank_of
+from paritas.lower.openvino.ops.elementwise import angle_of
+from paritas.lower.openvino.ops.shape import shared_sizes
+from paritas.lower.registry import lowers
+
+
+def _is_complex(emit, x):
+    return emit.meta(x).is_complex()
+
+
+@lowers("openvino", "aten.view_as_real.default", "aten.view_as_complex.default")
+@complex_numbers
+def view_as_real(emit, self):
+    """view_as_real(Tensor(a) self) -> Tensor(a)"""
+    return out(ops.identity(self))  # a value of its own: torch knows two shapes of it
+
+
+@lowers("openvino", "aten.complex.default")
+@complex_numbers
+def complex_of(emit, real, imag):
+    """complex(Tensor real, Tensor imag) -> Tensor"""
+    return paired(emit, *_alike(emit, real, imag))
+
+
+def _alike(emit, a, b):
+    sizes = shared_sizes(emit, [a, b])
+    return emit.broadcast(a, sizes), emit.broadcast(b, sizes)
+
+
+@lowers("openvino", "aten.polar.default")
+@complex_numbers
+def polar(emit, abs, angle):
+    """polar(Tensor abs, Tensor angle) -> Tensor"""
+    return paired(emit, ops.multiply(abs, ops.cos(angle)), ops.multiply(abs, ops.sin(angle)))
+
+
+@lowers("openvino", "aten.real.default")
+@complex_numbers
+def real(emit, self):
+    """real(Tensor(a) self) -> Tensor(a)"""
+    return parts(emit, self)[0] if _is_complex(emit, self) else self
+
+
+@lowers("openvino", "aten.imag.default")
+@complex_numbers
+def imag(emit, self):
+    """imag(Tensor(a) self) -> Tensor(a)"""
+    return parts(emit, self)[1]
+
+
+@lowers(
+    "openvino",
+    "aten._conj.default",
+    "aten.conj.default",
+    "aten.conj_physical.default",
+)
+@complex_numbers
+def conj(emit, self):
+    """_conj(Tensor(a) self) -> Tensor(a)"""
+    if not _is_complex(emit, self):
+        return self
+    a, b = parts(emit, self)
+    return paired(emit, a, ops.multiply(b, np.float32(-1)))
+
+
+@lowers("openvino", "aten.resolve_conj.default")
+@complex_numbers
+def resolve_conj(emit, self):
+    """resolve_conj(Tensor(a) self) -> Tensor(a)"""
+    return self
+
+
+@lowers("openvino", "aten.angle.default")
+@complex_numbers
+def angle(emit, self):
+    """angle(Tensor self) -> Tensor"""
+    if _is_complex(emit, self):
+        a, b = parts(emit, self)
+        return angle_of(emit, b, a)
+    x = emit.cast(self, emit.dtype)
+    turned = ops.select(ops.less(x, np.float32(0)), np.float32(math.pi), np.float32(0))
+    return ops.select(ops.is_nan(x), x, turned)
+
+
+def magnitude(a, b):
+    """sqrt(a^2 + b^2), by the larger of both, so that no square overflows."""
+    a, b = ops.abs(a), ops.abs(b)
+    most, least = ops.maximum(a, b), ops.minimum(a, b)
+    nothing = ops.equal(most, np.float32(0))
+    ratio = ops.divide(least, ops.select(nothing, np.float32(1), most))
+    return out(ops.multiply(most, ops.sqrt(ops.add(ops.multiply(ratio, ratio), np.float32(1)))))
+
+
+@also_complex("aten.abs.default")
+def absolute(emit, self):
+    return magnitude(*parts(emit, self))
+
+
+@also_complex("aten.exp.default")
+def exponential(emit, self):
+    a, b = parts(emit, self)
+    size = ops.exp(a)
+    return paired(emit, ops.multiply(size, ops.cos(b)), ops.multiply(size, ops.sin(b)))
+
+
+@also_complex("aten._to_copy.default", "aten.to.dtype", "prims.convert_element_type.default")
+def converted(emit, self, *_, **__):
+    if not emit.out.is_complex():
+        raise emit.refuse("a cast that drops the imaginary part")
+    return self if _is_complex(emit, self) else paired(emit, *parts(emit, self))
+
+
+@also_complex("aten.full.default", "aten.scalar_tensor.default")
+def constant_of(emit, *arguments, **__):
+    *sizes, value = arguments
+    real, imaginary = complex(value).real, complex(value).imag
+    wanted = sizes[0] if sizes else []
+    return paired(emit, *(emit.full(wanted, part, torch.float32) for part in (real, imaginary)))
+
+
+@also_complex("aten.div.Tensor", "aten.div.Scalar", "aten.true_divide.Tensor")
+def quotient(emit, self, other):
+    pairs = [parts(emit, value) for value in (self, other)]
+    (a, b), (c, d) = ([emit.cast(x, torch.float32) for x in pair] for pair in pairs)
+    if not isinstance(other, complex) and not (is_tensor(other) and _is_complex(emit, other)):
+        return paired(emit, ops.divide(a, c), ops.divide(b, c))
+    whole = ops.add(ops.multiply(c, c), ops.multiply(d, d))
+    first = ops.add(ops.multiply(a, c), ops.multiply(b, d))
+    second = ops.subtract(ops.multiply(b, c), ops.multiply(a, d))
+    return paired(emit, ops.divide(first, whole), ops.divide(second, whole))
+
+
+# --- Fourier transforms --------------------------------------------------------------------------------
+
+
+def _scale(emit, x, axes, normalization, forward):
+    """What torch multiplies the result of an unscaled transform by; `x` has the size of the signal."""
+    if normalization == 0:
+        return None
+    count = 1
+    for axis in axes:
+        count = emit.times(emit.size(x, axis), count)
+    whole = emit.number(count, torch.float32)
+    return ops.divide(np.float32(1), ops.sqrt(whole) if normalization == 1 else whole)
+
+
+def _scaled(x, factor):
+    return out(x) if factor is None else out(ops.multiply(x, factor))
+
+
+@lowers("openvino", "aten._fft_c2c.default")
+@complex_numbers
+def fft_c2c(emit, self, dim, normalization, forward):
+    """_fft_c2c(Tensor self, SymInt[] dim, int normalization, bool forward) -> Tensor"""
+    rank = rank_of(self) - 1
+    axes = sorted(axis % rank for axis in dim)
+    if not axes:
+        return self
+    factor = _scale(emit, self, axes, normalization, forward)
+    if forward:
+        return _scaled(ops.dft(self, emit.array(axes)), factor)
+    # OpenVINO's inverse divides by the size: the transform of the conjugate is its conjugate, undivided.
+    flipped = np.array([1, -1], np.float32)
+    found = ops.multiply(ops.dft(ops.multiply(self, flipped), emit.array(axes)), flipped)
+    return _scaled(found, factor)
+
+
+@lowers("openvino", "aten._fft_r2c.default")
+@complex_numbers
+def fft_r2c(emit, self, dim, normalization, onesided):
+    """_fft_r2c(Tensor self, int[] dim, int normalization, bool onesided) -> Tensor"""
+    rank = rank_of(self)
+    axes = [axis % rank for axis in dim]
+    factor = _scale(emit, self, axes, normalization, True)
+    if onesided:
+        return _scaled(ops.rdft(self, emit.array(axes)), factor)
+    whole = paired(emit, self, ops.multiply(self, np.float32(0)))
+    return _scaled(ops.dft(whole, emit.array(sorted(axes))), factor)
+
+
+@lowers("openvino", "aten._fft_c2r.default")
+@complex_numbers
+def fft_c2r(emit, self, dim, normalization, last_dim_size):
+    """_fft_c2r(Tensor self, int[] dim, int normalization, SymInt last_dim_size) -> Tensor"""
+    rank = rank_of(self) - 1
+    axes = [axis % rank for axis in dim]
+    sizes = [emit.size(self, axis) for axis in axes[:-1]] + [last_dim_size]
+    found = ops.irdft(self, emit.array(axes), emit.dims(sizes))
+    if normalization == 2:
+        return found
+    count = 1
+    for size in sizes:
+        count = emit.times(size, count)
+    whole = emit.number(count, torch.float32)
+    return ops.multiply(found, ops.sqrt(whole) if normalization == 1 else whole)
