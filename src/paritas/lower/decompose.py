@@ -7,7 +7,7 @@ import contextlib
 import copy
 import dataclasses
 import operator
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -19,14 +19,17 @@ from paritas.capture.modules import is_size
 from paritas.capture.normalise import copied, name_of
 from paritas.program import Program
 
+#: What a node is made of, by its exact overload.
+Compositions = Mapping[str, Callable[..., Any]]
 
-def decomposed(program: Program, known: Collection[str]) -> Program:
+
+def decomposed(program: Program, known: Collection[str], ours: Compositions | None = None) -> Program:
     """`program` in which every node whose operator is not in `known` is made of operators that are, if torch can.
 
     Decompositions are taken as a whole: what cannot be written in known operators only stays as it is, and is what
     `preflight` calls missing. The last node of what stands for a node has its name; the others have `paritas_of`, the
     name of the node that they are a part of, in their meta, and no name of the program. `program` itself where nothing
-    is missing; its graph is never changed.
+    is missing; its graph is never changed. ours: functions to take instead of torch's own decompositions.
     """
     if not any(_is_missing(node, known) for node in program.graph.nodes):
         return program
@@ -34,7 +37,7 @@ def decomposed(program: Program, known: Collection[str]) -> Program:
     module = exported.graph_module
     for node in list(exported.graph.nodes):
         if _is_missing(node, known):
-            part = _part(node, known)
+            part = _part(node, known, ours or {})
             if part is not None:
                 _put(exported, module, node, part)
     exported.graph.eliminate_dead_code()
@@ -51,7 +54,7 @@ def _is_missing(node: Node, known: Collection[str]) -> bool:
     return bool(name) and name != "getitem" and name not in known and not is_size(node)
 
 
-def _part(node: Node, known: Collection[str]) -> GraphModule | None:
+def _part(node: Node, known: Collection[str], ours: Compositions) -> GraphModule | None:
     """A graph that computes the node from its sources, in known operators; None where there is none.
 
     Only what is not known is decomposed, so that engines see the largest operators that they have.
@@ -65,7 +68,7 @@ def _part(node: Node, known: Collection[str]) -> GraphModule | None:
     for name in list(decomposition_table):
         everything.setdefault(name, decomposition_table[name])
     kept: dict[Any, Any] = {op: how for op, how in everything.items() if str(op) not in known}
-    part = _traced(node, kept)
+    part = _traced(node, kept, ours.get(str(node.target)))
     if part is None or any(_is_missing(inner, known) for inner in part.graph.nodes):
         return None
     return part
@@ -82,7 +85,7 @@ def _without_onednn() -> Iterator[None]:
         torch._C._set_mkldnn_enabled(before)
 
 
-def _traced(node: Node, table: Any) -> GraphModule | None:
+def _traced(node: Node, table: Any, whole: Callable[..., Any] | None) -> GraphModule | None:
     from torch._dispatch.python import enable_python_dispatcher
     from torch._guards import detect_fake_mode
     from torch.fx.experimental.proxy_tensor import make_fx
@@ -90,7 +93,7 @@ def _traced(node: Node, table: Any) -> GraphModule | None:
     sources = node.all_input_nodes
     values = [source.meta.get("val") for source in sources]
     mode = detect_fake_mode([*values, node.meta.get("val")])
-    target: Any = node.target
+    target: Any = whole or node.target
     if mode is None or None in values:
         return None
 
@@ -104,8 +107,8 @@ def _traced(node: Node, table: Any) -> GraphModule | None:
             part = make_fx(call, decomposition_table=table, tracing_mode="real")(*values)
             if any(_writes(inner) for inner in part.graph.nodes):
                 # A decomposition may write into what it has made; as a graph those writes would be lost.
-                whole = torch.func.functionalize(part, remove="mutations_and_views")
-                part = make_fx(whole, decomposition_table=table, tracing_mode="real")(*values)
+                functional = torch.func.functionalize(part, remove="mutations_and_views")
+                part = make_fx(functional, decomposition_table=table, tracing_mode="real")(*values)
     except Exception:  # noqa: BLE001 - whatever torch cannot trace stays, and is called missing by its name
         return None
     if any(inner.target == node.target or _writes(inner) for inner in part.graph.nodes):

@@ -6,6 +6,7 @@ import openvino
 import openvino.opset16 as ops
 
 from paritas.lower.openvino.emit import out, rank_of
+from paritas.lower.openvino.ops.shape import shared_sizes
 from paritas.lower.registry import lowers
 
 #: The lowest value of a mask: just above bfloat16's minimum, so that no rounding makes it -inf.
@@ -34,6 +35,11 @@ def scaled_dot_product_attention(
         width = emit.size(query, rank - 1)
         factor = ops.power(ops.convert(width, "f32"), np.float32(-0.5))
     tensors = [query, key, value]
+    if len({rank_of(x) for x in tensors}) > 1:  # torch broadcasts what is in front of the matrices
+        most = max(map(rank_of, tensors))
+        lead = shared_sizes(emit, [_first_axes(emit, x) for x in tensors])[: most - 2]
+        tensors = [emit.broadcast(x, [*lead, *emit.sizes(x)[-2:]]) for x in tensors]
+        rank = most
     if rank < 4:
         tensors = [emit.unsqueeze(x, *range(4 - rank)) for x in tensors]
         if attn_mask is not None and 2 < rank_of(attn_mask) < 4:
@@ -48,6 +54,12 @@ def scaled_dot_product_attention(
     if rows is not None:
         found = ops.multiply(found, rows)
     return emit.squeeze(found, *range(4 - rank)) if rank < 4 else found
+
+
+def _first_axes(emit, x):
+    """`x` of matrices of one element, so that only the axes in front of them are broadcast."""
+    axis = rank_of(x) - 1
+    return emit.slice(emit.slice(x, 0, 1, axis), 0, 1, axis - 1)
 
 
 def prepared(emit, mask):

@@ -176,7 +176,12 @@ def gather(emit, self, dim, index, sparse_grad=False):
 def scattered(emit, self, dim, index, src, reduction="none", include=True):
     rank = rank_of(self)
     if rank == 0:
-        raise emit.refuse("a tensor without axes")
+        one = emit.array([1])
+        x, places, values = (
+            ops.reshape(x, one, False) if is_tensor(x) and rank_of(x) == 0 else x for x in (self, index, src)
+        )
+        found = scattered(emit, x, 0, places, values, reduction, include)
+        return ops.reshape(found, emit.array([]), False)
     dim %= rank
     dtype = emit.dtype
     held = torch.int32 if dtype == torch.bool or dtype in _BYTES else dtype
@@ -216,8 +221,12 @@ def scatter_reduce(emit, self, dim, index, src, reduce, include_self=True):
 @lowers("openvino", "aten.index_add.default")
 def index_add(emit, self, dim, index, source, alpha=1):
     """index_add(Tensor self, int dim, Tensor index, Tensor source, *, Scalar alpha=1) -> Tensor"""
-    if alpha != 1 or rank_of(self) == 0:
-        raise emit.refuse("a factor, or a tensor without axes")
+    dtype = emit.dtype
+    if alpha != 1:
+        source = emit.result(ops.multiply(emit.wide(source, dtype), emit.wide(alpha, dtype)))
+    if rank_of(self) == 0:
+        more = ops.reshape(emit.wide(source, dtype), emit.array([]), False)
+        return emit.result(ops.add(emit.wide(self, dtype), more))
     return along_axis(emit, self, dim, index, source, "sum")
 
 
@@ -309,6 +318,13 @@ def nonzero(emit, self):
     there = emit.cast(emit.unsqueeze(self, 0) if is_scalar else self, torch.bool)
     found = ops.transpose(ops.non_zero(there, "i64"), emit.array([1, 0]))
     return emit.slice(found, 0, 0, 1) if is_scalar else found  # a scalar has no axis to name
+
+
+@lowers("openvino", "aten.where.default")
+def where_true(emit, condition):
+    """where(Tensor condition) -> Tensor[]"""
+    places = ops.non_zero(emit.cast(condition, torch.bool), "i64")
+    return [ops.gather(places, np.int64(axis), np.int64(0)) for axis in range(rank_of(condition))]
 
 
 @lowers("openvino", "aten.masked_select.default")

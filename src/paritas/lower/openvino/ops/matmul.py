@@ -3,7 +3,9 @@
 
 import string
 
+import numpy as np
 import openvino.opset16 as ops
+import torch
 
 from paritas.lower.openvino.emit import is_tensor, out, rank_of
 from paritas.lower.openvino.ops.reduce import summed
@@ -14,7 +16,11 @@ def product(emit, a, b, transpose_b=False):
     """A matrix product as NumPy has it. Whole numbers by exact sums: the plugin multiplies matrices of floats only."""
     dtype = emit.dtype
     a, b = emit.wide(a, dtype), emit.wide(b, dtype)
-    if dtype.is_floating_point:
+    return emit.result(multiplied(emit, a, b, transpose_b))
+
+
+def multiplied(emit, a, b, transpose_b=False):
+    if out(a).get_element_type().is_real():
         return out(ops.matmul(a, b, False, transpose_b))
     if transpose_b:
         rank = rank_of(b)
@@ -26,7 +32,7 @@ def product(emit, a, b, transpose_b=False):
     rank = rank_of(each)
     found = summed(emit, each, [rank - 2], False)  # [.., rows, columns]
     gone = [rank_of(found) - 2] * left + [rank_of(found) - 1] * right
-    return emit.result(emit.squeeze(found, *gone) if gone else found)
+    return emit.squeeze(found, *gone) if gone else found
 
 
 @lowers(
@@ -81,9 +87,7 @@ def outer(emit, self, vec2):
 def einsum(emit, equation, tensors, path=None):
     """einsum(str equation, Tensor[] tensors, *, int[]? path=None) -> Tensor"""
     dtype = emit.dtype
-    if not dtype.is_floating_point:
-        raise emit.refuse("an einsum of whole numbers")
-    tensors = [emit.cast(x, dtype) for x in tensors]
+    tensors = [emit.wide(x, dtype) for x in tensors]
     terms, result = spelled(equation.replace(" ", ""), [rank_of(x) for x in tensors])
     found, have = tensors[0], terms[0]
     found, have = diagonal_free(emit, found, have)
@@ -93,9 +97,9 @@ def einsum(emit, equation, tensors, path=None):
         found, have = contracted(emit, found, have, x, term, wanted)
     gone = [have.index(letter) for letter in have if letter not in result]
     if gone:
-        found = out(ops.reduce_sum(found, emit.array(gone), False))
+        found = summed(emit, found, gone, False)
         have = "".join(letter for letter in have if letter in result)
-    return emit.transpose(found, [have.index(letter) for letter in result])
+    return emit.result(emit.transpose(found, [have.index(letter) for letter in result]))
 
 
 def spelled(equation, ranks):
@@ -124,8 +128,20 @@ def spelled(equation, ranks):
 
 
 def diagonal_free(emit, x, term):
-    if len(set(term)) != len(term):
-        raise emit.refuse("an einsum that reads a diagonal")
+    """An operand in which no letter comes twice: of two axes with one letter the diagonal is left."""
+    while len(set(term)) != len(term):
+        letter = next(letter for letter in term if term.count(letter) > 1)
+        first = term.index(letter)
+        second = term.index(letter, first + 1)
+        rank = len(term)
+        # The second axis goes to the end, and what is not on the diagonal is taken for 0 and summed up.
+        x = emit.transpose(x, [axis for axis in range(rank) if axis not in (first, second)] + [first, second])
+        size = emit.size(x, rank - 1)
+        places = emit.arange(0, size)
+        same = ops.equal(emit.unsqueeze(places, 1), emit.unsqueeze(places, 0))
+        kind = out(x).get_element_type().to_dtype()
+        x = summed(emit, ops.select(same, x, np.array(0, kind)), [rank - 1], False)
+        term = "".join(t for t in term if t != letter) + letter
     return x, term
 
 
@@ -154,7 +170,7 @@ def contracted(emit, a, left, b, right, wanted):
     y = emit.transpose(b, [right.index(letter) for letter in [*batch, *summed_over, *columns]])
     x = _grouped(emit, x, [size_a[letter] for letter in batch], len(rows), len(summed_over))
     y = _grouped(emit, y, [size_b[letter] for letter in batch], len(summed_over), len(columns))
-    found = out(ops.matmul(x, y, False, False))
+    found = multiplied(emit, x, y)
     letters = [*batch, *rows, *columns]
     if len(rows) != 1 or len(columns) != 1:
         lead = [_larger(size_a[letter], size_b[letter]) for letter in batch]
@@ -171,7 +187,7 @@ def _without(emit, x, term, gone):
     if not gone:
         return x, term
     axes = [term.index(letter) for letter in gone]
-    return out(ops.reduce_sum(x, emit.array(axes), False)), "".join(t for t in term if t not in gone)
+    return summed(emit, x, axes, False), "".join(t for t in term if t not in gone)
 
 
 def _grouped(emit, x, batch, first, second):
@@ -187,3 +203,15 @@ def _grouped(emit, x, batch, first, second):
             whole = emit.times(size, whole)
         merged.append(whole)
     return emit.reshape(x, [*sizes[:lead], *merged])
+
+
+@lowers("openvino", "aten.inverse.default")
+def inverse(emit, self):
+    """inverse(Tensor self) -> Tensor"""
+    return ops.inverse(self)
+
+
+@lowers("openvino", "aten.linalg_inv_ex.default")
+def linalg_inv_ex(emit, A, check_errors=False):
+    """linalg_inv_ex(Tensor A, *, bool check_errors=False) -> (Tensor inverse, Tensor info)"""
+    return [ops.inverse(A), emit.full(emit.sizes(A)[:-2], 0, torch.int32)]

@@ -6,6 +6,7 @@ import openvino.opset16 as ops
 import torch
 
 from paritas.lower.openvino.emit import out, rank_of
+from paritas.lower.openvino.integers import floor_division
 from paritas.lower.registry import lowers, schema_of
 
 END = 2**31 - 1  # the engine counts in 32 bits
@@ -81,7 +82,11 @@ def chunk(emit, self, chunks, dim=0):
     dim %= rank_of(self)
     size = emit.size(self, dim)
     if not isinstance(size, int):
-        raise emit.refuse("how many parts there are depends on a free size")
+        if chunks != 2 or len(emit.out) != 2:
+            raise emit.refuse("how many parts there are depends on a free size")
+        # Two parts at every size but 1: the first has the middle one.
+        middle = floor_division(emit.plus(size, 1), np.int64(2))[0]
+        return [emit.slice(self, 0, middle, dim), emit.slice(self, middle, END, dim)]
     width = -(-size // chunks)
     return parts(emit, self, [min(width, size - i * width) for i in range(len(emit.out))], dim)
 

@@ -63,14 +63,36 @@ def prod(emit, self, dim=None, keepdim=False, dtype=None):
     if emit.dtype.is_floating_point:
         return ops.reduce_prod(x, emit.array(axes), keepdim)
     for axis in axes:
-        size = emit.size(x, axis)
-        if not isinstance(size, int) or not 0 < size <= 64:
-            raise emit.refuse("a product of whole numbers along an axis that is free, empty or long")
-        found = emit.slice(x, 0, 1, axis)
-        for i in range(1, size):
-            found = ops.multiply(found, emit.slice(x, i, i + 1, axis))
-        x = found
+        x = multiplied_up(emit, x, axis)
     return emit.result(x if keepdim else emit.squeeze(x, *axes))
+
+
+#: How often an axis of free size is halved until one element is left.
+HALVINGS = 24
+
+
+def multiplied_up(emit, x, axis):
+    """The product of whole numbers along an axis, by halves; ones fill what is missing."""
+    size = emit.size(x, axis)
+    sizes = [1 if a == axis else s for a, s in enumerate(emit.sizes(x))]
+    one = ops.broadcast(np.array(1, out(x).get_element_type().to_dtype()), emit.dims(sizes))
+    if isinstance(size, int):
+        if size == 0:
+            return out(one)
+        while size > 1:
+            if size % 2:
+                x, size = ops.concat([x, one], axis), size + 1
+            size //= 2
+            x = ops.multiply(emit.slice(x, 0, size, axis), emit.slice(x, size, END, axis))
+        return out(x)
+    x = out(ops.concat([one, x], axis))
+    for _ in range(HALVINGS):
+        first = emit.slice(x, 0, END, axis, 2)
+        second = emit.slice(ops.concat([x, one], axis), 1, END, axis, 2)
+        # Of an odd number the last pair is an element and the one; of an even number the one is left over.
+        second = emit.slice(second, 0, emit.size(first, axis), axis)
+        x = out(ops.multiply(first, second))
+    return x
 
 
 def extreme(emit, x, axes, keepdim, largest):

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Operators that are written in others of torch, where torch itself has no decomposition, or one that is no good here.
+
+Each function takes what the operator takes; `decompose` traces it. Keys are exact overloads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+def solve_triangular(
+    a: torch.Tensor, b: torch.Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False
+) -> torch.Tensor:
+    """`linalg.solve_triangular` by the inverse: forward substitution by blocks of 1, 2, 4, .. rows.
+
+    Where the number of rows is known at run time only, the solution of a system of more than 1024 is NaN.
+    """
+    rows = a.shape[-1]
+    most = rows if isinstance(rows, int) else 1024
+    if not left:
+        return solve_triangular(a.mT, b.mT, upper=not upper, unitriangular=unitriangular).mT
+    if upper:
+        turned = solve_triangular(a.flip(-2, -1), b.flip(-2), upper=False, unitriangular=unitriangular)
+        return turned.flip(-2)
+    if not unitriangular:
+        diagonal = (a * torch.eye(rows, dtype=a.dtype)).sum(-1, keepdim=True)
+        a, b = a / diagonal, b / diagonal
+    inverse, size = torch.eye(rows, dtype=a.dtype), 1
+    while size < most:
+        block = torch.arange(rows) // size
+        below = (block.unsqueeze(-1) - block == 1) & (block % 2 == 0)
+        part = torch.where(below, a, torch.zeros_like(a))
+        inverse, size = inverse - inverse @ part @ inverse, 2 * size
+    if not isinstance(rows, int):
+        block = torch.arange(rows) // most
+        inverse = torch.where(block.unsqueeze(-1) == block, inverse, torch.full_like(inverse, math.nan))
+    return inverse @ b
+
+
+#: From how many rows on torch takes distances from the product of both, as `cdist` documents it.
+MANY_ROWS = 25
+
+
+def distances(
+    x1: torch.Tensor, x2: torch.Tensor, p: float = 2.0, compute_mode: int | None = None
+) -> torch.Tensor:
+    """`cdist`, as torch does it: by differences, or for Euclid and many rows by the product of both."""
+    rows = (x1.shape[-2], x2.shape[-2])
+    many = any(not isinstance(count, int) or count > MANY_ROWS for count in rows)
+    if p == 2 and (compute_mode == 1 or (many and compute_mode in (None, 0))):
+        squares = x1.square().sum(-1, keepdim=True) + x2.square().sum(-1, keepdim=True).mT
+        return (squares - 2 * (x1 @ x2.mT)).clamp(min=0).sqrt()
+    off = (x1.unsqueeze(-2) - x2.unsqueeze(-3)).abs()
+    if p == 0:
+        return (off != 0).to(off.dtype).sum(-1)
+    if p == math.inf:
+        return off.amax(-1)
+    if p == 1:
+        return off.sum(-1)
+    if p == 2:
+        return off.square().sum(-1).sqrt()
+    return off.pow(p).sum(-1).pow(1 / p)
+
+
+def cosine_similarity(x1: torch.Tensor, x2: torch.Tensor, dim: int = 1, eps: float = 1e-8) -> torch.Tensor:
+    dtype = torch.promote_types(x1.dtype, x2.dtype)
+    a, b = torch.broadcast_tensors(x1.to(dtype), x2.to(dtype))
+    long_a = a.square().sum(dim, keepdim=True).sqrt().clamp(min=eps)
+    long_b = b.square().sum(dim, keepdim=True).sqrt().clamp(min=eps)
+    return ((a / long_a) * (b / long_b)).sum(dim)
+
+
+def embedding_bag(
+    weight: torch.Tensor,
+    indices: torch.Tensor,
+    offsets: torch.Tensor,
+    scale_grad_by_freq: bool = False,
+    mode: int = 0,
+    sparse: bool = False,
+    per_sample_weights: torch.Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> tuple[torch.Tensor | None, ...]:
+    """`embedding_bag` with offsets: which position belongs to which bag is a matrix."""
+    if include_last_offset:
+        offsets = offsets[:-1]
+    if padding_idx is not None and padding_idx < 0:
+        padding_idx += weight.shape[0]
+    places = torch.arange(indices.shape[0])
+    following = torch.cat([offsets[1:], torch.full_like(offsets[:1], indices.shape[0])])
+    belongs = (places >= offsets.unsqueeze(1)) & (places < following.unsqueeze(1))  # [bags, positions]
+    if padding_idx is not None:
+        belongs = belongs & (indices != padding_idx)
+    rows = torch.nn.functional.embedding(indices, weight)
+    if mode == 2:
+        masked = torch.where(belongs.unsqueeze(-1), rows, torch.full_like(rows, -math.inf))
+        filled = belongs.any(1, keepdim=True)
+        return torch.where(filled, masked.amax(1), torch.zeros_like(weight[:1])), None, None, None
+    taken = belongs.to(weight.dtype)
+    if per_sample_weights is not None:
+        taken = taken * per_sample_weights
+    found = taken @ rows
+    if mode == 1:
+        found = found / belongs.to(weight.dtype).sum(1, keepdim=True).clamp(min=1)
+    return found, None, None, None
+
+
+COMPOSED: dict[str, Callable[..., Any]] = {
+    "aten.linalg_solve_triangular.default": solve_triangular,
+    "aten.cdist.default": distances,
+    "aten._cdist_forward.default": distances,
+    "aten.cosine_similarity.default": cosine_similarity,
+    "aten.embedding_bag.default": embedding_bag,
+    "aten.embedding_bag.padding_idx": embedding_bag,
+    "aten._embedding_bag.default": embedding_bag,
+    "aten._embedding_bag_forward_only.default": embedding_bag,
+}
