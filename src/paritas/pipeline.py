@@ -136,7 +136,6 @@ def port_program(
             dtype=dtype or _dtype_of(program),
             target=target,
             weights=weights,
-            model=original,
         )
 
     return assemble(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import paritas
 from paritas.errors import LoweringError
@@ -42,6 +43,17 @@ OPERATORS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "softplus far below 0": lambda x: torch.nn.functional.softplus(x - 12) * 1e5,
     "softplus, steeper": lambda x: torch.nn.functional.softplus(x, 2.0, 3.0),
     "numel": lambda x: x.sum() / x.numel(),
+    "bfloat16 inside": lambda x: ((x.bfloat16() * 1.7 + x.bfloat16()) / 3).float(),
+    "float16 inside": lambda x: (x.half() * 1.7 + 0.3).square().float(),
+    "rotation of complex numbers": lambda x: torch.view_as_real(
+        torch.view_as_complex(x.reshape(-1, 3, 2)) * torch.polar(torch.ones(3), torch.arange(3.0))
+    ),
+    "Fourier and back": lambda x: torch.fft.irfft(torch.fft.rfft(x) * (1 + 0.5j), n=6),
+    "two parts of a free size": lambda x: x.chunk(2)[1] - x.chunk(2)[0][:2].sum(),
+    "a picture by a fraction": lambda x: torch.nn.functional.interpolate(
+        x[None, None], scale_factor=1.3, mode="bilinear"
+    ),
+    "mean of a window": lambda x: F.avg_pool2d(x[None], 3, 2, 1),
 }
 
 
@@ -61,3 +73,15 @@ def test_it_computes_what_torch_computes(name):
 def test_a_model_that_draws_random_numbers_is_refused(engine, function):
     with pytest.raises(LoweringError, match="draws random numbers"):
         paritas.port(Call(function), engine=engine, inputs={"x": torch.rand(4, 6)})
+
+
+def test_float64_that_becomes_float32_is_a_note():
+    port = paritas.port(
+        Call(lambda x: (x.double() * 0.1).exp()), engine="openvino", inputs={"x": torch.rand(4, 6)}
+    )
+    notes = [note.text for note in port.notes if "float64" in note.text]
+    assert len(notes) == 1
+    assert notes[0].startswith(
+        "float64 is computed in float32: aten.mul.Tensor at test_openvino_operators.py:"
+    )
+    assert notes[0].endswith(", and 1 more")

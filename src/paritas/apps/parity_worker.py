@@ -110,7 +110,7 @@ def _before(
     artifacts: dict[str, Artifact | str] = {}
     for engine in engines:
         try:
-            artifacts[engine] = _lowered(program, model, engine, stored, place / engine)
+            artifacts[engine] = _lowered(program, engine, stored, place / engine)
         except Exception as error:  # noqa: BLE001 - every failure is an answer
             artifacts[engine] = _reason(error)
     return artifacts, feed
@@ -159,13 +159,13 @@ def _eager(model: torch.nn.Module, inputs: Mapping[str, Any]) -> Outputs:
     return [to_numpy("an output", value) for value in flat]
 
 
-def _lowered(program: Program, model: torch.nn.Module, engine: str, dtype: str, directory: Path) -> Artifact:
+def _lowered(program: Program, engine: str, dtype: str, directory: Path) -> Artifact:
     from paritas.lower import lower
     from paritas.pipeline import manifest_of
     from paritas.program import Artifact
 
     directory.mkdir()
-    lowered = lower(program, engine, directory, dtype=dtype, model=model)
+    lowered = lower(program, engine, directory, dtype=dtype)
     return Artifact(directory, manifest_of(program, lowered, engine, dtype=dtype, mode="graph"))
 
 

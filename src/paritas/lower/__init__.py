@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import torch
-
     from paritas.lower.result import Lowered
     from paritas.program import Program
 
@@ -27,12 +25,8 @@ def lower(
     dtype: str,
     target: str = "cpu",
     weights: str = "",
-    model: torch.nn.Module | None = None,
 ) -> Lowered:
-    """Write the engine's files into `directory`. Raises `UnsupportedOps` or `LoweringError`.
-
-    model: the original, for converters that may have to trace it again.
-    """
+    """Write the engine's files into `directory`. Raises `UnsupportedOps` or `LoweringError`."""
     if engine == "mindspore":
         from paritas.lower.mindspore.lower import lower as to_mindspore
 
@@ -40,8 +34,7 @@ def lower(
     if engine == "openvino":
         from paritas.lower.openvino import lower as to_openvino
 
-        lowered = to_openvino(program, directory, dtype=dtype, weights=weights, model=model)
-        return _in_32_bits(program, lowered)
+        return _in_32_bits(program, to_openvino(program, directory, dtype=dtype, weights=weights))
     from paritas.lower.torch import lower as to_torch
 
     return to_torch(program, directory)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lowering to OpenVINO: `prepare` the graph, through OpenVINO's `frontend`, `convert` to files."""
+"""Lowering to OpenVINO: every node by the rule of its operator (`ops/`), `graph` to a model, `convert` to files."""
 
 import sys
 

@@ -6,14 +6,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import openvino
-import torch
 
-from paritas.errors import LoweringError, UnsupportedOps
+from paritas.errors import LoweringError
 from paritas.lower.chance import refuse_chance
 from paritas.lower.decompose import decomposed
+from paritas.lower.openvino.composed import COMPOSED
 from paritas.lower.openvino.compress import compress
-from paritas.lower.openvino.fallback import by_frontend
 from paritas.lower.openvino.graph import build
+from paritas.lower.openvino.precision import notes_of
 from paritas.lower.registry import lowerings
 from paritas.lower.result import Lowered
 from paritas.program import Note, Program
@@ -30,28 +30,20 @@ def lower(
     *,
     dtype: str = "float32",
     weights: str = "",
-    model: torch.nn.Module | None = None,
 ) -> Lowered:
     """Write the program as an OpenVINO model.
 
     Inputs and outputs carry the program's names; every tensor inside carries the name of its node. Dynamic
     dimensions stay dynamic. `dtype` is the arithmetic that is asked for: the graph is float32, its weights
-    are stored as float16 where that is the dtype, or compressed: see `compress`. Raises `LoweringError`.
+    are stored as float16 where that is the dtype, or compressed: see `compress`. Raises `UnsupportedOps` and
+    `LoweringError`.
     """
     if dtype not in HINTS:
         raise LoweringError(f"openvino has no dtype {dtype!r}; it has {', '.join(HINTS)}.")
     refuse_chance(program, "openvino")
-    notes: tuple[Note, ...] = ()
-    held: object  # the owner of the weights that the model reads
-    try:
-        built = build(decomposed(program, lowerings("openvino")))
-        converted, held = built.model, built
-    except UnsupportedOps as missing:
-        # Only until there is a rule for everything: the front end is not to be trusted.
-        try:
-            converted, held, notes = by_frontend(program, model)
-        except Exception:  # noqa: BLE001 - what it lacks is what we lack, by name and line
-            raise missing from None
+    notes: tuple[Note, ...] = notes_of(program)
+    built = build(decomposed(program, lowerings("openvino"), COMPOSED))
+    converted = built.model
     settings = {"INFERENCE_PRECISION_HINT": HINTS[dtype]}
     if weights:
         converted, note = compress(converted, weights)
@@ -62,5 +54,5 @@ def lower(
         raise LoweringError(
             f"OpenVINO cannot write its files to {directory}: {error}. Is the disk full?"
         ) from error
-    del held  # until here: the model reads its weights
+    del built  # until here: the model reads its weights
     return Lowered(ENTRY, settings, notes)
