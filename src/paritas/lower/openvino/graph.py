@@ -191,8 +191,7 @@ def _as_tensor(value: Any) -> openvino.Output:
 
 def _is_half(program: Program) -> bool:
     """Whether the program itself is one of half precision: its casts to that are then what the engine computes in."""
-    return any(
-        isinstance(value := node.meta.get("val"), torch.Tensor) and value.dtype in HALF
-        for node in program.graph.nodes
-        if node.op == "placeholder"
-    )
+    floats = [value.dtype for value in program.weights.values() if value.is_floating_point()]
+    if floats:
+        return max(set(floats), key=floats.count) in HALF
+    return any(spec.dtype in ("float16", "bfloat16") for spec in program.inputs)

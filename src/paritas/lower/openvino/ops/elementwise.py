@@ -7,7 +7,7 @@ import numpy as np
 import openvino.opset16 as ops
 import torch
 
-from paritas.lower.openvino.emit import is_tensor, out
+from paritas.lower.openvino.emit import HALF, is_tensor, out
 from paritas.lower.openvino.integers import floor_division, truncated_division
 from paritas.lower.openvino.rounding import rounded_to_half
 from paritas.lower.registry import lowers, schema_of
@@ -27,24 +27,31 @@ def scaled(emit, x, alpha):
     return ops.multiply(emit.wide(x, dtype), emit.wide(alpha, dtype))
 
 
+def as_added(emit, x):
+    """A number that is added: torch rounds it to half precision first, where it multiplies by all of it."""
+    if emit.rounds and emit.dtype in HALF and isinstance(x, (int, float)):
+        return float(torch.tensor(x, dtype=emit.dtype))
+    return x
+
+
 @lowers("openvino", "aten.add.Tensor", "aten.add.Scalar")
 def add(emit, self, other, alpha=1):
     """add.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
     if emit.dtype == torch.bool:
         return computed(emit, ops.logical_or, self, other)
-    return computed(emit, ops.add, self, scaled(emit, other, alpha))
+    return computed(emit, ops.add, self, scaled(emit, as_added(emit, other), alpha))
 
 
 @lowers("openvino", "aten.sub.Tensor", "aten.sub.Scalar", "aten.subtract.Tensor")
 def sub(emit, self, other, alpha=1):
     """sub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
-    return computed(emit, ops.subtract, self, scaled(emit, other, alpha))
+    return computed(emit, ops.subtract, self, scaled(emit, as_added(emit, other), alpha))
 
 
 @lowers("openvino", "aten.rsub.Scalar", "aten.rsub.Tensor")
 def rsub(emit, self, other, alpha=1):
     """rsub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor"""
-    return computed(emit, ops.subtract, other, scaled(emit, self, alpha))
+    return computed(emit, ops.subtract, as_added(emit, other), scaled(emit, self, alpha))
 
 
 @lowers("openvino", "aten.mul.Tensor", "aten.mul.Scalar", "aten.multiply.Tensor", "aten.multiply.Scalar")

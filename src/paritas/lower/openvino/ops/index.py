@@ -7,6 +7,7 @@ import torch
 
 from paritas.capture.normalise import expression
 from paritas.lower.openvino.emit import is_tensor, out, rank_of
+from paritas.lower.openvino.integers import floor_division
 from paritas.lower.openvino.ops.move import END
 from paritas.lower.openvino.ops.shape import shared_sizes
 from paritas.lower.registry import lowers
@@ -215,7 +216,34 @@ def scatter_add(emit, self, dim, index, src):
 def scatter_reduce(emit, self, dim, index, src, reduce, include_self=True):
     """scatter_reduce.two(Tensor self, int dim, Tensor index, Tensor src, str reduce, *, bool include_self=True) -> Tensor"""  # noqa: E501
     kind = {"sum": "sum", "prod": "prod", "mean": "mean", "amax": "max", "amin": "min"}[reduce]
-    return scattered(emit, self, dim, index, src, kind, include_self)
+    dtype = emit.dtype
+    if kind == "mean" and not dtype.is_floating_point:
+        # The plugin rounds the mean of whole numbers to zero, torch rounds it down.
+        total = emit.wide(scattered(emit, self, dim, index, src, "sum", include_self), dtype)
+        count = emit.wide(_how_many(emit, self, dim, index, src, include_self), dtype)
+        return emit.result(floor_division(total, count)[0])
+    found = scattered(emit, self, dim, index, src, kind, include_self)
+    if kind in ("max", "min") and dtype.is_floating_point:
+        found = _with_nan(emit, found, self, dim, index, src, include_self)
+    return found
+
+
+def _how_many(emit, self, dim, index, src, include):
+    """How many elements each mean is of, at least 1."""
+    zero, one = (np.array(value, out(self).get_element_type().to_dtype()) for value in (0, 1))
+    nothing, ones = (ops.broadcast(zero, emit.shape_of(self)), ops.broadcast(one, emit.shape_of(src)))
+    counted = scattered(emit, nothing, dim, index, ones, "sum", True)
+    return ops.maximum(ops.add(counted, one) if include else counted, one)
+
+
+def _with_nan(emit, found, self, dim, index, src, include):
+    """The plugin's extremes step over NaN: where one was among the elements, it is the result."""
+    nothing = ops.broadcast(np.float32(0), emit.shape_of(self))
+    there = ops.convert(ops.is_nan(src), "f32")
+    seen = ops.greater(scattered(emit, nothing, dim, index, there, "sum", True), np.float32(0))
+    if include:
+        seen = ops.logical_or(seen, ops.is_nan(self))
+    return ops.select(seen, np.float32(np.nan), found)
 
 
 @lowers("openvino", "aten.index_add.default")
