@@ -40,7 +40,7 @@ OPERATORS = [
         "aten.multi_margin_loss.default",
         "",
         "def multi_margin_loss(emit, self, target, p=1, margin=1, weight=None, reduction=1):",
-        "int",
+        "",
     ),
     ("aten.trapezoid.x", "reduce.py", "def trapezoid(emit, y, x, *, dim=-1):", "tensor("),
 ]

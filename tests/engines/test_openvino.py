@@ -123,13 +123,13 @@ def case(tmp_path_factory):
         torch.manual_seed(0)
         model, inputs = MODELS[name]()
         program = capture(model.eval(), inputs(3, 10))
-        return Case(model, inputs, program, write(program, tmp_path_factory.mktemp(name), model))
+        return Case(model, inputs, program, write(program, tmp_path_factory.mktemp(name)))
 
     return make
 
 
-def write(program: Program, directory: Path, model: torch.nn.Module, dtype: str = "float32") -> Artifact:
-    lowered = lower(program, directory, dtype=dtype, model=model)
+def write(program: Program, directory: Path, dtype: str = "float32") -> Artifact:
+    lowered = lower(program, directory, dtype=dtype)
     manifest = Manifest(
         engine="openvino",
         dtype=dtype,
@@ -223,7 +223,7 @@ class Masked(torch.nn.Module):
 def test_a_row_of_mask_that_lets_nothing_through_is_what_torch_makes_of_it(tmp_path, kind, precision):
     x = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(0))
     model = Masked(kind)
-    session = OpenVINO().load(write(capture(model, {"x": x}), tmp_path, model), precision=precision)
+    session = OpenVINO().load(write(capture(model, {"x": x}), tmp_path), precision=precision)
     (got,), (want,) = session.run(feed({"x": x})), eager(model, {"x": x})
     assert error(got, want) <= (TOLERANCE if session.precision == "float32" else 0.1)
     if kind != "smallest":
@@ -253,7 +253,7 @@ def test_grouped_attention_before_a_matrix_product_is_computed_whole(tmp_path):
         "v": torch.randn(2, 2, 16, 128),
         "mask": torch.ones(2, 1, 16, 16, dtype=torch.bool),
     }
-    session = OpenVINO().load(write(capture(model, given), tmp_path, model))
+    session = OpenVINO().load(write(capture(model, given), tmp_path))
     assert error(session.run(feed(given))[0], eager(model, given)[0]) <= TOLERANCE
 
 
@@ -297,7 +297,7 @@ def odd(tmp_path_factory):
         "flag": torch.rand(2, 5) > 0.5,
         "unused": torch.randn(2, 3),
     }
-    return model, inputs, write(capture(model, inputs), tmp_path_factory.mktemp("odd"), model)
+    return model, inputs, write(capture(model, inputs), tmp_path_factory.mktemp("odd"))
 
 
 def test_outputs_of_every_sort_come_back_with_their_dtype(odd):
@@ -333,7 +333,7 @@ def test_the_model_carries_the_programs_names(odd):
 
 def test_half_the_bytes_in_float16_and_the_arithmetic_named_as_it_is(case, tmp_path):
     it = case("bert")
-    small = write(it.program, tmp_path, it.model, "float16")
+    small = write(it.program, tmp_path, "float16")
     whole, half = (a.entry.with_suffix(".bin").stat().st_size for a in (it.artifact, small))
     assert half < 0.6 * whole
     session = OpenVINO().load(small)
@@ -387,6 +387,6 @@ def test_a_model_in_bfloat16_becomes_a_float32_graph(tmp_path):
     model, inputs = bert()
     model = model.eval().bfloat16()
     given = inputs(2, 9)
-    session = OpenVINO().load(write(capture(model, given), tmp_path, model))
+    session = OpenVINO().load(write(capture(model, given), tmp_path))
     got, want = session.run(feed(given))[0], model.float()(**given)[0].detach().numpy()
     assert error(got, want) <= TOLERANCE
