@@ -27,6 +27,15 @@ def resized(emit, x, output_size, scale_factors, mode, align_corners=False):
         return by_matrices(
             emit, x, own, wanted, factors, "linear" if "linear" in mode else "cubic", align_corners
         )
+    if rank == 3:
+        # Of a row as of a picture: OpenVINO 2026.4 cannot fold what it resizes along one axis.
+        row = interpolated(emit, emit.unsqueeze(x, 2), [1, *wanted], mode, align_corners)
+        return emit.squeeze(row, 2)
+    return interpolated(emit, x, wanted, mode, align_corners)
+
+
+def interpolated(emit, x, wanted, mode, align_corners):
+    rank = rank_of(x)
     where = "align_corners" if align_corners else "half_pixel" if mode != "nearest" else "asymmetric"
     return ops.interpolate(
         x,
