@@ -280,6 +280,36 @@ FOUND = [
     case("aten.nonzero.default", values([0.0, 0.0])),
     case("aten.argwhere.default", bools(3, 4)),
     case("aten.where.default", bools(3, 4)),
+    case(
+        "aten.gru_cell.default",
+        matrix(2, 3),
+        matrix(2, 4),
+        matrix(12, 3),
+        matrix(12, 4),
+        vector(12),
+        vector(12),
+    ),
+    case(
+        "aten.lstm_cell.default",
+        matrix(2, 3),
+        [matrix(2, 4), matrix(2, 4)],
+        matrix(16, 3),
+        matrix(16, 4),
+        vector(16),
+        vector(16),
+    ),
+    *(
+        case(
+            f"aten.rnn_{kind}_cell.default",
+            matrix(2, 3),
+            matrix(2, 4),
+            matrix(4, 3),
+            matrix(4, 4),
+            vector(4),
+            vector(4),
+        )
+        for kind in ("tanh", "relu")
+    ),
     case("aten.inverse.default", values([[4.0, 1.0, 0.5], [-1.0, 3.0, 0.25], [0.5, -0.5, 2.0]])),
     case("aten.linalg_inv_ex.default", values([[[4.0, 1.0], [-1.0, 3.0]], [[0.5, 2.0], [1.0, -0.5]]])),
     case("aten.masked_select.default", matrix(3, 4), bools(3, 4)),
