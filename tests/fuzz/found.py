@@ -53,6 +53,8 @@ FOUND = [
         x1=Given((3,), "float32"),
         x2=Given((3,), "float32", low=0.5, high=2.0),
     ),
+    _entry(["v20 = torch.nonzero(x20 > 0).sum()"], seed=887059619, x20=Given((3,), "float32")),
+    _entry(["v20 = x20[x20 > 9].sum()"], x20=Given((3,), "float32")),
     _entry(
         ["v0 = F.conv_transpose2d(x0, x1, None, stride=3)"],
         x0=Given((2, 4, 5, 3), "float32"),

@@ -30,6 +30,12 @@ def _reduced(emit, primitive, self, axes, keepdim, dtype=None):
     return emit.typed(out, dtype=dtype or self.dtype, shape=_shape(self, axes, keepdim))
 
 
+def _may_be_empty(self):
+    """Whether a size depends on values: as many as a mask shows, which may be none."""
+    symbols = {s for size in self.shape for s in getattr(size, "free_symbols", ())}
+    return any(str(symbol).startswith("u") for symbol in symbols)
+
+
 def _summed(emit, self, dim, keepdim, primitive="ops.ReduceSum", nothing=0):
     axes = _axes(self, dim)
     x = emit.cast(self, emit.out.dtype)
@@ -37,6 +43,17 @@ def _summed(emit, self, dim, keepdim, primitive="ops.ReduceSum", nothing=0):
         return filled(emit, nothing)
     if not axes:
         return x
+    if (
+        primitive == "ops.ReduceSum"
+        and len(axes) == self.rank
+        and not keepdim
+        and _may_be_empty(self)
+    ):
+        # MindSpore 2.10 leaves the sum of nothing unwritten: a zero more changes no sum.
+        rows = emit.call("ops.reshape", x, (-1,))
+        zero = emit.call("ops.zeros", (1,), emit.dtype(x.dtype))
+        x = emit.typed(emit.call("ops.cat", (rows, zero)), dtype=x.dtype, shape=("?",))
+        self, axes = x, (0,)
     if x.dtype == "float16":  # MindSpore would add in float16
         return emit.cast(
             _reduced(emit, primitive, emit.cast(x, "float32"), axes, keepdim), "float16"
