@@ -8,6 +8,9 @@ from gaps import Gap, ModuleGap, SampleGap
 NO_COMPLEX = "refused: OpenVINO's inputs and outputs are real; inside a graph, complex numbers are pairs"
 _NAN_POOL = "its MaxPool steps over NaN; to look for it would cost as much again"
 _NAN_LOST = "its Softmax leaves a row with a NaN or an infinity its other numbers, torch makes all of it NaN"
+_WIDE_NUMBER = (
+    "a number of more than 32 bits in the program itself is cut; among inputs it is refused at the door"
+)
 _NEGATIVE = "refused: torch's own shape of it is another for a negative dimension"
 _CUT_EMPTY = "refused: a padding that first cuts everything, or more than is left to reflect"
 
@@ -22,6 +25,11 @@ GAPS: list[Gap] = [
     Gap("aten._softmax.default", "nan", _NAN_LOST),
     Gap("aten._log_softmax.default", "nan", _NAN_LOST),
     Gap("aten.rnn_relu.input", "nan", "its relu takes a NaN for 0"),
+    Gap("aten.floor_divide.default", "inf], 0.1)", "an infinity over a number is an infinity, torch says NaN"),
+    Gap("aten.floor_divide.default", "inf], -2.5)", "an infinity over a number is an infinity, torch says NaN"),
+    Gap("aten.remainder.Scalar", "inf], 0.1)", "2**31 % 0.1 is off by 4e-7 of 0.1: the quotient has 35 bits"),
+    Gap("aten.masked_fill.Scalar", "1099511627777", _WIDE_NUMBER),
+    Gap("aten.floor_divide.default", "-1099511627776", _WIDE_NUMBER),
     Gap(
         "aten.lstm.input",
         "dynamic(0,1)",
