@@ -90,6 +90,7 @@ class MindSporeSession:
         self.manifest, self.mode = artifact.manifest, mode
         self.precision = artifact.manifest.dtype
         self._ms = _mindspore()
+        self._bfloat16 = str(artifact.manifest.settings.get("bfloat16", "bfloat16"))  # what stands for it
         self._source = mindspore_module.source_of(artifact)
         parameters, constants = mindspore_module.weights(artifact)
         if "ops.Conv2D(" in self._source and not _cap_isa():
@@ -102,6 +103,7 @@ class MindSporeSession:
         )
         try:
             self.cell = self._built(artifact)
+            self._rename(artifact.manifest.settings.get("names"))
             mindspore_module.fill(self._ms, self.cell, self._source, artifact, parameters, constants)
         except BaseException:
             mindspore_module.forget(self._module)
@@ -109,6 +111,13 @@ class MindSporeSession:
         self._generates, self._new_tokens = generates(self.manifest), new_tokens(self.manifest)
         self._declared: Shapes = ()
         self._graphs: set[Shapes] = set()
+
+    def _rename(self, names: object) -> None:
+        """Give parameters the checkpoint's names that MindSpore's own setter would cut or refuse."""
+        attributes = dict(self.cell.parameters_and_names())
+        for path, name in names.items() if isinstance(names, dict) else ():
+            if path in attributes and isinstance(name, str):
+                attributes[path].param_info.name = name
 
     def _built(self, artifact: Artifact) -> Any:
         """The cell that `port.json` names, with weights that mean nothing yet."""
@@ -295,7 +304,7 @@ class MindSporeSession:
 
     def _declare(self, shapes: Shapes) -> None:
         if shapes != self._declared:
-            types = [getattr(self._ms, spec.dtype) for spec in self.manifest.inputs]
+            types = [getattr(self._ms, self._dtype(spec.dtype)) for spec in self.manifest.inputs]
             pairs = zip(shapes, types, strict=True)
             self.cell.set_inputs(*[self._ms.Tensor(shape=shape, dtype=dtype) for shape, dtype in pairs])
             self._declared = shapes
@@ -304,7 +313,10 @@ class MindSporeSession:
         tensor = self._ms.Tensor.from_numpy(
             array if array.flags.c_contiguous else np.ascontiguousarray(array)
         )
-        return tensor.astype(self._ms.bfloat16) if dtype == "bfloat16" else tensor
+        return tensor.astype(self._ms.bfloat16) if self._dtype(dtype) == "bfloat16" else tensor
+
+    def _dtype(self, dtype: str) -> str:
+        return self._bfloat16 if dtype == "bfloat16" else dtype
 
 
 def _mindspore() -> types.ModuleType:

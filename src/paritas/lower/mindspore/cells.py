@@ -22,8 +22,10 @@ from paritas.errors import LoweringError
 from paritas.lower.mindspore.emit import Emitter
 from paritas.lower.mindspore.loops import fold_loops
 from paritas.lower.mindspore.names import Statement, name_hint, statements, usable
-from paritas.lower.mindspore.source import Value, literal
+from paritas.lower.mindspore.places import Places, is_index
+from paritas.lower.mindspore.source import Value, literal, printable
 from paritas.lower.mindspore.steps import CALL, Parts, Step, step_of
+from paritas.lower.mindspore.widen import holds_bfloat16, in_float32
 from paritas.lower.placed import placed
 from paritas.lower.registry import Lowering
 from paritas.program import Program
@@ -72,13 +74,6 @@ class Weights:
         return path, attribute
 
 
-def attribute_path(path: str) -> str:
-    """ "encoder.layer.0.self" as attributes: ".encoder.layer[0].self"."""
-    return "".join(
-        f"[{part}]" if part.isdigit() else f".{part}" for part in path.split(".") if part
-    )
-
-
 class MethodWriter:
     """Writes one region's `construct`. Called regions must have been written before."""
 
@@ -94,6 +89,10 @@ class MethodWriter:
         ],  # paths that become CellLists, and so have no construct -> their lengths
         unnamed: frozenset[str],  # paths that become nothing: their callers do what they do
         constants: dict[str, torch.Tensor],  # filled with tensors made while lowering
+        places: Places,  # to which they are added
+        primitives: Mapping[
+            str, str
+        ],  # what other methods of its cell have: attribute -> expression
         target: str,
     ) -> None:
         self.program, self.region, self.lowerings, self.weights = (
@@ -103,13 +102,14 @@ class MethodWriter:
             weights,
         )
         self.written, self.lists, self.constants, self.target = written, lists, constants, target
-        self.unnamed = unnamed
+        self.unnamed, self.places, self.primitives = unnamed, places, primitives
         positions = program.results.get(region.key, {})
         self.method = Method(
             outputs=sorted(region.outputs, key=lambda n: positions.get(n.name, len(positions)))
         )
         self.scope: dict[Node, Value] = {}
         self.bound: dict[str, Node | None] = {}  # variable -> the node it holds now
+        self.outside: dict[str, str] = {}  # weight of another module -> the argument that it is
         self.uses: dict[Node, int] = {}
         self.pending: dict[
             Node, frozenset[str]
@@ -146,13 +146,14 @@ class MethodWriter:
                 self._node(item)
         self._return()
         lengths = {
-            f"self{attribute_path(self._relative(path))}": length
+            f"self{self._access(path)}": length
             for path, length in self.lists.items()
             if self._inside(path)
         }
-        self.method.lines = fold_loops(self.method.lines, lengths)
-        self.method.arguments += [self._weight_argument(name) for name in self.method.weights]
+        self.method.arguments += [self.outside[name] for name in self.method.weights]
         self.method.arguments += [size_argument(size) for size in self.method.sizes]
+        taken = {*self.bound, *self.method.arguments}
+        self.method.lines = fold_loops(self.method.lines, lengths, taken)
         return self.method
 
     def _items(self, region: Region) -> Iterator[Node | Region]:
@@ -224,7 +225,11 @@ class MethodWriter:
             emitter = Emitter(self, _outputs(node), self.where)
             self._flush_comment(stack[0] if stack else None)
             self.in_flight = {n for v in _values((args, kwargs)) for n in v.names}
-            value = emitter.nothing() or self.lowerings[name](emitter, *args, **kwargs)
+            lowering = self.lowerings[name]
+            if self.target == "cpu" and holds_bfloat16(emitter, args, kwargs):
+                value = in_float32(lowering, emitter, args, kwargs)
+            else:
+                value = emitter.nothing() or lowering(emitter, *args, **kwargs)
             self.in_flight = set()
         if isinstance(emitter.out, Value):
             value = dataclasses.replace(value, dtype=emitter.out.dtype, shape=emitter.out.shape)
@@ -245,7 +250,7 @@ class MethodWriter:
         args = [literal(self._use(node)) for node in method.nodes]
         args += [literal(self._weight(name)) for name in method.weights]
         args += [str(self._size(size)) for size in method.sizes]
-        cell = f"self{attribute_path(self._relative(region.path))}"
+        cell = f"self{self._access(region.path)}"
         if method.name != "construct":
             cell += f".{method.name}"
         call = Value(f"{cell}({', '.join(args)})")
@@ -290,7 +295,8 @@ class MethodWriter:
 
         part: what the expression computes, the node if "".
         """
-        own = [(value.text, part or node.name)]
+        # What a decomposition put there is no node of the program.
+        own = [] if "paritas_of" in node.meta else [(value.text, part or node.name)]
         if (
             self.uses.get(node, 0) == 1
             and self._same_statement(node, stack)
@@ -374,7 +380,7 @@ class MethodWriter:
             return
         self.comment = statement.key
         self.method.lines.append(
-            f"# {statement.file.rsplit('/', 1)[-1]}:{statement.line}  {statement.text}"
+            printable(f"# {statement.file.rsplit('/', 1)[-1]}:{statement.line}  {statement.text}")
         )
 
     # --- arguments ---
@@ -393,19 +399,18 @@ class MethodWriter:
         return value
 
     def _weight(self, name: str) -> Value:
-        path, attribute = self.weights.owner(name)
         tensor = self.weights.values[name]
-        if self._inside(path):
-            relative = self._relative(path)
-            text = f"self{attribute_path(relative)}.{attribute}"
+        if self._inside(self.weights.owner(name)[0]):
+            text = f"self{self._access(name)}"
         else:
-            if name not in self.method.weights:
+            if name not in self.outside:
                 self.method.weights.append(name)
-            text = self._weight_argument(name)
+                parts = [part for part in name.split(".") if not is_index(part)][-2:]
+                hint = usable(re.sub(r"\W", "_", ".".join(parts)))
+                self.outside[name] = self._fresh(hint or "weight")
+                self.bound[self.outside[name]] = None  # for good
+            text = self.outside[name]
         return Value(text, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
-
-    def _weight_argument(self, name: str) -> str:
-        return re.sub(r"\W", "_", ".".join(name.split(".")[-2:]))
 
     def _inside(self, path: str) -> bool:
         return (
@@ -414,12 +419,12 @@ class MethodWriter:
             or path.startswith(self.region.path + ".")
         )
 
-    def _relative(self, path: str) -> str:
+    def _access(self, path: str) -> str:
         if not self._inside(path):
             raise LoweringError(
                 f"{path} is called by {self.region.path}, which does not contain it."
             )
-        return path[len(self.region.path) :].lstrip(".") if self.region.path else path
+        return self.places.access(path, self.region.path)
 
     def _size(self, size: object) -> Value:
         return Emitter(self, Value(""), "a size").size(size)
@@ -434,11 +439,17 @@ class MethodWriter:
 
     def primitive(self, expression: str, hint: str) -> str:
         base = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", hint).lower()
-        for name, known in self.method.primitives.items():
+        for name, known in {**self.primitives, **self.method.primitives}.items():
             if known == expression:
+                self.method.primitives[name] = expression
                 return f"self.{name}"
         name, count = base, 1
-        while name in self.method.primitives or self._taken(name):
+        while (
+            name in self.method.primitives
+            or name in self.primitives
+            or hasattr(torch.nn.Module, name)
+            or self._taken(name)
+        ):
             count += 1
             name = f"{base}_{count}"
         self.method.primitives[name] = expression
@@ -446,11 +457,7 @@ class MethodWriter:
 
     def _taken(self, name: str) -> bool:
         full = f"{self.region.path}.{name}".lstrip(".")
-        return (
-            hasattr(torch.nn.Module, name)
-            or full in self.program.module_classes
-            or full in self.weights.values
-        )
+        return full in self.program.module_classes or self.places.is_taken(self.region.path, name)
 
     def helper(self, name: str) -> None:
         self.method.helpers.add(name)
@@ -470,6 +477,7 @@ class MethodWriter:
             )
         if symbol not in self.method.sizes:
             self.method.sizes.append(symbol)
+            self.bound[size_argument(symbol)] = None
         return size_argument(symbol)
 
     def constant(self, value: torch.Tensor, hint: str) -> Value:
@@ -484,8 +492,11 @@ class MethodWriter:
                 break
         else:
             count = sum(name.startswith(path + hint) for name in self.constants)
+            while self._taken(f"{hint}_{count}"):
+                count += 1
             name = f"{path}{hint}_{count}"
             self.constants[name] = value
+            self.places.add(name)
         return Value(
             f"self.{name.removeprefix(path)}",
             str(value.dtype).removeprefix("torch."),

@@ -18,6 +18,7 @@ from typing import TypeGuard
 
 from paritas.errors import TamperedPort
 from paritas.lower.mindspore import bounds
+from paritas.lower.mindspore.cell_names import is_free
 from paritas.lower.mindspore.emit_names import DTYPE_NAMES, FUNCTIONS, METHODS
 
 __all__ = ["check", "decode", "require", "require_method"]
@@ -220,7 +221,7 @@ class _Check:
             for statement in item.body if item.name == "__init__" else []:
                 if isinstance(statement, ast.Assign):
                     for target in statement.targets:
-                        if isinstance(target, ast.Attribute):
+                        if isinstance(target, ast.Attribute) and not _names_a_parameter(statement):
                             self.hold(found, target, target.attr, self.kind(statement.value))
                 elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
                     call = statement.value
@@ -235,11 +236,7 @@ class _Check:
                         found.items = self.items(call)
 
     def hold(self, cls: _Class, node: ast.AST, name: str, held: _Held) -> None:
-        if (
-            not name.isidentifier()
-            or name.startswith("_")
-            or cls.held.setdefault(name, held) != held
-        ):
+        if not is_free(name) or cls.held.setdefault(name, held) != held:
             raise self.refuse(node, f"holding {name!r}")
 
     def kind(self, value: ast.expr) -> _Held:
@@ -343,6 +340,11 @@ class _Check:
 
     def statement(self, node: ast.stmt, scope: _Scope, top: bool = False) -> None:
         if isinstance(node, ast.Assign):
+            if scope.init and top and _names_a_parameter(node):
+                held = self.resolve(node.targets[0].value, scope)  # type: ignore[attr-defined]
+                if held is None or held.kind != "tensor":
+                    raise self.refuse(node, f"assigning to {ast.unparse(node.targets[0])}")
+                return
             for target in node.targets:
                 self.target(target, scope.init and top)
             self.expression(node.value, scope)
@@ -392,9 +394,7 @@ class _Check:
                 self.target(element, False)
         elif isinstance(node, ast.Attribute):
             # Only in __init__, whose first level `survey` has read: what `self` holds is then known for good.
-            if not (
-                holds and isinstance(node.value, ast.Name) and node.value.id == "self"
-            ) or node.attr.startswith("_"):
+            if not (holds and isinstance(node.value, ast.Name) and node.value.id == "self"):
                 raise self.refuse(node, f"assigning to {ast.unparse(node)}")
         elif not isinstance(node, ast.Name):  # whose name `function` has checked
             raise self.refuse(node, f"assigning to {ast.unparse(node)}")
@@ -540,6 +540,19 @@ def _module_name(node: ast.expr) -> str:
         and node.value.id in _MODULES
     )
     return ast.unparse(node) if plain else ""
+
+
+def _names_a_parameter(node: ast.Assign) -> bool:
+    """`self.heads.a_b.weight.name = "heads.a b.weight"`: what the checkpoint calls it."""
+    target = node.targets[0]
+    return (
+        len(node.targets) == 1
+        and isinstance(target, ast.Attribute)
+        and target.attr == "name"
+        and not (isinstance(target.value, ast.Name) and target.value.id == "self")
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
 
 
 def _is_number(node: ast.expr) -> bool:

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+
+from paritas.lower.mindspore.names import usable
 
 #: "hidden_states = self.layers[3](hidden_states, attention_mask)"
 _CALL = re.compile(
@@ -12,16 +14,18 @@ _CALL = re.compile(
 )
 
 
-def fold_loops(lines: Sequence[str], lengths: Mapping[str, int]) -> list[str]:
+def fold_loops(
+    lines: Sequence[str], lengths: Mapping[str, int], taken: Collection[str] = ()
+) -> list[str]:
     """Replace a run of calls of all cells of a list, one after the other, by a `for` statement.
 
-    lengths: how many cells each list has ("self.layers" -> 12). A run of some of them stays as it is, and so
-    does one whose calls differ in anything but the index and the first call's input.
+    lengths: how many cells each list has ("self.layers" -> 12). taken: the names that are no loop's. A run of some of
+    them stays as it is, and so does one whose calls differ in anything but the index and the first call's input.
     """
     folded: list[str] = []
     position = 0
     while position < len(lines):
-        run = _run(lines, position, lengths)
+        run = _run(lines, position, lengths, taken)
         if run is None:
             folded.append(lines[position])
             position += 1
@@ -33,7 +37,7 @@ def fold_loops(lines: Sequence[str], lengths: Mapping[str, int]) -> list[str]:
 
 
 def _run(
-    lines: Sequence[str], start: int, lengths: Mapping[str, int]
+    lines: Sequence[str], start: int, lengths: Mapping[str, int], taken: Collection[str]
 ) -> tuple[int, list[str]] | None:
     first = _CALL.fullmatch(lines[start])
     if first is None or first["index"] != "0" or lengths.get(first["cells"], 0) < 2:
@@ -55,7 +59,7 @@ def _run(
     entry = _entry(first["args"], args, out)
     if entry is None:
         return None
-    item = _singular(cells.rpartition(".")[-1])
+    item = _singular(cells.rpartition(".")[-1], taken)
     before = [] if entry == out else [f"{out} = {entry}"]
     return count, [*before, f"for {item} in {cells}:", f"    {out} = {item}({args})"]
 
@@ -73,7 +77,12 @@ def _entry(first: str, others: str, out: str) -> str | None:
     )
 
 
-def _singular(name: str) -> str:
+def _singular(name: str, taken: Collection[str]) -> str:
     """A name for one cell of the list that hides nothing: "layers" -> "layer", "layer" -> "layer"."""
     word = name[:-1] if name.endswith("s") and len(name) > 2 else name
-    return word if word.isidentifier() else f"{word}_cell"
+    word = item = word if usable(word) else f"{word}_cell"
+    count = 0
+    while item in taken:
+        item = f"{word}_cell" + (f"_{count}" if count else "")
+        count += 1
+    return item

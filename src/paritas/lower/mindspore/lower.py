@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+
+import torch
 
 from paritas.capture.settle import settled
 from paritas.errors import LoweringError, TamperedPort
@@ -12,6 +15,7 @@ from paritas.lower.chance import refuse_chance
 from paritas.lower.mindspore import grammar, steps
 from paritas.lower.mindspore.module import Module, generate
 from paritas.lower.mindspore.weights import constants_for_file
+from paritas.lower.mindspore.widen import NOTE, is_bfloat16
 from paritas.lower.result import Lowered
 from paritas.program import Program
 
@@ -21,7 +25,8 @@ WEIGHTS, CONSTANTS = "model.safetensors", "constants.safetensors"
 def lower(program: Program, directory: Path, *, target: str = "cpu") -> Lowered:
     """Write `modeling_<name>.py` and `model.safetensors` into `directory`, in the program's own dtypes.
 
-    Raises `UnsupportedOps` and `LoweringError` before anything is written.
+    But for bfloat16 on "cpu", which is float32 there. Raises `UnsupportedOps` and `LoweringError` before anything is
+    written.
     """
     refuse_chance(program, "mindspore")
     whole, program = program, settled(program)
@@ -39,20 +44,42 @@ def lower(program: Program, directory: Path, *, target: str = "cpu") -> Lowered:
         "class": module.class_name,
         "returns": {key: list(nodes) for key, nodes in module.outputs.items()},
         "steps": steps.to_json(module.steps),
+        **({"names": dict(module.renamed)} if module.renamed else {}),
     }
     notes = program.notes[len(whole.notes) :]
-    return Lowered(entry, settings, notes, inputs=program.inputs, outputs=program.outputs)
+    wide = target == "cpu" and is_bfloat16(program)
+    if wide:
+        settings["bfloat16"], notes = "float32", (*notes, NOTE)
+    return Lowered(
+        entry,
+        settings,
+        notes,
+        inputs=program.inputs,
+        outputs=program.outputs,
+        dtype="float32" if wide else "",
+    )
 
 
 def _save(module: Module, directory: Path) -> None:
     from safetensors.torch import save_file
 
-    weights = {name: value.contiguous() for name, value in module.weights.items()}
-    save_file(weights, directory / WEIGHTS, metadata={"format": "pt"})
+    save_file(_apart(module.weights), directory / WEIGHTS, metadata={"format": "pt"})
     constants = constants_for_file(module.constants)
     if constants:
-        save_file(constants, directory / CONSTANTS)
+        save_file(_apart(constants), directory / CONSTANTS)
+
+
+def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors, none of which shares memory with another: a file holds no parts of one."""
+    found, seen = {}, set()
+    for name, tensor in tensors.items():
+        value = tensor.detach().contiguous()
+        if value.untyped_storage().data_ptr() in seen:
+            value = value.clone()
+        seen.add(value.untyped_storage().data_ptr())
+        found[name] = value
+    return found
 
 
 def _snake(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()[:100]

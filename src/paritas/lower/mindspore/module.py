@@ -4,23 +4,28 @@
 from __future__ import annotations
 
 import dataclasses
-import keyword
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from paritas.capture.modules import Region, module_tree
-from paritas.errors import LoweringError
+from paritas.lower.decompose import decomposed
 from paritas.lower.mindspore import prelude
 from paritas.lower.mindspore.cells import Method, MethodWriter, Weights
 from paritas.lower.mindspore.emit import DTYPES
 from paritas.lower.mindspore.fuse import fused
-from paritas.lower.mindspore.source import LINE_LENGTH, literal, wrap
+from paritas.lower.mindspore.names import class_name, usable
+from paritas.lower.mindspore.places import Places, is_index
+from paritas.lower.mindspore.source import LINE_LENGTH, literal, printable, wrap
 from paritas.lower.mindspore.steps import Step, in_order
 from paritas.lower.mindspore.weights import collect, constant_source
-from paritas.lower.registry import preflight
+from paritas.lower.mindspore.widen import widened
+from paritas.lower.registry import lowerings, preflight
 from paritas.program import Program
+
+#: A list may lack so many items and half of the others: "1000" alone is no list of a thousand.
+_MISSING = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +36,15 @@ class Module:
     class_name: str  # of the whole model
     weights: Mapping[str, torch.Tensor]  # the checkpoint, with its own names
     constants: Mapping[str, torch.Tensor]  # buffers outside the checkpoint, by attribute path
-    outputs: Mapping[str, tuple[str, ...]]  # "path:call" -> the nodes that its cell returns
-    steps: Mapping[str, list[list[Step]]]  # path -> call by call, where its nodes are computed
+    outputs: Mapping[
+        str, tuple[str, ...]
+    ]  # "attribute path:call" -> the nodes that its cell returns
+    steps: Mapping[
+        str, list[list[Step]]
+    ]  # attribute path -> call by call, where its nodes are computed
+    renamed: Mapping[
+        str, str
+    ]  # attribute path -> the checkpoint's name, where the source cannot say it
 
 
 @dataclasses.dataclass
@@ -49,7 +61,11 @@ class _Cell:
 
     @property
     def is_list(self) -> bool:
-        return bool(self.children) and all(name.isdigit() for name in self.children)
+        """Whether its modules are items of a list. One inside another cell can hold nothing else."""
+        owns = self.path and (self.parameters or self.constants)
+        if owns or not self.children or not all(map(is_index, self.children)):
+            return False
+        return self.length <= 2 * len(self.children) + _MISSING
 
     @property
     def length(self) -> int:
@@ -61,14 +77,16 @@ def generate(program: Program, *, target: str = "cpu") -> Module:
 
     Raises `UnsupportedOps` before anything else, `LoweringError` for arguments no lowering covers.
     """
-    lowerings = preflight(program, "mindspore")
+    program = decomposed(program, lowerings("mindspore"))
+    known = preflight(program, "mindspore")
     if target == "cpu":
-        program = fused(program)
+        program = fused(widened(program))
     weights = collect(program)
     tree = module_tree(program.graph, program.module_classes.get("", program.source.model_class))
     unnamed = _unnamed(tree, weights)
     cells = _cells(tree, weights, unnamed)
     lists = {path: cell.length for path, cell in cells.items() if cell.is_list and path}
+    places = _places(cells)
     made: dict[str, torch.Tensor] = {}
     written: dict[str, Method] = {}
     returned: dict[str, tuple[str, ...]] = {}
@@ -79,8 +97,9 @@ def generate(program: Program, *, target: str = "cpu") -> Module:
             or not (region.outputs or region.parent is None)
         ):
             continue
+        others = {k: v for m in cells[region.path].methods for k, v in m.primitives.items()}
         writer = MethodWriter(
-            program, region, lowerings, weights, written, lists, unnamed, made, target
+            program, region, known, weights, written, lists, unnamed, made, places, others, target
         )
         method = writer.write()
         same = next((m for m in cells[region.path].methods if m.body == method.body), None)
@@ -95,21 +114,26 @@ def generate(program: Program, *, target: str = "cpu") -> Module:
             method.name = same.name
         written[region.key] = method
         if region.parent is not None:
-            returned[f"{region.path}:{region.call}"] = tuple(node.name for node in method.outputs)
+            returned[f"{places.named(region.path)}:{region.call}"] = tuple(
+                node.name for node in method.outputs
+            )
     # A cell's calls as the module makes them, which is not always the order of the graph.
     steps: dict[str, list[list[Step]]] = {}
-    paths = {region.key: region.path for region in tree.regions()}
+    paths = {region.key: places.named(region.path) for region in tree.regions()}
     for key in in_order(tree.key, {key: method.steps for key, method in written.items()}):
         steps.setdefault(paths[key], []).append(written[key].steps)
     for name, value in made.items():
         cells[name.rpartition(".")[0]].constants.append(name)
         weights.values[name] = value  # type: ignore[index]
-    classes = _Classes(program, weights)
+    classes = _Classes(program, weights, places)
     classes.define(cells[""])
-    constants = {n: weights.values[n] for cell in cells.values() for n in cell.constants}
+    constants = {
+        places.named(n): weights.values[n] for cell in cells.values() for n in cell.constants
+    }
     checkpoint = {name: weights.values[name] for name in weights.persistent_order}
+    renamed = {places.named(name): name for name in checkpoint if not _sayable(name)}
     return Module(
-        classes.file(written), cells[""].class_name, checkpoint, constants, returned, steps
+        classes.file(written), cells[""].class_name, checkpoint, constants, returned, steps, renamed
     )
 
 
@@ -129,7 +153,27 @@ def _unnamed(tree: Region, weights: Weights) -> frozenset[str]:
 
 
 def _nameable(part: str) -> bool:
-    return part.isdigit() or (part.isidentifier() and not keyword.iskeyword(part))
+    return is_index(part) or part.isidentifier()
+
+
+def _places(cells: Mapping[str, _Cell]) -> Places:
+    held = {
+        path: [
+            *cell.children,
+            *(name.rpartition(".")[2] for name in (*cell.parameters, *cell.constants)),
+        ]
+        for path, cell in cells.items()
+    }
+    return Places(held, {path for path, cell in cells.items() if cell.is_list})
+
+
+#: The longest name of a Parameter that MindSpore 2.10 lets anybody assign.
+_LONGEST = 1024
+
+
+def _sayable(name: str) -> bool:
+    """Whether `parameter.name = name` keeps it."""
+    return len(name) <= _LONGEST and name == name.strip()
 
 
 def _cells(tree: Region, weights: Weights, unnamed: frozenset[str]) -> dict[str, _Cell]:
@@ -158,8 +202,8 @@ def _cells(tree: Region, weights: Weights, unnamed: frozenset[str]) -> dict[str,
 class _Classes:
     """Class definitions, each distinct text once."""
 
-    def __init__(self, program: Program, weights: Weights) -> None:
-        self.program, self.weights = program, weights
+    def __init__(self, program: Program, weights: Weights, places: Places) -> None:
+        self.program, self.weights, self.places = program, weights, places
         self.by_text: dict[tuple[str, str], str] = {}
         self.texts: dict[str, str] = {}  # class name -> definition, in the order of definition
 
@@ -169,7 +213,7 @@ class _Classes:
             self.define(child)
         if cell.is_list and cell.path:
             return
-        base = self._base_name(cell)
+        base = class_name(self.program.module_classes.get(cell.path, ""), cell.path)
         body = "\n".join(self._body(cell))
         found = self.by_text.get((base, body))
         if found is None:
@@ -182,17 +226,11 @@ class _Classes:
             self.texts[found] = f"class {found}({parent}):\n{body}\n"
         cell.class_name = found
 
-    def _base_name(self, cell: _Cell) -> str:
-        qualified = self.program.module_classes.get(cell.path, "")
-        name = qualified.rpartition(".")[-1] or (cell.path.rpartition(".")[-1].title() or "Model")
-        plain = re.sub(r"\W", "_", name)
-        return plain if plain.isidentifier() else f"Module{plain}"
-
     def _body(self, cell: _Cell) -> list[str]:
         original = self.program.module_classes.get(cell.path, "")
-        lines = [f'    """{original}"""', ""] if original else []
+        lines = [f'    """{_quotable(original)}"""', ""] if original else []
         leaf = bool(cell.path) and not cell.children  # the model itself is built without arguments
-        arguments = [self.weights.owner(n)[1] for n in cell.parameters] if leaf else []
+        arguments = _arguments([self.places.of(n) for n in cell.parameters]) if leaf else {}
         cell.shapes = (
             tuple(tuple(self.weights.values[n].shape) for n in cell.parameters) if leaf else ()
         )
@@ -200,8 +238,8 @@ class _Classes:
         for method in cell.methods:
             primitives |= method.primitives
         if cell.children or cell.parameters or cell.constants or primitives:
-            lines.append(f"    def __init__(self{''.join(', ' + a for a in arguments)}):")
-            lines += self._init(cell, leaf, primitives)
+            lines.append(f"    def __init__(self{''.join(', ' + a for a in arguments.values())}):")
+            lines += self._init(cell, arguments, primitives)
             lines.append("")
         for method in cell.methods:
             lines += _method(method)
@@ -210,35 +248,42 @@ class _Classes:
             lines = ["    pass"]
         return lines[:-1] if lines[-1] == "" else lines
 
-    def _init(self, cell: _Cell, leaf: bool, primitives: Mapping[str, str]) -> list[str]:
+    def _init(
+        self, cell: _Cell, arguments: Mapping[str, str], primitives: Mapping[str, str]
+    ) -> list[str]:
         lines = (
             wrap(f"super().__init__({self._list(cell)})", 8)
             if cell.is_list
             else ["        super().__init__()"]
         )
         for name in cell.parameters:
-            attribute = self._attribute(cell, name)
+            attribute = self.places.of(name)
             value = self.weights.values[name]
-            shape = attribute if leaf else literal(tuple(value.shape))
+            shape = arguments.get(attribute) or literal(tuple(value.shape))
             frozen = "" if self._trainable(name) else ", requires_grad=False"
             lines += wrap(
                 f'self.{attribute} = Parameter(initializer("zeros", {shape}, {self._dtype(value)}){frozen})',
                 8,
             )
         for name in cell.constants:
-            attribute, value = self._attribute(cell, name), self.weights.values[name]
+            attribute, value = self.places.of(name), self.weights.values[name]
             made = (
                 constant_source(value)
                 or f"ops.zeros({literal(tuple(value.shape))}, {self._dtype(value)})"
             )
             lines += wrap(f'self.register_buffer("{attribute}", {made}, persistent=False)', 8)
         if not cell.is_list:
-            for attribute, child in cell.children.items():
-                self._check_attribute(child.path, attribute)
-                lines += wrap(f"self.{attribute} = {self._build(child)}", 8)
+            for child in cell.children.values():
+                lines += wrap(f"self.{self.places.of(child.path)} = {self._build(child)}", 8)
         for attribute, expression in primitives.items():
             lines += wrap(f"self.{attribute} = {expression}", 8)
-        return lines
+        return lines + ([] if cell.path else self._checkpoint_names())
+
+    def _checkpoint_names(self) -> list[str]:
+        """Where an attribute cannot be called as in the checkpoint, its parameter still is."""
+        names = self.weights.persistent_order
+        renamed = [n for n in names if self.places.named(n) != n and _sayable(n)]
+        return [f"        self{self.places.access(n)}.name = {literal(n)}" for n in renamed]
 
     def _build(self, cell: _Cell) -> str:
         if cell.is_list:
@@ -255,21 +300,6 @@ class _Classes:
             return f"[{built[0]} for _ in range({len(built)})]"
         return f"[{', '.join(built)}]"
 
-    def _attribute(self, cell: _Cell, name: str) -> str:
-        attribute = self.weights.owner(name)[1]
-        self._check_attribute(name, attribute)
-        return attribute
-
-    def _check_attribute(self, path: str, attribute: str) -> None:
-        if (
-            not attribute.isidentifier()
-            or keyword.iskeyword(attribute)
-            or attribute in _CELL_ATTRIBUTES
-        ):
-            raise LoweringError(
-                f"mindspore: {path} cannot be an attribute of an nn.Cell: {attribute!r} is taken."
-            )
-
     def _trainable(self, name: str) -> bool:
         return name in self.program.trainable
 
@@ -282,7 +312,7 @@ class _Classes:
         name = source.id if source.kind == "hub" else source.id.rstrip("/").rpartition("/")[-1]
         what = source.model_class.rpartition(".")[-1] + (f" ({name})" if name else "")
         head = [
-            f'"""{what} for MindSpore.',
+            f'"""{_quotable(what)} for MindSpore.',
             "",
             "Generated by Paritas from the original's graph. Class, attribute and parameter names are the",
             "original's, so its model.safetensors loads unchanged; comments are the original's source lines.",
@@ -324,25 +354,17 @@ def _method(method: Method) -> list[str]:
     return lines
 
 
-#: Attributes that nn.Cell has for itself; measured on MindSpore 2.10.
-_CELL_ATTRIBUTES = frozenset(
-    [
-        "name",
-        "construct",
-        "bprop",
-        "cells",
-        "param_prefix",
-        "parameter_layout_dict",
-        "phase",
-        "training",
-        "requires_grad",
-        "jit_config",
-        "to_float",
-        "recompute",
-        "parameters_dict",
-        "state_dict",
-        "cell_type",
-        "create_time",
-        "enable_backward_hook",
-    ]
-)
+def _arguments(attributes: Sequence[str]) -> dict[str, str]:
+    """Attributes of a class's parameters -> the arguments of its `__init__` that say their shapes."""
+    found: dict[str, str] = {}
+    for name in attributes:
+        plain = name if usable(name) else f"{name.strip('_')}_shape"
+        while plain in found.values() or (plain != name and plain in attributes):
+            plain += "_"
+        found[name] = plain
+    return found
+
+
+def _quotable(text: str) -> str:
+    """`text` for a docstring, which nothing in it may end."""
+    return printable(text.replace("\\", "/").replace('"', "'"))

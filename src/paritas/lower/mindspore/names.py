@@ -6,6 +6,8 @@ from __future__ import annotations
 import ast
 import functools
 import keyword
+import re
+import unicodedata
 from typing import NamedTuple
 
 from torch.fx import Node
@@ -34,6 +36,10 @@ RESERVED = (
     )
     | NAMES
 )
+
+
+#: A longer name is no help to a reader.
+_LONGEST = 80
 
 
 class Statement(NamedTuple):
@@ -81,9 +87,20 @@ def name_hint(stack: list[Statement]) -> str | None:
 
 
 def usable(name: str) -> str | None:
-    if keyword.iskeyword(name) or name in RESERVED or name == "_" or not name.isidentifier():
+    """`name` if a variable of generated code may be called so."""
+    hidden = name == "_" or name.startswith("__") or len(name) > _LONGEST
+    if hidden or keyword.iskeyword(name) or name in RESERVED or not name.isidentifier():
         return None
-    return name
+    return unicodedata.normalize("NFKC", name)  # as Python reads it
+
+
+def class_name(qualified: str, path: str) -> str:
+    """What to call the class of the module at `path`, whose own class is `qualified`."""
+    name = qualified.rpartition(".")[-1] or path.rpartition(".")[-1].title() or "Model"
+    plain = re.sub(r"\W", "_", name, flags=re.ASCII)[:_LONGEST]
+    if not plain.strip("_") or usable(plain) is None:
+        plain = f"Module{plain}"
+    return plain
 
 
 @functools.lru_cache(maxsize=256)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 LINE_LENGTH = 100
 
-_NAME = re.compile(r"(?<![\w.])[A-Za-z_]\w*")
+_NAME = re.compile(r"(?<![\w.])[^\W\d]\w*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,13 +58,19 @@ def literal(value: object) -> str:
             return 'float("inf")' if value > 0 else '-float("inf")'
         return repr(value)
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        plain = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{printable(plain)}"'
     if isinstance(value, tuple):
         inner = ", ".join(literal(v) for v in value)
         return f"({inner},)" if len(value) == 1 else f"({inner})"
     if isinstance(value, list):
         return "[" + ", ".join(literal(v) for v in value) + "]"
     return repr(value)
+
+
+def printable(text: str) -> str:
+    """`text` on one line, and without what a terminal or an editor would obey."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def arguments(args: Sequence[object], kwargs: dict[str, object]) -> str:
