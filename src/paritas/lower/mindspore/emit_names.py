@@ -38,7 +38,7 @@ FUNCTIONS = frozenset(
     ops.cosh ops.cummax ops.cummin ops.erfc ops.exp2 ops.lgamma ops.sinh ops.TensorScatterMax
     ops.TensorScatterMin ops.TensorScatterMul ops.log2 ops.svd
     ops.Complex ops.LSTM ops.conj ops.fft ops.fftn ops.ifft ops.ifftn ops.imag ops.irfft ops.irfftn ops.nonzero ops.real
-    ops.rfft ops.rfftn ops.Range ops.stop_gradient
+    ops.rfft ops.rfftn ops.Range ops.stop_gradient ops.bitwise_left_shift ops.bitwise_right_shift
     """.split()  # noqa: SIM905
 )
 

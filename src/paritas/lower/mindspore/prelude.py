@@ -17,6 +17,7 @@ _LIBRARIES = (
     "prelude_experts.py",
     "prelude_signals.py",
     "prelude_special.py",
+    "prelude_order.py",
 )
 
 

@@ -45,6 +45,35 @@ def gru_steps(gates, state, weight, bias):
     return outputs, state
 
 
+def lstm_steps(gates, state, cell, weight, bias):
+    # ops.LSTM is faster, but knows float32 only. gates: (steps, batch, 4 * width).
+    width = state.shape[1]
+    outputs = ops.zeros((*gates.shape[:2], width), gates.dtype)
+    step = Tensor(0, ms.int64)
+    while step < gates.shape[0]:
+        total = ops.gather(gates, step, 0) + product_t(state, weight) + bias
+        take, keep, fresh, show = ops.split(total, width, 1)
+        cell = sigmoid(keep) * cell + sigmoid(take) * tanh(fresh)
+        state = sigmoid(show) * tanh(cell)
+        outputs = write_row(outputs, step.reshape((1, 1)), state.expand_dims(0))
+        step = step + 1
+    return outputs, state, cell
+
+
+def lstm_steps_projected(gates, state, cell, weight, bias, projection):
+    width = cell.shape[1]
+    outputs = ops.zeros((*gates.shape[:2], state.shape[1]), gates.dtype)
+    step = Tensor(0, ms.int64)
+    while step < gates.shape[0]:
+        total = ops.gather(gates, step, 0) + product_t(state, weight) + bias
+        take, keep, fresh, show = ops.split(total, width, 1)
+        cell = sigmoid(keep) * cell + sigmoid(take) * tanh(fresh)
+        state = product_t(sigmoid(show) * tanh(cell), projection)
+        outputs = write_row(outputs, step.reshape((1, 1)), state.expand_dims(0))
+        step = step + 1
+    return outputs, state, cell
+
+
 def rnn_tanh_steps(gates, state, weight, bias):
     outputs = ops.zeros_like(gates)
     step = Tensor(0, ms.int64)

@@ -5,7 +5,7 @@ MindSpore's Maximum and Minimum return the second operand where the comparison i
 from there and not from the first: bounds come first.
 """
 
-from paritas.lower.mindspore.ops.elementwise import FLOATS, promote
+from paritas.lower.mindspore.ops.elementwise import FLOATS, WHOLE, promote, wrapped
 from paritas.lower.mindspore.source import Value
 from paritas.lower.registry import lowers
 
@@ -17,8 +17,8 @@ def number(emit, value, dtype=None):
         pass
     elif dtype == "bool":
         value = bool(value)
-    elif dtype not in FLOATS:
-        value = int(value)
+    elif dtype in WHOLE:
+        value = wrapped(value, dtype)
     return emit.typed(
         emit.call("ops.full", (), value, dtype=emit.dtype(dtype)), dtype=dtype, shape=()
     )
@@ -117,10 +117,20 @@ def min_other(emit, self, other):
 def bounded(emit, self, low, high):
     (x,) = promote(emit, self)
     if low is not None:
-        x = larger(emit, low if emit.out.dtype == "float32" else number(emit, low), x)
+        x = larger(emit, _bound(emit, low), x)
     if high is not None:
-        x = smaller(emit, high if emit.out.dtype == "float32" else number(emit, high), x)
+        x = smaller(emit, _bound(emit, high), x)
     return x
+
+
+def _bound(emit, value):
+    """A bound in the result's dtype; one beyond an integer's range is that end of it."""
+    if emit.out.dtype == "float32" or not isinstance(value, (int, float)):
+        return value if emit.out.dtype == "float32" else number(emit, value)
+    if emit.out.dtype in WHOLE:
+        low, count = WHOLE[emit.out.dtype]
+        value = min(max(int(value), low), low + count - 1)
+    return number(emit, value)
 
 
 @lowers("mindspore", "aten.clamp.default")

@@ -12,11 +12,35 @@ _EXACT = {"int64": "whole", "float32": "float", "float64": "float"}
 FLOATS = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 
 
+#: dtype -> (its smallest number, how many there are).
+WHOLE = {
+    "int64": (-(2**63), 2**64),
+    "int32": (-(2**31), 2**32),
+    "int16": (-(2**15), 2**16),
+    "int8": (-(2**7), 2**8),
+    "uint8": (0, 2**8),
+}
+
+
+def wrapped(value, dtype):
+    """A whole number as an integer dtype has it."""
+    low, count = WHOLE[dtype]
+    return (int(value) - low) % count + low
+
+
 def promote(emit, *operands):
-    """The operands in the result's dtype. Python numbers stay as they are, but for floats beside integers."""
-    return [
-        emit.cast(x, emit.out.dtype) if isinstance(x, Value) and x.dtype else x for x in operands
-    ]
+    """The operands in the result's dtype. Python's floats and small whole numbers stay as they are."""
+    return [_promoted(emit, x) for x in operands]
+
+
+def _promoted(emit, x):
+    if isinstance(x, Value):
+        return emit.cast(x, emit.out.dtype) if x.dtype else x
+    if isinstance(x, complex) or (
+        isinstance(x, int) and emit.out.dtype in ("uint8", "int8", "int16")
+    ):
+        return _tensor(emit, x)  # MindSpore takes no complex number, and widens others to fit
+    return x
 
 
 def _scaled(emit, value, alpha):
@@ -66,7 +90,7 @@ def sub_scalar(emit, self, other, alpha=1):
 @lowers("mindspore", "aten.rsub.Scalar")
 def rsub(emit, self, other, alpha=1):
     """rsub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor"""
-    (self,) = promote(emit, self)
+    self, other = promote(emit, self, other)
     return emit.infix("-", other, _scaled(emit, self, alpha))
 
 
@@ -133,11 +157,11 @@ def true_divide(emit, self, other):
 
 def _tensor(emit, value):
     """A Python number as a tensor: MindSpore's integer division takes no other."""
-    return (
-        value
-        if isinstance(value, Value)
-        else emit.call("ops.full", (), value, dtype=emit.dtype(emit.out.dtype))
-    )
+    if isinstance(value, Value):
+        return value
+    if emit.out.dtype in WHOLE:
+        value = wrapped(value, emit.out.dtype)
+    return emit.call("ops.full", (), value, dtype=emit.dtype(emit.out.dtype))
 
 
 @lowers("mindspore", "aten.div.Tensor_mode")

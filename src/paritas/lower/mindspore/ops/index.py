@@ -276,77 +276,7 @@ def index_copy(emit, self, dim, index, source):
     return _rows_written(emit, "ops.TensorScatterUpdate", self, dim, index, source)
 
 
-# --- order ---
-
-
-def _pair(first, second):
-    return Value(f"({first}, {second})")
-
-
-def _last(emit, self, dim, write):
-    """`write(x)` along the last dimension, as (values, indices) in the original order of dimensions."""
-    if self.rank == 0:
-        zero = emit.call("ops.zeros", (), emit.dtype("int64"))
-        return _pair(self, zero)
-    dim = dim % self.rank
-    order = list(range(self.rank))
-    order[dim], order[-1] = order[-1], order[dim]
-    pair = emit.let(write(permuted(emit, self, order)), "pair")
-    places = emit.cast(emit.typed(Value(f"{pair}[1]"), dtype="int32"), "int64")
-    return _pair(permuted(emit, Value(f"{pair}[0]"), order), permuted(emit, places, order))
-
-
-@lowers("mindspore", "aten.topk.default")
-def topk(emit, self, k, dim=-1, largest=True, sorted=True):
-    """topk(Tensor self, SymInt k, int dim=-1, bool largest=True, bool sorted=True) -> (Tensor values, Tensor indices)"""  # noqa: E501
-
-    def write(x):
-        if largest:
-            return emit.prim("ops.TopK", True)(x, k)
-        ordered = emit.let(emit.prim("ops.Sort", -1, False)(x), "ordered")
-        return Value(f"({ordered}[0][..., :{k}], {ordered}[1][..., :{k}])")
-
-    return _last(emit, self, dim, write)
-
-
-def _sorted(emit, self, dim, descending):
-    if any(size == 0 for size in self.shape):
-        shape = emit.dims(self.shape)
-        return _pair(self, emit.call("ops.zeros", shape, emit.dtype("int64")))
-    if self.dtype != "bool":
-        return _last(emit, self, dim, lambda x: emit.prim("ops.Sort", -1, descending)(x))
-
-    def write(x):  # there is no order of booleans
-        number = emit.cast(emit.typed(x, dtype="bool"), "int32")
-        found = emit.let(emit.prim("ops.Sort", -1, descending)(number), "found")
-        return Value(f"({emit.cast(Value(f'{found}[0]', 'int32'), 'bool')}, {found}[1])")
-
-    return _last(emit, self, dim, write)
-
-
-@lowers("mindspore", "aten.sort.default")
-def sort(emit, self, dim=-1, descending=False):
-    """sort(Tensor self, int dim=-1, bool descending=False) -> (Tensor values, Tensor indices)"""
-    return _sorted(emit, self, dim, descending)
-
-
-@lowers("mindspore", "aten.sort.stable")
-def sort_stable(emit, self, *, stable, dim=-1, descending=False):
-    """sort.stable(Tensor self, *, bool? stable, int dim=-1, bool descending=False) -> (Tensor values, Tensor indices)"""  # noqa: E501
-    return _sorted(emit, self, dim, descending)
-
-
-@lowers("mindspore", "aten.argsort.default")
-def argsort(emit, self, dim=-1, descending=False):
-    """argsort(Tensor self, int dim=-1, bool descending=False) -> Tensor"""
-    pair = emit.let(_sorted(emit, self, dim, descending), "pair")
-    return Value(f"{pair}[1]")
-
-
-@lowers("mindspore", "aten.argsort.stable")
-def argsort_stable(emit, self, *, stable, dim=-1, descending=False):
-    """argsort.stable(Tensor self, *, bool stable, int dim=-1, bool descending=False) -> Tensor"""
-    return argsort(emit, self, dim, descending)
+# --- among edges ---
 
 
 def _searched(emit, edges, values, right):

@@ -3,7 +3,7 @@
 
 import torch
 
-from paritas.lower.mindspore.ops.elementwise import FLOATS, promote
+from paritas.lower.mindspore.ops.elementwise import FLOATS, WHOLE, promote, wrapped
 from paritas.lower.mindspore.source import Value
 from paritas.lower.registry import lowers
 
@@ -28,6 +28,8 @@ def _compared(emit, self, other):
         return self, emit.call("ops.full", (), other, dtype=emit.dtype("float16"))
     if self.dtype == "bool":  # MindSpore would cast the number to bool
         return emit.cast(self, "int64"), other
+    if self.dtype in WHOLE and isinstance(other, int):  # torch wraps it around
+        return self, wrapped(other, self.dtype)
     return self, other
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Elements put elsewhere: repeated, turned around, padded, written over a part of another tensor."""
 
+import sympy
 import torch
 
 from paritas.capture.normalise import WHOLE_DIMENSION
@@ -70,19 +71,24 @@ def roll(emit, self, shifts, dims=()):
         x = emit.typed(emit.call("ops.reshape", self, (-1,)), shape=(count,))
         dims = [0]
     for shift, dim in zip(shifts, dims, strict=True):
-        if shift == 0:
-            continue
         size = x.shape[dim]
-        if isinstance(size, int) or getattr(size, "is_Integer", False):
-            shift = shift % int(size)
+        if isinstance(shift, int) and isinstance(size, (int, sympy.Integer)):
+            shift = shift % int(size) if size else 0
             if shift == 0:
                 continue
-        x = emit.let(x, "x")
-        end, start = (
-            indexed(emit, x, dim % x.rank, f"{-shift}:"),
-            indexed(emit, x, dim % x.rank, f":{-shift}"),
-        )
-        x = emit.typed(emit.call("ops.cat", (Value(end), Value(start)), dim), like=x)
+            x = emit.let(x, "x")
+            end, start = (
+                indexed(emit, x, dim % x.rank, f"{-shift}:"),
+                indexed(emit, x, dim % x.rank, f":{-shift}"),
+            )
+            moved = emit.call("ops.cat", (Value(end), Value(start)), dim)
+        elif shift == 0:
+            continue
+        else:  # either piece may be empty, which a piece to join may not
+            places = emit.call("ops.arange", emit.size(size))
+            places = emit.infix("%", emit.infix("-", places, shift), emit.size(size))
+            moved = emit.call("ops.gather", x, places, dim % x.rank)
+        x = emit.typed(moved, like=x)
     return (
         x
         if x.rank == self.rank

@@ -23,15 +23,14 @@ def _reverse(emit, x):
     return Value(emit.call("ops.flip", x, (0,)).text, x.dtype)
 
 
-def _run(emit, input, params, has_biases, num_layers, train, bidirectional, batch_first, one):
+def _run(emit, input, params, num_layers, train, bidirectional, batch_first, one):
     """`one(x, index, weights)` for every layer and direction; the output and the last states."""
-    if input.rank != 3 or input.dtype not in ("float32", "float64"):
-        raise emit.refuse("a recurrent network without batch or at half precision")
+    if input.rank != 3:
+        raise emit.refuse("a recurrent network without batch")
     if train:
         raise emit.refuse("a recurrent network in training mode")
-    count, directions = 4 if has_biases else 2, 2 if bidirectional else 1
-    if len(params) != count * directions * num_layers:
-        raise emit.refuse("a recurrent network with projections")
+    directions = 2 if bidirectional else 1
+    count = len(params) // (directions * num_layers)
     x = emit.let(_swapped(emit, input) if batch_first else input, "sequence")
     last = []
     for layer in range(num_layers):
@@ -49,8 +48,21 @@ def _run(emit, input, params, has_biases, num_layers, train, bidirectional, batc
     return (_swapped(emit, x) if batch_first else x), last
 
 
+def _in_float32(emit, write, input, states, params):
+    """`write(input, states, params)`, in float32 at half precision: torch's own steps are there."""
+    if input.dtype != "float16":
+        return write(input, states, params)
+    wide = [emit.cast(input, "float32")]
+    wide += [[emit.cast(x, "float32") for x in values] for values in (states, params)]
+    found = emit.let(write(*wide), "results")
+    parts = [
+        emit.cast(Value(f"{found}[{i}]", "float32"), "float16").text for i in range(1 + len(states))
+    ]
+    return Value(f"({', '.join(parts)})")
+
+
 def _bias(emit, weights, which):
-    if len(weights) == 4:
+    if len(weights) >= 4:
         return weights[2 + which]
     return emit.call("ops.zeros", (emit.size(weights[0].shape[0]),), emit.dtype(weights[0].dtype))
 
@@ -62,46 +74,65 @@ def lstm(
     """lstm.input(Tensor input, Tensor[] hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     if emit.target != "cpu":
         raise emit.refuse("ops.LSTM has kernels for CPU and GPU only")
-    if hx[0].shape[-1] != hx[1].shape[-1] or input.dtype != "float32":
-        raise emit.refuse("an LSTM with projections, or not in float32")
     total = num_layers * (2 if bidirectional else 1)
-    states = _first_axis(emit, hx[0], total)
-    cells = _first_axis(emit, hx[1], total)
+    how = num_layers, train, bidirectional, batch_first
 
-    def one(x, index, weights):
-        wide, inputs = weights[0].shape
-        parts = [*weights[:2]]
-        if has_biases:  # the kernel has one bias
-            parts.append(emit.infix("+", weights[2], weights[3]))
-        flat = emit.call(
-            "ops.cat", tuple(emit.call("ops.reshape", p, (-1, 1, 1)) for p in parts), 0
-        )
-        step = emit.prim("ops.LSTM", inputs, wide // 4, 1, has_biases, False, 0.0)
-        h, c = (emit.call("ops.expand_dims", s[index], 0) for s in (states, cells))
-        out = emit.let(step(x, h, c, flat), "lstm")
-        return emit.typed(Value(f"{out}[0]"), dtype=input.dtype), (f"{out}[1]", f"{out}[2]")
+    def write(input, hx, params):
+        states, cells = (_first_axis(emit, x, total) for x in hx)
+        # The kernel knows no projections, and float32 only.
+        projected = hx[0].shape[-1] != hx[1].shape[-1]
+        one = _lstm_steps if projected or input.dtype != "float32" else _lstm_kernel
 
-    out, last = _run(
-        emit, input, params, has_biases, num_layers, train, bidirectional, batch_first, one
-    )
-    h, c = (emit.call("ops.cat", tuple(Value(pair[i]) for pair in last), 0) for i in (0, 1))
-    return Value(f"({out}, {h}, {c})")
+        def run(x, index, weights):
+            return one(emit, x, states[index], cells[index], weights, has_biases, projected)
+
+        out, last = _run(emit, input, params, *how, run)
+        h, c = (emit.call("ops.cat", tuple(Value(pair[i]) for pair in last), 0) for i in (0, 1))
+        return Value(f"({out}, {h}, {c})")
+
+    return _in_float32(emit, write, input, hx, params)
+
+
+def _lstm_kernel(emit, x, state, cell, weights, has_biases, projected):
+    wide, inputs = weights[0].shape
+    parts = [*weights[:2]]
+    if has_biases:  # the kernel has one bias
+        parts.append(emit.infix("+", weights[2], weights[3]))
+    flat = emit.call("ops.cat", tuple(emit.call("ops.reshape", p, (-1, 1, 1)) for p in parts), 0)
+    step = emit.prim("ops.LSTM", inputs, wide // 4, 1, has_biases, False, 0.0)
+    h, c = (emit.call("ops.expand_dims", s, 0) for s in (state, cell))
+    out = emit.let(step(x, h, c, flat), "lstm")
+    return emit.typed(Value(f"{out}[0]"), dtype=x.dtype), (f"{out}[1]", f"{out}[2]")
+
+
+def _lstm_steps(emit, x, state, cell, weights, has_biases, projected):
+    given = emit.infix("+", emit.help("project", x, weights[0]), _bias(emit, weights, 0))
+    arguments = [given, state, cell, weights[1], _bias(emit, weights, 1)]
+    if projected:
+        text = emit.help("lstm_steps_projected", *arguments, weights[-1])
+    else:
+        text = emit.help("lstm_steps", *arguments)
+    out = emit.let(text, "lstm")
+    last = tuple(emit.call("ops.expand_dims", Value(f"{out}[{i}]"), 0).text for i in (1, 2))
+    return emit.typed(Value(f"{out}[0]"), dtype=x.dtype), last
 
 
 def _simple(emit, steps, input, hx, params, *how):
-    has_biases, num_layers, _, train, bidirectional, batch_first = how
-    states = _first_axis(emit, hx, num_layers * (2 if bidirectional else 1))
+    num_layers, train, bidirectional, batch_first = how
 
-    def one(x, index, weights):
-        given = emit.infix("+", emit.help("project", x, weights[0]), _bias(emit, weights, 0))
-        text = emit.help(steps, given, states[index], weights[1], _bias(emit, weights, 1))
-        out = emit.let(text, "outputs")
-        return emit.typed(Value(f"{out}[0]"), dtype=input.dtype), f"{out}[1]"
+    def write(input, hx, params):
+        states = _first_axis(emit, hx[0], num_layers * (2 if bidirectional else 1))
 
-    out, last = _run(
-        emit, input, params, has_biases, num_layers, train, bidirectional, batch_first, one
-    )
-    return Value(f"({out}, {emit.call('ops.stack', tuple(Value(x) for x in last), 0)})")
+        def one(x, index, weights):
+            given = emit.infix("+", emit.help("project", x, weights[0]), _bias(emit, weights, 0))
+            text = emit.help(steps, given, states[index], weights[1], _bias(emit, weights, 1))
+            out = emit.let(text, "outputs")
+            return emit.typed(Value(f"{out}[0]"), dtype=x.dtype), f"{out}[1]"
+
+        out, last = _run(emit, input, params, num_layers, train, bidirectional, batch_first, one)
+        return Value(f"({out}, {emit.call('ops.stack', tuple(Value(x) for x in last), 0)})")
+
+    return _in_float32(emit, write, input, [hx], params)
 
 
 @lowers("mindspore", "aten.gru.input")
@@ -109,7 +140,7 @@ def gru(
     emit, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first
 ):
     """gru.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)"""  # noqa: E501
-    how = (has_biases, num_layers, dropout, train, bidirectional, batch_first)
+    how = (num_layers, train, bidirectional, batch_first)
     return _simple(emit, "gru_steps", input, hx, params, *how)
 
 
@@ -118,7 +149,7 @@ def rnn_tanh(
     emit, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first
 ):
     """rnn_tanh.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)"""  # noqa: E501
-    how = (has_biases, num_layers, dropout, train, bidirectional, batch_first)
+    how = (num_layers, train, bidirectional, batch_first)
     return _simple(emit, "rnn_tanh_steps", input, hx, params, *how)
 
 
@@ -127,5 +158,5 @@ def rnn_relu(
     emit, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first
 ):
     """rnn_relu.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)"""  # noqa: E501
-    how = (has_biases, num_layers, dropout, train, bidirectional, batch_first)
+    how = (num_layers, train, bidirectional, batch_first)
     return _simple(emit, "rnn_relu_steps", input, hx, params, *how)

@@ -24,6 +24,10 @@ def sign(emit, self):
     """sign(Tensor self) -> Tensor"""
     if self.dtype == "bool":
         return self
+    if self.dtype in ("uint8", "int8", "int16"):  # no kernel
+        return emit.cast(
+            emit.typed(emit.call("ops.sign", emit.cast(self, "int32")), dtype="int32"), self.dtype
+        )
     return emit.call("ops.sign", self)
 
 
@@ -166,6 +170,18 @@ def ceil(emit, self):
 def round_(emit, self):
     """round(Tensor self) -> Tensor"""
     return _rounded(emit, "ops.round", self)
+
+
+@lowers("mindspore", "aten.round.decimals")
+def round_decimals(emit, self, *, decimals):
+    """round.decimals(Tensor self, *, int decimals) -> Tensor"""
+    if not self.dtype.startswith("float") or decimals == 0:
+        return _rounded(emit, "ops.round", self)
+    x = emit.cast(self, "float32") if self.dtype == "float16" else self
+    by = float(10 ** abs(decimals))
+    up, down = ("*", "/") if decimals > 0 else ("/", "*")
+    moved = emit.call("ops.round", emit.infix(up, x, by))
+    return emit.cast(emit.typed(emit.infix(down, moved, by), dtype=x.dtype), self.dtype)
 
 
 @lowers("mindspore", "aten.trunc.default")

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Order: sorted, the largest, the middle. NaN is the largest of all, and equal elements keep their order, as in torch.
+
+What is sorted are keys (`order_keys` in the prelude), in which NaN is a number; the values are looked up afterwards.
+"""
+
+from paritas.lower.mindspore.ops.elementwise import FLOATS
+from paritas.lower.mindspore.ops.shape import indexed, is_empty, permuted
+from paritas.lower.mindspore.source import Value
+from paritas.lower.registry import lowers
+
+
+def _pair(first, second):
+    return Value(f"({first}, {second})")
+
+
+def _keys(emit, x):
+    if x.dtype in ("float32", "float16", "float64"):
+        return emit.help("order_keys", x)
+    return emit.cast(x, "int32") if x.dtype == "bool" else x  # there is no order of booleans
+
+
+def _places(emit, x, descending):
+    """Where the elements of the last dimension come from, in order. ops.Sort keeps the order of equals."""
+    if x.dtype == "float64":
+        # Ascending order is that of the negative numbers from the largest on; NaN is then the smallest.
+        keys = emit.help("order_keys", x)
+        return emit.help("places_in_order_64", keys if descending else emit.prefix("-", keys))
+    if x.dtype in ("float32", "float16"):
+        return emit.help("places_in_order", x, bool(descending))
+    found = emit.let(emit.prim("ops.Sort", -1, bool(descending))(_keys(emit, x)), "found")
+    return emit.cast(Value(f"{found}[1]", "int32"), "int64")
+
+
+def _last(emit, self, dim, write):
+    """(values, places) of the places that `write(x)` finds along the last dimension; dimensions as they were."""
+    if self.rank == 0:
+        return _pair(self, emit.call("ops.zeros", (), emit.dtype("int64")))
+    dim = dim % self.rank
+    order = list(range(self.rank))
+    order[dim], order[-1] = order[-1], order[dim]
+    x = emit.let(permuted(emit, self, order), "x")
+    places = emit.let(write(emit.typed(x, dtype=self.dtype)), "places")
+    found = emit.call("ops.gather_elements", x, self.rank - 1, places)
+    return _pair(permuted(emit, found, order), permuted(emit, places, order))
+
+
+@lowers("mindspore", "aten.topk.default")
+def topk(emit, self, k, dim=-1, largest=True, sorted=True):
+    """topk(Tensor self, SymInt k, int dim=-1, bool largest=True, bool sorted=True) -> (Tensor values, Tensor indices)"""  # noqa: E501
+
+    def write(x):
+        if largest:
+            found = emit.let(emit.prim("ops.TopK", True)(_keys(emit, x), k), "found")
+            return emit.cast(Value(f"{found}[1]", "int32"), "int64")
+        return Value(f"{_places(emit, x, False)}[..., :{k}]")
+
+    if self.rank and is_empty(self):
+        return _nothing(emit)
+    return _last(emit, self, dim, write)
+
+
+def _nothing(emit):
+    texts = [
+        emit.call("ops.zeros", emit.dims(part.shape), emit.dtype(part.dtype)).text
+        for part in emit.out
+    ]
+    return _pair(*texts)
+
+
+def sorted_pair(emit, self, dim, descending):
+    """Values and places in order."""
+    if self.rank and is_empty(self):
+        shape = emit.dims(self.shape)
+        return _pair(self, emit.call("ops.zeros", shape, emit.dtype("int64")))
+    return _last(emit, self, dim, lambda x: _places(emit, x, descending))
+
+
+@lowers("mindspore", "aten.sort.default")
+def sort(emit, self, dim=-1, descending=False):
+    """sort(Tensor self, int dim=-1, bool descending=False) -> (Tensor values, Tensor indices)"""
+    return sorted_pair(emit, self, dim, descending)
+
+
+@lowers("mindspore", "aten.sort.stable")
+def sort_stable(emit, self, *, stable, dim=-1, descending=False):
+    """sort.stable(Tensor self, *, bool? stable, int dim=-1, bool descending=False) -> (Tensor values, Tensor indices)"""  # noqa: E501
+    return sorted_pair(emit, self, dim, descending)
+
+
+@lowers("mindspore", "aten.msort.default")
+def msort(emit, self):
+    """msort(Tensor self) -> Tensor"""
+    return Value(f"{emit.let(sorted_pair(emit, self, 0, False), 'pair')}[0]")
+
+
+@lowers("mindspore", "aten.argsort.default")
+def argsort(emit, self, dim=-1, descending=False):
+    """argsort(Tensor self, int dim=-1, bool descending=False) -> Tensor"""
+    pair = emit.let(sorted_pair(emit, self, dim, descending), "pair")
+    return Value(f"{pair}[1]")
+
+
+@lowers("mindspore", "aten.argsort.stable")
+def argsort_stable(emit, self, *, stable, dim=-1, descending=False):
+    """argsort.stable(Tensor self, *, bool stable, int dim=-1, bool descending=False) -> Tensor"""
+    return argsort(emit, self, dim, descending)
+
+
+# --- one of them ---
+
+
+def _one(emit, self, dim, keepdim, place):
+    """(value, index) of the element that is at `place` in order, along a dimension."""
+    if self.rank == 0:
+        return _pair(self, emit.call("ops.zeros", (), emit.dtype("int64")))
+    if is_empty(self):
+        return _nothing(emit)
+    dim = dim % self.rank
+    pair = emit.let(sorted_pair(emit, self, dim, False), "pair")
+    cut = f"{place}:{operand_plus_one(place)}" if keepdim else str(place)
+    return _pair(
+        *(indexed(emit, Value(f"{pair}[{i}]", shape=self.shape), dim, cut) for i in (0, 1))
+    )
+
+
+def operand_plus_one(place):
+    return place + 1 if isinstance(place, int) else f"{place} + 1"
+
+
+@lowers("mindspore", "aten.kthvalue.default")
+def kthvalue(emit, self, k, dim=-1, keepdim=False):
+    """kthvalue(Tensor self, SymInt k, int dim=-1, bool keepdim=False) -> (Tensor values, Tensor indices)"""
+    return _one(emit, self, dim, keepdim, k - 1 if isinstance(k, int) else f"{k} - 1")
+
+
+def _middle(emit, self, dim):
+    size = self.shape[dim]
+    if isinstance(size, int):
+        return (size - 1) // 2
+    return f"({emit.size(size)} - 1) // 2"
+
+
+@lowers("mindspore", "aten.median.dim")
+def median_dim(emit, self, dim, keepdim=False):
+    """median.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)"""
+    if self.rank == 0 or is_empty(self):
+        return _one(emit, self, dim, keepdim, 0)
+    dim = dim % self.rank
+    x = emit.let(self, "x")
+    if self.dtype not in FLOATS:
+        return _one(emit, x, dim, keepdim, _middle(emit, self, dim))
+    # A row with a NaN has NaN for its middle.
+    pair = emit.let(_one(emit, x, dim, True, _middle(emit, self, dim)), "middle")
+    return _squeezed(
+        emit,
+        emit.help("median_nan", x, Value(f"{pair}[0]"), Value(f"{pair}[1]"), dim),
+        dim,
+        keepdim,
+    )
+
+
+def _squeezed(emit, pair, dim, keepdim):
+    if keepdim:
+        return pair
+    found = emit.let(pair, "found")
+    return _pair(*(emit.call("ops.squeeze", Value(f"{found}[{i}]"), dim) for i in (0, 1)))
+
+
+def _flat(emit, self):
+    size = 1
+    for part in self.shape:
+        size = size * part
+    return emit.typed(emit.call("ops.reshape", self, (-1,)), dtype=self.dtype, shape=(size,))
+
+
+@lowers("mindspore", "aten.median.default")
+def median(emit, self):
+    """median(Tensor self) -> Tensor"""
+    if self.rank == 0:
+        return self
+    if is_empty(self):
+        return emit.call("ops.full", (), float("nan"), dtype=emit.dtype(self.dtype))
+    return Value(f"{emit.let(median_dim(emit, _flat(emit, self), 0), 'pair')}[0]")
+
+
+@lowers("mindspore", "aten.nanmedian.dim")
+def nanmedian_dim(emit, self, dim, keepdim=False):
+    """nanmedian.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)"""
+    if self.rank == 0 or is_empty(self) or self.dtype not in FLOATS:
+        return median_dim(emit, self, dim, keepdim)
+    dim = dim % self.rank
+    x = emit.let(self, "x")
+    pair = emit.let(sorted_pair(emit, x, dim, False), "pair")
+    found = emit.help("middle_known", x, Value(f"{pair}[0]"), Value(f"{pair}[1]"), dim)
+    return _squeezed(emit, found, dim, keepdim)
+
+
+@lowers("mindspore", "aten.nanmedian.default")
+def nanmedian(emit, self):
+    """nanmedian(Tensor self) -> Tensor"""
+    if self.rank == 0:
+        return self
+    if is_empty(self):
+        return emit.call("ops.full", (), float("nan"), dtype=emit.dtype(self.dtype))
+    return Value(f"{emit.let(nanmedian_dim(emit, _flat(emit, self), 0), 'pair')}[0]")

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole numbers to their last digit, order with NaN and ties, and what else shares modules: `cases_exact.PACKED`."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+from collections.abc import Sequence
+
+import pytest
+from cases_exact import PACKED
+from conforming import verdicts
+from gaps import PASSES
+from making import Case
+from under_test import MINDSPORE, UnderTest
+
+pytest.importorskip("mindspore")
+
+#: Compiling them all takes minutes; of these, every fourth is tried each time.
+PYNATIVE = dataclasses.replace(MINDSPORE, modes=("pynative",))
+
+
+def _agree(cases: Sequence[Case], engine: UnderTest) -> None:
+    gc.freeze()
+    wrong = [str(verdict) for verdict in verdicts(cases, engine) if verdict.kind != PASSES]
+    assert not wrong, "\n".join([f"{len(wrong)} of {len(cases)}", *wrong])
+
+
+def test_some_agree_to_the_last_digit() -> None:
+    _agree(PACKED[::4], PYNATIVE)
+
+
+@pytest.mark.slow
+def test_all_agree_to_the_last_digit_in_both_modes() -> None:
+    _agree(PACKED, MINDSPORE)
