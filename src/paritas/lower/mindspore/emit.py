@@ -41,6 +41,11 @@ DTYPES = {
 }
 
 
+def is_float32(value: float) -> bool:
+    """Whether float32 holds the number as it is."""
+    return value != value or float(torch.tensor(value, dtype=torch.float32)) == value
+
+
 class Scope(Protocol):
     """What an emitter needs of the method that it writes into."""
 
@@ -72,7 +77,7 @@ class Emitter:
         grammar.require(function)
         if (filled := self._filled(function, args, kwargs)) is not None:
             return filled
-        return self._result(f"{function}({arguments(args, kwargs)})")
+        return self._result(f"{function}({arguments(self._exact(args), kwargs)})")
 
     def _filled(
         self, function: str, args: tuple[object, ...], kwargs: dict[str, object]
@@ -99,12 +104,12 @@ class Emitter:
         name = self.scope.primitive(
             f"{primitive}({arguments(attributes, options)})", primitive.split(".")[-1]
         )
-        return lambda *args: self._result(f"{name}({arguments(args, {})})")
+        return lambda *args: self._result(f"{name}({arguments(self._exact(args), {})})")
 
     def help(self, name: str, *args: object, **kwargs: object) -> Value:
         """A call of one of our own functions in `prelude`, which is then written at the top of the file."""
         self.scope.helper(name)
-        return self._result(f"{name}({arguments(args, kwargs)})")
+        return self._result(f"{name}({arguments(self._exact(args), kwargs)})")
 
     @property
     def training(self) -> Value:
@@ -112,6 +117,7 @@ class Emitter:
         return Value("self.training", "bool", ())
 
     def infix(self, operator: str, left: object, right: object) -> Value:
+        left, right = self._exact((left, right))
         return dataclasses.replace(
             self._result(f"{operand(left)} {operator} {operand(right)}"), atomic=False
         )
@@ -142,6 +148,17 @@ class Emitter:
             dtype=dtype or (like.dtype if like else value.dtype),
             shape=tuple(shape) if shape is not None else (like.shape if like else value.shape),
         )
+
+    def _exact(self, values: Sequence[object]) -> Sequence[object]:
+        """Python's floats are float32 to MindSpore: in an operator of float64 those that are not are tensors."""
+        if not isinstance(self.out, Value) or self.out.dtype != "float64":
+            return values
+        return [
+            value
+            if not isinstance(value, float) or is_float32(value)
+            else self.constant(torch.tensor(value, dtype=torch.float64), "number")
+            for value in values
+        ]
 
     def _result(self, text: str) -> Value:
         if isinstance(self.out, Value):

@@ -5,7 +5,7 @@ A library of source text, as `prelude_functions.py` is. Measured with MindSpore 
 """
 
 import mindspore as ms
-from mindspore import Tensor, ops
+from mindspore import ops
 
 sort_up = ops.Sort(-1, False)
 sort_down = ops.Sort(-1, True)
@@ -15,14 +15,10 @@ any_missing_of = ops.ReduceAny(keep_dims=True)
 count_of = ops.ReduceSum(keep_dims=True)
 
 
-def order_keys(x):
+def order_keys(x, top):
     # Numbers in the order that torch gives to x, whose NaN is above infinity: ops.TopK has it below
-    # all. A wider dtype has a number between the largest of x and infinity.
-    if x.dtype == ms.float16:
-        wide, top = x.astype(ms.float32), Tensor(3e38, ms.float32)
-    else:
-        wide, top = x.astype(ms.float64), Tensor(1.7976931348623157e308, ms.float64)
-    wide = ops.where(x == float("inf"), top, wide)
+    # all. A wider dtype has a number, `top`, between the largest of x and infinity.
+    wide = ops.where(x == float("inf"), top, x.astype(top.dtype))
     return ops.where(x != x, ops.full_like(wide, float("inf")), wide)
 
 

@@ -5,7 +5,7 @@ MindSpore's Maximum and Minimum return the second operand where the comparison i
 from there and not from the first: bounds come first.
 """
 
-from paritas.lower.mindspore.ops.elementwise import FLOATS, WHOLE, promote, wrapped
+from paritas.lower.mindspore.ops.elementwise import FLOATS, WHOLE, exactly, promote
 from paritas.lower.mindspore.source import Value
 from paritas.lower.registry import lowers
 
@@ -13,15 +13,7 @@ from paritas.lower.registry import lowers
 def number(emit, value, dtype=None):
     """A Python number, or a size, as a tensor of the result's dtype."""
     dtype = dtype or emit.out.dtype
-    if isinstance(value, Value):
-        pass
-    elif dtype == "bool":
-        value = bool(value)
-    elif dtype in WHOLE:
-        value = wrapped(value, dtype)
-    return emit.typed(
-        emit.call("ops.full", (), value, dtype=emit.dtype(dtype)), dtype=dtype, shape=()
-    )
+    return exactly(emit, value, dtype)
 
 
 def _where(emit, condition, self, other):

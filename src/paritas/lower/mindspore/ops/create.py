@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tensors made from sizes and numbers."""
 
-import numpy as np
 import torch
 
-from paritas.lower.mindspore.ops.elementwise import FLOATS
+from paritas.lower.mindspore.emit import is_float32
+from paritas.lower.mindspore.ops.elementwise import FLOATS, WHOLE, exactly
 from paritas.lower.mindspore.source import Value
 from paritas.lower.registry import lowers
 
@@ -63,15 +63,19 @@ def linspace(emit, start, end, steps, *, dtype=None, layout=None, device=None, p
 def filled(emit, value, shape=None, dtype=None):
     shape = emit.dims(emit.out.shape if shape is None else shape)
     dtype = dtype or emit.out.dtype
+    if isinstance(value, complex):
+        exact = exactly(emit, value, dtype)
+        return emit.call("ops.broadcast_to", exact, shape) if shape else exact
     if not isinstance(value, (int, float)):  # a size
         return emit.cast(emit.typed(emit.call("ops.full", shape, value), dtype="?"), dtype)
     if dtype == "bool":
         value = bool(value)
     elif dtype not in FLOATS:
         value = int(value)
-    if dtype == "float64" and value == value and float(np.float32(value)) != value:
-        # Graph mode rounds the number of ops.full to float32 first.
-        exact = emit.constant(torch.tensor(value, dtype=torch.float64), "number")
+    if (dtype in WHOLE and not -(2**31) <= value < 2**31) or (
+        dtype == "float64" and not is_float32(value)
+    ):
+        exact = exactly(emit, value, dtype)
         return emit.call("ops.broadcast_to", exact, shape) if shape else exact
     if value in (0, 1):
         return emit.call("ops.ones" if value else "ops.zeros", shape, emit.dtype(dtype))

@@ -3,6 +3,9 @@
 
 import math
 
+import torch
+
+from paritas.lower.mindspore.emit import is_float32
 from paritas.lower.mindspore.source import Value
 from paritas.lower.registry import lowers
 
@@ -157,11 +160,28 @@ def true_divide(emit, self, other):
 
 def _tensor(emit, value):
     """A Python number as a tensor: MindSpore's integer division takes no other."""
-    if isinstance(value, Value):
-        return value
-    if emit.out.dtype in WHOLE:
-        value = wrapped(value, emit.out.dtype)
-    return emit.call("ops.full", (), value, dtype=emit.dtype(emit.out.dtype))
+    return value if isinstance(value, Value) else exactly(emit, value, emit.out.dtype)
+
+
+def exactly(emit, value, dtype):
+    """A number of Python, or a size, as a 0-d tensor of `dtype`, to its last digit.
+
+    In Graph mode ops.full knows numbers of 32 bits only (MindSpore 2.10): beyond them it takes a constant.
+    """
+    if dtype == "bool":
+        value = bool(value)
+    elif dtype in WHOLE and not isinstance(value, Value):
+        value = wrapped(value, dtype)
+        if not -(2**31) <= value < 2**31:
+            return emit.constant(torch.tensor(value, dtype=getattr(torch, dtype)), "number")
+    elif dtype in ("complex64", "complex128"):
+        half = "float32" if dtype == "complex64" else "float64"
+        parts = (exactly(emit, part, half) for part in (complex(value).real, complex(value).imag))
+        return emit.typed(emit.prim("ops.Complex")(*parts), dtype=dtype, shape=())
+    elif dtype == "float64" and not isinstance(value, Value) and not is_float32(value):
+        return emit.constant(torch.tensor(value, dtype=torch.float64), "number")
+    made = emit.call("ops.full", (), value, dtype=emit.dtype(dtype))
+    return emit.typed(made, dtype=dtype, shape=())
 
 
 @lowers("mindspore", "aten.div.Tensor_mode")

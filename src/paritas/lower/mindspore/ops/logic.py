@@ -3,7 +3,7 @@
 
 import torch
 
-from paritas.lower.mindspore.ops.elementwise import FLOATS, WHOLE, promote, wrapped
+from paritas.lower.mindspore.ops.elementwise import FLOATS, WHOLE, exactly, promote, wrapped
 from paritas.lower.mindspore.source import Value
 from paritas.lower.registry import lowers
 
@@ -61,7 +61,7 @@ for _name, _symbol in (
 def _bitwise(name):
     def lowering(emit, self, other):
         if not isinstance(other, Value):
-            other = emit.call("ops.full", (), other, dtype=emit.dtype(emit.out.dtype))
+            other = exactly(emit, other, emit.out.dtype)
         if emit.out.dtype == "bool":
             return emit.call(f"ops.logical_{name}", self, other)
         return emit.call(f"ops.bitwise_{name}", *promote(emit, self, other))

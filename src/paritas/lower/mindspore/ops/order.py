@@ -4,10 +4,15 @@
 What is sorted are keys (`order_keys` in the prelude), in which NaN is a number; the values are looked up afterwards.
 """
 
+import torch
+
 from paritas.lower.mindspore.ops.elementwise import FLOATS
 from paritas.lower.mindspore.ops.shape import indexed, is_empty, permuted
 from paritas.lower.mindspore.source import Value
 from paritas.lower.registry import lowers
+
+#: Above every number of the narrower dtype, and below infinity.
+_TOP = {torch.float32: 3e38, torch.float64: 1.7976931348623157e308}
 
 
 def _pair(first, second):
@@ -16,7 +21,10 @@ def _pair(first, second):
 
 def _keys(emit, x):
     if x.dtype in ("float32", "float16", "float64"):
-        return emit.help("order_keys", x)
+        wide = torch.float32 if x.dtype == "float16" else torch.float64
+        return emit.help(
+            "order_keys", x, emit.constant(torch.tensor(_TOP[wide], dtype=wide), "top")
+        )
     return emit.cast(x, "int32") if x.dtype == "bool" else x  # there is no order of booleans
 
 
@@ -24,7 +32,7 @@ def _places(emit, x, descending):
     """Where the elements of the last dimension come from, in order. ops.Sort keeps the order of equals."""
     if x.dtype == "float64":
         # Ascending order is that of the negative numbers from the largest on; NaN is then the smallest.
-        keys = emit.help("order_keys", x)
+        keys = _keys(emit, x)
         return emit.help("places_in_order_64", keys if descending else emit.prefix("-", keys))
     if x.dtype in ("float32", "float16"):
         return emit.help("places_in_order", x, bool(descending))

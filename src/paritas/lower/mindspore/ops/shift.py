@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bits moved to the left or to the right. Beyond an integer's width torch leaves nothing, or the sign."""
 
-from paritas.lower.mindspore.ops.elementwise import WHOLE, promote
+from paritas.lower.mindspore.ops.elementwise import WHOLE, exactly, promote
 from paritas.lower.mindspore.source import Value
 from paritas.lower.registry import lowers
 
@@ -42,7 +42,7 @@ def _by(emit, name, self, other):
 
 
 def _full(emit, value):
-    return emit.call("ops.full", (), value, dtype=emit.dtype(emit.out.dtype))
+    return exactly(emit, value, emit.out.dtype)
 
 
 def _named(name, target, schema):
