@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cases of whole numbers at the ends of their range, of order with NaN and ties, and of complex numbers.
 
-`ONE_EACH` are tried as all others; `PACKED` are many, and share modules in `test_exact.py`.
+`ONE_EACH` are tried on every engine as all others; `PACKED` are many, and share modules of MindSpore's in
+`test_exact.py`.
 """
 
 import torch
@@ -27,6 +28,15 @@ APART = values([[1.0, nan, 3.0, 7.0, 2.0], [5.0, 4.0, inf, -inf, 3.0]])
 DISTINCT = values([1.0, nan, inf, -3.0, -inf, 3.4028234663852886e38, 0.5, -2.0])
 
 ONE_EACH = [
+    *(case(f"aten.bitwise_{way}_shift.Tensor_Scalar", ints(9), 3) for way in ("left", "right")),
+    *(
+        case(f"aten.bitwise_{way}_shift.Scalar_Tensor", -9, values([0, 1, 5, 20], "int64"))
+        for way in ("left", "right")
+    ),
+    case("aten.round.decimals", vector(12), decimals=2),
+]
+
+_MORE = [
     *(
         case(f"aten.{name}.Tensor", LARGE, values([2, 0, 5, 62, 63, 64, -1, 1, 3, 70], "int64"))
         for name in ("__lshift__", "__rshift__", "bitwise_left_shift", "bitwise_right_shift")
@@ -59,7 +69,7 @@ _UNDER = [2.0, -2.0, 7.0, 3.0, inf, inf, 1.0, 3.0, 0.1, 0.1, 0.1, 2.0, 0.0, 2.0,
 
 
 def _packed() -> list[Case]:
-    found: list[Case] = []
+    found: list[Case] = [*_MORE]
     for dtype, x in [("int64", LARGE), *((d, values(v, d)) for d, v in _ENDS.items())]:
         by = BY if dtype == "int64" else values([3, 2, 5, 100, 7, 4], dtype)
         small = ints(6, low=1, high=5, dtype=dtype)

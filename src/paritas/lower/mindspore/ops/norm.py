@@ -11,8 +11,8 @@ def layer_norm(emit, input, normalized_shape, weight=None, bias=None, eps=1e-05,
     if (nothing := emit.nothing()) is not None:
         return nothing
     weight, bias = (
-        _given(emit, weight, "ops.ones", normalized_shape),
-        _given(emit, bias, "ops.zeros", normalized_shape),
+        _given(emit, weight, "ops.ones", input.shape[-len(normalized_shape) :]),
+        _given(emit, bias, "ops.zeros", input.shape[-len(normalized_shape) :]),
     )
     if emit.target == "cpu" and len(normalized_shape) > 1:  # as one dimension
         x, weight, bias = _as_rows(emit, input, weight, bias, dims=len(normalized_shape))
