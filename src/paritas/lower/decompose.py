@@ -67,11 +67,18 @@ def _part(node: Node, known: Collection[str], ours: Compositions) -> GraphModule
     everything: Any = dict(core_aten_decompositions())
     for name in list(decomposition_table):
         everything.setdefault(name, decomposition_table[name])
-    kept: dict[Any, Any] = {op: how for op, how in everything.items() if str(op) not in known}
+    # What writes in place is made functional afterwards, and is known then by its own name.
+    kept: dict[Any, Any] = {
+        op: how for op, how in everything.items() if str(op) not in known and not _is_mutable(op)
+    }
     part = _traced(node, kept, ours.get(str(node.target)))
     if part is None or any(_is_missing(inner, known) for inner in part.graph.nodes):
         return None
     return part
+
+
+def _is_mutable(op: Any) -> bool:
+    return isinstance(op, torch._ops.OpOverload) and op._schema.is_mutable
 
 
 @contextlib.contextmanager
