@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import pytest
 from cases_exact import PACKED
 from conforming import verdicts
-from gaps import PASSES
-from making import Case
+from gaps import PASSES, REFUSED
+from making import Case, case, tensor
 from under_test import MINDSPORE, UnderTest
 
 pytest.importorskip("mindspore")
@@ -33,3 +33,14 @@ def test_some_agree_to_the_last_digit() -> None:
 @pytest.mark.slow
 def test_all_agree_to_the_last_digit_in_both_modes() -> None:
     _agree(PACKED, MINDSPORE)
+
+
+def test_complex_numbers_are_refused_by_what_is_written_for_real_ones() -> None:
+    x = tensor(3, dtype="complex64")
+    names = ("log10", "log2", "linalg_vector_norm", "std.correction", "softmax.int", "l1_loss")
+    extra = {"softmax.int": (0,), "l1_loss": (x,)}
+    cases = [
+        case(f"aten.{name}" if "." in name else f"aten.{name}.default", x, *extra.get(name, ()))
+        for name in names
+    ]
+    assert {str(v): v.kind for v in verdicts(cases, PYNATIVE) if v.kind != REFUSED} == {}

@@ -179,6 +179,8 @@ class Emitter:
         name = str(dtype).removeprefix("torch.")
         if value.dtype == name:
             return value
+        if str(value.dtype).startswith("complex") and not name.startswith("complex"):
+            raise self.refuse("it is written for real numbers, and these are complex")
         return Value(f"ops.cast({literal(value)}, {self.dtype(name)})", name, value.shape)
 
     # --- sizes ---

@@ -332,6 +332,16 @@ def addcdiv(emit, self, tensor1, tensor2, *, value=1):
     return emit.infix("+", self, emit.infix("/", _scaled(emit, tensor1, value), tensor2))
 
 
+def _real(emit, self):
+    """What a cast to real numbers keeps of complex ones."""
+    if self.dtype not in ("complex64", "complex128") or emit.out.dtype.startswith("complex"):
+        return self
+    if emit.out.dtype == "bool":
+        return emit.typed(emit.infix("!=", self, 0), dtype="bool", shape=self.shape)
+    half = "float32" if self.dtype == "complex64" else "float64"
+    return emit.typed(emit.call("ops.real", self), dtype=half, shape=self.shape)
+
+
 @lowers("mindspore", "aten._to_copy.default")
 def to_copy(
     emit,
@@ -345,19 +355,19 @@ def to_copy(
     memory_format=None,
 ):
     """_to_copy(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, bool non_blocking=False, MemoryFormat? memory_format=None) -> Tensor"""  # noqa: E501
-    return emit.cast(self, emit.out.dtype)
+    return emit.cast(_real(emit, self), emit.out.dtype)
 
 
 @lowers("mindspore", "aten.type_as.default")
 def type_as(emit, self, other):
     """type_as(Tensor self, Tensor other) -> Tensor"""
-    return emit.cast(self, emit.out.dtype)
+    return emit.cast(_real(emit, self), emit.out.dtype)
 
 
 @lowers("mindspore", "aten.to.dtype")
 def to_dtype(emit, self, dtype, non_blocking=False, copy=False, memory_format=None):
     """to.dtype(Tensor(a) self, ScalarType dtype, bool non_blocking=False, bool copy=False, MemoryFormat? memory_format=None) -> Tensor(a)"""  # noqa: E501
-    return emit.cast(self, emit.out.dtype)
+    return emit.cast(_real(emit, self), emit.out.dtype)
 
 
 @lowers(

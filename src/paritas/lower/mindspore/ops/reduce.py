@@ -115,6 +115,8 @@ def nan_of(emit):
 
 
 def _spread(emit, self, dim, correction, keepdim, root):
+    if self.dtype.startswith("complex"):
+        raise emit.refuse("it is written for real numbers, and these are complex")
     axes = _axes(self, dim)
     correction = 1 if correction is None else correction
     if is_empty(self):
