@@ -11,6 +11,7 @@ _NAN_LOST = "its Softmax leaves a row with a NaN or an infinity its other number
 _WIDE_NUMBER = (
     "a number of more than 32 bits in the program itself is cut; among inputs it is refused at the door"
 )
+_NAN_EXP = "its exponential of NaN is a number; what is computed of finite numbers is right"
 _NEGATIVE = "refused: torch's own shape of it is another for a negative dimension"
 _CUT_EMPTY = "refused: a padding that first cuts everything, or more than is left to reflect"
 
@@ -23,6 +24,8 @@ GAPS: list[Gap] = [
     Gap("aten.max_pool2d.default", ":nan", _NAN_POOL),
     Gap("aten.max_pool2d_with_indices.default", ":nan", _NAN_POOL),
     Gap("aten._softmax.default", "nan", _NAN_LOST),
+    *(Gap(f"aten.{name}.default", ":nan", _NAN_EXP) for name in ("exp", "expm1", "special_expm1", "celu")),
+    Gap("aten.aminmax.default", ":nan", "its reductions step over NaN; to look for it would cost as much again"),
     Gap("aten._log_softmax.default", "nan", _NAN_LOST),
     Gap("aten.rnn_relu.input", "nan", "its relu takes a NaN for 0"),
     Gap("aten.floor_divide.default", "inf], 0.1)", "an infinity over a number is an infinity, torch says NaN"),

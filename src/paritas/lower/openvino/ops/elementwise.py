@@ -176,7 +176,7 @@ def pow_scalar(emit, self, exponent):
     x = emit.wide(self, dtype)
     if isinstance(exponent, (int, float)):
         if exponent == 0:
-            return emit.result(ops.add(ops.multiply(x, zero_of(x)), one_of(x)))
+            return emit.full(emit.sizes(x), 1, dtype)  # of a NaN too
         if exponent == 1:
             return emit.result(x)
         if exponent in (2, 3) and dtype.is_floating_point:
@@ -306,7 +306,13 @@ KEEPING = {
         ops.multiply(x, np.float32(-1)) if emit.dtype.is_floating_point else _same(emit, ops.negative, x)
     ),
     "round": _rounding(lambda x: ops.round(x, "half_to_even")),
-    "sign": lambda emit, x: _same(emit, ops.sign, x) if emit.dtype != torch.bool else x,
+    "sign": lambda emit, x: (
+        ops.select(ops.is_nan(x), np.float32(0), ops.sign(x))
+        if emit.dtype.is_floating_point
+        else _same(emit, ops.sign, x)
+        if emit.dtype != torch.bool
+        else x
+    ),
     "trunc": _rounding(lambda x: ops.multiply(ops.sign(x), ops.floor(ops.abs(x)))),
     "positive": lambda emit, x: x,
     "square": lambda emit, x: (
