@@ -310,6 +310,11 @@ FOUND = [
         )
         for kind in ("tanh", "relu")
     ),
+    case("aten.linalg_inv.default", values([[4.0, 1.0], [-1.0, 3.0]])),
+    *(
+        case("aten.diagonal_scatter.default", matrix(4, 5), vector(size), offset)
+        for size, offset in ((4, 0), (3, 2), (3, -1))
+    ),
     case("aten.inverse.default", values([[4.0, 1.0, 0.5], [-1.0, 3.0, 0.25], [0.5, -0.5, 2.0]])),
     case("aten.linalg_inv_ex.default", values([[[4.0, 1.0], [-1.0, 3.0]], [[0.5, 2.0], [1.0, -0.5]]])),
     case("aten.masked_select.default", matrix(3, 4), bools(3, 4)),

@@ -148,3 +148,54 @@ def one_hot(emit, self, num_classes=-1):
     classes = emit.arange(0, num_classes)
     same = ops.equal(emit.unsqueeze(emit.cast(self, torch.int64), rank_of(self)), classes)
     return emit.cast(same, emit.dtype)
+
+
+def _matrices(emit, x, dim1, dim2):
+    """(`x` with both axes at its end, the order that brings them there)."""
+    rank = rank_of(x)
+    first, second = dim1 % rank, dim2 % rank
+    order = [axis for axis in range(rank) if axis not in (first, second)] + [first, second]
+    return emit.transpose(x, order), order
+
+
+def _diagonal_size(emit, x, offset):
+    rows, columns = emit.sizes(x)[-2:]
+    down, across = emit.minus(rows, max(-offset, 0)), emit.minus(columns, max(offset, 0))
+    if isinstance(down, int) and isinstance(across, int):
+        return max(min(down, across), 0)
+    found = ops.minimum(emit.number(down), emit.number(across))
+    return ops.maximum(found, np.int64(0)).output(0)
+
+
+@lowers("openvino", "aten.diagonal.default")
+def diagonal(emit, self, offset=0, dim1=0, dim2=1):
+    """diagonal(Tensor(a) self, int offset=0, int dim1=0, int dim2=1) -> Tensor(a)"""
+    x, _ = _matrices(emit, self, dim1, dim2)
+    *lead, rows, columns = emit.sizes(x)
+    size = _diagonal_size(emit, x, offset)
+    if isinstance(size, int) and size == 0:  # a gather of nothing crashes OpenVINO 2026.4
+        return emit.squeeze(emit.slice(emit.slice(x, 0, 0, len(lead)), 0, 1, len(lead) + 1), len(lead) + 1)
+    places = emit.arange(0, size)
+    row = ops.add(places, np.int64(max(-offset, 0)))
+    column = ops.add(places, np.int64(max(offset, 0)))
+    flat = emit.reshape(x, [*lead, emit.times(rows, columns)])
+    place = ops.add(ops.multiply(row, emit.number(columns)), column)
+    return ops.gather(flat, place, np.int64(len(lead)))
+
+
+@lowers("openvino", "aten.diagonal_scatter.default")
+def diagonal_scatter(emit, self, src, offset=0, dim1=0, dim2=1):
+    """diagonal_scatter(Tensor self, Tensor src, int offset=0, int dim1=0, int dim2=1) -> Tensor"""
+    x, order = _matrices(emit, self, dim1, dim2)
+    rank, size = len(order), _diagonal_size(emit, x, offset)
+    if isinstance(size, int) and size == 0:
+        return self
+    rows, columns = rows_and_columns(emit, *emit.sizes(x)[-2:])
+    last = ops.subtract(emit.number(size), np.int64(1))
+    # For each row, which element of the diagonal lies in it.
+    place = ops.subtract(emit.arange(0, emit.size(x, rank - 2)), np.int64(max(-offset, 0)))
+    held = ops.minimum(ops.maximum(place, np.int64(0)), last)
+    values = ops.gather(emit.cast(src, emit.dtype), held, np.int64(rank - 2))
+    there = ops.equal(ops.subtract(columns, rows), np.int64(offset))
+    found = ops.select(there, emit.unsqueeze(values, rank - 1), x)
+    return emit.transpose(found, [order.index(axis) for axis in range(rank)])

@@ -205,7 +205,7 @@ def _grouped(emit, x, batch, first, second):
     return emit.reshape(x, [*sizes[:lead], *merged])
 
 
-@lowers("openvino", "aten.inverse.default")
+@lowers("openvino", "aten.inverse.default", "aten.linalg_inv.default")
 def inverse(emit, self):
     """inverse(Tensor self) -> Tensor"""
     return ops.inverse(self)
