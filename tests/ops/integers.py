@@ -118,9 +118,12 @@ def _accepted(one: Case) -> Iterator[Case]:
         return
     if not all(isinstance(value, torch.Tensor) for value in outputs):
         return
-    beyond = _beyond(outputs)
     rows = {value.shape for value in (*tensors, *outputs)}
-    if len(rows) != 1 or beyond.all() or not beyond.any():
+    if len(rows) != 1:
+        yield one
+        return
+    beyond = _beyond(outputs)
+    if beyond.all() or not beyond.any():
         yield one
         return
     for kept in (~beyond, beyond):
