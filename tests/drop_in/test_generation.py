@@ -230,13 +230,3 @@ def test_an_engine_that_is_not_there_is_one_error(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("paritas.run.engine.importlib.util.find_spec", lambda name: None)
     with pytest.raises(EngineMissing, match="pip install"):
         ours.AutoModelForCausalLM.from_pretrained(tmp_path, engine="openvino")
-
-
-def test_training_is_refused(llama: tuple[Any, Any]) -> None:
-    _, port = llama
-    port.train()
-    try:
-        with pytest.raises(InputError, match="training mode"):
-            port(input_ids=torch.tensor([[1, 2]]))
-    finally:
-        port.eval()

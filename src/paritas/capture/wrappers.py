@@ -40,9 +40,8 @@ def bare(source: Any, notes: list[Note]) -> Any:
     if not isinstance(source, torch.nn.Module):
         return source
     _check(source)
-    if hasattr(type(source), "_paritas_original"):
-        return _original(source, {})
-    return source
+    plain: Any = getattr(source, "in_pytorch", None)  # a model that is on an engine already says what it was
+    return plain() if callable(plain) else source
 
 
 def _classes(source: Any) -> list[str]:
@@ -94,23 +93,3 @@ def _check_tensor(name: str, tensor: torch.Tensor) -> None:
 def _own_tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     for table in (module._parameters, module._buffers):
         yield from ((name, tensor) for name, tensor in table.items() if tensor is not None)
-
-
-def _original(module: Any, made: dict[int, Any]) -> Any:
-    """A model of `paritas.transformers` as transformers' own: other modules, the same tensors."""
-    if id(module) in made:
-        return made[id(module)]
-    cls: Any = getattr(type(module), "_paritas_original", type(module))
-    twin = made[id(module)] = cls.__new__(cls)
-    held = {name: value for name, value in vars(module).items() if name != "_paritas"}
-    if _is_ours(held.get("forward")):
-        del held["forward"]
-    tables = {name: type(value)(value) for name, value in held.items() if isinstance(value, dict)}
-    vars(twin).update(held | tables)
-    children = {name: child and _original(child, made) for name, child in module._modules.items()}
-    vars(twin)["_modules"] = children
-    return twin
-
-
-def _is_ours(forward: Any) -> bool:
-    return str(getattr(forward, "__globals__", {}).get("__name__", "")).startswith("paritas.")

@@ -29,6 +29,10 @@ CACHE = "past_key_values"
 LOGITS = "logits_to_keep"
 
 
+#: And of that with which a loss is computed, of the logits at all tokens.
+LABELS = "labels"
+
+
 @dataclasses.dataclass(frozen=True)
 class Call:
     """A call taken apart.
@@ -61,7 +65,7 @@ def _kind(value: Any) -> tuple[Any, ...]:
     return (repr(value),)
 
 
-def take(cls: type, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
+def take(cls: type, args: tuple[Any, ...], kwargs: Mapping[str, Any], config: Any = None) -> Call:
     """The call `forward(*args, **kwargs)` of a module of class `cls`. Raises `InputError` for unknown arguments."""
     names, defaults, open_ended = _parameters(cls)
     if len(args) > len(names):
@@ -72,7 +76,8 @@ def take(cls: type, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
     tensors: dict[str, Any] = {}
     fixed: dict[str, Any] = {}
     cache = given.pop(CACHE, None)
-    as_tuple = given.pop("return_dict", None) is False
+    as_dict = given.pop("return_dict", None)
+    as_tuple = (getattr(config, "return_dict", True) if as_dict is None else as_dict) is False
     use_cache = given.pop("use_cache", None)
     kept = given.pop(LOGITS, 0)
     for name, value in given.items():
@@ -91,6 +96,12 @@ def take(cls: type, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
     if isinstance(kept, torch.Tensor):
         tensors[LOGITS], kept = kept, 0
     return Call(tensors, fixed, cache, use_cache, as_tuple, int(kept or 0))
+
+
+def has_plain_masks(call: Call) -> bool:
+    """Whether the masks say which of the tokens count, [batch, tokens], and not which token sees which."""
+    masks = [call.tensors[name] for name in SEEN if name in call.tensors]
+    return all(isinstance(mask, torch.Tensor) and mask.dim() == 2 for mask in masks)
 
 
 def takes(cls: type, name: str) -> bool:

@@ -43,7 +43,9 @@ def _foreign(value: Any) -> str:
 
 def _as_torch(value: Any) -> Any:
     if framework_of_type(type(value)) in ("mindspore", "numpy"):
-        return torch.from_numpy(to_numpy("an argument", value))
+        tensor = torch.from_numpy(to_numpy("an argument", value))
+        # NumPy has no bfloat16: its values came as float32, which holds them exactly.
+        return tensor.bfloat16() if str(value.dtype).lower() == "bfloat16" else tensor
     if isinstance(value, Mapping):
         changed = {name: _as_torch(item) for name, item in value.items()}
         with contextlib.suppress(TypeError):

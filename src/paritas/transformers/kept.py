@@ -2,9 +2,10 @@
 """Ports that are kept from one process to the next, so that a second start traces nothing.
 
 They lie in `$PARITAS_CACHE`, by default `~/.cache/paritas/ports`, one directory each, named after everything that
-the port depends on: weights, configuration, signature, engine, versions. When all of them are larger than
-`$PARITAS_CACHE_GIB` (20), those that were not used for longest go. Several processes may use it at once: a port
-appears whole or not at all, and one that is gone or broken is made anew.
+the port depends on: weights, modules, attributes, configuration, code, signature, engine, versions. A model that holds
+what has no description is not kept. When all of them are larger than `$PARITAS_CACHE_GIB` (20), those that were not
+used for longest go. Several processes may use it at once: a port appears whole or not at all, and one that is gone or
+broken is made anew.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import os
 import platform
 import shutil
 import warnings
-import weakref
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 _USED = ".used"
 _warned: set[str] = set()
-_fingerprints: weakref.WeakKeyDictionary[torch.nn.Module, str] = weakref.WeakKeyDictionary()
 
 
 def directory() -> Path | None:
@@ -44,17 +44,15 @@ def directory() -> Path | None:
 
 
 def place(network: Network, key: Any, sizes: Any) -> Path | None:
-    """The directory of the port for calls of that key."""
-    root = directory()
-    if root is None:
+    """The directory of the port for calls of that key; None for a model that cannot be described whole."""
+    root, content = directory(), None
+    if root is None or (content := network.content()) is None:
         return None
     about = {
         "key": repr(key),
         "sizes": repr(sizes),
         "engine": [network.engine, network.mode, network.target, network.weights, network.device],
-        "weights": fingerprint(network.model),
-        "config": repr(getattr(network.model, "config", None)),
-        "class": [type(network.model).__module__, type(network.model).__qualname__],
+        "model": content,
         "versions": versions(("paritas", "torch", "transformers", network.engine)),
         "machine": platform.machine(),
     }
@@ -115,26 +113,20 @@ def _discard(place: Path) -> None:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def fingerprint(model: torch.nn.Module) -> str:
-    """A hash of every weight: of what it is, not of where it came from."""
-    if model not in _fingerprints:
-        state = list(model.state_dict(keep_vars=True).items())
+def digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """A hash of every tensor: of what it is, not of where it came from. "" if one of them has no bytes of its own."""
 
-        def one(item: tuple[str, Any]) -> bytes:
-            name, value = item
-            value = value.detach().contiguous()
-            raw = value.view(torch.uint8) if value.dim() else value.reshape(1).view(torch.uint8)
-            head = f"{name} {value.dtype} {tuple(value.shape)} ".encode()
-            return hashlib.sha256(head + hashlib.sha256(raw.numpy()).digest()).digest()
+    def one(item: tuple[str, torch.Tensor]) -> bytes:
+        name, value = item
+        value = value.detach().contiguous()
+        raw: Any = (value if value.dim() else value.reshape(1)).view(torch.uint8).numpy()
+        head = f"{name} {value.dtype} {tuple(value.shape)} ".encode()
+        return hashlib.sha256(head + hashlib.sha256(raw).digest()).digest()
 
-        with ThreadPoolExecutor() as pool:  # hashlib releases the interpreter's lock
-            whole = hashlib.sha256(b"".join(pool.map(one, state)))
-        _fingerprints[model] = whole.hexdigest()
-    return _fingerprints[model]
-
-
-def forget_fingerprint(model: torch.nn.Module) -> None:
-    _fingerprints.pop(model, None)
+    if any(t.layout is not torch.strided or t.is_meta or t.is_quantized for t in tensors.values()):
+        return ""
+    with ThreadPoolExecutor() as pool:  # hashlib releases the interpreter's lock
+        return hashlib.sha256(b"".join(pool.map(one, tensors.items()))).hexdigest()
 
 
 def _touch(place: Path) -> None:

@@ -9,15 +9,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-import transformers
 from transformers.cache_utils import StaticCache
 
 from paritas.errors import InputError
 from paritas.pipeline import check_weights
 from paritas.run.engine import default_engine
 from paritas.run.engine import engine as find_engine
+from paritas.transformers.cache import Held, arrays_of, dtype_of, freeze, is_kept
+from paritas.transformers.dispatch import computes_original, in_pytorch, install
 from paritas.transformers.frameworks import back, to_torch
-from paritas.transformers.network import Network, _local, install
+from paritas.transformers.network import Network
 
 #: Keywords of ours in `from_pretrained` and `from_config`; all others are the original's.
 OURS = ("engine", "mode", "target", "weights", "engine_device")
@@ -32,12 +33,6 @@ class Ported:
 
     _paritas_original: type
     _paritas: Network | None = None
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        ours = {name: kwargs.pop(name) for name in OURS if name in kwargs}
-        super().__init__(*args, **kwargs)
-        _connect(self, **ours)
-        self.eval()  # type: ignore[attr-defined]
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
@@ -58,13 +53,30 @@ class Ported:
         model_kwargs = kwargs.get("model_kwargs", args[1] if len(args) > 1 else {})
         cache = model_kwargs.get("past_key_values")
         own = getattr(cache, "self_attention_cache", cache)
-        if isinstance(own, StaticCache) and not getattr(cache, "_is_user_defined", False):
-            # The engine keeps keys and values in a form of its own, whatever form is asked for.
-            fresh: Any = transformers.DynamicCache()
-            if own is not cache:
-                fresh = transformers.EncoderDecoderCache(fresh, transformers.DynamicCache())
-            model_kwargs["past_key_values"] = fresh
+        if isinstance(own, StaticCache) and is_kept(own):
+            # Its layers are filled when somebody looks at them: until then generation would prepare masks for them.
+            freeze(own, Held(arrays_of(own)), None, dtype_of(own, self.dtype))  # type: ignore[attr-defined]
         return found
+
+    def in_pytorch(self) -> Any:
+        """The same model of transformers' own class, in evaluation mode: its weights are this one's."""
+        return in_pytorch(self)  # type: ignore[arg-type]
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(vars(self))
+        network: Network | None = state.pop("_paritas", None)
+        state["_paritas_options"] = network.options if network is not None else None
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        options = state.pop("_paritas_options", None)
+        super().__setstate__(state)  # type: ignore[misc]
+        if options is not None:
+            _connect(self, **options)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # A class that was made here is not found under its name, which is the original's.
+        return _blank, (self._paritas_original,), self.__getstate__()
 
     @property
     def ports(self) -> list[Any]:
@@ -76,6 +88,12 @@ class Ported:
         return self._paritas.engine if self._paritas is not None else ""
 
 
+def _blank(original: Any) -> Any:
+    """A model of the ported class without anything in it, as pickle fills it."""
+    cls = ported_class(original)
+    return cls.__new__(cls)
+
+
 def ported_class(original: Any) -> Any:
     """The class of transformers with its networks on an engine. It is a subclass, of the same name."""
     return original if issubclass(original, Ported) else _ported_class(original)
@@ -84,16 +102,31 @@ def ported_class(original: Any) -> Any:
 @functools.cache
 def _ported_class(original: Any) -> Any:
     space: dict[str, Any] = {
-        "__module__": "paritas.transformers",
+        # transformers reads from it which attention a class may use, what it records, and whether its code is foreign.
+        "__module__": original.__module__,
         "__qualname__": original.__qualname__,
         "__doc__": original.__doc__,
         "_paritas_original": original,
     }
     made = type(original.__name__, (Ported, original), space)
+    made.__init__ = _init_like(original.__init__)  # type: ignore[misc]
     made.forward = _forward_like(original.forward)  # type: ignore[attr-defined]
     for name in _methods(original):
         setattr(made, name, _for_any_framework(getattr(made, name)))
     return made
+
+
+def _init_like(original: Callable[..., Any]) -> Callable[..., None]:
+    """Its signature is the original's."""
+
+    @functools.wraps(original)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        ours = {name: kwargs.pop(name) for name in OURS if name in kwargs}
+        original(self, *args, **kwargs)
+        _connect(self, **ours)
+        self.eval()
+
+    return __init__
 
 
 def _forward_like(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -101,10 +134,11 @@ def _forward_like(original: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(original)
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if self._paritas is None or getattr(_local, "original", False):
+        if self._paritas is None or computes_original():
             return original(self, *args, **kwargs)
         args, kwargs, framework = to_torch(args, kwargs)
-        return back(self._paritas("", self, args, kwargs), framework)
+        own = functools.partial(original, self)
+        return back(self._paritas("", self, own, args, kwargs), framework)
 
     return forward
 
@@ -160,7 +194,7 @@ def _connect(
         Network(
             model,
             name,
-            mode=mode if len(runtime.modes) > 1 else "",
+            mode=(mode or "graph") if len(runtime.modes) > 1 else "",
             target=target,
             weights=weights,
             device=engine_device,

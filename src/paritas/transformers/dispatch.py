@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which calls of a model's modules go to the engine: those from outside, but for what only PyTorch can answer."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import threading
+import types
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from paritas.transformers.frameworks import back, to_torch
+
+if TYPE_CHECKING:
+    from paritas.transformers.network import Network
+
+_local = threading.local()
+
+
+@contextlib.contextmanager
+def original() -> Iterator[None]:
+    """Modules compute in PyTorch while it is open, in this thread."""
+    before = getattr(_local, "original", False)
+    _local.original = True
+    try:
+        yield
+    finally:
+        _local.original = before
+
+
+def computes_original() -> bool:
+    """Whether a module that is called now computes in PyTorch."""
+    return getattr(_local, "original", False)
+
+
+class Dispatched:
+    """The `forward` of a module inside a model on an engine.
+
+    own: the forward that somebody had put in the module before; None for that of its class. A copy of a part of the
+    model belongs to no network, and computes in PyTorch.
+    """
+
+    def __init__(
+        self, module: torch.nn.Module, path: str = "", network: Network | None = None, own: Any = None
+    ) -> None:
+        self.module, self.path, self.network, self.own = module, path, network, own
+
+    @property
+    def __wrapped__(self) -> Callable[..., Any]:
+        """The original's: its signature is read from it."""
+        return self.own or type(self.module).forward.__get__(self.module)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        own = self.__wrapped__
+        if self.network is None or computes_original():
+            return own(*args, **kwargs)
+        args, kwargs, framework = to_torch(args, kwargs)
+        return back(self.network(self.path, self.module, own, args, kwargs), framework)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Dispatched, (self.module, self.path, None, self.own)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("__name__", "__qualname__", "__self__", "__func__", "__code__", "__defaults__"):
+            return getattr(self.__wrapped__, name)
+        raise AttributeError(name)
+
+
+def install(model: torch.nn.Module, network: Network) -> None:
+    """From now on every call of one of the model's modules from outside runs on the engine."""
+    for path, module in model.named_modules():
+        if path and not is_weight(path):
+            own = vars(module).get("forward")
+            if isinstance(own, Dispatched):
+                own.module, own.path, own.network = module, path, network
+            else:
+                module.forward = Dispatched(module, path, network, own)
+    vars(model)["_paritas"] = network
+
+
+def in_pytorch(module: torch.nn.Module) -> Any:
+    """The same module as transformers has it, in evaluation mode: its weights are this one's, all else is its own.
+
+    What its code leaves in its attributes when it runs is not left in the caller's.
+    """
+    tensors = [*module.parameters(), *module.buffers()]
+    twin: Any = copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
+    for inner in twin.modules():
+        own = vars(inner).get("forward")
+        if isinstance(own, Dispatched):
+            del inner.forward
+            if own.own is not None:
+                inner.forward = own.own
+    vars(twin).pop("_paritas", None)
+    twin.__class__ = getattr(type(twin), "_paritas_original", type(twin))
+    return twin.eval()
+
+
+@contextlib.contextmanager
+def example_of(module: torch.nn.Module) -> Iterator[tuple[Any, bool]]:
+    """A module to run or to capture in PyTorch, without the caller's hooks, and whether it is a copy of the caller's.
+
+    One that cannot be copied is the caller's own: a function that was put into it may hold modules of this model, and
+    would go on with those.
+    """
+    with original():
+        if any(map(_is_foreign, (value for inner in module.modules() for value in vars(inner).values()))):
+            with _as_original(module):
+                yield module, False
+            return
+        twin = in_pytorch(module)
+        for hooks in (twin._forward_hooks, twin._forward_pre_hooks):  # the call itself has them
+            for key in [key for key, hook in hooks.items() if is_users(hook)]:
+                del hooks[key]
+        can_choose = getattr(twin, "_can_set_experts_implementation", None)
+        if can_choose is not None and can_choose() and twin.config._experts_implementation == "eager":
+            twin.set_experts_implementation("grouped_mm")  # a loop over the experts that are hit has no graph
+        yield twin, True
+
+
+def _is_foreign(value: Any) -> bool:
+    if isinstance(value, Dispatched):
+        value = value.own
+    return isinstance(value, types.FunctionType) and not value.__module__.startswith(
+        ("transformers.", "torch.")
+    )
+
+
+@contextlib.contextmanager
+def _as_original(module: Any) -> Iterator[None]:
+    cls, modes = type(module), [(inner, inner.training) for inner in module.modules()]
+    hooks = (module._forward_hooks, module._forward_pre_hooks)
+    module.__class__ = getattr(cls, "_paritas_original", cls)
+    module._forward_hooks, module._forward_pre_hooks = type(hooks[0])(), type(hooks[1])()
+    try:
+        yield
+    finally:
+        module.__class__ = cls
+        module._forward_hooks, module._forward_pre_hooks = hooks
+        for inner, training in modes:
+            inner.training = training
+
+
+def is_users(hook: Any) -> bool:
+    """Whether a hook was set by a user: transformers records hidden states by hooks, and torch normalises weights."""
+    return not (getattr(hook, "__module__", "") or "").startswith(("transformers.", "torch.nn.utils."))
+
+
+def is_weight(path: str) -> bool:
+    """Whether a module computes a weight, as weight normalisation does: part of its owner, and no network."""
+    return "parametrizations" in path.split(".")

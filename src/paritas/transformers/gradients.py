@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gradients by a port's inputs: there are none, and whoever asks for them is told so instead of getting zeros."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from paritas.errors import InputError
+
+
+def is_asked_for(tensors: Mapping[str, Any]) -> list[str]:
+    """The names of the arguments by which somebody may differentiate."""
+    if not torch.is_grad_enabled():
+        return []
+    return [
+        name for name, value in tensors.items() if isinstance(value, torch.Tensor) and value.requires_grad
+    ]
+
+
+def refusing(out: Any, by: list[str], name: str, tensors: Mapping[str, Any]) -> Any:
+    """`out` with tensors that require a gradient, as the original's do, and say that there is none when asked."""
+    message = (
+        f"{name} runs on an engine, and its port computes inference only: there is no gradient by {', '.join(by)}. "
+        f"Take the class of transformers itself, or call model.train(): then PyTorch computes."
+    )
+
+    class NoGradient(torch.autograd.Function):
+        @staticmethod
+        def forward(context: Any, value: torch.Tensor, *by: torch.Tensor) -> torch.Tensor:
+            return value.view_as(value)
+
+        @staticmethod
+        def backward(context: Any, *gradients: Any) -> Any:
+            raise InputError(message)
+
+    def marked(value: Any) -> Any:
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            return NoGradient.apply(value, *(tensors[one] for one in by))
+        if isinstance(value, dict):
+            for key, inner in list(value.items()):
+                value[key] = marked(inner)
+            return value
+        if type(value) in (tuple, list):
+            return type(value)(map(marked, value))
+        return value
+
+    with torch.enable_grad():
+        return marked(out)

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a port that goes on with a generation is fed, and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from paritas import pipeline
+from paritas.errors import InputError
+from paritas.nesting import flatten
+from paritas.outputs import build_output
+from paritas.run.state import remembered
+from paritas.run.values import from_numpy, to_numpy
+from paritas.transformers.cache import arrays_of
+from paritas.transformers.calls import CACHE
+
+
+class Plan:
+    """What a port that goes on with a generation gets and returns, looked up once."""
+
+    def __init__(self, port: pipeline.Port) -> None:
+        manifest = port.manifest
+        self.manifest = manifest
+        self.names = remembered(manifest)
+        self.cross = [
+            spec.name
+            for spec in manifest.inputs
+            if spec.name.startswith(f"{CACHE}.") and spec.name not in self.names
+        ]
+        self.inputs = [
+            s.name for s in manifest.inputs if s.name not in self.names and s.name not in self.cross
+        ]
+        self.nesting = {name: nested for name, nested in manifest.nesting.items() if name != CACHE}
+        items = {
+            key: {"kind": "constant", "value": None} if item["kind"] == "cache" else item
+            for key, item in manifest.structure["items"].items()
+        }
+        self.structure = {**manifest.structure, "items": items}
+        kept = [spec.dtype for spec in manifest.inputs if spec.name in self.names]
+        self.dtype: torch.dtype = getattr(torch, kept[0] if kept else "float32")
+
+    def feed(self, arguments: Mapping[str, Any], cross: Any) -> dict[str, np.ndarray]:
+        given = flatten(arguments, self.nesting)
+        if missing := [name for name in self.inputs if given.get(name) is None]:
+            raise InputError(f"{', '.join(missing)} is missing: the generation was begun with it.")
+        feed = {name: to_numpy(name, given[name]) for name in self.inputs}
+        if self.cross:
+            feed |= dict(zip(self.cross, arrays_of(cross), strict=True))
+        return feed
+
+    def output(self, found: Mapping[int, np.ndarray], cache: Any) -> Any:
+        specs = self.manifest.outputs
+        flat = [
+            from_numpy(found[i], "torch", specs[i].dtype) if i in found else None for i in range(len(specs))
+        ]
+        out = build_output(self.structure, flat, "torch")
+        out[CACHE] = cache
+        return out
+
+
+def plan_of(port: pipeline.Port) -> Plan:
+    """The port's, looked up once."""
+    plan = getattr(port, "_generation_plan", None)
+    if plan is None:
+        plan = port._generation_plan = Plan(port)  # type: ignore[attr-defined]
+    return plan

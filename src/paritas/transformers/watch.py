@@ -1,0 +1,321 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether anything was changed on which a model's results depend: weights, modules, attributes, configuration, code.
+
+A look at all of it takes milliseconds, so a call does not look but asks whether there is reason to: every value that
+a look has met is still the same object, and every tensor has the version and the memory that it had. Both are a few
+loops in C over flat lists.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import operator
+import sys
+import types
+import weakref
+from collections.abc import Mapping
+from itertools import chain
+from typing import Any
+
+import torch
+
+from paritas.transformers.dispatch import is_users
+
+_version = operator.attrgetter("_version")
+_address = operator.methodcaller("data_ptr")
+_entries = operator.methodcaller("values")
+
+#: Attributes of a module on which no result depends: bookkeeping of torch, of transformers and of ours.
+IGNORED = frozenset(
+    (
+        "_paritas", "generation_config", "_backward_hooks", "_backward_pre_hooks",
+        "_non_persistent_buffers_set", "_is_full_backward_hook", "_state_dict_hooks",
+        "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks",
+        "_is_hf_initialized", "_output_capturing_hooks_installed", "_compiled_call", "_compiled_call_impl",
+        "name_or_path", "_name_or_path", "_commit_hash", "warnings_issued", "transformers_version",
+    )
+)  # fmt: skip
+
+#: And those that have a look of their own, or hold what is looked at elsewhere.
+TABLES = frozenset(
+    (
+        "_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_hooks_with_kwargs",
+        "_forward_hooks_always_called", "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs",
+    )
+)  # fmt: skip
+
+#: What no look goes into: it does not change what a module computes, or has no end.
+_CLOSED = (
+    type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.MethodType, str, bytes, int, float,
+    complex, bool, type(None), torch.dtype, torch.device, torch.Size, torch.Generator,
+)  # fmt: skip
+
+#: Beyond that many objects a model holds something that is not its own.
+_MOST = 50_000
+
+
+class Watch:
+    """A model as it was at the last look.
+
+    tensors: parameters, buffers and tensors in attributes, by where they were found. only_original: the paths of
+    modules that have no twin in a port, and why. complete: False if something was too large to look at whole.
+    """
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._model = model
+        watch_data()
+        self.look()
+
+    def look(self) -> None:
+        """From now on the model is what it is now."""
+        found = _Walk(self._model)
+        self.tensors, self.complete = found.tensors, found.complete
+        reasons = ((path, _reason(module)) for path, module in self._model.named_modules())
+        self.only_original = {path: reason for path, reason in reasons if reason}
+        self._dicts, self._views, self._lists = found.dicts, found.views, found.lists
+        self._values = [*chain.from_iterable(map(_entries, self._dicts))]
+        self._classes = [*chain.from_iterable(map(_entries, self._views))]
+        self._items = [*chain.from_iterable(self._lists)]
+        # A view of what `.data` handed out shares memory with its parameter and not the version.
+        plain = [t for t in self.tensors.values() if not t.is_inference()]
+        self._versioned = [*plain, *_handed_of(plain)]
+        self._versions = [*map(_version, self._versioned)]
+        self._placed = [t for t in self.tensors.values() if t.layout is torch.strided and not t.is_meta]
+        self._addresses = [*map(_address, self._placed)]
+        self._reads = _data.reads
+        _data.watched.update(map(id, plain))
+
+    def changed(self) -> bool:
+        """Whether anything may be another than at the last look."""
+        return not (
+            self._reads == _data.reads
+            and self._versions == [*map(_version, self._versioned)]
+            and self._addresses == [*map(_address, self._placed)]
+            and _same(self._values, self._dicts, _entries)
+            and _same(self._classes, self._views, _entries)
+            and _same(self._items, self._lists, iter)
+        )
+
+    def weights(self) -> tuple[Any, ...]:
+        """Which weights they are, in this process: those that were changed in between never come back."""
+        state = [(n, id(t), 0 if t.is_inference() else t._version) for n, t in self.tensors.items()]
+        handed = [(id(t), t._version) for t in _handed_of(self.tensors.values())]
+        return tuple(state), tuple(self._addresses), tuple(handed)
+
+
+def _same(had: list[Any], spaces: list[Any], entries: Any) -> bool:
+    return sum(map(len, spaces)) == len(had) and all(
+        map(operator.is_, had, chain.from_iterable(map(entries, spaces)))
+    )
+
+
+def _reason(module: torch.nn.Module) -> str:
+    if any(map(is_users, chain(module._forward_hooks.values(), module._forward_pre_hooks.values()))):
+        return "has hooks, and a port has no such module to call them"
+    if module.training and _minds_training(module):
+        return "is in training mode, and a port computes inference only"
+    return ""
+
+
+def _minds_training(module: torch.nn.Module) -> bool:
+    """Whether it computes otherwise in training mode: most modules do not, and new ones are in that mode."""
+    drops = (torch.nn.modules.dropout._DropoutNd, torch.nn.modules.batchnorm._NormBase)
+    return isinstance(module, drops) or any(map(_reads_training, classes_of(module)))
+
+
+@functools.cache
+def _reads_training(cls: type) -> bool:
+    functions = [
+        inspect.unwrap(value) for value in vars(cls).values() if isinstance(value, types.FunctionType)
+    ]
+    return any("training" in function.__code__.co_names for function in functions)
+
+
+class _Walk:
+    """Everything that a model's results may depend on and that can be changed in place."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.dicts: list[dict[Any, Any]] = []
+        self.views: list[Mapping[str, Any]] = []
+        self.lists: list[Any] = []
+        self.tensors: dict[str, torch.Tensor] = {}
+        self.complete = True
+        self._seen: set[int] = set()
+        self._kept: list[Any] = []
+        classes: dict[type, None] = {}
+        for path, module in model.named_modules():
+            classes |= dict.fromkeys(classes_of(module))
+            self._module(path, module)
+        for cls in classes:
+            self.views.append(vars(cls))
+            self._all(f"{cls.__qualname__} ", vars(cls).values())
+        for name, space in code_spaces(classes).items():
+            self.dicts.append(space)
+            self._all(f"{name} ", space.values())
+
+    def _module(self, path: str, module: torch.nn.Module) -> None:
+        self._seen.add(id(module))
+        space = vars(module)
+        self.dicts += [space, module._forward_hooks, module._forward_pre_hooks]
+        self.dicts += [module._parameters, module._buffers, module._modules]
+        for kind in (module._parameters, module._buffers):
+            for name, value in kind.items():
+                if value is not None:
+                    self.tensors[f"{path}.{name}".lstrip(".")] = value
+        for name, value in space.items():
+            if name not in IGNORED and name not in TABLES:
+                self._value(f"{path}.{name}", value)
+
+    def _all(self, path: str, values: Any) -> None:
+        for index, value in enumerate(list(values)):
+            self._value(f"{path}{index}", value)
+
+    def _value(self, path: str, value: Any) -> None:
+        if isinstance(value, _CLOSED) or id(value) in self._seen:
+            return
+        if len(self._seen) > _MOST:
+            self.complete = False
+            return
+        self._seen.add(id(value))
+        self._kept.append(value)
+        if isinstance(value, torch.Tensor):
+            self.tensors[path] = value
+        elif isinstance(value, torch.nn.Module):
+            for (
+                inner,
+                module,
+            ) in value.named_modules():  # one that is no child, as a list of modules holds them
+                if id(module) not in self._seen or module is value:
+                    self._module(f"{path}.{inner}", module)
+        elif isinstance(value, dict):
+            self.dicts.append(value)
+            self._all(f"{path}.", value.values())
+        elif isinstance(value, (list, tuple)):
+            self.lists.append(value)
+            self._all(f"{path}.", value)
+        elif isinstance(value, functools.partial):
+            self._all(f"{path}.", (value.func, value.args, value.keywords))
+        elif is_open(value):
+            self.dicts.append(vars(value))
+            self.dicts += tables_of(value)
+            for name, inner in list(vars(value).items()):
+                if name not in IGNORED:
+                    self._value(f"{path}.{name}", inner)
+
+
+def is_open(value: Any) -> bool:
+    """Whether a value is a plain object with attributes of its own: a configuration, a cell, a table of functions."""
+    module = type(value).__module__
+    return (
+        isinstance(getattr(value, "__dict__", None), dict)
+        and not isinstance(value, _CLOSED)
+        and module.partition(".")[0]
+        not in ("torch", "logging", "threading", "typing", "paritas", "weakref", "re")
+    )
+
+
+def tables_of(value: Any) -> list[dict[Any, Any]]:
+    """The dictionaries in a value's class, as transformers registers functions of attention in one."""
+    cls: Any = type(value)
+    return _tables(cls)
+
+
+@functools.cache
+def _tables(cls: type) -> list[dict[Any, Any]]:
+    entries = [(name, value) for base in cls.__mro__ for name, value in vars(base).items()]
+    return [value for name, value in entries if type(value) is dict and not name.startswith("__")]
+
+
+def code_spaces(classes: Mapping[type, None]) -> dict[str, dict[str, Any]]:
+    """The modules of transformers, or of a checkpoint, in which these classes are: whose functions they call.
+
+    A user's own script is none: its variables change all the time.
+    """
+    names = {cls.__module__: None for cls in classes}
+    return {
+        name: vars(sys.modules[name])
+        for name in names
+        if name in sys.modules and name.startswith(("transformers.models.", "transformers_modules."))
+    }
+
+
+def classes_of(module: torch.nn.Module) -> tuple[type, ...]:
+    """The classes whose code a module runs: its own and what it derives from, but the bases of all."""
+    cls: Any = type(module)
+    return _own_classes(cls)
+
+
+@functools.cache
+def _own_classes(cls: type) -> tuple[type, ...]:
+    return tuple(
+        base
+        for base in cls.__mro__
+        if base.__module__.partition(".")[0] not in ("torch", "builtins", "typing", "abc", "paritas")
+        and base.__module__ not in ("transformers.modeling_utils", "transformers.generation.utils")
+        and not base.__module__.startswith(("transformers.integrations", "transformers.utils"))
+        and "_paritas_original" not in vars(base)
+    )
+
+
+# --- `.data` -------------------------------------------------------------------------------------------------
+
+
+class _Data:
+    """What `Parameter.data` handed out, of parameters that are watched."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+        self.watched: set[int] = set()
+        self.handed: dict[int, tuple[Any, torch.Tensor]] = {}
+
+
+_data = _Data()
+_own: Any = torch.Tensor.data
+
+
+def watch_data() -> None:
+    """Writing through `parameter.data` counts as a change of the parameter. Doing it again changes nothing.
+
+    torch gives every tensor that `.data` returns a version of its own, so that `weight.data.mul_(2)` leaves no trace
+    on `weight`. Of watched parameters, all that `.data` returns shares one version, which can be looked at.
+    """
+    if "data" not in vars(torch.nn.Parameter):
+        torch.nn.Parameter.data = property(_read, _write)  # type: ignore[assignment]
+
+
+def _read(parameter: torch.Tensor) -> torch.Tensor:
+    plain: torch.Tensor = _own.__get__(parameter)
+    if id(parameter) not in _data.watched:
+        return plain
+    _data.reads += 1
+    _, shared = _data.handed.get(id(parameter), (None, None))
+    if shared is None or not _is_same_memory(shared, plain):
+        shared = plain
+        _data.handed[id(parameter)] = (_reference(parameter), plain)
+    return shared.detach()
+
+
+def _write(parameter: torch.Tensor, value: torch.Tensor) -> None:
+    if id(parameter) in _data.watched:
+        _data.reads += 1
+    _own.__set__(parameter, value)
+
+
+def _reference(tensor: torch.Tensor) -> Any:
+    """A reference that takes what was handed out of a parameter with it."""
+    key = id(tensor)
+
+    def gone(_: Any) -> None:
+        _data.watched.discard(key)
+        _data.handed.pop(key, None)
+
+    return weakref.ref(tensor, gone)
+
+
+def _is_same_memory(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return (a.data_ptr(), a.dtype, a.shape, a.stride()) == (b.data_ptr(), b.dtype, b.shape, b.stride())
+
+
+def _handed_of(tensors: Any) -> list[torch.Tensor]:
+    return [_data.handed[id(t)][1] for t in tensors if id(t) in _data.handed]
