@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers as hf
 from changes import CHANGES, adapter, adapter_merged, data_in_place, llama, with_adapter
 
 import paritas.transformers as ours
@@ -71,6 +72,20 @@ def test_a_function_of_the_models_module_is_noticed(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", lambda q, k, cos, sin: (q, k))
     assert watch.changed()
     assert text(model) != before
+
+
+def test_what_the_originals_code_remembers_is_no_change_of_the_callers() -> None:
+    torch.manual_seed(0)
+    vision = {"depth": 1, "embed_dim": 16, "num_heads": 2, "hidden_size": 32}
+    text = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2,
+            "intermediate_size": 32, "vocab_size": 99}  # fmt: skip
+    model = hf.Qwen2VLModel(hf.Qwen2VLConfig(text_config=text, vision_config=vision)).eval()
+    watch = Watch(model)
+    names = {id(tensor): name for name, tensor in watch.tensors.items()}
+    before, weights = describe(model, names, repr), watch.weights()
+    model.rope_deltas = torch.ones(2, 1)
+    watch.look()
+    assert (describe(model, names, repr), watch.weights()) == (before, weights)
 
 
 def test_asking_costs_little() -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from paritas.transformers.dispatch import Dispatched
-from paritas.transformers.watch import IGNORED, TABLES, classes_of, code_spaces, is_open, tables_of
+from paritas.transformers.watch import IGNORED, TABLES, classes_of, code_spaces, is_open, memory_of, tables_of
 
 #: Values that no result depends on, by the name of their class: what a module of code has beside its functions.
 _IDLE = (
@@ -50,10 +50,12 @@ class _Writer:
         self._seen: dict[int, int] = {}
         self._kept: list[Any] = []
         self._open: set[int] = set()
+        self._memory: frozenset[str] = frozenset()
 
     def model(self, model: torch.nn.Module) -> None:
-        self._module(model)
         classes = {cls: None for module in model.modules() for cls in classes_of(module)}
+        self._memory = memory_of(classes)
+        self._module(model)
         for cls in classes:
             self._say("class", cls.__module__, cls.__qualname__)
             for name, value in vars(cls).items():
@@ -81,7 +83,7 @@ class _Writer:
         cls = getattr(cls, "_paritas_original", cls)
         self._say("module", cls.__module__, cls.__qualname__)
         for name, value in sorted(vars(module).items()):
-            if name not in IGNORED and name not in TABLES:
+            if name not in IGNORED and name not in TABLES and name not in self._memory:
                 if isinstance(value, Dispatched):
                     if value.own is not None:
                         self._named(name, value.own)

@@ -8,13 +8,14 @@ loops in C over flat lists.
 
 from __future__ import annotations
 
+import dis
 import functools
 import inspect
 import operator
 import sys
 import types
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any
 
@@ -143,9 +144,9 @@ class _Walk:
         self.complete = True
         self._seen: set[int] = set()
         self._kept: list[Any] = []
-        classes: dict[type, None] = {}
+        classes = {cls: None for module in model.modules() for cls in classes_of(module)}
+        self._memory = memory_of(classes)
         for path, module in model.named_modules():
-            classes |= dict.fromkeys(classes_of(module))
             self._module(path, module)
         for cls in classes:
             self.views.append(vars(cls))
@@ -164,7 +165,7 @@ class _Walk:
                 if value is not None:
                     self.tensors[f"{path}.{name}".lstrip(".")] = value
         for name, value in space.items():
-            if name not in IGNORED and name not in TABLES:
+            if name not in IGNORED and name not in TABLES and name not in self._memory:
                 self._value(f"{path}.{name}", value)
 
     def _all(self, path: str, values: Any) -> None:
@@ -244,6 +245,25 @@ def classes_of(module: torch.nn.Module) -> tuple[type, ...]:
     """The classes whose code a module runs: its own and what it derives from, but the bases of all."""
     cls: Any = type(module)
     return _own_classes(cls)
+
+
+def memory_of(classes: Iterable[type]) -> frozenset[str]:
+    """Attributes that transformers' own methods write while a model runs, as the offsets of a picture's positions.
+
+    They are the original's memory from one call to the next, and no change of the caller's.
+    """
+    return frozenset().union(*map(_written, classes))
+
+
+@functools.cache
+def _written(cls: type) -> frozenset[str]:
+    if not cls.__module__.startswith("transformers.models."):
+        return frozenset()
+    functions = [
+        f for name, f in vars(cls).items() if isinstance(f, types.FunctionType) and name != "__init__"
+    ]
+    steps = chain.from_iterable(dis.get_instructions(inspect.unwrap(function)) for function in functions)
+    return frozenset(step.argval for step in steps if step.opname == "STORE_ATTR")
 
 
 @functools.cache
