@@ -362,8 +362,8 @@ class Network:
         arguments = {**call.tensors, **call.fixed, "use_cache": True}
         key = (path, "goes on", call.signature)
         port = self._port(key, module, arguments, lambda: self._going_on(module, call), complete=False)
-        if found := broken_by(port, arguments):
-            raise SizeError(complaint(found[0], port.manifest.inputs, sizes_of(port, arguments)) + ".")
+        if refused := broken_by(port, arguments):
+            raise SizeError(complaint(refused[0], port.manifest.inputs, sizes_of(port, arguments)) + ".")
         plan = plan_of(port)
         if not isinstance(own, EngineCache) or own._paritas_owner is not port:
             arrays = arrays_of(own)
