@@ -137,6 +137,7 @@ def test_what_generation_sets_costs_no_port(captures: list[int]) -> None:
     assert len(captures) <= 2  # `name` might be read by some code: it costs one
 
 
+@pytest.mark.slow
 def test_written_through_data_between_two_calls() -> None:
     original, port = llama(), ours.port_model(llama(), engine="torch")
     forward(port)

@@ -193,6 +193,7 @@ def test_a_cache_is_anybodys(pair: tuple[Any, Any], edit: str, kind: str) -> Non
     assert near(going_on(pair[0], got), going_on(pair[0], want))  # in the original's hands
 
 
+@pytest.mark.slow
 def test_a_static_cache_is_returned_where_one_was_asked_for(pair: tuple[Any, Any]) -> None:
     told = {"do_sample": False, "max_new_tokens": 4, "pad_token_id": 0, "return_dict_in_generate": True}
     want, got = (model.generate(IDS, cache_implementation="static", **told) for model in pair)
@@ -201,6 +202,7 @@ def test_a_static_cache_is_returned_where_one_was_asked_for(pair: tuple[Any, Any
     assert near(got.past_key_values.layers[0].keys, want.past_key_values.layers[0].keys)
 
 
+@pytest.mark.slow
 def test_a_window_is_all_that_is_left_in_a_cache_that_was_given_back() -> None:
     torch.manual_seed(0)
     config = hf.Gemma3TextConfig(
