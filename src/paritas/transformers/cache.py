@@ -185,11 +185,11 @@ def thawed(cache: Any) -> Any:
         return cache
     while len(cache.layers) < len(tensors) // 2 and cache.layer_class_to_replicate is not None:
         cache.layers.append(cache.layer_class_to_replicate())
-    kept = [layer for layer in cache.layers if not isinstance(layer, DummyLayer)]
-    layer: Any
+    kept: list[Any] = [layer for layer in cache.layers if not isinstance(layer, DummyLayer)]
     for layer, keys, values in zip(kept, tensors[::2], tensors[1::2], strict=False):
-        if isinstance(layer, StaticLayer) and layer.is_initialized and len(layer.keys) != len(keys):
-            layer.is_initialized = False  # of another batch
+        other_batch = layer.is_initialized and len(layer.keys) != len(keys)
+        if other_batch and isinstance(layer, StaticLayer):
+            layer.is_initialized = False
         layer.reset()
         layer.update(keys, values)
     return cache
