@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from gaps import Gap, ModuleGap, SampleGap
+from gaps import REFUSED, Gap, ModuleGap, SampleGap
 
 NO_COMPLEX = "refused: OpenVINO's inputs and outputs are real; inside a graph, complex numbers are pairs"
 _NAN_POOL = "its MaxPool steps over NaN; to look for it would cost as much again"
@@ -49,4 +49,17 @@ GAPS: list[Gap] = [
 
 SAMPLE_GAPS: list[SampleGap] = []
 
-MODULE_GAPS: list[ModuleGap] = []
+_BY_VALUES = "torch.export itself refuses it: it branches on values, or has a size that depends on them"
+
+MODULE_GAPS: list[ModuleGap] = [
+    *(ModuleGap(f"AdaptiveMaxPool{rank}d", REFUSED, "", "there is no rule for it yet") for rank in (1, 2, 3)),
+    ModuleGap("Bilinear", REFUSED, "", "there is no rule for it yet"),
+    ModuleGap(
+        "MultiLabelMarginLoss",
+        REFUSED,
+        "reduction=none <- float32[10]",
+        "torch's own graph has another shape for a single row",
+    ),
+    ModuleGap("GaussianNLLLoss", REFUSED, "", _BY_VALUES),
+    ModuleGap("CTCLoss", REFUSED, "", _BY_VALUES),
+]
