@@ -41,7 +41,7 @@ def settled(program: Program) -> Program:
     fixed = _read_for_sizes(program, by_node)
     if not fixed:
         return program
-    exported = _copy(program.exported)
+    exported = with_own_graph(program.exported)
     nodes = {node.name: node for node in exported.graph.nodes}
     examples = {nodes[node.name]: program.examples[by_node[node].name] for node in fixed}
     fold_constants(exported, examples)
@@ -114,7 +114,7 @@ def _settled(spec: TensorSpec, before: Node, after: Node) -> TensorSpec:
     return dataclasses.replace(spec, dims=tuple(now if now != was else dim for dim, was, now in sizes))
 
 
-def _copy(exported: ExportedProgram) -> ExportedProgram:
+def with_own_graph(exported: ExportedProgram) -> ExportedProgram:
     """With a graph of its own; the weights are shared."""
     graph = copied(exported.graph)
     module = torch.fx.GraphModule(exported.graph_module, graph)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import operator
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -16,7 +15,8 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from paritas.capture.modules import is_size
-from paritas.capture.normalise import copied, name_of
+from paritas.capture.normalise import name_of
+from paritas.capture.settle import with_own_graph
 from paritas.program import Program
 
 #: What a node is made of, by its exact overload.
@@ -33,7 +33,7 @@ def decomposed(program: Program, known: Collection[str], ours: Compositions | No
     """
     if not any(_is_missing(node, known) for node in program.graph.nodes):
         return program
-    exported = _copy(program.exported)
+    exported = with_own_graph(program.exported)
     module = exported.graph_module
     for node in list(exported.graph.nodes):
         if _is_missing(node, known):
@@ -177,21 +177,3 @@ def _replace(exported: ExportedProgram, old: Node, new: Node, made: list[Node]) 
         if getattr(spec.arg, "name", None) == name:
             spec.arg.name = new.name
     exported.graph.erase_node(old)
-
-
-def _copy(exported: ExportedProgram) -> ExportedProgram:
-    """With a graph of its own; the weights are shared."""
-    graph = copied(exported.graph)
-    module = torch.fx.GraphModule(exported.graph_module, graph)
-    module.meta = dict(exported.graph_module.meta)
-    return ExportedProgram(
-        root=module,
-        graph=graph,
-        graph_signature=copy.deepcopy(exported.graph_signature),
-        state_dict=exported.state_dict,
-        range_constraints=exported.range_constraints,
-        module_call_graph=exported.module_call_graph,
-        example_inputs=exported.example_inputs,
-        constants=dict(exported.constants),
-        verifiers=exported.verifiers,
-    )

@@ -13,7 +13,7 @@ import numpy as np
 import openvino
 import openvino.opset16 as ops
 
-from paritas.errors import EngineError, InputError, ParitasError
+from paritas.errors import EngineError, ParitasError
 from paritas.program import Artifact
 from paritas.run import openvino_file, openvino_nodes
 from paritas.run.openvino_state import OpenVINOState, stateful
@@ -115,7 +115,6 @@ class OpenVINOSession:
         feed: one array per input of the manifest; those that the model does not need are ignored. Raises `InputError`
         for whole numbers of more than 32 bits, which OpenVINO's CPU plugin would cut without a word.
         """
-        _check_width(feed)
         with self._lock:
             return [np.array(result) for result in _attempt("running", self._open(), feed)]
 
@@ -270,15 +269,3 @@ def _attempt(doing: str, action: Callable[..., Any], *arguments: Any) -> Any:
         raise EngineError(
             f"OpenVINO failed while {doing}: {' '.join(said or lines or [type(error).__name__])[:600]}"
         ) from error
-
-
-def _check_width(feed: Mapping[str, np.ndarray]) -> None:
-    for name, value in feed.items():
-        if value.dtype.itemsize < 8 or value.dtype.kind not in "iu" or not value.size:
-            continue
-        least, most = value.min(), value.max()
-        if least < -(2**31) or most >= 2**31:
-            raise InputError(
-                f"{name} holds {least if least < -(2**31) else most}; OpenVINO computes whole numbers in 32 bits. "
-                "Port the model to another engine for such numbers: engine='mindspore'."
-            )

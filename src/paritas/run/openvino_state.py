@@ -13,6 +13,7 @@ from openvino._offline_transformations import apply_make_stateful_transformation
 
 from paritas.errors import EngineError
 from paritas.program import Manifest
+from paritas.run import openvino_file
 from paritas.run.state import Array, remembered, unchanged
 
 _ROWS = "paritas_rows"
@@ -99,12 +100,14 @@ class OpenVINOState:
         skipped = set(remembered(manifest).values()) | unchanged(manifest)
         self._outputs = [i for i in range(len(manifest.outputs)) if i not in skipped]
         self._order = list(remembered(manifest))
+        self._whole = openvino_file.largest_whole(manifest)
         self._sized = next(name for name in self._inputs if name != _ROWS)
         self._rows: Array | None = None
         self._batch = 0
         self.length = 0
 
     def run(self, feed: Mapping[str, Array], tokens: int) -> dict[int, Array]:
+        openvino_file.check_whole(feed, self._whole)
         batch = len(feed[self._sized])
         if self._rows is None and self.length and self._batch != batch:
             raise EngineError(
