@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table: adding an operator adds a line to one of these families and nothing else."""
 
+import cases_empty
 import cases_exact
 import cases_hard
 import cases_images
@@ -56,5 +57,6 @@ CASES = [
     *cases_order.PRIMS,
     *cases_order.MARGINS,
     *cases_exact.ONE_EACH,
+    *cases_empty.EMPTY,
 ]
 CASES += cases_siblings.aliased(CASES, ALIASES)

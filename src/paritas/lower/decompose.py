@@ -17,6 +17,7 @@ from torch.fx.node import map_arg
 from paritas.capture.modules import is_size
 from paritas.capture.normalise import name_of
 from paritas.capture.settle import with_own_graph
+from paritas.errors import LoweringError
 from paritas.program import Program
 
 #: What a node is made of, by its exact overload.
@@ -39,6 +40,7 @@ def decomposed(program: Program, known: Collection[str], ours: Compositions | No
         if _is_missing(node, known):
             part = _part(node, known, ours or {})
             if part is not None:
+                _refuse_what_is_not_made(program, node, part)
                 _put(exported, module, node, part)
     exported.graph.eliminate_dead_code()
     module.recompile()
@@ -129,6 +131,25 @@ def _writes(node: Node) -> bool:
     return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
 
 
+def _refuse_what_is_not_made(program: Program, node: Node, part: GraphModule) -> None:
+    """Of an operator's results, `part` may leave out some (as None): a program that reads one cannot be lowered."""
+    results = next(iter(reversed(part.graph.nodes))).args[0]
+    if isinstance(results, Node):
+        return
+    kept = {
+        spec.arg.name for spec in program.exported.graph_signature.output_specs if hasattr(spec.arg, "name")
+    }
+    for user in node.users:
+        if user.target is not operator.getitem or results[user.args[1]] is not None:
+            continue
+        if user.users or user.name in kept:
+            place = program.origin(node.meta.get("paritas_of", node.name))
+            raise LoweringError(
+                f"{name_of(node)} at {place}: its result number {user.args[1]} is read, and what it is written in has "
+                "only the first. Use the first alone."
+            )
+
+
 def _put(exported: ExportedProgram, module: GraphModule, node: Node, part: GraphModule) -> None:
     """The nodes of `part` in the place of `node`."""
     sources = list(node.all_input_nodes)
@@ -161,7 +182,10 @@ def _put(exported: ExportedProgram, module: GraphModule, node: Node, part: Graph
         for user in list(node.users):
             if user.target is not operator.getitem:
                 continue
-            _replace(exported, user, result[user.args[1]], made)
+            if result[user.args[1]] is None:
+                exported.graph.erase_node(user)  # nobody reads it
+            else:
+                _replace(exported, user, result[user.args[1]], made)
         if not node.users:
             exported.graph.erase_node(node)
 

@@ -20,6 +20,7 @@ from paritas.errors import LoweringError, ParitasError
 from paritas.lower.openvino import sizes
 from paritas.lower.openvino.complexes import of_complex
 from paritas.lower.openvino.emit import HALF, TYPES, Emitter, constant, is_tensor, out
+from paritas.lower.openvino.empty import known_from_shapes
 from paritas.lower.openvino.ports import TENSOR, result, type_of
 from paritas.lower.openvino.precision import rounded
 from paritas.lower.registry import Lowering, preflight
@@ -114,6 +115,9 @@ class _Builder:
         arguments: Any = map_arg(node.args, self.values.__getitem__)
         if name == "getitem":
             return arguments[0][arguments[1]]
+        known = known_from_shapes(node, self.keep)
+        if known is not None:
+            return known
         options: Any = map_arg(node.kwargs, self.values.__getitem__)
         metas = {
             id(self.values[source]): source.meta["val"]
@@ -122,14 +126,15 @@ class _Builder:
         }
         emit = Emitter(node, self._where(node), self.keep, metas, self.rounds, self.shared)
         rule = self.rules.get(name)
-        if rule is None and is_size(node):
-            return sizes.compute(emit, name, arguments)
-        assert rule is not None, name  # `preflight` has seen to it
-        if _uses_complex(node):
+        is_of_sizes = rule is None and is_size(node)
+        if rule is not None and _uses_complex(node):
             rule = of_complex(name, rule)
             if rule is None:
                 raise emit.refuse("there are complex numbers in it, and no rule for these")
         try:
+            if is_of_sizes:
+                return sizes.compute(emit, name, arguments)
+            assert rule is not None, name  # `preflight` has seen to it
             found = rule(emit, *arguments, **options)
         except ParitasError:
             raise

@@ -66,6 +66,19 @@ def _rounded(function: Callable[..., Any]) -> Callable[..., Any]:
     return rule
 
 
+def _round(emit: Emitter, a: Any, ndigits: Any = None) -> Any:
+    """`round`: a whole number without digits, and a float with them."""
+    if _kind((a,)) == torch.int64:
+        if ndigits is not None and ndigits < 0:
+            raise emit.refuse("a size is rounded to tens or hundreds")
+        return a
+    if ndigits is None:
+        return ops.convert(ops.round(a, "half_to_even"), "i64")
+    if ndigits:
+        raise emit.refuse("a number made of a size is rounded to decimal places")
+    return ops.round(a, "half_to_even")
+
+
 def _floordiv(emit: Emitter, a: Any, b: Any) -> Any:
     if _kind((a, b)) == torch.float32:
         return ops.floor(ops.divide(emit.number(a, torch.float32), emit.number(b, torch.float32)))
@@ -162,7 +175,7 @@ _RULES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "ceil": (math.ceil, _rounded(ops.ceiling)),
     "floor": (math.floor, _rounded(ops.floor)),
     "trunc": (math.trunc, _rounded(lambda a: a)),
-    "round": (round, _rounded(lambda a: ops.round(a, "half_to_even"))),
+    "round": (round, _round),
     "_sym_sqrt": (math.sqrt, lambda emit, a: ops.sqrt(emit.number(a, torch.float32))),
     "sqrt": (math.sqrt, lambda emit, a: ops.sqrt(emit.number(a, torch.float32))),
 }

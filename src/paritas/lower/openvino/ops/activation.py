@@ -86,6 +86,8 @@ def prelu(emit, self, weight):
     rank = rank_of(self)
     if rank_of(weight) == 1 and rank > 1:
         weight = emit.unsqueeze(weight, 0, *range(2, rank))
+    elif rank_of(weight) > rank:
+        weight = ops.reshape(weight, emit.array([]), False)
     return ops.select(ops.greater(self, np.float32(0)), self, ops.multiply(self, weight))
 
 

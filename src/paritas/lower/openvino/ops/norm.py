@@ -37,7 +37,11 @@ def group_norm(emit, input, num_groups, weight=None, bias=None, eps=1e-05, cudnn
     """group_norm(Tensor input, int num_groups, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enabled=True) -> Tensor"""  # noqa: E501
     scale = per_channel_of(emit, input, 1) if weight is None else weight
     shift = per_channel_of(emit, input, 0) if bias is None else bias
-    return ops.group_normalization(input, scale, shift, num_groups, float(eps))
+    if rank_of(input) > 2:
+        return ops.group_normalization(input, scale, shift, num_groups, float(eps))
+    # The plugin has none without an axis behind the channels.
+    long = emit.unsqueeze(input, 2)
+    return emit.squeeze(ops.group_normalization(long, scale, shift, num_groups, float(eps)), 2)
 
 
 @lowers("openvino", "aten.native_group_norm.default")
