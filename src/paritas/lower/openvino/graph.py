@@ -160,7 +160,12 @@ class _Builder:
                 value.get_node().set_friendly_name(node.name)
 
     def _where(self, node: Node) -> str:
-        return f"{name_of(node)} at {self.program.origin(node.meta.get('paritas_of', node.name))}"
+        found = self.program.origin(node.meta.get("paritas_of", node.name))
+        reader = node
+        while not found.file and reader.users:  # arithmetic on sizes has no line: that of what it is for
+            reader = next(iter(reader.users))
+            found = self.program.origin(reader.meta.get("paritas_of", reader.name))
+        return f"{name_of(node)} at {found}"
 
 
 def _uses_complex(node: Node) -> bool:
