@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Complex numbers, and Fourier transforms, which lead there and back."""
+"""Complex numbers: how they are made, taken apart and computed with."""
 
 import math
 
@@ -8,7 +8,7 @@ import openvino.opset16 as ops
 import torch
 
 from paritas.lower.openvino.complexes import also_complex, paired, parts
-from paritas.lower.openvino.emit import complex_numbers, is_tensor, out, rank_of
+from paritas.lower.openvino.emit import complex_numbers, is_tensor, out
 from paritas.lower.openvino.ops.elementwise import angle_of
 from paritas.lower.openvino.ops.shape import shared_sizes
 from paritas.lower.registry import lowers
@@ -138,68 +138,3 @@ def quotient(emit, self, other):
     first = ops.add(ops.multiply(a, c), ops.multiply(b, d))
     second = ops.subtract(ops.multiply(b, c), ops.multiply(a, d))
     return paired(emit, ops.divide(first, whole), ops.divide(second, whole))
-
-
-# --- Fourier transforms --------------------------------------------------------------------------------
-
-
-def _scale(emit, x, axes, normalization, forward):
-    """What torch multiplies the result of an unscaled transform by; `x` has the size of the signal."""
-    if normalization == 0:
-        return None
-    count = 1
-    for axis in axes:
-        count = emit.times(emit.size(x, axis), count)
-    whole = emit.number(count, torch.float32)
-    return ops.divide(np.float32(1), ops.sqrt(whole) if normalization == 1 else whole)
-
-
-def _scaled(x, factor):
-    return out(x) if factor is None else out(ops.multiply(x, factor))
-
-
-@lowers("openvino", "aten._fft_c2c.default")
-@complex_numbers
-def fft_c2c(emit, self, dim, normalization, forward):
-    """_fft_c2c(Tensor self, SymInt[] dim, int normalization, bool forward) -> Tensor"""
-    rank = rank_of(self) - 1
-    axes = sorted(axis % rank for axis in dim)
-    if not axes:
-        return self
-    factor = _scale(emit, self, axes, normalization, forward)
-    if forward:
-        return _scaled(ops.dft(self, emit.array(axes)), factor)
-    # OpenVINO's inverse divides by the size: the transform of the conjugate is its conjugate, undivided.
-    flipped = np.array([1, -1], np.float32)
-    found = ops.multiply(ops.dft(ops.multiply(self, flipped), emit.array(axes)), flipped)
-    return _scaled(found, factor)
-
-
-@lowers("openvino", "aten._fft_r2c.default")
-@complex_numbers
-def fft_r2c(emit, self, dim, normalization, onesided):
-    """_fft_r2c(Tensor self, int[] dim, int normalization, bool onesided) -> Tensor"""
-    rank = rank_of(self)
-    axes = [axis % rank for axis in dim]
-    factor = _scale(emit, self, axes, normalization, True)
-    if onesided:
-        return _scaled(ops.rdft(self, emit.array(axes)), factor)
-    whole = paired(emit, self, ops.multiply(self, np.float32(0)))
-    return _scaled(ops.dft(whole, emit.array(sorted(axes))), factor)
-
-
-@lowers("openvino", "aten._fft_c2r.default")
-@complex_numbers
-def fft_c2r(emit, self, dim, normalization, last_dim_size):
-    """_fft_c2r(Tensor self, int[] dim, int normalization, SymInt last_dim_size) -> Tensor"""
-    rank = rank_of(self) - 1
-    axes = [axis % rank for axis in dim]
-    sizes = [emit.size(self, axis) for axis in axes[:-1]] + [last_dim_size]
-    found = ops.irdft(self, emit.array(axes), emit.dims(sizes))
-    if normalization == 2:
-        return found
-    count = 1
-    for size in sizes:
-        count = emit.times(size, count)
-    whole = emit.number(count, torch.float32)
-    return ops.multiply(found, ops.sqrt(whole) if normalization == 1 else whole)
