@@ -12,9 +12,10 @@ results.
 
 **Types are ours.** Every operand is cast to the dtype that torch computes in, and the result is cast to the dtype of
 the node. Floats of all widths are f32 in the graph. What the CPU plugin (2026.4) does to integers, all measured:
-int64 is computed as int32; sums, products along an axis, powers, quotients, remainders, clamps and maxima along an axis
-go through float32 and lose what is above 2^24; int8 and uint8 saturate. Exact are: + - * (they wrap around),
-comparisons, minimum and maximum of two, bitwise operators, running sums, TopK and everything that only moves.
+int64 is computed as int32; sums, products along an axis, powers, quotients, remainders, clamps, maxima along an axis,
+comparisons and choices of broadcast operands go through float32 and lose what is above 2^24; int8 and uint8 saturate.
+Exact are: + - * (they wrap around), comparisons with zero, minimum and maximum of two, bitwise operators, running sums,
+TopK and everything that only moves. `integers` has exact words for the rest.
 """
 
 from __future__ import annotations
@@ -122,6 +123,12 @@ class Emitter:
             other.out = self.out.real
         return other
 
+    def of_floats(self) -> Emitter:
+        """The same, as if its result were of float32."""
+        other = copy.copy(self)
+        other.out = self.out.float()
+        return other
+
     def dtype_of(self, value: Any) -> torch.dtype:
         """The dtype that torch gives to an argument; of an intermediate result, the one that fits its type."""
         known = self.meta(value)
@@ -188,8 +195,9 @@ class Emitter:
             value = value.detach().numpy()
         if isinstance(value, (float, int)) and not isinstance(value, bool) and kind.kind in "iu":
             value = int(value)
-            least, most = np.iinfo(np.int64).min, np.iinfo(np.int64).max
-            value = np.array(min(max(value, least), most), np.int64)
+            if not -(2**31) <= value < 2**31:
+                raise self.refuse(f"{value} takes more than 32 bits, which OpenVINO cuts off")
+            value = np.array(value, np.int64)
         if isinstance(value, (bool, int, float)) and kind.kind == "b":
             value = bool(value)
         with np.errstate(over="ignore"):
@@ -317,6 +325,18 @@ class Emitter:
         """start, start + step, .. below stop, in i64. Python ints and i64 scalars."""
         bounds = [self.number(bound) for bound in (start, stop, step)]
         return out(ops.range(*bounds, "i64"))
+
+    def operands_within(self, most: int) -> bool:
+        """Whether the whole numbers in the first two operands are known to lie in [-most, most]."""
+        known = self.shared["ranges"]()
+        for operand in self.node.args[:2]:
+            if isinstance(operand, Node):
+                interval = known.get(operand)
+                if interval is None or not interval.within(-most, most):
+                    return False
+            elif not isinstance(operand, (int, float)) or not abs(operand) <= most:
+                return False
+        return True
 
     def axis(self, axis: int, rank: int) -> int:
         """An axis counted from the front."""

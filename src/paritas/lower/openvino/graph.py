@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from torch.fx.node import map_arg
 
 from paritas.capture.modules import is_size
 from paritas.capture.normalise import ASSERTIONS, name_of
+from paritas.capture.ranges import Interval, intervals
 from paritas.errors import LoweringError, ParitasError
 from paritas.lower.openvino import sizes
 from paritas.lower.openvino.complexes import of_complex
@@ -25,6 +27,9 @@ from paritas.lower.openvino.ports import TENSOR, result, type_of
 from paritas.lower.openvino.precision import rounded
 from paritas.lower.registry import Lowering, preflight
 from paritas.program import Program, TensorSpec
+
+#: No dimension that is compared with another, as positions in a mask are, is larger.
+_LARGEST_SIZE = 2**23
 
 
 class Built:
@@ -44,14 +49,27 @@ def build(program: Program) -> Built:
     return _Builder(program, preflight(program, "openvino")).build()
 
 
+class _Sizes(dict[str, int]):
+    """The largest sizes, where they are known."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return super().get(key, _LARGEST_SIZE)
+
+
 class _Builder:
     def __init__(self, program: Program, rules: Mapping[str, Lowering]) -> None:
         self.program, self.rules = program, rules
         self.keep: list[Any] = []
         self.values: dict[Node, Any] = {}
-        self.shared: dict[Any, Any] = {}
+        self.shared: dict[Any, Any] = {"ranges": functools.cache(self._ranges)}
+        self.wide: dict[Node, int] = {}  # constants, each with a number in it of more than 32 bits
         self.parameters: list[tuple[Node, openvino.op.Parameter, TensorSpec]] = []
         self.rounds = not _is_half(program)
+
+    def _ranges(self) -> dict[Node, Interval]:
+        """What the nodes of whole numbers can hold, since no size is as large as what float32 counts to."""
+        known = {s.name: (s.low or 0, s.high - 1) for s in self.program.inputs if s.high is not None}
+        return intervals(self.program.exported, known, _Sizes(self.program.limits))
 
     def build(self) -> Built:
         exported = self.program.exported
@@ -63,6 +81,7 @@ class _Builder:
                 self.values[node] = self._placeholder(node, kinds[node.name], specs)
             elif node.op == "get_attr":
                 found = operator.attrgetter(node.target)(exported.graph_module)
+                self._measure(node, found)
                 self.values[node] = constant(found, self.keep) if isinstance(found, torch.Tensor) else found
             elif node.op == "call_function":
                 if name_of(node) not in ASSERTIONS:
@@ -95,6 +114,7 @@ class _Builder:
         if spec.kind != InputKind.USER_INPUT:
             held = exported.state_dict if spec.target in exported.state_dict else exported.constants
             value = held[spec.target]
+            self._measure(node, value)
             return constant(value, self.keep) if isinstance(value, torch.Tensor) else value
         if isinstance(spec.arg, ConstantArgument):
             return spec.arg.value  # an argument that was fixed while capturing
@@ -110,6 +130,13 @@ class _Builder:
         self.parameters.append((node, parameter, own))
         return parameter.output(0)
 
+    def _measure(self, node: Node, value: Any) -> None:
+        if not isinstance(value, torch.Tensor) or value.dtype != torch.int64 or not value.numel():
+            return
+        for number in (int(value.min()), int(value.max())):
+            if not -(2**31) <= number < 2**31:
+                self.wide[node] = number
+
     def _call(self, node: Node) -> Any:
         name = name_of(node)
         arguments: Any = map_arg(node.args, self.values.__getitem__)
@@ -119,6 +146,12 @@ class _Builder:
         if known is not None:
             return known
         options: Any = map_arg(node.kwargs, self.values.__getitem__)
+        for source in node.all_input_nodes:
+            if (number := self.wide.get(source)) is not None:
+                raise LoweringError(
+                    f"openvino cannot lower {self._where(node)}: {number} in {source.name} takes more than 32 bits, "
+                    "which OpenVINO cuts off."
+                )
         metas = {
             id(self.values[source]): source.meta["val"]
             for source in node.all_input_nodes

@@ -12,7 +12,7 @@ import openvino.opset16 as ops
 import torch
 
 from paritas.lower.openvino.emit import Emitter, is_tensor, out
-from paritas.lower.openvino.integers import floor_division
+from paritas.lower.openvino.integers import division_of_sizes
 
 
 def compute(emit: Emitter, name: str, arguments: Sequence[Any]) -> Any:
@@ -82,11 +82,11 @@ def _round(emit: Emitter, a: Any, ndigits: Any = None) -> Any:
 def _floordiv(emit: Emitter, a: Any, b: Any) -> Any:
     if _kind((a, b)) == torch.float32:
         return ops.floor(ops.divide(emit.number(a, torch.float32), emit.number(b, torch.float32)))
-    return floor_division(emit.number(a), emit.number(b))[0]
+    return division_of_sizes(emit.number(a), emit.number(b))[0]
 
 
 def _mod(emit: Emitter, a: Any, b: Any) -> Any:
-    return floor_division(emit.number(a), emit.number(b))[1]
+    return division_of_sizes(emit.number(a), emit.number(b))[1]
 
 
 def _truediv(emit: Emitter, a: Any, b: Any) -> Any:

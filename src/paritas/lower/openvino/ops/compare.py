@@ -5,39 +5,48 @@ import numpy as np
 import openvino.opset16 as ops
 import torch
 
+from paritas.lower.openvino import integers
 from paritas.lower.openvino.emit import is_tensor, out
 from paritas.lower.openvino.ops.elementwise import computed
 from paritas.lower.registry import lowers, schema_of
 
 _COMPARISONS = {
-    "eq": ops.equal,
-    "ne": ops.not_equal,
-    "lt": ops.less,
-    "le": ops.less_equal,
+    "eq": (ops.equal, integers.equal),
+    "ne": (ops.not_equal, integers.not_equal),
+    "lt": (ops.less, integers.less),
+    "le": (ops.less_equal, integers.less_equal),
     # OpenVINO 2026.4 finds NaN > 1 and NaN >= 1; < and <= are right.
-    "gt": lambda a, b: ops.less(b, a),
-    "ge": lambda a, b: ops.less_equal(b, a),
+    "gt": (lambda a, b: ops.less(b, a), lambda a, b: integers.less(b, a)),
+    "ge": (lambda a, b: ops.less_equal(b, a), lambda a, b: integers.less_equal(b, a)),
 }
 
 
-def compared(emit, function, a, b):
+def compared(emit, functions, a, b):
+    """functions: what compares floats and small whole numbers, and what compares any."""
     dtype = emit.promoted(a, b)
     if dtype == torch.bool:
         dtype = torch.int32  # the order of False and True
-    return function(emit.wide(a, dtype), emit.wide(b, dtype))
+    plain, exact = functions
+    if dtype in (torch.int32, torch.int64) and not emit.operands_within(integers.KNOWN_APART):
+        plain = exact
+    if dtype == torch.int64 and isinstance(b, int) and not -(2**31) <= b < 2**31:
+        # Larger than all that is held here, or smaller: so any number on that side of 0 says.
+        side = emit.const(1 if b > 0 else -1, dtype)
+        return plain(emit.full(emit.sizes(a), 0, dtype), side)
+    return plain(emit.wide(a, dtype), emit.wide(b, dtype))
 
 
-def _comparison(name, function):
+def _comparison(name, functions):
     def lowering(emit, self, other):
-        return compared(emit, function, self, other)
+        return compared(emit, functions, self, other)
 
     lowering.__doc__ = schema_of(f"aten.{name}.Tensor")
     lowering.__name__ = lowering.__qualname__ = name
     lowers("openvino", f"aten.{name}.Tensor", f"aten.{name}.Scalar")(lowering)
 
 
-for _name, _function in _COMPARISONS.items():
-    _comparison(_name, _function)
+for _name, _functions in _COMPARISONS.items():
+    _comparison(_name, _functions)
 
 
 def _logic(name, function):
@@ -119,13 +128,13 @@ _about_floats("isneginf", lambda x: ops.equal(x, np.float32(-np.inf)), False)
 def where(emit, condition, self, other):
     """where.self(Tensor condition, Tensor self, Tensor other) -> Tensor"""
     dtype = emit.dtype
-    return ops.select(emit.cast(condition, torch.bool), emit.cast(self, dtype), emit.cast(other, dtype))
+    return integers.chosen(emit.cast(condition, torch.bool), emit.cast(self, dtype), emit.cast(other, dtype))
 
 
 @lowers("openvino", "aten.masked_fill.Scalar", "aten.masked_fill.Tensor")
 def masked_fill(emit, self, mask, value):
     """masked_fill.Scalar(Tensor self, Tensor mask, Scalar value) -> Tensor"""
-    return ops.select(emit.cast(mask, torch.bool), emit.cast(value, emit.dtype), self)
+    return integers.chosen(emit.cast(mask, torch.bool), emit.cast(value, emit.dtype), self)
 
 
 @lowers("openvino", "aten.isin.Tensor_Tensor", "aten.isin.Tensor_Scalar")
@@ -135,7 +144,7 @@ def isin(emit, elements, test_elements, assume_unique=False, invert=False):
     wanted = emit.wide(test_elements, dtype)
     wanted = ops.reshape(wanted, emit.array([-1]), False)
     each = emit.unsqueeze(emit.wide(elements, dtype), -1)
-    found = ops.reduce_logical_or(ops.equal(each, wanted), emit.array([-1]), False)
+    found = ops.reduce_logical_or(integers.equal(each, wanted), emit.array([-1]), False)
     return ops.logical_not(found) if invert else found
 
 
@@ -154,5 +163,5 @@ def right_shift(emit, self, other):
 @lowers("openvino", "aten.equal.default", "aten._is_all_true.default")
 def equal(emit, self, other=None):
     """equal(Tensor self, Tensor other) -> bool"""
-    same = out(self) if not is_tensor(other) else ops.equal(self, other)
+    same = out(self) if not is_tensor(other) else integers.equal(self, other)
     return ops.reduce_logical_and(ops.reshape(same, emit.array([-1]), False), emit.array([0]), False)

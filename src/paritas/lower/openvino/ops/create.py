@@ -6,6 +6,7 @@ import openvino.opset16 as ops
 import torch
 
 from paritas.lower.openvino.emit import is_tensor, rank_of
+from paritas.lower.openvino.integers import chosen
 from paritas.lower.registry import lowers, schema_of
 
 
@@ -125,7 +126,7 @@ def eye(emit, n, m=None, *_, **__):
 def _triangle(emit, x, keep):
     rank = rank_of(x)
     rows, columns = rows_and_columns(emit, emit.size(x, rank - 2), emit.size(x, rank - 1))
-    return ops.select(keep(ops.subtract(columns, rows)), x, emit.const(0, emit.dtype))
+    return chosen(keep(ops.subtract(columns, rows)), x, emit.const(0, emit.dtype))
 
 
 @lowers("openvino", "aten.tril.default")
@@ -197,5 +198,5 @@ def diagonal_scatter(emit, self, src, offset=0, dim1=0, dim2=1):
     held = ops.minimum(ops.maximum(place, np.int64(0)), last)
     values = ops.gather(emit.cast(src, emit.dtype), held, np.int64(rank - 2))
     there = ops.equal(ops.subtract(columns, rows), np.int64(offset))
-    found = ops.select(there, emit.unsqueeze(values, rank - 1), x)
+    found = chosen(there, emit.unsqueeze(values, rank - 1), x)
     return emit.transpose(found, [order.index(axis) for axis in range(rank)])

@@ -6,7 +6,7 @@ import openvino.opset16 as ops
 import torch
 
 from paritas.lower.openvino.emit import out
-from paritas.lower.openvino.integers import floor_division
+from paritas.lower.openvino.integers import chosen, floor_division
 from paritas.lower.registry import lowers
 
 #: Euclid's algorithm needs no more steps for 32 bits: Fibonacci numbers are the worst.
@@ -19,8 +19,8 @@ def common_divisor(emit, a, b, dtype):
     zero, one = np.array(0, kind), np.array(1, kind)
     for _ in range(STEPS[dtype]):
         done = ops.equal(b, zero)
-        rest = floor_division(a, ops.select(done, one, b))[1]
-        a, b = ops.select(done, a, b), ops.select(done, zero, rest)
+        rest = floor_division(a, chosen(done, one, b))[1]
+        a, b = chosen(done, a, b), chosen(done, zero, rest)
     return a
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import openvino.opset16 as ops
 import torch
 
-from paritas.lower.openvino.emit import HALF, is_tensor, out
-from paritas.lower.openvino.integers import floor_division, truncated_division
+from paritas.lower.openvino.emit import HALF, NARROW, is_tensor, out, rank_of
+from paritas.lower.openvino.integers import chosen, floor_division, less, truncated_division
 from paritas.lower.openvino.rounding import rounded_to_half
 from paritas.lower.registry import lowers, schema_of
 
@@ -38,7 +38,7 @@ def as_added(emit, x):
 def add(emit, self, other, alpha=1):
     """add.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
     if emit.dtype == torch.bool:
-        return computed(emit, ops.logical_or, self, other)
+        return computed(emit, ops.logical_or, self, other if alpha else False)
     return computed(emit, ops.add, self, scaled(emit, as_added(emit, other), alpha))
 
 
@@ -82,7 +82,10 @@ def floored(a, b):
     above = ops.greater_equal(ops.multiply(rest, ops.sign(b)), ops.abs(b))
     mended = ops.add(quotient, ops.convert(above, "f32"))
     mended = ops.subtract(mended, ops.convert(below, "f32"))
-    return ops.select(ops.is_finite(rest), mended, quotient)
+    found = ops.select(ops.is_finite(rest), mended, quotient)
+    # A small one of another sign, which the rest has lost.
+    opposed = ops.select(ops.less(ops.multiply(ops.sign(a), ops.sign(b)), zero), np.float32(-1), zero)
+    return ops.select(ops.less(ops.abs(a), ops.abs(b)), opposed, found)
 
 
 def floor_of(emit, a, b):
@@ -227,14 +230,14 @@ def pow_tensor(emit, self, exponent):
     found = ops.multiply(ops.add(zero_of(base), one), one)
     bit = base
     for place in range(6):  # exponents of 64 and more overflow for all but 0, 1 and -1
-        taken = ops.not_equal(ops.bitwise_and(times, one * 2**place), zero_of(times))
-        found = ops.multiply(found, ops.select(taken, bit, one))
+        taken = ops.not_equal(ops.bitwise_and(times, np.array(2**place, one.dtype)), zero_of(times))
+        found = ops.multiply(found, chosen(taken, bit, one))
         bit = ops.multiply(bit, bit)
     # What is not 1 or -1 has no whole inverse: torch says 0. Zero stays zero however often it is multiplied.
     zero = zero_of(base)
     lost = ops.logical_and(ops.less(times, zero), ops.not_equal(ops.abs(base), one))
     gone = ops.logical_and(ops.less(zero, times), ops.equal(base, zero))
-    return emit.result(ops.select(ops.logical_or(lost, gone), zero, found))
+    return emit.result(chosen(ops.logical_or(lost, gone), zero, found))
 
 
 def _float(function):
@@ -419,8 +422,13 @@ def with_nan(found, *operands):
 
 def extreme_of(emit, function, logical, a, b):
     dtype = emit.dtype
+    if dtype == torch.bool:
+        return computed(emit, logical, a, b)
+    if not dtype.is_floating_point and (not is_tensor(b) or rank_of(b) == 0):
+        bounds = (None, b) if function is ops.minimum else (b, None)
+        return emit.result(clamped(emit, emit.wide(a, dtype), *bounds))
     if not dtype.is_floating_point:
-        return computed(emit, logical if dtype == torch.bool else function, a, b)
+        return computed(emit, function, a, b)
     tensors = [emit.cast(x, dtype) for x in (a, b)]
     return with_nan(
         function(*tensors), *(x for x, given in zip(tensors, (a, b), strict=True) if is_tensor(given))
@@ -439,18 +447,36 @@ def minimum(emit, self, other):
     return extreme_of(emit, ops.minimum, ops.logical_and, self, other)
 
 
+def clamped(emit, x, least, most):
+    """Whole numbers between bounds. By choices, since the plugin fuses a minimum of a maximum to its inexact clamp."""
+    dtype = emit.dtype
+    if least is not None:
+        least = bound_of(emit, least, dtype, True)
+        x = chosen(less(x, least), least, x)
+    if most is not None:
+        most = bound_of(emit, most, dtype, False)
+        x = chosen(less(most, x), most, x)
+    return x
+
+
+def bound_of(emit, bound, dtype, is_least):
+    """A bound in the type in which `dtype` is computed. A number wraps around to `dtype` first, as torch has it."""
+    if isinstance(bound, (int, float)):
+        bound = int(bound)
+        if dtype in NARROW:
+            bound = int(torch.tensor(bound).to(dtype))
+        # What lies beyond on its own side bounds nothing that is held here.
+        bound = max(bound, -(2**31)) if is_least else min(bound, 2**31 - 1)
+    return emit.wide(bound, dtype)
+
+
 @lowers("openvino", "aten.clamp.default", "aten.clamp.Tensor", "aten.clip.default", "aten.clip.Tensor")
 def clamp(emit, self, min=None, max=None):
     """clamp(Tensor self, Scalar? min=None, Scalar? max=None) -> Tensor"""
     dtype = emit.dtype
     x = emit.wide(self, dtype)
     if not dtype.is_floating_point:
-        # Two choices, since the plugin fuses a minimum of a maximum to its inexact clamp.
-        for bound, outside in ((min, ops.less), (max, ops.greater)):
-            if bound is not None:
-                bound = emit.wide(bound, dtype)
-                x = ops.select(outside(x, bound), bound, x)
-        return emit.result(x)
+        return emit.result(clamped(emit, x, min, max))
     if isinstance(min, (int, float)) and isinstance(max, (int, float)) and min <= max:
         return with_nan(ops.clamp(x, float(min), float(max)), x)
     found = x

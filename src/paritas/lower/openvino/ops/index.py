@@ -7,7 +7,7 @@ import torch
 
 from paritas.capture.normalise import expression
 from paritas.lower.openvino.emit import is_tensor, out, rank_of
-from paritas.lower.openvino.integers import floor_division
+from paritas.lower.openvino.integers import chosen, floor_division
 from paritas.lower.openvino.ops.move import END
 from paritas.lower.openvino.ops.shape import shared_sizes
 from paritas.lower.registry import lowers
@@ -103,7 +103,7 @@ def index_put(emit, self, indices, values, accumulate=False, unsafe=False):
         if rank > rank_of(mask):
             mask = emit.unsqueeze(mask, *range(rank_of(mask), rank))
         value = ops.reshape(values, emit.array([]), False)
-        return ops.select(mask, emit.cast(value, emit.dtype), self)
+        return chosen(mask, emit.cast(value, emit.dtype), self)
     found = whole_indices(emit, self, indices)
     axes = [axis for axis, _ in found]
     rest = [axis for axis in range(rank) if axis not in axes]
@@ -298,7 +298,7 @@ def masked_scatter(emit, self, mask, source):
     given = ops.reshape(emit.cast(source, emit.dtype), emit.array([-1]), False)
     last = ops.subtract(emit.number(emit.size(given, 0)), np.int64(1))
     taken = ops.gather(given, ops.minimum(places, last), np.int64(0))
-    return ops.select(wide, ops.reshape(taken, emit.shape_of(x), False), x)
+    return chosen(wide, ops.reshape(taken, emit.shape_of(x), False), x)
 
 
 @lowers("openvino", "aten.slice_scatter.default")

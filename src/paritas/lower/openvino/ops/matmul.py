@@ -8,6 +8,7 @@ import openvino.opset16 as ops
 import torch
 
 from paritas.lower.openvino.emit import is_tensor, out, rank_of
+from paritas.lower.openvino.integers import chosen
 from paritas.lower.openvino.ops.reduce import summed
 from paritas.lower.registry import lowers
 
@@ -140,7 +141,7 @@ def diagonal_free(emit, x, term):
         places = emit.arange(0, size)
         same = ops.equal(emit.unsqueeze(places, 1), emit.unsqueeze(places, 0))
         kind = out(x).get_element_type().to_dtype()
-        x = summed(emit, ops.select(same, x, np.array(0, kind)), [rank - 1], False)
+        x = summed(emit, chosen(same, x, np.array(0, kind)), [rank - 1], False)
         term = "".join(t for t in term if t != letter) + letter
     return x, term
 

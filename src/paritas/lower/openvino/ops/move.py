@@ -6,7 +6,7 @@ import openvino.opset16 as ops
 import torch
 
 from paritas.lower.openvino.emit import out, rank_of
-from paritas.lower.openvino.integers import floor_division
+from paritas.lower.openvino.integers import KNOWN_APART, division_of_sizes
 from paritas.lower.registry import lowers, schema_of
 
 END = 2**31 - 1  # the engine counts in 32 bits
@@ -85,7 +85,7 @@ def chunk(emit, self, chunks, dim=0):
         if chunks != 2 or len(emit.out) != 2:
             raise emit.refuse("how many parts there are depends on a free size")
         # Two parts at every size but 1: the first has the middle one.
-        middle = floor_division(emit.plus(size, 1), np.int64(2))[0]
+        middle = division_of_sizes(emit.plus(size, 1), np.int64(2))[0]
         return [emit.slice(self, 0, middle, dim), emit.slice(self, middle, END, dim)]
     width = -(-size // chunks)
     return parts(emit, self, [min(width, size - i * width) for i in range(len(emit.out))], dim)
@@ -193,6 +193,11 @@ def padded(emit, x, pad, mode, value):
             emit.cast(x, torch.uint8), begins, ends, _MODES[mode], emit.const(int(value), torch.uint8)
         )
         return emit.cast(filled, torch.bool)
+    if mode == "constant" and dtype in (torch.int32, torch.int64) and abs(value) > KNOWN_APART:
+        # The plugin keeps the value in float32.
+        value = emit.const(value, dtype)
+        moved = ops.pad(ops.subtract(x, value), begins, ends, "constant", emit.const(0, dtype))
+        return out(ops.add(moved, value))
     return ops.pad(x, begins, ends, _MODES[mode], emit.const(value, dtype) if mode == "constant" else None)
 
 

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pooling over windows."""
 
+import functools
+
 import numpy as np
 import openvino.opset16 as ops
+import torch
 
 from paritas.lower.openvino.emit import out, rank_of
-from paritas.lower.openvino.integers import floor_division
+from paritas.lower.openvino.integers import division_of_sizes, floor_division
 from paritas.lower.openvino.ops.conv import each
 from paritas.lower.openvino.ops.move import padded
 from paritas.lower.registry import lowers, schema_of
@@ -73,13 +76,38 @@ def divided_sums(emit, x, kernel, step, pads, ceil_mode, divisor):
     return found
 
 
+#: Bits of a whole number that are averaged at a time, so that float32 holds the sums of windows of 2^12 elements.
+_BITS = 11
+
+
+def mean_of_whole(x, mean, count):
+    """The means of whole numbers, cut off: the parts of each are averaged by themselves, and divided by hand.
+
+    mean: of floats. count: by how much the sums of the windows are divided, f32.
+    """
+    kind = out(x).get_element_type()
+    number = functools.partial(np.array, dtype=kind.to_dtype())
+    whole = functools.partial(ops.convert, destination_type=kind.to_string())
+    divisor = whole(ops.round(count, "half_to_even"))
+    found, rest = number(0), number(0)
+    for place in (2, 1, 0):
+        part = ops.bitwise_right_shift(x, number(_BITS * place)) if place else x
+        if place < 2:
+            part = ops.bitwise_and(part, number(2**_BITS - 1))
+        total = whole(ops.round(ops.multiply(mean(ops.convert(part, "f32")), count), "half_to_even"))
+        quotient, rest = floor_division(ops.add(ops.multiply(rest, number(2**_BITS)), total), divisor)
+        found = ops.add(ops.multiply(found, number(2**_BITS)), quotient)
+    cut = ops.logical_and(ops.less(found, number(0)), ops.not_equal(rest, number(0)))
+    return ops.add(found, whole(cut))
+
+
 def last_window(emit, size, kernel, step, padding):
     """The number of the last window in ceil mode: it begins within the picture or the padding before it."""
     room = emit.plus(size, 2 * padding - kernel + step - 1)
     if isinstance(room, int):
         last = room // step
         return last - (last * step >= size + padding)
-    last = floor_division(room, np.int64(step))[0]
+    last = division_of_sizes(room, np.int64(step))[0]
     late = ops.greater_equal(emit.times(last, step), emit.plus(size, padding))
     return out(ops.subtract(last, ops.convert(late, "i64")))
 
@@ -99,13 +127,22 @@ def _avg_pool(count):
         kernel = each(kernel_size, count)
         step = each(stride, count) if stride else kernel
         pads = each(padding, count)
-        if divisor_override is not None or (ceil_mode and count_include_pad and any(pads)):
-            found = divided_sums(emit, x, kernel, step, pads, ceil_mode, divisor_override)
-        else:
+
+        def mean(x):
+            if divisor_override is not None or (ceil_mode and count_include_pad and any(pads)):
+                return divided_sums(emit, x, kernel, step, pads, ceil_mode, divisor_override)
             rounding = "ceil_torch" if ceil_mode else "floor"
             # What lies beyond the edge never counts, in torch.
             inside = not count_include_pad or ceil_mode
-            found = averaged(x, step, pads, pads, kernel, inside, rounding)
+            return averaged(x, step, pads, pads, kernel, inside, rounding)
+
+        if emit.dtype.is_floating_point:
+            found = mean(x)
+        else:
+            whole, emit = emit, emit.of_floats()
+            ones = emit.full(emit.sizes(x), 1.0, torch.float32)
+            divisor = ops.divide(divided_sums(emit, ones, kernel, step, pads, ceil_mode, 1), mean(ones))
+            found = whole.result(mean_of_whole(whole.wide(x, whole.dtype), mean, divisor))
         return emit.squeeze(found, 0) if single else found
 
     lowering.__doc__ = schema_of(f"aten.avg_pool{count}d.default")

@@ -5,6 +5,7 @@ import numpy as np
 import openvino.opset16 as ops
 import torch
 
+from paritas.lower.openvino import integers
 from paritas.lower.openvino.emit import out
 from paritas.lower.openvino.ops.elementwise import computed
 from paritas.lower.registry import lowers, schema_of
@@ -32,12 +33,12 @@ _ONE = {
     "trunc": lambda x: ops.multiply(ops.sign(x), ops.floor(ops.abs(x))),
 }
 _COMPARED = {
-    "eq": ops.equal,
-    "ne": ops.not_equal,
-    "lt": ops.less,
-    "le": ops.less_equal,
-    "gt": lambda a, b: ops.less(b, a),
-    "ge": lambda a, b: ops.less_equal(b, a),
+    "eq": integers.equal,
+    "ne": integers.not_equal,
+    "lt": integers.less,
+    "le": integers.less_equal,
+    "gt": lambda a, b: integers.less(b, a),
+    "ge": lambda a, b: integers.less_equal(b, a),
 }
 
 
@@ -83,7 +84,7 @@ def div(emit, self, other):
 @lowers("openvino", "prims.where.default")
 def where(emit, pred, a, b):
     """where(Tensor pred, Tensor a, Tensor b) -> Tensor"""
-    return ops.select(pred, emit.cast(a, emit.dtype), emit.cast(b, emit.dtype))
+    return integers.chosen(pred, emit.cast(a, emit.dtype), emit.cast(b, emit.dtype))
 
 
 @lowers("openvino", "prims.scalar_tensor.default")

@@ -8,7 +8,7 @@ import openvino.opset16 as ops
 import torch
 
 from paritas.lower.openvino.emit import is_tensor, out, rank_of
-from paritas.lower.openvino.integers import floor_division
+from paritas.lower.openvino.integers import division_of_sizes
 from paritas.lower.registry import lowers, schema_of
 
 
@@ -254,4 +254,4 @@ def pixel_unshuffle(emit, self, downscale_factor):
 
 
 def divided(size, by):
-    return size // by if isinstance(size, int) else floor_division(size, np.int64(by))[0]
+    return size // by if isinstance(size, int) else division_of_sizes(size, np.int64(by))[0]

@@ -6,6 +6,7 @@ import openvino.opset16 as ops
 import torch
 
 from paritas.lower.openvino.emit import out, rank_of
+from paritas.lower.openvino.integers import less_equal
 from paritas.lower.openvino.ops.move import END
 from paritas.lower.registry import lowers
 
@@ -55,8 +56,8 @@ def _running_extreme(name, better):
 
 
 # OpenVINO 2026.4 finds 1 >= NaN: no `greater_equal` here.
-_running_extreme("cummax", lambda after, before: ops.less_equal(before, after))
-_running_extreme("cummin", lambda after, before: ops.less_equal(after, before))
+_running_extreme("cummax", lambda after, before: less_equal(before, after))
+_running_extreme("cummin", lambda after, before: less_equal(after, before))
 
 
 @lowers("openvino", "aten.cumprod.default")

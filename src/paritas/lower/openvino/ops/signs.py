@@ -5,6 +5,7 @@ import numpy as np
 import openvino.opset16 as ops
 import torch
 
+from paritas.lower.openvino.integers import chosen, equal
 from paritas.lower.openvino.ops.elementwise import computed
 from paritas.lower.openvino.ops.reduce import axes_of, summed
 from paritas.lower.registry import lowers
@@ -49,7 +50,7 @@ def heaviside(emit, self, values):
     x, at_zero = emit.wide(x, kind), emit.wide(at_zero, kind)
     zero, one = emit.wide(0, kind), emit.wide(1, kind)
     found = ops.select(ops.less(zero, x), one, zero)
-    return emit.result(ops.select(ops.equal(x, zero), at_zero, found))
+    return emit.result(chosen(ops.equal(x, zero), at_zero, found))
 
 
 def _without_nan(name, function, logical):
@@ -89,7 +90,7 @@ def isclose(emit, self, other, rtol=1e-05, atol=1e-08, equal_nan=False):
     dtype = emit.promoted(self, other)
     kind = torch.int32 if dtype == torch.bool else dtype
     a, b = emit.wide(self, kind), emit.wide(other, kind)
-    same = ops.equal(a, b)
+    same = equal(a, b)
     if equal_nan and dtype.is_floating_point:
         same = ops.logical_or(same, ops.logical_and(ops.is_nan(a), ops.is_nan(b)))
     if rtol == 0 and atol == 0:

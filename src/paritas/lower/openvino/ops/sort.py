@@ -6,6 +6,7 @@ import openvino.opset16 as ops
 import torch
 
 from paritas.lower.openvino.emit import is_tensor, out, rank_of
+from paritas.lower.openvino.integers import less, less_equal
 from paritas.lower.registry import lowers
 
 
@@ -65,7 +66,7 @@ def placed(emit, ends, x, right):
     if rank_of(ends) > 1:
         ends = emit.unsqueeze(ends, rank_of(ends) - 1)
     x = emit.unsqueeze(x, rank)
-    below = (ops.less_equal if right else ops.less)(ends, x)
+    below = (less_equal if right else less)(ends, x)
     if floats:
         below = ops.logical_or(below, ops.is_nan(x))
     count = ops.reduce_sum(ops.convert(below, "f32"), emit.array([rank]), False)

@@ -6,6 +6,7 @@ import openvino.opset16 as ops
 import torch
 
 from paritas.lower.openvino.emit import out, rank_of
+from paritas.lower.openvino.integers import equal
 from paritas.lower.openvino.ops.sort import ordered
 from paritas.lower.registry import lowers
 
@@ -102,7 +103,7 @@ def mode(emit, self, dim=-1, keepdim=False):
     last = list(range(rank))
     last.append(last.pop(axis))
     rows = emit.transpose(wide, last)
-    same = ops.equal(emit.unsqueeze(rows, -1), emit.unsqueeze(rows, -2))
+    same = equal(emit.unsqueeze(rows, -1), emit.unsqueeze(rows, -2))
     counts = ops.reduce_sum(ops.convert(same, "f32"), emit.array([-1]), False)
     # The first of the most frequent ones is the smallest of them.
     best = ops.topk(counts, np.int64(1), -1, "max", "value", "i64", stable=True).output(1)

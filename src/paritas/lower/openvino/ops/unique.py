@@ -6,6 +6,7 @@ import openvino.opset16 as ops
 import torch
 
 from paritas.lower.openvino.emit import out, rank_of
+from paritas.lower.openvino.integers import not_equal
 from paritas.lower.openvino.ops.move import END
 from paritas.lower.registry import lowers
 
@@ -60,7 +61,7 @@ def unique_consecutive(emit, self, return_inverse=False, return_counts=False, di
     if out(rows).get_element_type().to_string() == "boolean":
         differ = ops.logical_xor(before, after)
     else:
-        differ = ops.not_equal(before, after)
+        differ = not_equal(before, after)
     changed = out(ops.reduce_logical_or(differ, emit.array(others), False)) if others else out(differ)
     starts = ops.concat([emit.const([True], torch.bool), changed], 0)
     starts = emit.slice(starts, 0, emit.size(rows, axis), 0)  # an empty row has no first element
