@@ -38,6 +38,10 @@ class CaptureError(ParitasError):
     """torch.export refused the model."""
 
 
+class OriginalFails(CaptureError):
+    """The model itself does not run on the inputs that it was to be captured with; the cause is its error."""
+
+
 class FrozenDimension(ParitasError):
     """A dimension that was asked to be dynamic came out of the capture as a constant."""
 

@@ -119,6 +119,33 @@ def test_training_mode_is_pytorchs(pair: tuple[Any, Any], caplog: pytest.LogCapt
     assert near(logits(port), logits(original))
 
 
+@pytest.mark.slow
+def test_pages_of_a_batch_that_changes_are_pytorchs(pair: tuple[Any, Any]) -> None:
+    prompts = [[5, 6, 7], [8, 9, 10, 11, 12]]
+    greedy = hf.GenerationConfig(max_new_tokens=3, do_sample=False, eos_token_id=-1, pad_token_id=0)
+    want, got = (model.generate_batch(inputs=prompts, generation_config=greedy) for model in pair)
+    assert {name: one.generated_tokens for name, one in got.items()} == {
+        name: one.generated_tokens for name, one in want.items()
+    }
+    assert all(len(one.generated_tokens) == 3 for one in got.values())
+
+
+def test_what_the_original_does_not_take_is_its_own_error(pair: tuple[Any, Any]) -> None:
+    said = []
+    for model in pair:
+        with pytest.raises(RuntimeError) as raised, torch.no_grad():
+            model(inputs_embeds=torch.zeros(2, 7, 31), use_cache=False)
+        said.append((raised.type, str(raised.value)))
+    assert said[0] == said[1]
+
+
+def test_a_model_in_float16_answers_in_float16() -> None:
+    original, port = (model.half() for model in (llama(), ours.port_model(llama(), engine="openvino")))
+    want, got = logits(original), logits(port)
+    assert got.dtype == want.dtype == torch.float16
+    assert torch.allclose(got, want, atol=2e-2)
+
+
 def test_gradients_by_inputs_are_refused_when_they_are_asked_for(pair: tuple[Any, Any]) -> None:
     original, port = pair
     embeds = original.get_input_embeddings()(IDS).detach().requires_grad_()

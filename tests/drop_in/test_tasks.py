@@ -74,6 +74,8 @@ def test_bert_answers_a_question() -> None:
     for name in ("start_logits", "end_logits"):
         assert torch.allclose(got[name], want[name], atol=1e-4)
         assert got[name].argmax(-1).tolist() == want[name].argmax(-1).tolist()
+    # A switch that an earlier call did not give.
+    assert torch.allclose(port(**given, use_cache=False).end_logits, want.end_logits, atol=1e-4)
     places = {"start_positions": torch.tensor([11, 12]), "end_positions": torch.tensor([15, 14])}
     with torch.no_grad():
         want = original(**given, **places)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from paritas.capture.forward import Call
-from paritas.errors import CaptureError
+from paritas.errors import CaptureError, OriginalFails
 from paritas.nesting import invoke, nest
 from paritas.outputs import Structure, describe_output
 
@@ -126,7 +126,7 @@ def plain_paths(model: torch.nn.Module) -> Iterator[None]:
 
 
 def first_answer(model: torch.nn.Module, call: Call) -> Answer:
-    """Run the model as its user would. Raises `CaptureError` where it does not run on these inputs."""
+    """Run the model as its user would. Raises `OriginalFails` where it does not run on these inputs."""
     copies = {name: tensor.clone() for name, tensor in call.tensors.items()}
     versions = {name: tensor._version for name, tensor in copies.items()}
     left = Left(model)
@@ -135,7 +135,7 @@ def first_answer(model: torch.nn.Module, call: Call) -> Answer:
             out = invoke(model, {**nest(copies, call.nesting), **call.fixed})
     except Exception as error:
         lines = (str(error).strip() or type(error).__name__).splitlines()
-        raise CaptureError(
+        raise OriginalFails(
             f"{type(model).__name__} does not run on these inputs in PyTorch either: {type(error).__name__}: "
             + "\n  ".join(lines[:6])
         ) from error

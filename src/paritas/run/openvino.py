@@ -95,7 +95,6 @@ class OpenVINOSession:
             self._stateful = _attempt("loading this port", self._compile_stateful)
         else:
             self._open()
-        self._dtypes = [_numpy(spec.dtype) for spec in artifact.manifest.outputs]
 
     @functools.cached_property
     def precision(self) -> str:
@@ -249,11 +248,6 @@ def _own_name(port: openvino.ConstOutput) -> str:
 @functools.cache
 def _core() -> openvino.Core:
     return openvino.Core()
-
-
-def _numpy(dtype: str) -> np.dtype[Any]:
-    """The dtype that crosses the border: NumPy has no bfloat16, and float16 comes out as float32."""
-    return np.dtype("float32" if "float" in dtype else dtype)
 
 
 def _attempt(doing: str, action: Callable[..., Any], *arguments: Any) -> Any:

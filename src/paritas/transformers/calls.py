@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from transformers.cache_utils import Cache
 
 from paritas.errors import InputError
 
@@ -21,6 +22,9 @@ TOKENS = (
 
 #: And with one per token seen so far.
 SEEN = ("attention_mask", "decoder_attention_mask")
+
+#: Arguments that are constants of a graph.
+_CONSTANTS = (bool, int, float, str)
 
 #: The name of the argument that is a cache.
 CACHE = "past_key_values"
@@ -121,6 +125,17 @@ def _parameters(cls: type) -> tuple[tuple[str, ...], dict[str, Any], bool]:
     keyed = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
     return tuple(p.name for p in named), {p.name: p.default for p in keyed}, open_ended
+
+
+def is_object(value: Any) -> bool:
+    """Whether an argument is, or holds, what is neither a tensor nor a number nor made of them: a paged cache."""
+    if value is None or isinstance(value, (torch.Tensor, Cache, torch.nn.Module, *_CONSTANTS)):
+        return False
+    if isinstance(value, Mapping):
+        return any(map(is_object, value.values()))
+    if isinstance(value, (tuple, list)):
+        return any(map(is_object, value))
+    return not dataclasses.is_dataclass(value)
 
 
 def _holds_tensor(value: Any) -> bool:

@@ -16,7 +16,7 @@ from transformers.utils import logging
 
 from paritas import pipeline
 from paritas.capture import capture
-from paritas.errors import InputError, SizeError
+from paritas.errors import InputError, OriginalFails, SizeError
 from paritas.guards import complaint
 from paritas.program import Source
 from paritas.run.state import ArrayState, State
@@ -118,27 +118,35 @@ class Network:
         with self._lock:
             self._notice()
             if why := self._only_original(path, module, args, kwargs):
-                self._say(f"{type(module).__name__}: {why}")
-                with original():
-                    return own(*args, **kwargs)
+                return self._original(module, why, own, args, kwargs)
             if self._is_random(path, module):
                 with torch.no_grad():
                     return own(*args, **kwargs)
             call = calls.take(type(module), args, kwargs, getattr(module, "config", None))
             asked = is_asked_for(call.tensors)
             self._check_tokens(path, module, call)
-            with torch.no_grad():
-                if remembering := self._is_remembering(path, module, call):
-                    if remembering != "engine":
-                        self._say(f"{type(module).__name__}: {remembering}")
-                        with original():
-                            return own(*args, **kwargs)
-                    out = self._generate(path, module, call)
-                else:
-                    out = self._compute(path, module, call)
+            try:
+                with torch.no_grad():
+                    remembering = self._is_remembering(path, module, call)
+                    if remembering == "engine":
+                        out = self._generate(path, module, call)
+                    elif not remembering:
+                        out = self._compute(path, module, call)
+            except OriginalFails as error:  # then it says so itself, or computes: it gets the call as it is
+                why = str(error.__cause__ or error).strip().partition("\n")[0]
+                remembering = f"PyTorch computes, since what is captured does not run: {why}"
+            if remembering and remembering != "engine":
+                return self._original(module, remembering, own, args, kwargs)
         if asked:
             out = refusing(out, asked, type(module).__name__, call.tensors)
         return out.to_tuple() if call.as_tuple and hasattr(out, "to_tuple") else out
+
+    def _original(
+        self, module: torch.nn.Module, why: str, own: Callable[..., Any], args: Any, kwargs: Any
+    ) -> Any:
+        self._say(f"{type(module).__name__}: {why}")
+        with original():
+            return own(*args, **kwargs)
 
     def close(self) -> None:
         """Release the engine's memory. The next call makes the ports again, or reads those that were kept."""
@@ -194,9 +202,6 @@ class Network:
             return (
                 "in training mode PyTorch computes, since a port computes inference only; call model.eval()"
             )
-        config = getattr(module, "config", None)
-        if str(getattr(config, "_attn_implementation", "")).startswith("paged"):
-            return "PyTorch computes, since no engine keeps keys and values in pages as generate_batch does"
         assert self._watch is not None
         for inner, why in self._watch.only_original.items():
             if inner != path and inner.startswith(path and f"{path}."):
@@ -204,6 +209,8 @@ class Network:
         for value in (*args, *kwargs.values()):
             if isinstance(value, Cache) and not is_kept(value):
                 return f"PyTorch computes, since no engine keeps what is in this {type(value).__name__}"
+            if calls.is_object(value):
+                return f"PyTorch computes, since no engine takes a {type(value).__name__}"
         return ""
 
     def _say(self, text: str) -> None:
@@ -242,7 +249,8 @@ class Network:
         if call.use_cache is not None and calls.takes(type(module), "use_cache"):
             # What is no cache, as RWKV's tensors, is an output like any other.
             arguments["use_cache"] = bool(call.use_cache) and not calls.takes(type(module), CACHE)
-        port = self._port((path, "computes", call.signature, call.kept), module, arguments)
+        key = (path, "computes", call.signature, call.kept, arguments.get("use_cache"))
+        port = self._port(key, module, arguments)
         if any(drawn and path.startswith(f"{outer}.") for outer, drawn in self._now.random.items() if outer):
             session: Any = port.session
             session.part_of_loop = True
