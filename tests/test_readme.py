@@ -37,6 +37,16 @@ def test_the_example_of_generation_runs(tmp_path: Path) -> None:
     assert "<Port of LlamaForCausalLM to openvino, float32>" in run.stdout
 
 
+def test_the_example_of_sizes_refuses_what_it_says(tmp_path: Path) -> None:
+    example = re.search(r"\*\*Sizes\.\*\*.*?```python\n(.*?)```", README, re.S)
+    assert example is not None
+    (tmp_path / "merge.py").write_text(example[1])
+    run = subprocess.run([sys.executable, "merge.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert run.stdout.splitlines() == ["torch.Size([2, 8, 4])"]
+    assert "SizeError: x.shape[1] is 7: this port was made for x.shape[1] % 2 == 0" in run.stderr
+    assert "if x.shape[1] % 2:" in run.stderr
+
+
 @pytest.mark.parametrize("command", sorted(set(re.findall(r"`paritas (\w+)", README))))
 def test_every_command_exists(command: str) -> None:
     run = subprocess.run([sys.executable, "-m", "paritas", command, "--help"], capture_output=True, text=True)
