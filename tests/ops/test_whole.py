@@ -9,13 +9,50 @@ from making import Case, case, program_of, values
 from running import failures
 from under_test import OPENVINO
 
-from paritas.errors import LoweringError
+from paritas.errors import InputError, LoweringError
 
 
 @pytest.mark.parametrize("one", [pytest.param(one, id=f"{n}-{one}") for n, one in enumerate(CASES)])
 def test_whole_numbers_are_exact(one: Case) -> None:
     wrong = failures(one, OPENVINO)
     assert not wrong, f"{one}\n" + "\n".join(wrong)
+
+
+_FULL = values([[2**31 - 1, 2**24 + 1], [-(2**31) + 1, 1], [7, 2**31 - 5]], "int64")
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        case("aten.sum.default", _FULL),
+        case("aten.sum.dim_IntList", _FULL, [1]),
+        case("aten.sum.default", values([2**31 - 1, 1], "int32")),
+        case("aten.cumsum.default", _FULL, 0),
+        case("aten.prod.dim_int", _FULL, 0),
+        case("aten.cumprod.default", _FULL, 1),
+        case("aten.pow.Tensor_Scalar", _FULL, 2),
+        case("aten.dot.default", values([2**20, 3], "int64"), values([2**20, 3], "int64")),
+    ],
+    ids=str,
+)
+def test_results_beyond_32_bits_are_refused_with_their_operator(one: Case) -> None:
+    with OPENVINO.running(program_of(one)) as session, pytest.raises(InputError, match=one.target):
+        session.run({f"x{i}": value.numpy() for i, value in enumerate(one.tensors())})
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        case("aten.sum.default", values([2**31 - 1, 7, -7], "int64")),
+        case("aten.cumsum.default", values([[2**31 - 1], [-(2**31) + 1], [7]], "int64"), 0),
+        case("aten.sum.dim_IntList", values([[], []], "int64"), [1]),
+        case("aten.prod.default", values([2**16, 2**14, -2], "int64")),
+        case("aten.cumprod.default", values([2**16, 0, 2**31 - 1, 2**31 - 1], "int64"), 0),
+    ],
+    ids=str,
+)
+def test_results_at_the_end_of_32_bits_are_right(one: Case) -> None:
+    assert not failures(one, OPENVINO)
 
 
 @pytest.mark.parametrize(

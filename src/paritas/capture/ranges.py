@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import sympy
@@ -53,6 +53,11 @@ class Interval:
     def single(self) -> bool:
         return self.low == self.high
 
+    def cut(self, other: Interval) -> Interval:
+        """What of it lies in `other`; all of `other` if nothing does."""
+        low, high = max(self.low, other.low), min(self.high, other.high)
+        return other if low > high else Interval(low, high, self.below)
+
     def within(self, low: int, high: int) -> bool:
         return low <= self.low and self.high <= high
 
@@ -70,8 +75,13 @@ def intervals(
     exported: torch.export.ExportedProgram,
     inputs: Mapping[str, tuple[int, int]] | None = None,
     sizes: Mapping[str, int] | None = None,
+    watched: Collection[str] = (),
+    left: list[Node] | None = None,
 ) -> dict[Node, Interval]:
     """Every node of whole numbers -> what it can hold.
+
+    watched: operators of int64 whose results are seen to stay within 32 bits while they run; `left` gets the nodes of
+    these that might leave them.
 
     inputs: the names of inputs of which more is known than their dtype -> (lowest, highest). sizes: dynamic
     dimension -> its largest size.
@@ -86,6 +96,11 @@ def intervals(
         ):
             full = of_dtype(value.dtype)
             found = rules.of(node)
+            if value.dtype == torch.int64 and kind_of(node) in watched:
+                narrow = of_dtype(torch.int32)
+                if left is not None and (found is None or not found.within(narrow.low, narrow.high)):
+                    left.append(node)
+                found = narrow if found is None else found.cut(narrow)
             rules.found[node] = found if found is not None and found.within(full.low, full.high) else full
     return rules.found
 
@@ -95,6 +110,7 @@ def largest_input(
     inputs: Mapping[str, tuple[int, int]],
     sizes: Mapping[str, int],
     bits: int = 32,
+    watched: Collection[str] = (),
 ) -> tuple[int, list[Node]]:
     """About the largest B for which no sum, difference or product leaves so many bits.
 
@@ -110,7 +126,7 @@ def largest_input(
 
     def beyond(largest: int) -> list[Node]:
         known = {name: range_ or (-largest - 1, largest) for name, range_ in free.items()}
-        found = intervals(exported, known, sizes)
+        found = intervals(exported, known, sizes, watched)
         kinds = ("aten.add", "aten.sub", "aten.rsub", "aten.mul", "aten.neg", "aten.abs")
         return [
             node
@@ -141,6 +157,12 @@ def largest_input(
 def is_whole(node: Node) -> bool:
     value = node.meta.get("val")
     return isinstance(value, torch.Tensor) and not (value.dtype.is_floating_point or value.dtype.is_complex)
+
+
+def kind_of(node: Node) -> str:
+    """The operator's name without its library and overload."""
+    name = name_of(node)
+    return name.split(".")[1] if name.startswith("aten.") else name
 
 
 class _Forward:
@@ -181,8 +203,7 @@ class _Forward:
     def of(self, node: Node) -> Interval | None:
         if node.op == "placeholder":
             return self.placeholder(node)
-        name = name_of(node)
-        kind = name.split(".")[1] if name.startswith("aten.") else name
+        kind = kind_of(node)
         if kind == "getitem":
             return self.item(node)
         rule = _RULES.get(kind)
@@ -355,7 +376,7 @@ def _added_up(rules: _Forward, node: Node) -> Interval | None:
     if name_of(node) == "aten.cumsum.default":
         dims = [dims]
     chosen = sizes if not dims else [sizes[dim] for dim in dims if isinstance(dim, int) and sizes]  # type: ignore[union-attr]
-    count = math.prod(chosen)
+    count = min(math.prod(chosen), LARGEST_SIZE)
     return Interval(min(found.low * count, found.low), max(found.high * count, found.high))
 
 

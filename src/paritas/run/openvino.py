@@ -194,7 +194,8 @@ class OpenVINOSession:
         if self._model is None:
             model = self._read()
             _attempt("reading this port", openvino_file.check, model, self._artifact.manifest, _own_name)
-            self._model = _attempt("loading this port", self._compile, model)
+            watched = openvino_file.watched(self._artifact.manifest)
+            self._model = _attempt("loading this port", self._compile, model, watched)
         return self._model
 
     def _compile_stateful(self) -> openvino.CompiledModel:
@@ -206,8 +207,9 @@ class OpenVINOSession:
     def _read(self) -> openvino.Model:
         return _attempt("reading this port", self._file.model, _core())
 
-    def _compile(self, model: openvino.Model) -> _Model:
-        return _Model(self._compiled(model), openvino_file.largest_whole(self._artifact.manifest))
+    def _compile(self, model: openvino.Model, watched: Sequence[str] = ()) -> _Model:
+        manifest = self._artifact.manifest
+        return _Model(self._compiled(model), openvino_file.largest_whole(manifest), watched)
 
     def _compiled(self, model: openvino.Model) -> openvino.CompiledModel:
         return _core().compile_model(model, self.device, self._config)
@@ -229,15 +231,16 @@ class OpenVINOSession:
 class _Model:
     """A compiled model with one request; a call returns views that the next call overwrites."""
 
-    def __init__(self, compiled: openvino.CompiledModel, whole: int):
-        self.compiled, self._whole = compiled, whole
+    def __init__(self, compiled: openvino.CompiledModel, whole: int, watched: Sequence[str]):
+        self.compiled, self._whole, self._watched = compiled, whole, watched
         self._request = compiled.create_infer_request()
         self._inputs = [_own_name(port) for port in compiled.inputs]
 
     def __call__(self, feed: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
         openvino_file.check_whole(feed, self._whole)
         values = {index: feed[name] for index, name in enumerate(self._inputs)}
-        return self._request.infer(values, share_inputs=True, share_outputs=True).to_tuple()
+        found = self._request.infer(values, share_inputs=True, share_outputs=True).to_tuple()
+        return openvino_file.taken_off(found, self._watched)
 
 
 def _own_name(port: openvino.ConstOutput) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -65,7 +65,7 @@ def check(model: openvino.Model, manifest: Manifest, own_name: object) -> None:
         raise PortError(f"The model takes {', '.join(unknown)}, of which port.json says nothing.")
     if len(set(taken)) < len(taken):
         raise PortError("Two inputs of the model have one name.")
-    if len(model.outputs) != len(manifest.outputs):
+    if len(model.outputs) != len(manifest.outputs) + bool(watched(manifest)):
         raise PortError(
             f"The model returns {len(model.outputs)} tensors; port.json says {len(manifest.outputs)}."
         )
@@ -77,6 +77,32 @@ def largest_whole(manifest: Manifest) -> int:
     if type(largest) is not int or not 0 < largest <= _INT32:
         raise PortError("port.json does not say how large whole numbers may be: make the port again.")
     return largest
+
+
+def watched(manifest: Manifest) -> Sequence[str]:
+    """Where the operators are that the model watches: its last output has a number for each, if there are any."""
+    found = manifest.settings.get("watched", [])
+    if not isinstance(found, list) or not all(isinstance(where, str) for where in found):
+        raise PortError("port.json does not say which operators the model watches: make the port again.")
+    return found
+
+
+def taken_off(results: tuple[np.ndarray, ...], lines: Sequence[str]) -> tuple[np.ndarray, ...]:
+    """The results without what the model says of the operators that it watches.
+
+    Raises `InputError` if a number has left 32 bits in one of them, which the CPU plugin of OpenVINO 2026.4 cuts off.
+    """
+    if not lines:
+        return results
+    *rest, flags = results
+    if flags.any():
+        found = [line for line, flag in zip(lines, flags, strict=True) if flag]
+        more = f", and in {len(found) - 1} more operators" if len(found) > 1 else ""
+        raise InputError(
+            f"A whole number leaves 32 bits in {found[0]}{more}, which OpenVINO cuts off. "
+            "Port it to another engine for such inputs."
+        )
+    return tuple(rest)
 
 
 def check_whole(feed: Mapping[str, np.ndarray], largest: int) -> None:

@@ -101,6 +101,7 @@ class OpenVINOState:
         self._outputs = [i for i in range(len(manifest.outputs)) if i not in skipped]
         self._order = list(remembered(manifest))
         self._whole = openvino_file.largest_whole(manifest)
+        self._watched = openvino_file.watched(manifest)
         self._sized = next(name for name in self._inputs if name != _ROWS)
         self._rows: Array | None = None
         self._batch = 0
@@ -121,6 +122,7 @@ class OpenVINOState:
             found = self._request.infer(values, share_inputs=True, share_outputs=True).to_tuple()
         except RuntimeError as error:
             raise EngineError(f"OpenVINO failed while generating: {str(error).splitlines()[-1]}") from error
+        found = openvino_file.taken_off(found, self._watched)
         self._rows, self._batch = None, batch
         self.length += tokens
         return {index: np.array(value) for index, value in zip(self._outputs, found, strict=True)}

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import openvino
 
@@ -22,6 +24,20 @@ ENTRY = "openvino_model.xml"
 
 #: Our dtypes, and the precision that OpenVINO is asked to compute in.
 HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+
+
+#: Operators that notes name one by one.
+_MOST_NOTES = 3
+
+
+def _unnoticed(lines: Sequence[str]) -> tuple[Note, ...]:
+    notes = [
+        Note("lower", f"whole numbers beyond 32 bits, which OpenVINO cuts off, are not noticed in {line}")
+        for line in list(lines)[:_MOST_NOTES]
+    ]
+    if len(lines) > _MOST_NOTES:
+        notes.append(Note("lower", f"nor in {len(lines) - _MOST_NOTES} more operators on whole numbers"))
+    return tuple(notes)
 
 
 def lower(
@@ -44,7 +60,7 @@ def lower(
     notes: tuple[Note, ...] = notes_of(program)
     built = build(decomposed(program, lowerings("openvino"), COMPOSED))
     converted = built.model
-    settings = {"INFERENCE_PRECISION_HINT": HINTS[dtype]}
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": HINTS[dtype]}
     if weights:
         converted, note = compress(converted, weights)
         notes, settings = (*notes, note), {**settings, "weights": weights}
@@ -54,5 +70,10 @@ def lower(
         raise LoweringError(
             f"OpenVINO cannot write its files to {directory}: {error}. Is the disk full?"
         ) from error
+    if built.largest < 2**31 - 1:
+        settings["largest_whole"] = built.largest
+    if built.watched:
+        settings["watched"] = list(built.watched)
+    notes += _unnoticed(built.unnoticed)
     del built  # until here: the model reads its weights
     return Lowered(ENTRY, settings, notes)

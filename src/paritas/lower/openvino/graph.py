@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import openvino
@@ -17,9 +17,9 @@ from torch.fx.node import map_arg
 
 from paritas.capture.modules import is_size
 from paritas.capture.normalise import ASSERTIONS, name_of
-from paritas.capture.ranges import Interval, intervals
+from paritas.capture.ranges import Interval, intervals, is_whole, kind_of, largest_input
 from paritas.errors import LoweringError, ParitasError
-from paritas.lower.openvino import sizes
+from paritas.lower.openvino import sizes, watch
 from paritas.lower.openvino.complexes import of_complex
 from paritas.lower.openvino.emit import HALF, TYPES, Emitter, constant, is_tensor, out
 from paritas.lower.openvino.empty import known_from_shapes
@@ -33,10 +33,22 @@ _LARGEST_SIZE = 2**23
 
 
 class Built:
-    """The model, and the tensors that it reads, which must outlive it."""
+    """The model, and the tensors that it reads, which must outlive it.
 
-    def __init__(self, model: openvino.Model, keep: list[Any]) -> None:
+    watched: where the operators are that `watch` watches, in order. largest: of the whole numbers at the door.
+    unnoticed: where operators are whose results may leave 32 bits all the same.
+    """
+
+    def __init__(
+        self,
+        model: openvino.Model,
+        keep: list[Any],
+        watched: Sequence[str] = (),
+        largest: int = 2**31 - 1,
+        unnoticed: Sequence[str] = (),
+    ) -> None:
         self.model, self.keep = model, keep
+        self.watched, self.largest, self.unnoticed = watched, largest, unnoticed
 
 
 def build(program: Program) -> Built:
@@ -65,6 +77,20 @@ class _Builder:
         self.wide: dict[Node, int] = {}  # constants, each with a number in it of more than 32 bits
         self.parameters: list[tuple[Node, openvino.op.Parameter, TensorSpec]] = []
         self.rounds = not _is_half(program)
+        known = {s.name: (s.low or 0, s.high - 1) for s in program.inputs if s.high is not None}
+        self.largest, always = largest_input(program.exported, known, program.limits, watched=watch.SUMS)
+        held = {
+            node.meta["paritas_input"]: known.get(
+                node.meta["paritas_input"], (-self.largest - 1, self.largest)
+            )
+            for node in program.exported.graph.nodes
+            if "paritas_input" in node.meta and is_whole(node)
+        }
+        left: list[Node] = []
+        intervals(program.exported, held, program.limits, watch.SUMS, left)
+        #: Nodes that may leave 32 bits, until they are watched.
+        self.beyond = dict.fromkeys([*always, *left])
+        self.watched: list[tuple[str, openvino.Output]] = []
 
     def _ranges(self) -> dict[Node, Interval]:
         """What the nodes of whole numbers can hold, since no size is as large as what float32 counts to."""
@@ -106,8 +132,16 @@ class _Builder:
         for _, parameter, spec in self.parameters:
             parameter.output(0).get_tensor().set_names({spec.name})
             parameter.set_friendly_name(spec.name)
+        if self.watched:
+            results.append(watch.result([flag for _, flag in self.watched]))
         used = [p for node, p, _ in self.parameters if p.output(0).get_target_inputs()]
-        return Built(openvino.Model(results, used, "paritas"), self.keep)
+        return Built(
+            openvino.Model(results, used, "paritas"),
+            self.keep,
+            [where for where, _ in self.watched],
+            self.largest,
+            list(dict.fromkeys(self._where(node) for node in self.beyond)),
+        )
 
     def _placeholder(self, node: Node, spec: Any, specs: Any) -> Any:
         exported = self.program.exported
@@ -129,6 +163,14 @@ class _Builder:
         parameter = ops.parameter(openvino.PartialShape(shape), type_of(own))
         self.parameters.append((node, parameter, own))
         return parameter.output(0)
+
+    def _watch(self, node: Node, emit: Emitter, rule: Lowering, found: Any, *given: Any) -> None:
+        if kind_of(node) not in (*watch.SUMS, *watch.ELEMENTWISE):
+            return
+        flag = watch.beyond(emit, rule, found, *given)
+        if flag is not None:
+            self.watched.append((self._where(node), flag))
+            del self.beyond[node]
 
     def _measure(self, node: Node, value: Any) -> None:
         if not isinstance(value, torch.Tensor) or value.dtype != torch.int64 or not value.numel():
@@ -169,6 +211,8 @@ class _Builder:
                 return sizes.compute(emit, name, arguments)
             assert rule is not None, name  # `preflight` has seen to it
             found = rule(emit, *arguments, **options)
+            if node in self.beyond:
+                self._watch(node, emit, rule, found, arguments, options)
         except ParitasError:
             raise
         except Exception as error:

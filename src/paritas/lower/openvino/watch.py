@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole numbers that leave 32 bits while a model runs: it says so itself, in an output of its own.
+
+OpenVINO 2026.4's CPU plugin computes int64 as int32 and wraps around. Where no range shows that a result fits, the
+rule of its operator is applied once more in float32: a wrapped result is 2^32 or more away from that, and a right one
+less than 2^31.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import openvino
+import openvino.opset16 as ops
+import torch
+
+from paritas.lower.openvino.emit import Emitter, Output, is_tensor, out
+
+#: The name of that output, the last one: f32[n], for each watched operator whether a number left 32 bits.
+BEYOND = "paritas_beyond_32_bits"
+
+#: Operators that are watched wherever ranges do not show that they fit: how large their sums get, sizes decide.
+SUMS = (
+    "sum",
+    "nansum",
+    "cumsum",
+    "prod",
+    "cumprod",
+    "pow",
+    "mm",
+    "bmm",
+    "matmul",
+    "dot",
+    "mv",
+    "count_nonzero",
+)
+
+#: And those that are, where no limit at the door keeps them within 32 bits.
+ELEMENTWISE = ("add", "sub", "rsub", "mul", "neg", "abs", "square")
+
+_LIMIT = np.float32(2.0**31)
+
+
+def beyond(
+    emit: Emitter, rule: Callable[..., Any], found: Any, arguments: Any, options: Any
+) -> Output | None:
+    """f32[1]: 1 where an element of `found`, what the rule made in int64, has wrapped around, else 0.
+
+    None where the operator has another kind of result.
+    """
+    if emit.dtype != torch.int64 or not is_tensor(found):
+        return None
+    shadow = rule(emit.of_floats(), *arguments, **options)
+    apart = ops.abs(ops.subtract(shadow, ops.convert(found, "f32")))
+    wrapped = ops.convert(ops.less(_LIMIT, apart), "f32")
+    flat = ops.concat([np.zeros(1, np.float32), ops.reshape(wrapped, np.array([-1], np.int64), False)], 0)
+    return out(ops.reduce_max(flat, np.array([0], np.int64), True))
+
+
+def result(flags: list[Output]) -> openvino.Node:
+    """The output port of these flags."""
+    joined = out(ops.concat(flags, 0))
+    joined.get_tensor().set_names({BEYOND})
+    return ops.result(joined)
