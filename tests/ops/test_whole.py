@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from cases_whole import CASES
 from making import Case, case, program_of, values
 from running import failures
@@ -31,6 +32,8 @@ _FULL = values([[2**31 - 1, 2**24 + 1], [-(2**31) + 1, 1], [7, 2**31 - 5]], "int
         case("aten.prod.dim_int", _FULL, 0),
         case("aten.cumprod.default", _FULL, 1),
         case("aten.pow.Tensor_Scalar", _FULL, 2),
+        case("aten._to_copy.default", values([1.0, -3e9]), dtype=torch.int64),
+        case("aten.bitwise_left_shift.Tensor", values([2**20, 3], "int64"), values([12, 1], "int64")),
         case("aten.dot.default", values([2**20, 3], "int64"), values([2**20, 3], "int64")),
     ],
     ids=str,
@@ -47,6 +50,8 @@ def test_results_beyond_32_bits_are_refused_with_their_operator(one: Case) -> No
         case("aten.cumsum.default", values([[2**31 - 1], [-(2**31) + 1], [7]], "int64"), 0),
         case("aten.sum.dim_IntList", values([[], []], "int64"), [1]),
         case("aten.prod.default", values([2**16, 2**14, -2], "int64")),
+        case("aten._to_copy.default", values([2.0**31 - 128, -(2.0**31), -0.5]), dtype=torch.int64),
+        case("aten.bitwise_left_shift.Tensor", values([-(2**20), 3], "int64"), values([11, 1], "int64")),
         case("aten.cumprod.default", values([2**16, 0, 2**31 - 1, 2**31 - 1], "int64"), 0),
     ],
     ids=str,

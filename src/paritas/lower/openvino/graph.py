@@ -167,7 +167,13 @@ class _Builder:
     def _watch(self, node: Node, emit: Emitter, rule: Lowering, found: Any, *given: Any) -> None:
         if kind_of(node) not in (*watch.SUMS, *watch.ELEMENTWISE):
             return
-        flag = watch.beyond(emit, rule, found, *given)
+        if kind_of(node) == "_to_copy" and is_whole(node.all_input_nodes[0]):
+            del self.beyond[node]  # what made the number is watched itself
+            return
+        try:
+            flag = watch.beyond(emit, rule, found, *given)
+        except Exception:  # noqa: BLE001 - a rule that knows no floats: a note says that nothing is noticed here
+            return
         if flag is not None:
             self.watched.append((self._where(node), flag))
             del self.beyond[node]

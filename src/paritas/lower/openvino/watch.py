@@ -16,6 +16,7 @@ import openvino
 import openvino.opset16 as ops
 import torch
 
+from paritas.capture.ranges import kind_of
 from paritas.lower.openvino.emit import Emitter, Output, is_tensor, out
 
 #: The name of that output, the last one: f32[n], for each watched operator whether a number left 32 bits.
@@ -23,19 +24,9 @@ BEYOND = "paritas_beyond_32_bits"
 
 #: Operators that are watched wherever ranges do not show that they fit: how large their sums get, sizes decide.
 SUMS = (
-    "sum",
-    "nansum",
-    "cumsum",
-    "prod",
-    "cumprod",
-    "pow",
-    "mm",
-    "bmm",
-    "matmul",
-    "dot",
-    "mv",
-    "count_nonzero",
-)
+    "sum", "nansum", "cumsum", "prod", "cumprod", "pow", "mm", "bmm", "matmul", "dot", "mv", "addmm", "baddbmm",
+    "addcmul", "bitwise_left_shift", "__lshift__", "_to_copy",
+)  # fmt: skip
 
 #: And those that are, where no limit at the door keeps them within 32 bits.
 ELEMENTWISE = ("add", "sub", "rsub", "mul", "neg", "abs", "square")
@@ -52,9 +43,23 @@ def beyond(
     """
     if emit.dtype != torch.int64 or not is_tensor(found):
         return None
-    shadow = rule(emit.of_floats(), *arguments, **options)
-    apart = ops.abs(ops.subtract(shadow, ops.convert(found, "f32")))
-    wrapped = ops.convert(ops.less(_LIMIT, apart), "f32")
+    kind = kind_of(emit.node)
+    if kind == "_to_copy":
+        if not emit.dtype_of(arguments[0]).is_floating_point:
+            return None
+        # Infinities are cut off as every processor likes; programs choose others in their place.
+        x = ops.select(ops.less(ops.abs(arguments[0]), np.float32(np.inf)), arguments[0], np.float32(0))
+        wrapped = ops.logical_or(ops.less_equal(_LIMIT, x), ops.less(x, -_LIMIT))
+    else:
+        if kind.endswith("shift"):
+            x, places = (emit.cast(value, torch.float32) for value in arguments[:2])
+            shadow = ops.multiply(x, ops.power(np.float32(2), places))
+        else:
+            shadow = out(rule(emit.of_floats(), *arguments, **options))
+            if not shadow.get_element_type().is_real():
+                return None
+        wrapped = ops.less(_LIMIT, ops.abs(ops.subtract(shadow, ops.convert(found, "f32"))))
+    wrapped = ops.convert(wrapped, "f32")
     flat = ops.concat([np.zeros(1, np.float32), ops.reshape(wrapped, np.array([-1], np.int64), False)], 0)
     return out(ops.reduce_max(flat, np.array([0], np.int64), True))
 
