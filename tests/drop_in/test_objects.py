@@ -139,11 +139,12 @@ def test_what_the_original_does_not_take_is_its_own_error(pair: tuple[Any, Any])
     assert said[0] == said[1]
 
 
-def test_a_model_in_float16_answers_in_float16() -> None:
-    original, port = (model.half() for model in (llama(), ours.port_model(llama(), engine="openvino")))
+@pytest.mark.parametrize(("dtype", "nearest"), [(torch.float16, 2e-2), (torch.float64, 1e-12)])
+def test_an_answer_has_the_models_dtype(dtype: torch.dtype, nearest: float) -> None:
+    original, port = (model.to(dtype) for model in (llama(), ours.port_model(llama(), engine="openvino")))
     want, got = logits(original), logits(port)
-    assert got.dtype == want.dtype == torch.float16
-    assert torch.allclose(got, want, atol=2e-2)
+    assert got.dtype == want.dtype == dtype
+    assert torch.allclose(got, want, atol=nearest)
 
 
 def test_gradients_by_inputs_are_refused_when_they_are_asked_for(pair: tuple[Any, Any]) -> None:

@@ -64,6 +64,7 @@ class _Condition:
 
     key: str
     complete: bool
+    has_float64: bool = False
     strange: list[Any] = dataclasses.field(default_factory=list)  # what the key names by its address
     ports: dict[Any, list[pipeline.Port]] = dataclasses.field(default_factory=dict)
     remembers: dict[Any, str] = dataclasses.field(default_factory=dict)
@@ -182,7 +183,8 @@ class Network:
         key = describe(self.model, names, unknown)
         if key not in self._conditions:
             complete = self._watch.complete and not strange
-            self._conditions[key] = _Condition(key, complete, strange)
+            wide = any(p.dtype == torch.float64 for p in self.model.parameters())
+            self._conditions[key] = _Condition(key, complete, wide, strange)
         self._now = self._conditions[key]
         self._conditions.move_to_end(key)
         while len(self._conditions) > CONDITIONS:
@@ -202,6 +204,8 @@ class Network:
             return (
                 "in training mode PyTorch computes, since a port computes inference only; call model.eval()"
             )
+        if self._now.has_float64 and self.engine == "openvino":
+            return "PyTorch computes, since OpenVINO's CPU plugin has no float64"
         assert self._watch is not None
         for inner, why in self._watch.only_original.items():
             if inner != path and inner.startswith(path and f"{path}."):
