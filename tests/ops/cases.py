@@ -5,6 +5,7 @@ import cases_empty
 import cases_exact
 import cases_hard
 import cases_images
+import cases_nan
 import cases_numbers
 import cases_order
 import cases_reduce
@@ -58,5 +59,6 @@ CASES = [
     *cases_order.MARGINS,
     *cases_exact.ONE_EACH,
     *cases_empty.EMPTY,
+    *cases_nan.NAN,
 ]
 CASES += cases_siblings.aliased(CASES, ALIASES)

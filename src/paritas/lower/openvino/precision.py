@@ -50,11 +50,25 @@ def rounded(value: openvino.Output, node: Node) -> openvino.Output:
 
 
 def notes_of(program: Program) -> tuple[Note, ...]:
-    """What is computed in float32 here and in float64 by torch, with the first operator's line."""
+    """What is computed in float32 here and in float64 by torch, and what loses NaN, each with the first line."""
+    notes = []
     doubles = [node for node in program.graph.nodes if node.op == "call_function" and _computes_doubles(node)]
-    if not doubles:
-        return ()
-    return (Note("lower", f"float64 is computed in float32: {_told(program, doubles)}"),)
+    if doubles:
+        notes.append(Note("lower", f"float64 is computed in float32: {_told(program, doubles)}"))
+    pools = [node for node in program.graph.nodes if _STEPS_OVER_NAN in name_of(node)]
+    if pools:
+        notes.append(
+            Note(
+                "lower",
+                f"OpenVINO's largest of a window steps over NaN, where torch's is NaN: {_told(program, pools)}; "
+                "check_finite=True refuses inputs that hold one",
+            )
+        )
+    return tuple(notes)
+
+
+#: Kernels that lose a NaN, for which looking would cost as much again.
+_STEPS_OVER_NAN = "max_pool"
 
 
 def _computes_doubles(node: Node) -> bool:

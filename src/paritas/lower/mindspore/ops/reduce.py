@@ -202,7 +202,7 @@ def linalg_vector_norm(emit, self, ord=2, dim=None, keepdim=False, *, dtype=None
     if is_empty(self):
         return filled(emit, 0)
     if not axes:
-        return emit.call("ops.abs", x)
+        return emit.cast(truth(emit, x), x.dtype) if ord == 0 else emit.call("ops.abs", x)
     x = emit.let(emit.cast(x, "float32") if x.dtype == "float16" else x, "x")
     like = {"dtype": x.dtype, "shape": x.shape}
     if ord == 2:

@@ -5,9 +5,11 @@ import math
 
 import numpy as np
 import openvino.opset16 as ops
+import torch
 
+from paritas.capture.normalise import expression, name_of
 from paritas.lower.openvino.emit import rank_of
-from paritas.lower.openvino.ops.elementwise import computed, log1p_of
+from paritas.lower.openvino.ops.elementwise import clamp, computed, expm1_of, log1p_of, with_nan
 from paritas.lower.registry import lowers
 
 
@@ -15,8 +17,13 @@ from paritas.lower.registry import lowers
 def relu(emit, self):
     """relu(Tensor self) -> Tensor"""
     if emit.dtype.is_floating_point:
-        return ops.relu(self)
+        return rectified(self)
     return computed(emit, ops.maximum, self, 0)
+
+
+def rectified(x):
+    """max(0, x), and NaN where x is: Relu (2026.4) has 0 there. It is as fast, and fused as often."""
+    return ops.maximum(np.float32(0), x)
 
 
 @lowers("openvino", "aten.gelu.default")
@@ -39,7 +46,7 @@ def mish(emit, self):
 
 def softplus_of(x):
     """max(x, 0) + log1p(exp(-|x|)): OpenVINO 2026.4's loses all digits of what is far below 0."""
-    return ops.add(ops.relu(x), log1p_of(ops.exp(ops.multiply(ops.abs(x), np.float32(-1)))))
+    return ops.add(rectified(x), log1p_of(ops.exp(ops.multiply(ops.abs(x), np.float32(-1)))))
 
 
 @lowers("openvino", "aten.softplus.default")
@@ -62,7 +69,35 @@ def softmax(emit, self, dim, dtype=None):
     """softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor"""
     x = emit.cast(self, emit.dtype)
     rank = rank_of(self)
-    return ops.softmax(x, dim % rank) if rank else emit.full([], 1, emit.dtype)
+    if not rank:
+        return with_nan(emit.full([], 1, emit.dtype), x)
+    found = ops.softmax(x, dim % rank)
+    if dim % rank == rank - 1 and _only_multiplied(emit.node):
+        return found
+    # Of a row with a NaN or an infinity the plugin's (2026.4) has NaN in that place alone.
+    return ops.add(found, ops.multiply(ops.reduce_sum(found, emit.array([dim % rank]), True), np.float32(0)))
+
+
+def _only_multiplied(node):
+    """Whether all that reads rows of the node are products of matrices: a NaN is in all their sums anyway."""
+    width = expression(node.meta["val"].shape[-1])
+    for user in node.users:
+        name = name_of(user)
+        if name in _PRODUCTS and user.args[0] is node and user.args[1] is not node:
+            continue
+        value = user.meta.get("val")
+        if name not in _VIEWS or not isinstance(value, torch.Tensor) or not value.dim():
+            return False
+        if expression(value.shape[-1]) != width or not _only_multiplied(user):
+            return False
+    return bool(node.users)
+
+
+_PRODUCTS = ("aten.matmul.default", "aten.bmm.default", "aten.mm.default")
+_VIEWS = (
+    "aten.reshape.default", "aten.view.default", "aten.expand.default", "aten.clone.default", "aten.dropout.default",
+    "aten.contiguous.default",
+)  # fmt: skip
 
 
 @lowers("openvino", "aten.log_softmax.int", "aten._log_softmax.default")
@@ -70,7 +105,11 @@ def log_softmax(emit, self, dim, dtype=None):
     """log_softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor"""
     x = emit.cast(self, emit.dtype)
     rank = rank_of(self)
-    return ops.log_softmax(x, dim % rank) if rank else emit.full([], 0, emit.dtype)
+    if not rank:
+        return with_nan(emit.full([], 0, emit.dtype), x)
+    found, axis = ops.log_softmax(x, dim % rank), emit.array([dim % rank])
+    lost = ops.logical_or(ops.is_nan(x), ops.equal(x, np.float32(math.inf)))
+    return ops.select(ops.reduce_logical_or(lost, axis, True), np.float32(math.nan), found)
 
 
 @lowers("openvino", "aten.leaky_relu.default")
@@ -95,17 +134,15 @@ def prelu(emit, self, weight):
 def elu(emit, self, alpha=1, scale=1, input_scale=1):
     """elu(Tensor self, Scalar alpha=1, Scalar scale=1, Scalar input_scale=1) -> Tensor"""
     x = ops.multiply(self, np.float32(input_scale)) if input_scale != 1 else self
-    below = ops.multiply(
-        ops.subtract(ops.exp(ops.minimum(x, np.float32(0))), np.float32(1)), np.float32(alpha)
-    )
-    found = ops.select(ops.greater(self, np.float32(0)), self, below)
+    below = ops.multiply(expm1_of(ops.minimum(x, np.float32(0))), np.float32(alpha))
+    found = ops.select(ops.less_equal(self, np.float32(0)), below, self)
     return ops.multiply(found, np.float32(scale)) if scale != 1 else found
 
 
 @lowers("openvino", "aten.hardtanh.default")
 def hardtanh(emit, self, min_val=-1, max_val=1):
     """hardtanh(Tensor self, Scalar min_val=-1, Scalar max_val=1) -> Tensor"""
-    return computed(emit, ops.minimum, ops.maximum(self, emit.wide(min_val, emit.dtype)), max_val)
+    return clamp(emit, self, min_val, max_val)
 
 
 @lowers("openvino", "aten.relu6.default")
@@ -117,7 +154,7 @@ def relu6(emit, self):
 @lowers("openvino", "aten.hardsigmoid.default")
 def hardsigmoid(emit, self):
     """hardsigmoid(Tensor self) -> Tensor"""
-    return ops.divide(ops.clamp(ops.add(self, np.float32(3)), 0.0, 6.0), np.float32(6))
+    return with_nan(ops.divide(ops.clamp(ops.add(self, np.float32(3)), 0.0, 6.0), np.float32(6)), self)
 
 
 @lowers("openvino", "aten.hardswish.default")
@@ -138,7 +175,7 @@ def logit(emit, self, eps=None):
     """logit(Tensor self, float? eps=None) -> Tensor"""
     x = emit.cast(self, emit.dtype)
     if eps is not None:
-        x = ops.clamp(x, float(eps), 1 - float(eps))
+        x = with_nan(ops.clamp(x, float(eps), 1 - float(eps)), x)
     return ops.log(ops.divide(x, ops.subtract(np.float32(1), x)))
 
 
@@ -168,4 +205,6 @@ def lgamma(emit, self):
     off = ops.subtract(x, ops.round(x, "half_to_even"))
     beside = ops.abs(ops.sin(ops.multiply(off, f(math.pi))))
     reflected = ops.subtract(ops.subtract(f(math.log(math.pi)), ops.log(beside)), above)
-    return ops.select(ops.is_inf(x), f(math.inf), ops.select(low, reflected, above))
+    found = ops.select(ops.is_inf(x), f(math.inf), ops.select(low, reflected, above))
+    zero = ops.logical_or(ops.equal(x, f(1)), ops.equal(x, f(2)))
+    return ops.select(zero, f(0), found)

@@ -11,6 +11,7 @@ from paritas.lower.openvino.complexes import also_complex, paired, parts
 from paritas.lower.openvino.emit import complex_numbers, is_tensor, out
 from paritas.lower.openvino.ops.elementwise import angle_of
 from paritas.lower.openvino.ops.shape import shared_sizes
+from paritas.lower.openvino.rounding import rounded_to_half
 from paritas.lower.registry import lowers
 
 
@@ -117,7 +118,10 @@ def exponential(emit, self):
 def converted(emit, self, *_, **__):
     if not emit.out.is_complex():
         raise emit.refuse("a cast that drops the imaginary part")
-    return self if _is_complex(emit, self) else paired(emit, *parts(emit, self))
+    found = self if _is_complex(emit, self) else paired(emit, *parts(emit, self))
+    return (
+        rounded_to_half(found, torch.float16) if emit.out.dtype == torch.complex32 and emit.rounds else found
+    )
 
 
 @also_complex("aten.full.default", "aten.scalar_tensor.default")

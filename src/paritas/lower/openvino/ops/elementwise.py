@@ -9,6 +9,7 @@ import torch
 
 from paritas.lower.openvino.emit import HALF, NARROW, is_tensor, out, rank_of
 from paritas.lower.openvino.integers import chosen, floor_division, less, truncated_division
+from paritas.lower.openvino.quotients import exact_rest, floor_quotient, floored
 from paritas.lower.openvino.rounding import rounded_to_half
 from paritas.lower.registry import lowers, schema_of
 
@@ -73,25 +74,10 @@ def div(emit, self, other):
     return computed(emit, ops.divide, self, other)
 
 
-def floored(a, b):
-    """floor(a / b) of floats, exact where the quotient's rounding crosses a whole number."""
-    quotient = ops.floor(ops.divide(a, b))
-    rest = ops.subtract(a, ops.multiply(quotient, b))
-    zero = np.float32(0)
-    below = ops.less(ops.multiply(ops.sign(rest), ops.sign(b)), zero)
-    above = ops.greater_equal(ops.multiply(rest, ops.sign(b)), ops.abs(b))
-    mended = ops.add(quotient, ops.convert(above, "f32"))
-    mended = ops.subtract(mended, ops.convert(below, "f32"))
-    found = ops.select(ops.is_finite(rest), mended, quotient)
-    # A small one of another sign, which the rest has lost.
-    opposed = ops.select(ops.less(ops.multiply(ops.sign(a), ops.sign(b)), zero), np.float32(-1), zero)
-    return ops.select(ops.less(ops.abs(a), ops.abs(b)), opposed, found)
-
-
 def floor_of(emit, a, b):
     dtype = emit.dtype
     a, b = emit.wide(a, dtype), emit.wide(b, dtype)
-    return emit.result(floored(a, b) if dtype.is_floating_point else floor_division(a, b)[0])
+    return emit.result(floor_quotient(a, b) if dtype.is_floating_point else floor_division(a, b)[0])
 
 
 @lowers("openvino", "aten.floor_divide.default", "aten.floor_divide.Scalar")
@@ -127,7 +113,7 @@ def remainder(emit, self, other):
     dtype = emit.dtype
     a, b = emit.wide(self, dtype), emit.wide(other, dtype)
     if dtype.is_floating_point:
-        rest = exact_rest(emit, a, b)
+        rest = exact_rest(a, b)
         return ops.select(
             ops.less(ops.multiply(ops.sign(rest), ops.sign(b)), np.float32(0)), ops.add(rest, b), rest
         )
@@ -140,36 +126,8 @@ def fmod(emit, self, other):
     dtype = emit.dtype
     a, b = emit.wide(self, dtype), emit.wide(other, dtype)
     if dtype.is_floating_point:
-        return exact_rest(emit, a, b)
+        return exact_rest(a, b)
     return emit.result(truncated_division(a, b)[1])
-
-
-def exact_rest(emit, a, b):
-    """a - trunc(a / b) * b of floats, with the sign of a, by |a| and |b|.
-
-    The product is rounded where the quotient has many bits: its low part is subtracted by itself.
-    """
-    x, y = ops.abs(a), ops.abs(b)
-    rest = x
-    for _ in range(3):  # each round takes 12 bits or more off the quotient
-        quotient = ops.floor(ops.divide(rest, y))
-        # The leading 12 bits of quotient and divisor: their products are exact.
-        high, low = halves(quotient)
-        first, second = halves(y)
-        for part in (high, low):
-            rest = ops.subtract(ops.subtract(rest, ops.multiply(part, first)), ops.multiply(part, second))
-        wrong = ops.convert(ops.less(rest, np.float32(0)), "f32")
-        rest = ops.add(rest, ops.multiply(wrong, y))
-    rest = ops.select(ops.greater_equal(rest, y), ops.subtract(rest, y), rest)
-    rest = ops.select(ops.less(x, y), x, rest)
-    return ops.multiply(ops.sign(a), rest)
-
-
-def halves(x):
-    """x as the sum of two floats of 12 bits each, for |x| below 2^115."""
-    spread = ops.multiply(x, np.float32(4097))
-    high = ops.subtract(spread, ops.subtract(spread, x))
-    return high, ops.subtract(x, high)
 
 
 @lowers("openvino", "aten.pow.Tensor_Scalar")
@@ -240,6 +198,11 @@ def pow_tensor(emit, self, exponent):
     return emit.result(chosen(ops.logical_or(lost, gone), zero, found))
 
 
+def exp_of(x):
+    """OpenVINO 2026.4's exponential of NaN is infinite."""
+    return ops.select(ops.is_nan(x), x, ops.exp(x))
+
+
 def _float(function):
     return lambda emit, x: function(emit.cast(x, emit.dtype))
 
@@ -259,7 +222,7 @@ UNARY = {
     "cos": _float(ops.cos),
     "cosh": _float(ops.cosh),
     "erf": _float(ops.erf),
-    "exp": _float(ops.exp),
+    "exp": _float(exp_of),
     "exp2": _float(lambda x: ops.power(np.float32(2), x)),
     "log": _float(ops.log),
     "log10": _log_base(10),
@@ -386,11 +349,15 @@ def _polynomial(x, coefficients):
 @lowers("openvino", "aten.expm1.default")
 def expm1(emit, self):
     """expm1(Tensor self) -> Tensor"""
-    x = emit.cast(self, emit.dtype)
+    return expm1_of(emit.cast(self, emit.dtype))
+
+
+def expm1_of(x):
+    """exp(x) - 1."""
     # 2 tanh(x/2) / (1 - tanh(x/2)), which loses nothing near 0.
     t = ops.tanh(ops.multiply(x, np.float32(0.5)))
     near = ops.divide(ops.multiply(np.float32(2), t), ops.subtract(np.float32(1), t))
-    far = ops.subtract(ops.exp(x), np.float32(1))
+    far = ops.subtract(exp_of(x), np.float32(1))
     return ops.select(ops.less(ops.abs(x), np.float32(0.5)), near, far)
 
 

@@ -7,7 +7,7 @@ import torch
 
 from paritas.lower.openvino import integers
 from paritas.lower.openvino.emit import out
-from paritas.lower.openvino.ops.elementwise import computed
+from paritas.lower.openvino.ops.elementwise import computed, exp_of
 from paritas.lower.registry import lowers, schema_of
 
 _TWO = {
@@ -22,7 +22,7 @@ _ONE = {
     "neg": ops.negative,
     "sqrt": ops.sqrt,
     "rsqrt": lambda x: ops.divide(np.float32(1), ops.sqrt(x)),
-    "exp": ops.exp,
+    "exp": exp_of,
     "log": ops.log,
     "sin": ops.sin,
     "cos": ops.cos,

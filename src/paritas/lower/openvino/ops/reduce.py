@@ -6,6 +6,7 @@ import openvino.opset16 as ops
 import torch
 
 from paritas.lower.openvino.emit import out, rank_of
+from paritas.lower.openvino.ops.elementwise import exp_of
 from paritas.lower.openvino.ops.move import END
 from paritas.lower.registry import lowers, schema_of
 
@@ -101,7 +102,10 @@ def extreme(emit, x, axes, keepdim, largest):
         return out(x)
     kind = out(x).get_element_type()
     if kind.is_real():
-        return out((ops.reduce_max if largest else ops.reduce_min)(x, emit.array(axes), keepdim))
+        found = (ops.reduce_max if largest else ops.reduce_min)(x, emit.array(axes), keepdim)
+        # The plugin (2026.4) steps over NaN.
+        lost = ops.reduce_logical_or(ops.is_nan(x), emit.array(axes), keepdim)
+        return out(ops.select(lost, np.float32(np.nan), found))
     if kind.to_string() == "boolean":
         reduce = ops.reduce_logical_or if largest else ops.reduce_logical_and
         return out(reduce(x, emit.array(axes), keepdim))
@@ -131,6 +135,16 @@ def aminmax(emit, self, dim=None, keepdim=False):
     return [extreme(emit, self, axes, keepdim, largest) for largest in (False, True)]
 
 
+#: Stands for an infinity where NaN has its place in an order.
+MOST = np.finfo(np.float32).max
+
+
+def orderable(x, nan):
+    """Floats for a TopK (2026.4), which has no place for NaN: it is the infinity `nan`, that one the largest float."""
+    held = ops.minimum(x, MOST) if nan > 0 else ops.maximum(x, -MOST)
+    return out(ops.select(ops.is_nan(x), np.float32(nan), held))
+
+
 def found_extreme(emit, x, axis, keepdim, largest):
     """(value, place) of the first of the largest or smallest."""
     if rank_of(x) == 0:
@@ -138,12 +152,16 @@ def found_extreme(emit, x, axis, keepdim, largest):
     kind = out(x).get_element_type()
     narrow = kind.bitwidth < 32 or kind.to_string() == "boolean"
     wide = ops.convert(x, "i32") if narrow else x
+    if kind.is_real():
+        wide = orderable(x, np.inf if largest else -np.inf)
     found = ops.topk(wide, np.int64(1), axis, "max" if largest else "min", "value", "i64", stable=True)
     values, places = found.output(0), found.output(1)
     if kind.to_string() == "boolean":  # the plugin cannot convert one of several outputs to it
         values = out(ops.not_equal(values, np.int32(0)))
     elif narrow:
         values = out(ops.convert(values, kind.to_string()))
+    elif kind.is_real():
+        values = out(ops.gather_elements(x, places, axis))
     return (values, places) if keepdim else (emit.squeeze(values, axis), emit.squeeze(places, axis))
 
 
@@ -252,7 +270,7 @@ def logsumexp(emit, self, dim, keepdim=False):
         return x
     most = ops.reduce_max(x, emit.array(axes), True)
     most = ops.select(ops.less(ops.abs(most), np.float32(3.4e38)), most, np.float32(0))
-    total = ops.reduce_sum(ops.exp(ops.subtract(x, most)), emit.array(axes), keepdim)
+    total = ops.reduce_sum(exp_of(ops.subtract(x, most)), emit.array(axes), keepdim)
     return ops.add(ops.log(total), most if keepdim else emit.squeeze(most, *axes))
 
 
@@ -265,7 +283,7 @@ def vector_norm(emit, self, ord=2, dim=None, keepdim=False, dtype=None):
 def normed(emit, x, ord, axes, keepdim):
     x = ops.abs(x)
     if _nothing_to_do(x, axes):
-        return x
+        return x if ord else ops.convert(ops.not_equal(x, np.float32(0)), "f32")
     if ord in (float("inf"), float("-inf")):
         return extreme(emit, x, axes, keepdim, ord > 0)
     if ord == 0:

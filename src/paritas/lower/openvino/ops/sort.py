@@ -7,6 +7,7 @@ import torch
 
 from paritas.lower.openvino.emit import is_tensor, out, rank_of
 from paritas.lower.openvino.integers import less, less_equal
+from paritas.lower.openvino.ops.reduce import orderable
 from paritas.lower.registry import lowers
 
 
@@ -16,8 +17,11 @@ def ordered(emit, x, count, dim, descending):
         return [out(x), emit.const(0, torch.int64)]
     kind = emit.dtype_of(x)
     wide = emit.cast(x, torch.int32) if kind == torch.bool else emit.wide(x, kind)
-    mode = "max" if descending else "min"
-    found = ops.topk(wide, emit.number(count), dim % rank_of(x), mode, "value", "i64", stable=True)
+    mode, dim = "max" if descending else "min", dim % rank_of(x)
+    if kind.is_floating_point:  # a NaN is larger than all numbers
+        found = ops.topk(orderable(wide, np.inf), emit.number(count), dim, mode, "value", "i64", stable=True)
+        return [out(ops.gather_elements(wide, found.output(1), dim)), found.output(1)]
+    found = ops.topk(wide, emit.number(count), dim, mode, "value", "i64", stable=True)
     return [emit.cast(found.output(0), kind), found.output(1)]
 
 
