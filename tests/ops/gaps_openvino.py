@@ -20,7 +20,6 @@ GAPS: list[Gap] = [
         "places of pixels are computed in float32 with one rounding more than torch's: 1.04 times the tolerance",
     ),
     Gap("aten.max_pool2d.default", ":nan", _NAN_POOL),
-    Gap("aten.max_pool2d_with_indices.default", ":nan", _NAN_POOL),
     Gap("aten.rnn_relu.input", "nan", "its relu takes a NaN for 0"),
     Gap("aten.remainder.Scalar", "inf], 0.1)", "2**31 % 0.1 is off by 4e-7 of 0.1: the quotient has 35 bits"),
     Gap("aten.masked_fill.Scalar", "1099511627777", _WIDE_NUMBER),
