@@ -37,7 +37,11 @@ NAN = [
     *(case("aten.sort.default", _BOTH, 1, descending) for descending in (False, True)),
     *(case("aten.topk.default", _BOTH, 3, 1, largest) for largest in (True, False)),
     case("aten.soft_margin_loss.default", vector(4).filled(-200.0), vector(4).filled(1.0), 0),
-    case("aten.floor_divide.default", values([1262.73876953125, 7.0, -7.0, inf]), scalar(-0.0007700659334659576)),
+    case(
+        "aten.floor_divide.default",
+        values([1262.73876953125, 7.0, -7.0, inf]),
+        scalar(-0.0007700659334659576),
+    ),
     case("aten.logit.default", _X, 0.25),
     case("aten.lgamma.default", values([1.0, 2.0, 0.5, 3.0])),
 ]

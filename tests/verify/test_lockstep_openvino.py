@@ -48,10 +48,10 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
         Fault("an eps of another framework", (EPS, 'eps="1e-05"'), NORM),
         Fault("a variance not divided by", ('normalize_variance="true"', 'normalize_variance="false"'), NORM),
         Fault("sigmoid for tanh", kind("Tanh", "Sigmoid"), "tanh.default"),
-        Fault("a mask off by one", kind("GreaterEqual", "Greater"), "ge.Scalar"),
+        Fault("a mask off by one", kind("LessEqual", "Less", r"ge[^\"]*"), "ge.Scalar"),
         Fault(
             "a weight read transposed",
-            (r'(linear_0/aten.linear.default/MatMul"[^>]*>\s*<data [^/]*)"true"', r'\1"false"'),
+            (r'(?s)\A(.*?type="MatMul"[^>]*>\s*<data [^/]*)"true"', r'\1"false"'),
             LINEAR,
         ),
         Fault("a weight in half precision", ("encoder.layer.1.intermediate.dense.weight", halved), LINEAR),
@@ -78,7 +78,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
         Fault("a norm's weight in half precision", ("norm.weight", halved), "mul.Tensor"),
     ),
     "t5": (
-        Fault("tanh for relu", kind("ReLU", "Tanh"), "relu.default"),
+        Fault("what relu cuts off", kind("Maximum", "Minimum", r"relu[^\"]*"), "relu.default"),
         Fault("a bucket more", kind("Less", "LessEqual"), "lt.Scalar"),
         Fault("the larger distance for the smaller", kind("Minimum", "Maximum"), "min.other"),
     ),
@@ -94,8 +94,8 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
         CAUSAL,
     ),
     "resnet": (
-        Fault("tanh for relu", kind("ReLU", "Tanh"), "relu.default"),
-        Fault("an eps a hundred times too large", ('epsilon="9.99[^"]*"', 'epsilon="1e-03"'),
+        Fault("what relu cuts off", kind("Maximum", "Minimum", r"relu[^\"]*"), "relu.default"),
+        Fault("an eps a hundred times too large", ('epsilon="[^"]*e-0[56]"', 'epsilon="1e-03"'),
               "_native_batch_norm_legit_no_training.default[0]"),
         Fault(
             "a kernel turned",
