@@ -39,6 +39,12 @@ CASES = [
     *(case(f"aten.{name}.Scalar", values(_NEAR, "int64"), 2**40) for name in ("lt", "gt", "eq", "ne")),
     case("aten.clamp.default", values(_NEAR, "int64"), -(2**40), 2**40),
     case("aten.clamp.default", values([[0, 200, 5, 255]], "uint8"), -1, 2),
+    case("aten.eq.Scalar", values([0, 200, 5, 255], "uint8"), -1),
+    case("aten.lt.Scalar", values([0, 200, 5, 255], "uint8"), -7),
+    case("aten.remainder.Scalar", values([0, 200, 5, 255], "uint8"), -7),
+    case("aten.remainder.Scalar", values([0, -(2**15), 5, 2**15 - 1], "int16"), 2**24 + 1),
+    case("aten.pow.Scalar", 3, values([5, 2**31 - 1, 2**24 + 1, -2], "int32")),
+    case("aten.pow.Tensor_Tensor", values([-7, 3, 1, -1], "int16"), values([2**15 - 1, 70, -3, -3], "int16")),
     case("aten.add.Tensor", values([True, False], "bool"), values([True, True], "bool"), alpha=False),
     case("aten.floor_divide.default", values([5.0, -1e-3, -5.0, 0.0]), values([-1e20, 1e20, -1e20, -2.0])),
     *(

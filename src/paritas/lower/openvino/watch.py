@@ -25,11 +25,11 @@ BEYOND = "paritas_beyond_32_bits"
 #: Operators that are watched wherever ranges do not show that they fit: how large their sums get, sizes decide.
 SUMS = (
     "sum", "nansum", "cumsum", "prod", "cumprod", "pow", "mm", "bmm", "matmul", "dot", "mv", "addmm", "baddbmm",
-    "addcmul", "bitwise_left_shift", "__lshift__", "_to_copy",
+    "addcmul", "square", "lcm", "bitwise_left_shift", "__lshift__", "_to_copy",
 )  # fmt: skip
 
 #: And those that are, where no limit at the door keeps them within 32 bits.
-ELEMENTWISE = ("add", "sub", "rsub", "mul", "neg", "abs", "square")
+ELEMENTWISE = ("add", "sub", "rsub", "mul", "neg", "abs")
 
 _LIMIT = np.float32(2.0**31)
 

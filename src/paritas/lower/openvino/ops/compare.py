@@ -7,7 +7,7 @@ import torch
 
 from paritas.lower.openvino import integers
 from paritas.lower.openvino.emit import is_tensor, out
-from paritas.lower.openvino.ops.elementwise import computed
+from paritas.lower.openvino.ops.elementwise import computed, operand
 from paritas.lower.registry import lowers, schema_of
 
 _COMPARISONS = {
@@ -33,7 +33,7 @@ def compared(emit, functions, a, b):
         # Larger than all that is held here, or smaller: so any number on that side of 0 says.
         side = emit.const(1 if b > 0 else -1, dtype)
         return plain(emit.full(emit.sizes(a), 0, dtype), side)
-    return plain(emit.wide(a, dtype), emit.wide(b, dtype))
+    return plain(operand(emit, a, dtype), operand(emit, b, dtype))
 
 
 def _comparison(name, functions):

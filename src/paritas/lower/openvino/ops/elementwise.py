@@ -20,6 +20,13 @@ def computed(emit, function, *operands):
     return emit.result(function(*(emit.wide(x, dtype) for x in operands)))
 
 
+def operand(emit, x, dtype):
+    """`emit.wide`, but of a number what torch makes of it first: it wraps around to narrow integers."""
+    if isinstance(x, (int, float)) and dtype in NARROW:
+        x = int(torch.tensor(int(x)).to(dtype))
+    return emit.wide(x, dtype)
+
+
 def scaled(emit, x, alpha):
     """alpha * x, where alpha is a number."""
     if isinstance(alpha, (int, float)) and not isinstance(alpha, bool) and alpha == 1:
@@ -76,7 +83,7 @@ def div(emit, self, other):
 
 def floor_of(emit, a, b):
     dtype = emit.dtype
-    a, b = emit.wide(a, dtype), emit.wide(b, dtype)
+    a, b = operand(emit, a, dtype), operand(emit, b, dtype)
     return emit.result(floor_quotient(a, b) if dtype.is_floating_point else floor_division(a, b)[0])
 
 
@@ -100,7 +107,7 @@ def div_mode(emit, self, other, rounding_mode=None):
         return computed(emit, ops.divide, self, other)
     if rounding_mode == "floor":
         return floor_of(emit, self, other)
-    a, b = emit.wide(self, dtype), emit.wide(other, dtype)
+    a, b = operand(emit, self, dtype), operand(emit, other, dtype)
     if not dtype.is_floating_point:
         return emit.result(truncated_division(a, b)[0])
     sign = ops.multiply(ops.sign(a), ops.sign(b))
@@ -111,7 +118,7 @@ def div_mode(emit, self, other, rounding_mode=None):
 def remainder(emit, self, other):
     """remainder.Tensor(Tensor self, Tensor other) -> Tensor"""
     dtype = emit.dtype
-    a, b = emit.wide(self, dtype), emit.wide(other, dtype)
+    a, b = operand(emit, self, dtype), operand(emit, other, dtype)
     if dtype.is_floating_point:
         rest = exact_rest(a, b)
         return ops.select(
@@ -124,7 +131,7 @@ def remainder(emit, self, other):
 def fmod(emit, self, other):
     """fmod.Tensor(Tensor self, Tensor other) -> Tensor"""
     dtype = emit.dtype
-    a, b = emit.wide(self, dtype), emit.wide(other, dtype)
+    a, b = operand(emit, self, dtype), operand(emit, other, dtype)
     if dtype.is_floating_point:
         return exact_rest(a, b)
     return emit.result(truncated_division(a, b)[1])
@@ -183,11 +190,11 @@ def pow_tensor(emit, self, exponent):
     dtype = emit.dtype
     if dtype.is_floating_point:
         return ops.power(emit.cast(self, dtype), emit.cast(exponent, dtype))
-    base, times = emit.wide(self, dtype), emit.wide(exponent, dtype)
+    base, times = operand(emit, self, dtype), operand(emit, exponent, dtype)
     one = one_of(base)
     found = ops.multiply(ops.add(zero_of(base), one), one)
     bit = base
-    for place in range(6):  # exponents of 64 and more overflow for all but 0, 1 and -1
+    for place in range(NARROW[dtype][0] if dtype in NARROW else 31):
         taken = ops.not_equal(ops.bitwise_and(times, np.array(2**place, one.dtype)), zero_of(times))
         found = ops.multiply(found, chosen(taken, bit, one))
         bit = ops.multiply(bit, bit)
@@ -428,13 +435,10 @@ def clamped(emit, x, least, most):
 
 def bound_of(emit, bound, dtype, is_least):
     """A bound in the type in which `dtype` is computed. A number wraps around to `dtype` first, as torch has it."""
-    if isinstance(bound, (int, float)):
-        bound = int(bound)
-        if dtype in NARROW:
-            bound = int(torch.tensor(bound).to(dtype))
+    if isinstance(bound, (int, float)) and dtype not in NARROW:
         # What lies beyond on its own side bounds nothing that is held here.
-        bound = max(bound, -(2**31)) if is_least else min(bound, 2**31 - 1)
-    return emit.wide(bound, dtype)
+        bound = max(int(bound), -(2**31)) if is_least else min(int(bound), 2**31 - 1)
+    return operand(emit, bound, dtype)
 
 
 @lowers("openvino", "aten.clamp.default", "aten.clamp.Tensor", "aten.clip.default", "aten.clip.Tensor")
