@@ -79,7 +79,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
     ),
     "t5": (
         Fault("what relu cuts off", kind("Maximum", "Minimum", r"relu[^\"]*"), "relu.default"),
-        Fault("a bucket more", kind("Less", "LessEqual"), "lt.Scalar"),
+        Fault("a bucket more", kind("Less", "LessEqual", r"lt[^\"]*"), "lt.Scalar"),
         Fault("the larger distance for the smaller", kind("Minimum", "Maximum"), "min.other"),
     ),
     "vit": (
