@@ -40,6 +40,8 @@ CASES = [
     case("aten.clamp.default", values(_NEAR, "int64"), -(2**40), 2**40),
     case("aten.clamp.default", values([[0, 200, 5, 255]], "uint8"), -1, 2),
     case("aten.eq.Scalar", values([0, 200, 5, 255], "uint8"), -1),
+    case("aten.bitwise_left_shift.Tensor", values([-7, 1, 3], "int32"), values([32, 31, 40], "int32")),
+    case("aten.isin.Tensor_Scalar", values([0, 200, 5, 255], "uint8"), -1),
     case("aten.lt.Scalar", values([0, 200, 5, 255], "uint8"), -7),
     case("aten.remainder.Scalar", values([0, 200, 5, 255], "uint8"), -7),
     case("aten.remainder.Scalar", values([0, -(2**15), 5, 2**15 - 1], "int16"), 2**24 + 1),

@@ -141,7 +141,7 @@ def masked_fill(emit, self, mask, value):
 def isin(emit, elements, test_elements, assume_unique=False, invert=False):
     """isin.Tensor_Tensor(Tensor elements, Tensor test_elements, *, bool assume_unique=False, bool invert=False) -> Tensor"""  # noqa: E501
     dtype = emit.promoted(elements, test_elements)
-    wanted = emit.wide(test_elements, dtype)
+    wanted = operand(emit, test_elements, dtype)
     wanted = ops.reshape(wanted, emit.array([-1]), False)
     each = emit.unsqueeze(emit.wide(elements, dtype), -1)
     found = ops.reduce_logical_or(integers.equal(each, wanted), emit.array([-1]), False)
@@ -151,7 +151,14 @@ def isin(emit, elements, test_elements, assume_unique=False, invert=False):
 @lowers("openvino", "aten.bitwise_left_shift.Tensor", "aten.__lshift__.Tensor", "aten.__lshift__.Scalar")
 def left_shift(emit, self, other):
     """bitwise_left_shift.Tensor(Tensor self, Tensor other) -> Tensor"""
-    return computed(emit, ops.bitwise_left_shift, self, other)
+
+    def shifted(x, places):
+        # The processor takes places from 32 on for those of their last five bits.
+        kind = out(x).get_element_type().to_dtype()
+        gone = ops.not_equal(ops.bitwise_and(places, np.array(~31, kind)), np.array(0, kind))
+        return integers.chosen(gone, np.array(0, kind), ops.bitwise_left_shift(x, places))
+
+    return computed(emit, shifted, self, other)
 
 
 @lowers("openvino", "aten.bitwise_right_shift.Tensor", "aten.__rshift__.Tensor", "aten.__rshift__.Scalar")
