@@ -60,4 +60,6 @@ FOUND = [
         x0=Given((2, 4, 5, 3), "float32"),
         x1=Given((4, 3, 3, 3), "float32"),
     ),
+    # Abs wrote into the joined vector, which is read again.
+    _entry(["v0 = torch.cat([x0, x0 - 9.0])", "v1 = v0.abs() + v0"], x0=Given((3,), "float32")),
 ]

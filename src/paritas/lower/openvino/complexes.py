@@ -14,7 +14,7 @@ import numpy as np
 import openvino.opset16 as ops
 import torch
 
-from paritas.lower.openvino.emit import Emitter, Output, is_tensor, out, rank_of
+from paritas.lower.openvino.emit import Emitter, Output, concatenated, is_tensor, out, rank_of
 from paritas.lower.registry import Lowering
 
 #: Each part goes through the rule by itself; whatever is not complex among the arguments is the same for both.
@@ -100,7 +100,7 @@ def paired(emit: Emitter, real: Any, imaginary: Any) -> Output:
     """Both parts as one tensor."""
     real, imaginary = emit.cast(real, torch.float32), emit.cast(imaginary, torch.float32)
     rank = rank_of(real)
-    return out(ops.concat([emit.unsqueeze(x, rank) for x in (real, imaginary)], rank))
+    return concatenated([emit.unsqueeze(x, rank) for x in (real, imaginary)], rank)
 
 
 def _is_complex(emit: Emitter, value: Any) -> bool:

@@ -367,6 +367,15 @@ def rank_of(value: Any) -> int:
     return out(value).get_partial_shape().rank.get_length()
 
 
+def concatenated(values: Sequence[Any], axis: int) -> Output:
+    """Tensors one behind the other. Vectors as rows: the plugin's Abs (2026.4) writes into what joined vectors made."""
+    if rank_of(values[0]) != 1:
+        return out(ops.concat(list(values), axis))
+    first = np.array([0], np.int64)
+    rows = ops.concat([ops.unsqueeze(value, first) for value in values], 1)
+    return out(ops.squeeze(rows, first))
+
+
 def static_shape(value: Any) -> list[int] | None:
     """The shape, if all of it is fixed."""
     shape = out(value).get_partial_shape()

@@ -5,7 +5,7 @@ import numpy as np
 import openvino.opset16 as ops
 import torch
 
-from paritas.lower.openvino.emit import out, rank_of
+from paritas.lower.openvino.emit import concatenated, out, rank_of
 from paritas.lower.openvino.integers import KNOWN_APART, division_of_sizes
 from paritas.lower.registry import lowers, schema_of
 
@@ -96,7 +96,7 @@ def joined(emit, tensors, dim):
     # A vector of no elements goes with anything, as it always did.
     kept = [x for x in tensors if not (rank_of(x) == 1 and emit.size(x, 0) == 0)] or list(tensors[:1])
     cast = [emit.cast(x, dtype) for x in kept]
-    return cast[0] if len(cast) == 1 else out(ops.concat(cast, dim % rank_of(cast[0])))
+    return cast[0] if len(cast) == 1 else concatenated(cast, dim % rank_of(cast[0]))
 
 
 @lowers("openvino", "aten.cat.default", "aten.concat.default", "aten.concatenate.default")
@@ -109,7 +109,7 @@ def cat(emit, tensors, dim=0):
 def stack(emit, tensors, dim=0):
     """stack(Tensor[] tensors, int dim=0) -> Tensor"""
     axis = dim % (rank_of(tensors[0]) + 1)
-    return ops.concat([emit.unsqueeze(emit.cast(x, emit.dtype), axis) for x in tensors], axis)
+    return concatenated([emit.unsqueeze(emit.cast(x, emit.dtype), axis) for x in tensors], axis)
 
 
 def _shaped(emit, x, rank):
