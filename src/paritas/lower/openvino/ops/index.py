@@ -6,7 +6,7 @@ import openvino.opset16 as ops
 import torch
 
 from paritas.capture.normalise import expression
-from paritas.lower.openvino.emit import is_tensor, out, rank_of
+from paritas.lower.openvino.emit import concatenated, is_tensor, out, rank_of
 from paritas.lower.openvino.integers import chosen, floor_division
 from paritas.lower.openvino.ops.move import END
 from paritas.lower.openvino.ops.shape import shared_sizes
@@ -315,7 +315,7 @@ def slice_scatter(emit, self, src, dim=0, start=None, end=None, step=1):
         kept.append(src)
         if not (isinstance(end, int) and end == END):
             kept.append(after)
-        return ops.concat(kept, dim) if len(kept) > 1 else src
+        return concatenated(kept, dim) if len(kept) > 1 else src
     places = emit.slice(emit.arange(0, emit.size(self, dim)), start, end, 0, step)
     return along_axis(emit, self, dim, places, src, "none")
 
@@ -336,7 +336,7 @@ def select_scatter(emit, self, src, dim, index):
     place = _start(emit, self, dim, index)
     before = emit.slice(self, 0, place, dim)
     after = emit.slice(self, emit.plus(place, 1), END, dim)
-    return ops.concat([before, src, after], dim)
+    return concatenated([before, src, after], dim)
 
 
 @lowers("openvino", "aten.nonzero.default")

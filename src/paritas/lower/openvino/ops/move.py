@@ -184,7 +184,7 @@ def padded(emit, x, pad, mode, value):
                 around.insert(0, emit.slice(x, emit.minus(0, before), END, axis))
             if not (isinstance(after, int) and after == 0):
                 around.append(emit.slice(x, 0, after, axis))
-            x = ops.concat(around, axis) if len(around) > 1 else x
+            x = concatenated(around, axis) if len(around) > 1 else x
         return x
     begins, ends = (emit.dims([pair[side] for pair in pairs]) for side in (0, 1))
     dtype = emit.dtype
@@ -319,7 +319,7 @@ def diff(emit, self, n=1, dim=-1, prepend=None, append=None):
     if n == 0:
         return self  # as it is, whatever is put in front of it
     around = [x for x in (prepend, self, append) if x is not None]
-    x = ops.concat(around, dim) if len(around) > 1 else self
+    x = concatenated(around, dim) if len(around) > 1 else self
     for _ in range(n):
         late, early = emit.slice(x, 1, END, dim), emit.slice(x, 0, -1, dim)
         if dtype == torch.bool:
