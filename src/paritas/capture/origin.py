@@ -21,7 +21,7 @@ _TORCH_NN = os.path.join(_TORCH, "nn", "modules") + os.sep
 _GLUE = (
     f"{os.sep}transformers{os.sep}exporters{os.sep}",
     f"{os.sep}transformers{os.sep}utils{os.sep}generic.py",
-    f"{os.sep}paritas{os.sep}capture{os.sep}export.py",
+    f"{os.sep}paritas{os.sep}capture{os.sep}",
     f"{os.sep}paritas{os.sep}nesting.py",
     f"{os.sep}paritas{os.sep}transformers{os.sep}",
 )
