@@ -67,7 +67,7 @@ def searched(faulty: paritas.Port, right: Tokens, tmp_path_factory: pytest.TempP
     directory = tmp_path_factory.mktemp("searched") / "port"
     faulty.save(directory)
     port = paritas.load(directory)
-    report = port.verify(level="outputs", original=copy.deepcopy(right), search=BUDGET)
+    report = port.verify(level="outputs", original=copy.deepcopy(right), search=BUDGET, seed=1)
     assert report.search is not None and report.search.kept.startswith("kept as regression/search-")
     return directory
 
