@@ -205,7 +205,7 @@ def test_what_is_wrong_in_graph_mode_only_and_only_together_is_found(
 
     def run(self: MindSporeSession, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         found = right(self, feed)
-        text = self._entry.read_text()
+        text = self._source
         fused = self.mode == "graph" and "layer_norm" in text.lower() and "gelu" in text.lower()
         return [v * np.float32(1.01) if fused and v.dtype.kind == "f" else v for v in found]
 
