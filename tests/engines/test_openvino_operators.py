@@ -85,3 +85,11 @@ def test_float64_that_becomes_float32_is_a_note():
         "float64 is computed in float32: aten.mul.Tensor at test_openvino_operators.py:"
     )
     assert notes[0].endswith(", and 1 more")
+
+
+@pytest.mark.parametrize(("dynamic", "noted"), [(True, True), ({"x": {0: "batch"}}, False)])
+def test_a_fourier_transform_of_a_free_size_is_noted(dynamic, noted):
+    port = paritas.port(
+        Call(lambda x: torch.fft.rfft(x).abs()), inputs={"x": torch.randn(4, 6)}, dynamic=dynamic
+    )
+    assert any("Fourier transform of a free size" in str(note) for note in port.notes) == noted
