@@ -142,7 +142,7 @@ def _grouped(other: list[dict[str, str]]) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("`", "'")
+    return " ".join(text.split()).replace("|", "\\|").replace("`", "'")
 
 
 def main() -> None:
