@@ -46,7 +46,8 @@ def _quick_garbage_collection() -> None:
     gc.freeze()
 
 
-@pytest.mark.parametrize("engine", [MINDSPORE, pytest.param(OPENVINO, marks=pytest.mark.slow)], ids=str)
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [MINDSPORE, OPENVINO], ids=str)
 def test_a_few_samples_of_every_operator_conform(engine: UnderTest) -> None:
     cases = drawn(sampled(set(engine.lowerings) & targets(engine), (torch.float32, torch.int64), each=3), FEW)
     assert len({one.target for one in cases}) > 300
