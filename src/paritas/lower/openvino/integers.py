@@ -90,18 +90,24 @@ def _mask_of_others(x: Any) -> Any:
     return _mask_of_negatives(ops.bitwise_or(x, ops.negative(x)))
 
 
-def floor_division(a: Any, b: Any) -> tuple[Output, Output]:
-    """(a // b, a % b) as Python has them, of two int32 or int64 tensors; b is not 0.
-
-    OpenVINO 2026.4 divides in float32 and rounds to zero. Here that is a first guess, which the rest of the division
-    mends: the second guess is off by one at most.
-    """
+def _guessed_division(a: Any, b: Any) -> tuple[Any, Any]:
+    """(quotient, rest) of two divisions in float32, the second of the first's rest: off by one at most."""
     kind = out(a).get_element_type().to_string()
     divisor = ops.convert(b, "f32")
     first = ops.convert(ops.divide(ops.convert(a, "f32"), divisor), kind)
     rest = ops.subtract(a, ops.multiply(first, b))
     second = ops.convert(ops.divide(ops.convert(rest, "f32"), divisor), kind)
     quotient, rest = ops.add(first, second), ops.subtract(rest, ops.multiply(second, b))
+    return quotient, rest
+
+
+def floor_division(a: Any, b: Any) -> tuple[Output, Output]:
+    """(a // b, a % b) as Python has them, of two int32 or int64 tensors; b is not 0.
+
+    OpenVINO 2026.4 divides in float32 and rounds to zero. Here that is a first guess, which the rest of the division
+    mends: the second guess is off by one at most.
+    """
+    quotient, rest = _guessed_division(a, b)
     for _ in range(2):  # a rest of the other sign: one less
         off = ops.bitwise_and(_mask_of_negatives(ops.bitwise_xor(rest, b)), _mask_of_others(rest))
         quotient, rest = ops.add(quotient, off), ops.add(rest, ops.bitwise_and(off, b))
@@ -122,12 +128,7 @@ def truncated_division(a: Any, b: Any) -> tuple[Output, Output]:
 
 def division_of_sizes(a: Any, b: Any) -> tuple[Output, Output]:
     """(a // b, a % b) of sizes below 2^24, which OpenVINO can compute while it finds shapes: it has no bits there."""
-    kind = out(a).get_element_type().to_string()
-    divisor = ops.convert(b, "f32")
-    first = ops.convert(ops.divide(ops.convert(a, "f32"), divisor), kind)
-    rest = ops.subtract(a, ops.multiply(first, b))
-    second = ops.convert(ops.divide(ops.convert(rest, "f32"), divisor), kind)
-    quotient, rest = ops.add(first, second), ops.subtract(rest, ops.multiply(second, b))
+    quotient, rest = _guessed_division(a, b)
     for _ in range(2):  # a rest of the other sign: one less
         wrong = ops.logical_and(
             ops.not_equal(rest, _zero(a)),
