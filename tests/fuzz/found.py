@@ -60,6 +60,10 @@ FOUND = [
         x0=Given((2, 4, 5, 3), "float32"),
         x1=Given((4, 3, 3, 3), "float32"),
     ),
+    # A batch of 1 is repeated for the capture; where that froze it, the port refused its own example.
+    _entry(["v0 = x0 / math.sqrt(x0.size(0))"], x0=Given((1, 3), "float32")),
+    _entry(["v0 = F.max_pool2d(x0, 2, stride=3, ceil_mode=True)"], x0=Given((2, 3, 7, 5), "float32")),
+    _entry(["v0 = x0.double()"], x0=Given((3,), "float32")),
     # Abs wrote into the joined vector, which is read again.
     _entry(["v0 = torch.cat([x0, x0 - 9.0])", "v1 = v0.abs() + v0"], x0=Given((3,), "float32")),
 ]

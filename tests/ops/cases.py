@@ -8,6 +8,7 @@ import cases_images
 import cases_nan
 import cases_numbers
 import cases_order
+import cases_rare
 import cases_reduce
 import cases_shape
 import cases_siblings
@@ -60,5 +61,6 @@ CASES = [
     *cases_exact.ONE_EACH,
     *cases_empty.EMPTY,
     *cases_nan.NAN,
+    *cases_rare.RARE,
 ]
 CASES += cases_siblings.aliased(CASES, ALIASES)

@@ -58,7 +58,7 @@ def verdicts(cases: Iterable[Case], engine: UnderTest) -> Iterator[Verdict]:
 def _before_running(case: Case, engine: UnderTest) -> Verdict | None:
     """The verdict if the lowering refuses or fails, or torch itself: the size of a result may depend on values."""
     try:
-        program = program_of(case, as_pairs=engine.is_real)
+        program = program_of(case)
     except Exception as error:  # noqa: BLE001 - torch has a dozen classes for this
         return Verdict(case, REFUSED, f"torch makes no graph of it: {type(error).__name__}")
     try:
@@ -94,7 +94,7 @@ def _judged(cases: Sequence[Case], engine: UnderTest) -> Iterator[Verdict]:
 
 
 def _is_noted(case: Case, engine: UnderTest) -> bool:
-    notes = engine.lower(program_of(case, as_pairs=engine.is_real))
+    notes = engine.lower(program_of(case))
     return any(case.target in note.text and FILE in note.text for note in notes)
 
 
@@ -104,7 +104,7 @@ def _compared(cases: Sequence[Case], engine: UnderTest) -> list[list[str]]:
     feed = {f"x{i}": engine.array(value) for i, value in enumerate(t for given in tensors for t in given)}
     counts = [len(case.eager(given)) for case, given in zip(cases, tensors, strict=True)]
     wrong: list[list[str]] = [[] for _ in cases]
-    with engine.running(program_of(*cases, as_pairs=engine.is_real)) as session:
+    with engine.running(program_of(*cases)) as session:
         for mode in engine.modes:
             outputs = engine.run(session, mode, feed)
             assert len(outputs) == sum(counts)

@@ -212,11 +212,8 @@ def _short(value: Any) -> str:
     return str(value).removeprefix("torch.")
 
 
-def program_of(*cases: Case, as_pairs: bool = False) -> Program:
-    """A graph with a node for each case. Built by hand: torch.export would rewrite some overloads into others.
-
-    as_pairs: complex outputs are returned as pairs of real numbers.
-    """
+def program_of(*cases: Case) -> Program:
+    """A graph with a node for each case. Built by hand: torch.export would rewrite some overloads into others."""
     graph = torch.fx.Graph()
     mode = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=False)
     inputs: list[torch.fx.Node] = []
@@ -226,8 +223,7 @@ def program_of(*cases: Case, as_pairs: bool = False) -> Program:
     origins: dict[str, Origin] = {}
     for case, held in zip(cases, opened, strict=True):
         known = {node.name for node in graph.nodes}
-        made = _node(graph, mode, case, held)
-        outputs += [_pairs(graph, mode, node) if as_pairs else node for node in made]
+        outputs += _node(graph, mode, case, held)
         new = [node.name for node in graph.nodes if node.name not in known]
         origins |= {name: Origin("", "Case", FILE, 1, str(case)) for name in new}
     graph.output(tuple(outputs))
@@ -256,15 +252,6 @@ def program_of(*cases: Case, as_pairs: bool = False) -> Program:
         constants={},
         source=Source("module", model_class="Case"),
     )
-
-
-def _pairs(graph: torch.fx.Graph, mode: FakeTensorMode, node: torch.fx.Node) -> torch.fx.Node:
-    if not node.meta["val"].is_complex():
-        return node
-    real = graph.call_function(torch.ops.aten.view_as_real.default, (node,))
-    with mode:
-        real.meta["val"] = torch.view_as_real(node.meta["val"].resolve_conj())
-    return real
 
 
 #: What an error calls the source file of a case.

@@ -19,6 +19,8 @@ def test_whole_numbers_are_exact(one: Case) -> None:
     assert not wrong, f"{one}\n" + "\n".join(wrong)
 
 
+_TWICE = values([2**31 - 1, 2**30 + 1], "int64")
+_PLACES = values([0, 0], "int64")
 _FULL = values([[2**31 - 1, 2**24 + 1], [-(2**31) + 1, 1], [7, 2**31 - 5]], "int64")
 
 
@@ -35,6 +37,13 @@ _FULL = values([[2**31 - 1, 2**24 + 1], [-(2**31) + 1, 1], [7, 2**31 - 5]], "int
         case("aten._to_copy.default", values([1.0, -3e9]), dtype=torch.int64),
         case("aten.bitwise_left_shift.Tensor", values([2**20, 3], "int64"), values([12, 1], "int64")),
         case("aten.dot.default", values([2**20, 3], "int64"), values([2**20, 3], "int64")),
+        case("aten.square.default", values([2**20, 3], "int64")),
+        case("aten.lcm.default", values([2**30 - 1, 3], "int64"), values([2**20, 3], "int64")),
+        case("aten.scatter_add.default", _TWICE, 0, _PLACES, _TWICE),
+        case("aten.index_add.default", _TWICE, 0, values([0, 0], "int64"), _TWICE),
+        case("aten.index_put.default", _TWICE, [values([0, 0], "int64")], _TWICE, True),
+        case("aten.scatter_reduce.two", _TWICE, 0, _PLACES, _TWICE, "prod"),
+        case("aten.outer.default", values([2**20, 3], "int64"), values([2**20, 3], "int64")),
     ],
     ids=str,
 )
@@ -53,6 +62,9 @@ def test_results_beyond_32_bits_are_refused_with_their_operator(one: Case) -> No
         case("aten._to_copy.default", values([2.0**31 - 128, -(2.0**31), -0.5]), dtype=torch.int64),
         case("aten.bitwise_left_shift.Tensor", values([-(2**20), 3], "int64"), values([11, 1], "int64")),
         case("aten.cumprod.default", values([2**16, 0, 2**31 - 1, 2**31 - 1], "int64"), 0),
+        case("aten.lcm.default", values([2**30, -(2**29), 0], "int64"), values([2**20, 3, 0], "int64")),
+        case("aten.index_put.default", _TWICE, [_PLACES], _TWICE),
+        case("aten.scatter_add.default", _TWICE, 0, _PLACES, values([-1, -7], "int64")),
     ],
     ids=str,
 )

@@ -45,9 +45,9 @@ def judged(
     if at >= len(gots):
         return wants
     want, got = wants[at], gots[at]
-    if got.shape != want.shape or got.dtype != want.dtype or not got.size or not want.ndim:
-        return wants
     source = tensors[0].numpy()
+    if got.shape != want.shape or got.dtype != want.dtype or not got.size or not source.ndim:
+        return wants
     dim = _dim(case, chooser)
     keeps = want.ndim == source.ndim
     if not keeps:

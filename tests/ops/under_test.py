@@ -33,8 +33,7 @@ class UnderTest:
     gaps: Sequence[Gap]
     sample_gaps: Sequence[SampleGap]
     module_gaps: Sequence[ModuleGap]
-    is_real: bool = False  # whether no complex numbers cross the border
-    widens: bool = False  # whether every float crosses the border as float32
+    widens: bool = False  # whether every float is computed, and float16 crosses the border, as float32
 
     def __str__(self) -> str:
         return self.name
@@ -49,8 +48,6 @@ class UnderTest:
         return lowerings(self.name)
 
     def gap_of(self, case: Case) -> Gap | None:
-        if self.is_real and _has_complex_borders(case):
-            return Gap(case.target, "", gaps_openvino.NO_COMPLEX)
         return next((gap for gap in self.gaps if gap.covers(case)), None)
 
     def sample_gap_of(self, case: Case) -> SampleGap | None:
@@ -85,22 +82,16 @@ class UnderTest:
     def array(self, value: torch.Tensor) -> np.ndarray:
         """As a session takes it and gives it back: NumPy has no bfloat16."""
         whole = value.resolve_conj().resolve_neg()
-        if self.is_real and whole.is_complex():
-            whole = torch.view_as_real(whole)
-        if whole.dtype is torch.bfloat16 or (self.widens and whole.is_floating_point()):
+        if whole.dtype is torch.complex32:
+            whole = whole.to(torch.complex64)
+        if whole.dtype is torch.bfloat16 or (self.widens and whole.dtype is torch.float16):
             whole = whole.float()
         return np.asarray(whole.numpy(), order="C")
-
-
-def _has_complex_borders(case: Case) -> bool:
-    tensors = case.tensors()
-    values = (*tensors, *case.eager(tensors))
-    return any(isinstance(value, torch.Tensor) and value.is_complex() for value in values)
 
 
 MINDSPORE = UnderTest("mindspore", ("pynative", "graph"), gaps.GAPS, gaps.SAMPLE_GAPS, gaps.MODULE_GAPS)
 OPENVINO = UnderTest(
     "openvino", ("",), gaps_openvino.GAPS, gaps_openvino.SAMPLE_GAPS, gaps_openvino.MODULE_GAPS,
-    is_real=True, widens=True,
+    widens=True,
 )  # fmt: skip
 ENGINES = {"mindspore": MINDSPORE, "openvino": OPENVINO}

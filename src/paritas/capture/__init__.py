@@ -79,14 +79,17 @@ def _captured(
     first = first_answer(model, call)
     call = dataclasses.replace(call, written=first.written)
     notes += [Note("capture", remark) for remark in remarks_on(model, call, first)]
-    exported, traced, dynamic, remarks = _exported(model, call, dynamic)
+    exported, traced, kept, remarks = _exported(model, call, dynamic)
     notes += [Note("capture", remark) for remark in remarks]
     check_second_answer(model, call, first)
     chosen = {name: value for name, value in call.fixed.items() if name not in given}
-    return _assemble(
-        model, exported, call, dynamic=dynamic, source=source, notes=notes, first=first, traced=traced,
+    program = _assemble(
+        model, exported, call, dynamic=kept, source=source, notes=notes, first=first, traced=traced,
         chosen=chosen,
     )  # fmt: skip
+    if not exact and example.froze_what_was_repeated(given, program.inputs):
+        return _captured(model, inputs, dynamic, source, exact=True)
+    return program
 
 
 def _exported(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from paritas.capture.export import is_transformers, prepare
 from paritas.capture.forward import Call
 from paritas.errors import InputsNeeded
 from paritas.nesting import invoke, nest, take_apart
+from paritas.program import TensorSpec
 
 BATCH, SEQUENCE, TARGET = 2, 16, 7  # unlike each other, and none of them 1, which torch.export would freeze
 
@@ -182,6 +183,15 @@ def widen_batch(inputs: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
         name: torch.cat([value] * BATCH) if isinstance(value, torch.Tensor) else value
         for name, value in inputs.items()
     }, True
+
+
+def froze_what_was_repeated(given: Mapping[str, Any], specs: Sequence[TensorSpec]) -> bool:
+    """Whether a batch of 1 among the examples was repeated in vain: the port would refuse its own example."""
+    tensors = take_apart(given)[0]
+    return any(
+        spec.dims[:1] == (BATCH,) and spec.name in tensors and tensors[spec.name].shape[0] == 1
+        for spec in specs
+    )
 
 
 def signature(model: torch.nn.Module, chosen: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

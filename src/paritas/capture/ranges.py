@@ -394,6 +394,22 @@ def _masked(rules: _Forward, node: Node) -> Interval | None:
     return Interval(0, min(least)) if least else None
 
 
+def _written(place: int) -> Callable[[_Forward, Node], Interval | None]:
+    """What is there before, and what is written into it; sums of both are not known."""
+
+    def rule(rules: _Forward, node: Node) -> Interval | None:
+        if (
+            node.kwargs.get("reduce")
+            or node.kwargs.get("accumulate")
+            or any(a is True for a in node.args[3:4])
+        ):
+            return None
+        written = node.args[place] if len(node.args) > place else node.kwargs.get("value")
+        return _either(rules.value(node.args[0]), rules.value(written))
+
+    return rule
+
+
 _RULES: dict[str, Callable[[_Forward, Node], Interval | None]] = {
     "add": _sum(1), "sub": _sum(-1), "rsub": _sum(-1, turned=True), "mul": _binary(lambda x, y: x * y),
     "floor_divide": _divided, "div": _divided, "remainder": _remainder,
@@ -408,6 +424,8 @@ _RULES: dict[str, Callable[[_Forward, Node], Interval | None]] = {
     "neg": lambda rules, node: _turned(rules.value(node.args[0])),
     "abs": lambda rules, node: _size_of(rules.value(node.args[0])),
     "sign": lambda rules, node: Interval(-1, 1),
+    "scatter": _written(3), "index_copy": _written(3), "index_fill": _written(3), "masked_scatter": _written(2),
+    "index_put": _written(2), "_unsafe_index_put": _written(2),
     "masked_fill": lambda rules, node: _either(rules.value(node.args[0]), rules.value(node.args[2])),
     **{kind: lambda rules, node: rules.place(node) for kind in _PLACES},
 }  # fmt: skip

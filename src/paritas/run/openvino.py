@@ -14,8 +14,9 @@ import openvino
 import openvino.opset16 as ops
 
 from paritas.errors import EngineError, ParitasError
-from paritas.program import Artifact
+from paritas.program import Artifact, Manifest
 from paritas.run import openvino_file, openvino_nodes
+from paritas.run.openvino_file import crossing, returned
 from paritas.run.openvino_state import OpenVINOState, stateful
 from paritas.run.state import remembered
 
@@ -115,7 +116,9 @@ class OpenVINOSession:
         for whole numbers of more than 32 bits, which OpenVINO's CPU plugin would cut without a word.
         """
         with self._lock:
-            return [np.array(result) for result in _attempt("running", self._open(), feed)]
+            results = _attempt("running", self._open(), feed)
+            outputs = self._artifact.manifest.outputs
+            return [returned(value, spec.dtype) for value, spec in zip(results, outputs, strict=True)]
 
     def observe(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Node name -> value, for every node that leaves a module and that the model still has."""
@@ -137,7 +140,9 @@ class OpenVINOSession:
         with self._lock:
             return _attempt(
                 "computing its nodes one by one",
-                lambda: dict(openvino_nodes.alone(self._read(), _NODE, given, feed, self._compiled)),
+                lambda: dict(
+                    openvino_nodes.alone(self._read(), _NODE, given, _crossed(feed), self._compiled)
+                ),
             )
 
     def borders(self) -> list[frozenset[str]]:
@@ -159,7 +164,7 @@ class OpenVINOSession:
         self, feed: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray], outputs: Collection[str]
     ) -> dict[str, np.ndarray]:
         compiled = self._compiled(openvino_nodes.cut(self._read(), _NODE, given, outputs))
-        known = {**feed, **{_NODE + name: value for name, value in given.items()}}
+        known = {**_crossed(feed), **{_NODE + name: value for name, value in given.items()}}
         arrays = {}
         for index, port in enumerate(compiled.inputs):
             name = next((name for name in port.get_names() if name in known), port.get_any_name())
@@ -208,8 +213,7 @@ class OpenVINOSession:
         return _attempt("reading this port", self._file.model, _core())
 
     def _compile(self, model: openvino.Model, watched: Sequence[str] = ()) -> _Model:
-        manifest = self._artifact.manifest
-        return _Model(self._compiled(model), openvino_file.largest_whole(manifest), watched)
+        return _Model(self._compiled(model), self._artifact.manifest, watched)
 
     def _compiled(self, model: openvino.Model) -> openvino.CompiledModel:
         return _core().compile_model(model, self.device, self._config)
@@ -231,16 +235,21 @@ class OpenVINOSession:
 class _Model:
     """A compiled model with one request; a call returns views that the next call overwrites."""
 
-    def __init__(self, compiled: openvino.CompiledModel, whole: int, watched: Sequence[str]):
-        self.compiled, self._whole, self._watched = compiled, whole, watched
+    def __init__(self, compiled: openvino.CompiledModel, manifest: Manifest, watched: Sequence[str]):
+        self.compiled, self._watched = compiled, watched
+        self._whole = openvino_file.largest_whole(manifest)
         self._request = compiled.create_infer_request()
         self._inputs = [_own_name(port) for port in compiled.inputs]
 
     def __call__(self, feed: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
         openvino_file.check_whole(feed, self._whole)
-        values = {index: feed[name] for index, name in enumerate(self._inputs)}
+        values = {index: crossing(feed[name]) for index, name in enumerate(self._inputs)}
         found = self._request.infer(values, share_inputs=True, share_outputs=True).to_tuple()
         return openvino_file.taken_off(found, self._watched)
+
+
+def _crossed(feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: crossing(value) for name, value in feed.items()}
 
 
 def _own_name(port: openvino.ConstOutput) -> str:

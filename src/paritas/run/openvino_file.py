@@ -71,6 +71,22 @@ def check(model: openvino.Model, manifest: Manifest, own_name: object) -> None:
         )
 
 
+def crossing(value: np.ndarray) -> np.ndarray:
+    """An input as the model takes it: float64 as float32, complex numbers as pairs of these on a last axis of 2."""
+    if value.dtype == np.float64:
+        return value.astype(np.float32)
+    if value.dtype.kind == "c":
+        return np.ascontiguousarray(value, np.complex64).reshape(value.shape)[..., None].view(np.float32)
+    return value
+
+
+def returned(value: np.ndarray, dtype: str) -> np.ndarray:
+    """A copy of an output, of the dtype that port.json has: the model returns float64 as float32, and pairs."""
+    if dtype.startswith("complex"):
+        return np.array(value).view(np.complex64)[..., 0].astype(dtype, copy=False)
+    return np.array(value, np.float64) if dtype == "float64" else np.array(value)
+
+
 def largest_whole(manifest: Manifest) -> int:
     """The largest whole number of an input with which no sum or product inside the model leaves 32 bits."""
     largest = manifest.settings.get("largest_whole", _INT32)

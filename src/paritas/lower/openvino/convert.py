@@ -30,6 +30,19 @@ HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 _MOST_NOTES = 3
 
 
+def _complex(program: Program) -> tuple[Note, ...]:
+    names = [spec.name for spec in (*program.inputs, *program.outputs) if "complex" in spec.dtype]
+    if not names:
+        return ()
+    return (
+        Note(
+            "lower",
+            "OpenVINO has no complex numbers: in openvino_model.xml they are pairs (real, imaginary) on a last axis of "
+            f"2: {', '.join(names)}",
+        ),
+    )
+
+
 def _unnoticed(lines: Sequence[str]) -> tuple[Note, ...]:
     notes = [
         Note("lower", f"whole numbers beyond 32 bits, which OpenVINO cuts off, are not noticed in {line}")
@@ -74,6 +87,6 @@ def lower(
         settings["largest_whole"] = built.largest
     if built.watched:
         settings["watched"] = list(built.watched)
-    notes += _unnoticed(built.unnoticed)
+    notes += _unnoticed(built.unnoticed) + _complex(program)
     del built  # until here: the model reads its weights
     return Lowered(ENTRY, settings, notes)

@@ -120,11 +120,7 @@ class _Builder:
                     if spec.kind == OutputKind.USER_OUTPUT and isinstance(value, Node)
                 ]
         for node, spec in zip(returned, self.program.outputs, strict=True):
-            if "complex" in spec.dtype:
-                raise LoweringError(
-                    f"openvino cannot lower {self._where(node)}: the output {spec.name} is complex, and OpenVINO has "
-                    "only real outputs. Return torch.view_as_real of it."
-                )
+            self._refuse_half_complex(node, spec)
         results = [
             result(_as_tensor(self.values[node]), spec)
             for node, spec in zip(returned, self.program.outputs, strict=True)
@@ -153,16 +149,20 @@ class _Builder:
         if isinstance(spec.arg, ConstantArgument):
             return spec.arg.value  # an argument that was fixed while capturing
         own: TensorSpec = next(specs)
-        if "complex" in own.dtype:
-            reader = next(iter(node.users), node)
-            raise LoweringError(
-                f"openvino cannot lower {self._where(reader)}: {own} is complex, and OpenVINO has only real inputs. "
-                "Pass real and imaginary parts, and join them with torch.complex."
-            )
+        self._refuse_half_complex(next(iter(node.users), node), own)
         shape = [int(size) if str(size).isdigit() else -1 for size in own.dims]
+        if "complex" in own.dtype:  # it crosses as pairs
+            shape.append(2)
         parameter = ops.parameter(openvino.PartialShape(shape), type_of(own))
         self.parameters.append((node, parameter, own))
         return parameter.output(0)
+
+    def _refuse_half_complex(self, node: Node, spec: TensorSpec) -> None:
+        if spec.dtype == "complex32":
+            raise LoweringError(
+                f"openvino cannot lower {self._where(node)}: {spec.name} is complex in half precision, which NumPy has "
+                "not. Take or return complex64."
+            )
 
     def _watch(self, node: Node, emit: Emitter, rule: Lowering, found: Any, *given: Any) -> None:
         if kind_of(node) not in (*watch.SUMS, *watch.ELEMENTWISE):

@@ -14,8 +14,9 @@ TENSOR = "node/"
 
 
 def type_of(spec: TensorSpec) -> openvino.Type:
-    """How the tensor crosses the border: every float as float32."""
-    return openvino.Type.f32 if "float" in spec.dtype else openvino.Type(np.dtype(spec.dtype))
+    """How the tensor crosses the border: every float as float32, a complex number as a pair of these."""
+    is_real = "float" in spec.dtype or "complex" in spec.dtype
+    return openvino.Type.f32 if is_real else openvino.Type(np.dtype(spec.dtype))
 
 
 def result(value: openvino.Output, spec: TensorSpec) -> openvino.Node:

@@ -97,7 +97,12 @@ _STEPS_OVER_NAN = "max_pool"
 def _computes_doubles(node: Node) -> bool:
     value = node.meta.get("val")
     wide = isinstance(value, torch.Tensor) and value.dtype in (torch.float64, torch.complex128)
-    return wide and not is_size(node) and short_name(node) not in (*MOVES, *CASTS)
+    if not wide or is_size(node) or short_name(node) in MOVES:
+        return False
+    # A cast keeps what float32 had; whole numbers have more bits than that.
+    source = node.all_input_nodes[0].meta.get("val") if node.all_input_nodes else None
+    from_whole = isinstance(source, torch.Tensor) and source.dtype in (torch.int32, torch.int64)
+    return short_name(node) not in CASTS or from_whole
 
 
 def _told(program: Program, nodes: Sequence[Node]) -> str:

@@ -18,6 +18,7 @@ import torch
 
 from paritas.capture.ranges import kind_of
 from paritas.lower.openvino.emit import Emitter, Output, is_tensor, out
+from paritas.lower.openvino.ops.divisors import common_divisor
 
 #: The name of that output, the last one: f32[n], for each watched operator whether a number left 32 bits.
 BEYOND = "paritas_beyond_32_bits"
@@ -25,7 +26,8 @@ BEYOND = "paritas_beyond_32_bits"
 #: Operators that are watched wherever ranges do not show that they fit: how large their sums get, sizes decide.
 SUMS = (
     "sum", "nansum", "cumsum", "prod", "cumprod", "pow", "mm", "bmm", "matmul", "dot", "mv", "addmm", "baddbmm",
-    "addcmul", "square", "lcm", "bitwise_left_shift", "__lshift__", "_to_copy",
+    "addcmul", "square", "gcd", "lcm", "bitwise_left_shift", "__lshift__", "_to_copy", "scatter_add", "scatter_reduce",
+    "index_add", "index_put", "_unsafe_index_put", "trace", "outer", "ger", "addmv", "addr", "addbmm", "einsum",
 )  # fmt: skip
 
 #: And those that are, where no limit at the door keeps them within 32 bits.
@@ -50,10 +52,16 @@ def beyond(
         # Infinities are cut off as every processor likes; programs choose others in their place.
         x = ops.select(ops.less(ops.abs(arguments[0]), np.float32(np.inf)), arguments[0], np.float32(0))
         wrapped = ops.logical_or(ops.less_equal(_LIMIT, x), ops.less(x, -_LIMIT))
+    elif kind == "gcd":  # of nothing but zeros and -2^31
+        wrapped = ops.less(found, np.array(0, out(found).get_element_type().to_dtype()))
     else:
         if kind.endswith("shift"):
             x, places = (emit.cast(value, torch.float32) for value in arguments[:2])
             shadow = ops.multiply(x, ops.power(np.float32(2), places))
+        elif kind == "lcm":  # what wrapped around is no multiple; the product divided by the divisor is one
+            x, y = (emit.cast(value, torch.float32) for value in arguments[:2])
+            divisor = emit.cast(common_divisor(emit, *arguments[:2], torch.int64), torch.float32)
+            shadow = ops.divide(ops.abs(ops.multiply(x, y)), ops.maximum(divisor, np.float32(1)))
         else:
             shadow = out(rule(emit.of_floats(), *arguments, **options))
             if not shadow.get_element_type().is_real():

@@ -14,6 +14,7 @@ def each(value, count):
 
 
 def convolved(emit, x, weight, bias, stride, padding, dilation, groups):
+    _refuse_free_sizes(emit, weight)
     count = rank_of(weight) - 2
     single = rank_of(x) == count + 1  # a picture without a batch
     x = emit.unsqueeze(x, 0) if single else x
@@ -28,6 +29,13 @@ def convolved(emit, x, weight, bias, stride, padding, dilation, groups):
     if bias is not None:
         found = ops.add(found, emit.unsqueeze(bias, 0, *range(2, count + 2)))
     return emit.squeeze(found, 0) if single else found
+
+
+def _refuse_free_sizes(emit, weight):
+    if not all(isinstance(size, int) for size in emit.sizes(weight)):
+        raise emit.refuse(
+            "its weight has free sizes, which OpenVINO's CPU plugin cannot run: pass dynamic={...}"
+        )
 
 
 def paddings(emit, padding, weight, dilation, count):
@@ -64,10 +72,7 @@ for _dim in (1, 2, 3):
 
 
 def transposed(emit, x, weight, bias, stride, padding, output_padding, groups, dilation):
-    if not all(isinstance(size, int) for size in emit.sizes(weight)):
-        raise emit.refuse(
-            "its weight has free sizes, which OpenVINO's CPU plugin cannot run: pass dynamic={...}"
-        )
+    _refuse_free_sizes(emit, weight)
     count = rank_of(weight) - 2
     single = rank_of(x) == count + 1
     x = emit.unsqueeze(x, 0) if single else x

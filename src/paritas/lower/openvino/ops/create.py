@@ -41,7 +41,13 @@ def _is_float(bound):
     return isinstance(bound, float)
 
 
-@lowers("openvino", "aten.linspace.default")
+@lowers(
+    "openvino",
+    "aten.linspace.default",
+    "aten.linspace.Tensor_Tensor",
+    "aten.linspace.Tensor_Scalar",
+    "aten.linspace.Scalar_Tensor",
+)
 def linspace(emit, start, end, steps, dtype=None, layout=None, device=None, pin_memory=None):
     """linspace(Scalar start, Scalar end, int steps, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
     if not any(is_tensor(bound) for bound in (start, end, steps)):

@@ -6,22 +6,23 @@ import openvino.opset16 as ops
 import torch
 
 from paritas.lower.openvino.emit import out
-from paritas.lower.openvino.integers import chosen, floor_division
+from paritas.lower.openvino.integers import chosen, truncated_division
 from paritas.lower.registry import lowers
 
-#: Euclid's algorithm needs no more steps for 32 bits: Fibonacci numbers are the worst.
-STEPS = {torch.int64: 46, torch.int32: 46, torch.int16: 23, torch.int8: 11, torch.uint8: 12}
+#: Euclid's algorithm needs no more steps for 32 bits: Fibonacci numbers are the worst, and one to turn them round.
+STEPS = {torch.int64: 47, torch.int32: 47, torch.int16: 24, torch.int8: 12, torch.uint8: 13}
 
 
 def common_divisor(emit, a, b, dtype):
-    a, b = ops.abs(emit.wide(a, dtype)), ops.abs(emit.wide(b, dtype))
+    """By remainders that keep their sign, as in C++: the smallest number of a type has no absolute value in it."""
+    a, b = (emit.wide(emit.cast(ops.abs(emit.wide(x, dtype)), dtype), dtype) for x in (a, b))
     kind = out(a).get_element_type().to_dtype()
     zero, one = np.array(0, kind), np.array(1, kind)
     for _ in range(STEPS[dtype]):
-        done = ops.equal(b, zero)
-        rest = floor_division(a, chosen(done, one, b))[1]
-        a, b = chosen(done, a, b), chosen(done, zero, rest)
-    return a
+        done = ops.equal(a, zero)
+        rest = truncated_division(b, chosen(done, one, a))[1]
+        a, b = chosen(done, zero, rest), chosen(done, b, a)
+    return ops.abs(b) if dtype == torch.int64 else b
 
 
 @lowers("openvino", "aten.gcd.default")
@@ -36,6 +37,6 @@ def lcm(emit, self, other):
     dtype = emit.dtype
     divisor = common_divisor(emit, self, other, dtype)
     kind = out(divisor).get_element_type().to_dtype()
-    divisor = ops.maximum(divisor, np.array(1, kind))  # of two zeros
+    divisor = chosen(ops.equal(divisor, np.array(0, kind)), np.array(1, kind), divisor)  # of two zeros
     a, b = emit.wide(self, dtype), emit.wide(other, dtype)
-    return emit.result(ops.abs(ops.multiply(floor_division(a, divisor)[0], b)))
+    return emit.result(ops.abs(ops.multiply(truncated_division(a, divisor)[0], b)))

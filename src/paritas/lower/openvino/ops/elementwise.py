@@ -289,7 +289,7 @@ KEEPING = {
     "trunc": _rounding(lambda x: ops.multiply(ops.sign(x), ops.floor(ops.abs(x)))),
     "positive": lambda emit, x: x,
     "square": lambda emit, x: (
-        ops.power(x, np.float32(2))
+        ops.power(emit.cast(x, emit.dtype), np.float32(2))
         if emit.dtype.is_floating_point
         else computed(emit, lambda y: ops.multiply(y, y), x)
     ),

@@ -110,12 +110,8 @@ def index_put(emit, self, indices, values, accumulate=False, unsafe=False):
     own = emit.sizes(self)
     merged, places, shape = linear(emit, self, found)
     is_bool = emit.dtype == torch.bool
-    wide = emit.cast(merged, torch.int32) if is_bool or emit.dtype in _BYTES else merged
-    updates = (
-        emit.cast(emit.cast(values, emit.dtype), torch.int32)
-        if wide is not merged
-        else emit.cast(values, emit.dtype)
-    )
+    held = torch.int32 if is_bool or emit.dtype in _BYTES else emit.dtype
+    wide, updates = emit.cast(merged, held), emit.cast(emit.cast(values, emit.dtype), held)
     front = _apart(indices) or axes[0] == 0
     behind = [own[axis] for axis in rest]
     if front:
@@ -149,12 +145,19 @@ def _same(a, b):
 
 
 def narrowed(emit, x, index, dim):
-    """`x` cut to the sizes of `index` in all axes but `dim`, as `gather` and `scatter` read it."""
+    """`x` cut to the sizes of `index` in all axes but `dim`, as `gather` reads it.
+
+    By strided slices: OpenVINO 2026.4 takes a Slice before GatherElements away, and then finds that the shapes differ.
+    """
     mine, other = emit.meta(x), emit.meta(index)
     for axis in range(rank_of(x)):
         if axis == dim or (mine is not None and _same(mine.shape[axis], other.shape[axis])):
             continue
-        x = emit.slice(x, 0, emit.size(index, axis), axis)
+        ends = emit.dims([*[0] * axis, emit.size(index, axis)])
+        whole = [1] * (axis + 1)
+        x = ops.strided_slice(
+            x, emit.array([0] * (axis + 1)), ends, emit.array(whole), whole, [*[1] * axis, 0]
+        )
     return x
 
 
@@ -163,7 +166,7 @@ def gather(emit, self, dim, index, sparse_grad=False):
     """gather(Tensor self, int dim, Tensor index, *, bool sparse_grad=False) -> Tensor"""
     rank = rank_of(self)
     if rank == 0:
-        return ops.add(ops.multiply(index, np.int64(0)), self) if rank_of(index) else self
+        return emit.broadcast(self, emit.sizes(index)) if rank_of(index) else self
     dim %= rank
     kind = emit.dtype
     x = (
@@ -204,6 +207,13 @@ def scattered(emit, self, dim, index, src, reduction="none", include=True):
 def scatter(emit, self, dim, index, src=None, value=None):
     """scatter.src(Tensor self, int dim, Tensor index, Tensor src) -> Tensor"""
     return scattered(emit, self, dim, index, src if src is not None else value)
+
+
+@lowers("openvino", "aten.scatter.reduce", "aten.scatter.value_reduce")
+def scatter_reduced(emit, self, dim, index, src=None, reduce="add", value=None):
+    """scatter.reduce(Tensor self, int dim, Tensor index, Tensor src, *, str reduce) -> Tensor"""
+    kind = {"add": "sum", "multiply": "prod"}[reduce]
+    return scattered(emit, self, dim, index, src if src is not None else value, kind)
 
 
 @lowers("openvino", "aten.scatter_add.default")
@@ -250,11 +260,10 @@ def _with_nan(emit, found, self, dim, index, src, include):
 def index_add(emit, self, dim, index, source, alpha=1):
     """index_add(Tensor self, int dim, Tensor index, Tensor source, *, Scalar alpha=1) -> Tensor"""
     dtype = emit.dtype
+    if dtype == torch.bool and not alpha:
+        return self
     if alpha != 1:
         source = emit.result(ops.multiply(emit.wide(source, dtype), emit.wide(alpha, dtype)))
-    if rank_of(self) == 0:
-        more = ops.reshape(emit.wide(source, dtype), emit.array([]), False)
-        return emit.result(ops.add(emit.wide(self, dtype), more))
     return along_axis(emit, self, dim, index, source, "sum")
 
 
@@ -267,6 +276,10 @@ def index_copy(emit, self, dim, index, source):
 def along_axis(emit, self, dim, index, source, reduction):
     """Whole slices of `self` along an axis, written or added at positions."""
     rank = rank_of(self)
+    if rank == 0:
+        one = emit.array([1])
+        x, places, values = (ops.reshape(v, one, False) for v in (self, index, source))
+        return ops.reshape(along_axis(emit, x, 0, places, values, reduction), emit.array([]), False)
     dim %= rank
     if rank_of(index) == 0:
         index = emit.unsqueeze(index, 0)
@@ -282,9 +295,11 @@ def along_axis(emit, self, dim, index, source, reduction):
 @lowers("openvino", "aten.index_fill.int_Scalar", "aten.index_fill.int_Tensor")
 def index_fill(emit, self, dim, index, value):
     """index_fill.int_Scalar(Tensor self, int dim, Tensor index, Scalar value) -> Tensor"""
+    if rank_of(self) == 0:
+        return along_axis(emit, self, 0, index, emit.cast(value, emit.dtype), "none")
     dim %= rank_of(self)
     sizes = emit.sizes(self)
-    sizes[dim] = emit.size(index, 0)
+    sizes[dim] = emit.size(index, 0) if rank_of(index) else 1
     return along_axis(emit, self, dim, index, emit.full(sizes, value, emit.dtype), "none")
 
 
@@ -339,7 +354,7 @@ def select_scatter(emit, self, src, dim, index):
     return concatenated([before, src, after], dim)
 
 
-@lowers("openvino", "aten.nonzero.default")
+@lowers("openvino", "aten.nonzero.default", "aten.argwhere.default")
 def nonzero(emit, self):
     """nonzero(Tensor self) -> Tensor"""
     is_scalar = rank_of(self) == 0
@@ -348,11 +363,13 @@ def nonzero(emit, self):
     return emit.slice(found, 0, 0, 1) if is_scalar else found  # a scalar has no axis to name
 
 
-@lowers("openvino", "aten.where.default")
+@lowers("openvino", "aten.where.default", "aten.nonzero_numpy.default")
 def where_true(emit, condition):
     """where(Tensor condition) -> Tensor[]"""
-    places = ops.non_zero(emit.cast(condition, torch.bool), "i64")
-    return [ops.gather(places, np.int64(axis), np.int64(0)) for axis in range(rank_of(condition))]
+    there = emit.cast(condition, torch.bool)
+    there = emit.unsqueeze(there, 0) if rank_of(there) == 0 else there
+    places = ops.non_zero(there, "i64")
+    return [ops.gather(places, np.int64(axis), np.int64(0)) for axis in range(rank_of(there))]
 
 
 @lowers("openvino", "aten.masked_select.default")

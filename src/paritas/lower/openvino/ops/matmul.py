@@ -81,7 +81,8 @@ def baddbmm(emit, self, batch1, batch2, beta=1, alpha=1):
 def outer(emit, self, vec2):
     """outer(Tensor self, Tensor vec2) -> Tensor"""
     a, b = emit.wide(self, emit.dtype), emit.wide(vec2, emit.dtype)
-    return emit.result(ops.multiply(emit.unsqueeze(a, 1), emit.unsqueeze(b, 0)))
+    times = ops.logical_and if emit.dtype == torch.bool else ops.multiply
+    return emit.result(times(emit.unsqueeze(a, 1), emit.unsqueeze(b, 0)))
 
 
 @lowers("openvino", "aten.einsum.default")

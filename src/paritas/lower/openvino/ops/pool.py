@@ -20,16 +20,53 @@ def _batched(emit, x, count):
 
 
 def max_pooled(emit, x, count, kernel, stride, padding, dilation, ceil_mode):
+    """(the largest of each window, its place in the flat picture)."""
     x, single = _batched(emit, x, count)
     kernel = each(kernel, count)
     stride = each(stride, count) if stride else kernel
     padding, dilation = each(padding, count), each(dilation, count)
-    rounding = "ceil_torch" if ceil_mode else "floor"
-    found = ops.max_pool(x, stride, dilation, padding, padding, kernel, rounding)
-    values, places = found.output(0), found.output(1)
+    windows = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+    sizes = emit.sizes(x)[2:]
+    # The plugin refuses pictures that are smaller than a window, which torch in ceil mode does not. What it pads whole
+    # numbers with is no smaller than they are, so that these are left to it.
+    if (
+        ceil_mode
+        and emit.dtype_of(x).is_floating_point
+        and not all(
+            isinstance(size, int) and size + 2 * pad >= window
+            for size, pad, window in zip(sizes, padding, windows, strict=True)
+        )
+    ):
+        values, places = _overhanging(emit, x, kernel, stride, padding, dilation, windows)
+    else:
+        rounding = "ceil_torch" if ceil_mode else "floor"
+        found = ops.max_pool(x, stride, dilation, padding, padding, kernel, rounding, None, "i64", 2)
+        values, places = found.output(0), found.output(1)
     if single:
         values, places = emit.squeeze(values, 0), emit.squeeze(places, 0)
     return values, places
+
+
+def _overhanging(emit, x, kernel, stride, padding, dilation, windows):
+    """The same in ceil mode, of a picture with room behind it for the last windows."""
+    count, sizes = len(kernel), emit.sizes(x)[2:]
+    rooms = [window + step for window, step in zip(windows, stride, strict=True)]
+    pairs = [pad for axis in reversed(range(count)) for pad in (padding[axis], rooms[axis])]
+    wide = padded(emit, x, pairs, "constant", -np.inf)
+    none = [0] * count
+    found = ops.max_pool(wide, stride, dilation, none, none, kernel, "floor", None, "i64", 2)
+    values, flat = found.output(0), found.output(1)
+    for axis in range(count):
+        last = last_window(emit, sizes[axis], windows[axis], stride[axis], padding[axis])
+        values, flat = (emit.slice(v, 0, emit.plus(last, 1), axis + 2) for v in (values, flat))
+    # A place in the wide picture, taken apart and put together as one in the picture itself.
+    places, below = None, 1
+    for axis in reversed(range(count)):
+        flat, along = division_of_sizes(flat, emit.number(emit.size(wide, axis + 2)))
+        along = ops.multiply(ops.subtract(along, np.int64(padding[axis])), emit.number(below))
+        places = along if places is None else ops.add(places, along)
+        below = emit.times(sizes[axis], below)
+    return out(values), out(places)
 
 
 def _max_pool(count):
@@ -39,6 +76,13 @@ def _max_pool(count):
     lowering.__doc__ = schema_of(f"aten.max_pool{count}d.default")
     lowering.__name__ = lowering.__qualname__ = f"max_pool{count}d"
     lowers("openvino", f"aten.max_pool{count}d.default")(lowering)
+
+    def both(emit, self, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False):
+        return list(max_pooled(emit, self, count, kernel_size, stride, padding, dilation, ceil_mode))
+
+    name = f"max_pool{count}d_with_indices"
+    both.__doc__, both.__name__, both.__qualname__ = schema_of(f"aten.{name}.default"), name, name
+    lowers("openvino", f"aten.{name}.default")(both)
 
 
 def averaged(x, step, begins, ends, kernel, exclude_pad, rounding):

@@ -5,7 +5,7 @@ import numpy as np
 import openvino.opset16 as ops
 import torch
 
-from paritas.lower.openvino.emit import out, rank_of
+from paritas.lower.openvino.emit import concatenated, out, rank_of
 from paritas.lower.openvino.integers import less_equal
 from paritas.lower.openvino.ops.move import END
 from paritas.lower.registry import lowers
@@ -24,7 +24,7 @@ def scanned(emit, parts, axis, join):
         before = [emit.slice(part, 0, -step, axis) for part in parts]
         after = [emit.slice(part, step, END, axis) for part in parts]
         joined = join(before, after)
-        parts = [out(ops.concat([a, b], axis)) for a, b in zip(first, joined, strict=True)]
+        parts = [concatenated([a, b], axis) for a, b in zip(first, joined, strict=True)]
         step *= 2
     return parts
 

@@ -7,6 +7,7 @@ import torch
 
 from paritas.lower.openvino.emit import is_tensor, out, rank_of
 from paritas.lower.openvino.integers import less, less_equal
+from paritas.lower.openvino.ops.move import END
 from paritas.lower.openvino.ops.reduce import orderable
 from paritas.lower.registry import lowers
 
@@ -51,13 +52,23 @@ def histc(emit, self, bins=100, min=0, max=0):
         for size in emit.sizes(self):
             total = emit.times(size, total)
         return emit.cast(emit.dims([total]), emit.dtype)
-    if min == max:
-        raise emit.refuse("the range of the histogram depends on the values")
     x = ops.reshape(emit.cast(self, torch.float32), emit.array([-1, 1]), False)
-    part = ops.floor(ops.multiply(ops.subtract(x, np.float32(min)), np.float32(bins / (max - min))))
-    part = ops.minimum(part, np.float32(bins - 1))
-    inside = ops.logical_and(ops.less_equal(np.float32(min), x), ops.less_equal(x, np.float32(max)))
-    hit = ops.logical_and(inside, ops.equal(part, np.arange(bins, dtype=np.float32)))
+    if min == max:  # from the smallest to the largest, or around the only one
+        low, high = (reduce(x, emit.array([0, 1]), False) for reduce in (ops.reduce_min, ops.reduce_max))
+        one = ops.convert(ops.equal(low, high), "f32")
+        low, high = ops.subtract(low, one), ops.add(high, one)
+        width = ops.divide(ops.subtract(high, low), np.float32(bins))
+        numbers = np.arange(bins + 1, dtype=np.float32)
+        # From both ends, as torch has them.
+        rising = ops.add(low, ops.multiply(width, numbers))
+        falling = ops.subtract(high, ops.multiply(width, numbers[::-1].copy()))
+        edges = out(ops.select(numbers < (bins + 1) // 2, rising, falling))
+    else:
+        edges = emit.const(torch.linspace(min, max, bins + 1), torch.float32)
+    first, last = emit.slice(edges, 0, -1, 0), emit.slice(edges, 1, END, 0)
+    # The last bin has its upper end too.
+    ends = ops.select(np.arange(bins) == bins - 1, ops.less_equal(x, last), ops.less(x, last))
+    hit = ops.logical_and(ops.less_equal(first, x), ends)
     return emit.cast(ops.reduce_sum(ops.convert(hit, "f32"), emit.array([0]), False), emit.dtype)
 
 
