@@ -59,8 +59,9 @@ def beyond(
             x, places = (emit.cast(value, torch.float32) for value in arguments[:2])
             shadow = ops.multiply(x, ops.power(np.float32(2), places))
         elif kind == "lcm":  # what wrapped around is no multiple; the product divided by the divisor is one
-            x, y = (emit.cast(value, torch.float32) for value in arguments[:2])
-            divisor = emit.cast(common_divisor(emit, *arguments[:2], torch.int64), torch.float32)
+            first, second = arguments[:2]
+            x, y = emit.cast(first, torch.float32), emit.cast(second, torch.float32)
+            divisor = emit.cast(common_divisor(emit, first, second, torch.int64), torch.float32)
             shadow = ops.divide(ops.abs(ops.multiply(x, y)), ops.maximum(divisor, np.float32(1)))
         else:
             shadow = out(rule(emit.of_floats(), *arguments, **options))
