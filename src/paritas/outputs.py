@@ -14,6 +14,7 @@ The description ("structure") is one of
     {"kind": "record", "class": "module.Result", "items": {...}}        a dataclass
     {"kind": "output", "class": "transformers....", "fields": [...], "items": {...}}
     {"kind": "cache", "class": "DynamicCache", "items": [{"keys": ..., "values": ...}, ...]}
+                                                               and "conv_states.0", "recurrent_states.0" of a layer
 
 The flat tensors are in the order in which torch.export lists them.
 """
@@ -37,6 +38,9 @@ Structure = dict[str, Any]
 #: The only classes that a description may name. Importing any module that a file names would run its code.
 _OUTPUT_CLASS = re.compile(r"(transformers|diffusers)(\.[a-z][a-z0-9_]*)+\.[A-Z][A-Za-z0-9_]*")
 
+
+#: What a layer of a cache keeps of all tokens in a fixed size, by transformers' names.
+STATES = ("conv_states", "recurrent_states")
 
 #: torch's own named tuples: what `x.max(1)` returns.
 _RETURN_TYPE = re.compile(r"torch\.return_types\.[a-z][a-z_0-9]*")
@@ -179,6 +183,13 @@ def has_sizes(structure: Mapping[str, Any]) -> bool:
     return structure.get("kind") == "size" or any(has_sizes(child) for _, child in _children(structure))
 
 
+def has_states(structure: Mapping[str, Any]) -> bool:
+    """Whether it is a cache with a layer that keeps states of a fixed size."""
+    return structure["kind"] == "cache" and any(
+        key.startswith(STATES) for layer in structure["items"] for key in layer if isinstance(layer, Mapping)
+    )
+
+
 def _describe_cache(cache: Any, flat: list[Any], where: str) -> Structure:
     if hasattr(cache, "self_attention_cache"):
         parts = ("self_attention_cache", "cross_attention_cache")
@@ -186,9 +197,19 @@ def _describe_cache(cache: Any, flat: list[Any], where: str) -> Structure:
     else:
         items = []
         for index, layer in enumerate(cache.layers):
-            tensors = {key: item for key, item in vars(layer).items() if is_tensor(item)}
+            tensors = _tensors_of(layer)
             items.append({key: _describe(item, flat, f"{where}[{index}]") for key, item in tensors.items()})
     return {"kind": "cache", "class": type(cache).__name__, "items": items}
+
+
+def _tensors_of(layer: Any) -> dict[str, Any]:
+    """Of a layer of a cache: keys and values, and states of a fixed size, which are numbered."""
+    found = {key: item for key, item in vars(layer).items() if is_tensor(item)}
+    for kind in STATES:
+        states = getattr(layer, kind, None)
+        if isinstance(states, Mapping):
+            found |= {f"{kind}.{i}": state for i, state in states.items() if is_tensor(state)}
+    return found
 
 
 def is_tensor(value: Any) -> bool:
@@ -352,11 +373,38 @@ class _Building:
             if utils and all(isinstance(part, utils.Cache) for part in parts):
                 return utils.EncoderDecoderCache(*parts)
             return tuple(parts)  # of another framework's tensors, which no cache holds
-        layers = [tuple(self.of(item) for item in layer.values()) for layer in items]
+        layers = [{key: self.of(item) for key, item in layer.items()} for layer in items]
         tensors = sys.modules.get("torch")
-        if utils and tensors and all(isinstance(t, tensors.Tensor) for layer in layers for t in layer):
-            return utils.DynamicCache(layers)
-        return tuple(layers)
+        if not (utils and tensors and all(isinstance(t, tensors.Tensor) for x in layers for t in x.values())):
+            return tuple(tuple(layer.values()) for layer in layers)
+        if any(key.startswith(STATES) for layer in layers for key in layer):
+            cache = utils.DynamicCache()
+            cache.layers = [_layer_of_states(utils, layer) for layer in layers]
+            return cache
+        return utils.DynamicCache([tuple(layer.values()) for layer in layers])
+
+
+def _layer_of_states(utils: Any, tensors: Mapping[str, Any]) -> Any:
+    """A layer as transformers leaves it after its first tokens. What it writes in place are copies."""
+    states = [key.split(".") for key in tensors if key.startswith(STATES)]
+    if not states:
+        layer = utils.DynamicLayer() if tensors else utils.DummyLayer()
+    else:
+        number = 1 + max(int(index) for _, index in states)
+        mixed = "keys" in tensors
+        cls = utils.LinearAttentionAndFullAttentionLayer if mixed else utils.LinearAttentionLayer
+        layer = cls(number_of_states=number)
+        layer.has_previous_state = dict.fromkeys(range(number), True)
+    for kind, index in states:
+        tensor = tensors[f"{kind}.{index}"]
+        getattr(layer, kind)[int(index)] = tensor.clone()
+        getattr(layer, f"is_{kind}_initialized")[int(index)] = True
+        layer.dtype, layer.device = tensor.dtype, tensor.device
+        if kind == "conv_states":
+            layer.conv_kernel_size[int(index)] = tensor.shape[-1]
+    if "keys" in tensors:
+        layer.update(tensors["keys"], tensors["values"])
+    return layer
 
 
 def _record(cls: type, items: Mapping[str, Any]) -> Any:

@@ -26,34 +26,50 @@ from paritas.transformers.models import ported_class
 ZOO = Path(__file__).parents[1] / "zoo"
 
 
-def entries(names: Collection[str] = ()) -> dict[str, zoo.Entry]:
+def of_zoo() -> list[zoo.Entry]:
+    return [entry for entry in zoo.read(ZOO) if entry.library == "transformers"]
+
+
+def name_of(entry: zoo.Entry) -> str:
+    """The name of its class."""
+    return re.split("[.:]", entry.model_class)[-1]
+
+
+def entries() -> dict[str, zoo.Entry]:
     """A tiny configuration for each model class of transformers that the zoo knows one for, by the class's name.
 
-    A class that is not in the zoo has that of another of the same configuration class. names: of the zoo only these.
+    A class that is not in the zoo has that of another of the same configuration class.
     """
-    found: dict[str, zoo.Entry] = {}
-    configs: dict[str, zoo.Entry] = {}
-    for entry in zoo.read(ZOO):
-        name = re.split("[.:]", entry.model_class)[-1]
-        if entry.library != "transformers" or (names and name not in names):
-            continue
+    classes = {}
+    for entry in of_zoo():
         if issubclass(zoo.find_class(entry.model_class, entry.name), hf.PreTrainedModel):
-            found.setdefault(name, entry)
-            configs.setdefault(entry.config_class, entry)
-    for name in () if names else dir(hf):
+            classes.setdefault(name_of(entry), entry.config_class)
+    configs = set(classes.values())
+    for name in dir(hf):
         cls = getattr(hf, name, None) if name.endswith("Model") or "For" in name else None
-        if not isinstance(cls, type) or not issubclass(cls, hf.PreTrainedModel):
-            continue
-        alike = configs.get(f"transformers.{getattr(cls.config_class, '__name__', '')}")
-        if alike is not None and name not in found and not name.endswith("PreTrainedModel"):
-            found[name] = dataclasses.replace(alike, name=name, model_class=f"transformers.{name}")
-    return found
+        if (
+            isinstance(cls, type)
+            and issubclass(cls, hf.PreTrainedModel)
+            and not name.endswith("PreTrainedModel")
+        ):
+            config = f"transformers.{getattr(cls.config_class, '__name__', '')}"
+            if config in configs:
+                classes.setdefault(name, config)
+    return of_names(classes)
 
 
 def of_names(names: Collection[str]) -> dict[str, zoo.Entry]:
-    """Those of the zoo itself are found without importing every model of transformers."""
-    found = entries(names)
-    return found if found.keys() >= set(names) else entries()
+    """The entries of these classes, without importing any other model of transformers."""
+    named: dict[str, zoo.Entry] = {}
+    configs: dict[str, zoo.Entry] = {}
+    for entry in of_zoo():
+        named.setdefault(name_of(entry), entry)
+        configs.setdefault(entry.config_class, entry)
+    found = {name: named[name] for name in names if name in named}
+    for name in set(names) - found.keys():
+        alike = configs[f"transformers.{getattr(hf, name).config_class.__name__}"]
+        found[name] = dataclasses.replace(alike, name=name, model_class=f"transformers.{name}")
+    return {name: found[name] for name in names}
 
 
 def zoo_classes() -> set[str]:

@@ -66,7 +66,7 @@ def test_checkpoints_of_every_class_are_read_exactly(tmp_path: Path) -> None:
     if journal.is_file():
         known = {one["name"]: one["fault"] for one in map(json.loads, journal.read_text().splitlines())}
     names = [name for name in checkpoints.entries() if name not in known]
-    parts = [names[at : at + 30] for at in range(0, len(names), 30)]
+    parts = [names[at : at + 60] for at in range(0, len(names), 60)]
     with ThreadPoolExecutor(int(os.environ.get("PARITAS_JOBS", "2"))) as pool:
         for found in pool.map(lambda at: faults(parts[at], tmp_path / str(at)), range(len(parts))):
             known |= found

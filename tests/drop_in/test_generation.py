@@ -47,6 +47,27 @@ MODELS: dict[str, Callable[[], Any]] = {
     ),
     "qwen3": lambda: hf.Qwen3ForCausalLM(hf.Qwen3Config(**DECODER)),
     "gemma3, a sliding window": lambda: hf.Gemma3ForCausalLM(hf.Gemma3TextConfig(**DECODER, sliding_window=4)),
+    "mamba, states of a fixed size": lambda: hf.MambaForCausalLM(
+        hf.MambaConfig(vocab_size=99, hidden_size=32, num_hidden_layers=2, state_size=4, initializer_range=0.3)
+    ),
+    "mamba2": lambda: hf.Mamba2ForCausalLM(
+        hf.Mamba2Config(
+            vocab_size=99, hidden_size=32, num_hidden_layers=2, state_size=4, num_heads=8, head_dim=8, n_groups=2,
+            chunk_size=4, initializer_range=0.3,
+        )
+    ),
+    "jamba, states beside keys and values": lambda: hf.JambaForCausalLM(
+        hf.JambaConfig(
+            **{name: value for name, value in DECODER.items() if name != "head_dim"}, attn_layer_period=2,
+            attn_layer_offset=1, num_experts=1, mamba_d_state=4, mamba_dt_rank=4, use_mamba_kernels=False,
+        )
+    ),
+    "falcon_h1, both in one layer": lambda: hf.FalconH1ForCausalLM(
+        hf.FalconH1Config(
+            **DECODER, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8, mamba_d_state=4, mamba_n_groups=1,
+            mamba_chunk_size=4,
+        )
+    ),
     "mixtral": lambda: hf.MixtralForCausalLM(hf.MixtralConfig(**DECODER, num_local_experts=4)),
 }  # fmt: skip
 
@@ -183,6 +204,42 @@ def test_a_cache_that_the_original_made_goes_on_in_the_engine(llama: tuple[Any, 
     want = original(input_ids=ids[:, :1], past_key_values=caches[0])
     got = port(input_ids=ids[:, :1], past_key_values=caches[1])
     assert torch.allclose(got.logits, want.logits, atol=1e-4)
+
+
+def test_states_are_a_memory_that_steps_of_the_engine_continue() -> None:
+    pytest.importorskip("openvino")
+    original, port = pair("jamba, states beside keys and values")
+    given = inputs("llama")
+    told = {"max_new_tokens": 12, "do_sample": False}
+    assert tokens(port, **given, **told) == tokens(original, **given, **told)
+    (steps,) = port.ports
+    assert {"past_key_values.0.conv_states.0", "past_key_values.1.keys"} <= {
+        s.name for s in steps.manifest.inputs
+    }
+    caches = [original(**given).past_key_values for _ in range(2)]
+    one = given["input_ids"][:, :1]
+    for model, cache in zip((original, port), caches, strict=True):
+        cache.reorder_cache(torch.tensor([1, 1]))
+        assert model(input_ids=one, past_key_values=cache).past_key_values is cache
+    for mine, theirs in zip(*(cache.layers for cache in caches), strict=True):
+        for kind in ("conv_states", "recurrent_states"):
+            for index, state in getattr(theirs, kind, {}).items():
+                assert torch.allclose(getattr(mine, kind)[index], state, atol=1e-4)
+    assert torch.allclose(caches[1].layers[1].keys, caches[0].layers[1].keys, atol=1e-4)
+    assert len(port.ports) == 2  # without a mask it is another way of calling
+
+
+def test_a_layer_alone_writes_into_a_cache_as_the_originals_does(llama: tuple[Any, Any]) -> None:
+    original, port = llama
+    hidden = torch.randn(2, 3, DECODER["hidden_size"], generator=torch.Generator().manual_seed(0))
+    turns = original.model.rotary_emb(hidden, torch.arange(3)[None])
+    caches = [hf.DynamicCache() for _ in range(2)]
+    out = [
+        model.model.layers[0](hidden, position_embeddings=turns, past_key_values=cache)
+        for model, cache in zip((original, port), caches, strict=True)
+    ]
+    assert torch.allclose(*out, atol=1e-5)
+    assert torch.allclose(*(cache.layers[0].keys for cache in caches), atol=1e-5)
 
 
 def test_streamers_and_stopping_criteria_are_asked(llama: tuple[Any, Any]) -> None:

@@ -156,6 +156,18 @@ def test_gradients_by_inputs_are_refused_when_they_are_asked_for(pair: tuple[Any
         out.sum().backward()
 
 
+def test_gradients_by_weights_are_refused_when_they_are_asked_for(pair: tuple[Any, Any]) -> None:
+    _, port = pair
+    head = torch.nn.Linear(99, 2)
+    with pytest.raises(InputError, match=r"no gradient by its weights.*model\.train"):
+        head(port(input_ids=IDS).logits).sum().backward()
+    with torch.no_grad():
+        assert not port(input_ids=IDS).logits.requires_grad
+    port.requires_grad_(False)
+    head(port(input_ids=IDS).logits).sum().backward()
+    port.requires_grad_(True)
+
+
 def test_a_port_of_it_is_a_port_of_the_original(pair: tuple[Any, Any]) -> None:
     _, port = pair
     made = paritas.port(port, engine="torch", inputs={"input_ids": IDS})

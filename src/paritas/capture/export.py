@@ -23,6 +23,7 @@ from paritas.capture.functional import functional
 from paritas.capture.origin import innermost_frame
 from paritas.capture.patience import patience
 from paritas.errors import CaptureError
+from paritas.outputs import has_states
 
 #: input name -> {dimension: a `torch.export.Dim`}, as `torch.export.export(dynamic_shapes=)` takes it.
 DynamicShapes = dict[str, Any] | None
@@ -63,7 +64,9 @@ def _traced(
     model: torch.nn.Module, call: Call, dynamic_shapes: DynamicShapes, remarks: list[str], traced: Traced
 ) -> torch.export.ExportedProgram:
     if is_transformers(model):
-        return _export_transformers(model, call, dynamic_shapes)
+        # Of a cache of states, transformers' own taking apart would return sizes as well.
+        own = traced if any(map(has_states, call.nesting.values())) else None
+        return _export_transformers(model, call, dynamic_shapes, own)
     return _export_module(model, call, dynamic_shapes, remarks, traced)
 
 
@@ -117,11 +120,11 @@ def _prepared_for_the_tower(model: Any, arguments: Mapping[str, Any], kind: str)
 
 
 def _export_transformers(
-    model: Any, call: Call, dynamic_shapes: DynamicShapes
+    model: Any, call: Call, dynamic_shapes: DynamicShapes, traced: Traced | None
 ) -> torch.export.ExportedProgram:
     from transformers.exporters import DynamoConfig, DynamoExporter, utils
 
-    with flat_forward(model, call) as names:
+    with flat_forward(model, call, traced) as names:
         if dynamic_shapes is not None:
             dynamic_shapes = {names[name]: dims for name, dims in dynamic_shapes.items()}
         config = DynamoConfig(dynamic=dynamic_shapes is not None, dynamic_shapes=dynamic_shapes)

@@ -26,8 +26,8 @@ SEEN = ("attention_mask", "decoder_attention_mask")
 #: Arguments that are constants of a graph.
 _CONSTANTS = (bool, int, float, str)
 
-#: The name of the argument that is a cache.
-CACHE = "past_key_values"
+#: The name of the argument that is a cache, and of a few older models'.
+CACHE, CACHE_OF_MAMBA = "past_key_values", "cache_params"
 
 #: And of that which says at which of the new tokens logits are wanted.
 LOGITS = "logits_to_keep"
@@ -42,7 +42,7 @@ class Call:
     """A call taken apart.
 
     tensors: by name, nested ones as they came. fixed: numbers, strings and switches. kept: how many of the last
-    logits are wanted, 0 for all. cache: the caller's, or None.
+    logits are wanted, 0 for all. cache: the caller's, or None. cache_name: of that argument.
     """
 
     tensors: dict[str, Any]
@@ -51,6 +51,7 @@ class Call:
     use_cache: bool | None
     as_tuple: bool
     kept: int
+    cache_name: str = CACHE
 
     @property
     def signature(self) -> tuple[Any, ...]:
@@ -79,7 +80,8 @@ def take(cls: type, args: tuple[Any, ...], kwargs: Mapping[str, Any], config: An
     given = {**dict(zip(names, args, strict=False)), **kwargs}
     tensors: dict[str, Any] = {}
     fixed: dict[str, Any] = {}
-    cache = given.pop(CACHE, None)
+    cache_name = CACHE_OF_MAMBA if CACHE_OF_MAMBA in defaults else CACHE
+    cache = given.pop(cache_name, None)
     as_dict = given.pop("return_dict", None)
     as_tuple = (getattr(config, "return_dict", True) if as_dict is None else as_dict) is False
     use_cache = given.pop("use_cache", None)
@@ -99,7 +101,7 @@ def take(cls: type, args: tuple[Any, ...], kwargs: Mapping[str, Any], config: An
             fixed[name] = value
     if isinstance(kept, torch.Tensor):
         tensors[LOGITS], kept = kept, 0
-    return Call(tensors, fixed, cache, use_cache, as_tuple, int(kept or 0))
+    return Call(tensors, fixed, cache, use_cache, as_tuple, int(kept or 0), cache_name)
 
 
 def has_plain_masks(call: Call) -> bool:

@@ -13,7 +13,6 @@ from transformers.cache_utils import Cache
 from paritas.errors import InputError
 from paritas.outputs import build_output, describe_output
 from paritas.run.values import framework_of_type, from_numpy, to_numpy
-from paritas.transformers.calls import CACHE
 
 
 def to_torch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any], str]:
@@ -60,11 +59,11 @@ def back(out: Any, framework: str) -> Any:
     """What a method returned, in the caller's framework."""
     if not framework or out is None or isinstance(out, (bool, int, float, str, torch.nn.Module)):
         return out
-    if isinstance(out, Mapping) and isinstance(out.get(CACHE), Cache):
+    if isinstance(out, Mapping) and any(isinstance(value, Cache) for value in out.values()):
         # To be handed back, not to be read: it stays what it is.
-        cache = out[CACHE]
-        rest = back(type(out)(**{key: value for key, value in out.items() if key != CACHE}), framework)
-        return type(out)(**{key: cache if key == CACHE else rest[key] for key in out})
+        caches = {key: value for key, value in out.items() if isinstance(value, Cache)}
+        rest = back(type(out)(**{key: value for key, value in out.items() if key not in caches}), framework)
+        return type(out)(**{key: caches.get(key, rest.get(key)) for key in out})
     flat, structure = describe_output(out)
     changed = [
         from_numpy(to_numpy("an output", one), framework, str(one.dtype).removeprefix("torch."))

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gradients by a port's inputs: there are none, and whoever asks for them is told so instead of getting zeros."""
+"""Gradients by a port's inputs and weights: there are none, and whoever asks for them is told so instead of getting
+zeros, or a head that learns while its body does not."""
 
 from __future__ import annotations
 
@@ -11,16 +12,20 @@ import torch
 from paritas.errors import InputError
 
 
-def is_asked_for(tensors: Mapping[str, Any]) -> list[str]:
-    """The names of the arguments by which somebody may differentiate."""
+def asked_for(module: torch.nn.Module, tensors: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """That by which somebody may differentiate: arguments by their names, and one of the weights for all of them."""
     if not torch.is_grad_enabled():
-        return []
-    return [
-        name for name, value in tensors.items() if isinstance(value, torch.Tensor) and value.requires_grad
-    ]
+        return {}
+    found = {
+        name: value
+        for name, value in tensors.items()
+        if isinstance(value, torch.Tensor) and value.requires_grad
+    }
+    weight = next((p for p in module.parameters() if p.requires_grad), None)
+    return found if found or weight is None else {"its weights": weight}
 
 
-def refusing(out: Any, by: list[str], name: str, tensors: Mapping[str, Any]) -> Any:
+def refusing(out: Any, by: Mapping[str, torch.Tensor], name: str) -> Any:
     """`out` with tensors that require a gradient, as the original's do, and say that there is none when asked."""
     message = (
         f"{name} runs on an engine, and its port computes inference only: there is no gradient by {', '.join(by)}. "
@@ -38,7 +43,7 @@ def refusing(out: Any, by: list[str], name: str, tensors: Mapping[str, Any]) -> 
 
     def marked(value: Any) -> Any:
         if isinstance(value, torch.Tensor) and value.is_floating_point():
-            return NoGradient.apply(value, *(tensors[one] for one in by))
+            return NoGradient.apply(value, *by.values())
         if isinstance(value, dict):
             for key, inner in list(value.items()):
                 value[key] = marked(inner)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.utils import logging
 
@@ -20,7 +21,7 @@ from paritas.errors import InputError, OriginalFails, SizeError
 from paritas.guards import complaint
 from paritas.program import Source
 from paritas.run.state import ArrayState, State
-from paritas.transformers import calls, kept
+from paritas.transformers import calls, kept, states
 from paritas.transformers.cache import (
     EngineCache,
     arrays_of,
@@ -44,7 +45,7 @@ from paritas.transformers.fitting import (
     sizes_of,
     values,
 )
-from paritas.transformers.gradients import is_asked_for, refusing
+from paritas.transformers.gradients import asked_for, refusing
 from paritas.transformers.plan import plan_of
 from paritas.transformers.watch import Watch
 
@@ -124,12 +125,21 @@ class Network:
                 with torch.no_grad():
                     return own(*args, **kwargs)
             call = calls.take(type(module), args, kwargs, getattr(module, "config", None))
-            asked = is_asked_for(call.tensors)
+            why, steps = "", states.is_recurrent(call.cache)
+            if call.cache is not None and not isinstance(module, PreTrainedModel):
+                why = "PyTorch computes, since only a whole model can hand its cache to an engine"
+            elif steps:
+                why = states.only_original(call, _is_wanted(module, call))
+            if why:
+                return self._original(module, why, own, args, kwargs)
+            asked = asked_for(module, call.tensors)
             self._check_tokens(path, module, call)
             try:
                 with torch.no_grad():
-                    remembering = self._is_remembering(path, module, call)
-                    if remembering == "engine":
+                    remembering = "engine" if steps else self._is_remembering(path, module, call)
+                    if steps:
+                        out = self._step(path, module, call)
+                    elif remembering == "engine":
                         out = self._generate(path, module, call)
                     elif not remembering:
                         out = self._compute(path, module, call)
@@ -139,7 +149,7 @@ class Network:
             if remembering and remembering != "engine":
                 return self._original(module, remembering, own, args, kwargs)
         if asked:
-            out = refusing(out, asked, type(module).__name__, call.tensors)
+            out = refusing(out, asked, type(module).__name__)
         return out.to_tuple() if call.as_tuple and hasattr(out, "to_tuple") else out
 
     def _original(
@@ -211,7 +221,7 @@ class Network:
             if inner != path and inner.startswith(path and f"{path}."):
                 return f"{inner} {why}: PyTorch computes"
         for value in (*args, *kwargs.values()):
-            if isinstance(value, Cache) and not is_kept(value):
+            if isinstance(value, Cache) and not is_kept(value) and not states.is_recurrent(value):
                 return f"PyTorch computes, since no engine keeps what is in this {type(value).__name__}"
             if calls.is_object(value):
                 return f"PyTorch computes, since no engine takes a {type(value).__name__}"
@@ -252,7 +262,7 @@ class Network:
             arguments["logits_to_keep"] = call.kept
         if call.use_cache is not None and calls.takes(type(module), "use_cache"):
             # What is no cache, as RWKV's tensors, is an output like any other.
-            arguments["use_cache"] = bool(call.use_cache) and not calls.takes(type(module), CACHE)
+            arguments["use_cache"] = bool(call.use_cache) and not calls.takes(type(module), call.cache_name)
         key = (path, "computes", call.signature, call.kept, arguments.get("use_cache"))
         port = self._port(key, module, arguments)
         if any(drawn and path.startswith(f"{outer}.") for outer, drawn in self._now.random.items() if outer):
@@ -268,14 +278,12 @@ class Network:
         Else why only PyTorch can remember.
         """
         if call.cache is not None and not isinstance(call.cache, Cache):
-            raise InputError(f"{CACHE} is a {type(call.cache).__name__}; pass a Cache of transformers.")
-        if not calls.takes(type(module), "use_cache") and not calls.takes(type(module), CACHE):
+            raise InputError(
+                f"{call.cache_name} is a {type(call.cache).__name__}; pass a Cache of transformers."
+            )
+        if not calls.takes(type(module), "use_cache") and not calls.takes(type(module), call.cache_name):
             return ""
-        wanted = call.use_cache
-        if wanted is None:
-            config = getattr(module, "config", None)
-            wanted = call.cache is not None or bool(getattr(config, "use_cache", False))
-        if not wanted:
+        if not _is_wanted(module, call) and (call.cache is None or call.use_cache is False):
             return ""
         if call.cache is not None:
             begins = not int(call.cache.get_seq_length())
@@ -293,11 +301,19 @@ class Network:
     def _returns_cache(self, module: torch.nn.Module, call: Call) -> str:
         with self._example(module) as (twin, _):
             out = twin(**call.tensors, **call.fixed, use_cache=True, return_dict=True)
-        found = {name: value for name, value in out.items() if isinstance(value, Cache)}
+        # Some, as xLSTM, remember in a class of their own.
+        found = {
+            name: value for name, value in out.items() if isinstance(value, Cache) or calls.is_object(value)
+        }
         if not found:
             return ""
         if set(found) == {CACHE} and is_kept(found[CACHE]) and calls.takes(type(module), CACHE):
             return "engine"
+        if all(map(states.is_recurrent, found.values())):
+            return (
+                "PyTorch reads the prompt, token by token; the engine goes on with what it remembers, and computes "
+                "all of it with use_cache=False"
+            )
         return (
             "PyTorch computes, since no engine keeps what it remembers; with use_cache=False an engine does"
         )
@@ -396,6 +412,22 @@ class Network:
             made = twin(**first, **call.fixed, use_cache=True, return_dict=True)
         return {**then, **call.fixed, CACHE: growing(made[CACHE]), "use_cache": True}
 
+    def _step(self, path: str, module: torch.nn.Module, call: Call) -> Any:
+        """One token of each sequence, from states of a fixed size and to those after it."""
+        name, cache = call.cache_name, call.cache
+        fixed = {**call.fixed, "use_cache": True}
+        key = (path, "steps", call.signature, states.kind(cache))
+
+        def examples() -> dict[str, Any]:
+            return {**states.example(call), **fixed, name: states.example_cache(cache)}
+
+        arguments = {**call.tensors, **fixed, name: cache}
+        port = self._port(key, module, arguments, examples)
+        out = port(**arguments)
+        states.take_over(cache, out[name])
+        out[name] = cache
+        return out
+
     def _state(self, port: pipeline.Port) -> State:
         session: Any = port.session
         if hasattr(session, "state"):
@@ -479,6 +511,13 @@ class Network:
     def ports(self) -> list[pipeline.Port]:
         """Every port that was made or read so far: their notes say what was fixed, cast or left out."""
         return [port for condition in self._conditions.values() for port in condition.all_ports()]
+
+
+def _is_wanted(module: torch.nn.Module, call: Call) -> bool:
+    """Whether the original would return its cache, as far as the call and the configuration say."""
+    if call.use_cache is None:
+        return bool(getattr(getattr(module, "config", None), "use_cache", False))
+    return call.use_cache
 
 
 def _surroundings() -> tuple[str, ...]:
