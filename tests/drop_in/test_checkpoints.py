@@ -45,7 +45,7 @@ def faults(names: list[str], directory: Path, write: bool = True) -> dict[str, s
             check=False,
             timeout=1200,
         )
-        said += map(json.loads, done.stdout.splitlines())
+        said += [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
         if done.returncode:
             return dict.fromkeys(names, f"{command[0]}: {done.stderr.strip().splitlines()[-1:]}")
     shutil.rmtree(directory)
