@@ -83,6 +83,9 @@ FOURIER = [
     case("aten.fft_ifft.default", tensor(5, 12, dtype=_Z), within=_FFT),
     case("aten.fft_ifft.default", tensor(5, 12, dtype=_Z), None, -2, "forward", within=_FFT),
     case("aten.fft_rfft.default", matrix(5, 13), within=_FFT),
+    case("aten.fft_rfft.default", matrix(5, 13).dynamic(0, 1), within=_FFT),
+    case("aten.fft_irfft.default", matrix(2, 7, dtype=_Z).dynamic(0, 1), within=_FFT),
+    case("aten.fft_irfft2.default", tensor(2, 5, 7, dtype=_Z).dynamic(0, 1, 2), within=_FFT),
     case("aten.fft_irfft.default", matrix(3, 16)),  # a real spectrum, as those that follow
     *(case("aten.fft_irfft.default", matrix(2, n // 2 + 1), n, within=_FFT) for n in (99, 250, 1031)),
     case("aten.fft_rfft.default", matrix(5, 12), 16, -2, "ortho", within=_FFT),

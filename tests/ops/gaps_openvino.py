@@ -5,9 +5,6 @@ from __future__ import annotations
 
 from gaps import REFUSED, Gap, ModuleGap, SampleGap
 
-_FREE_TRANSFORM = (
-    "the plugin transforms free sizes: 2 to 4 times the tolerance off at 12 and 15, noted in every port"
-)
 _NAN_POOL = "its MaxPool steps over NaN; to look for it would cost as much again"
 _WIDE_NUMBER = (
     "a number of more than 32 bits in the program itself is cut; among inputs it is refused at the door"
@@ -22,8 +19,6 @@ GAPS: list[Gap] = [
         "places of pixels are computed in float32 with one rounding more than torch's: 1.04 times the tolerance",
     ),
     Gap("aten.max_pool2d.default", ":nan", _NAN_POOL),
-    Gap("aten.fft_fft.default", "float32[5,12]:dynamic(1,)", _FREE_TRANSFORM),
-    Gap("aten.fft_fftn.default", "dynamic(0,1)", _FREE_TRANSFORM),
     Gap("aten.rnn_relu.input", "nan", "its relu takes a NaN for 0"),
     Gap("aten.remainder.Scalar", "inf], 0.1)", "2**31 % 0.1 is off by 4e-7 of 0.1: the quotient has 35 bits"),
     Gap("aten.masked_fill.Scalar", "1099511627777", _WIDE_NUMBER),

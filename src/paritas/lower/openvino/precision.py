@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import openvino
 import torch
@@ -65,29 +64,7 @@ def notes_of(program: Program) -> tuple[Note, ...]:
                 "check_finite=True refuses inputs that hold one",
             )
         )
-    transforms = [node for node in program.graph.nodes if _transforms_a_free_size(node)]
-    if transforms:
-        notes.append(
-            Note(
-                "lower",
-                "the Fourier transform of a free size is OpenVINO's own, which is up to 3e-3 off where the size is no "
-                f"power of two: {_told(program, transforms)}; fixed sizes are exact",
-            )
-        )
     return tuple(notes)
-
-
-def _transforms_a_free_size(node: Node) -> bool:
-    if node.op != "call_function" or "fft_" not in short_name(node) or not node.args:
-        return False
-    source = node.args[0]
-    value = source.meta.get("val") if isinstance(source, Node) else None
-    if not isinstance(value, torch.Tensor):
-        return False
-    declared = {a.name: a.default_value for a in node.target._schema.arguments}  # type: ignore[union-attr]
-    dim: Any = {**declared, **dict(zip(declared, node.args, strict=False)), **node.kwargs}.get("dim")
-    axes = range(value.dim()) if dim is None else [dim] if isinstance(dim, int) else dim
-    return any(not isinstance(value.shape[axis], int) for axis in axes)
 
 
 #: Kernels that lose a NaN, for which looking would cost as much again.
