@@ -7,9 +7,12 @@ from paritas.verify.tolerance import Tolerance
 
 _SUMS = Tolerance(2e-6, 0.0, "sums of products in another order", scaled=4e-6)
 _ADDED_UP = Tolerance(0.0, 0.0, "frames are transformed, added up and divided", scaled=5e-6)
+_CANCELLED = Tolerance(0.0, 0.0, "squares cancel in one sum of products", scaled=2e-6)
 _HANN = values([0.0, 0.1464, 0.5, 0.8536, 1.0, 0.8536, 0.5, 0.1464])
 _Z = "complex64"
 _ONE = values([0], "int64")
+_FREE = tensor(2, 3, 9).dynamic(0, 2)
+_LARGE = values([[[2**24 + 1, 2**30, 2**30, 5]]], "int64")
 
 RARE = [
     case("aten.adaptive_max_pool1d.default", tensor(3, 7).dynamic(1), [4]),
@@ -25,6 +28,19 @@ RARE = [
         for ceil in (False, True)
     ),
     case("aten.max_pool2d.default", tensor(2, 3, 1, 1).dynamic(0), [2, 2], [3, 3], [0, 0], [1, 1], True),
+    case("aten.conv1d.default", _FREE, tensor(6, 3, 3).dynamic(0, 2), None, [2], [1], [2], within=_SUMS),
+    case("aten.conv2d.default", tensor(2, 4, 19, 18), tensor(6, 2, 3, 2).dynamic(2, 3), vector(6), [2, 1], [1, 0], [1, 2],
+        2, within=_SUMS),
+    case("aten.conv2d.padding", tensor(2, 4, 9, 8).dynamic(2), tensor(6, 4, 3, 2).dynamic(2, 3), None, [1, 1], "same",
+        [1, 2], within=_SUMS),
+    case("aten.conv1d.default", ints(2, 3, 9), ints(6, 3, 3), ints(6), [2], [1], [1], 1),
+    case("aten.conv1d.default", _LARGE, values([[[1, -1, 1]]], "int64")),
+    case("aten.conv_transpose1d.default", _FREE, tensor(3, 4, 3).dynamic(1, 2), None, [2], [1], [1], 1, [2],
+        within=_SUMS),
+    case("aten.conv_transpose2d.input", tensor(2, 4, 5, 6).dynamic(3), tensor(4, 3, 3, 2).dynamic(1, 2, 3), None,
+        [3, 2], [1, 0], [2, 1], 2, [1, 2], within=_SUMS),
+    case("aten.conv_transpose1d.default", ints(2, 3, 7), ints(3, 4, 3), None, [2], [1], [1]),
+    case("aten.cdist.default", matrix(30, 3), matrix(40, 3), within=_CANCELLED),
     case("aten.histc.default", vector(40).dynamic(0), 10),
     case("aten.histc.default", values([float(i) for i in range(11)]), 10),
     case("aten.adaptive_max_pool3d.default", tensor(2, 3, 4, 7, 5), [2, 3, 4]),

@@ -55,8 +55,12 @@ def distances(
     rows = (x1.shape[-2], x2.shape[-2])
     many = any(not isinstance(count, int) or count > MANY_ROWS for count in rows)
     if p == 2 and (compute_mode == 1 or (many and compute_mode in (None, 0))):
-        squares = x1.square().sum(-1, keepdim=True) + x2.square().sum(-1, keepdim=True).mT
-        return (squares - 2 * (x1 @ x2.mT)).clamp(min=0).sqrt()
+        # The squares are terms of the product, as torch has them: what cancels does so in one sum.
+        squares = [x.square().sum(-1, keepdim=True) for x in (x1, x2)]
+        ones = [torch.ones_like(square) for square in squares]
+        left = torch.cat([-2 * x1, squares[0], ones[0]], -1)
+        right = torch.cat([x2, ones[1], squares[1]], -1)
+        return (left @ right.mT).clamp(min=0).sqrt()
     off = (x1.unsqueeze(-2) - x2.unsqueeze(-3)).abs()
     if p == 0:
         return (off != 0).to(off.dtype).sum(-1)

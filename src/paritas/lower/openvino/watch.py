@@ -28,6 +28,7 @@ SUMS = (
     "sum", "nansum", "cumsum", "prod", "cumprod", "pow", "mm", "bmm", "matmul", "dot", "mv", "addmm", "baddbmm",
     "addcmul", "square", "gcd", "lcm", "bitwise_left_shift", "__lshift__", "_to_copy", "scatter_add", "scatter_reduce",
     "index_add", "index_put", "_unsafe_index_put", "trace", "outer", "ger", "addmv", "addr", "addbmm", "einsum",
+    "conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear",
 )  # fmt: skip
 
 #: And those that are, where no limit at the door keeps them within 32 bits.

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Convolutions, forwards and transposed, in groups or not."""
 
+import numpy as np
 import openvino.opset16 as ops
 
 from paritas.lower.openvino.emit import rank_of
+from paritas.lower.openvino.integers import division_of_sizes
+from paritas.lower.openvino.ops.conv_free import convolved_as_product, is_free, transposed_as_product
 from paritas.lower.registry import lowers, schema_of
 
 
@@ -14,36 +17,34 @@ def each(value, count):
 
 
 def convolved(emit, x, weight, bias, stride, padding, dilation, groups):
-    _refuse_free_sizes(emit, weight)
     count = rank_of(weight) - 2
     single = rank_of(x) == count + 1  # a picture without a batch
     x = emit.unsqueeze(x, 0) if single else x
     stride, dilation = each(stride, count), each(dilation, count)
     begins, ends = paddings(emit, padding, weight, dilation, count)
-    if groups == 1:
+    x, weight = emit.wide(x, emit.dtype), emit.wide(weight, emit.dtype)
+    if is_free(emit, weight) or not emit.dtype.is_floating_point:
+        found = convolved_as_product(emit, x, weight, stride, begins, ends, dilation, groups)
+    elif groups == 1:
         found = ops.convolution(x, weight, stride, begins, ends, dilation)
     else:
         outputs, *rest = emit.sizes(weight)
         filters = emit.reshape(weight, [groups, outputs // groups, *rest])
         found = ops.group_convolution(x, filters, stride, begins, ends, dilation)
     if bias is not None:
-        found = ops.add(found, emit.unsqueeze(bias, 0, *range(2, count + 2)))
-    return emit.squeeze(found, 0) if single else found
-
-
-def _refuse_free_sizes(emit, weight):
-    if not all(isinstance(size, int) for size in emit.sizes(weight)):
-        raise emit.refuse(
-            "its weight has free sizes, which OpenVINO's CPU plugin cannot run: pass dynamic={...}"
-        )
+        found = ops.add(found, emit.unsqueeze(emit.wide(bias, emit.dtype), 0, *range(2, count + 2)))
+    return emit.result(emit.squeeze(found, 0) if single else found)
 
 
 def paddings(emit, padding, weight, dilation, count):
     if isinstance(padding, str):
         if padding == "valid":
             return [0] * count, [0] * count
-        total = [d * (k - 1) for d, k in zip(dilation, emit.sizes(weight)[2:], strict=True)]
-        return [t // 2 for t in total], [t - t // 2 for t in total]
+        total = [
+            emit.times(emit.minus(k, 1), d) for d, k in zip(dilation, emit.sizes(weight)[2:], strict=True)
+        ]
+        before = [t // 2 if isinstance(t, int) else division_of_sizes(t, np.int64(2))[0] for t in total]
+        return before, [emit.minus(t, b) for t, b in zip(total, before, strict=True)]
     padding = each(padding, count)
     return padding, padding
 
@@ -72,7 +73,6 @@ for _dim in (1, 2, 3):
 
 
 def transposed(emit, x, weight, bias, stride, padding, output_padding, groups, dilation):
-    _refuse_free_sizes(emit, weight)
     count = rank_of(weight) - 2
     single = rank_of(x) == count + 1
     x = emit.unsqueeze(x, 0) if single else x
@@ -84,15 +84,18 @@ def transposed(emit, x, weight, bias, stride, padding, output_padding, groups, d
         "dilations": dilation,
         "output_padding": more,
     }
-    if groups == 1:
+    x, weight = emit.wide(x, emit.dtype), emit.wide(weight, emit.dtype)
+    if is_free(emit, weight) or not emit.dtype.is_floating_point:
+        found = transposed_as_product(emit, x, weight, stride, padding, more, groups, dilation)
+    elif groups == 1:
         found = ops.convolution_backprop_data(x, weight, **options)
     else:
         inputs, *rest = emit.sizes(weight)
         filters = emit.reshape(weight, [groups, inputs // groups, *rest])
         found = ops.group_convolution_backprop_data(x, filters, **options)
     if bias is not None:
-        found = ops.add(found, emit.unsqueeze(bias, 0, *range(2, count + 2)))
-    return emit.squeeze(found, 0) if single else found
+        found = ops.add(found, emit.unsqueeze(emit.wide(bias, emit.dtype), 0, *range(2, count + 2)))
+    return emit.result(emit.squeeze(found, 0) if single else found)
 
 
 @lowers("openvino", "aten.convolution.default")
