@@ -150,6 +150,7 @@ _SCORES, _LABELS = matrix(3, 4), values([[0, 1, -1, 2], [3, -1, 0, 1], [2, 0, 1,
 MARGINS = [
     *(case("aten.multilabel_margin_loss.default", _SCORES, _LABELS, way) for way in (0, 1, 2)),
     case("aten.multilabel_margin_loss.default", vector(4), values([1, -1, 0, 2], "int64"), 1),
+    *(case("aten.multilabel_margin_loss.default", scalar(0.5), scalar(0, "int64"), way) for way in (1, 2)),
     case("aten.multi_margin_loss.default", _SCORES, values([0, 3, 1], "int64")),
     case("aten.margin_ranking_loss.default", vector(4), vector(4), values([1.0, -1, 1, -1])),
     case("aten.hinge_embedding_loss.default", vector(4), values([1.0, -1, 1, -1])),

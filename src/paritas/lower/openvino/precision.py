@@ -55,7 +55,7 @@ def notes_of(program: Program) -> tuple[Note, ...]:
     doubles = [node for node in program.graph.nodes if node.op == "call_function" and _computes_doubles(node)]
     if doubles:
         notes.append(Note("lower", f"float64 is computed in float32: {_told(program, doubles)}"))
-    pools = [node for node in program.graph.nodes if _STEPS_OVER_NAN in name_of(node)]
+    pools = [node for node in program.graph.nodes if node.op == "call_function" and _steps_over_nan(node)]
     if pools:
         notes.append(
             Note(
@@ -67,8 +67,11 @@ def notes_of(program: Program) -> tuple[Note, ...]:
     return tuple(notes)
 
 
-#: Kernels that lose a NaN, for which looking would cost as much again.
-_STEPS_OVER_NAN = "max_pool"
+def _steps_over_nan(node: Node) -> bool:
+    """Whether it loses a NaN, for which looking would cost as much again."""
+    source = node.args[0].meta.get("val") if node.args and isinstance(node.args[0], Node) else None
+    floats = isinstance(source, torch.Tensor) and source.is_floating_point()
+    return floats and short_name(node).startswith("max_pool")
 
 
 def _computes_doubles(node: Node) -> bool:
