@@ -17,7 +17,7 @@ from typing import Any
 from paritas.program import Guard, TensorSpec
 
 #: More than a model's code asks, and few enough to be read and checked in no time.
-MOST_GUARDS, MOST_CHARACTERS, MOST_NODES, MOST_BITS = 512, 2000, 400, 4096
+MOST_GUARDS, MOST_CHARACTERS, MOST_NODES, DEEPEST, MOST_BITS = 512, 10_000, 2000, 100, 4096
 
 Sizes = Mapping[str, int]
 _Value = Callable[[Sizes], Any]
@@ -75,8 +75,12 @@ def parsed(text: str) -> tuple[tuple[str, ...], _Value]:
         tree = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise NotAGuard("it is no expression") from None
-    if sum(1 for _ in ast.walk(tree)) > MOST_NODES:
-        raise NotAGuard("it is too long")
+    level, nodes, depth = [tree], 0, 0
+    while level:
+        nodes, depth = nodes + len(level), depth + 1
+        if nodes > MOST_NODES or depth > DEEPEST:
+            raise NotAGuard("it is too long")
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
     names: dict[str, None] = {}
     value = _compiled(tree, names)
     return tuple(names), value
@@ -119,6 +123,15 @@ def _of_two(
 ) -> _Value:
     one, other = _compiled(left, names), _compiled(right, names)
     return lambda sizes: function(one(sizes), other(sizes))
+
+
+def can_be_read(text: str) -> bool:
+    """Whether an expression is in the grammar of guards, and short enough to be one."""
+    try:
+        parsed(text)
+    except NotAGuard:
+        return False
+    return True
 
 
 def names_in(guard: Guard) -> set[str]:

@@ -307,9 +307,43 @@ def op(function):
 
 
 #: name -> the model, and inputs: those of the capture, then others.
+def in_windows(x):
+    """A swin transformer's padding to whole windows, and back."""
+    batch, length, width = x.shape
+    padded = F.pad(x, (0, (-width) % 4, 0, (-length) % 4)).unsqueeze(-1)
+    rows, columns = padded.shape[1] // 4, padded.shape[2] // 4
+    windows = (
+        padded.view(batch, rows, 4, columns, 4, 1).permute(0, 1, 3, 2, 4, 5).reshape(-1, 16, 1).softmax(1)
+    )
+    together = windows.view(batch, rows, columns, 4, 4, 1).permute(0, 1, 3, 2, 4, 5)
+    return together.reshape(batch, rows * 4, columns * 4)[:, :length, :width]
+
+
+def warped(x):
+    theta = torch.tensor([[[0.8, 0.1, 0.0], [-0.2, 1.1, 0.3]]]).expand(x.shape[0], 2, 3)
+    image = x.unsqueeze(1)
+    return F.grid_sample(image, F.affine_grid(theta, image.shape, align_corners=False), align_corners=False)
+
+
+class AttendsToThePast(nn.Module):
+    """Layers that look whether the mask they are given is the causal one."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Transformer(6, 2, 1, 1, 8, batch_first=True)
+
+    def forward(self, x):
+        return self.layers(x, x, tgt_mask=nn.Transformer.generate_square_subsequent_mask(x.shape[1]))
+
+
 RIGHT: dict[str, tuple[Callable[[], Any], list[Any]]] = {
     "a Sequential that begins in place": (lambda: nn.Sequential(nn.ReLU(inplace=True), nn.Linear(6, 3)), INPUT),
     "x += 1": (op(add_in_place), BOTH),
+    "padded to whole windows": (op(in_windows), [*BOTH, {"x": X[:1]}]),
+    "an affine grid": (op(warped), BOTH),
+    "linspace of a size": (op(lambda x: x * torch.linspace(-1, 1, x.shape[1])[:, None]), [*BOTH, {"x": X[:, :1]}]),
+    "a causal mask handed to layers": (AttendsToThePast, BOTH),
+    "a result in float64": (op(lambda x: x.double() * 2), BOTH),
     "x[:, 0] = 0": (op(set_items), BOTH),
     "x.mul_ returned": (op(lambda x: x.mul_(3)), BOTH),
     "a view written": (op(write_through_a_view), BOTH),

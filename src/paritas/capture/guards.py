@@ -21,13 +21,14 @@ from typing import Any
 import sympy
 import torch
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
-from torch.utils._sympy.functions import OpaqueUnaryFn_sqrt
+from torch.utils import _pytree as pytree
+from torch.utils._sympy import functions as torch_sympy
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
 from paritas.capture.normalise import expression, name_of
 from paritas.capture.origin import is_glue, origin
-from paritas.guards import MOST_CHARACTERS, MOST_GUARDS
+from paritas.guards import MOST_GUARDS, can_be_read
 from paritas.program import Guard
 
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
@@ -46,8 +47,22 @@ _PYTHON = tuple(
 _LAYOUT = re.compile(
     r"(_?is_(contiguous|channels_last|non_overlapping)|check_contiguous_sizes_strides|_check_strides_helper"
     r"|are_strides_like_|compute_elementwise_output_|suggest_memory_format|make_(contiguous|channels_last)"
-    r"|_compute_stride$|_reshape_view_helper_core_alg)"
+    r"|_compute_stride$|_reshape_view_helper_core_alg"
+    r"|_collapse_view_helper|_get_output_tensor_from_cache_entry)"
 )
+
+#: Where Python hands over to an operator that is written in C++.
+_CALL_OF_OPERATOR = torch._ops.OpOverload.__call__.__code__
+_RESHAPING = {
+    "reshape",
+    "view",
+    "flatten",
+    "unflatten",
+    "contiguous",
+    "clone",
+    "_reshape_alias",
+    "_unsafe_view",
+}
 
 
 @dataclasses.dataclass
@@ -71,7 +86,8 @@ def noted() -> Iterator[None]:
         by_program = frame is not None and _kind(frame.f_code) == "program"
         before = len(self.guards)
         answer = original(self, sym_node, *args, **kwargs)
-        if by_program or (len(self.guards) > before and not _is_about_layout(frame)):
+        about_layout = _is_about_layout(frame) or _is_about_strides(question, frame)
+        if by_program or (len(self.guards) > before and not about_layout):
             asked: dict[Any, _Asked] = vars(self).setdefault("_paritas_asked", {})
             known = asked.get((question, answer))
             if known is None or (by_program and not known.by_program):
@@ -110,6 +126,25 @@ def _is_about_layout(frame: FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def _is_about_strides(question: Any, frame: FrameType | None) -> bool:
+    """Whether an operator in C++ asks about the strides of its tensors, in which no frame of Python says so."""
+    if frame is None or frame.f_code is not _CALL_OF_OPERATOR:
+        return False
+    leaves = pytree.tree_leaves((frame.f_locals.get("args"), frame.f_locals.get("kwargs")))
+    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    if frame.f_locals["self"]._opname in _RESHAPING and tensors:
+        # Whether the elements fill the new shape is asked of their number; all else is asked to make a view, or none.
+        count = tensors[0].numel()
+        counted = isinstance(count, torch.SymInt) and isinstance(question, sympy.Eq)
+        filled = counted and count.node.expr in question.args and sympy.S.Zero not in question.args
+        return not (filled or question.has(torch_sympy.Mod))
+    # The strides of a fresh tensor are products of `max(1, size)`, and the call itself has no such term.
+    largest = {term for term in question.atoms(torch_sympy.Max) if sympy.S.One in term.args}
+    sizes = [size for leaf in leaves for size in (leaf.shape if isinstance(leaf, torch.Tensor) else [leaf])]
+    known = [size.node.expr.atoms(torch_sympy.Max) for size in sizes if isinstance(size, torch.SymInt)]
+    return bool(largest) and largest.isdisjoint(set().union(*known))
 
 
 def _line(frame: FrameType | None) -> str:
@@ -214,7 +249,7 @@ def as_guards(facts: list[Found], names: Mapping[str, str], hints: Mapping[str, 
     guards: dict[str, Guard] = {}
     for found in facts:
         text = _text(found.fact, names)
-        if text is not None and len(text) <= MOST_CHARACTERS:
+        if text is not None and can_be_read(text):
             guards.setdefault(text, Guard(text, _printable(found.where)))
             continue
         for symbol in sorted(map(str, found.fact.free_symbols)):
@@ -280,7 +315,7 @@ def _text(fact: Any, names: Mapping[str, str]) -> str | None:
             return f"({text(arguments[0])} {_BINARY[kind]} {text(arguments[1])})"
         if kind in _CALLS:
             return f"{_CALLS[kind]}({', '.join(text(argument) for argument in arguments)})"
-        if isinstance(node, OpaqueUnaryFn_sqrt):
+        if isinstance(node, torch_sympy.OpaqueUnaryFn_sqrt):
             return f"sqrt({text(arguments[0])})"
         raise ValueError(kind)
 

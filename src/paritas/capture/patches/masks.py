@@ -47,3 +47,20 @@ def causal_without_padding(original: Any) -> Any:
         return torch.where(given.bool().all(), causal, mask)
 
     return create_bidirectional_mask
+
+
+@patch(
+    "transformer layers",
+    "torch.nn.modules.transformer._detect_is_causal_mask",
+    upstream="torch 2.13, torch/nn/modules/transformer.py, _detect_is_causal_mask",
+)
+def the_mask_that_is_given(original: Any) -> Any:
+    """The original looks whether a mask is the causal one, to attend faster and to the same numbers; traced, a mask
+    has no values yet."""
+
+    def _detect_is_causal_mask(
+        mask: torch.Tensor | None, is_causal: bool | None = None, size: int | None = None
+    ) -> bool:
+        return is_causal is True
+
+    return _detect_is_causal_mask

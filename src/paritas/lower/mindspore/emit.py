@@ -226,9 +226,9 @@ class Emitter:
             return Value(" + ".join(parts).replace("+ (-", "- ("), atomic=False)
         if expr.is_Mul:
             return Value(" * ".join(parts), atomic=False)
-        if name in ("FloorDiv", "CleanDiv", "IntTrueDiv"):
+        if name in ("FloorDiv", "CleanDiv"):
             return Value(f"{parts[0]} // {parts[1]}", atomic=False)
-        if name == "FloatTrueDiv":
+        if name in ("IntTrueDiv", "FloatTrueDiv"):
             return Value(f"{parts[0]} / {parts[1]}", atomic=False)
         if name in ("Mod", "PythonMod"):
             return Value(f"{parts[0]} % {parts[1]}", atomic=False)
@@ -242,10 +242,12 @@ class Emitter:
             return self._arithmetic(expr.args[0])
         if name == "CeilToInt" and type(expr.args[0]).__name__ == "IntTrueDiv":
             over, under = (operand(self._arithmetic(a)) for a in expr.args[0].args)
-            return Value(f"({over} + {under} - 1) // {under}", atomic=False)
+            return Value(f"-(-{over} // {under})", atomic=False)
         if name == "CeilToInt":
             return Value(f"-int(-{operand(self._arithmetic(expr.args[0]))} // 1)", atomic=False)
-        if name in ("TruncToInt", "FloorToInt"):  # the same for sizes
+        if name == "FloorToInt":
+            return Value(f"int({operand(self._arithmetic(expr.args[0]))} // 1)")
+        if name == "TruncToInt":
             return Value(f"int({self._arithmetic(expr.args[0])})")
         if name in ("Max", "Min"):
             return Value(f"{name.lower()}({', '.join(parts)})")

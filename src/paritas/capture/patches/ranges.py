@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ranges whose length is a size: their operators take a plain number, and would fix it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from paritas.capture.patches import patch
+
+
+@patch(
+    "linspace",
+    "torch.linspace",
+    upstream="torch 2.13, aten/src/ATen/native/cpu/RangeFactoriesKernel.cpp, linspace_kernel",
+)
+def linspace(original: Any) -> Any:
+    """As many numbers as a free size says, counted from both ends as the operator counts them: it takes a plain number
+    of them alone."""
+
+    def replacement(start: Any, end: Any, steps: Any = 100, *args: Any, **kwargs: Any) -> Any:
+        dtype = kwargs.get("dtype") or torch.get_default_dtype()
+        tensors = isinstance(start, torch.Tensor) or isinstance(end, torch.Tensor)
+        if (
+            not isinstance(steps, torch.SymInt)
+            or tensors
+            or args
+            or not dtype.is_floating_point
+            or "out" in kwargs
+        ):
+            return original(start, end, steps, *args, **kwargs)
+        place = torch.arange(steps, dtype=dtype, device=kwargs.get("device"))
+        step = (end - start) / torch.sym_max(steps - 1, 1)
+        from_start = place < torch.sym_max(steps // 2, 1)
+        return torch.where(from_start, start + step * place, end - step * ((steps - 1) - place))
+
+    return replacement
+
+
+@patch(
+    "affine_grid",
+    "torch.affine_grid_generator",
+    upstream="torch 2.13, torch/_decomp/decompositions.py, affine_grid_generator",
+)
+def affine_grid(original: Any) -> Any:
+    """A grid is as large as free sizes say: the operator counts it out with plain numbers, torch's own decomposition
+    of it does not."""
+
+    def affine_grid_generator(theta: torch.Tensor, size: Any, align_corners: bool) -> Any:
+        if not any(isinstance(one, torch.SymInt) for one in size):
+            return original(theta, size, align_corners)
+        decomposed = torch._decomp.decomposition_table[torch.ops.aten.affine_grid_generator.default]
+        return decomposed(theta, size, align_corners)
+
+    return affine_grid_generator
