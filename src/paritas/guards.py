@@ -75,7 +75,8 @@ def parsed(text: str) -> tuple[tuple[str, ...], _Value]:
         tree = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise NotAGuard("it is no expression") from None
-    level, nodes, depth = [tree], 0, 0
+    level: list[ast.AST] = [tree]
+    nodes = depth = 0
     while level:
         nodes, depth = nodes + len(level), depth + 1
         if nodes > MOST_NODES or depth > DEEPEST:

@@ -136,7 +136,7 @@ def _is_about_strides(question: Any, frame: FrameType | None) -> bool:
     tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
     if frame.f_locals["self"]._opname in _RESHAPING and tensors:
         # Whether the elements fill the new shape is asked of their number; all else is asked to make a view, or none.
-        count = tensors[0].numel()
+        count: Any = tensors[0].numel()
         counted = isinstance(count, torch.SymInt) and isinstance(question, sympy.Eq)
         filled = counted and count.node.expr in question.args and sympy.S.Zero not in question.args
         return not (filled or question.has(torch_sympy.Mod))

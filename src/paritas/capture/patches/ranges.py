@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -30,7 +30,7 @@ def linspace(original: Any) -> Any:
             or "out" in kwargs
         ):
             return original(start, end, steps, *args, **kwargs)
-        place = torch.arange(steps, dtype=dtype, device=kwargs.get("device"))
+        place: Any = torch.arange(cast(Any, steps), dtype=dtype, device=kwargs.get("device"))
         step = (end - start) / torch.sym_max(steps - 1, 1)
         from_start = place < torch.sym_max(steps // 2, 1)
         return torch.where(from_start, start + step * place, end - step * ((steps - 1) - place))

@@ -82,11 +82,10 @@ def chunk(emit, self, chunks, dim=0):
     dim %= rank_of(self)
     size = emit.size(self, dim)
     if not isinstance(size, int):
-        if chunks != 2 or len(emit.out) != 2:
-            raise emit.refuse("how many parts there are depends on a free size")
-        # Two parts at every size but 1: the first has the middle one.
-        middle = division_of_sizes(emit.plus(size, 1), np.int64(2))[0]
-        return [emit.slice(self, 0, middle, dim), emit.slice(self, middle, END, dim)]
+        # How many parts there are is a question of the capture's, and a guard: another number is another port.
+        width = division_of_sizes(emit.plus(size, chunks - 1), np.int64(chunks))[0]
+        bounds = [emit.times(width, i) for i in range(len(emit.out))]
+        return [emit.slice(self, a, b, dim) for a, b in zip(bounds, [*bounds[1:], END], strict=True)]
     width = -(-size // chunks)
     return parts(emit, self, [min(width, size - i * width) for i in range(len(emit.out))], dim)
 
