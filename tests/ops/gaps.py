@@ -72,10 +72,6 @@ class ModuleGap(NamedTuple):
         return sample.startswith(f"{self.name}[") and self.part in sample
 
 
-def _always(case: Case) -> bool:
-    return True
-
-
 def _masked(case: Case) -> bool:
     """Whether an index is a mask."""
     return any(isinstance(i, Given) and i.dtype in ("bool", "uint8") for i in case.args[1])
@@ -137,7 +133,6 @@ SAMPLE_GAPS = [
         "there are no runs in nothing",
     ),
     SampleGap("aten._unique2.default", REFUSED, lambda case: 0 in case.args[0].shape, "unique of nothing"),
-    SampleGap("aten.equal.default", REFUSED, _always, "its answer is no tensor: torch makes no graph of it"),
     *(
         SampleGap(
             f"aten.where.{overload}",
