@@ -3,22 +3,22 @@
 
     python tests/fuzz/ports.py --count 10000 --seed 0
 
-A worker loads and calls one mutated copy after the other, with a limit on time and memory, and records what Python
-tells its audit hooks: every file that is opened, every program that is started, every module that is imported. A port
-may read its own directory and nothing that is laid out as bait outside of it.
+One worker for each engine loads and calls one mutated copy after the other, with a limit on time and memory, and
+records what Python tells its audit hooks: every file that is opened, every program that is started, every module that
+is imported. The kernel says besides who else opens the bait that is laid out beside the port. A worker that dies or
+hangs is replaced, and the port that did it is told. What answers although its checksums no longer fit has to answer as
+the port did before.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
+import ctypes
 import json
 import os
 import random
-import re
 import select
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,312 +28,60 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).parents[2]
+if str(ROOT) not in sys.path:  # it is run as a script too
+    sys.path.insert(0, str(ROOT))
+
+from tests.fuzz.mutations import mutate  # noqa: E402
+
 SECONDS = 60.0
 #: Of a mutated port's process, beside what the engines take: bombs end in an error of memory.
 MEMORY = 12 << 30
-
-Mutation = Callable[[Path, random.Random, Path], str]
-
-
-# --- mutations ---------------------------------------------------------------------------------
-
-
-def _files(port: Path) -> list[Path]:
-    return sorted(path for path in port.rglob("*") if path.is_file() and not path.is_symlink())
-
-
-def _some_bytes(port: Path, rng: random.Random, bait: Path) -> str:
-    file = rng.choice(_files(port))
-    data = bytearray(file.read_bytes())
-    for _ in range(rng.choice((1, 1, 4, 30))):
-        if data:
-            at = (
-                min(int(rng.expovariate(1 / 300)), len(data) - 1)
-                if rng.random() < 0.5
-                else rng.randrange(len(data))
-            )
-            data[at] = rng.randrange(256)
-    file.write_bytes(data)
-    return f"bytes of {file.name}"
-
-
-def _cut(port: Path, rng: random.Random, bait: Path) -> str:
-    file = rng.choice(_files(port))
-    data = file.read_bytes()
-    kind = rng.randrange(4)
-    if kind == 0:
-        data = data[: rng.randrange(len(data) + 1)]
-    elif kind == 1:
-        data += rng.randbytes(rng.choice((1, 100, 5000)))
-    elif kind == 2:
-        data = b""
-    else:
-        data = data + data
-    file.write_bytes(data)
-    return f"length of {file.name}"
-
-
-_ODD_VALUES: list[Any] = [
-    None, True, 0, -1, 1, 2**31, 2**63, 10**30, 0.5, "", "x", "../b", "/etc/passwd", "a\0b", "\x1b[31m", "9**9**9",
-    [], {}, [[]], {"kind": "tensor", "index": 99}, "s0", "s0*s1", "model.safetensors", "port.json", "os.system",
-    "__import__",
-]  # fmt: skip
-
-
-def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    found = [path] if path else []
-    if isinstance(value, dict):
-        for key in value:
-            found += _places(value[key], (*path, key))
-    elif isinstance(value, list):
-        for index in range(min(len(value), 6)):
-            found += _places(value[index], (*path, index))
-    return found
-
-
-def _json_field(port: Path, rng: random.Random, bait: Path) -> str:
-    file = port / "port.json"
-    data = json.loads(file.read_text())
-    # A field at the top first: there are few of them, and they mean most.
-    top = rng.choice(list(data))
-    path = (top, *rng.choice([(), *_places(data[top])]))
-    holder = data
-    for key in path[:-1]:
-        holder = holder[key]
-    kind = rng.randrange(4)
-    if kind == 0:
-        del holder[path[-1]]
-    elif kind == 1 and isinstance(holder, dict):
-        holder[rng.choice(("extra", "weights", "constants", "class", "kind"))] = rng.choice(
-            [*_ODD_VALUES, str(bait)]
-        )
-    else:
-        holder[path[-1]] = rng.choice([*_ODD_VALUES, str(bait), os.path.relpath(bait, port)])
-    file.write_text(json.dumps(data))
-    return f"port.json {'.'.join(map(str, path))[:60]}"
-
-
-def _json_text(port: Path, rng: random.Random, bait: Path) -> str:
-    file = port / "port.json"
-    text = file.read_text()
-    texts = (
-        text.replace("{", "[", 1), text[:-3], "[" * 100000 + "]" * 100000, "\ufeff" + text, "null", text.upper(),
-        text.replace('"format_version": 1', '"format_version": ' + "9" * 5000), text.replace("}", ", }", 1),
-        text.replace('"engine"', '"engine": "torch", "engine"', 1),
-    )  # fmt: skip
-    file.write_text(rng.choice(texts))
-    return "text of port.json"
-
-
-_SNIPPETS = [
-    "import os", "os.system('touch {bait}.ran')", "open('{bait}')", "__import__('os').system('touch {bait}.ran')",
-    "x = 9**9**9**9", "self.big = ops.zeros((10**12,), ms.float32)", "y = [0 for _ in range(10**12)]", "lambda: 0",
-    "z = 'a' * 10**11", "w = 1 << 10**12", "ms.context.os.system('touch {bait}.ran')", "self.__class__", "exec('1')",
-    "return ms.load_checkpoint('{bait}')", "while True:\n            pass", "return x.asnumpy().tofile('{bait}.ran')",
-    "# coding: unicode_escape", "\x0cimport os", "x = x" + ".shape" * 50,
-]  # fmt: skip
-
-
-def _module(port: Path, rng: random.Random, bait: Path) -> str:
-    found = sorted(port.glob("*.py"))
-    if not found:
-        return _xml(port, rng, bait)
-    file = found[0]
-    lines = file.read_text().split("\n")
-    kind = rng.randrange(6)
-    if kind == 0:
-        at = rng.randrange(len(lines) + 1)
-        indent = re.match(" *", lines[min(at, len(lines) - 1)])[0]  # type: ignore[index]
-        lines.insert(at, indent + rng.choice(_SNIPPETS).replace("{bait}", str(bait)))
-    elif kind == 1:
-        lines.insert(
-            rng.randrange(2),
-            "# coding: " + rng.choice(("unicode_escape", "utf-7", "latin-1", "utf-16", "rot13")),
-        )
-        lines.append("# \\x0aimport os; os.system('touch " + str(bait) + ".ran')")
-    elif kind == 2:
-        del lines[rng.randrange(len(lines))]
-    elif kind == 3:
-        at = rng.randrange(len(lines))
-        lines.insert(at, lines[rng.randrange(len(lines))])
-    else:
-        text = "\n".join(lines)
-        tokens = [match.span() for match in re.finditer(r"[A-Za-z_]\w*|\d+|[-+*/()=,.]", text)]
-        begin, end = rng.choice(tokens)
-        other = rng.choice(
-            [
-                text[slice(*rng.choice(tokens))],
-                "os",
-                "10**12",
-                "ms",
-                "self",
-                "",
-                "9**9**9**9",
-                "-1",
-                "None",
-                "(",
-                "ops.Custom",
-            ]
-        )
-        lines = (text[:begin] + other + text[end:]).split("\n")
-    file.write_text("\n".join(lines))
-    return "the module"
-
-
-def _xml(port: Path, rng: random.Random, bait: Path) -> str:
-    found = sorted(port.glob("*.xml"))
-    if not found:
-        return _module(port, rng, bait)
-    text = found[0].read_text()
-    kind = rng.randrange(7)
-    if kind == 0:
-        bomb = '<!DOCTYPE a [<!ENTITY b "bbbbbbbb"><!ENTITY c "&b;&b;&b;&b;&b;&b;">]>'
-        text = re.sub(r"(<\?xml[^>]*>)?", lambda m: m[0] + bomb, text, count=1)
-    elif kind == 1:
-        text = text.replace("<net ", f'<net weights="{bait}" ', 1)
-    else:
-        pattern = (
-            r'(offset|size|shape|id|to-layer|from-port|element_type|type|version|name|precision)="([^"]*)"',
-            r"<dim>(-?\d+)</dim>",
-        )
-        places = list(re.finditer(pattern[rng.random() < 0.4], text))
-        if not places:
-            return _some_bytes(port, rng, bait)
-        place = rng.choice(places)
-        group = place.lastindex or 1
-        other = rng.choice(
-            (
-                "-1",
-                "0",
-                "99999999999999",
-                "1000000000000",
-                "",
-                "x",
-                str(bait),
-                "If",
-                "Loop",
-                "Custom",
-                "2,3",
-                "i64",
-                "f64",
-                "3",
-                "17",
-                "dynamic",
-            )
-        )
-        begin, end = place.span(group)
-        text = text[:begin] + other + text[end:]
-    found[0].write_text(text)
-    return "the xml"
-
-
-def _tensors(port: Path, rng: random.Random, bait: Path) -> str:
-    found = sorted(port.glob("*.safetensors"))
-    if not found:
-        return _xml(port, rng, bait)
-    file = rng.choice(found)
-    data = file.read_bytes()
-    size = int.from_bytes(data[:8], "little")
-    header, body = json.loads(data[8 : 8 + size]), data[8 + size :]
-    names = [name for name in header if name != "__metadata__"]
-    name = rng.choice(names)
-    kind = rng.randrange(8)
-    if kind == 0:
-        header[rng.choice((name + "x", "../x", "", "weight"))] = header.pop(name)
-    elif kind == 1:
-        header[name]["dtype"] = rng.choice(
-            ("F32", "I64", "F16", "BF16", "U8", "BOOL", "F8_E4M3", "X", None, 3)
-        )
-    elif kind == 2:
-        shape = header[name]["shape"]
-        header[name]["shape"] = rng.choice(
-            ([*shape, 1], shape[::-1], [10**12], [-1], [2**62, 4], None, [0], "3")
-        )
-    elif kind == 3:
-        header[name]["data_offsets"] = rng.choice(([0, 4], [0, 10**12], [8, 4], [-4, 0], [0], None, [0.5, 4]))
-    elif kind == 4:
-        del header[name]
-    elif kind == 5:
-        header[name], header[rng.choice(names)] = header[rng.choice(names)], header[name]
-    raw = json.dumps(header).encode()
-    if kind == 6:
-        raw = raw[:-1] + b"," + json.dumps(name).encode() + b":" + json.dumps(header[name]).encode() + b"}"
-    if kind == 7:
-        raw = rng.choice((b"[" * 100000, b"{}", b"[]", raw[:-2], raw + b" " * 3))
-    length = len(raw) if rng.random() < 0.9 else rng.choice((0, 2**40, 2**63, len(data)))
-    file.write_bytes(length.to_bytes(8, "little") + raw + body)
-    return f"the header of {file.name}"
-
-
-def _kind_of_file(port: Path, rng: random.Random, bait: Path) -> str:
-    file = rng.choice(_files(port))
-    data = file.read_bytes()
-    kind = rng.randrange(8)
-    if kind != 7:
-        file.unlink()
-    if kind == 0:
-        os.mkfifo(file)
-    elif kind == 1:
-        file.symlink_to(bait)
-    elif kind == 2:
-        file.mkdir()
-    elif kind == 3:
-        with socket.socket(socket.AF_UNIX) as made:
-            here = os.getcwd()
-            os.chdir(port)
-            try:
-                made.bind(file.name)
-            finally:
-                os.chdir(here)
-    elif kind == 4:
-        (port / "real").write_bytes(data)
-        file.symlink_to("real")
-    elif kind == 5:
-        os.link(bait, file)
-    elif kind == 6:
-        file.symlink_to(file.name)
-    else:
-        file.chmod(rng.choice((0o000, 0o777, 0o444)))
-    return f"{file.name} is of another kind ({kind})"
-
-
-def _added(port: Path, rng: random.Random, bait: Path) -> str:
-    name = rng.choice(("sitecustomize.py", "mindspore.py", "x.so", "__init__.py", "constants.safetensors", "adapter_config.json", "a/b/c.txt", "openvino_model.bin", "d" * 200, "regression/x.safetensors"))  # noqa: E501  # fmt: skip
-    (port / name).parent.mkdir(parents=True, exist_ok=True)
-    (port / name).write_text(f"import os\nos.system('touch {bait}.ran')\n")
-    if rng.random() < 0.3:
-        os.symlink(rng.choice((str(bait), ".", "/dev/zero", "loop")), port / "loop")
-    return f"added {name}"
-
-
-MUTATIONS: tuple[Mutation, ...] = (_some_bytes, _cut, _json_field, _json_field, _json_field, _json_text, _module, _module, _xml, _tensors, _kind_of_file, _added)  # noqa: E501  # fmt: skip
-
-
-def seal(port: Path) -> None:
-    """What an attacker does who knows the format: checksums that fit."""
-    try:
-        data = json.loads((port / "port.json").read_text())
-        assert isinstance(data["files"], dict)
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AssertionError):
-        return
-    for file in _files(port):
-        name = file.relative_to(port).as_posix()
-        if name != "port.json":
-            raw = file.read_bytes()
-            data["files"][name] = {"sha256": hashlib.sha256(raw).hexdigest(), "bytes": len(raw)}
-    (port / "port.json").write_text(json.dumps(data))
-
-
-def mutate(port: Path, rng: random.Random, bait: Path) -> str:
-    """Change a port, seal it half of the time, and say what was done."""
-    said = [rng.choice(MUTATIONS)(port, rng, bait) for _ in range(1 if rng.random() < 0.8 else 2)]
-    if rng.random() < 0.6:
-        seal(port)
-        said.append("sealed")
-    return ", ".join(said)
-
+#: What a port of some kilobytes may ask for before it counts as a bomb.
+GROWTH = 2 << 30
 
 # --- the worker --------------------------------------------------------------------------------
+
+#: Events of Python's that mean that something was executed.
+_STARTS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "socket.connect")
+
+
+def _memory(what: str) -> int:
+    """A line of /proc/self/status, in bytes."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) << 10 for line in file if line.startswith(what))
+
+
+def _values(out: Any) -> list[Any]:
+    import numpy as np
+
+    if isinstance(out, dict):
+        return [found for value in out.values() for found in _values(value)]
+    if isinstance(out, (tuple, list)):
+        return [found for value in out for found in _values(value)]
+    return [np.asarray(out, np.float64).round(4).tolist()]
+
+
+def _use(place: str, way: str) -> dict[str, Any]:
+    """Load a port as `way` says, ask everything of it that its files answer, and call it."""
+    from paritas import pipeline
+    from paritas.verify import regression
+
+    if way == "kept":
+        from paritas.transformers import kept
+
+        found = kept.read(Path(place).parent, "")
+        if found is None:
+            return {"end": "refused", "text": "made anew"}
+        port = found
+    else:
+        port = pipeline.load(place, allow_modified=way == "modified")
+    repr(port)
+    example = port.examples()
+    regression.cases(port.artifact, port.feed)
+    values = _values(port(**example))
+    port.close()
+    return {"end": "answered", "values": values}
 
 
 def work() -> None:
@@ -344,9 +92,6 @@ def work() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     warnings.simplefilter("ignore")
-    import numpy as np
-
-    import paritas
     from paritas.errors import ParitasError
 
     seen: list[str] = []
@@ -355,53 +100,43 @@ def work() -> None:
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if not inside["port"]:
             return
-        if event in (
-            "subprocess.Popen",
-            "os.system",
-            "os.exec",
-            "os.posix_spawn",
-            "os.fork",
-            "socket.connect",
-        ):
+        if event in _STARTS:
             seen.append(f"executed {event} {arguments!r}"[:200])
         elif event == "open" and isinstance(arguments[0], (str, bytes)):
-            path = os.fsdecode(arguments[0])
-            if os.path.dirname(inside["bait"]) in os.path.abspath(path) and not os.path.abspath(
-                path
-            ).startswith(inside["port"]):
+            path = os.path.abspath(os.fsdecode(arguments[0]))
+            if os.path.dirname(inside["bait"]) in path and not path.startswith(inside["port"]):
                 seen.append(f"read {path}"[:200])
-        elif event == "import" and str(arguments[0]) in ("sitecustomize", "modeling_net"):
+        elif event == "import" and str(arguments[0]) in ("sitecustomize", "modeling_net", "modeling_ids"):
             seen.append(f"executed import {arguments[0]}")
 
     sys.addaudithook(hook)
     limited = False
     for line in sys.stdin:
-        place, bait = line.rstrip("\n").split("\t")
+        place, bait, way = line.rstrip("\n").split("\t")
         seen.clear()
-        inside.update(port=os.path.abspath(place), bait=bait)
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")  # the peak is counted from here
+        before = _memory("VmRSS")
+        inside.update(port=os.path.abspath(Path(place).parent if way == "kept" else place), bait=bait)
         try:
-            port = paritas.load(place)
-            feed = {
-                s.name: np.ones([d if isinstance(d, int) else 5 for d in s.dims], s.dtype)
-                for s in port.inputs
-            }
-            out = port(**feed)
-            values = [
-                np.array(value, np.float64).tolist()
-                for value in (out.values() if hasattr(out, "values") else [out])
-            ]
-            said = {"end": "answered", "values": values}
-            port.close()
+            said = _use(place, way)
         except ParitasError as error:
-            said = {"end": "refused", "text": str(error)[:300]}
+            said = {"end": "refused", "text": str(error)[:2000]}
+            if not all(c.isprintable() or c == "\n" for c in str(error)):
+                said["end"] = "escapes"
         except BaseException as error:  # noqa: BLE001 - what is being looked for
-            said = {"end": "raw", "text": f"{type(error).__name__}: {error}"[:300]}
+            last = error.__traceback__
+            while last is not None and last.tb_next is not None:
+                last = last.tb_next
+            at = f"{last.tb_frame.f_code.co_filename}:{last.tb_lineno}" if last is not None else ""
+            said = {"end": "raw", "text": f"{type(error).__name__}: {error}"[:300] + f" at {at}"}
         inside["port"] = ""
+        if (grown := _memory("VmHWM") - before) > GROWTH:
+            said = {"end": "bomb", "text": f"{grown >> 20} MiB: {said.get('text', '')}"}
         said["seen"] = list(seen)
         print(json.dumps(said), file=answers, flush=True)
         if not limited:  # what the engines have mapped by now is not counted in
-            with open("/proc/self/statm") as file:
-                now = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+            now = _memory("VmSize")
             resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY, now + MEMORY))
             limited = True
 
@@ -411,18 +146,23 @@ class Worker:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
+        self._served = 0
 
-    def load(self, port: Path, bait: Path) -> dict[str, Any]:
+    def load(self, port: Path, bait: Path, way: str = "") -> dict[str, Any]:
+        if self._served >= 2000:  # engines keep what they have compiled
+            self.close()
         if self._process is None or self._process.poll() is not None:
+            self._served = 0
             self._process = subprocess.Popen(
                 [sys.executable, __file__, "--work"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
                 env={**os.environ, "GLOG_v": "4"},
             )  # fmt: skip
         process = self._process
+        self._served += 1
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(f"{port}\t{bait}\n")
+        process.stdin.write(f"{port}\t{bait}\t{way}\n")
         process.stdin.flush()
         ready, _, _ = select.select([process.stdout], [], [], SECONDS)
         line = process.stdout.readline() if ready else ""
@@ -436,16 +176,42 @@ class Worker:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+            self._process = None
+
+
+class Watched:
+    """Who opens a file, engines' own code too: the kernel says so, by the file itself and not by its names."""
+
+    _OPENED = 0x20
+
+    def __init__(self, file: Path) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._descriptor = self._libc.inotify_init1(os.O_NONBLOCK)
+        self._libc.inotify_add_watch(self._descriptor, os.fsencode(file), self._OPENED)
+
+    def opened(self) -> bool:
+        """Whether it was opened since this was asked last."""
+        found = False
+        while True:
+            try:
+                found = bool(os.read(self._descriptor, 1 << 16)) or found
+            except BlockingIOError:
+                return found
 
 
 # --- the run -----------------------------------------------------------------------------------
 
 
 def bases(folder: Path) -> list[Path]:
-    """Small ports with weights, constants, a list of cells and nested outputs, one for each engine."""
+    """Small ports, two for each engine.
+
+    One has weights, constants, a list of cells and nested outputs; one takes ids and a nested mask, asks something of
+    its sizes, watches its sums and returns a size.
+    """
     import torch
 
     import paritas
+    from paritas import store
 
     class Net(torch.nn.Module):
         def __init__(self) -> None:
@@ -460,68 +226,133 @@ def bases(folder: Path) -> list[Path]:
                 y = block(y)
             return {"y": y, "z": y + torch.arange(300.0).reshape(100, 3)[: y.shape[0]]}
 
+    class Ids(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.norm = torch.nn.Embedding(11, 4), torch.nn.LayerNorm(4)
+
+        def forward(self, ids: torch.Tensor, more: dict[str, torch.Tensor], scale: float = 2.0) -> Any:
+            x = self.norm(self.table(ids)) * scale
+            if ids.shape[1] % 2 == 0:
+                x = x.flip(1)
+            return (x * more["mask"][..., None]).sum(1), [ids.cumsum(1)], ids.shape[1] // 2
+
     torch.manual_seed(0)
+    inputs: list[tuple[torch.nn.Module, dict[str, Any]]] = [
+        (Net(), {"x": torch.randn(5, 4)}),
+        (Ids(), {"ids": torch.tensor([[1, 2, 3, 4], [5, 6, 7, 10]]), "more": {"mask": torch.ones(2, 4)}}),
+    ]
     found = []
     for engine in ("openvino", "mindspore"):
-        mode = {"mode": "pynative"} if engine == "mindspore" else {}
-        port = paritas.port(Net(), engine, {"x": torch.randn(5, 4)}, **mode)  # type: ignore[arg-type]
-        port.save(folder / engine)
-        port.close()
-        found.append(folder / engine)
+        for module, example in inputs:
+            mode = {"mode": "pynative"} if engine == "mindspore" else {}
+            port = paritas.port(module.eval(), engine, example, **mode)  # type: ignore[arg-type]
+            place = folder / engine / type(module).__name__ / "port"
+            port.save(place)
+            store.attach(place, "parity.json", "{}\n")
+            artifact = store.read(place)
+            data = (place / "example.safetensors").read_bytes()
+            store.keep(artifact, "regression/search-0.safetensors", data)
+            port.close()
+            found.append(place)
     return found
 
 
-def run(count: int, seed: int, folder: Path, told: Callable[[str], None] = print) -> Counter[str]:
-    """Mutate, load and call so many ports: how many ended how. What must not be is told, with its seed."""
+def _remove(place: Path) -> None:
+    for path in (place, *place.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(0o700 if path.is_dir() else 0o600)
+    shutil.rmtree(place)
+
+
+def run(
+    count: int,
+    seed: int,
+    folder: Path,
+    told: Callable[[str], None] = print,
+    first: int = 0,
+    seconds: float = float("inf"),
+) -> Counter[str]:
+    """Mutate, load and call so many ports: how many ended how. What must not be is told, with its seed and number."""
     originals = bases(folder / "originals")
-    worker, ends = Worker(), Counter[str]()
+    workers, ends = {place.parents[1].name: Worker() for place in originals}, Counter[str]()
     bait = folder / "outside" / "bait"
     bait.parent.mkdir()
     bait.write_bytes(b"\x00" * 64)
-    wants = {}
+    watched, wants = Watched(bait), {}
     for original in originals:
-        wants[original] = worker.load(original, bait)
+        wants[original] = workers[original.parents[1].name].load(original, bait)
         assert wants[original]["end"] == "answered", wants[original]
     began = time.perf_counter()
-    for number in range(count):
+    for number in range(first, first + count):
+        if time.perf_counter() - began > seconds:
+            told(f"go on with --first {number}")
+            break
         rng = random.Random(f"{seed} {number}")
         original = rng.choice(originals)
-        place = folder / "outside" / f"port{number}"
+        engine = original.parents[1].name
+        way = rng.choice(("", "", "", "kept", "modified"))
+        if way == "modified" and engine == "mindspore":  # its owner says that whatever is there may run
+            way = ""
+        place = folder / "outside" / f"kept{number}" / "port"
         shutil.copytree(original, place)
+        place.parent.chmod(0o700)
+        manifest = (place / "port.json").read_bytes()
         try:
             done = mutate(place, rng, bait)
-        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
             done = f"could not be mutated whole: {error!r}"
-        said = worker.load(place, bait)
+        linked = os.stat(bait).st_nlink > 1
+        watched.opened()
+        said = workers[engine].load(place, bait, way)
         marks = sorted(bait.parent.glob("bait.*"))
-        wrong = said["end"] if said["end"] in ("raw", "hung", "died") else ""
-        if said["seen"] or marks:
-            wrong = f"{wrong} {said['seen'] or 'executed'}"
+        wrong = said["end"] if said["end"] not in ("answered", "refused") else ""
+        seen = list(said["seen"])
+        if watched.opened() and not linked:
+            seen.append("read the bait")
+        if seen or marks:
+            wrong = f"{wrong} {seen or 'executed'}"
+        same = said["end"] != "answered" or said["values"] == wants[original]["values"]
+        if not same and not way and _same_manifest(place, manifest):
+            wrong = f"{wrong} other values"
         ends[said["end"] if not wrong else wrong.split()[0].strip("['")] += 1
         if wrong:
-            told(f"{seed} {number} {original.name}: {done}: {wrong} {said.get('text', '')}")
+            name = f"{engine} {original.parent.name} {way}"
+            told(f"{seed} {number} {name}: {done}: {wrong} {said.get('text', '')}")
         for mark in marks:
             mark.unlink()
-        for path in (place, *place.rglob("*")):
-            if not path.is_symlink():
-                path.chmod(0o700 if path.is_dir() else 0o600)
-        shutil.rmtree(place)
+        if place.parent.exists():
+            _remove(place.parent)
         if (number + 1) % 500 == 0:
             told(f"{number + 1} ports, {time.perf_counter() - began:.0f} s: {dict(ends)}")
-    worker.close()
+    for worker in workers.values():
+        worker.close()
     return ends
+
+
+def _same_manifest(place: Path, manifest: bytes) -> bool:
+    try:
+        return (place / "port.json").read_bytes() == manifest
+    except OSError:
+        return False
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--first", type=int, default=0, help="the number of the first, to go on or to repeat one"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=float("inf"), help="how long, if not for all of them"
+    )
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.work:
         work()
     else:
         with tempfile.TemporaryDirectory() as name:
-            ends = run(given.count, given.seed, Path(name))
+            ends = run(given.count, given.seed, Path(name), first=given.first, seconds=given.seconds)
         print(f"seed {given.seed}: {sum(ends.values())} ports: {dict(ends)}")
         sys.exit(any(end not in ("answered", "refused") for end in ends))
