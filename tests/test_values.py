@@ -254,7 +254,9 @@ def test_dimensions_that_depend_on_others() -> None:
     text = wrong({"input_ids": ids, "twice": np.ones((2, 5), np.int64)}, IDS, twice)
     assert text == "twice has size 5 in dimension 1; 6 is expected, as it is 2*s1 with s1=3."
     odd = TensorSpec("odd", "int64", ("Max(1, s0)", "s1//2", "s2**2"))
-    assert check_feed({"odd": np.ones((2, 5, 7), np.int64)}, (odd,))
+    assert check_feed({"odd": np.ones((2, 5, 9), np.int64)}, (odd,))
+    text = wrong({"odd": np.ones((2, 5, 7), np.int64)}, odd)
+    assert text == "odd has size 7 in dimension 2; it must be s2**2 for some s2."
     loose = TensorSpec("mask", "int64", ("s9", "s1"), default=1)
     assert check_feed({"input_ids": ids}, (IDS, loose))["mask"].tolist() == [[1] * 3] * 2
     plus = TensorSpec("plus", "int64", ("s0", "s1 + 1"), default=7)

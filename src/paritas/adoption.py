@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paritas.errors import InputError
-from paritas.pipeline import Port, Progress, assemble, computed_in
+from paritas.making import computed_in
+from paritas.pipeline import Port, Progress, assemble
 from paritas.run.engine import engine as find_engine
 
 if TYPE_CHECKING:

@@ -242,7 +242,7 @@ def _feed(port: Port, inputs: Any) -> dict[str, np.ndarray]:
     manifest = port.manifest
     if inputs is not None:
         return port.feed(inputs)
-    from paritas.pipeline import limits, ways
+    from paritas.making import limits, ways
     from paritas.verify import generate
 
     return dict(generate(port.inputs, limits=limits(manifest.limits), ways=ways(manifest))[0].feed)

@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from paritas.errors import PortError
-from paritas.guards import MOST_CHARACTERS, MOST_GUARDS, NotAGuard, parsed
+from paritas.formulas import MOST_CHARACTERS, NoFormula, parsed
+from paritas.guards import MOST_GUARDS
 from paritas.outputs import described
 from paritas.program import FORMAT_VERSION, Manifest
 
@@ -203,6 +204,12 @@ def _check_files(manifest: Manifest) -> Manifest:
 
 def _check_meaning(manifest: Manifest) -> Manifest:
     """What is of the right type, and yet nothing that a capture says."""
+    known = {
+        name
+        for spec in manifest.inputs
+        for dim in spec.dims
+        for name in sizes_in(str(dim), of_dimension=True)
+    }
     for field in ("inputs", "outputs"):
         names = [spec.name for spec in getattr(manifest, field)]
         if twice := [name for name, count in Counter(names).items() if count > 1]:
@@ -210,6 +217,8 @@ def _check_meaning(manifest: Manifest) -> Manifest:
         for spec in getattr(manifest, field):
             if spec.dtype not in DTYPES:
                 raise _Wrong(f"{field}: {spec.name!r} has the dtype {spec.dtype[:40]!r}")
+            if spec.counts and not set(sizes_in(spec.counts.removeprefix("sorted "))) <= known:
+                raise _Wrong(f"{field}: {spec.name!r} counts {spec.counts[:60]!r}")
             for dim in spec.dims:
                 if dim < 0 if isinstance(dim, int) else not is_dimension(dim):
                     raise _Wrong(f"{field}: {spec.name!r} has the dimension {str(dim)[:60]!r}")
@@ -242,13 +251,23 @@ def is_dimension(text: str) -> bool:
     return bool(plain) and text.count("(") <= 200 and text.count("**") <= 8
 
 
+def sizes_in(text: str, *, of_dimension: bool = False) -> tuple[str, ...]:
+    """The sizes that a formula is made of. of_dimension: where it may be none that anybody can compute."""
+    try:
+        return parsed(text)[0]
+    except NoFormula as wrong:
+        if of_dimension:
+            return ()
+        raise _Wrong(f"{text[:60]!r} is no size: {wrong}") from None
+
+
 def _check_guards(manifest: Manifest) -> Manifest:
     if len(manifest.guards) > MOST_GUARDS:
         raise _Wrong(f"guards: there are {len(manifest.guards)}, and no model has more than {MOST_GUARDS}")
     for number, guard in enumerate(manifest.guards):
         try:
             parsed(guard.holds)
-        except NotAGuard as wrong:
+        except NoFormula as wrong:
             raise _Wrong(f"guards[{number}] is not a guard: {wrong}") from None
         if len(guard.where) > MOST_CHARACTERS or not guard.where.isprintable():
             raise _Wrong(f"guards[{number}] names no source line")

@@ -15,13 +15,13 @@ import numpy as np
 
 from paritas import leftovers, store
 from paritas.errors import InputError, OriginalMissing, SizeError, UnknownMode
-from paritas.guards import remaining
+from paritas.making import arrays, check_weights, computed_in, dtype_of, limits, manifest_of, stored_as, ways
 from paritas.nesting import bound, flatten, nest
 from paritas.others import Others
 from paritas.outputs import build_output, has_sizes
 from paritas.printable import printable
 from paritas.program import Artifact, Manifest, Note, Program, TensorSpec
-from paritas.run.engine import Session, versions
+from paritas.run.engine import Session
 from paritas.run.engine import engine as find_engine
 from paritas.run.results import check_finite, check_outputs
 from paritas.run.values import check_feed, dynamic_sizes, framework_of, from_numpy, to_numpy
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from paritas.lower.result import Lowered
     from paritas.verify import Budget, ParityReport
     from paritas.verify.bisect_report import BisectReport
-    from paritas.verify.sizes import Ways
 
 #: Called with the name of each stage as it begins: "capture", "lower", "run", ...
 Progress = Callable[[str], None]
@@ -85,7 +84,7 @@ def port(
         revision=revision,
         subfolder=subfolder,
         model_class=model_class,
-        dtype=_stored(wanted, engine),
+        dtype=stored_as(wanted, engine),
         notes=notes,
     )
 
@@ -133,7 +132,7 @@ def port_program(
             program,
             engine,
             directory,
-            dtype=dtype or _dtype_of(program),
+            dtype=dtype or dtype_of(program),
             target=target,
             weights=weights,
         )
@@ -316,7 +315,6 @@ class Port:
         import torch
 
         from paritas.capture.export import prepare
-        from paritas.run.values import to_numpy
 
         known = {spec.name: spec.dtype for spec in self.inputs}
         tensors = {
@@ -411,9 +409,9 @@ class Port:
         wanted, notes = computed_in(dtype, runtime)
         check_weights(weights, engine)
         program, original = self.program(), self.original()
-        if engine != "openvino" and wanted not in ("", _dtype_of(program)):
+        if engine != "openvino" and wanted not in ("", dtype_of(program)):
             raise InputError(
-                f"{engine} computes in the dtype of the capture, {_dtype_of(program)}. Port the original again: "
+                f"{engine} computes in the dtype of the capture, {dtype_of(program)}. Port the original again: "
                 f"paritas.port(..., engine={engine!r}, dtype={wanted!r})"
             )
         made = port_program(
@@ -431,8 +429,21 @@ class Port:
         return made
 
     def save(self, directory: str | os.PathLike[str], *, force: bool = False) -> Port:
-        """Write the port to a directory, whole or not at all. Raises `PortError`."""
-        store.write(self.artifact, directory, force=force)
+        """Write the port to a directory, whole or not at all. Raises `PortError`.
+
+        Ports that were made beside it for other sizes are not written, which a note in `port.json` says.
+        """
+        artifact = self.artifact
+        if self.others and self.others.ports:
+            text = (
+                f"{len(self.others.ports)} other ports, made for sizes with which the model's code goes another way, "
+                "are not kept: where this one is loaded, such sizes are refused"
+            )
+            notes = (*artifact.manifest.notes, Note("run", text))
+            artifact = dataclasses.replace(
+                artifact, manifest=dataclasses.replace(artifact.manifest, notes=notes)
+            )
+        store.write(artifact, directory, force=force)
         return self
 
     def close(self) -> None:
@@ -453,7 +464,7 @@ class Port:
             from paritas.capture.source import load_again
 
             self._original = load_again(
-                self.manifest.source, dtype=_stored(self.manifest.dtype, self.manifest.engine)
+                self.manifest.source, dtype=stored_as(self.manifest.dtype, self.manifest.engine)
             )
         return self._original
 
@@ -489,96 +500,6 @@ class Port:
         made_up = generate(self.inputs, limits=limits(self.manifest.limits), ways=ways(self.manifest))
         feed = self.examples() or made_up[0].feed
         return [torch.from_numpy(np.array(feed[s.name])).to(getattr(torch, s.dtype)) for s in self.inputs]
-
-
-def arrays(program: Program) -> dict[str, np.ndarray]:
-    """What a program was captured with, as an engine takes it."""
-    return {spec.name: to_numpy(spec.name, program.examples[spec.name]) for spec in program.inputs}
-
-
-def limits(largest: Mapping[str, int]) -> dict[str, tuple[int, int]]:
-    """Dynamic dimension -> (smallest, largest) for generated inputs."""
-    return {symbol: (1, size) for symbol, size in largest.items()}
-
-
-def ways(manifest: Manifest) -> Ways:
-    """What generated inputs have to keep to besides: the guards, and the example's sizes."""
-    from paritas.verify.sizes import Ways
-
-    return Ways(manifest.guards, manifest.sizes)
-
-
-def computed_in(dtype: Any, runtime: Any) -> tuple[str, list[Note]]:
-    """The dtype asked for ("" for the model's own), or what the engine does instead, with a note."""
-    if dtype is None:
-        return "", []
-    name = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}.get(
-        str(dtype), str(dtype).removeprefix("torch.")
-    )
-    known = runtime.precisions()
-    if name not in known:
-        raise InputError(f"{runtime.name} has no dtype {dtype!r}; it has {', '.join(known)}.")
-    if known[name]:
-        return "float32", [Note("lower", f"{name} was asked for; {known[name]}")]
-    return name, []
-
-
-def check_weights(weights: str, engine: str) -> None:
-    """Raise `InputError` if the engine has no such weights."""
-    if weights not in ("", "int8", "int4"):
-        raise InputError(f"weights={weights!r} is not possible: int8 and int4 are.")
-    if weights and engine != "openvino":
-        raise InputError(f"weights={weights!r} is for engine='openvino', not for {engine}.")
-
-
-def _stored(dtype: str, engine: str) -> str | None:
-    """The dtype in which the original is captured. OpenVINO lowers the precision of a float32 graph by itself."""
-    return "float32" if engine == "openvino" and dtype else dtype or None
-
-
-def _dtype_of(program: Program) -> str:
-    floats = [str(t.dtype).removeprefix("torch.") for t in program.weights.values() if t.is_floating_point()]
-    return max(set(floats), key=floats.count) if floats else "float32"
-
-
-def manifest_of(
-    program: Program,
-    lowered: Lowered,
-    engine: str,
-    *,
-    dtype: str = "",
-    mode: str = "",
-    target: str = "cpu",
-    notes: Sequence[Note] = (),
-) -> Manifest:
-    """What `port.json` says of a program that was lowered."""
-    return Manifest(
-        engine=engine,
-        dtype=lowered.dtype or dtype or _dtype_of(program),
-        inputs=lowered.inputs or program.inputs,
-        outputs=lowered.outputs or program.outputs,
-        structure=program.structure,
-        source=program.source,
-        entry=lowered.entry,
-        mode=mode if engine == "mindspore" else "",
-        target=target,
-        constants=dict(program.constants.items()),
-        limits=program.limits,
-        modules=program.modules,
-        notes=(*notes, *program.notes, *lowered.notes),
-        versions=_versions(engine),
-        settings=lowered.settings,
-        nesting=program.nesting,
-        prepared=program.prepared,
-        signature=program.signature,
-        guards=remaining(program.guards, program.inputs, lowered.inputs or program.inputs),
-        sizes=program.sizes,
-    )
-
-
-@functools.cache
-def _versions(engine: str) -> dict[str, str]:
-    return versions(("paritas", "torch", "transformers", engine, "numpy"))
 
 
 def with_mode(port: Port, mode: str) -> Port:

@@ -9,7 +9,8 @@ import pytest
 
 import paritas
 from families import FAMILIES, build
-from paritas.pipeline import limits, with_mode
+from paritas.making import limits
+from paritas.pipeline import with_mode
 from paritas.verify import Case, generate
 
 #: The product's bar, as the source documents define the figure: max|got-want| / mean|want|.

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from more_size_forms import MORE, ONCE_WRONG
 from size_forms import FORMS, Form, inputs, model
 
 import paritas
 from paritas.capture import capture
 from paritas.capture.arguments import run_graph
 from paritas.errors import ParitasError, PortError, SizeError
-from paritas.guards import NotAGuard, holds, parsed, remaining
+from paritas.formulas import NoFormula, parsed
+from paritas.guards import holds, remaining
 from paritas.manifest import manifest_from_json, manifest_to_json
 from paritas.outputs import describe_output
 from paritas.program import Guard, TensorSpec
@@ -63,15 +65,16 @@ def _wrong(form: Form, run: Run) -> tuple[list[str], list[tuple[int, int, int | 
     return wrong, refused
 
 
+ALL = {**FORMS, **MORE}
 #: The others are for the long sweeps.
-EVERY_DAY = list(FORMS)[::3]
+EVERY_DAY = (*list(FORMS)[::3], *ONCE_WRONG)
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in EVERY_DAY else pytest.mark.slow) for n in FORMS]
+    "name", [pytest.param(n, marks=() if n in EVERY_DAY else pytest.mark.slow) for n in ALL]
 )
 def test_the_graph_is_right_wherever_its_guards_hold(name: str) -> None:
-    form = FORMS[name]
+    form = ALL[name]
     program = capture(model(form), inputs(form, form.batch, form.length))
 
     def run(feed: dict[str, torch.Tensor]) -> Any:
@@ -84,7 +87,7 @@ def test_the_graph_is_right_wherever_its_guards_hold(name: str) -> None:
 
 
 def _ported(name: str, engine: str, mode: str) -> None:
-    form = FORMS[name]
+    form = ALL[name]
     try:
         port = paritas.port(
             model(form), engine=engine, inputs=inputs(form, form.batch, form.length), mode=mode
@@ -97,13 +100,13 @@ def _ported(name: str, engine: str, mode: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", ALL)
 def test_openvino_is_right_or_refuses(name: str) -> None:
     _ported(name, "openvino", "graph")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", ALL)
 def test_mindspore_is_right_or_refuses(name: str) -> None:
     _ported(name, "mindspore", "pynative")
 
@@ -117,6 +120,10 @@ DAILY = (
     "split in twos",
     "every second",
     "broadcast two lengths",
+    "and 3",
+    "or 1",
+    "mean of a slice",
+    "adaptive max",
 )
 
 
@@ -125,7 +132,7 @@ def test_an_engine_is_right_or_refuses(name: str) -> None:
     _ported(name, "openvino", "graph")
 
 
-@pytest.mark.parametrize("name", DAILY[:2])
+@pytest.mark.parametrize("name", [*DAILY[:2], "any of a slice", "sum of a slice", "mean of a slice"])
 def test_mindspore_too(name: str) -> None:
     _ported(name, "mindspore", "pynative")
 
@@ -178,7 +185,7 @@ def test_sizes_of_one_that_change_nothing_are_taken() -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_guard_is_refused_unread(text: str) -> None:
-    with pytest.raises(NotAGuard):
+    with pytest.raises(NoFormula):
         parsed(text)
 
 

@@ -31,8 +31,8 @@ from paritas.capture import assemble
 from paritas.capture.export import quiet
 from paritas.errors import CaptureError, TamperedPort
 from paritas.lower.mindspore.lower import lower
+from paritas.making import manifest_of
 from paritas.manifest import manifest_from_json, manifest_to_json
-from paritas.pipeline import manifest_of
 from paritas.program import Artifact
 from paritas.run.mindspore import MindSpore
 

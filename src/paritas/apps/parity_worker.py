@@ -161,7 +161,7 @@ def _eager(model: torch.nn.Module, inputs: Mapping[str, Any]) -> Outputs:
 
 def _lowered(program: Program, engine: str, dtype: str, directory: Path) -> Artifact:
     from paritas.lower import lower
-    from paritas.pipeline import manifest_of
+    from paritas.making import manifest_of
     from paritas.program import Artifact
 
     directory.mkdir()

@@ -83,12 +83,40 @@ def _captured(
     notes += [Note("capture", remark) for remark in remarks]
     check_second_answer(model, call, first)
     chosen = {name: value for name, value in call.fixed.items() if name not in given}
-    program = _assemble(
-        model, exported, call, dynamic=kept, source=source, notes=notes, first=first, traced=traced,
-        chosen=chosen,
-    )  # fmt: skip
+
+    def assembled(
+        exported: torch.export.ExportedProgram,
+        traced: Traced,
+        dynamic: bool | Mapping[str, Mapping[int, Any]],
+        notes: Sequence[Note],
+    ) -> tuple[Program, str]:
+        return _assemble(
+            model, exported, call, dynamic=dynamic, source=source, notes=notes, first=first, traced=traced,
+            chosen=chosen,
+        )  # fmt: skip
+
+    program, differs = assembled(exported, traced, kept, notes)
     if not exact and example.froze_what_was_repeated(given, program.inputs):
         return _captured(model, inputs, dynamic, source, exact=True)
+    if differs and program.sizes:
+        # The code looked at its sizes in a way that nothing could note, a text of them or their type.
+        if dynamic is not True:
+            raise FrozenDimension(
+                f"Captured with free dimensions, the graph of {type(model).__name__} answers the example otherwise "
+                f"than PyTorch: {differs}. Its code looks at sizes in a way that cannot be traced. Pass dynamic=False."
+            )
+        exported, traced, remarks = export(model, call, None)
+        notes += [Note("capture", remark) for remark in remarks]
+        notes.append(
+            Note(
+                "capture",
+                f"all dimensions are fixed: with free ones the graph answers the example otherwise: {differs}",
+            )
+        )
+        program, differs = assembled(exported, traced, False, notes)
+    if differs:
+        text = f"the graph answers the example otherwise than the model: {differs}"
+        program = dataclasses.replace(program, notes=(*program.notes, Note("capture", text)))
     return program
 
 
@@ -138,7 +166,7 @@ def assemble(
 ) -> Program:
     """The `Program` of a graph that `model(**tensors, **fixed)` was exported to. Brings the graph into normal form."""
     call = Call(dict(tensors), dict(fixed))
-    return _assemble(model, exported, call, dynamic=dynamic, source=source, notes=notes)
+    return _assemble(model, exported, call, dynamic=dynamic, source=source, notes=notes)[0]
 
 
 def _assemble(
@@ -152,7 +180,8 @@ def _assemble(
     first: Answer | None = None,
     traced: Traced | None = None,
     chosen: Mapping[str, Any] | None = None,
-) -> Program:
+) -> tuple[Program, str]:
+    """The program, and how its graph differs from the model on the example, if it does."""
     first = first or first_answer(model, call)
     structure = returned(exported, traced, first, call.tensors)
     placeholders = _mark_inputs(exported, call.tensors)
@@ -175,7 +204,7 @@ def _assemble(
     name = f"{type(model).__module__}.{type(model).__qualname__}"
     tree = module_tree(exported.graph, name)
     names = forward_names(model, exported, tree, call)
-    return Program(
+    program = Program(
         exported=exported,
         inputs=tuple(
             dataclasses.replace(
@@ -210,6 +239,7 @@ def _assemble(
         ),
         sizes=sizes,
     )
+    return program, names.differs
 
 
 def _mark_inputs(

@@ -19,7 +19,12 @@ from torch.utils._pytree import tree_leaves
 
 from paritas.capture.forward import Call, parameter_names
 from paritas.capture.modules import Region
+from paritas.capture.state import seeded
 from paritas.nesting import invoke
+from paritas.outputs import describe_output, leaf_names
+
+#: Of an element and of the mean: what another way through a model's code is off by, and no rounding.
+FAR = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +33,12 @@ class ForwardNames:
 
     arguments: region key -> {node name: argument name}, in the order of forward's signature.
     results: region key -> {node name: its position among the tensors that forward returned}.
+    differs: where the graph answers otherwise than the original, which ran for this anyway; "" where it does not.
     """
 
     arguments: Mapping[str, Mapping[str, str]]
     results: Mapping[str, Mapping[str, int]]
+    differs: str = ""
 
 
 def forward_names(
@@ -42,9 +49,9 @@ def forward_names(
 ) -> ForwardNames:
     """Name what enters and leaves every region of `tree`. A tensor that is not found is left out."""
     tensors = {name: with_padding(name, tensor) for name, tensor in call.tensors.items()}
-    calls = _recorded_calls(model, call.arguments(tensors))
+    calls, want = _recorded_calls(model, call.arguments(tensors))
     wanted = {node for region in tree.regions() for node in (*region.inputs, *region.outputs)}
-    values = _node_values(exported, tensors, wanted)
+    values, got = _node_values(exported, tensors, wanted)
     arguments, results = {}, {}
     for region in tree.regions():
         recorded = calls.get(region.path, [])
@@ -53,7 +60,33 @@ def forward_names(
         inner = recorded[region.call]
         arguments[region.key] = _match(region.inputs, values, inner.arguments)
         results[region.key] = _match(region.outputs, values, dict(enumerate(inner.results)))
-    return ForwardNames(arguments, results)
+    return ForwardNames(arguments, results, _difference(got, want))
+
+
+def _difference(got: Sequence[Any], want: Any) -> str:
+    """How a graph's outputs differ from the original's by more than any rounding explains; "" if they do not."""
+    flat, structure = describe_output(want)
+    if len(got) != len(flat):
+        return ""  # numbers among the outputs, which the graph does not return
+    for name, one, other in zip(leaf_names(structure), got, flat, strict=True):
+        if not isinstance(one, torch.Tensor):
+            continue
+        if one.shape != other.shape or one.dtype != other.dtype:
+            return f"{name} is {_kind(one)} in the graph, {_kind(other)} in PyTorch"
+        if not other.numel():
+            continue
+        wide = torch.complex128 if one.is_complex() else torch.float64
+        finite = one.isfinite() & other.isfinite()
+        off = (one.to(wide) - other.to(wide)).abs()[finite]
+        size = other.to(wide).abs()[finite]
+        half = other.dtype in (torch.float16, torch.bfloat16)
+        if (off > (0.3 if half else FAR) * (size + (size.mean() if size.numel() else 0)) + 1e-6).any():
+            return f"{name} is off by up to {off.max():.3g}"
+    return ""
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
 
 
 def _match(
@@ -87,7 +120,7 @@ class _Call:
     results: list[torch.Tensor] = dataclasses.field(default_factory=list)
 
 
-def _recorded_calls(model: torch.nn.Module, given: Mapping[str, Any]) -> dict[str, list[_Call]]:
+def _recorded_calls(model: torch.nn.Module, given: Mapping[str, Any]) -> tuple[dict[str, list[_Call]], Any]:
     calls: dict[str, list[_Call]] = {}
     handles = []
 
@@ -112,12 +145,12 @@ def _recorded_calls(model: torch.nn.Module, given: Mapping[str, Any]) -> dict[st
     for path, module in model.named_modules():
         watch(path, module)
     try:
-        with torch.no_grad():
-            invoke(model, given)
+        with torch.no_grad(), seeded():
+            returned = invoke(model, given)
     finally:
         for handle in handles:
             handle.remove()
-    return calls
+    return calls, returned
 
 
 def _tensors(arguments: Mapping[str, Any], signature: inspect.Signature) -> list[tuple[str, torch.Tensor]]:
@@ -150,11 +183,11 @@ class _Recorder(torch.fx.Interpreter):
 
 def _node_values(
     exported: torch.export.ExportedProgram, tensors: Mapping[str, torch.Tensor], wanted: set[Node]
-) -> dict[Node, torch.Tensor]:
+) -> tuple[dict[Node, torch.Tensor], list[Any]]:
     recorder = _Recorder(exported.graph_module, wanted)
-    with torch.no_grad():
-        recorder.run(*_placed(exported, tensors))
-    return recorder.values
+    with torch.no_grad(), seeded():
+        returned = list(recorder.run(*_placed(exported, tensors)))
+    return recorder.values, returned
 
 
 def run_graph(exported: torch.export.ExportedProgram, tensors: Mapping[str, torch.Tensor]) -> list[Any]:

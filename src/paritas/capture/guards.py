@@ -7,10 +7,12 @@ adds guards of its own about memory layouts, which no value depends on. So the q
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import dataclasses
 import functools
 import linecache
+import logging
 import os
 import re
 import sys
@@ -28,7 +30,8 @@ from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
 from paritas.capture.normalise import expression, name_of
 from paritas.capture.origin import is_glue, origin
-from paritas.guards import MOST_GUARDS, can_be_read
+from paritas.formulas import can_be_read
+from paritas.guards import MOST_GUARDS
 from paritas.program import Guard
 
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
@@ -65,6 +68,10 @@ _RESHAPING = {
 }
 
 
+#: Whose texts of sizes nobody computes with.
+_PRINTS_SYMBOLS = (_TORCH, os.path.dirname(sympy.__file__), os.path.dirname(logging.__file__), __file__)
+
+
 @dataclasses.dataclass
 class _Asked:
     by_program: bool
@@ -96,9 +103,45 @@ def noted() -> Iterator[None]:
 
     ShapeEnv.evaluate_sym_node = evaluate_sym_node  # type: ignore[method-assign]
     try:
-        yield
+        with _as_numbers():
+            yield
     finally:
         ShapeEnv.evaluate_sym_node = original  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def _as_numbers() -> Iterator[None]:
+    """What torch's sizes do otherwise than numbers, without a question: they print as "s0", and round to no tens."""
+    before = {name: vars(torch.SymInt)[name] for name in ("__repr__", "__round__")}
+
+    def text(self: torch.SymInt) -> str:
+        # Torch's own code prints symbols. A model's code would go on with a text of the wrong length.
+        file = sys._getframe(1).f_code.co_filename
+        if not file.startswith(_PRINTS_SYMBOLS) and not is_glue(file):
+            return repr(int(self))
+        return str(before["__repr__"](self))
+
+    def rounded(self: torch.SymInt, digits: Any = None) -> Any:
+        if digits is None or digits >= 0:
+            return self
+        unit = 10**-digits
+        tens, rest = self // unit, self % unit
+        if rest * 2 == unit:
+            return (tens + tens % 2) * unit  # ties go to the even one
+        return (tens + 1 if rest * 2 > unit else tens) * unit
+
+    def printed(*values: Any, **options: Any) -> None:
+        show(*map(str, values), **options)  # from here, so that what is only shown asks nothing
+
+    show = builtins.print
+    builtins.print = printed
+    torch.SymInt.__repr__, torch.SymInt.__round__ = text, rounded  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        builtins.print = show
+        for name, method in before.items():
+            setattr(torch.SymInt, name, method)
 
 
 _KINDS: dict[CodeType, str] = {}
@@ -183,8 +226,31 @@ def found(exported: torch.export.ExportedProgram) -> list[Found]:
         return []
     environment = sizes[0].node.shape_env
     free = set().union(*(size.node.expr.free_symbols for size in sizes))
+    facts = _facts(environment, asked_in(environment), free)
+    for found in _of_operators(exported):
+        if found.fact.free_symbols <= free:
+            facts.setdefault(found.fact, found)
+    return list(facts.values())
+
+
+def asked_in(environment: ShapeEnv) -> dict[Any, _Asked]:
+    """The questions that have been noted so far, with their answers."""
+    return dict(vars(environment).get("_paritas_asked", {}))
+
+
+def found_since(
+    exported: torch.export.ExportedProgram, environment: ShapeEnv, before: Mapping[Any, Any], where: str
+) -> list[Found]:
+    """As `found`, of what was asked after `before`, by operators that the line `where` calls."""
+    sizes = [size for size in _input_sizes(exported) if isinstance(size, torch.SymInt)]
+    free = set().union(*(size.node.expr.free_symbols for size in sizes))
+    new = {key: asked for key, asked in asked_in(environment).items() if key not in before}
+    return [dataclasses.replace(found, where=where) for found in _facts(environment, new, free).values()]
+
+
+def _facts(environment: ShapeEnv, questions: Mapping[Any, _Asked], free: set[Any]) -> dict[Any, Found]:
     facts: dict[Any, Found] = {}
-    for (question, answer), asked in vars(environment).get("_paritas_asked", {}).items():
+    for (question, answer), asked in questions.items():
         fact = _fact(environment.replace(question), answer)
         # Sizes that follow from values of an input are not known at the door.
         if fact in (sympy.true, sympy.false) or not fact.free_symbols <= free or fact in facts:
@@ -193,10 +259,7 @@ def found(exported: torch.export.ExportedProgram) -> list[Found]:
         if _always(fact, 1) or (assumed and not asked.by_program):
             continue
         facts[fact] = Found(fact, asked.where, assumed)
-    for found in _of_operators(exported):
-        if found.fact.free_symbols <= free:
-            facts.setdefault(found.fact, found)
-    return list(facts.values())
+    return facts
 
 
 def _fact(question: Any, answer: Any) -> Any:
@@ -278,6 +341,8 @@ _BINARY = {
 _CALLS = {
     "Max": "max", "Min": "min", "CeilToInt": "ceil", "ceiling": "ceil", "FloorToInt": "floor", "floor": "floor",
     "TruncToInt": "trunc", "TruncToFloat": "trunc", "RoundToInt": "round", "ToFloat": "float", "Abs": "abs",
+    "BitwiseFn_bitwise_and": "bit_and", "BitwiseFn_bitwise_or": "bit_or", "BitwiseFn_bitwise_xor": "bit_xor",
+    "LShift": "shift",
 }  # fmt: skip
 
 

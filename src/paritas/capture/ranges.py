@@ -186,11 +186,13 @@ class _Forward:
             ends = [
                 int(known.xreplace({s: sympy.Integer(v) for s, v in end.items()})) for end in (least, most)
             ]
-        except (TypeError, ValueError, ZeroDivisionError, OverflowError):
+            rising = known + 1
+        # sympy's powers of large numbers fail in ways of their own
+        except (TypeError, ValueError, AttributeError, ArithmeticError):
             return Interval(0, LARGEST_SIZE**2)
         if any(term.is_number and term < 0 for term in known.as_coefficients_dict().values()):
             return Interval(min(*ends, 0), max(*ends, LARGEST_SIZE))
-        return Interval(min(ends), max(ends), known + 1)
+        return Interval(min(ends), max(ends), rising)
 
     def value(self, argument: Any) -> Interval | None:
         """Of an operand: a node's or a number's."""

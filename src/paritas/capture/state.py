@@ -131,7 +131,7 @@ def first_answer(model: torch.nn.Module, call: Call) -> Answer:
     versions = {name: tensor._version for name, tensor in copies.items()}
     left = Left(model)
     try:
-        with torch.no_grad(), _seeded():
+        with torch.no_grad(), seeded():
             out = invoke(model, {**nest(copies, call.nesting), **call.fixed})
     except Exception as error:
         lines = (str(error).strip() or type(error).__name__).splitlines()
@@ -140,13 +140,17 @@ def first_answer(model: torch.nn.Module, call: Call) -> Answer:
             + "\n  ".join(lines[:6])
         ) from error
     flat, structure = describe_output(out)
+    if not all(isinstance(value, torch.Tensor) for value in flat):
+        raise CaptureError(
+            f"{type(model).__name__} returns arrays of NumPy, which a graph of torch cannot. Return the tensors."
+        )
     written = tuple(name for name, tensor in copies.items() if tensor._version != versions[name])
     return Answer([value.clone() for value in flat], structure, written, left.changed())
 
 
 def check_second_answer(model: torch.nn.Module, call: Call, first: Answer) -> None:
     """A port answers every call as the first: raises `CaptureError` where the model's second answer is another."""
-    with torch.no_grad(), _seeded():
+    with torch.no_grad(), seeded():
         flat, structure = describe_output(call.run(model))
     alike = structure == first.structure and all(
         _equal(a, b) or _close(a, b) for a, b in zip(flat, first.flat, strict=True)
@@ -162,7 +166,7 @@ def check_second_answer(model: torch.nn.Module, call: Call, first: Answer) -> No
 
 
 @contextlib.contextmanager
-def _seeded() -> Iterator[None]:
+def seeded() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield

@@ -14,8 +14,9 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
+from paritas.capture import guards
 from paritas.capture.modules import is_size
-from paritas.capture.normalise import name_of
+from paritas.capture.normalise import equal_inputs, name_of
 from paritas.capture.settle import with_own_graph
 from paritas.errors import LoweringError
 from paritas.program import Program
@@ -36,15 +37,20 @@ def decomposed(program: Program, known: Collection[str], ours: Compositions | No
         return program
     exported = with_own_graph(program.exported)
     module = exported.graph_module
+    facts: list[guards.Found] = []
     for node in list(exported.graph.nodes):
         if _is_missing(node, known):
-            part = _part(node, known, ours or {})
+            part, asked = _part(program, node, known, ours or {})
             if part is not None:
+                facts += asked
                 _refuse_what_is_not_made(program, node, part)
                 _put(exported, module, node, part)
     exported.graph.eliminate_dead_code()
     module.recompile()
-    return dataclasses.replace(program, exported=exported)
+    more = guards.as_guards(facts, equal_inputs(program.exported), program.sizes)
+    return dataclasses.replace(
+        program, exported=exported, guards=(*program.guards, *(g for g in more if g not in program.guards))
+    )
 
 
 #: What torch 2.13's own decompositions get wrong: labels after the first -1 count as if they were 0.
@@ -56,17 +62,20 @@ def _is_missing(node: Node, known: Collection[str]) -> bool:
     return bool(name) and name != "getitem" and name not in known and not is_size(node)
 
 
-def _part(node: Node, known: Collection[str], ours: Compositions) -> GraphModule | None:
+def _part(
+    program: Program, node: Node, known: Collection[str], ours: Compositions
+) -> tuple[GraphModule | None, list[guards.Found]]:
     """A graph that computes the node from its sources, in known operators; None where there is none.
+
+    And what a decomposition asked of free sizes: a window of L // 2 is the example's, once it is a number.
 
     Only what is not known is decomposed, so that engines see the largest operators that they have.
     """
     import torch._refs
     from torch._decomp import core_aten_decompositions, decomposition_table
 
-    own = str(node.target)
-    if not isinstance(node.target, torch._ops.OpOverload) or (own in MISTAKEN and own not in ours):
-        return None
+    if not isinstance(node.target, torch._ops.OpOverload) or str(node.target) in MISTAKEN:
+        return None, []
     everything: Any = dict(core_aten_decompositions())
     for name in list(decomposition_table):
         everything.setdefault(name, decomposition_table[name])
@@ -74,10 +83,18 @@ def _part(node: Node, known: Collection[str], ours: Compositions) -> GraphModule
     kept: dict[Any, Any] = {
         op: how for op, how in everything.items() if str(op) not in known and not _is_mutable(op)
     }
-    part = _traced(node, kept, ours.get(str(node.target)))
+    mode = _fake_mode(node)
+    if mode is None:
+        return None, []
+    before = guards.asked_in(mode.shape_env) if mode.shape_env is not None else {}
+    with guards.noted():
+        part = _traced(node, mode, kept, ours.get(str(node.target)))
     if part is None or any(_is_missing(inner, known) for inner in part.graph.nodes):
-        return None
-    return part
+        return None, []
+    if mode.shape_env is None:
+        return part, []
+    where = str(program.origin(node.meta.get("paritas_of", node.name)))
+    return part, guards.found_since(program.exported, mode.shape_env, before, where)
 
 
 def _is_mutable(op: Any) -> bool:
@@ -95,17 +112,21 @@ def _without_onednn() -> Iterator[None]:
         torch._C._set_mkldnn_enabled(before)
 
 
-def _traced(node: Node, table: Any, whole: Callable[..., Any] | None) -> GraphModule | None:
-    from torch._dispatch.python import enable_python_dispatcher
+def _fake_mode(node: Node) -> Any:
+    """What makes tensors without values of what torch knows of the node; None where it knows nothing."""
     from torch._guards import detect_fake_mode
+
+    values = [source.meta.get("val") for source in node.all_input_nodes]
+    return None if None in values else detect_fake_mode([*values, node.meta.get("val")])
+
+
+def _traced(node: Node, mode: Any, table: Any, whole: Callable[..., Any] | None) -> GraphModule | None:
+    from torch._dispatch.python import enable_python_dispatcher
     from torch.fx.experimental.proxy_tensor import make_fx
 
     sources = node.all_input_nodes
     values = [source.meta.get("val") for source in sources]
-    mode = detect_fake_mode([*values, node.meta.get("val")])
     target: Any = whole or node.target
-    if mode is None or None in values:
-        return None
 
     def call(*given: Any) -> Any:
         env = dict(zip(sources, given, strict=True))

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from paritas.program import Note, TensorSpec
+from paritas.program import Guard, Note, TensorSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,4 +19,5 @@ class Lowered:
     notes: tuple[Note, ...] = ()
     inputs: tuple[TensorSpec, ...] = ()  # where the engine leaves less free than the program: what is left
     outputs: tuple[TensorSpec, ...] = ()
+    guards: tuple[Guard, ...] = ()  # what was asked of sizes while lowering, beside the program's own
     dtype: str = ""  # of the arithmetic, where the lowering chose it

@@ -6,18 +6,18 @@ No framework is imported to find out whose tensors these are: a caller who has o
 
 from __future__ import annotations
 
-import ast
 import difflib
 import functools
-import operator
+import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 
 from paritas import formulas
 from paritas.errors import InputError, SizeError
+from paritas.formulas import NoFormula
 from paritas.guards import broken, complaint
 from paritas.outputs import Output, build_output, describe_output, leaf_names
 from paritas.program import Guard, TensorSpec
@@ -349,16 +349,18 @@ def _check_expression(
 ) -> None:
     """A dimension such as "2*s0": right if s0 is known and fits, or unknown and some s0 fits."""
     dim = str(spec.dims[axis])
-    names, value = _expression(dim)
+    names = _names(dim)
     unknown = [name for name in names if name not in sizes]
     known = {name: sizes[name][0] for name in names if name in sizes}
+    if not names:
+        return
     if not unknown:
-        if (want := value(known)) is not None and want != size:
+        if (want := formulas.whole(dim, known)) is not None and want != size:
             wrong.append(
                 f"{spec.name} has size {size} in dimension {axis}; {want} is expected, as it is {dim} with "
                 + ", ".join(f"{name}={known[name]}" for name in names)
             )
-    elif len(unknown) == 1 and "//" not in dim:
+    elif len(unknown) == 1 and _GROWS.fullmatch(dim):
         symbol = unknown[0]
         if (fits := _solve(dim, symbol, tuple(known.items()), size)) is None:
             wrong.append(
@@ -368,54 +370,29 @@ def _check_expression(
             sizes[symbol] = (fits, spec.name)
 
 
+#: A dimension that is another for each size of its symbols: no division of whole numbers, no functions.
+_GROWS = re.compile(r"(?:(?!//)[\w +*()-](?<!\w\())+")
+
+
 @functools.lru_cache(maxsize=4096)
 def _solve(text: str, symbol: str, known: tuple[tuple[str, int], ...], size: int) -> int | None:
     """The size of `symbol` that makes the expression `size`."""
-    value = _expression(text)[1]
-    return next((k for k in range(1, size + 64) if value({**dict(known), symbol: k}) == size), None)
+    sizes = dict(known)
+    return next((k for k in range(1, size + 64) if formulas.whole(text, {**sizes, symbol: k}) == size), None)
 
 
-_OPERATORS: dict[type, Callable[[int, int], int]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.FloorDiv: operator.floordiv,
-}
-
-
-@functools.lru_cache(maxsize=256)
-def _expression(text: str) -> tuple[tuple[str, ...], Callable[[Mapping[str, int]], int | None]]:
-    """The names in a dimension's expression, and its value for their sizes (None: beyond + - * //)."""
+def _names(text: str) -> tuple[str, ...]:
+    """The sizes that a dimension's expression is made of; none where nothing can be computed of it."""
     try:
-        tree: ast.expr | None = ast.parse(text, mode="eval").body
-    except SyntaxError:
-        return (), lambda sizes: None
-    names = tuple(sorted({node.id for node in ast.walk(tree) if isinstance(node, ast.Name)})) if tree else ()
-
-    def value(node: ast.AST | None, sizes: Mapping[str, int]) -> int:
-        if isinstance(node, ast.Name):
-            return sizes[node.id]
-        if isinstance(node, ast.Constant) and type(node.value) is int:
-            return node.value
-        if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-            return _OPERATORS[type(node.op)](value(node.left, sizes), value(node.right, sizes))
-        raise ValueError(text)
-
-    def whole(sizes: Mapping[str, int]) -> int | None:
-        try:
-            return value(tree, sizes)
-        except (ValueError, ZeroDivisionError):
-            return None
-
-    if whole(dict.fromkeys(names, 7)) is None:
-        return (), whole
-    return names, whole
+        names, _ = formulas.parsed(text)
+    except NoFormula:
+        return ()
+    return names if formulas.whole(text, dict.fromkeys(names, 7)) is not None else ()
 
 
 def size_of(dim: str, sizes: Mapping[str, int]) -> int | None:
     """A dimension's size where the symbols have these sizes; None where they do not say."""
-    names, value = _expression(dim)
-    return value(sizes) if names and all(name in sizes for name in names) else None
+    return formulas.whole(dim, sizes) if _names(dim) else None
 
 
 def _cast(spec: TensorSpec, array: Array, given: Any, wrong: list[str]) -> Array:
@@ -509,8 +486,7 @@ def _fill(
     for axis, dim in enumerate(spec.dims):
         size: int | None = dim if isinstance(dim, int) else known.get(dim)
         if size is None and not isinstance(dim, int):
-            names, value = _expression(dim)
-            size = value(known) if names and all(name in known for name in names) else None
+            size = size_of(dim, known)
             if size is None and like is not None and dim.isidentifier():
                 size = like[axis]
         if size is None:

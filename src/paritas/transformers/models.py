@@ -12,7 +12,7 @@ import torch
 from transformers.cache_utils import StaticCache
 
 from paritas.errors import InputError
-from paritas.pipeline import check_weights
+from paritas.making import check_weights
 from paritas.run.engine import default_engine
 from paritas.run.engine import engine as find_engine
 from paritas.transformers.cache import Held, arrays_of, dtype_of, freeze, is_kept

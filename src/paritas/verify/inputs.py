@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from paritas import formulas
 from paritas.errors import InputError
+from paritas.formulas import NoFormula
 from paritas.program import TensorSpec
 from paritas.verify.corners import CORNERS, EXTREMES, WHITE, Row, fill
 from paritas.verify.sizes import Ways
@@ -96,7 +97,10 @@ def generate(
             _Plan("a row fully masked", BATCH, (LENGTH,), _one_row_hidden, edge=True),
         ]
     plans += _corner_plans(specs, limits, ways)
-    plans += [_Plan(name, 1, (LENGTH,), sizes=sizes) for name, sizes in ways.edges(symbols(specs), limits)]
+    plans += [
+        _Plan(name, 1, (LENGTH,), edge=True, sizes=sizes)
+        for name, sizes in ways.edges(symbols(specs), limits)
+    ]
     cases: list[Case] = []
     seen: set[tuple[object, ...]] = set()
     for number, plan in enumerate(plans):
@@ -203,57 +207,18 @@ def _sizes(
     return ways.nearest(sizes, limits)
 
 
-def _parse(dim: str, spec: TensorSpec) -> ast.expr:
+def _names(dim: str, spec: TensorSpec) -> Sequence[str]:
     try:
-        return ast.parse(dim, mode="eval").body
-    except SyntaxError:
+        return formulas.parsed(dim)[0]
+    except NoFormula:
         raise InputError(f"Input {spec}: the dimension {dim!r} is not an expression.") from None
 
 
-def _names(dim: str, spec: TensorSpec) -> list[str]:
-    tree = _parse(dim, spec)
-    functions = {id(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)}
-    return [n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and id(n) not in functions]
-
-
-_OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
-    ast.Add: lambda a, b: a + b,
-    ast.Sub: lambda a, b: a - b,
-    ast.Mult: lambda a, b: a * b,
-    ast.FloorDiv: lambda a, b: a // b,
-    ast.Div: lambda a, b: a // b,  # sympy prints exact divisions so
-    ast.Pow: lambda a, b: a**b,
-    ast.Mod: lambda a, b: a % b,
-}
-_FUNCTIONS: dict[str, Callable[..., int]] = {
-    "Max": max,
-    "Min": min,
-    "Mod": lambda a, b: a % b,
-    "FloorDiv": lambda a, b: a // b,
-    "floor": int,
-}
-
-
 def _evaluate(dim: int | str, sizes: Mapping[str, int], spec: TensorSpec) -> int:
-    """A dimension's size: integers, symbols, + - * / // % ** and the few functions that torch.export prints."""
-    if isinstance(dim, int):
-        return dim
-
-    def value(node: ast.expr) -> int:
-        match node:
-            case ast.Constant(value=int(number)):
-                return number
-            case ast.Name(id=name):
-                return sizes[name]
-            case ast.UnaryOp(op=ast.USub(), operand=operand):
-                return -value(operand)
-            case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
-                return _OPERATORS[type(op)](value(left), value(right))
-            case ast.Call(func=ast.Name(id=name), args=arguments) if name in _FUNCTIONS:
-                return _FUNCTIONS[name](*map(value, arguments))
+    found = formulas.whole(dim, sizes)
+    if found is None:
         raise InputError(f"Input {spec}: the dimension {dim!r} cannot be evaluated.")
-
-    return value(_parse(dim, spec))
+    return found
 
 
 def _values(

@@ -104,7 +104,9 @@ def run(layer: Any, packed: Padded, hx: Any) -> Any:
         given = packed.turned(x) if reverse else x
         states = _first(layer, hx, index, batch, x)
         if long:
-            beyond = packed.beyond()[..., None].to(x.dtype)
+            ended = packed.beyond()[..., None]
+            beyond = ended.to(x.dtype)
+            given = given.masked_fill(ended, 0.0)  # else large values there outdo what is certain
             gates = torch.tensor([-_CERTAIN, _CERTAIN, 0.0, 0.0], dtype=x.dtype)
             column = gates.repeat_interleave(layer.hidden_size)[:, None]
             weights[0] = torch.cat([weights[0], column], 1)

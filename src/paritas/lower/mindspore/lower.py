@@ -56,6 +56,7 @@ def lower(program: Program, directory: Path, *, target: str = "cpu") -> Lowered:
         notes,
         inputs=program.inputs,
         outputs=program.outputs,
+        guards=module.guards,
         dtype="float32" if wide else "",
     )
 

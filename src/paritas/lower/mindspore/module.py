@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from paritas.capture.modules import Region, module_tree
-from paritas.lower.composed import SHARED
 from paritas.lower.decompose import decomposed
 from paritas.lower.mindspore import prelude
 from paritas.lower.mindspore.cells import Method, MethodWriter, Weights
 from paritas.lower.mindspore.emit import DTYPES
+from paritas.lower.mindspore.empty import guards_of
 from paritas.lower.mindspore.fuse import fused
 from paritas.lower.mindspore.names import class_name, usable
 from paritas.lower.mindspore.places import Places, is_index
@@ -23,7 +23,7 @@ from paritas.lower.mindspore.steps import Step, in_order
 from paritas.lower.mindspore.weights import collect, constant_source
 from paritas.lower.mindspore.widen import widened
 from paritas.lower.registry import lowerings, preflight
-from paritas.program import Program
+from paritas.program import Guard, Program
 
 #: A list may lack so many items and half of the others: "1000" alone is no list of a thousand.
 _MISSING = 16
@@ -46,6 +46,7 @@ class Module:
     renamed: Mapping[
         str, str
     ]  # attribute path -> the checkpoint's name, where the source cannot say it
+    guards: tuple[Guard, ...] = ()  # what was asked of sizes while operators were decomposed
 
 
 @dataclasses.dataclass
@@ -78,7 +79,9 @@ def generate(program: Program, *, target: str = "cpu") -> Module:
 
     Raises `UnsupportedOps` before anything else, `LoweringError` for arguments no lowering covers.
     """
-    program = decomposed(program, lowerings("mindspore"), SHARED)
+    asked = len(program.guards)
+    program = decomposed(program, lowerings("mindspore"))
+    guards = (*program.guards[asked:], *guards_of(program))
     known = preflight(program, "mindspore")
     if target == "cpu":
         program = fused(widened(program))
@@ -134,7 +137,14 @@ def generate(program: Program, *, target: str = "cpu") -> Module:
     checkpoint = {name: weights.values[name] for name in weights.persistent_order}
     renamed = {places.named(name): name for name in checkpoint if not _sayable(name)}
     return Module(
-        classes.file(written), cells[""].class_name, checkpoint, constants, returned, steps, renamed
+        classes.file(written),
+        cells[""].class_name,
+        checkpoint,
+        constants,
+        returned,
+        steps,
+        renamed,
+        guards,
     )
 
 

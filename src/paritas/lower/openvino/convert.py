@@ -71,7 +71,8 @@ def lower(
         raise LoweringError(f"openvino has no dtype {dtype!r}; it has {', '.join(HINTS)}.")
     refuse_chance(program, "openvino")
     notes: tuple[Note, ...] = notes_of(program)
-    built = build(decomposed(program, lowerings("openvino"), COMPOSED))
+    simple = decomposed(program, lowerings("openvino"), COMPOSED)
+    built = build(simple)
     converted = built.model
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": HINTS[dtype]}
     if weights:
@@ -89,4 +90,4 @@ def lower(
         settings["watched"] = list(built.watched)
     notes += _unnoticed(built.unnoticed) + _complex(program)
     del built  # until here: the model reads its weights
-    return Lowered(ENTRY, settings, notes)
+    return Lowered(ENTRY, settings, notes, guards=simple.guards[len(program.guards) :])

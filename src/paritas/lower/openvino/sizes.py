@@ -57,6 +57,35 @@ def _logical(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda emit, *values: function(*(emit.number(value, torch.bool) for value in values))
 
 
+def _bits(truths: Callable[..., Any], numbers: Callable[..., Any]) -> Callable[..., Any]:
+    """Of truths and of whole numbers."""
+
+    def rule(emit: Emitter, a: Any, b: Any) -> Any:
+        if all(_is_truth(value) for value in (a, b)):
+            return truths(emit.number(a, torch.bool), emit.number(b, torch.bool))
+        return numbers(emit.number(a), emit.number(b))
+
+    return rule
+
+
+def _is_truth(value: Any) -> bool:
+    if is_tensor(value):
+        return bool(out(value).get_element_type().to_string() == "boolean")
+    return isinstance(value, bool)
+
+
+def _shifted_left(emit: Emitter, a: Any, places: Any) -> Any:
+    if not isinstance(places, int):
+        raise emit.refuse("a size is shifted by another size")
+    return ops.multiply(emit.number(a), emit.number(1 << places))
+
+
+def _shifted_right(emit: Emitter, a: Any, places: Any) -> Any:
+    if not isinstance(places, int):
+        raise emit.refuse("a size is shifted by another size")
+    return division_of_sizes(emit.number(a), emit.number(1 << places))[0]
+
+
 def _rounded(function: Callable[..., Any]) -> Callable[..., Any]:
     def rule(emit: Emitter, a: Any) -> Any:
         if _kind((a,)) == torch.int64:
@@ -161,8 +190,10 @@ _RULES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "le": (operator.le, _binary(ops.less_equal)),
     "gt": (operator.gt, _binary(ops.greater)),
     "ge": (operator.ge, _binary(ops.greater_equal)),
-    "and_": (operator.and_, _logical(ops.logical_and)),
-    "or_": (operator.or_, _logical(ops.logical_or)),
+    "and_": (operator.and_, _bits(ops.logical_and, ops.bitwise_and)),
+    "or_": (operator.or_, _bits(ops.logical_or, ops.bitwise_or)),
+    "lshift": (operator.lshift, _shifted_left),
+    "rshift": (operator.rshift, _shifted_right),
     "sym_not": (operator.not_, _logical(ops.logical_not)),
     "sym_max": (max, _binary(ops.maximum)),
     "sym_min": (min, _binary(ops.minimum)),

@@ -5,6 +5,7 @@ import numpy as np
 import openvino.opset16 as ops
 import torch
 
+from paritas.lower.empties import may_be_empty
 from paritas.lower.openvino.emit import out, rank_of
 from paritas.lower.openvino.ops.elementwise import exp_of
 from paritas.lower.openvino.ops.move import END
@@ -52,7 +53,21 @@ def sum_dim(emit, self, dim=None, keepdim=False, dtype=None):
 def mean_dim(emit, self, dim=None, keepdim=False, dtype=None):
     """mean.dim(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
     x, axes = emit.cast(self, emit.dtype), axes_of(self, dim)
-    return x if _nothing_to_do(x, axes) else ops.reduce_mean(x, emit.array(axes), keepdim)
+    if _nothing_to_do(x, axes):
+        return x
+    if not _may_be_empty(emit, self, axes):
+        return ops.reduce_mean(x, emit.array(axes), keepdim)
+    # The plugin's mean of nothing is 0, torch's is NaN: 0 / 0.
+    count = 1
+    for axis in axes:
+        count = emit.times(emit.size(x, axis), count)
+    return ops.divide(ops.reduce_sum(x, emit.array(axes), keepdim), emit.number(count, emit.dtype))
+
+
+def _may_be_empty(emit, x, axes):
+    known = emit.meta(x)
+    sizes = known.shape if known is not None else ()
+    return any(may_be_empty(sizes[axis]) for axis in axes if axis < len(sizes))
 
 
 @lowers("openvino", "aten.prod.dim_int", "aten.prod.default")
