@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from paritas.errors import InputError
+from paritas.errors import EngineError, InputError
 from paritas.nesting import invoke, nest
 from paritas.outputs import describe_output
 from paritas.run.engine import ENGINES, Differentiates, differentiates
@@ -32,12 +32,16 @@ from paritas.verify import (
 from paritas.verify.gradients import Differentiate, Flow, compare_backwards
 from paritas.verify.search import Judge
 from paritas.verify.search import search as look
+from paritas.verify.suspects import suspects
 
 if TYPE_CHECKING:
     import torch
 
     from paritas.pipeline import Port
     from paritas.program import Program
+
+#: Bytes of outputs of which is seen whether a later call writes into them.
+_KEPT = 1 << 26
 
 #: The case of what a port was made with.
 EXAMPLE = "the example"
@@ -64,7 +68,7 @@ def verify_port(
     gradients: bool = False,
 ) -> ParityReport:
     """See `Port.verify`."""
-    from paritas.pipeline import limits, ways
+    from paritas.making import limits, ways
     from paritas.run.torch import TorchSession
 
     budget = _budget(search)
@@ -140,8 +144,18 @@ class _Door:
     def __init__(self, port: Port) -> None:
         self._port = port
 
+        self._before: list[tuple[np.ndarray, np.ndarray]] = []
+
     def run(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        return self._port.run(self._port.feed(feed))
+        given = {name: value.copy() for name, value in feed.items()}
+        found = self._port.run(self._port.feed(feed))
+        if any(value.tobytes() != feed[name].tobytes() for name, value in given.items()):
+            raise EngineError("the engine writes into its inputs.")
+        if any(value.tobytes() != copy.tobytes() for value, copy in self._before):
+            raise EngineError("the engine writes into what it has returned from an earlier call.")
+        small = sum(value.nbytes for value in found) < _KEPT
+        self._before = [(value, value.copy()) for value in found] if small else []
+        return found
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._port.session, name)
@@ -234,7 +248,7 @@ def cases_of(
 
     What is given, else what is generated, else the example; and the inputs that a search has found before.
     """
-    from paritas.pipeline import limits, ways
+    from paritas.making import limits, ways
 
     kept = regression.cases(port.artifact, port.feed)
     if inputs is not None:
@@ -260,7 +274,20 @@ def cases_of(
     base = odd.usual(cases, accepted)
     if base is not None or not known:
         more = odd.odd(specs, base, seed=seed, keep=port.manifest.prepared) if base is not None else ()
-        return [*example, *cases, *more, *kept], remarks
+        off = suspects(
+            specs,
+            port.outputs,
+            known or (base or cases[0]).feed,
+            original,
+            _Door(port).run,
+            precision=port.session.precision,
+            limits=limits(port.manifest.limits),
+            ways=ways(port.manifest),
+            keep=port.manifest.prepared,
+            resize=not port.manifest.prepared,
+            seed=seed,
+        )
+        return [*example, *cases, *more, *off, *kept], remarks
     whole = [spec.name for spec in specs if not spec.dtype.startswith(("float", "bfloat"))]
     more = odd.odd(specs, example[0], seed=seed, keep={*whole, *port.manifest.prepared})
     return [*example, _other_floats(port, known, seed), *more, *kept], [

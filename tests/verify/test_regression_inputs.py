@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,14 @@ class Faulty(Tokens):
 
 
 BUDGET = Budget(tries=800)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_suspects() -> Iterator[None]:
+    """Many sizes would find the fault before the search does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("paritas.verify.suspects.SECONDS", 0.0)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load, save_file
+from safetensors.numpy import save_file
 
 from paritas import contents
 from paritas.errors import PortError
 from paritas.program import Artifact, Note, TensorSpec
+from paritas.run.tensors import tensors
 
 FILE = "example.safetensors"
 LARGEST = 16 << 20  # bytes: a port is not to be larger for its example than for its weights
@@ -45,10 +46,15 @@ def read(artifact: Artifact, specs: tuple[TensorSpec, ...]) -> dict[str, np.ndar
     """
     if not contents.has(artifact, FILE):
         return {}
-    try:
-        found = load(bytes(contents.take(artifact, FILE)))
-    except SafetensorError as error:
-        raise PortError(
-            f"{artifact.directory / FILE} cannot be read: {error}. Make the port again."
-        ) from None
-    return found if set(found) == {spec.name for spec in specs} else {}
+    found = tensors(contents.take(artifact, FILE), str(artifact.directory / FILE))
+    if set(found) != {spec.name for spec in specs}:
+        return {}
+    for spec in specs:
+        value = found[spec.name]
+        dtype = "float32" if spec.dtype == "bfloat16" else spec.dtype
+        if value.ndim != len(spec.dims) or value.dtype.name != dtype:
+            raise PortError(
+                f"{artifact.directory / FILE}: {spec.name} is {value.dtype}{list(value.shape)}; {spec} is expected. "
+                "Make the port again."
+            )
+    return found

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from paritas.errors import EngineError, LoweringError, ParitasError, UnsupportedOps
+from paritas.errors import EngineError, LoweringError, ParitasError, UnsupportedOps, first_line
 from paritas.program import Program
 from paritas.run.torch_part import Part, Recorded, compute, part_of
 from paritas.verify.nodes import ROUNDINGS, NodeInfo, roundings_of, row_of, same_order
@@ -81,13 +81,13 @@ class Laboratory:
             exact = compute(self.program, part, self.recorded, "float64")
             mine = self._mine(part)
         except ParitasError as error:
-            return Outcome("unknown", reason=f"the reference: {_reason(error)}")
+            return Outcome("unknown", reason=f"the reference: {first_line(error)}")
         try:
             got = self.compute(part, self.recorded, self.borders)
         except (LoweringError, UnsupportedOps) as error:
-            return Outcome("unknown", reason=_reason(error))
+            return Outcome("unknown", reason=first_line(error))
         except EngineError as error:
-            return Outcome("crashes", reason=_reason(error))
+            return Outcome("crashes", reason=first_line(error))
         judged = self._judged(part)
         if not judged:
             return Outcome(
@@ -145,7 +145,3 @@ class Laboratory:
         if self.precision in HALF:
             return max((*each, ROUNDINGS))
         return max(math.sqrt(sum(n * n for n in each)), ROUNDINGS)
-
-
-def _reason(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
-from paritas import store
+from paritas import contents, store
 from paritas.errors import InputError, PortError
 from paritas.program import Artifact
+from paritas.run.tensors import tensors
 from paritas.verify.inputs import Case
 from paritas.verify.report import ParityReport
 
@@ -33,8 +34,9 @@ def cases(
     found = []
     for path in store.inputs(artifact):
         try:
-            feed = check(load_file(path))
-        except (OSError, SafetensorError, InputError) as error:
+            name = path.relative_to(artifact.directory).as_posix()
+            feed = check(tensors(contents.take(artifact, name), name))
+        except (PortError, InputError) as error:
             raise PortError(
                 f"{path} holds no inputs of this port: {error}\nRemove it, and verify with allow_modified=True."
             ) from None
