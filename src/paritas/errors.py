@@ -135,3 +135,9 @@ class ZooError(ParitasError):
 def reason_of(error: BaseException) -> str:
     """Another library's error in a line: its type, and the first line of what it says."""
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what another library's error says; its type where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" -")]
+    return lines[0] if lines else type(error).__name__

@@ -58,7 +58,7 @@ def read(path: Path, most: int | None = None, *, links: bool = False) -> tuple[B
     """
     descriptor = opened(path, links=links)
     try:
-        size = os.fstat(descriptor).st_size
+        size = _checked_size(descriptor, path)
         if most is not None and size > most:
             raise OSError(errno.EFBIG, f"it has {size} bytes, and at most {most} are expected", str(path))
         digest = hashlib.sha256()
@@ -78,9 +78,27 @@ def read(path: Path, most: int | None = None, *, links: bool = False) -> tuple[B
         os.close(descriptor)
 
 
+#: Bytes from which on a file is looked at for holes, and of how many one is written at least.
+_LARGE, _SPARSEST = 1 << 28, 64
+
+
+def _checked_size(descriptor: int, path: Path) -> int:
+    """A file's size. Raises `OSError` for a hole: terabytes of zeros that nobody has written, to be read for hours."""
+    found = os.fstat(descriptor)
+    blocks = getattr(found, "st_blocks", None)
+    if blocks is not None and found.st_size > _LARGE and blocks * 512 < found.st_size // _SPARSEST:
+        raise OSError(errno.EFBIG, f"of its {found.st_size} bytes almost none were written", str(path))
+    return found.st_size
+
+
 def sha256(path: Path) -> str:
     """Of a regular file."""
     descriptor = opened(path)
+    try:
+        _checked_size(descriptor, path)
+    except OSError:
+        os.close(descriptor)
+        raise
     with open(descriptor, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 from typing import Any
 
+import more_programs
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,7 @@ from torch import nn
 
 import paritas
 from paritas.capture import capture
-from paritas.errors import InputError
+from paritas.errors import InputError, ParitasError
 
 #: What is run on MindSpore as well, by default; the whole table with the long tests.
 FEW = ("x += 1", "sizes and words", "a dataclass", "by position", "*args", "GRU both ways", "vmap")
@@ -165,3 +167,60 @@ def test_a_model_of_the_drop_in_is_ported_as_its_original() -> None:
     twin.load_state_dict(model.state_dict())
     _check_same(port(ids), _call(twin, {"input_ids": ids}))
     assert not model.ports
+
+
+# --- programs of rarer kinds -------------------------------------------------------------------
+
+#: Those that were answered otherwise, or refused in another library's words.
+EVERY_DAY = (
+    "a list of free length",
+    "modules used twice",
+    "a bag with offsets",
+    "a table that grows",
+    "print",
+)
+
+
+@pytest.mark.parametrize("engine", ["openvino", "mindspore"])
+@pytest.mark.parametrize(
+    "name", [n if n in EVERY_DAY else pytest.param(n, marks=pytest.mark.slow) for n in more_programs.RIGHT]
+)
+def test_a_rarer_program_is_answered_or_refused(name: str, engine: str) -> None:
+    make, inputs = more_programs.RIGHT[name]
+    if engine == "mindspore":
+        _right_or_refused(make, inputs, engine)
+    else:
+        want, got = _right_or_refused(make, inputs, engine)
+        assert got == want
+
+
+@pytest.mark.parametrize("engine", ["openvino", pytest.param("mindspore", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", more_programs.RIGHT_OR_REFUSED)
+def test_a_program_of_sizes_or_entries_is_right_or_refused(name: str, engine: str) -> None:
+    _right_or_refused(*more_programs.RIGHT_OR_REFUSED[name], engine)
+
+
+@pytest.mark.parametrize("name", more_programs.REFUSED)
+def test_a_rarer_program_is_refused_with_its_reason(name: str) -> None:
+    make, inputs, error, words = more_programs.REFUSED[name]
+    with pytest.raises(error, match=words):
+        paritas.port(make().eval(), engine="openvino", inputs=inputs)
+
+
+def _right_or_refused(make: Any, inputs: list[Any], engine: str) -> tuple[int, int]:
+    """How many inputs there are, and how many of them are answered: as PyTorch answers them."""
+    torch.manual_seed(0)
+    model = make().eval()
+    want = [_call(model, given) for given in inputs]
+    mode = {"mode": "pynative"} if engine == "mindspore" else {}
+    try:
+        port = paritas.port(model, engine=engine, inputs=copy.deepcopy(inputs[0]), **mode)
+    except ParitasError:
+        return len(inputs), 0
+    answered = 0
+    for given, expected in zip(inputs, want, strict=True):
+        with contextlib.suppress(InputError):
+            got = _call(port, given)
+            answered += 1
+            _check_same(got, expected)
+    return len(inputs), answered

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from paritas import files
-from paritas.errors import SourceError
+from paritas.errors import SourceError, first_line
 from paritas.program import Source
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -110,7 +110,9 @@ def _download(name: str, revision: str | None, subfolder: str) -> tuple[Path, st
     try:
         directory = hub.snapshot_download(name, revision=info.sha or revision, allow_patterns=files)
     except Exception as error:
-        raise SourceError(f"{name} could not be downloaded: {_reason(error)}. Try again.") from error
+        raise SourceError(
+            f"{name} could not be downloaded: {first_line(error).rstrip('.')}. Try again."
+        ) from error
     return Path(directory), str(info.sha or Path(directory).name)
 
 
@@ -155,17 +157,11 @@ def _unreachable(name: str, revision: str | None, cached: Path | None, error: Ex
     state = f"only in part in the cache ({cached})" if cached else "not in the cache"
     if isinstance(error, errors.OfflineModeIsEnabled):
         return f"{name}{at} is {state}, and HF_HUB_OFFLINE forbids to ask the hub.{_cached_like(name)}"
+    reason = first_line(error).rstrip(".")
     if isinstance(error, errors.HfHubHTTPError):
-        return f"{name}{at} is {state}, and the hub answers with an error: {_reason(error)}. Try again later."
+        return f"{name}{at} is {state}, and the hub answers with an error: {reason}. Try again later."
     near = f" There is no directory of that name either.{_similar(Path(name))}"
-    return (
-        f"{name}{at} is {state}, and the hub cannot be reached: {_reason(error)}.{_cached_like(name)}{near}"
-    )
-
-
-def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).rstrip(".")
+    return f"{name}{at} is {state}, and the hub cannot be reached: {reason}.{_cached_like(name)}{near}"
 
 
 def _cached_like(name: str, most: int = 5) -> str:

@@ -76,6 +76,9 @@ def _check_tensor(name: str, tensor: torch.Tensor) -> None:
         raise SourceError(
             f"{name} has no values yet: its module is lazy. Call the model once on an example, then port it."
         )
+    if tensor.layout is not torch.strided:
+        form = str(tensor.layout).removeprefix("torch.")
+        raise SourceError(f"{name} is {form}, of which no engine computes. Make it dense first: .to_dense().")
     kind = type(tensor)
     packed = kind.__module__.partition(".")[0] in ("torchao", "bitsandbytes")
     if tensor.is_quantized or packed or is_traceable_wrapper_subclass(tensor):

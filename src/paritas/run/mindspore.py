@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from paritas.errors import EngineError, PortError, reason_of
+from paritas import leftovers
+from paritas.errors import EngineError, PortError, first_line, reason_of
 from paritas.lower.mindspore import steps
 from paritas.program import Artifact
 from paritas.run import mindspore_gradients, mindspore_module, mindspore_nodes
@@ -129,7 +130,7 @@ class MindSporeSession:
             cell = cls()
             cell.set_train(False)
         except Exception as error:
-            raise PortError(f"{where}: {cls.__name__} cannot be made: {_reason(error)}.") from error
+            raise PortError(f"{where}: {cls.__name__} cannot be made: {first_line(error)}.") from error
         return cell
 
     @in_turn
@@ -235,7 +236,7 @@ class MindSporeSession:
             with _mode(self._ms, mode):
                 yield
         except Exception as error:
-            raise EngineError(f"mindspore failed in {mode} mode: {_reason(error)}") from error
+            raise EngineError(f"mindspore failed in {mode} mode: {first_line(error)}") from error
         finally:
             self.cell.set_train(False)
 
@@ -263,8 +264,14 @@ class MindSporeSession:
                 if mode == "pynative":  # runs ahead; errors come when values are asked for
                     self._ms.runtime.synchronize()
         except Exception as error:
-            raise EngineError(f"mindspore failed in {mode} mode: {_reason(error)}") from error
-        return out if isinstance(out, tuple) else (out,)
+            raise EngineError(f"mindspore failed in {mode} mode: {first_line(error)}") from error
+        found = out if isinstance(out, tuple) else (out,)
+        if not all(isinstance(value, self._ms.Tensor) for value in found):
+            kinds = ", ".join(type(value).__name__ for value in found)
+            raise EngineError(
+                f"The module returned {kinds}, where tensors are expected. Make the port again."
+            )
+        return found
 
     def _shapes(self, feed: Mapping[str, np.ndarray]) -> Shapes:
         """The shapes to compile a graph for, in which None is any size; nothing for a graph of these shapes.
@@ -325,7 +332,7 @@ def _mindspore() -> types.ModuleType:
     try:
         import mindspore as ms
     except Exception as error:
-        raise EngineError(f"mindspore cannot be imported: {_reason(error)}") from error
+        raise EngineError(f"mindspore cannot be imported: {first_line(error)}") from error
     finally:
         if level is None:
             del os.environ["GLOG_v"]  # noqa: SIM112
@@ -337,7 +344,7 @@ def _mindspore() -> types.ModuleType:
 def _settle(ms: types.ModuleType) -> None:
     """Once a process: a failed compile writes its graph into `save_graphs_path`, by default where one stands."""
     ms.set_device("CPU")
-    ms.set_context(save_graphs_path=str(mindspore_module.shelf()))
+    ms.set_context(save_graphs_path=str(leftovers.for_this_process("mindspore")))
 
 
 @functools.cache
@@ -369,8 +376,3 @@ def _to_numpy(value: Any) -> np.ndarray:
     if str(value.dtype) == "BFloat16":
         value = value.float()
     return value.asnumpy()
-
-
-def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip(" -")]
-    return lines[0] if lines else type(error).__name__

@@ -18,7 +18,7 @@ from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from paritas import contents, leftovers
-from paritas.errors import EngineError, ParitasError, PortError
+from paritas.errors import EngineError, ParitasError, PortError, first_line
 from paritas.nesting import invoke, nest
 from paritas.program import Artifact, Program
 from paritas.run.engine import Gradients
@@ -79,11 +79,6 @@ def _dtype(precision: str) -> torch.dtype:
     if precision not in DTYPES:
         raise EngineError(f"torch does not compute in {precision!r}. It does in: {', '.join(DTYPES)}.")
     return DTYPES[precision]
-
-
-def first_line(error: BaseException) -> str:
-    """Of what torch says; its type where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _original(artifact: Artifact) -> torch.nn.Module:

@@ -11,11 +11,11 @@ import torch
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from paritas.errors import EngineError
+from paritas.errors import EngineError, first_line
 from paritas.nesting import invoke, nest
 from paritas.program import Program
 from paritas.run.engine import Gradients
-from paritas.run.torch import Walk, captured_dtype, first_line
+from paritas.run.torch import Walk, captured_dtype
 from paritas.run.values import describe_output, to_numpy
 
 Feed = Mapping[str, np.ndarray]

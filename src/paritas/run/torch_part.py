@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch.fx import Node
 
-from paritas.errors import EngineError
+from paritas.errors import EngineError, first_line
 from paritas.program import Program
-from paritas.run.torch import Walk, _dtype, captured_dtype, first_line
+from paritas.run.torch import Walk, _dtype, captured_dtype
 
 #: What is no tensor: a size, a number that was read out of a tensor.
 Number = int | float | bool
