@@ -20,6 +20,7 @@ from paritas.capture.normalise import ASSERTIONS, name_of
 from paritas.capture.ranges import Interval, intervals, is_whole, kind_of, largest_input
 from paritas.errors import LoweringError, ParitasError
 from paritas.lower.openvino import sizes, watch
+from paritas.lower.openvino.apart import kept_apart
 from paritas.lower.openvino.complexes import of_complex
 from paritas.lower.openvino.emit import HALF, TYPES, Emitter, constant, is_tensor, out
 from paritas.lower.openvino.empty import known_from_shapes
@@ -131,8 +132,10 @@ class _Builder:
         if self.watched:
             results.append(watch.result([flag for _, flag in self.watched]))
         used = [p for node, p, _ in self.parameters if p.output(0).get_target_inputs()]
+        model = openvino.Model(results, used, "paritas")
+        kept_apart(model)
         return Built(
-            openvino.Model(results, used, "paritas"),
+            model,
             self.keep,
             [where for where, _ in self.watched],
             self.largest,

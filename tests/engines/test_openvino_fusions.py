@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What OpenVINO's CPU plugin fuses wrongly is kept apart, and what it fuses well stays together."""
+
+from __future__ import annotations
+
+import openvino
+import pytest
+import torch
+
+import paritas
+
+
+class _Reduced(torch.nn.Module):
+    """`function` of this module and x, [n, 4, 5]; weight has one number for each of what is left along one axis."""
+
+    def __init__(self, function, count):
+        super().__init__()
+        self.function = function
+        self.weight = torch.nn.Parameter(torch.randn(count, generator=torch.Generator().manual_seed(1)))
+        self.norm = torch.nn.BatchNorm1d(count)
+        self.norm.running_mean = torch.randn(count, generator=torch.Generator().manual_seed(2))
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+@pytest.mark.parametrize(
+    ("function", "count"),
+    [
+        (lambda m, x: x.mean(-1) + m.weight, 4),
+        (lambda m, x: x.sum(0).relu() * m.weight, 5),
+        (lambda m, x: x.mean(-1, keepdim=True) * m.weight[:, None], 4),
+        (lambda m, x: m.norm(x.mean(2)), 4),
+        (lambda m, x: x.prod(-1) - m.weight, 4),
+        (lambda m, x: (x.norm(dim=-1) + 9).sqrt() / m.weight, 4),
+    ],
+)
+def test_a_reduction_before_constants_is_right(function, count):
+    model = _Reduced(function, count).eval()
+    port = paritas.port(model, engine="openvino", inputs={"x": torch.randn(3, 4, 5)})
+    for size in (3, 7):
+        x = torch.randn(size, 4, 5)
+        with torch.no_grad():
+            assert (port(x=x) - model(x)).abs().max() < 1e-5
+
+
+def test_bilinear_with_a_bias_is_right():
+    model, given = torch.nn.Bilinear(2, 3, 4).eval(), (torch.randn(8, 2), torch.randn(8, 3))
+    port = paritas.port(model, engine="openvino", inputs=given)
+    with torch.no_grad():
+        assert (port(*given) - model(*given)).abs().max() < 1e-5
+
+
+def test_the_root_mean_square_is_still_one_operator(tmp_path):
+    model = _Reduced(
+        lambda m, x: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * m.weight, 5
+    ).eval()
+    port = paritas.port(model, engine="openvino", inputs={"x": torch.randn(3, 4, 5)})
+    port.save(tmp_path / "port")
+    port.close()
+    compiled = openvino.Core().compile_model(str(tmp_path / "port" / "openvino_model.xml"), "CPU")
+    kinds = {op.get_rt_info()["layerType"].value for op in compiled.get_runtime_model().get_ops()}
+    assert any("RMS" in kind for kind in kinds), kinds
