@@ -336,6 +336,30 @@ class AttendsToThePast(nn.Module):
         return self.layers(x, x, tgt_mask=nn.Transformer.generate_square_subsequent_mask(x.shape[1]))
 
 
+class BranchesOnItsCounter(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("n", torch.tensor(0))
+
+    def forward(self, x):
+        self.n += 1
+        return x * 2 if self.n > 3 else x
+
+
+class HasASwitch(nn.Module):
+    """A codebook that was initialised from data once, and says so in a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("is_initialised", torch.tensor(True))
+        self.register_buffer("levels", torch.tensor(3))
+
+    def forward(self, x):
+        if not self.is_initialised:
+            return x * 0
+        return x[..., : self.levels.item()] + self.levels
+
+
 RIGHT: dict[str, tuple[Callable[[], Any], list[Any]]] = {
     "a Sequential that begins in place": (lambda: nn.Sequential(nn.ReLU(inplace=True), nn.Linear(6, 3)), INPUT),
     "x += 1": (op(add_in_place), BOTH),
@@ -343,6 +367,7 @@ RIGHT: dict[str, tuple[Callable[[], Any], list[Any]]] = {
     "an affine grid": (op(warped), BOTH),
     "linspace of a size": (op(lambda x: x * torch.linspace(-1, 1, x.shape[1])[:, None]), [*BOTH, {"x": X[:, :1]}]),
     "a causal mask handed to layers": (AttendsToThePast, BOTH),
+    "a switch in a buffer": (HasASwitch, BOTH),
     "a result in float64": (op(lambda x: x.double() * 2), BOTH),
     "x[:, 0] = 0": (op(set_items), BOTH),
     "x.mul_ returned": (op(lambda x: x.mul_(3)), BOTH),
@@ -434,6 +459,7 @@ RIGHT: dict[str, tuple[Callable[[], Any], list[Any]]] = {
 
 #: name -> the model, inputs of the capture, the error and what it says.
 REFUSED: dict[str, tuple[Callable[[], Any], Any, type, str]] = {
+    "a branch on a counter": (BranchesOnItsCounter, XS, CaptureError, "goes the way that they tell it"),
     "a counter in a buffer": (CountsInABuffer, XS, CaptureError, "writes to its buffers n"),
     "a counter in an attribute": (lambda: CountsInAnAttribute(n=0), XS, CaptureError, "second time. It keeps n"),
     "a sum over calls": (lambda: Accumulates(cache=None), XS, CaptureError, "second time. It keeps cache"),

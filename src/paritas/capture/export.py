@@ -17,7 +17,7 @@ import torch._functorch.vmap
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.export._trace import _export
 
-from paritas.capture import guards, patches
+from paritas.capture import guards, patches, switches
 from paritas.capture.forward import Call, Traced, flat_forward
 from paritas.capture.functional import functional
 from paritas.capture.origin import innermost_frame
@@ -51,6 +51,7 @@ def export(
     with quiet(), patience(), torch.no_grad(), guards.noted(), patches.applied(model) as done:
         try:
             program = _traced(model, call, dynamic_shapes, remarks, traced)
+            remarks += switches.remarks(program)
             _check_constants(program)
             program, written = functional(program)
             return program, traced, [*remarks, *written, *done.remarks()]
@@ -140,7 +141,7 @@ def _export_module(
     model: torch.nn.Module, call: Call, dynamic_shapes: DynamicShapes, remarks: list[str], traced: Traced
 ) -> torch.export.ExportedProgram:
     def run(strict: bool) -> torch.export.ExportedProgram:
-        with flat_forward(model, call, None if strict else traced) as names:
+        with flat_forward(model, call, None if strict else traced) as names, switches.known():
             shapes = dynamic_shapes
             if shapes is not None:
                 shapes = {names[name]: dims for name, dims in shapes.items()}
