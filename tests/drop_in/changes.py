@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 import transformers as hf
 
@@ -57,6 +58,15 @@ def data_in_place(model: Any) -> None:
 def row_of_data(model: Any) -> None:
     row = model.lm_head.weight.data[3]
     row.fill_(1.0)
+
+
+def array(model: Any) -> None:
+    model.lm_head.weight.detach().numpy()[:] *= 2
+
+
+def row_of_array(model: Any) -> None:
+    row = np.asarray(model.state_dict()["lm_head.weight"])[3]
+    row[:2] = row[1::-1].copy()
 
 
 def buffer(model: Any) -> None:
@@ -142,9 +152,10 @@ def adapter_merged(model: Any) -> None:
 
 
 CHANGES: tuple[Callable[[Any], None], ...] = (
-    in_place, data, data_in_place, row_of_data, buffer, buffer_replaced, attribute, activation, output_embeddings,
-    input_embeddings, fewer_layers, layers_exchanged, more_tokens, bfloat16, other_state, fewer_configured,
-    hidden_states, eager, forward_of_module, adapter, adapter_scaled, adapter_disabled, adapter_merged,
+    in_place, data, data_in_place, row_of_data, array, row_of_array, buffer, buffer_replaced, attribute, activation,
+    output_embeddings, input_embeddings, fewer_layers, layers_exchanged, more_tokens, bfloat16, other_state,
+    fewer_configured, hidden_states, eager, forward_of_module, adapter, adapter_scaled, adapter_disabled,
+    adapter_merged,
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import transformers as hf
 from changes import CHANGES, adapter, adapter_merged, data_in_place, llama, with_adapter
 
 import paritas.transformers as ours
-from paritas.transformers import network
+from paritas.transformers import arrays, network
 from paritas.transformers.describe import describe
 from paritas.transformers.watch import Watch
 
@@ -44,6 +44,21 @@ def test_a_change_is_noticed(change: Callable[[Any], None]) -> None:
     watch.look()
     assert not watch.changed()
     assert (watch.weights(), text(model)) != (weights, description)
+
+
+def test_an_array_is_looked_at_while_it_lives() -> None:
+    model = llama()
+    watch = Watch(model)
+    held = model.lm_head.weight.detach().numpy()
+    assert not watch.changed()  # it was only read
+    for value in (1.0, 2.0):
+        held[0, 0] = value
+        assert watch.changed()
+        watch.look()
+        assert not watch.changed()
+    del held
+    assert not watch.changed()
+    assert not arrays._handed.keys() & watch._storages.keys()
 
 
 def test_a_copy_has_the_same_description() -> None:

@@ -26,6 +26,8 @@ _CASTS = {
     "aten.to.other",
     "aten.type_as.default",
 }
+#: And what only says that no gradient goes on from here: the empty tensors that a cache begins with are made so.
+_DETACHED = "aten.detach_.default"
 _DROPOUTS = {
     "aten.dropout.default",
     "aten.feature_dropout.default",
@@ -50,7 +52,7 @@ def functional(program: ExportedProgram) -> tuple[ExportedProgram, list[str]]:
             source: Any = node.args[0]
             node.args, node.kwargs = (source,), {"dtype": node.meta["val"].dtype}
             node.target = aten._to_copy.default
-        elif name in _DROPOUTS and not node.args[2]:
+        elif name == _DETACHED or (name in _DROPOUTS and not node.args[2]):
             node.target, node.args, node.kwargs = aten.alias.default, (node.args[0],), {}
         elif name == "aten.chunk.default":
             _split(node)
@@ -106,7 +108,11 @@ def _mutates_nothing(program: ExportedProgram) -> bool:
         target = node.target
         if isinstance(target, torch._ops.HigherOrderOperator):
             return False
-        if isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable:
+        if (
+            isinstance(target, torch._ops.OpOverload)
+            and target._schema.is_mutable
+            and str(target) != _DETACHED
+        ):
             return False
         if str(target) in _DROPOUTS and node.args[2]:
             return False

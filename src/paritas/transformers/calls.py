@@ -155,6 +155,38 @@ def _holds_tensor(value: Any) -> bool:
 NEW, PAST = 3, 4
 
 
+#: What an encoder hands to a decoder, with one row per sequence.
+_ENCODED = ("encoder_outputs", "encoder_hidden_states", "encoder_attention_mask", *SEEN)
+
+
+def of_two_rows(call: Call) -> Call:
+    """A call of one sequence, twice: a graph takes a batch of 1 for a constant. Any other call as it is."""
+    if not call.tensors.keys() <= {*TOKENS, *_ENCODED, LOGITS} or any(
+        len(tensor) != 1 for name in call.tensors.keys() - {LOGITS} for tensor in _leaves(call.tensors[name])
+    ):
+        return call
+    rows = {name: value if name == LOGITS else _twice(value) for name, value in call.tensors.items()}
+    return dataclasses.replace(call, tensors=rows)
+
+
+def _leaves(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value] if value.dim() > 1 else []
+    inner = (
+        value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else ()
+    )
+    return [leaf for item in inner for leaf in _leaves(item)]
+
+
+def _twice(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return torch.cat([value, value]) if value.dim() > 1 else value
+    if isinstance(value, Mapping):
+        made = {name: _twice(item) for name, item in value.items()}
+        return type(value)(**made) if hasattr(value, "to_tuple") else made
+    return type(value)(map(_twice, value)) if type(value) in (tuple, list) else value
+
+
 def generation_examples(call: Call, encoder_decoder: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     """The arguments of a call on `PAST` tokens, and of one that goes on with `NEW` more: as `call`, but for sizes."""
     first, then = {}, {}

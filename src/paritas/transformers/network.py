@@ -22,6 +22,7 @@ from paritas.guards import complaint
 from paritas.program import Source
 from paritas.run.state import ArrayState, State
 from paritas.transformers import calls, kept, states
+from paritas.transformers.arrays import ours
 from paritas.transformers.cache import (
     EngineCache,
     arrays_of,
@@ -117,7 +118,7 @@ class Network:
         kwargs: dict[str, Any],
     ) -> Any:
         """`module(*args, **kwargs)`, torch tensors in and out. own: its forward, that computes in PyTorch."""
-        with self._lock:
+        with self._lock, ours():
             self._notice()
             if why := self._only_original(path, module, args, kwargs):
                 return self._original(module, why, own, args, kwargs)
@@ -405,6 +406,7 @@ class Network:
     def _going_on(self, module: torch.nn.Module, call: Call) -> dict[str, Any]:
         """The arguments of a call that goes on, with a cache that the original has made."""
         # A decoder alone calls the mask of its own tokens attention_mask, with an encoder's outputs and without.
+        call = calls.of_two_rows(call)
         first, then = calls.generation_examples(call, calls.takes(type(module), "decoder_attention_mask"))
         if forgets(module):
             first = {**first, CACHE: DynamicCache()}

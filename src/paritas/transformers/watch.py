@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from paritas.transformers.arrays import storages_of, watch_arrays, written
 from paritas.transformers.dispatch import is_users
 
 _version = operator.attrgetter("_version")
@@ -84,6 +85,9 @@ class Watch:
         self._versions = [*map(_version, self._versioned)]
         self._placed = [t for t in self.tensors.values() if t.layout is torch.strided and not t.is_meta]
         self._addresses = [*map(_address, self._placed)]
+        self._storages = storages_of(self._placed)
+        watch_arrays(self._storages)
+        self._written = written(self._storages)
         self._reads = _data.reads
         _data.watched.update(map(id, plain))
 
@@ -93,6 +97,7 @@ class Watch:
             self._reads == _data.reads
             and self._versions == [*map(_version, self._versioned)]
             and self._addresses == [*map(_address, self._placed)]
+            and self._written == written(self._storages)
             and _same(self._values, self._dicts, _entries)
             and _same(self._classes, self._views, _entries)
             and _same(self._items, self._lists, iter)
@@ -102,7 +107,7 @@ class Watch:
         """Which weights they are, in this process: those that were changed in between never come back."""
         state = [(n, id(t), 0 if t.is_inference() else t._version) for n, t in self.tensors.items()]
         handed = [(id(t), t._version) for t in _handed_of(self.tensors.values())]
-        return tuple(state), tuple(self._addresses), tuple(handed)
+        return tuple(state), tuple(self._addresses), tuple(handed), self._written
 
 
 def _same(had: list[Any], spaces: list[Any], entries: Any) -> bool:

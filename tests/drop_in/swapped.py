@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A plugin of pytest: transformers' own tests see our classes under transformers' names.
+
+With PARITAS_SWAP=1, on the engine that PARITAS_ENGINE names; without it they see transformers' own. PARITAS_OUTCOMES is
+the file for the outcome of every test, a line of JSON each. PARITAS_CLASSES=3 leaves each architecture its first three
+classes. The tests may be of a neighbouring release: names that the installed one does not have are None in them, and
+what is built on tokenizers and pipelines from the hub is left out.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import os
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import PreTrainedModel
+
+
+def pytest_configure(config: Any) -> None:
+    tests = Path.cwd() / "tests"
+    for folder in (tests.parent, tests.parent / "utils"):  # `test_module` is there
+        sys.path.insert(0, str(folder))
+    for marker in ("generate", "torch_compile_test", "flash_attn_test", "torch_export_test"):
+        config.addinivalue_line("markers", marker)
+    pipelines: Any = types.ModuleType("tests.test_pipeline_mixin")
+    pipelines.PipelineTesterMixin = type("PipelineTesterMixin", (), {})
+    sys.modules[pipelines.__name__] = pipelines
+    if os.environ.get("PARITAS_SWAP"):
+        swap()
+    _fill_up(tests, Path(config.args[0].partition("::")[0]))
+
+
+def swap() -> None:
+    """Whoever takes a model class out of `transformers` gets the ported one."""
+    from paritas.transformers.models import ported_class
+
+    lazy: Any = type(transformers)
+    own = lazy.__getattr__
+
+    def found(self: Any, name: str) -> Any:
+        value = own(self, name)
+        is_model = isinstance(value, type) and issubclass(value, PreTrainedModel)
+        if not is_model or self.__name__ != "transformers" or name.endswith("PreTrainedModel"):
+            return value
+        ours = ported_class(value)
+        setattr(self, name, ours)
+        return ours
+
+    lazy.__getattr__ = found
+
+
+def _fill_up(tests: Path, file: Path) -> None:
+    """Names of another release that these tests import."""
+    for one in [*tests.glob("*.py"), *tests.glob("generation/test_utils.py"), file]:
+        for node in ast.walk(ast.parse(one.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("transformers"):
+                try:
+                    module = importlib.import_module(node.module)
+                except ImportError:
+                    continue
+                for alias in node.names:
+                    if not hasattr(module, alias.name):
+                        setattr(module, alias.name, None)
+
+
+def pytest_collection_modifyitems(items: list[Any]) -> None:
+    if most := int(os.environ.get("PARITAS_CLASSES") or 0):
+        for cls in {item.cls for item in items}:
+            cls.all_model_classes = tuple(cls.all_model_classes)[:most]
+
+
+def pytest_runtest_logreport(report: Any) -> None:
+    # Those of a test's own subtests too: one that fails is the test's failure.
+    if report.when == "call" or report.outcome != "passed":
+        lines = str(report.longrepr).splitlines() if report.failed else []
+        said = [line.removeprefix("E").strip() for line in lines if line.startswith("E ")][:3]
+        line = {"test": report.nodeid.rpartition("::")[2], "outcome": report.outcome, "said": said}
+        with Path(os.environ["PARITAS_OUTCOMES"]).open("a") as file:
+            file.write(json.dumps({**line, "seconds": round(report.duration, 1)}) + "\n")
