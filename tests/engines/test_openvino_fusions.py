@@ -44,6 +44,23 @@ def test_a_reduction_before_constants_is_right(function, count):
             assert (port(x=x) - model(x)).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("heads", [5, 3])
+def test_a_number_for_each_head_behind_a_layer_is_right(heads):
+    class Scaled(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.each = torch.nn.Linear(5, 5, bias=False), torch.nn.Parameter(torch.randn(heads))
+
+        def forward(self, x):  # [batch, heads, length, width]
+            return self.layer(x).relu() * self.each[:, None, None]
+
+    model = Scaled().eval()
+    port = paritas.port(model, engine="openvino", inputs={"x": torch.randn(2, heads, 4, 5)})
+    x = torch.randn(3, heads, 6, 5)
+    with torch.no_grad():
+        assert (port(x=x) - model(x)).abs().max() < 1e-5
+
+
 def test_bilinear_with_a_bias_is_right():
     model, given = torch.nn.Bilinear(2, 3, 4).eval(), (torch.randn(8, 2), torch.randn(8, 3))
     port = paritas.port(model, engine="openvino", inputs=given)
