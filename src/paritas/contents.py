@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 from paritas import files as plain
 from paritas.errors import PortError, TamperedPort
@@ -43,17 +45,26 @@ def take(artifact: Artifact, name: str) -> plain.Buffer:
         raise TamperedPort(
             f"{artifact.directory} names {name!r}, which is not among the files that it lists."
         )
-    try:
+    with refusals(path):
         data, digest = plain.read(path)
+    if listed is not None and sealed(artifact) and digest != listed["sha256"]:
+        raise TamperedPort(f"{path} has been changed since the port was loaded. Load the port again.")
+    return data
+
+
+@contextlib.contextmanager
+def refusals(path: Path) -> Iterator[None]:
+    """Say why a file of a port cannot be read: `TamperedPort` for what is no regular file, else `PortError`."""
+    try:
+        yield
     except FileNotFoundError:
         raise PortError(f"{path} is missing. Get the port again from where it was made.") from None
     except plain.NotPlain as error:
         raise TamperedPort(f"{path}: {error.strerror}, which Paritas never writes.") from None
+    except UnicodeDecodeError:
+        raise PortError(f"{path} is not text, so it is damaged. Make the port again.") from None
     except OSError as error:
         raise PortError(f"{path} cannot be read: {error.strerror}.") from None
-    if listed is not None and sealed(artifact) and digest != listed["sha256"]:
-        raise TamperedPort(f"{path} has been changed since the port was loaded. Load the port again.")
-    return data
 
 
 def has(artifact: Artifact, name: str) -> bool:

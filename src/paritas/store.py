@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from paritas import files as plain
 from paritas import leftovers
-from paritas.contents import is_inside, sealed
+from paritas.contents import is_inside, refusals, sealed
 from paritas.errors import PortError, TamperedPort
 from paritas.manifest import manifest_from_json, manifest_to_json
 from paritas.program import Artifact, Manifest
@@ -314,16 +314,11 @@ def _parse(root: Path) -> Manifest:
     if not root.is_dir():
         raise PortError(_no_directory(root))
     path = root / MANIFEST
-    try:
-        text = plain.text(path, _LARGEST_MANIFEST)
-    except FileNotFoundError:
-        raise PortError(_no_manifest(root)) from None
-    except UnicodeDecodeError:
-        raise PortError(f"{path} is not text, so it is damaged. Make the port again.") from None
-    except plain.NotPlain as error:
-        raise TamperedPort(f"{path}: {error.strerror}, which Paritas never writes.") from None
-    except OSError as error:
-        raise PortError(f"{path} cannot be read: {error.strerror}.") from None
+    with refusals(path):
+        try:
+            text = plain.text(path, _LARGEST_MANIFEST)
+        except FileNotFoundError:
+            raise PortError(_no_manifest(root)) from None
     return manifest_from_json(text, str(path))
 
 
