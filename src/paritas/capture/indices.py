@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the inputs may hold for every index to be in its table and for no whole number to be divided by zero.
 
-PyTorch raises for an index outside its table and for a division of whole numbers by zero; engines answer. What an input
-may hold for that is found by going back from the table through operators that can be undone, and is checked at the
-door. Where the way back ends before an input, a note names the operator, so that it is never silent.
+PyTorch raises for an index outside its table, for a division of whole numbers by zero and for a matrix that has no
+inverse; engines answer. What an input may hold for the first two is found by going back from the table through
+operators that can be undone, and is checked at the door. Where the way back ends before an input, and for matrices, a
+note names the operator, so that it is never silent.
 """
 
 from __future__ import annotations
@@ -41,6 +42,11 @@ _LOOKUPS: dict[str, tuple[int, str, bool]] = {
 _DIVISIONS = {
     "aten.floor_divide.default", "aten.remainder.Tensor", "aten.fmod.Tensor", "aten.div.Tensor_mode",
     "aten.remainder.Scalar_Tensor",
+}  # fmt: skip
+
+_INVERSES = {
+    "aten.inverse.default", "aten.linalg_inv.default", "aten.linalg_solve.default", "aten.linalg_tensorinv.default",
+    "aten.linalg_tensorsolve.default",
 }  # fmt: skip
 
 
@@ -85,6 +91,8 @@ def door(
                 continue
             if not back.demand(index, least * most, most - 1):
                 back.unchecked.append(Unchecked(node, "an index that is out of range"))
+        if name_of(node) in _INVERSES:
+            back.unchecked.append(Unchecked(node, "a matrix without an inverse"))
         if name_of(node) in _DIVISIONS and is_whole(node):
             divisor = node.args[1]
             if isinstance(divisor, Node) and not back.never(divisor, 0):

@@ -248,7 +248,7 @@ def _spliced(emit, self, src, dim, start, length):
     if isinstance(start, int) and isinstance(size, int):
         start = min(max(start + size if start < 0 else start, 0), size)
     elif isinstance(start, int) and start < 0:
-        start = emit.size(size + start)
+        start = emit.size(sympy.Max(size + start, 0))
     whole = length == size
     if whole:
         return src
@@ -303,18 +303,21 @@ def _strided(emit, self, src, dim, start, end, step):
 
 def _every(emit, self, src, dim, start, end, step):
     """Bounds that depend on the input's size: every place says whether it is overwritten, and by which row."""
-    if any(isinstance(bound, int) and bound < 0 for bound in (start, end)):
-        raise emit.refuse("slice_scatter with a step, and bounds that count from the end")
+    size = sympy.sympify(self.shape[dim])
+    start, end = (
+        emit.size(sympy.Max(size + bound, 0)) if isinstance(bound, int) and bound < 0 else bound
+        for bound in (start, end)
+    )
     at = emit.let(emit.call("ops.arange", emit.size(self.shape[dim])), "at")
     places = emit.let(emit.infix("-", at, start), "places")
     whole_steps = emit.infix("==", emit.infix("%", places, step), 0)
     chosen = emit.call("ops.logical_and", emit.infix(">=", places, 0), whole_steps)
     if not (isinstance(end, int) and end >= WHOLE_DIMENSION):
         chosen = emit.call("ops.logical_and", chosen, emit.infix("<", at, end))
-    rows = emit.call("ops.maximum", 0, emit.infix("//", places, step))
-    shape = (-1, *[1] * (self.rank - dim - 1))
-    spread = emit.call("ops.gather", src, rows, dim)
-    return emit.call("ops.where", emit.call("ops.reshape", chosen, shape), spread, self)
+    # Behind the rows that stay, since there may be none that are written.
+    fresh = emit.infix("+", emit.infix("//", places, step), emit.size(self.shape[dim]))
+    rows = emit.call("ops.where", chosen, fresh, at)
+    return emit.call("ops.gather", emit.call("ops.cat", (self, src), dim), rows, dim)
 
 
 @lowers("mindspore", "aten.select_scatter.default")
