@@ -42,17 +42,27 @@ class Run:
         return self.worker.ask(sample, self.engine, "graph" if graph else "pynative")
 
     def statements(self, several: list[Sample], number: int) -> None:
-        """Together first: only where that does not agree, or keeps no size free, one by one."""
+        """Together first: only where that does not agree, or keeps no size free, in halves."""
         together = [one for one in several if takes_all(one)]
-        if len(together) > 1:
-            answer = self.ask(pack(together), number)
-            if answer["outcome"] == "agrees" and not answer["froze"]:
-                self.counts["statement"]["agrees"] += len(together)
-                self.special += bool(answer["special"])
-                self.compared += answer["compared"]
-                several = [one for one in several if one not in together]
+        self.halves(together, number)
         for one in several:
-            self.count("statement", one, self.ask(one, number), number)
+            if one not in together:
+                self.count("statement", one, self.ask(one, number), number)
+
+    def halves(self, several: list[Sample], number: int) -> None:
+        if len(several) < 2:
+            for one in several:
+                self.count("statement", one, self.ask(one, number), number)
+            return
+        answer = self.ask(pack(several), number)
+        if answer["outcome"] == "agrees" and not answer["froze"]:
+            self.counts["statement"]["agrees"] += len(several)
+            self.special += bool(answer["special"])
+            self.compared += answer["compared"]
+            return
+        middle = len(several) // 2
+        self.halves(several[:middle], number)
+        self.halves(several[middle:], number)
 
     def count(self, kind: str, sample: Sample, answer: dict[str, Any], number: int) -> None:
         self.counts[kind][answer["outcome"]] += 1

@@ -135,6 +135,12 @@ def norm_dim(emit, self, p, dim, keepdim=False):
 @lowers("mindspore", "aten.trace.default")
 def trace(emit, self):
     """trace(Tensor self) -> Tensor"""
+    if not all(isinstance(size, int) for size in self.shape):  # without its length
+        rows, columns = (emit.call("ops.arange", emit.size(size)) for size in self.shape)
+        on = emit.infix("==", emit.call("ops.expand_dims", rows, -1), columns)
+        x = emit.let(self, "x")
+        kept = emit.call("ops.where", on, x, emit.call("ops.zeros_like", x))
+        return _summed(emit, emit.typed(kept, like=self), None, False)
     return _summed(emit, diagonal_of(emit, self, 0, 0, 1), None, False)
 
 
