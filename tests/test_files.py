@@ -122,6 +122,15 @@ def test_tensors_are_what_safetensors_wrote() -> None:
         np.testing.assert_array_equal(read[name], value)
 
 
+def test_a_file_that_is_all_hole_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "model.bin"
+    file.touch()
+    os.truncate(file, 1 << 40)
+    for read in (files.read, files.sha256):
+        with pytest.raises(OSError, match="almost none were written"):
+            read(file)
+
+
 # --- what a manifest may say -------------------------------------------------------------------
 
 

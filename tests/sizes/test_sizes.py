@@ -163,6 +163,7 @@ def test_an_original_at_hand_gets_another_port_and_a_loaded_one_refuses(tmp_path
     assert any("only the first port was compared" in note for note in port.verify(level="outputs").notes)
     port.save(tmp_path / "port")
     loaded = paritas.load(tmp_path / "port")
+    assert any("1 other ports, made for sizes" in str(note) for note in loaded.notes)
     with pytest.raises(SizeError, match="is 1: this port was made for"):
         loaded(**inputs(form, 1, 6))
 
