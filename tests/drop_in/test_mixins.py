@@ -47,7 +47,7 @@ LEFT_OUT = (
 KNOWN = {
     "test_capture_outputs_decorator": "puts functions of its own in the place of those with which transformers records "
     "outputs, and these have no context while torch.export traces a model",
-    "test_retain_grad_hidden_states_attentions": "asks for gradients of a model that nobody has put into training mode: "
+    "test_retain_grad_hidden_states_attentions": "wants gradients of a model that nobody put into training mode: "
     "ours begins in evaluation mode, and says that an engine has none",
 }
 
