@@ -64,6 +64,13 @@ FOUND = [
     _entry(["v0 = x0 / math.sqrt(x0.size(0))"], x0=Given((1, 3), "float32")),
     _entry(["v0 = F.max_pool2d(x0, 2, stride=3, ceil_mode=True)"], x0=Given((2, 3, 7, 5), "float32")),
     _entry(["v0 = x0.double()"], x0=Given((3,), "float32")),
+    # What followed a reduction, or a layer of rank 4, took the constants of other elements.
+    _entry(["v0 = x0.mean(-1) + torch.tensor([0.5, -1.0, 2.0, 3.0])"], x0=Given((3, 4, 5), "float32")),
+    _entry(
+        ["v0 = self.m0(x0) * torch.tensor([0.5, -1.0, 2.0, 3.0])[:, None, None]"],
+        modules={"m0": "nn.Linear(5, 4)"},
+        x0=Given((2, 4, 3, 5), "float32"),
+    ),
     # Abs wrote into the joined vector, which is read again.
     _entry(["v0 = torch.cat([x0, x0 - 9.0])", "v1 = v0.abs() + v0"], x0=Given((3,), "float32")),
 ]

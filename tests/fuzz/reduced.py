@@ -251,6 +251,13 @@ LAYERS: list[Template] = [
 ]
 
 
+_FOUR = "torch.tensor([0.5, -1.0, 2.0, 3.0])"
+
+
+def _constants(text: str, shape: tuple[int, ...]) -> Template:
+    return lambda g: text.format(x=g.f(shape=shape), c=_FOUR)
+
+
 def _module(text: str, shape: tuple[int, ...], part: str = "") -> Template:
     return lambda g: f"{g.module(text)}({g.f(shape=shape)}){part}"
 
@@ -275,6 +282,14 @@ MODULES: list[Template] = [
     _module("nn.GRUCell(4, 3)", (2, 4)),
     _module("nn.LSTMCell(4, 3)", (2, 4), "[1]"),
     _module("nn.MaxPool2d(2)", (1, 2, 4, 4)),
+    _module("nn.AdaptiveMaxPool2d((2, 3))", (1, 2, 5, 4)),
+    # Numbers of the model's own behind a reduction or a layer: engines fuse these.
+    _constants("{x}.mean(-1) + {c}", (3, 4, 5)),
+    _constants("{x}.sum(0).relu() * {c}[:, None]", (3, 4, 5)),
+    _constants("{x}.amax(2, keepdim=True) * {c}[:, None]", (3, 4, 5)),
+    _constants("{x}.mean((2, 3)) * {c}", (2, 4, 3, 5)),
+    _constants("F.layer_norm({x}, (5,)) * {c}[:, None]", (3, 4, 5)),
+    lambda g: f"{g.module('nn.Linear(5, 4)')}({g.f(shape=(2, 4, 3, 5))}) * {_FOUR}[:, None, None]",
     _module("nn.AdaptiveAvgPool2d((2, None))", (1, 2, 4, 5)),
     _module("nn.Upsample(scale_factor=2)", (1, 2, 3, 3)),
     _module("nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)", (2, 3, 4)),
