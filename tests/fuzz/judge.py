@@ -106,7 +106,10 @@ def judge(sample: Sample, engine: str, mode: str = "graph") -> Verdict:
         except Exception:  # noqa: BLE001
             _worse(verdict, "raw", traceback.format_exc(limit=-4)[-900:], label)
             continue
-        for name, w, g in itertools.zip_longest(sample.outputs, want, got):
+        if not len(sample.outputs) == len(want) == len(got):
+            _worse(verdict, "wrong", f"{len(got)} outputs, want {len(want)}", label)
+            continue
+        for name, w, g in zip(sample.outputs, want, got, strict=True):
             if (fault := _differs(w, g, narrowed)) and double is None:
                 double = module_of(sample).double()
             if fault and not special and _excused(w, g, _in_double(double, feed, sample.outputs.index(name))):

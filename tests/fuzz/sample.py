@@ -110,7 +110,7 @@ class Sample:
             modules = {n: m for n, m in self.modules.items() if any(f"self.{n}(" in str(x) for x in block)}
             head += _class("Inner", modules, takes, [str(x) for x in block], gives, self.seed)
             modules = {n: m for n, m in self.modules.items() if n not in modules} | {"inner": "Inner()"}
-            call = f"{', '.join(gives)} = self.inner({', '.join(takes)})"
+            call = f"{', '.join(gives)}{',' * (len(gives) == 1)} = self.inner({', '.join(takes)})"
             body = [*map(str, self.lines[:first]), call, *map(str, self.lines[last:])]
         else:
             modules, body = self.modules, [str(x) for x in self.lines]
