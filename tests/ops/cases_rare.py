@@ -74,6 +74,9 @@ RARE = [
     case("aten.istft.default", tensor(2, 5, 9, dtype=_Z), 8, 2, 8, _HANN, within=_ADDED_UP),
     case("aten.istft.default", matrix(5, 9, dtype=_Z).dynamic(1), 8, 2, 8, _HANN, normalized=True, within=_ADDED_UP),
     case("aten.istft.default", tensor(2, 8, 9, dtype=_Z), 8, 2, onesided=False, length=20, within=_ADDED_UP),
+    case("aten.erf.default", values([1e-9, -1e-7, 3e-6, -1e-5])),
+    case("aten.erf.default", values([-0.51, -0.5, -0.49, 0.2, 0.499, 0.5, 3.0, nan])),
+    case("aten.repeat_interleave.self_Tensor", matrix(3, 2), values([2, 0, 1], "int64"), 0),
     *(
         case(f"aten.{name}.default", values([-40.0, -9.5, -8.0, -3.0, -0.6, -0.5, 0.0, 0.4, 0.5, 2.0, 9.0, 30.0]))
         for name in ("erfc", "special_i0e", "special_i1e")

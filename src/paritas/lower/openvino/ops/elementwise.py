@@ -228,7 +228,6 @@ UNARY = {
     "atanh": _float(ops.atanh),
     "cos": _float(ops.cos),
     "cosh": _float(ops.cosh),
-    "erf": _float(ops.erf),
     "exp": _float(exp_of),
     "exp2": _float(lambda x: ops.power(np.float32(2), x)),
     "log": _float(ops.log),
