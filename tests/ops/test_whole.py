@@ -44,6 +44,8 @@ _FULL = values([[2**31 - 1, 2**24 + 1], [-(2**31) + 1, 1], [7, 2**31 - 5]], "int
         case("aten.index_put.default", _TWICE, [values([0, 0], "int64")], _TWICE, True),
         case("aten.scatter_reduce.two", _TWICE, 0, _PLACES, _TWICE, "prod"),
         case("aten.conv1d.default", values([[[2**20, 3]]], "int64"), values([[[2**20, 3]]], "int64")),
+        case("aten.div.Tensor_mode", values([-(2**31), 7], "int64"), -1, rounding_mode="trunc"),
+        case("aten.floor_divide.default", values([-(2**31), 7], "int64"), values([-1, 7], "int64")),
         case("aten.outer.default", values([2**20, 3], "int64"), values([2**20, 3], "int64")),
     ],
     ids=str,

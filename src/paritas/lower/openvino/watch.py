@@ -26,9 +26,10 @@ BEYOND = "paritas_beyond_32_bits"
 #: Operators that are watched wherever ranges do not show that they fit: how large their sums get, sizes decide.
 SUMS = (
     "sum", "nansum", "cumsum", "prod", "cumprod", "pow", "mm", "bmm", "matmul", "dot", "mv", "addmm", "baddbmm",
-    "addcmul", "square", "gcd", "lcm", "bitwise_left_shift", "__lshift__", "_to_copy", "scatter_add", "scatter_reduce",
-    "index_add", "index_put", "_unsafe_index_put", "trace", "outer", "ger", "addmv", "addr", "addbmm", "einsum",
-    "conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear",
+    "addcmul", "square", "gcd", "lcm", "div", "divide", "floor_divide", "bitwise_left_shift", "__lshift__",
+    "_to_copy", "scatter_add", "scatter_reduce", "index_add", "index_put", "_unsafe_index_put", "trace", "outer",
+    "ger", "addmv", "addr", "addbmm", "einsum", "conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d",
+    "conv_transpose2d", "conv_transpose3d", "linear",
 )  # fmt: skip
 
 #: And those that are, where no limit at the door keeps them within 32 bits.
@@ -53,6 +54,9 @@ def beyond(
         # Infinities are cut off as every processor likes; programs choose others in their place.
         x = ops.select(ops.less(ops.abs(arguments[0]), np.float32(np.inf)), arguments[0], np.float32(0))
         wrapped = ops.logical_or(ops.less_equal(_LIMIT, x), ops.less(x, -_LIMIT))
+    elif kind in ("div", "divide", "floor_divide"):  # -2^31 by -1
+        signs = [ops.less(emit.cast(value, torch.int64), np.int64(0)) for value in (*arguments[:2], found)]
+        wrapped = ops.logical_and(ops.logical_and(signs[0], signs[1]), signs[2])
     elif kind == "gcd":  # of nothing but zeros and -2^31
         wrapped = ops.less(found, np.array(0, out(found).get_element_type().to_dtype()))
     else:
