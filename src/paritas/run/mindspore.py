@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from paritas import leftovers
 from paritas.errors import EngineError, PortError, first_line, reason_of
 from paritas.lower.mindspore import steps
 from paritas.program import Artifact
@@ -344,7 +343,7 @@ def _mindspore() -> types.ModuleType:
 def _settle(ms: types.ModuleType) -> None:
     """Once a process: a failed compile writes its graph into `save_graphs_path`, by default where one stands."""
     ms.set_device("CPU")
-    ms.set_context(save_graphs_path=str(leftovers.for_this_process("mindspore")))
+    ms.set_context(save_graphs_path=str(mindspore_module.shelf()))
 
 
 @functools.cache

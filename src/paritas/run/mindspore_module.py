@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A generated module as a running one: executed under a name that no file has, and filled with its weights.
+"""A generated module as a running one: executed under a name of its own, and filled with its weights.
 
 MindSpore compiles a cell from its source, which it asks Python for again at each new shape. Were the module known by
 its file, MindSpore would compile what stands there by then, in the encoding that its first line names. So the text
-that was checked is kept where Python looks for sources that are no files, and is the only one there is.
+that was checked is kept where Python looks for sources that are no files, and is the only one that it finds.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
+import functools
 import itertools
 import linecache
 import os
@@ -21,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from paritas import contents
+from paritas import contents, leftovers
 from paritas.errors import PortError, reason_of
 from paritas.program import Artifact
 from paritas.run.tensors import tensors
@@ -47,6 +49,25 @@ def source_of(artifact: Artifact) -> str:
     return grammar.decode(data, str(artifact.entry), trusted=bool(artifact.modified))
 
 
+@functools.cache
+def shelf() -> Path:
+    """Where this process keeps what MindSpore wants to have on the disk."""
+    return leftovers.for_this_process("mindspore")
+
+
+def _copy(source: str, name: str) -> Path:
+    """The text in a file that only this process knows, from which MindSpore quotes lines in its log.
+
+    It opens what the module is called by, once for each operator that it compiles, and reports as an error that it
+    cannot. What it compiles is not read from there.
+    """
+    directory = shelf() / secrets.token_hex(8)
+    directory.mkdir(mode=0o700)
+    file = directory / name
+    file.write_text(source, encoding="utf-8")
+    return file
+
+
 def execute(source: str, file: Path, *, trusted: bool, largest: int) -> types.ModuleType:
     """The module, under a name of its own. Not by import, which would take a .pyc that lies beside it.
 
@@ -59,7 +80,7 @@ def execute(source: str, file: Path, *, trusted: bool, largest: int) -> types.Mo
     if not trusted:
         grammar.check(source, str(file), largest=largest)
     module = types.ModuleType(f"paritas_port_{os.getpid()}_{next(_serial)}")
-    module.__file__ = f"<paritas {secrets.token_hex(8)}>/{file.name}"
+    module.__file__ = str(_copy(source, file.name))
     module.__loader__ = _Source(source)  # type: ignore[assignment]
     lines = source.splitlines(keepends=True)
     linecache.cache[module.__file__] = (len(source), None, lines, module.__file__)
@@ -76,6 +97,10 @@ def forget(module: types.ModuleType) -> None:
     """Remove what `execute` has left in the interpreter."""
     sys.modules.pop(module.__name__, None)
     linecache.cache.pop(str(module.__file__), None)
+    copy = Path(str(module.__file__))
+    with contextlib.suppress(OSError):
+        copy.unlink()
+        copy.parent.rmdir()
 
 
 def weights(artifact: Artifact) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

@@ -151,7 +151,8 @@ class Emitter:
 
     def _exact(self, values: Sequence[object]) -> Sequence[object]:
         """Python's floats are float32 to MindSpore: in an operator of float64 those that are not are tensors."""
-        if not isinstance(self.out, Value) or self.out.dtype != "float64":
+        outs = (self.out,) if isinstance(self.out, Value) else self.out or ()
+        if not any(isinstance(out, Value) and out.dtype == "float64" for out in outs):
             return values
         return [
             value
@@ -247,6 +248,9 @@ class Emitter:
             return Value(f"-int(-{operand(self._arithmetic(expr.args[0]))} // 1)", atomic=False)
         if name == "FloorToInt":
             return Value(f"int({operand(self._arithmetic(expr.args[0]))} // 1)")
+        if name == "floor":
+            over, under = (operand(self._arithmetic(a)) for a in expr.args[0].as_numer_denom())
+            return Value(f"{over} // {under}", atomic=False)
         if name == "TruncToInt":
             return Value(f"int({self._arithmetic(expr.args[0])})")
         if name in ("Max", "Min"):

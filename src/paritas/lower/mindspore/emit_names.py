@@ -39,6 +39,7 @@ FUNCTIONS = frozenset(
     ops.TensorScatterMin ops.TensorScatterMul ops.log2 ops.svd
     ops.Complex ops.LSTM ops.conj ops.fft ops.fftn ops.ifft ops.ifftn ops.imag ops.irfft ops.irfftn ops.nonzero ops.real
     ops.rfft ops.rfftn ops.Range ops.stop_gradient ops.bitwise_left_shift ops.bitwise_right_shift
+    ops.cholesky ops.det ops.gcd ops.inverse ops.qr ops.slogdet
     """.split()  # noqa: SIM905
 )
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from paritas.capture.modules import Region, module_tree
+from paritas.lower.composed import SHARED
 from paritas.lower.decompose import decomposed
 from paritas.lower.mindspore import prelude
 from paritas.lower.mindspore.cells import Method, MethodWriter, Weights
@@ -80,7 +81,7 @@ def generate(program: Program, *, target: str = "cpu") -> Module:
     Raises `UnsupportedOps` before anything else, `LoweringError` for arguments no lowering covers.
     """
     asked = len(program.guards)
-    program = decomposed(program, lowerings("mindspore"))
+    program = decomposed(program, lowerings("mindspore"), SHARED)
     guards = (*program.guards[asked:], *guards_of(program))
     known = preflight(program, "mindspore")
     if target == "cpu":

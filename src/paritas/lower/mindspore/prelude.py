@@ -18,6 +18,8 @@ _LIBRARIES = (
     "prelude_signals.py",
     "prelude_special.py",
     "prelude_order.py",
+    "prelude_exact.py",
+    "prelude_matrices.py",
 )
 
 

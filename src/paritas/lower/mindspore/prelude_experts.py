@@ -10,6 +10,8 @@ from mindspore import ops
 blocks_product = ops.BatchMatMul()
 blocks_product_t = ops.BatchMatMul(transpose_b=True)
 running_sum = ops.CumSum()
+smallest_of_all = ops.ReduceMin()
+largest_of_all = ops.ReduceMax()
 scatter_add = ops.TensorScatterAdd()
 sum_of = ops.ReduceSum()
 counted_up = ops.Range(2**30)
@@ -83,3 +85,11 @@ def histogram(x, bins, low, high):
     place = ops.where(inside, ops.minimum(ops.cast(scaled, ms.int64), bins - 1), bins)
     counts = ops.zeros((bins + 1,), x.dtype)
     return scatter_add(counts, place.reshape((-1, 1)), ops.ones_like(x))[:bins]
+
+
+def histogram_of_all(x, bins):
+    # From the smallest to the largest; around the one value if there is no other.
+    x = x.reshape((-1,))
+    low, high = smallest_of_all(x), largest_of_all(x)
+    single = (low == high).astype(x.dtype)
+    return histogram(x, bins, low - single, high + single)

@@ -288,8 +288,8 @@ def adaptive_matrix(before, after):
     places = ops.arange(after).reshape((-1, 1))
     start, end = places * before // after, ((places + 1) * before + after - 1) // after
     each = ops.arange(before)
-    inside = ((each >= start) & (each < end)).astype(ms.float32)
-    return inside / ops.broadcast_to((end - start).astype(ms.float32), inside.shape)
+    inside = ((each >= start) & (each < end)).astype(ms.float64)
+    return inside / ops.broadcast_to((end - start).astype(ms.float64), inside.shape)
 
 
 def spread_maxima(x, axis, after, kernel, stride, dilation):
@@ -430,3 +430,32 @@ def sampled_3d(volumes, grid, mode, border, align):
         ]
         out = added_up(parts)
     return ops.transpose(out.reshape((batch,) + sizes + (channels,)), (0, 4, 1, 2, 3))
+
+
+def adaptive_windows(before, after):
+    # For each output the positions of its window; -1 where the window is narrower than others.
+    places = ops.arange(after).reshape((-1, 1))
+    start, end = places * before // after, ((places + 1) * before + after - 1) // after
+    window = start + ops.arange(before // after + 2)
+    return ops.where(window < end, window, ops.full_like(window, -1))
+
+
+def strided_windows(before, after, kernel, stride, edge, dilation):
+    places = ops.arange(after).reshape((-1, 1)) * stride
+    window = places + ops.arange(kernel) * dilation - edge
+    inside = ops.logical_and(window >= 0, window < before)
+    return ops.where(inside, window, ops.full_like(window, -1))
+
+
+def joined_windows(flat, window, size):
+    # [outputs, taps] of the axes so far, and of one more: all pairs.
+    before, here = flat.reshape((-1, 1, flat.shape[1], 1)), window.reshape((-1, 1, window.shape[1]))
+    place = before * size + here
+    inside = ops.logical_and(before + ops.zeros_like(here) >= 0, here + ops.zeros_like(before) >= 0)
+    place = ops.where(inside, place, ops.full_like(place, -1))
+    return place.reshape((-1, flat.shape[1] * window.shape[1]))
+
+
+def outside_last(places, first, second=1, third=1):
+    # What lies outside is looked up behind the last element.
+    return ops.where(places < 0, ops.full_like(places, first * second * third), places)

@@ -79,29 +79,6 @@ def scatter_smallest(x, places, written):
     return ops.where(any_missing(x, places, written), ops.full_like(x, float("nan")), found)
 
 
-def int_pow(x, exponent):
-    # ops.pow goes by way of float64: it loses what lies above 2**53, and does not wrap around.
-    size = ops.abs(exponent)
-    # Beyond 2**7 there is nothing but remainders, and the powers of -1, 0 and 1.
-    size = ops.where(size > 127, size % 2 + 126, size)
-    power = ops.where(size % 2 == 1, x, ops.ones_like(x))
-    power, base, size = int_pow_bit(power, x, size)
-    power, base, size = int_pow_bit(power, base, size)
-    power, base, size = int_pow_bit(power, base, size)
-    power, base, size = int_pow_bit(power, base, size)
-    power, base, size = int_pow_bit(power, base, size)
-    power, base, size = int_pow_bit(power, base, size)
-    # A negative power is 1 / x ** n, rounded towards 0.
-    inverse = ops.where(ops.abs(x) == 1, power, ops.zeros_like(power))
-    return ops.where(exponent < 0, inverse, power)
-
-
-def int_pow_bit(power, base, size):
-    base = base * base
-    size = size // 2
-    return ops.where(size % 2 == 1, power * base, power), base, size
-
-
 def whole_sum(x, axis):
     # ops.ReduceSum adds int64 in float64, and loses what lies above 2**53: two halves of 32 bits stay below.
     low = ops.bitwise_and(x, 4294967295)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from paritas.lower.composed import embedding_bag
 from paritas.lower.openvino.composed_windows import WINDOWS
 
 
@@ -79,41 +80,6 @@ def cosine_similarity(x1: torch.Tensor, x2: torch.Tensor, dim: int = 1, eps: flo
     long_a = a.square().sum(dim, keepdim=True).sqrt().clamp(min=eps)
     long_b = b.square().sum(dim, keepdim=True).sqrt().clamp(min=eps)
     return ((a / long_a) * (b / long_b)).sum(dim)
-
-
-def embedding_bag(
-    weight: torch.Tensor,
-    indices: torch.Tensor,
-    offsets: torch.Tensor,
-    scale_grad_by_freq: bool = False,
-    mode: int = 0,
-    sparse: bool = False,
-    per_sample_weights: torch.Tensor | None = None,
-    include_last_offset: bool = False,
-    padding_idx: int | None = None,
-) -> tuple[torch.Tensor | None, ...]:
-    """`embedding_bag` with offsets: which position belongs to which bag is a matrix."""
-    if include_last_offset:
-        offsets = offsets[:-1]
-    if padding_idx is not None and padding_idx < 0:
-        padding_idx += weight.shape[0]
-    places = torch.arange(indices.shape[0])
-    following = torch.cat([offsets[1:], torch.full_like(offsets[:1], indices.shape[0])])
-    belongs = (places >= offsets.unsqueeze(1)) & (places < following.unsqueeze(1))  # [bags, positions]
-    if padding_idx is not None:
-        belongs = belongs & (indices != padding_idx)
-    rows = torch.nn.functional.embedding(indices, weight)
-    if mode == 2:
-        masked = torch.where(belongs.unsqueeze(-1), rows, torch.full_like(rows, -math.inf))
-        filled = belongs.any(1, keepdim=True)
-        return torch.where(filled, masked.amax(1), torch.zeros_like(weight[:1])), None, None, None
-    taken = belongs.to(weight.dtype)
-    if per_sample_weights is not None:
-        taken = taken * per_sample_weights
-    found = taken @ rows
-    if mode == 1:
-        found = found / belongs.to(weight.dtype).sum(1, keepdim=True).clamp(min=1)
-    return found, None, None, None
 
 
 def index_reduce(

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Activation functions."""
 
+import math
+
 from paritas.lower.mindspore.ops.choose import larger, number, smaller
-from paritas.lower.mindspore.ops.unary import _in_float64
 from paritas.lower.mindspore.source import Value
 from paritas.lower.registry import lowers
 
@@ -19,9 +20,21 @@ def gelu(emit, self, *, approximate="none"):
     """gelu(Tensor self, *, str approximate="none") -> Tensor"""
     if emit.target == "ascend":
         return emit.call("ops.gelu", self, approximate=approximate)
+    if self.dtype == "float64":
+        return _gelu_64(emit, self, approximate)
     return _in_float32(
         emit, self, lambda x: emit.help("gelu" if approximate == "none" else "gelu_tanh", x)
     )
+
+
+def _gelu_64(emit, self, approximate):
+    """Where the digits of the fit for float32 are not enough."""
+    if approximate == "none":
+        return emit.help("gelu_64", self)
+    x = emit.let(self, "x")
+    bent = emit.infix("*", emit.infix("*", emit.infix("*", x, x), x), 0.044715)
+    inner = emit.infix("*", emit.infix("+", x, bent), math.sqrt(8 / math.pi))
+    return emit.infix("*", x, emit.call("ops.sigmoid", inner))
 
 
 @lowers("mindspore", "aten.tanh.default")
@@ -82,9 +95,7 @@ def elu(emit, self, alpha=1, scale=1, input_scale=1):
     def write(x):
         x = emit.let(x, "x")
         below = smaller(emit, 0.0, x if input_scale == 1 else emit.infix("*", x, input_scale))
-        bent = emit.typed(
-            _in_float64(emit, "ops.expm1", emit.typed(below, dtype="float32")), dtype="float32"
-        )
+        bent = _bent(emit, emit.typed(below, dtype=x.dtype), x.dtype)
         bent = bent if alpha == 1 else emit.infix("*", bent, alpha)
         whole = emit.infix("+", larger(emit, 0.0, x), bent)
         return whole if scale == 1 else emit.infix("*", whole, scale)
@@ -92,14 +103,28 @@ def elu(emit, self, alpha=1, scale=1, input_scale=1):
     return _in_float32(emit, self, write)
 
 
+def _bent(emit, below, kind):
+    """exp(below) - 1 in `kind`, float32 or float64."""
+    if emit.target == "ascend":
+        return emit.call("ops.expm1", below)
+    name = "expm1" if kind == "float64" else "expm1_near"
+    return emit.cast(
+        emit.typed(emit.help(name, emit.cast(below, "float64")), dtype="float64"), kind
+    )
+
+
 def _softplus(emit, x):
     """max(x, 0) + log1p(exp(-|x|)): never overflows, and keeps NaN, which ops.Softplus turns into inf."""
+    kind = x.dtype  # float32 or float64
     x = emit.let(x, "x")
-    below = emit.typed(emit.prefix("-", emit.call("ops.abs", x)), dtype="float32")
-    if emit.target != "ascend":  # the CPU's exp in fp32 is 2e-5 of itself off where it is tiny
-        below = emit.cast(below, "float64")
-    small = emit.typed(emit.call("ops.log1p", emit.call("ops.exp", below)), dtype=below.dtype)
-    return emit.infix("+", larger(emit, 0.0, x), emit.cast(small, "float32"))
+    below = emit.typed(emit.prefix("-", emit.call("ops.abs", x)), dtype=kind)
+    if emit.target == "ascend":
+        small = emit.call("ops.log1p", emit.call("ops.exp", below))
+    else:  # the CPU's exp in fp32 is 2e-5 of itself off where it is tiny
+        grown = emit.call("ops.exp", emit.cast(below, "float64"))
+        small = emit.help("log1p" if kind == "float64" else "log1p_near", grown)
+        small = emit.cast(emit.typed(small, dtype="float64"), kind)
+    return emit.typed(emit.infix("+", larger(emit, number(emit, 0, kind), x), small), dtype=kind)
 
 
 @lowers("mindspore", "aten.softplus.default")

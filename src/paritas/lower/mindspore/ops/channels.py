@@ -92,7 +92,7 @@ def group_norm(emit, input, num_groups, weight=None, bias=None, eps=1e-05, cudnn
     """group_norm(Tensor input, int num_groups, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enabled=True) -> Tensor"""  # noqa: E501
     if is_empty(input):
         return filled(emit, 0)
-    x = emit.cast(input, "float32")
+    x = emit.cast(input, "float64" if input.dtype == "float64" else "float32")
     if emit.target == "cpu":
         return emit.cast(_grouped(emit, x, num_groups, weight, bias, eps), input.dtype)
     grouped = emit.let(
@@ -100,18 +100,18 @@ def group_norm(emit, input, num_groups, weight=None, bias=None, eps=1e-05, cudnn
     )
     whole = emit.call("ops.reshape", _normalised(emit, grouped, -1, eps), emit.dims(input.shape))
     return emit.cast(
-        emit.typed(_affine(emit, whole, weight, bias, input.rank), dtype="float32"), input.dtype
+        emit.typed(_affine(emit, whole, weight, bias, input.rank), dtype=x.dtype), input.dtype
     )
 
 
 def _grouped(emit, x, groups, weight, bias, eps):
     shape = (emit.size(x.shape[1]),)
     ones, zeros = (
-        emit.call(f"ops.{name}", shape, emit.dtype("float32")) for name in ("ones", "zeros")
+        emit.call(f"ops.{name}", shape, emit.dtype(x.dtype)) for name in ("ones", "zeros")
     )
-    weight = ones if weight is None else emit.cast(weight, "float32")
-    bias = zeros if bias is None else emit.cast(bias, "float32")
-    return emit.typed(emit.help("group_norm", x, groups, weight, bias, eps), dtype="float32")
+    weight = ones if weight is None else emit.cast(weight, x.dtype)
+    bias = zeros if bias is None else emit.cast(bias, x.dtype)
+    return emit.typed(emit.help("group_norm", x, groups, weight, bias, eps), dtype=x.dtype)
 
 
 @lowers("mindspore", "aten.instance_norm.default")
@@ -132,7 +132,7 @@ def instance_norm(
         return _batch_norm(emit, input, weight, bias, running_mean, running_var, eps)
     if emit.target == "cpu":
         channels = emit.size(input.shape[1])
-        x = emit.cast(input, "float32")
+        x = emit.cast(input, "float64" if input.dtype == "float64" else "float32")
         return emit.cast(_grouped(emit, x, channels, weight, bias, eps), input.dtype)
     axes = tuple(range(2, input.rank))
     return _affine(

@@ -116,11 +116,13 @@ def bounded(emit, self, low, high):
 
 
 def _bound(emit, value):
-    """A bound in the result's dtype; one beyond an integer's range is that end of it."""
+    """A bound in the result's dtype; one beyond an integer's range is that end of it, but wraps below 0 of bytes."""
     if emit.out.dtype == "float32" or not isinstance(value, (int, float)):
         return value if emit.out.dtype == "float32" else number(emit, value)
     if emit.out.dtype in WHOLE:
         low, count = WHOLE[emit.out.dtype]
+        if low == 0 and -count < value < 0:
+            value += count
         value = min(max(int(value), low), low + count - 1)
     return number(emit, value)
 

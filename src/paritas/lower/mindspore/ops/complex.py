@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Complex numbers. MindSpore's CPU kernels compute with them as torch does, but mix no real operand in."""
 
+import math
+
 from paritas.lower.mindspore.source import Value
 from paritas.lower.registry import lowers
 
@@ -31,6 +33,7 @@ def view_as_real(emit, self):
 @lowers("mindspore", "aten.complex.default")
 def complex_(emit, real, imag):
     """complex(Tensor real, Tensor imag) -> Tensor"""
+    emit.dtype(emit.out.dtype)  # refused if MindSpore has none
     return emit.prim("ops.Complex")(*(_spread(emit, x) for x in (real, imag)))
 
 
@@ -70,8 +73,11 @@ def imag(emit, self):
 @lowers("mindspore", "aten.angle.default")
 def angle(emit, self):
     """angle(Tensor self) -> Tensor"""
-    if self.dtype not in REAL:
-        raise emit.refuse("the angle of a real tensor")
+    if self.dtype not in REAL:  # 0 or half a turn, and NaN as it is
+        x = emit.let(emit.cast(self, emit.out.dtype), "x")
+        turned = emit.call("ops.where", emit.infix("<", x, 0), math.pi, 0.0)
+        turned = emit.cast(emit.typed(turned, dtype="?"), emit.out.dtype)
+        return emit.call("ops.where", emit.infix("!=", x, x), x, turned)
     x = emit.let(self, "x")
     return emit.call("ops.atan2", part(emit, x, "imag"), part(emit, x, "real"))
 

@@ -8,6 +8,7 @@ to the kernel) and 1-d convolutions. All others are `ops.Conv2D`, which is then 
 volumes become images with the taps of the depth as channels.
 """
 
+from paritas.lower.mindspore.ops.conv_places import WITHOUT_KERNEL, by_places, places
 from paritas.lower.registry import lowers
 
 
@@ -45,12 +46,27 @@ def convolution(emit, input, weight, bias, stride, padding, dilation, groups):
     if (nothing := emit.nothing()) is not None:
         return nothing
     rank = weight.rank - 2
+    of_known_size(emit, weight)
     stride, padding, dilation = (per_axis(v, rank) for v in (stride, padding, dilation))
+    if input.dtype in WITHOUT_KERNEL:
+        return by_places(
+            emit,
+            input,
+            weight,
+            bias,
+            places(input, weight, emit.out, stride, padding, dilation),
+            groups,
+        )
     unbatched = input.rank == rank + 1
     if unbatched:
         input = emit.typed(emit.call("ops.expand_dims", input, 0), shape=(1, *input.shape))
     result = _convolved(emit, input, weight, bias, stride, padding, dilation, groups)
     return emit.call("ops.squeeze", result, 0) if unbatched else result
+
+
+def of_known_size(emit, weight):
+    if not all(isinstance(size, int) for size in weight.shape):
+        raise emit.refuse("a convolution whose kernel has a free size")
 
 
 def per_axis(value, rank):

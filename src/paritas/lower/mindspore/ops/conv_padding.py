@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Convolutions whose padding is a word: "same" or "valid"."""
 
-from paritas.lower.mindspore.ops.conv import conv1d, conv2d, conv3d
+from paritas.lower.mindspore.ops.conv import conv1d, conv2d, conv3d, of_known_size
 from paritas.lower.mindspore.ops.move import constant_pad_nd
 from paritas.lower.registry import lowers
 
@@ -10,6 +10,7 @@ def _word(emit, input, weight, padding, dilation, rank):
     """The padded input, and the padding that is left to the convolution. "same" may need one more at the end."""
     if padding == "valid":
         return input, [0] * rank
+    of_known_size(emit, weight)
     dilation = list(dilation) * rank if len(dilation) == 1 else list(dilation)
     totals = [d * (int(k) - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
     if any(total % 2 for total in totals):

@@ -6,7 +6,15 @@ stride * n to stride * (n + 1) depend on the ceil(kernel / stride) positions up 
 stride 1 with stride times the channels, whose results are then put beside one another.
 """
 
-from paritas.lower.mindspore.ops.conv import biased, convolution, images, per_axis, volumes
+from paritas.lower.mindspore.ops.conv import (
+    biased,
+    convolution,
+    images,
+    of_known_size,
+    per_axis,
+    volumes,
+)
+from paritas.lower.mindspore.ops.conv_places import WITHOUT_KERNEL, by_places, places
 from paritas.lower.registry import lowers
 
 
@@ -73,6 +81,18 @@ def _transposed(emit, input, weight, bias, stride, padding, groups, dilation):
     if (nothing := emit.nothing()) is not None:
         return nothing
     rank = weight.rank - 2
+    of_known_size(emit, weight)
+    if input.dtype in WITHOUT_KERNEL:
+        way = (per_axis(v, rank) for v in (stride, padding, dilation))
+        found = places(input, weight, emit.out, *way, transposed=True)
+        return by_places(emit, input, weight, bias, found, groups, transposed=True)
+    if input.dtype == "float16":  # torch adds in float32
+        x, kernel, added = (
+            v if v is None else emit.typed(emit.cast(v, "float32"), shape=v.shape)
+            for v in (input, weight, bias)
+        )
+        found = _transposed(emit, x, kernel, added, stride, padding, groups, dilation)
+        return emit.cast(emit.typed(found, dtype="float32"), "float16")
     missing = 3 - rank
     batched = input.rank == rank + 2
     # Fewer dimensions are a volume of depth 1, and of height 1.

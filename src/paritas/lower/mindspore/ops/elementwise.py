@@ -281,15 +281,20 @@ def pow_(emit, self, exponent):
     if floating and exponent == -1:
         return emit.infix("/", 1.0, self)
     if not floating:
-        return emit.help("int_pow", self, _tensor(emit, exponent))
+        return emit.help("int_pow", self, _tensor(emit, exponent), abs(exponent).bit_length())
     return emit.call("ops.pow", self, float(exponent))
+
+
+def _bits(dtype):
+    """How many an exponent has at most."""
+    return WHOLE[dtype][1].bit_length() - 1
 
 
 @lowers("mindspore", "aten.pow.Tensor_Tensor")
 def pow_tensor(emit, self, exponent):
     """pow.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor"""
     if emit.out.dtype not in FLOATS:
-        return emit.help("int_pow", *promote(emit, self, exponent))
+        return emit.help("int_pow", *promote(emit, self, exponent), _bits(emit.out.dtype))
     return emit.call("ops.pow", *promote(emit, self, exponent))
 
 
@@ -298,7 +303,7 @@ def pow_scalar(emit, self, exponent):
     """pow.Scalar(Scalar self, Tensor exponent) -> Tensor"""
     (exponent,) = promote(emit, exponent)
     if emit.out.dtype not in FLOATS:
-        return emit.help("int_pow", _tensor(emit, self), exponent)
+        return emit.help("int_pow", _tensor(emit, self), exponent, _bits(emit.out.dtype))
     return emit.call("ops.pow", float(self), exponent)
 
 

@@ -3,6 +3,8 @@
 
 import re
 
+from paritas.lower.mindspore.ops.create import filled
+from paritas.lower.mindspore.ops.shape import is_empty
 from paritas.lower.mindspore.source import Value
 from paritas.lower.registry import lowers
 
@@ -27,5 +29,7 @@ def histc(emit, self, bins=100, min=0, max=0):
         count = emit.call("ops.reshape", emit.call("ops.ones_like", self), (-1,))
         return emit.call("ops.reshape", emit.prim("ops.ReduceSum")(count, 0), (1,))
     if min == max:
-        raise emit.refuse("the range of the histogram depends on the values")
+        if is_empty(self):
+            return filled(emit, 0)
+        return emit.help("histogram_of_all", self, bins)
     return emit.help("histogram", self, bins, float(min), float(max))

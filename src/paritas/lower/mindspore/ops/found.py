@@ -4,6 +4,7 @@
 MindSpore's CPU backend runs such sizes in both modes, with one compile for all of them.
 """
 
+from paritas.lower.mindspore.ops.order import in_order
 from paritas.lower.mindspore.ops.shape import is_empty, permuted
 from paritas.lower.mindspore.source import Value
 from paritas.lower.registry import lowers
@@ -47,10 +48,13 @@ def argwhere(emit, self):
 @lowers("mindspore", "aten.masked_select.default")
 def masked_select(emit, self, mask):
     """masked_select(Tensor self, Tensor mask) -> Tensor"""
-    if is_empty(self) or list(self.shape) != list(mask.shape):
-        raise emit.refuse(
-            "masked_select of nothing, or of a tensor that is not of the mask's shape"
-        )
+    if is_empty(self) or is_empty(mask):
+        raise emit.refuse("masked_select of nothing")
+    if list(self.shape) != list(mask.shape):  # both as large as the two together
+        x, mask = emit.let(self, "x"), emit.let(mask, "mask")
+        self = emit.let(emit.call("ops.where", mask, x, x), "x")
+        nowhere = emit.cast(emit.call("ops.zeros_like", self), "bool")
+        mask = emit.call("ops.logical_or", mask, nowhere)
     return emit.call(
         "ops.gather", emit.call("ops.reshape", self, (-1,)), true_places(emit, mask), 0
     )
@@ -78,33 +82,79 @@ def repeat_interleave(emit, self, repeats, dim=None, *, output_size=None):
     return emit.call("ops.gather", x, emit.help("repeated_places", repeats), axis)
 
 
+def _comparable(emit, self):
+    """`self` in a dtype that all of MindSpore's kernels compare and sort."""
+    wide = {
+        "bool": "int32",
+        "uint8": "int32",
+        "int8": "int32",
+        "int16": "int32",
+        "float16": "float32",
+    }
+    return emit.cast(self, wide.get(self.dtype, self.dtype))
+
+
 @lowers("mindspore", "aten.unique_consecutive.default")
 def unique_consecutive(emit, self, return_inverse=False, return_counts=False, dim=None):
     """unique_consecutive(Tensor self, bool return_inverse=False, bool return_counts=False, int? dim=None) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
-    if is_empty(self) or self.dtype not in ("float32", "float64", "int64", "int32"):
-        raise emit.refuse(f"unique_consecutive of nothing, or of {self.dtype}")
+    if is_empty(self):
+        raise emit.refuse("unique_consecutive of nothing")
     if dim is not None and not (
         dim == 0 and self.rank == 1
     ):  # torch then returns both, asked for or not
         return_inverse = return_counts = True
     along = dim % self.rank if dim is not None and self.rank > 1 else None
+    self = emit.typed(emit.let(self, "x"), like=self)
+    wide = emit.typed(_comparable(emit, self), shape=self.shape)
     if along is None:
-        x = emit.let(emit.call("ops.reshape", self, (-1,)), "x")
+        x = emit.let(emit.call("ops.reshape", wide, (-1,)), "x")
+        taken = x if wide.dtype == self.dtype else emit.call("ops.reshape", self, (-1,))
         starts, shape = emit.help("run_starts", x), emit.dims(self.shape)
     else:
         size = self.shape[along]
-        turned = permuted(emit, self, [along, *(a for a in range(self.rank) if a != along)])
+        turned = permuted(emit, wide, [along, *(a for a in range(self.rank) if a != along)])
         x = emit.let(emit.call("ops.reshape", turned, (emit.size(size), -1)), "x")
         single = emit.call("ops.ones", (1,), emit.dtype("bool"))
         starts, shape = single if size == 1 else emit.help("row_starts", x), (-1,)
+        taken = self
     starts = emit.let(starts, "starts")
     places = emit.let(true_places(emit, starts), "places")
     nothing = emit.call("ops.zeros", (0,), emit.dtype("int64"))
     inverse = counts = nothing
     if return_inverse:
-        number = emit.prim("ops.CumSum")(emit.cast(emit.typed(starts, dtype="bool"), "int64"), 0)
-        inverse = emit.call("ops.reshape", emit.infix("-", number, 1), shape)
+        inverse = emit.call("ops.reshape", _numbers(emit, starts), shape)
     if return_counts:
         counts = emit.help("run_lengths", places, x)
-    found = emit.call("ops.gather", *((x, places, 0) if along is None else (self, places, along)))
+    found = emit.call("ops.gather", taken, places, along or 0)
+    return Value(f"({found}, {inverse}, {counts})")
+
+
+def _numbers(emit, starts):
+    """For each element the number of its run."""
+    number = emit.prim("ops.CumSum")(emit.cast(emit.typed(starts, dtype="bool"), "int64"), 0)
+    return emit.infix("-", number, 1)
+
+
+@lowers("mindspore", "aten._unique2.default")
+def unique(emit, self, sorted=True, return_inverse=False, return_counts=False):
+    """_unique2(Tensor self, bool sorted=True, bool return_inverse=False, bool return_counts=False) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
+    if is_empty(self):
+        raise emit.refuse("unique of nothing")
+    flat = emit.typed(
+        emit.let(emit.call("ops.reshape", self, (-1,)), "flat"), dtype=self.dtype, shape=(None,)
+    )
+    keys = emit.let(emit.typed(_comparable(emit, flat), shape=flat.shape), "keys")
+    order = emit.let(in_order(emit, keys), "order")
+    x = emit.let(emit.call("ops.gather", keys, order, 0), "x")
+    starts = emit.let(emit.help("run_starts", x), "starts")
+    places = emit.let(true_places(emit, starts), "places")
+    inverse = counts = emit.call("ops.zeros", (0,), emit.dtype("int64"))
+    if return_inverse:
+        rows = emit.call("ops.expand_dims", order, -1)
+        blank = emit.call("ops.zeros_like", order)
+        inverse = emit.prim("ops.TensorScatterUpdate")(blank, rows, _numbers(emit, starts))
+        inverse = emit.call("ops.reshape", inverse, emit.dims(self.shape))
+    if return_counts:
+        counts = emit.help("run_lengths", places, x)
+    found = emit.call("ops.gather", flat, emit.call("ops.gather", order, places, 0), 0)
     return Value(f"({found}, {inverse}, {counts})")

@@ -15,8 +15,11 @@ def grid_sampler(emit, input, grid, interpolation_mode, padding_mode, align_corn
     mode, border = _MODES[interpolation_mode], _BORDERS[padding_mode]
     if input.rank == 5 and mode == "bicubic":
         raise emit.refuse("bicubic sampling of volumes")
-    rank = "2d" if input.rank == 4 else "3d"
-    return emit.help(f"sampled_{rank}", input, grid, mode, border, bool(align_corners))
+    helper = "sampled_2d" if input.rank == 4 else "sampled_3d"
+    kind = "float32" if input.dtype == "float16" else input.dtype  # places have no digits to lose
+    x, places = (emit.cast(v, kind) for v in (input, grid))
+    found = emit.help(helper, x, places, mode, border, bool(align_corners))
+    return emit.cast(emit.typed(found, dtype=kind), input.dtype)
 
 
 @lowers("mindspore", "aten.grid_sampler_2d.default")

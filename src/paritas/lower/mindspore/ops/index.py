@@ -31,11 +31,10 @@ def index_select(emit, self, dim, index):
 def gather(emit, self, dim, index, *, sparse_grad=False):
     """gather(Tensor self, int dim, Tensor index, *, bool sparse_grad=False) -> Tensor"""
     if self.rank == 0 or index.rank == 0:
-        return (
-            emit.call("ops.broadcast_to", emit.call("ops.reshape", self, (1,)), (1,))
-            if index.rank
-            else self
-        )
+        if not index.rank:
+            return emit.call("ops.reshape", self, ()) if self.rank else self
+        one = emit.call("ops.reshape", self, (1,))
+        return emit.call("ops.broadcast_to", one, emit.dims(index.shape))
     return emit.call("ops.gather_elements", self, dim % self.rank, emit.cast(index, "int64"))
 
 

@@ -3,6 +3,8 @@
 
 import math
 
+import sympy
+
 from paritas.lower.mindspore.ops.create import filled
 from paritas.lower.mindspore.ops.reduce import _extreme, _reduced, _shape, linalg_vector_norm
 from paritas.lower.mindspore.ops.shape import is_empty, permuted
@@ -105,7 +107,8 @@ def _matrix_norm(emit, self, ord, dim, keepdim):
 def _of_singular_values(emit, self, ord, rows, columns, keepdim):
     rest = [d for d in range(self.rank) if d not in (rows, columns)]
     x = emit.cast(permuted(emit, self, [*rest, rows, columns]), "float64")
-    count = min(self.shape[rows], self.shape[columns])
+    count = sympy.Min(self.shape[rows], self.shape[columns])
+    count = int(count) if count.is_Integer else count
     shape = (*(self.shape[d] for d in rest), count)
     found = emit.typed(emit.call("ops.svd", x, False, False), dtype="float64", shape=shape)
     last = (len(shape) - 1,)

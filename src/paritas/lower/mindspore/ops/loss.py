@@ -9,6 +9,7 @@ from paritas.lower.mindspore.ops.activation import _log_softmax, _softplus
 from paritas.lower.mindspore.ops.create import filled
 from paritas.lower.mindspore.ops.elementwise import promote
 from paritas.lower.mindspore.ops.shape import is_empty
+from paritas.lower.mindspore.ops.unary import near_zero
 from paritas.lower.mindspore.source import Value
 from paritas.lower.registry import lowers
 
@@ -167,7 +168,8 @@ def soft_margin_loss(emit, self, target, reduction=MEAN):
     x, y = promote(emit, self, target)
     # No softplus, which does not overflow: torch's does.
     z = emit.infix("*", emit.prefix("-", x), y)
-    loss = emit.call("ops.log1p", emit.call("ops.exp", z))
+    grown = emit.typed(emit.call("ops.exp", emit.typed(z, like=x)), like=x)
+    loss = emit.typed(near_zero(emit, "log1p", grown), dtype=emit.out.dtype)
     return reduced(emit, loss, self.shape, reduction)
 
 

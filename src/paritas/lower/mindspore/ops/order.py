@@ -40,6 +40,11 @@ def _places(emit, x, descending):
     return emit.cast(Value(f"{found}[1]", "int32"), "int64")
 
 
+def in_order(emit, x):
+    """Where the elements of a vector come from, the smallest first; of floats and whole numbers of 32 bits and more."""
+    return _places(emit, x, False)
+
+
 def _last(emit, self, dim, write):
     """(values, places) of the places that `write(x)` finds along the last dimension; dimensions as they were."""
     if self.rank == 0:

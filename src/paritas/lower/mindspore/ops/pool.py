@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pooling over windows, with torch's borders and rounding, in one to three dimensions."""
 
+import math
+
 import torch
 
 from paritas.lower.mindspore.ops.conv import per_axis
@@ -181,19 +183,21 @@ def _adaptive_mean(emit, self, rank):
     axes = tuple(range(self.rank - rank, self.rank))
     if all(size == 1 for size in outs):
         return emit.prim("ops.ReduceMean", keep_dims=True)(self, axes)
-    x = self
+    half = self.dtype == "float16"  # torch adds in float32
+    x = emit.cast(self, "float32") if half else self
     for axis, before, after in reversed(list(zip(axes, sizes, outs, strict=True))):
         if before == after:
             continue
         if isinstance(before, int) and isinstance(after, int):
-            windows = torch.nn.functional.adaptive_avg_pool1d(torch.eye(before)[None], after)[0]
+            whole = torch.eye(before, dtype=getattr(torch, x.dtype))
+            windows = torch.nn.functional.adaptive_avg_pool1d(whole[None], after)[0]
             matrix = emit.constant(windows.T.contiguous(), "windows")
         else:
             matrix = emit.help("adaptive_matrix", emit.size(before), emit.size(after))
-        matrix = emit.cast(emit.typed(matrix, dtype="float32"), self.dtype)
+            matrix = emit.cast(emit.typed(matrix, dtype="float64"), x.dtype)
         shape = (*x.shape[:axis], after, *x.shape[axis + 1 :])
         x = emit.typed(emit.help("resized", x, axis, matrix), like=x, shape=shape)
-    return x
+    return emit.cast(x, "float16") if half else x
 
 
 @lowers("mindspore", "aten.adaptive_avg_pool1d.default")
@@ -219,31 +223,35 @@ def adaptive_avg_pool3d(emit, self, output_size):
 
 def _maxima(emit, self, windows):
     """Values and places, with windows: for each axis the positions of each window, -1 outside."""
-    rank = len(windows)
-    sizes = self.shape[-rank:]
-    total = 1
-    for size in sizes:
-        total *= size
+    sizes = self.shape[-len(windows) :]
     shape = emit.dims(emit.out[0].shape)
+    if all(isinstance(window, torch.Tensor) for window in windows):
+        places = emit.constant(_joined(windows, sizes), "places")
+    else:
+        places = emit.call("ops.zeros", (1, 1), emit.dtype("int64"))
+        for window, size in zip(windows, sizes, strict=True):
+            window = emit.constant(window, "window") if isinstance(window, torch.Tensor) else window
+            places = emit.help("joined_windows", places, window, emit.size(size))
+        places = emit.help("outside_last", places, *emit.dims(sizes))
+    rows = emit.call("ops.reshape", self, (*emit.dims(self.shape[: -len(windows)]), -1))
+    found = emit.let(emit.help("window_maxima", rows, places), "found")
+    values = emit.call("ops.reshape", Value(f"{found}[0]"), shape)
+    return Value(f"({values}, {emit.call('ops.reshape', Value(f'{found}[1]'), shape)})")
+
+
+def _joined(windows, sizes):
     flat = torch.zeros(1, 1, dtype=torch.long)
     outside = torch.zeros(1, 1, dtype=torch.bool)
     for size, window in zip(sizes, windows, strict=True):
         count = flat.shape[0] * window.shape[0]
         flat = (flat[:, None, :, None] * size + window[None, :, None, :]).reshape(count, -1)
         outside = (outside[:, None, :, None] | (window < 0)[None, :, None, :]).reshape(count, -1)
-    places = emit.constant(flat.masked_fill(outside, total), "places")
-    rows = emit.call("ops.reshape", self, (*emit.dims(self.shape[:-rank]), -1))
-    found = emit.let(emit.help("window_maxima", rows, places), "found")
-    values = emit.call("ops.reshape", Value(f"{found}[0]"), shape)
-    return Value(f"({values}, {emit.call('ops.reshape', Value(f'{found}[1]'), shape)})")
+    return flat.masked_fill(outside, math.prod(sizes))
 
 
-def _fixed(emit, self, rank):
-    if not all(isinstance(size, int) for size in self.shape[-rank:]):
-        raise emit.refuse("the places of the maxima in an image of dynamic size")
-
-
-def _adaptive_windows(before, after):
+def _adaptive_windows(emit, before, after):
+    if not (isinstance(before, int) and isinstance(after, int)):
+        return emit.help("adaptive_windows", emit.size(before), emit.size(after))
     starts = [i * before // after for i in range(after)]
     ends = [-(-(i + 1) * before // after) for i in range(after)]
     widest = max(end - start for start, end in zip(starts, ends, strict=True))
@@ -251,19 +259,44 @@ def _adaptive_windows(before, after):
     return windows.masked_fill(windows >= torch.tensor(ends)[:, None], -1)
 
 
+def _adaptive_maxima(emit, self, rank):
+    sizes = zip(self.shape[-rank:], emit.out[0].shape[-rank:], strict=True)
+    return _maxima(emit, self, [_adaptive_windows(emit, *pair) for pair in sizes])
+
+
 @lowers("mindspore", "aten.adaptive_max_pool1d.default")
 def adaptive_max_pool1d(emit, self, output_size):
     """adaptive_max_pool1d(Tensor self, int[1] output_size) -> (Tensor, Tensor)"""
-    _fixed(emit, self, 1)
-    return _maxima(emit, self, [_adaptive_windows(self.shape[-1], emit.out[0].shape[-1])])
+    return _adaptive_maxima(emit, self, 1)
 
 
 @lowers("mindspore", "aten.adaptive_max_pool2d.default")
 def adaptive_max_pool2d(emit, self, output_size):
     """adaptive_max_pool2d(Tensor self, int[2] output_size) -> (Tensor, Tensor)"""
-    _fixed(emit, self, 2)
-    sizes = zip(self.shape[-2:], emit.out[0].shape[-2:], strict=True)
-    return _maxima(emit, self, [_adaptive_windows(*pair) for pair in sizes])
+    return _adaptive_maxima(emit, self, 2)
+
+
+@lowers("mindspore", "aten.adaptive_max_pool3d.default")
+def adaptive_max_pool3d(emit, self, output_size):
+    """adaptive_max_pool3d(Tensor self, int[3] output_size) -> (Tensor, Tensor)"""
+    return _adaptive_maxima(emit, self, 3)
+
+
+def _strided_maxima(emit, self, rank, kernel_size, stride, padding, dilation):
+    windows = []
+    for kernel, step, edge, spread, before, after in zip(
+        *_geometry(rank, kernel_size, stride, padding, dilation),
+        self.shape[-rank:],
+        emit.out[0].shape[-rank:],
+        strict=True,
+    ):
+        if not (isinstance(before, int) and isinstance(after, int)):
+            sizes = emit.size(before), emit.size(after)
+            windows.append(emit.help("strided_windows", *sizes, kernel, step, edge, spread))
+            continue
+        window = torch.arange(after)[:, None] * step + torch.arange(kernel) * spread - edge
+        windows.append(window.masked_fill((window < 0) | (window >= before), -1))
+    return _maxima(emit, self, windows)
 
 
 @lowers("mindspore", "aten.max_pool2d_with_indices.default")
@@ -271,14 +304,12 @@ def max_pool2d_with_indices(
     emit, self, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False
 ):
     """max_pool2d_with_indices(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False) -> (Tensor, Tensor)"""  # noqa: E501
-    _fixed(emit, self, 2)
-    windows = []
-    for kernel, step, edge, spread, before, after in zip(
-        *_geometry(2, kernel_size, stride, padding, dilation),
-        self.shape[-2:],
-        emit.out[0].shape[-2:],
-        strict=True,
-    ):
-        window = torch.arange(after)[:, None] * step + torch.arange(kernel) * spread - edge
-        windows.append(window.masked_fill((window < 0) | (window >= before), -1))
-    return _maxima(emit, self, windows)
+    return _strided_maxima(emit, self, 2, kernel_size, stride, padding, dilation)
+
+
+@lowers("mindspore", "aten.max_pool3d_with_indices.default")
+def max_pool3d_with_indices(
+    emit, self, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False
+):
+    """max_pool3d_with_indices(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, int[3] dilation=1, bool ceil_mode=False) -> (Tensor, Tensor)"""  # noqa: E501
+    return _strided_maxima(emit, self, 3, kernel_size, stride, padding, dilation)

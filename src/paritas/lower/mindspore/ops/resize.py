@@ -33,7 +33,7 @@ def _resized(emit, input, factors, align, kind):
         if before == after and (factor in (None, 1.0) or align):
             continue
         if _fixed(before, after):
-            matrix = emit.constant(_matrix(kind, before, after, align, factor).to(_torch(x)), kind)
+            matrix = emit.constant(_matrix(kind, before, after, align, factor, _torch(x)), kind)
         else:
             sizes = emit.size(before), emit.size(after)
             name, extra = _IN_GRAPH[kind]
@@ -57,10 +57,10 @@ _IN_GRAPH = {
 }
 
 
-def _matrix(kind, before, after, align, factor):
-    """[after, before]: what torch makes of each of the unit vectors."""
+def _matrix(kind, before, after, align, factor, dtype):
+    """[after, before]: what torch makes of each of the unit vectors, in the dtype in which it weighs them."""
     # Rows, not columns: of images of width 1 torch 2.13 gets the antialiased kinds wrong.
-    units = torch.eye(before).reshape(1, before, 1, before)
+    units = torch.eye(before, dtype=dtype).reshape(1, before, 1, before)
     resize = {
         "linear": aten.upsample_bilinear2d.default,
         "cubic": aten.upsample_bicubic2d.default,

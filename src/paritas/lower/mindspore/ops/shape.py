@@ -321,5 +321,7 @@ def tensor_split(emit, self, sections, dim=0):
 @lowers("mindspore", "aten.unbind.int")
 def unbind(emit, self, dim=0):
     """unbind.int(Tensor(a -> *) self, int dim=0) -> Tensor(a)[]"""
+    if not emit.out:
+        return Value("()")
     self = emit.let(self, "x")
     return _several([indexed(emit, self, dim, str(i)) for i in range(len(emit.out))])

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bits moved to the left or to the right. Beyond an integer's width torch leaves nothing, or the sign."""
 
-from paritas.lower.mindspore.ops.elementwise import WHOLE, exactly, promote
+from paritas.lower.mindspore.ops.elementwise import WHOLE, exactly, promote, wrapped
 from paritas.lower.mindspore.source import Value
 from paritas.lower.registry import lowers
 
@@ -22,6 +22,7 @@ def _by(emit, name, self, other):
     left = name == "left"
     if not isinstance(other, Value):
         (x,) = promote(emit, self)
+        other = wrapped(other, dtype)  # as torch takes it
         inside = 0 <= other < (_bits(dtype) if left else _most(dtype))
         if left and not inside:
             return emit.call("ops.zeros_like", x)

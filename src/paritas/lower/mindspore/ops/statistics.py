@@ -3,6 +3,8 @@
 
 import math
 
+import sympy
+
 from paritas.lower.mindspore.ops.create import filled
 from paritas.lower.mindspore.ops.elementwise import FLOATS
 from paritas.lower.mindspore.ops.logic import truth
@@ -152,7 +154,7 @@ def diagonal_of(emit, self, offset, dim1, dim2):
     if not all(
         isinstance(size, int) or getattr(size, "is_Integer", False) for size in (rows, columns)
     ):
-        raise emit.refuse("the diagonal of a matrix of unknown size")
+        return _free_diagonal(emit, self, offset, dim1, dim2)
     rows, columns = int(rows), int(columns)
     low, high = max(-offset, 0), max(offset, 0)
     length = max(min(rows - low, columns - high), 0)
@@ -169,6 +171,22 @@ def diagonal_of(emit, self, offset, dim1, dim2):
     places = emit.infix("+", emit.infix("*", places, columns + 1), low * columns + high)
     found = emit.call("ops.gather", flat, places, len(rest))
     return emit.typed(found, dtype=self.dtype, shape=shape)
+
+
+def _free_diagonal(emit, self, offset, dim1, dim2):
+    """Where a size is free: how long the diagonal is, only the result says."""
+    out = emit.out.shape
+    if not isinstance(emit.out, Value) or out is None or len(out) != self.rank - 1:
+        raise emit.refuse("the diagonal of a matrix of unknown size")
+    rest = [d for d in range(self.rank) if d not in (dim1, dim2)]
+    turned = permuted(emit, self, [*rest, dim1, dim2])
+    flat = emit.call("ops.reshape", turned, (*emit.dims([self.shape[d] for d in rest]), -1))
+    columns = emit.size(self.shape[dim2])
+    places = emit.call("ops.arange", emit.size(out[-1]))
+    start = emit.size(max(-offset, 0) * sympy.sympify(self.shape[dim2]) + max(offset, 0))
+    step = emit.infix("*", places, emit.infix("+", columns, 1))
+    found = emit.call("ops.gather", flat, emit.infix("+", step, start), len(rest))
+    return emit.typed(found, dtype=self.dtype, shape=out)
 
 
 @lowers("mindspore", "aten.diagonal.default")

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions of one tensor, element by element. Integers become floats first, as in torch."""
 
+import torch
+
 from paritas.lower.mindspore.source import Value
 from paritas.lower.registry import lowers
 
@@ -57,6 +59,15 @@ def _in_float64(emit, function, self):
     return emit.cast(wide, emit.out.dtype)
 
 
+def near_zero(emit, name, self):
+    """log1p or expm1, of which MindSpore's CPU backend keeps nothing near 0. In and out: the result's dtype."""
+    if emit.target == "ascend":
+        return _floating(emit, f"ops.{name}", self)
+    exact = name if emit.out.dtype == "float64" else f"{name}_near"
+    wide = emit.typed(emit.help(exact, emit.cast(self, "float64")), dtype="float64")
+    return emit.cast(wide, emit.out.dtype)
+
+
 @lowers("mindspore", "aten.exp.default")
 def exp(emit, self):
     """exp(Tensor self) -> Tensor"""
@@ -66,7 +77,7 @@ def exp(emit, self):
 @lowers("mindspore", "aten.expm1.default")
 def expm1(emit, self):
     """expm1(Tensor self) -> Tensor"""
-    return _in_float64(emit, "ops.expm1", self)
+    return near_zero(emit, "expm1", self)
 
 
 @lowers("mindspore", "aten.log.default")
@@ -78,7 +89,7 @@ def log(emit, self):
 @lowers("mindspore", "aten.log1p.default")
 def log1p(emit, self):
     """log1p(Tensor self) -> Tensor"""
-    return _in_float64(emit, "ops.log1p", self)
+    return near_zero(emit, "log1p", self)
 
 
 def _times(emit, value, factor):
@@ -218,9 +229,20 @@ def nan_to_num(emit, self, nan=None, posinf=None, neginf=None):
     """nan_to_num(Tensor self, float? nan=None, float? posinf=None, float? neginf=None) -> Tensor"""
     if not self.dtype.startswith("float"):
         return self
-    top = 65504.0 if self.dtype == "float16" else 3.4028234663852886e38
+    top = torch.finfo(getattr(torch, self.dtype)).max
     high, low = top if posinf is None else posinf, -top if neginf is None else neginf
-    x = emit.let(self, "x")
-    x = emit.let(emit.call("ops.masked_fill", x, Value(f"{x} != {x}"), float(nan or 0.0)), "x")
-    x = emit.let(emit.call("ops.masked_fill", x, Value(f'{x} == float("inf")'), float(high)), "x")
-    return emit.call("ops.masked_fill", x, Value(f'{x} == -float("inf")'), float(low))
+    x = self
+    for where, value in (
+        ("{} != {}", nan or 0.0),
+        ('{} == float("inf")', high),
+        ('{} == -float("inf")', low),
+    ):
+        x = emit.let(x, "x")  # ops.masked_fill would round a float64 to float32
+        found = Value(where.format(x, x))
+        x = emit.typed(emit.call("ops.where", found, _as(emit, value), x), like=self)
+    return x
+
+
+def _as(emit, value):
+    """A number as a tensor of the result's dtype, to its last digit."""
+    return emit.constant(torch.tensor(float(value), dtype=getattr(torch, emit.out.dtype)), "number")

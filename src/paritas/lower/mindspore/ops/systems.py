@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Systems of equations: inverses, determinants, factors. Computed in float64, in which MindSpore's kernels are as good
+as LAPACK's; in float32 they are not always.
+
+Vectors that belong to singular values or to eigenvalues have no sign of their own, and another library gives
+another one: they are not written.
+"""
+
+import math
+
+import torch
+
+from paritas.lower.mindspore.ops.create import filled
+from paritas.lower.mindspore.ops.shape import is_empty, permuted
+from paritas.lower.mindspore.source import Value
+from paritas.lower.registry import lowers
+
+
+def _wide(emit, self):
+    if self.dtype.startswith("complex"):
+        raise emit.refuse("it is written for real numbers, and these are complex")
+    return emit.typed(emit.cast(self, "float64"), dtype="float64", shape=self.shape)
+
+
+def _narrow(emit, value, dtype):
+    return emit.cast(emit.typed(value, dtype="float64"), dtype)
+
+
+def _no_info(emit, shape):
+    """What PyTorch says went wrong in each matrix: nothing. Where something does, the values are NaN."""
+    return emit.call("ops.zeros", emit.dims(shape), emit.dtype("int32"))
+
+
+@lowers("mindspore", "aten.linalg_inv.default")
+def linalg_inv(emit, A):
+    """linalg_inv(Tensor A) -> Tensor"""
+    if is_empty(A):
+        return filled(emit, 0)
+    return _narrow(emit, emit.help("inverted", _wide(emit, A)), A.dtype)
+
+
+@lowers("mindspore", "aten.inverse.default")
+def inverse(emit, self):
+    """inverse(Tensor self) -> Tensor"""
+    return linalg_inv(emit, self)
+
+
+@lowers("mindspore", "aten.linalg_inv_ex.default")
+def linalg_inv_ex(emit, A, *, check_errors=False):
+    """linalg_inv_ex(Tensor A, *, bool check_errors=False) -> (Tensor inverse, Tensor info)"""
+    if is_empty(A):
+        found = filled(emit, 0, shape=A.shape, dtype=A.dtype)
+    else:
+        found = _narrow(emit, emit.help("inverted", _wide(emit, A)), A.dtype)
+    return Value(f"({found}, {_no_info(emit, A.shape[:-2])})")
+
+
+@lowers("mindspore", "aten.linalg_det.default")
+def linalg_det(emit, A):
+    """linalg_det(Tensor A) -> Tensor"""
+    if (nothing := emit.nothing()) is not None:
+        return nothing
+    if is_empty(A):
+        return filled(emit, 1)
+    return _narrow(emit, emit.help("determinant", _wide(emit, A)), A.dtype)
+
+
+def _sign_and_log(emit, A):
+    if is_empty(A):
+        shape = A.shape[:-2]
+        return (
+            filled(emit, 1, shape=shape, dtype=A.dtype),
+            filled(emit, 0, shape=shape, dtype=A.dtype),
+        )
+    pair = emit.let(emit.help("sign_and_log", _wide(emit, A)), "pair")
+    return tuple(
+        emit.typed(_narrow(emit, Value(f"{pair}[{i}]"), A.dtype), dtype=A.dtype, shape=A.shape[:-2])
+        for i in (0, 1)
+    )
+
+
+@lowers("mindspore", "aten.linalg_slogdet.default")
+def linalg_slogdet(emit, A):
+    """linalg_slogdet(Tensor A) -> (Tensor sign, Tensor logabsdet)"""
+    sign, size = _sign_and_log(emit, A)
+    return Value(f"({sign}, {size})")
+
+
+@lowers("mindspore", "aten.logdet.default")
+def logdet(emit, self):
+    """logdet(Tensor self) -> Tensor"""
+    sign, size = _sign_and_log(emit, self)
+    missing = emit.call("ops.full_like", size, math.nan)
+    return emit.call("ops.where", emit.infix("<", sign, 0), missing, size)
+
+
+def _solved(emit, A, B, left, dtype):
+    """(solution, whether it has the shape of the node's first result)."""
+    vector = B.rank == 1 or (B.rank == A.rank - 1 and list(B.shape) == list(A.shape[:-1]))
+    a, b = _wide(emit, A), _wide(emit, B)
+    if vector:
+        b = emit.typed(emit.call("ops.expand_dims", b, -1), dtype="float64", shape=(*B.shape, 1))
+    if not left:  # x a = b is a^T x^T = b^T
+        a, b = _turned(emit, a), _turned(emit, b)
+    x = emit.help("solved", a, b)
+    if not left:
+        x = emit.method(x, "swapaxes", -1, -2)
+    if vector:
+        x = emit.call("ops.squeeze", x, -1)
+    return _narrow(emit, x, dtype)
+
+
+def _turned(emit, x):
+    order = [*range(x.rank - 2), x.rank - 1, x.rank - 2]
+    shape = [x.shape[axis] for axis in order]
+    return emit.typed(permuted(emit, x, order), dtype=x.dtype, shape=shape)
+
+
+@lowers("mindspore", "aten.linalg_solve.default")
+def linalg_solve(emit, A, B, *, left=True):
+    """linalg_solve(Tensor A, Tensor B, *, bool left=True) -> Tensor"""
+    if (nothing := emit.nothing()) is not None:
+        return nothing
+    return _solved(emit, A, B, left, emit.out.dtype)
+
+
+@lowers("mindspore", "aten.linalg_solve_ex.default")
+def linalg_solve_ex(emit, A, B, *, left=True, check_errors=False):
+    """linalg_solve_ex(Tensor A, Tensor B, *, bool left=True, bool check_errors=False) -> (Tensor result, Tensor info)"""  # noqa: E501
+    found = (
+        filled(emit, 0, shape=emit.out[0].shape, dtype=A.dtype)
+        if is_empty(emit.out[0])
+        else _solved(emit, A, B, left, A.dtype)
+    )
+    return Value(f"({found}, {_no_info(emit, A.shape[:-2])})")
+
+
+def _cholesky(emit, self, upper):
+    if is_empty(self):
+        return filled(emit, 0, shape=self.shape, dtype=self.dtype)
+    x = _wide(emit, self)
+    x = emit.typed(emit.help("lower_of", _turned(emit, x) if upper else x), like=x)
+    if self.shape[-1] == 1:
+        return _narrow(emit, emit.call("ops.sqrt", x), self.dtype)
+    found = emit.typed(emit.call("ops.cholesky", x), like=x)
+    return _narrow(emit, _turned(emit, found) if upper else found, self.dtype)
+
+
+@lowers("mindspore", "aten.cholesky.default")
+def cholesky(emit, self, upper=False):
+    """cholesky(Tensor self, bool upper=False) -> Tensor"""
+    return _cholesky(emit, self, upper)
+
+
+@lowers("mindspore", "aten.linalg_cholesky.default")
+def linalg_cholesky(emit, self, *, upper=False):
+    """linalg_cholesky(Tensor self, *, bool upper=False) -> Tensor"""
+    return _cholesky(emit, self, upper)
+
+
+@lowers("mindspore", "aten.linalg_cholesky_ex.default")
+def linalg_cholesky_ex(emit, self, *, upper=False, check_errors=False):
+    """linalg_cholesky_ex(Tensor self, *, bool upper=False, bool check_errors=False) -> (Tensor L, Tensor info)"""
+    return Value(f"({_cholesky(emit, self, upper)}, {_no_info(emit, self.shape[:-2])})")
+
+
+@lowers("mindspore", "aten.linalg_qr.default")
+def linalg_qr(emit, A, mode="reduced"):
+    """linalg_qr(Tensor A, str mode="reduced") -> (Tensor Q, Tensor R)"""
+    if is_empty(A):
+        rows = A.shape[-2]
+        first = filled(emit, 0, shape=emit.out[0].shape, dtype=A.dtype)
+        if mode == "complete" and not is_empty(emit.out[0]):
+            whole = emit.constant(torch.eye(int(rows), dtype=getattr(torch, A.dtype)), "whole")
+            first = emit.call("ops.broadcast_to", whole, emit.dims(emit.out[0].shape))
+        return Value(f"({first}, {filled(emit, 0, shape=emit.out[1].shape, dtype=A.dtype)})")
+    pair = emit.let(
+        emit.call("ops.qr", _wide(emit, A), "complete" if mode == "complete" else "reduced"), "pair"
+    )
+    factors = [_narrow(emit, Value(f"{pair}[{i}]"), A.dtype) for i in (0, 1)]
+    if mode == "r":
+        factors[0] = emit.call("ops.zeros", (0,), emit.dtype(A.dtype))
+    return Value(f"({factors[0]}, {factors[1]})")
+
+
+@lowers("mindspore", "aten.qr.default")
+def qr(emit, self, some=True):
+    """qr(Tensor self, bool some=True) -> (Tensor Q, Tensor R)"""
+    return linalg_qr(emit, self, "reduced" if some else "complete")
+
+
+@lowers("mindspore", "aten.linalg_svdvals.default")
+def linalg_svdvals(emit, A, *, driver=None):
+    """linalg_svdvals(Tensor A, *, str? driver=None) -> Tensor"""
+    if (nothing := emit.nothing()) is not None:
+        return nothing
+    return _narrow(emit, emit.call("ops.svd", _wide(emit, A), False, False), A.dtype)
+
+
+@lowers("mindspore", "aten.linalg_eigvalsh.default")
+def linalg_eigvalsh(emit, self, UPLO="L"):
+    """linalg_eigvalsh(Tensor self, str UPLO="L") -> Tensor"""
+    if (nothing := emit.nothing()) is not None:
+        return nothing
+    x = _wide(emit, self)
+    x = _turned(emit, x) if UPLO.upper() == "U" else x
+    return _narrow(emit, emit.help("eigenvalues", emit.help("lower_of", x)), self.dtype)
+
+
+def _pseudo_inverse(emit, A, atol, rtol):
+    if (nothing := emit.nothing()) is not None:
+        return nothing
+    if isinstance(atol, Value) or isinstance(rtol, Value):
+        raise emit.refuse("a tolerance that is a tensor")
+    if rtol is None:
+        precision = 2.0**-52 if A.dtype == "float64" else 2.0**-23
+        rows, columns = (emit.size(size) for size in A.shape[-2:])
+        most = Value(f"max({rows}, {columns})")
+        relative = 0.0 if atol else emit.infix("*", most, precision)
+    else:
+        relative = float(rtol)
+    found = emit.help("pseudo_inverse", _wide(emit, A), float(atol or 0.0), relative)
+    return _narrow(emit, found, A.dtype)
+
+
+@lowers("mindspore", "aten.linalg_pinv.atol_rtol_float")
+def linalg_pinv(emit, self, *, atol=None, rtol=None, hermitian=False):
+    """linalg_pinv.atol_rtol_float(Tensor self, *, float? atol=None, float? rtol=None, bool hermitian=False) -> Tensor"""  # noqa: E501
+    x = emit.typed(emit.help("lower_of", self), like=self) if hermitian else self
+    return _pseudo_inverse(emit, x, atol, rtol)
+
+
+@lowers("mindspore", "aten.linalg_pinv.atol_rtol_tensor")
+def linalg_pinv_tensor(emit, self, *, atol=None, rtol=None, hermitian=False):
+    """linalg_pinv.atol_rtol_tensor(Tensor self, *, Tensor? atol=None, Tensor? rtol=None, bool hermitian=False) -> Tensor"""  # noqa: E501
+    return linalg_pinv(emit, self, atol=atol, rtol=rtol, hermitian=hermitian)
+
+
+@lowers("mindspore", "aten.linalg_pinv.default")
+def linalg_pinv_rcond(emit, self, rcond, hermitian=False):
+    """linalg_pinv(Tensor self, float rcond, bool hermitian=False) -> Tensor"""
+    return linalg_pinv(emit, self, atol=0.0, rtol=rcond, hermitian=hermitian)
+
+
+@lowers("mindspore", "aten.pinverse.default")
+def pinverse(emit, self, rcond=1e-15):
+    """pinverse(Tensor self, float rcond=1.0000000000000001e-15) -> Tensor"""
+    return _pseudo_inverse(emit, self, 0.0, rcond)
+
+
+# --- whole numbers ---
+
+
+def _of_whole(emit, name, self, other):
+    kind = "int64" if emit.out.dtype == "int64" else "int32"  # there is no kernel of narrower ones
+    x, y = (emit.cast(v, kind) for v in (self, other))
+    if self.shape != other.shape:  # whose kernel does not broadcast in either mode
+        x, y = (emit.call("ops.broadcast_to", v, emit.dims(emit.out.shape)) for v in (x, y))
+    return emit.cast(emit.typed(emit.help(name, x, y), dtype=kind), emit.out.dtype)
+
+
+@lowers("mindspore", "aten.gcd.default")
+def gcd(emit, self, other):
+    """gcd(Tensor self, Tensor other) -> Tensor"""
+    return _of_whole(emit, "common_divisor", self, other)
+
+
+@lowers("mindspore", "aten.lcm.default")
+def lcm(emit, self, other):
+    """lcm(Tensor self, Tensor other) -> Tensor"""
+    return _of_whole(emit, "common_multiple", self, other)

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Functions for generated modules: whole numbers to their last bit, and floats to theirs near 0.
+
+A library of source text, as `prelude_functions.py` is. Measured with MindSpore 2.10 on x86 CPUs.
+"""
+
+import mindspore as ms
+from mindspore import Tensor, ops
+
+from paritas.lower.mindspore.prelude_special import whole_quotient
+
+
+def int_pow(x, exponent, bits):
+    # ops.pow goes by way of float64: it loses what lies above 2**53, and does not wrap around. A turn
+    # for each bit that an exponent may have.
+    size = ops.abs(exponent) + ops.zeros_like(x)
+    base = x + ops.zeros_like(size)
+    one = ops.ones_like(base)
+    power = one
+    turns = ops.zeros((bits,), ms.int64)
+    step = Tensor(0, ms.int64)
+    while step < turns.shape[0]:
+        power = ops.where(ops.bitwise_and(size, one) == 1, power * base, power)
+        base = base * base
+        size = ops.bitwise_right_shift(size, one)
+        step = step + 1
+    # A negative power is 1 / x ** n, rounded towards 0.
+    inverse = ops.where(ops.abs(x) == 1, power, ops.zeros_like(power))
+    return ops.where(exponent < 0, inverse, power)
+
+
+def log1p(x):
+    # In float64. ops.log1p is the logarithm of 1 + x, which loses what is small.
+    near = ops.atanh(x / (x + 2.0)) * 2.0
+    return ops.where(ops.abs(x) < 0.5, near, ops.log(x + 1.0))
+
+
+def expm1(x):
+    # In float64. ops.expm1 is exp(x) - 1, which loses what is small.
+    half = ops.tanh(x * 0.5)
+    return ops.where(ops.abs(x) < 0.5, 2.0 * half / (1.0 - half), ops.exp(x) - 1.0)
+
+
+def log1p_near(x):
+    # In float64, for a result in float32: below 1e-9 it is x itself.
+    return ops.where(ops.abs(x) < 1e-09, x, ops.log(x + 1.0))
+
+
+def expm1_near(x):
+    return ops.where(ops.abs(x) < 1e-09, x, ops.exp(x) - 1.0)
+
+
+def gelu_64(x):
+    return x * (ops.erf(x / ops.sqrt(ops.full_like(x, 2.0))) + 1.0) * 0.5
+
+
+def hypot(x, y):
+    # In float64, whose squares may overflow; an infinity wins over NaN.
+    x, y = ops.abs(x), ops.abs(y)
+    large, small = ops.maximum(x, y), ops.minimum(x, y)
+    share = small / ops.where(large == 0, ops.ones_like(large), large)
+    found = large * ops.sqrt(share * share + 1.0) + (x - x) + (y - y)
+    either = ops.logical_or(x == float("inf"), y == float("inf"))
+    return ops.where(either, ops.full_like(found, float("inf")), found)
+
+
+def common_divisor(x, y):
+    return ops.abs(ops.gcd(x, y))
+
+
+def common_multiple(x, y):
+    divisor = ops.abs(ops.gcd(x, y))
+    divisor = ops.where(divisor == 0, ops.ones_like(divisor), divisor)
+    return ops.abs(whole_quotient(x, divisor) * y)
