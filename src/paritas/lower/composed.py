@@ -227,6 +227,23 @@ def as_strided(
     return self.reshape(-1)[place]
 
 
+def linspace(
+    start: Any, end: Any, steps: int, *, dtype: torch.dtype | None = None, **where: Any
+) -> torch.Tensor:
+    """From either end to the middle, as torch does it. torch's own decomposition rounds whole numbers otherwise."""
+    kind = dtype or torch.float32
+    if not kind.is_floating_point:
+        raise NotImplementedError("whole numbers between two that are known at run time only")
+    first, last = (
+        v.to(kind) if isinstance(v, torch.Tensor) else torch.full((), v, dtype=kind) for v in (start, end)
+    )
+    if steps < 2:
+        return first.reshape(1)[:steps]
+    place = torch.arange(steps).to(kind)
+    step = (last - first) / (steps - 1)
+    return torch.where(place < steps // 2, first + step * place, last - step * (steps - 1 - place))
+
+
 SHARED: dict[str, Callable[..., Any]] = {
     "aten._embedding_bag.default": embedding_bag,
     "aten._embedding_bag_forward_only.default": embedding_bag,
@@ -238,6 +255,9 @@ SHARED: dict[str, Callable[..., Any]] = {
     "aten.embedding_bag.default": embedding_bag,
     "aten.embedding_bag.padding_idx": embedding_bag,
     "aten.frexp.Tensor": frexp,
+    "aten.linspace.Scalar_Tensor": linspace,
+    "aten.linspace.Tensor_Scalar": linspace,
+    "aten.linspace.Tensor_Tensor": linspace,
     "aten.logcumsumexp.default": logcumsumexp,
     "aten.mode.default": mode,
     "aten.multilabel_margin_loss.default": multilabel_margin_loss,

@@ -210,17 +210,21 @@ def linalg_eigvalsh(emit, self, UPLO="L"):
 def _pseudo_inverse(emit, A, atol, rtol):
     if (nothing := emit.nothing()) is not None:
         return nothing
-    if isinstance(atol, Value) or isinstance(rtol, Value):
-        raise emit.refuse("a tolerance that is a tensor")
+    if isinstance(atol, Value) and rtol is None:
+        raise emit.refuse("a tolerance that is a tensor, and decides whether the other one counts")
     if rtol is None:
         precision = 2.0**-52 if A.dtype == "float64" else 2.0**-23
         rows, columns = (emit.size(size) for size in A.shape[-2:])
         most = Value(f"max({rows}, {columns})")
         relative = 0.0 if atol else emit.infix("*", most, precision)
     else:
-        relative = float(rtol)
-    found = emit.help("pseudo_inverse", _wide(emit, A), float(atol or 0.0), relative)
+        relative = _tolerance(emit, rtol)
+    found = emit.help("pseudo_inverse", _wide(emit, A), _tolerance(emit, atol), relative)
     return _narrow(emit, found, A.dtype)
+
+
+def _tolerance(emit, value):
+    return emit.cast(value, "float64") if isinstance(value, Value) else float(value or 0.0)
 
 
 @lowers("mindspore", "aten.linalg_pinv.atol_rtol_float")
