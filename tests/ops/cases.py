@@ -13,6 +13,7 @@ import cases_reduce
 import cases_shape
 import cases_siblings
 import cases_special
+import cases_systems
 
 from paritas.lower.mindspore.ops.aliases import ALIASES
 
@@ -62,5 +63,7 @@ CASES = [
     *cases_empty.EMPTY,
     *cases_nan.NAN,
     *cases_rare.RARE,
+    *cases_systems.SYSTEMS,
+    *cases_systems.WITHOUT_KERNELS,
 ]
 CASES += cases_siblings.aliased(CASES, ALIASES)

@@ -18,6 +18,7 @@ from gaps import Gap, ModuleGap, SampleGap
 from making import Case
 
 from paritas.lower import lower
+from paritas.lower.composed import SHARED
 from paritas.lower.openvino.composed import COMPOSED
 from paritas.lower.registry import lowerings
 from paritas.program import Artifact, Manifest, Note, Program
@@ -41,7 +42,7 @@ class UnderTest:
     @property
     def compositions(self) -> Mapping[str, Any]:
         """What the engine's lowering writes in other operators by functions of its own."""
-        return COMPOSED if self.name == "openvino" else {}
+        return COMPOSED if self.name == "openvino" else SHARED
 
     @property
     def lowerings(self) -> Mapping[str, Any]:
