@@ -85,7 +85,8 @@ def page(found: dict[str, Any], machine: str) -> str:
         "another number, and every port that holds the operator says so, with its line. *fails*: an error while it "
         "runs, or one that does not say so much. *wrong*: another answer, and nothing said. *integers* are samples of "
         "our own: negative, large and neighbouring numbers of 8 to 64 bits. *free*: with every size free that torch "
-        "keeps free. *most*: at most so many samples of one operator, or module, drawn once.",
+        "keeps free. *most*: at most so many samples of one operator, or module, drawn once; MindSpore's rows of 24 "
+        "are of PyNative mode alone.",
         "",
         machine + ".",
         "",
