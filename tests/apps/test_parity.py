@@ -267,6 +267,7 @@ def test_a_model_whose_library_is_missing_is_a_line_that_says_what_installs_it(s
     assert results.missing[0] in json.loads(parity_table.to_json(results, []))["absent"]
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_tables_of_stand_ins(stand_ins: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mindspore")
     models = [_stand_in("Linear"), _stand_in("Clip", CLIP_TABLE)]

@@ -56,6 +56,7 @@ def entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, zoo.En
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_one_entry_is_said_and_the_others_go_on(
     tmp_path: Path, entries: dict[str, zoo.Entry]
 ) -> None:

@@ -160,6 +160,7 @@ def test_t5_encoder(engine: str, tmp_path: Path) -> None:
     assert near(outputs[0], want[0])
 
 
+@pytest.mark.slow
 def test_t5_with_labels_gives_a_loss(engine: str, tmp_path: Path) -> None:
     from mindspore import Tensor
 

@@ -183,6 +183,7 @@ def spoken(model: Any, *given: torch.Tensor, seed: int = 7, **arguments: Any) ->
     return model.generate_speech(*given, **arguments)
 
 
+@pytest.mark.slow
 def test_text_becomes_speech_with_the_same_dropout() -> None:
     original, port = speecht5(hf.SpeechT5ForTextToSpeech), ported(speecht5(hf.SpeechT5ForTextToSpeech))
     vocoders = hifigan(), ported(hifigan())

@@ -151,6 +151,7 @@ def test_the_command(theirs, original, tmp_path):
     assert "NaN" in (tmp_path / "out" / "PARITY.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_example_shows_it():
     example = Path(__file__).parents[2] / "examples" / "left_padding.py"
     done = subprocess.run(

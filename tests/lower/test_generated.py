@@ -253,6 +253,7 @@ DAILY = {"gaps", "unnamed", "shared from outside", "tied"}
 @pytest.mark.parametrize(
     "name", [n if n in DAILY else pytest.param(n, marks=pytest.mark.slow) for n in MODULES]
 )
+@pytest.mark.slow
 def test_difficult_modules_run_in_both_modes_and_keep_their_names(name: str, tmp_path: Path) -> None:
     make, inputs = MODULES[name]
     torch.manual_seed(0)
@@ -302,6 +303,7 @@ def test_loops_are_folded_only_where_they_are_loops() -> None:
     assert fold_loops(["return x"], {}) == ["return x"]
 
 
+@pytest.mark.slow
 def test_float16_ports_keep_the_originals_casts() -> None:
     model = build("t5-encoder")
     port = paritas.port(model, engine="mindspore", dtype="float16")

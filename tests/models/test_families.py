@@ -27,7 +27,10 @@ def _cases(port: paritas.Port) -> list[dict]:
 
 
 #: One of each kind for every day; the others are relatives of these.
-RELATIVES = {"bert-mlm", "clip", "clip-text-projected", "mpnet", "t5-encoder", "t5", "gpt2"}
+RELATIVES = {
+    "bert-mlm", "clip", "clip-text", "clip-text-projected", "clip-vision", "mpnet", "t5-encoder", "t5", "gpt2",
+    "gpt2-lm",
+}  # fmt: skip
 KINDS = [pytest.param(f, marks=pytest.mark.slow) if f in RELATIVES else f for f in FAMILIES]
 
 

@@ -311,6 +311,7 @@ def plant(fault: Fault, directory: Path) -> None:
     file.write_text(source[:start] + changed + source[end:])
 
 
+@pytest.mark.slow
 def test_a_report_of_nodes_names_the_first_and_says_how_it_looked(
     subjects: Callable[[str, str], Subject], tmp_path: Path
 ) -> None:

@@ -195,6 +195,7 @@ def test_an_edit_of_the_file_is_found_in_the_file_and_said_to_be_no_fault_of_the
     assert report.script is not None and "edited" in report.script.doubt
 
 
+@pytest.mark.slow
 def test_what_is_wrong_in_graph_mode_only_and_only_together_is_found(
     ports: Any, noisy_mlp: Mlp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,6 +343,7 @@ def test_a_search_without_time_says_so(gpt2: tuple[Path, Path]) -> None:
     assert "the time was up" in str(report)
 
 
+@pytest.mark.slow
 def test_the_commands_end_as_they_should(gpt2: tuple[Path, Path], tmp_path: Path) -> None:
     feed, clean = tmp_path / "feed.npz", tmp_path / "clean"
     np.savez(feed, **left_padded())
