@@ -148,7 +148,7 @@ class _Door:
 
     def run(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         given = {name: value.copy() for name, value in feed.items()}
-        found = self._port.run(self._port.feed(feed))
+        found = self._port.run(self._port.feed({**self._port.manifest.constants, **feed}))
         if any(value.tobytes() != feed[name].tobytes() for name, value in given.items()):
             raise EngineError("the engine writes into its inputs.")
         if any(value.tobytes() != copy.tobytes() for value, copy in self._before):

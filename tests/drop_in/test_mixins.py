@@ -2,9 +2,9 @@
 """transformers' own tests of its models, with its classes and with ours: what passes with one passes with the other.
 
 They are in no package: its source distribution has `tests/test_modeling_common.py`, and neither the tests of the models
-nor the generation mixin. Bring them, and say where they are (any release near the installed one; `parameterized` and
-`datasets` need not be installed):
+nor the generation mixin. Bring them with what they import, and say where they are (any release near the installed one):
 
+    .venv/bin/python -m pip install parameterized
     git clone --depth 1 --branch v5.23.0 https://github.com/huggingface/transformers /tmp/transformers
     PARITAS_TRANSFORMERS_TESTS=/tmp/transformers .venv/bin/python -m pytest tests/drop_in/test_mixins.py -m slow
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from small_programs import eager, program_of
 
+import paritas
 from paritas.program import TensorSpec
 from paritas.run.torch import TorchSession
 from paritas.verify import Case, Environment, ParityReport, Tolerance, compare, verify, whole_model
@@ -396,3 +397,18 @@ def test_made_up_values_on_which_pytorch_itself_is_lost_are_a_note():
     excused = report(lost, 0, optional=True)
     assert excused.verdict == "agrees" and "PyTorch's own fp32 is" in str(excused)
     assert report(f32(3, 4), 0.1, optional=True).verdict == "diverges"
+
+
+class Scaled(torch.nn.Module):
+    def forward(self, x, scale=1.0, as_pair=True):
+        return (x * scale, x) if as_pair else x * scale
+
+
+@pytest.mark.parametrize("engine", ["mindspore", "openvino"])
+def test_what_was_fixed_beside_the_inputs_is_part_of_every_case(engine: str) -> None:
+    port = paritas.port(
+        Scaled(), engine=engine, inputs={"x": torch.randn(3, 4), "scale": 3.0, "as_pair": False}
+    )
+    report = port.verify({"x": torch.randn(2, 4), "scale": 3.0, "as_pair": False})
+    assert report.verdict == "agrees", str(report)
+    assert not report.unseen
