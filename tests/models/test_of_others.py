@@ -24,8 +24,7 @@ pytestmark = pytest.mark.slow
 PACKAGES = (
     "x-transformers", "einops", "einx", "frozendict", "loguru", "torch-einops-utils", "perceiver-pytorch",
     "performer-pytorch", "local-attention", "axial-positional-embedding", "hyper-connections", "nystrom-attention",
-    "conformer", "mlp-mixer-pytorch", "pytorch-tabnet", "vector-quantize-pytorch", "vit-pytorch",
-    "rotary-embedding-torch",
+    "conformer", "mlp-mixer-pytorch", "pytorch-tabnet", "vector-quantize-pytorch", "rotary-embedding-torch",
 )  # fmt: skip
 
 
@@ -66,7 +65,6 @@ TOKENS = [ids(2, 9), ids(3, 12), ids(1, 1)]
 VECTORS = [torch.randn(2, 16, 32), torch.randn(1, 13, 32)]
 IMAGES = [torch.randn(2, 3, 32, 32), torch.randn(1, 3, 32, 32), torch.randn(3, 3, 32, 32)]
 CODES = [torch.randn(2, 9, 8), torch.randn(1, 5, 8)]
-VIT = {"image_size": 32, "patch_size": 8, "num_classes": 10, "dim": 32, "depth": 2, "heads": 2, "mlp_dim": 64}
 
 #: What it is -> how it is made, and the inputs of its calls: a port is made of the first.
 MODELS: dict[str, tuple[Callable[[], Any], list[torch.Tensor]]] = {
@@ -108,10 +106,6 @@ MODELS: dict[str, tuple[Callable[[], Any], list[torch.Tensor]]] = {
     "residual codebooks": (
         of("vector_quantize_pytorch", "ResidualVQ", dim=8, codebook_size=16, num_quantizers=2), CODES,
     ),
-    "ViT": (of("vit_pytorch", "ViT", **VIT), IMAGES),
-    "XCiT": (of("vit_pytorch.xcit", "XCiT", **VIT, cls_depth=1), IMAGES),
-    "CaiT": (of("vit_pytorch.cait", "CaiT", **VIT, cls_depth=1), IMAGES),
-    "nViT": (of("vit_pytorch.normalized_vit", "nViT", **VIT), IMAGES),
 }  # fmt: skip
 
 
