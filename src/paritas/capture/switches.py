@@ -7,11 +7,11 @@ What a buffer holds is a constant of a port, as weights are, and so is the answe
 from __future__ import annotations
 
 import contextlib
-import importlib
 from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch.export import _trace
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
@@ -28,7 +28,7 @@ def _is_switch(buffer: torch.Tensor) -> bool:
 @contextlib.contextmanager
 def known() -> Iterator[None]:
     """While a model is traced, such a buffer has its value; torch forgets it where the model writes to the buffer."""
-    trace: Any = importlib.import_module("torch.export._trace")
+    trace: Any = _trace
     original = trace._fakify_params_buffers
 
     def with_values(mode: Any, module: torch.nn.Module) -> dict[str, Any]:

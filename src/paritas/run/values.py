@@ -381,6 +381,7 @@ def _solve(text: str, symbol: str, known: tuple[tuple[str, int], ...], size: int
     return next((k for k in range(1, size + 64) if formulas.whole(text, {**sizes, symbol: k}) == size), None)
 
 
+@functools.lru_cache(maxsize=4096)
 def _names(text: str) -> tuple[str, ...]:
     """The sizes that a dimension's expression is made of; none where nothing can be computed of it."""
     try:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from paritas.lower.composed import embedding_bag
+from paritas.lower.composed import addbmm, bilinear, embedding_bag, put
 from paritas.lower.openvino.composed_windows import WINDOWS
 
 
@@ -98,36 +98,11 @@ def index_reduce(
     return x.scatter_reduce(dim, places.expand(source.shape), source, reduce, include_self=include_self)
 
 
-def bilinear(
-    input1: torch.Tensor, input2: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
-) -> torch.Tensor:
-    """`bilinear`: x1 W x2 for each of the outputs; weight [outputs, in1, in2]."""
-    outputs, first, second = weight.shape
-    rows = input1 @ weight.permute(1, 0, 2).reshape(first, outputs * second)
-    found = (rows.unflatten(-1, (outputs, second)) * input2.unsqueeze(-2)).sum(-1)
-    return found if bias is None else found + bias
-
-
-def add_batched_products(
-    x: torch.Tensor, batch1: torch.Tensor, batch2: torch.Tensor, *, beta: float = 1, alpha: float = 1
-) -> torch.Tensor:
-    """`addbmm`."""
-    found = torch.bmm(batch1, batch2).sum(0)
-    found = found if alpha == 1 else found * alpha
-    return found.to(x.dtype) if beta == 0 else found + (x if beta == 1 else x * beta)
-
-
-def put(x: torch.Tensor, index: torch.Tensor, source: torch.Tensor, accumulate: bool = False) -> torch.Tensor:
-    """`put` at places of the flat tensor."""
-    found = x.flatten().index_put([index.flatten()], source.flatten(), accumulate=accumulate)
-    return found.reshape(x.shape)
-
-
 COMPOSED: dict[str, Callable[..., Any]] = {
     "aten.linalg_solve_triangular.default": solve_triangular,
     "aten.cdist.default": distances,
     "aten._cdist_forward.default": distances,
-    "aten.addbmm.default": add_batched_products,
+    "aten.addbmm.default": addbmm,
     "aten.bilinear.default": bilinear,
     "aten.cosine_similarity.default": cosine_similarity,
     "aten.embedding_bag.default": embedding_bag,

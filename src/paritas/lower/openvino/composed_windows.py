@@ -79,19 +79,15 @@ def centred_fourier(
     window: torch.Tensor | None = None,
     center: bool = True,
     pad_mode: str = "reflect",
-    normalized: bool = False,
-    onesided: bool | None = None,
-    return_complex: bool | None = None,
-    align_to_window: bool | None = None,
+    *rest: Any,
+    **options: Any,
 ) -> torch.Tensor:
-    """`stft` that pads by itself."""
+    """`stft` that pads by itself; the other arguments are those of the one that does not."""
     if center:
         rows = x.reshape(1, -1, x.shape[-1])
         padded = torch.nn.functional.pad(rows, (n_fft // 2, n_fft // 2), mode=pad_mode)
         x = padded.reshape(*x.shape[:-1], x.shape[-1] + n_fft // 2 * 2)
-    return short_time_fourier(
-        x, n_fft, hop_length, win_length, window, normalized, onesided, return_complex, align_to_window
-    )
+    return short_time_fourier(x, n_fft, hop_length, win_length, window, *rest, **options)
 
 
 def _window(window: torch.Tensor | None, n_fft: int, length: int, like: torch.Tensor) -> torch.Tensor | None:

@@ -66,11 +66,9 @@ def filled(emit, value, shape=None, dtype=None):
     if isinstance(value, complex):
         exact = exactly(emit, value, dtype)
         return emit.call("ops.broadcast_to", exact, shape) if shape else exact
-    if (
-        not isinstance(value, (int, float)) and dtype in FLOATS
-    ):  # of sizes: ops.full would take it for a whole number
-        return emit.call("ops.full", shape, value, dtype=emit.dtype(dtype))
-    if not isinstance(value, (int, float)):  # a size
+    if not isinstance(value, (int, float)):  # a size, or a quotient of sizes
+        if dtype in FLOATS:  # without it ops.full would take the quotient for a whole number
+            return emit.call("ops.full", shape, value, dtype=emit.dtype(dtype))
         return emit.cast(emit.typed(emit.call("ops.full", shape, value), dtype="?"), dtype)
     if dtype == "bool":
         value = bool(value)
