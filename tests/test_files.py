@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from paritas.printable import printable
 from paritas.program import Note, TensorSpec
 from paritas.run.tensors import tensors
 from paritas.run.values import check_feed
+from work import calls_of
 
 # --- reading -----------------------------------------------------------------------------------
 
@@ -183,17 +183,15 @@ def test_a_text_may_have_every_letter() -> None:
     assert grammar.decode(text.replace("coding: in", "codes in").encode(), "m.py").startswith("# 模型")
 
 
-def test_checking_takes_time_in_proportion() -> None:
-    def seconds(count: int) -> float:
+def test_checking_does_work_in_proportion() -> None:
+    def calls(count: int) -> int:
         text = (
             "from mindspore import ops\n\n\n" + "".join(f"n{i} = {i}\n" for i in range(count)) + "def f(x):\n"
         )
         text += "".join(f"    v{i} = [x + n{i} for t in range(2)]\n" for i in range(count)) + "    return x\n"
-        began = time.process_time()  # of this process alone, however busy the machine is
-        grammar.check(text, "m.py")
-        return time.process_time() - began
+        return calls_of(grammar.check, text, "m.py")
 
-    assert seconds(4000) < 10 * seconds(1000)  # 16 times as long if it were quadratic
+    assert calls(2000) < 5 * calls(500)  # 16 times as many if it were quadratic
 
 
 # --- text for a terminal -----------------------------------------------------------------------

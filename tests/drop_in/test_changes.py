@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ import paritas.transformers as ours
 from paritas.transformers import arrays, network
 from paritas.transformers.describe import describe
 from paritas.transformers.watch import Watch
+from work import calls_of
 
 IDS = torch.randint(3, 90, (2, 7), generator=torch.Generator().manual_seed(1))
 
@@ -105,12 +105,8 @@ def test_what_the_originals_code_remembers_is_no_change_of_the_callers() -> None
 
 def test_asking_costs_little() -> None:
     watch = Watch(llama())
-    times = []
-    for _ in range(20):
-        begun = time.perf_counter()
-        watch.changed()
-        times.append(time.perf_counter() - begun)
-    assert sorted(times)[5] < 2e-3  # 0.1 ms on an idle machine
+    watch.changed()
+    assert calls_of(watch.changed) < 100
 
 
 @pytest.fixture
