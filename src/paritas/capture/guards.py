@@ -16,7 +16,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from types import CodeType, FrameType
 from typing import Any
 
@@ -91,6 +91,12 @@ def noted() -> Iterator[None]:
         while frame is not None and _kind(frame.f_code) == "symbols":
             frame = frame.f_back
         by_program = frame is not None and _kind(frame.f_code) == "program"
+        if (
+            frame is not None
+            and frame.f_code.co_name == "check_contiguous_sizes_strides"
+            and _is_of_one(question)
+        ):
+            return False  # A yes would fix a free size for the sake of strides: of L - 2, L would become 3.
         before = len(self.guards)
         answer = original(self, sym_node, *args, **kwargs)
         about_layout = _is_about_layout(frame) or _is_about_strides(question, frame)
@@ -171,6 +177,10 @@ def _is_about_layout(frame: FrameType | None) -> bool:
     return False
 
 
+def _is_of_one(question: Any) -> bool:
+    return isinstance(question, sympy.Eq) and sympy.S.One in question.args
+
+
 def _is_about_strides(question: Any, frame: FrameType | None) -> bool:
     """Whether an operator in C++ asks about the strides of its tensors, in which no frame of Python says so."""
     if frame is None or frame.f_code is not _CALL_OF_OPERATOR:
@@ -238,14 +248,33 @@ def asked_in(environment: ShapeEnv) -> dict[Any, _Asked]:
     return dict(vars(environment).get("_paritas_asked", {}))
 
 
+@dataclasses.dataclass(frozen=True)
+class Before:
+    """The questions that were noted in an environment so far, and the sizes that torch has replaced in it."""
+
+    asked: Mapping[Any, Any]
+    replaced: Set[Any]
+
+    @classmethod
+    def of(cls, environment: ShapeEnv) -> Before:
+        return cls(asked_in(environment), set(environment.replacements))
+
+
 def found_since(
-    exported: torch.export.ExportedProgram, environment: ShapeEnv, before: Mapping[Any, Any], where: str
+    exported: torch.export.ExportedProgram, environment: ShapeEnv, before: Before, where: str
 ) -> list[Found]:
-    """As `found`, of what was asked after `before`, by operators that the line `where` calls."""
+    """As `found`, of what was asked after `before`, by operators that the line `where` calls.
+
+    And of sizes that torch has replaced meanwhile, by a number or by one another, whoever asked.
+    """
     sizes = [size for size in _input_sizes(exported) if isinstance(size, torch.SymInt)]
-    free = set().union(*(size.node.expr.free_symbols for size in sizes))
-    new = {key: asked for key, asked in asked_in(environment).items() if key not in before}
-    return [dataclasses.replace(found, where=where) for found in _facts(environment, new, free).values()]
+    free = set().union(*(size.node._expr.free_symbols for size in sizes))
+    new = {key: asked for key, asked in asked_in(environment).items() if key not in before.asked}
+    facts = [dataclasses.replace(found, where=where) for found in _facts(environment, new, free).values()]
+    for symbol in sorted(free - before.replaced, key=str):
+        if (value := environment.replace(symbol)) != symbol:
+            facts.append(Found(sympy.Eq(symbol, value), where))
+    return facts
 
 
 def _facts(environment: ShapeEnv, questions: Mapping[Any, _Asked], free: set[Any]) -> dict[Any, Found]:

@@ -87,12 +87,12 @@ def _part(
     mode = _fake_mode(node)
     if mode is None:
         return None, []
-    before = guards.asked_in(mode.shape_env) if mode.shape_env is not None else {}
+    before = guards.Before.of(mode.shape_env) if mode.shape_env is not None else None
     with guards.noted():
         part = _traced(node, mode, kept, ours.get(str(node.target)))
     if part is None or any(_is_missing(inner, known) for inner in part.graph.nodes):
         return None, []
-    if mode.shape_env is None:
+    if before is None:
         return part, []
     where = str(program.origin(node.meta.get("paritas_of", node.name)))
     return part, guards.found_since(program.exported, mode.shape_env, before, where)
