@@ -342,6 +342,8 @@ MORE: dict[str, Form] = {
     "size as stride": Form(lambda x: F.conv1d(x.mT, torch.ones(2, 6, 2), stride=max(L(x) // 3, 1))),
     "size as kernel": Form(lambda x: F.conv1d(x.mT, torch.ones(2, 6, L(x) // 2))),
     "conv_transpose": Form(lambda x: F.conv_transpose1d(x.mT, torch.ones(6, 2, 3), stride=2, padding=1)),
+    "the last two at most": Form(lambda x: x[:, -2:8]),
+    "running logsumexp": Form(lambda x: x.logcumsumexp(1), length=3),
     "sum of a slice": Form(lambda x: x[:, 1:].sum(1)),
     "sum of all of a slice": Form(lambda x: x[:, 1:].sum()),
     "mean of all of a slice": Form(lambda x: x[:, 2:].mean()),

@@ -190,10 +190,15 @@ def _node_values(
     return recorder.values, returned
 
 
-def run_graph(exported: torch.export.ExportedProgram, tensors: Mapping[str, torch.Tensor]) -> list[Any]:
-    """What the graph in normal form returns for these inputs, flat."""
+def run_graph(
+    exported: torch.export.ExportedProgram,
+    tensors: Mapping[str, torch.Tensor],
+    interpreter: torch.fx.Interpreter | None = None,
+) -> list[Any]:
+    """What the graph in normal form returns for these inputs, flat. interpreter: of that graph, to watch it."""
+    runs = interpreter or torch.fx.Interpreter(exported.graph_module)
     with torch.no_grad():
-        return list(torch.fx.Interpreter(exported.graph_module).run(*_placed(exported, tensors)))
+        return list(runs.run(*_placed(exported, tensors)))
 
 
 def _placed(exported: torch.export.ExportedProgram, tensors: Mapping[str, torch.Tensor]) -> list[Any]:

@@ -19,6 +19,7 @@ from paritas.capture.export import quiet
 from paritas.capture.forward import Call
 from paritas.capture.guards import Found
 from paritas.capture.normalise import expression
+from paritas.capture.origin import origin
 from paritas.outputs import describe_output
 
 #: Beyond so many free dimensions, only those are tried of which the model's code has asked something.
@@ -60,7 +61,7 @@ def settled(
         if same or (same is None and trial.goes_on):
             right.add(group)
         elif same is False:
-            where = broken[0].where if broken else ""
+            where = broken[0].where if broken else trial.where
             wrong.append(Found(sympy.Or(*(sympy.Ne(symbol, 1) for symbol in group)), where))
     kept = []
     for found in facts:
@@ -92,6 +93,7 @@ class _Trial:
     equal: Mapping[str, str]
 
     def __post_init__(self) -> None:
+        self.where = ""  # the line whose size is another than the graph says
         hints: dict[Any, int] = {}
         for node in self.placeholders.values():
             for size in node.meta["val"].shape:
@@ -110,13 +112,15 @@ class _Trial:
 
     def same(self, sizes: Mapping[Any, int], *, thoroughly: bool) -> bool | None:
         """Whether model and graph agree on inputs of these sizes; None if there is no telling."""
-        tensors = self._cut(sizes)
+        numbers = {symbol: sympy.Integer(size) for symbol, size in sizes.items()}
+        numbers |= {symbol: numbers[other] for symbol, other in self.same_as.items()}
+        tensors = self._cut(numbers)
         if tensors is None:
             return None
         for other in (False, True) if thoroughly else (False,):
-            found = self._agree(_redrawn(tensors) if other else tensors)
+            found = self._agree(_redrawn(tensors) if other else tensors, numbers)
             if found is None:  # ids of places that are no longer there, for one
-                found = self._agree(_zeroed(_redrawn(tensors) if other else tensors))
+                found = self._agree(_zeroed(_redrawn(tensors) if other else tensors), numbers)
             if not found:
                 return found
         return True
@@ -134,12 +138,10 @@ class _Trial:
                 return found
         return None
 
-    def _cut(self, sizes: Mapping[Any, int]) -> dict[str, torch.Tensor] | None:
+    def _cut(self, numbers: Mapping[Any, Any]) -> dict[str, torch.Tensor] | None:
         if self.call.prepared:
             return None  # computed from values of other inputs, which no longer fit
         cut = {}
-        numbers = {symbol: sympy.Integer(size) for symbol, size in sizes.items()}
-        numbers |= {symbol: numbers[other] for symbol, other in self.same_as.items()}
         for name, node in self.placeholders.items():
             value = self.call.tensors[name]
             shape = [
@@ -151,7 +153,7 @@ class _Trial:
             cut[name] = value[tuple(slice(size) for size in shape)].contiguous()
         return cut
 
-    def _agree(self, tensors: Mapping[str, torch.Tensor]) -> bool | None:
+    def _agree(self, tensors: Mapping[str, torch.Tensor], numbers: Mapping[Any, Any]) -> bool | None:
         with quiet(), torch.no_grad():
             try:
                 want, _ = describe_output(self.model(**self.call.arguments(_copies(tensors))))
@@ -159,12 +161,41 @@ class _Trial:
                 # Whole numbers may have to fit to sizes: ids to the number of images, for one.
                 return None if any(_is_whole(tensor) for tensor in tensors.values()) else False
             try:
-                got = run_graph(self.exported, _copies(tensors))
+                got = run_graph(self.exported, _copies(tensors), _Sized(self.exported, numbers))
+            except _OtherSize as other:
+                self.where = str(origin(other.node))
+                return False
             except Exception:  # noqa: BLE001 - operators of torch raise anything
                 return False
         if len(got) != len(want):
             return None
         return all(_close(one, other) for one, other in zip(got, want, strict=True))
+
+
+class _OtherSize(Exception):
+    """A tensor has another size than the graph says of `node`."""
+
+    def __init__(self, node: torch.fx.Node) -> None:
+        super().__init__(node.name)  # torch.fx writes over what is given here
+        self.node = node
+
+
+class _Sized(torch.fx.Interpreter):
+    """Runs a graph whose sizes engines rely on: of `x[-2:]`, whose length is 2 for torch.export, 1 may be there."""
+
+    def __init__(self, exported: torch.export.ExportedProgram, numbers: Mapping[Any, Any]) -> None:
+        super().__init__(exported.graph_module)
+        self.numbers = numbers
+
+    def run_node(self, n: torch.fx.Node) -> Any:
+        value = super().run_node(n)
+        told = n.meta.get("val")
+        if isinstance(value, torch.Tensor) and isinstance(told, torch.Tensor):
+            for size, says in zip(value.shape, map(expression, told.shape), strict=False):
+                says = says if isinstance(says, int) else says.xreplace(self.numbers)
+                if says != size and not getattr(says, "free_symbols", ()):
+                    raise _OtherSize(n)
+        return value
 
 
 def _copies(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
