@@ -89,3 +89,18 @@ def test_results_at_the_end_of_32_bits_are_right(one: Case) -> None:
 def test_constants_beyond_32_bits_are_refused(one: Case) -> None:
     with pytest.raises(LoweringError, match=rf"{one.target}.*takes more than 32 bits"):
         OPENVINO.lower(program_of(one))
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        case("aten.add.Tensor", values([2**31 - 1], "int32"), values([1], "int64")),
+        case("aten.mul.Tensor", values([2**16], "int32"), values([2**16], "int64")),
+        case("aten.sub.Tensor", values([-(2**31)], "int32"), values([1], "int64")),
+        case("aten.add.Tensor", values([127], "int8"), values([2**31 - 1], "int64")),
+    ],
+    ids=str,
+)
+def test_inputs_of_fewer_bits_whose_results_have_more_are_refused(one: Case) -> None:
+    with OPENVINO.running(program_of(one)) as session, pytest.raises(InputError, match="32 bits"):
+        session.run({f"x{i}": value.numpy() for i, value in enumerate(one.tensors())})
