@@ -226,6 +226,6 @@ IN_PLACE: list[Template] = [
             f"{y}.index_add_(0, {(i := g.index((3,), g.shape(y)[0]))}, {g.same(y)}[:1].expand(3, *{y}.shape[1:]))"
         )
     ),
-    _changed(lambda g, y: f"{y}.scatter_({(d := g.dim(y))}, {g.index(g.shape(y), 1)}, {g.same(y)})"),
+    _changed(lambda g, y: f"{y}.scatter_add_({(d := g.dim(y))}, {g.index(g.shape(y), 1)}, {g.same(y)})"),
     _changed(lambda g, y: f"{y}.diagonal().fill_({g.pick(3, -1)})", rank=(2, 2)),
 ]

@@ -92,6 +92,13 @@ WHOLE = [
         values([-1, -3, 65, -2, 64, 0, 3, 5, -9], "int64"),
     ),
     case("aten.gcd.default", ints(20), ints(20)),
+    *(
+        case("aten.gcd.default", values([a for a in row for _ in row], kind), values(row * len(row), kind))
+        for kind, row in (
+            ("int8", [-128, -127, -96, -6, 0, 5, 89, 127]),
+            ("int16", [-(2**15), -7, 0, 6, 28657]),
+        )
+    ),
     case("aten.gcd.default", _LARGE, values([7, 1134903170, 5, 18, 0, 2**24], "int64")),
     case(
         "aten.gcd.default", ints(9, low=0, high=255, dtype="uint8"), ints(9, low=0, high=255, dtype="uint8")

@@ -66,6 +66,15 @@ RARE = [
     case("aten.linspace.Tensor_Scalar", scalar(-2.0), 5.0, 9),
     case("aten.linspace.Scalar_Tensor", -2.0, scalar(5.0), 9),
     case("aten.mode.default", ints(300, low=0, high=5)),
+    case("aten.rrelu.default", matrix(3, 4)),
+    case("aten.rrelu.default", matrix(3, 4).dynamic(0), 0.25, 0.5),
+    *(
+        case("aten.remainder.Scalar_Tensor", number, row)
+        for number in (1.5, -7)
+        for row in (values([2.0, -0.75, 3.5, -4.0]), values([2, -3, 5], "int64"))
+    ),
+    case("aten.digamma.default", values([0.1, 0.5, 1.0, 2.5, 30.0, -0.5, -2.25, 1e5])),
+    case("aten.logcumsumexp.default", matrix(3, 5).dynamic(0, 1), 1, within=_SUMS),
     case("aten.fft_ihfft2.default", tensor(2, 5, 12), [3, 8], [0, 2], "ortho", within=_SUMS),
     case("aten.fft_ihfftn.default", tensor(2, 5, 12), within=_SUMS),
     case("aten.fft_ihfftn.default", tensor(2, 5, 12), None, [1], within=_SUMS),

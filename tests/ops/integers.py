@@ -53,8 +53,10 @@ def integer_cases(targets: Collection[str]) -> Iterator[Case]:
             yield from _of(target, kinds, dtype)
 
 
-#: Their arguments are indices, counts or sizes, not numbers to compute with.
+#: Their arguments are indices, counts, sizes or boundaries in order, not numbers to compute with.
 _OTHERS = (
+    "aten.bucketize",
+    "aten.searchsorted",
     "aten.bincount",
     "aten.one_hot",
     "aten.repeat_interleave",

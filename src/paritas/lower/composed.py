@@ -197,6 +197,23 @@ def digamma(self: torch.Tensor) -> torch.Tensor:
     return torch.where(x == 0, at_zero, found).to(dtype)
 
 
+def rrelu(
+    self: torch.Tensor,
+    lower: Any = 0.125,
+    upper: Any = 1 / 3,
+    training: bool = False,
+    generator: Any = None,
+) -> torch.Tensor:
+    """As no training leaves it: the slope is the middle of where it would be drawn."""
+    if training:
+        raise NotImplementedError("random slopes")
+    return torch.nn.functional.leaky_relu(self, (lower + upper) / 2)
+
+
+def remainder_of_number(self: Any, other: torch.Tensor) -> torch.Tensor:
+    return torch.remainder(torch.full_like(other, self, dtype=torch.result_type(other, self)), other)
+
+
 def frexp(self: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mantissa and exponent: by the logarithm, put right where it was rounded across a power of two."""
     x = self.to(torch.float64)
@@ -266,5 +283,7 @@ SHARED: dict[str, Callable[..., Any]] = {
     "aten.pdist.default": pairwise_distances,
     "aten._pdist_forward.default": pairwise_distances,
     "aten.put.default": put,
+    "aten.remainder.Scalar_Tensor": remainder_of_number,
+    "aten.rrelu.default": rrelu,
     "aten.special_digamma.default": digamma,
 }

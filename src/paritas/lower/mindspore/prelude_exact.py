@@ -68,6 +68,21 @@ def common_divisor(x, y):
     return ops.abs(ops.gcd(x, y))
 
 
+def common_divisor_narrow(x, y, least, turns):
+    # Euclid's algorithm as C++ runs it: the smallest number of a type has no absolute value in it, and every
+    # remainder has its dividend's sign. float32 holds all of these numbers, and their quotients far enough.
+    x, y = ops.where(x == least, x, ops.abs(x)), ops.where(y == least, y, ops.abs(y))
+    counted = ops.zeros((turns,), ms.int64)
+    step = Tensor(0, ms.int64)
+    while step < counted.shape[0]:
+        done = x == 0
+        divisor = ops.where(done, ops.ones_like(x), x)
+        rest = y - ops.trunc(y / divisor) * divisor
+        x, y = ops.where(done, x, rest), ops.where(done, y, x)
+        step = step + 1
+    return y
+
+
 def common_multiple(x, y):
     divisor = ops.abs(ops.gcd(x, y))
     divisor = ops.where(divisor == 0, ops.ones_like(divisor), divisor)

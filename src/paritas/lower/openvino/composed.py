@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from paritas.lower.composed import addbmm, bilinear, embedding_bag, put
+from paritas.lower.composed import SHARED, embedding_bag
 from paritas.lower.openvino.composed_windows import WINDOWS
 
 
@@ -99,17 +99,13 @@ def index_reduce(
 
 
 COMPOSED: dict[str, Callable[..., Any]] = {
+    **SHARED,
     "aten.linalg_solve_triangular.default": solve_triangular,
     "aten.cdist.default": distances,
     "aten._cdist_forward.default": distances,
-    "aten.addbmm.default": addbmm,
-    "aten.bilinear.default": bilinear,
     "aten.cosine_similarity.default": cosine_similarity,
-    "aten.embedding_bag.default": embedding_bag,
-    "aten.embedding_bag.padding_idx": embedding_bag,
     "aten._embedding_bag.default": embedding_bag,
     "aten._embedding_bag_forward_only.default": embedding_bag,
     "aten.index_reduce.default": index_reduce,
-    "aten.put.default": put,
     **WINDOWS,
 }

@@ -255,17 +255,27 @@ def pinverse(emit, self, rcond=1e-15):
 # --- whole numbers ---
 
 
-def _of_whole(emit, name, self, other):
-    kind = "int64" if emit.out.dtype == "int64" else "int32"  # there is no kernel of narrower ones
+#: The smallest number, and as many turns as Euclid's algorithm may need: Fibonacci numbers are the worst.
+_NARROW = {"int8": (-(2**7), 12), "int16": (-(2**15), 24)}
+
+
+def _of_whole(emit, name, self, other, *more, kind=None):
+    kind = kind or (
+        "int64" if emit.out.dtype == "int64" else "int32"
+    )  # there is no kernel of narrower ones
     x, y = (emit.cast(v, kind) for v in (self, other))
     if self.shape != other.shape:  # whose kernel does not broadcast in either mode
         x, y = (emit.call("ops.broadcast_to", v, emit.dims(emit.out.shape)) for v in (x, y))
-    return emit.cast(emit.typed(emit.help(name, x, y), dtype=kind), emit.out.dtype)
+    return emit.cast(emit.typed(emit.help(name, x, y, *more), dtype=kind), emit.out.dtype)
 
 
 @lowers("mindspore", "aten.gcd.default")
 def gcd(emit, self, other):
     """gcd(Tensor self, Tensor other) -> Tensor"""
+    if emit.out.dtype in _NARROW:
+        return _of_whole(
+            emit, "common_divisor_narrow", self, other, *_NARROW[emit.out.dtype], kind="float32"
+        )
     return _of_whole(emit, "common_divisor", self, other)
 
 
