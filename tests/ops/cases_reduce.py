@@ -262,6 +262,8 @@ LAYERS = [
     case("aten.conv1d.default", tensor(2, 4, 9), tensor(4, 1, 3), vector(4), [1], [1], [1], 4, within=SUMS),
     case("aten.scaled_dot_product_attention.default", _QUERY, _KEY, _KEY, within=ATTEND),
     case("aten.scaled_dot_product_attention.default", _QUERY, _KEY, _KEY, scale=0.3, within=ATTEND),
+    case("aten.scaled_dot_product_attention.default", *(x.dynamic(0, 1, 2, 3) for x in (_QUERY, _KEY, _KEY)),
+        within=ATTEND),
     case(
         "aten.scaled_dot_product_attention.default",
         tensor(2, 4, 3, 4).dynamic(2),

@@ -24,9 +24,10 @@ def scaled_dot_product_attention(
         raise emit.refuse("dropout inside attention belongs to training")
     if scale is None:
         width = query.shape[-1]
-        if not isinstance(width, int) and not getattr(width, "is_Integer", False):
-            raise emit.refuse("the width of a head is dynamic")
-        scale = 1 / math.sqrt(int(width))
+        if isinstance(width, int) or getattr(width, "is_Integer", False):
+            scale = 1 / math.sqrt(int(width))
+        else:
+            scale = emit.infix("**", emit.size(width), -0.5)
     if enable_gqa and query.shape[-3] != key.shape[-3]:
         times = emit.size(query.shape[-3] // key.shape[-3])
         heads = query.shape[-3]
