@@ -24,11 +24,6 @@ GAPS: list[Gap] = [
     Gap("aten.remainder.Scalar", "inf], 0.1)", "2**31 % 0.1 is off by 4e-7 of 0.1: the quotient has 35 bits"),
     Gap("aten.masked_fill.Scalar", "1099511627777", _WIDE_NUMBER),
     Gap("aten.floor_divide.default", "-1099511627776", _WIDE_NUMBER),
-    Gap(
-        "aten.lstm.input",
-        "dynamic(0,1)",
-        "one rounding apart in a state whose typical number is taken for the smallest one",
-    ),
     Gap("aten.unique_consecutive.default", "True, True, -1", _NEGATIVE),
     Gap(
         "aten.unique_consecutive.default",

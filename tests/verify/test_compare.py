@@ -115,6 +115,17 @@ def test_typical_magnitude_is_the_mean_where_nothing_is_filled():
     rotation = np.where(x < 0, np.float32(-4e-8), np.float32(1))  # what is left of cos(pi/2)
     assert typical(rotation) == pytest.approx(float(np.abs(rotation).mean()), rel=1e-5)
 
+    state = np.array([2e-9, 2e-7, 1e-5, 0.016, 0.44, 0.46, 0.62, 0.76], np.float32)  # what an LSTM ends with
+    assert typical(state) == pytest.approx(float(state.mean()), rel=1e-5)
+
+
+def test_what_a_mask_fills_is_no_part_of_the_typical_magnitude():
+    scores = np.linspace(0.1, 2, 16, dtype=np.float32).reshape(4, 4)
+    seen = np.tri(4, dtype=bool)
+    for filled in (-1e4, -1e9, float(np.finfo(np.float32).min)):
+        masked = np.where(seen, scores, scores + np.float32(filled))
+        assert typical(masked) == pytest.approx(float(scores[seen].mean()), rel=1e-5)
+
 
 def test_a_tolerance_needs_its_reason_and_finite_bounds():
     with pytest.raises(ValueError, match="needs its reason"):
