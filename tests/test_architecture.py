@@ -7,7 +7,7 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -30,6 +30,78 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("apps",),
     ("doctor", "demo", "cli", "__main__"),
 )
+
+
+def _files(package: Path = PACKAGE) -> dict[str, ast.Module]:
+    """The syntax tree of each file by its dotted name, which for a folder is that of its `__init__.py`."""
+    found = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = ast.parse(path.read_text())
+    return found
+
+
+def _names_imported(tree: ast.Module, files: Mapping[str, ast.Module]) -> Iterator[tuple[str, str]]:
+    """(file, name) of every import of ours in a file, wherever it stands; name "" where the file itself is taken."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names if alias.name in files)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports are absolute"
+            for alias in node.names:
+                inside = f"{node.module}.{alias.name}"
+                if inside in files:
+                    yield inside, ""
+                elif node.module in files:
+                    yield node.module, alias.name
+
+
+def _circles(files: Mapping[str, ast.Module]) -> list[tuple[str, ...]]:
+    """The sets of files of which each imports, by way of others, itself."""
+    imports = {
+        name: {file for file, _ in _names_imported(tree, files)} - {name} for name, tree in files.items()
+    }
+    reached = {name: set(direct) for name, direct in imports.items()}
+    for middle in files:
+        for found in reached.values():
+            if middle in found:
+                found |= reached[middle]
+    inside = [name for name in files if name in reached[name]]
+    return sorted({tuple(o for o in inside if o in reached[n] and n in reached[o]) for n in inside})
+
+
+def _private_imports(files: Mapping[str, ast.Module]) -> list[str]:
+    return [
+        f"{name} imports {imported} of {file}"
+        for name, tree in files.items()
+        for file, imported in _names_imported(tree, files)
+        if imported.startswith("_") and not imported.startswith("__")
+    ]
+
+
+def test_no_file_imports_itself_by_way_of_others() -> None:
+    assert not _circles(_files())
+
+
+def test_what_another_file_imports_has_no_underscore() -> None:
+    assert not _private_imports(_files())
+
+
+def test_circles_and_private_imports_are_found(tmp_path: Path) -> None:
+    package = tmp_path / "made"
+    (package / "room").mkdir(parents=True)
+    for name, text in {
+        "__init__.py": "",
+        "top.py": "from made.room import inner",
+        "room/__init__.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import made.below",
+        "room/inner.py": "def f():\n    from made.top import g, _h",
+        "below.py": "from made.room import something",
+        "apart.py": "from made import top",
+    }.items():
+        (package / name).write_text(text)
+    files = _files(package)
+    assert _circles(files) == [("made.below", "made.room"), ("made.room.inner", "made.top")]
+    assert _private_imports(files) == ["made.room.inner imports _h of made.top"]
 
 
 def _modules() -> Iterator[tuple[str, ast.Module]]:

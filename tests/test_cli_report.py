@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from paritas import store
 from paritas.cli import app
-from paritas.verify import ParityReport, curves
+from paritas.verify import ParityReport
+from paritas.verify.report import curves
 
 runner = CliRunner()
 

@@ -27,12 +27,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paritas import leftovers
+from paritas.errors import OriginalMissing
 from paritas.program import Source
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from paritas.pipeline import Port
+    from paritas.verify.subject import Subject
+
 
 #: Called with what happens as it begins: "loading torch eager", "round 3 of 10".
 Progress = Callable[[str], None]
@@ -195,12 +197,12 @@ def _align(row: Sequence[str], widths: Sequence[int]) -> list[str]:
 
 
 def bench_port(
-    port: Port,
+    port: Subject,
     inputs: Any = None,
     *,
     seconds: float = 10.0,
     baseline: bool = True,
-    against: Sequence[Port] = (),
+    against: Sequence[Subject] = (),
     cores: int = 0,
     progress: Progress | None = None,
 ) -> BenchReport:
@@ -233,12 +235,12 @@ def bench_port(
     return dataclasses.replace(report, notes=(*notes, *report.notes))
 
 
-def _subject(port: Port) -> str:
+def _subject(port: Subject) -> str:
     source = port.manifest.source
     return source.id or source.model_class.rpartition(".")[-1]
 
 
-def _feed(port: Port, inputs: Any) -> dict[str, np.ndarray]:
+def _feed(port: Subject, inputs: Any) -> dict[str, np.ndarray]:
     manifest = port.manifest
     if inputs is not None:
         return port.feed(inputs)
@@ -248,7 +250,7 @@ def _feed(port: Port, inputs: Any) -> dict[str, np.ndarray]:
     return dict(generate(port.inputs, limits=limits(manifest.limits), ways=ways(manifest))[0].feed)
 
 
-def _ported(port: Port, scratch: Path) -> Contender:
+def _ported(port: Subject, scratch: Path) -> Contender:
     manifest, directory = port.manifest, port.artifact.directory
     if not (directory / "port.json").is_file():  # not saved yet
         port.save(scratch)
@@ -258,13 +260,15 @@ def _ported(port: Port, scratch: Path) -> Contender:
     return Contender(name, str(directory), port.mode, precision, allow_modified=port.artifact.modified)
 
 
-def _original(port: Port, scratch: Path) -> Contender:
+def _original(port: Subject, scratch: Path) -> Contender:
     """The original as another process can load it: from where it came, or from its own `save_pretrained`."""
     manifest = port.manifest
-    source, module = manifest.source, port._original
+    source = manifest.source
     if source.kind == "module":
         # Nothing is pickled: a module of another kind would have to be, or to be forked with its threads.
-        save = getattr(module, "save_pretrained", None)
+        save = None
+        with contextlib.suppress(OriginalMissing):
+            save = getattr(port.original(), "save_pretrained", None)
         if save is None:
             raise ValueError(
                 "no baseline: the original was a module in memory, which another process cannot load. Port it "

@@ -14,9 +14,9 @@ import numpy as np
 from paritas.errors import InputError, LoweringError, ParitasError, UnsupportedOps
 from paritas.program import Origin
 from paritas.run.engine import ENGINES
-from paritas.run.torch import TorchSession
-from paritas.run.torch_part import Part, Recorded, record
-from paritas.verification import _in, cases_of, eager, nodes_of
+from paritas.run.torch.part import Part, Recorded, record
+from paritas.run.torch.session import TorchSession
+from paritas.verification import cases_of, eager, in_precision, nodes_of
 from paritas.verify import Case, Environment, NodeInfo, ParityReport
 from paritas.verify.bisect import Search, search
 from paritas.verify.bisect_report import BisectReport, PartNode, ScriptRow
@@ -24,12 +24,12 @@ from paritas.verify.nodes import row_of
 from paritas.verify.parts import RULE, Compute, Laboratory, Outcome
 from paritas.verify.repro import Script, versions_of, write_script
 from paritas.verify.repro_engine import mindspore_side, openvino_side
+from paritas.verify.subject import Subject
 from paritas.verify.subprogram import LoweredAgain
 
 if TYPE_CHECKING:
     import torch
 
-    from paritas.pipeline import Port
     from paritas.program import Program
 
 #: Guilty nodes that get a script each.
@@ -43,7 +43,7 @@ _AGAIN = "lowered again with the port's weights, run in {mode} mode, with the si
 
 
 def bisect_port(
-    port: Port,
+    port: Subject,
     inputs: Any,
     *,
     out: Path | None,
@@ -56,8 +56,8 @@ def bisect_port(
     tell = progress or (lambda text: None)
     _refuse_port(out)
     began = time.monotonic()
-    subject = _Subject(port, original)
-    cases, notes = cases_of(port, inputs, eager(port, _in(port.original(), "float32")), seed)
+    subject = _Bisected(port, original)
+    cases, notes = cases_of(port, inputs, eager(port, in_precision(port.original(), "float32")), seed)
     report = BisectReport("clean", subject.environment, RULE, subject=subject.name, notes=tuple(notes))
     for case in cases:
         tell(case.name)
@@ -89,7 +89,7 @@ def bisect_port(
 
 
 def write_scripts(
-    port: Port, report: ParityReport, inputs: Any, out: Path, *, seed: int = 0
+    port: Subject, report: ParityReport, inputs: Any, out: Path, *, seed: int = 0
 ) -> tuple[ScriptRow, ...]:
     """A script for each node that `report` found guilty, as many as `SCRIPTS`; the last row says how many are left.
 
@@ -98,8 +98,8 @@ def write_scripts(
     _refuse_port(out)
     if not report.guilty:
         return ()
-    subject = _Subject(port, None)
-    cases, _ = cases_of(port, inputs, eager(port, _in(port.original(), "float32")), seed)
+    subject = _Bisected(port, None)
+    cases, _ = cases_of(port, inputs, eager(port, in_precision(port.original(), "float32")), seed)
     case: Case = next(case for case in cases if case.name == report.module_case)
     recorded = record(subject.program, case.feed)
     _, lab = next(subject.laboratories(recorded))
@@ -122,7 +122,7 @@ def write_scripts(
 
 def _found(
     report: BisectReport,
-    subject: _Subject,
+    subject: _Bisected,
     method: str,
     lab: Laboratory,
     found: Search,
@@ -158,10 +158,10 @@ def _found(
     )
 
 
-class _Subject:
+class _Bisected:
     """A port, its captured graph, and the ways in which parts of it can be computed."""
 
-    def __init__(self, port: Port, original: torch.nn.Module | None) -> None:
+    def __init__(self, port: Subject, original: torch.nn.Module | None) -> None:
         port.original(original)
         self.port, self.session = port, port.session
         self.engine = port.manifest.engine

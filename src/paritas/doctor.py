@@ -2,7 +2,7 @@
 """What works on this machine: every engine really computes something, in a process of its own.
 
 In a process of its own because a broken engine may take its process with it, and because this one stays
-free of engines: `python -m paritas.doctor` answers at once what is installed, and soon whether it works.
+free of engines: `python -m paritas doctor` answers at once what is installed, and soon whether it works.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ import json, torch
 got = torch.nn.functional.linear(torch.ones(2, 3), torch.full((4, 3), 2.0))
 assert got.shape == (2, 4) and bool((got == 6).all()), got
 from transformers.exporters import DynamoExporter
-from paritas.run.torch import Torch
+from paritas.run.torch.session import Torch
 print(json.dumps({"precisions": dict(Torch().precisions())}))
 """,
     "openvino": """
@@ -261,9 +261,3 @@ def _memory() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (OSError, ValueError, AttributeError):
         return 0
-
-
-if __name__ == "__main__":
-    from paritas.cli.app import app
-
-    app(["doctor", *sys.argv[1:]], prog_name="paritas")

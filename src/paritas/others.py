@@ -6,31 +6,42 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
 from paritas.errors import InputError, ParitasError, SizeError
 from paritas.nesting import nest
-from paritas.program import Note
+from paritas.program import Manifest, Note
 from paritas.run.values import check_feed
-
-if TYPE_CHECKING:
-    from paritas.pipeline import Port
 
 #: Each holds the weights once more.
 MOST_OTHERS = 8
 
 
-class Others:
+class Sized(Protocol):
+    """A port of which another one can be told by the inputs that it takes."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+    def feed(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """What the engine gets of a call's arguments. Raises `InputError`."""
+        ...
+
+
+P = TypeVar("P", bound=Sized)
+
+
+class Others(Generic[P]):
     """Found by the inputs that they take; each keeps its own notes, and is verified by itself."""
 
-    def __init__(self, first: Port, make: Callable[[Any], Port]) -> None:
+    def __init__(self, first: P, make: Callable[[Any], P]) -> None:
         self._first, self._make = weakref.proxy(first), make
-        self.ports: list[Port] = []
+        self.ports: list[P] = []
         self.notes: list[Note] = []
 
-    def port(self, given: Mapping[str, Any], refused: SizeError) -> Port:
+    def port(self, given: Mapping[str, Any], refused: SizeError) -> P:
         """A port that takes these inputs, made now if there is none. Raises `refused` where none can be made."""
         for other in self.ports:
             with contextlib.suppress(InputError):

@@ -179,7 +179,7 @@ def assemble(
         tell("run")
         session: Session
         if engine == "torch":
-            from paritas.run.torch import TorchSession
+            from paritas.run.torch.session import TorchSession
 
             session = TorchSession(program, manifest.dtype)
         else:
@@ -239,7 +239,7 @@ class Port:
         self.mode = mode or artifact.manifest.mode
         self._program, self._original = program, original
         self._sized = has_sizes(artifact.manifest.structure)
-        self.others: Others | None = None  # for sizes with which the model's code goes another way
+        self.others: Others[Port] | None = None  # for sizes with which the model's code goes another way
         if temporary:
             weakref.finalize(self, leftovers.remove, artifact.directory)
 

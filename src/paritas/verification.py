@@ -32,12 +32,12 @@ from paritas.verify import (
 from paritas.verify.gradients import Differentiate, Flow, compare_backwards
 from paritas.verify.search import Judge
 from paritas.verify.search import search as look
+from paritas.verify.subject import Subject
 from paritas.verify.suspects import suspects
 
 if TYPE_CHECKING:
     import torch
 
-    from paritas.pipeline import Port
     from paritas.program import Program
 
 #: Bytes of outputs of which is seen whether a later call writes into them.
@@ -56,7 +56,7 @@ _ORDERS = {
 
 
 def verify_port(
-    port: Port,
+    port: Subject,
     inputs: Any,
     *,
     level: str,
@@ -69,7 +69,7 @@ def verify_port(
 ) -> ParityReport:
     """See `Port.verify`."""
     from paritas.making import limits, ways
-    from paritas.run.torch import TorchSession
+    from paritas.run.torch.session import TorchSession
 
     budget = _budget(search)
     if gradients:
@@ -83,7 +83,7 @@ def verify_port(
     truth, reference = TorchSession(program, "float64"), TorchSession(program, "float32")
     # At half precision the original itself rounds: its float32 self is compared, its half self is the yardstick.
     half = port.session.precision in _HALF
-    full = _in(module, "float32")
+    full = in_precision(module, "float32")
     cases, remarks = cases_of(port, inputs, eager(port, full), seed)
     door: Any = _Door(port)
     notes += remarks
@@ -118,7 +118,7 @@ def verify_port(
         level=level,
         truth=truth,
         reference=reference,
-        yardstick=eager(port, _in(module, port.session.precision)) if half else None,
+        yardstick=eager(port, in_precision(module, port.session.precision)) if half else None,
         tolerance=tolerance,
         modules=program.modules,
         nodes=nodes_of(program),
@@ -141,7 +141,7 @@ def verify_port(
 class _Door:
     """The port's session, entered as a caller enters it: what is refused there, or is wrong on the way out, counts."""
 
-    def __init__(self, port: Port) -> None:
+    def __init__(self, port: Subject) -> None:
         self._port = port
 
         self._before: list[tuple[np.ndarray, np.ndarray]] = []
@@ -195,11 +195,11 @@ _TELLING = ("left padding", "right padding", "longer")
 
 
 def _backwards(
-    port: Port, module: torch.nn.Module, cases: Sequence[Case], report: ParityReport, seed: int
+    port: Subject, module: torch.nn.Module, cases: Sequence[Case], report: ParityReport, seed: int
 ) -> dict[str, Any]:
     """The fields of a report that say how the gradients compare, in one of the cases that PyTorch and the port ran."""
-    from paritas.run.torch import TorchSession
-    from paritas.run.torch_gradients import differentiable, eager_gradients, weight_names
+    from paritas.run.torch.gradients import differentiable, eager_gradients, weight_names
+    from paritas.run.torch.session import TorchSession
 
     ran = {row.case for row in report.outputs if not row.edge}
     possible = {case.name: case for case in cases if case.name in ran}
@@ -210,7 +210,7 @@ def _backwards(
     names = weight_names(program)
 
     def original(precision: str) -> Differentiate:
-        one = _in(module, precision)
+        one = in_precision(module, precision)
         return lambda feed, cotangents: eager_gradients(
             one, feed, cotangents, manifest.nesting, manifest.constants
         )
@@ -239,7 +239,7 @@ def _backwards(
 
 
 def cases_of(
-    port: Port,
+    port: Subject,
     inputs: Any,
     original: Callable[[Mapping[str, np.ndarray]], list[np.ndarray]],
     seed: int,
@@ -331,7 +331,7 @@ def _terms(node: Any) -> int:
     return 1
 
 
-def eager(port: Port, module: torch.nn.Module) -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]:
+def eager(port: Subject, module: torch.nn.Module) -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]:
     """The original as `verify` wants it: arrays by name in, flat arrays in the manifest's order out."""
     import torch
 
@@ -350,7 +350,7 @@ def eager(port: Port, module: torch.nn.Module) -> Callable[[Mapping[str, np.ndar
     return run
 
 
-def _other_floats(port: Port, kept: Mapping[str, np.ndarray], seed: int) -> Case:
+def _other_floats(port: Subject, kept: Mapping[str, np.ndarray], seed: int) -> Case:
     """Inputs whose integers fit together (placeholders of images, grids of patches) cannot be made up, only kept."""
     generator = np.random.default_rng(seed)
     other = {
@@ -362,7 +362,7 @@ def _other_floats(port: Port, kept: Mapping[str, np.ndarray], seed: int) -> Case
     return Case("other values", other)
 
 
-def _in(module: torch.nn.Module, precision: str) -> torch.nn.Module:
+def in_precision(module: torch.nn.Module, precision: str) -> torch.nn.Module:
     """The module in another dtype, as a copy; itself where it has that dtype already."""
     import copy
 
@@ -374,7 +374,7 @@ def _in(module: torch.nn.Module, precision: str) -> torch.nn.Module:
     return copy.deepcopy(module).to(dtype)
 
 
-def _given(port: Port, inputs: Any) -> Sequence[Case]:
+def _given(port: Subject, inputs: Any) -> Sequence[Case]:
     several = [inputs] if isinstance(inputs, Mapping) else list(inputs)
     return [
         Case(

@@ -17,7 +17,7 @@ from paritas.capture.modules import is_size
 from paritas.errors import CaptureError, FrozenDimension, InputError, InputsNeeded
 from paritas.guards import broken
 from paritas.nesting import flatten
-from paritas.run.torch import TorchSession
+from paritas.run.torch.session import TorchSession
 
 
 class Scaled(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from paritas.capture import capture
 from paritas.capture.normalise import name_of
 from paritas.program import Program
-from paritas.run.torch import TorchSession
+from paritas.run.torch.session import TorchSession
 
 
 class Angles(torch.nn.Module):

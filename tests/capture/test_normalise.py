@@ -11,7 +11,7 @@ from torch import nn
 
 from paritas.capture import capture
 from paritas.capture.normalise import name_of
-from paritas.run.torch import TorchSession
+from paritas.run.torch.session import TorchSession
 
 
 class Function(nn.Module):

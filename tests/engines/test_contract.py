@@ -14,7 +14,7 @@ import torch
 import paritas
 from paritas.errors import InputError
 from paritas.run.engine import Differentiates, differentiates
-from paritas.run.torch_gradients import eager_gradients
+from paritas.run.torch.gradients import eager_gradients
 from paritas.verify import Tolerance, compare
 from paritas.verify.gradients import cotangents_of
 

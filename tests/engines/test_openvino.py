@@ -24,7 +24,7 @@ from paritas.lower.openvino.watch import BEYOND
 from paritas.manifest import manifest_to_json
 from paritas.program import Artifact, Manifest, Program
 from paritas.run.openvino import OpenVINO
-from paritas.run.torch import TorchSession
+from paritas.run.torch.session import TorchSession
 from paritas.run.values import describe_output
 
 TOLERANCE = 1e-5  # of max|got - want| / mean|want|

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable
 
 from paritas.verify import Environment, ModuleParity, NodeParity, OutputParity, ParityReport, whole_model
-from paritas.verify.histogram import SIZE
+from paritas.verify.report.histogram import SIZE
 
 ENVIRONMENT = Environment(
     "openvino", "2026.4.1", "", "bfloat16", "float32", machine="a machine", torch="2.13.0", date="2026-01-02"

@@ -15,7 +15,7 @@ import torch
 import transformers as hf
 
 from paritas.program import Program
-from paritas.run.torch import TorchSession
+from paritas.run.torch.session import TorchSession
 from paritas.verification import nodes_of
 from paritas.verify.nodes import Lockstep, compare_nodes
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from paritas.cli.app import app
 from paritas.errors import EngineError, LoweringError
 from paritas.program import Origin
-from paritas.run.torch_part import Part, Recorded, compute, part_of, record
+from paritas.run.torch.part import Part, Recorded, compute, part_of, record
 from paritas.verification import nodes_of
 from paritas.verify.bisect import search
 from paritas.verify.parts import Laboratory, Outcome

@@ -9,7 +9,7 @@ import torch
 from small_programs import eager
 
 from paritas.errors import EngineError, ParitasError
-from paritas.run.torch import TorchSession
+from paritas.run.torch.session import TorchSession
 from paritas.verify import Environment, compare_modules, generate, verify
 
 

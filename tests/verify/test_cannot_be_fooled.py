@@ -10,9 +10,9 @@ from small_programs import eager, program_of
 
 import paritas
 from paritas.program import TensorSpec
-from paritas.run.torch import TorchSession
+from paritas.run.torch.session import TorchSession
 from paritas.verify import Case, Environment, ParityReport, Tolerance, compare, verify, whole_model
-from paritas.verify.report import OutputParity
+from paritas.verify.report.rows import OutputParity
 
 nan, inf = np.nan, np.inf
 WIDE = Tolerance(1.0, 1e6, "wide enough for any number, so that only the form can fail")

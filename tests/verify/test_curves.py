@@ -12,8 +12,9 @@ import sys
 import pytest
 from made_reports import BAD, GOOD, HOSTILE, deep, looked_inside, module, report
 
-from paritas.verify import curves
-from paritas.verify.layers import layers, stacks
+from paritas.verify.report import curves
+from paritas.verify.report.layers import layers, stacks
+from paritas.verify.report.panels import panels
 
 
 def paths(*names: str) -> list[str]:
@@ -68,25 +69,25 @@ def named(report, **changes):
 
 def test_reports_of_one_original_share_an_axis_and_others_have_their_own() -> None:
     other = dataclasses.replace(GOOD, subject="another/model")
-    panels = curves.panels(
+    shown = panels(
         [("a", GOOD), ("b", BAD), ("c", named(GOOD, engine="mindspore", mode="graph")), ("d", other)]
     )
-    assert [panel.subject for panel in panels] == ["a/model", "another/model"]
-    labels = [line.label for line in panels[0].lines]
+    assert [panel.subject for panel in shown] == ["a/model", "another/model"]
+    labels = [line.label for line in shown[0].lines]
     assert labels == ["openvino bfloat16 (a)", "openvino bfloat16 (b)", "mindspore graph bfloat16"]
-    assert [row.name for row in panels[0].layers] == [row.name for row in layers(GOOD.modules)]
+    assert [row.name for row in shown[0].layers] == [row.name for row in layers(GOOD.modules)]
 
 
 def test_layers_that_one_report_lacks_keep_their_place() -> None:
     less = looked_inside(tuple(row for row in deep(8) if not row.path.startswith("encoder.layer.3")))
     for order in ([less, looked_inside(deep(8))], [looked_inside(deep(8)), less]):
-        (panel,) = curves.panels([(str(at), one) for at, one in enumerate(order)])
+        (panel,) = panels([(str(at), one) for at, one in enumerate(order)])
         assert [row.path for row in panel.layers] == [row.path for row in layers(deep(8))]
 
 
 def test_what_has_no_curve_is_said() -> None:
     blind = looked_inside((), unseen_modules={"encoder": "the engine shows outputs only"})
-    (panel,) = curves.panels([("a", report()), ("b", blind), ("c", GOOD)])
+    (panel,) = panels([("a", report()), ("b", blind), ("c", GOOD)])
     assert len(panel.lines) == 1
     assert list(panel.undrawn.values()) == [
         "outputs only were compared: verify with --level modules",
@@ -143,7 +144,7 @@ def test_drawing_leaves_no_trace_in_matplotlib() -> None:
     pytest.importorskip("matplotlib")
     code = (
         "import sys, matplotlib; settings = matplotlib.rcParams; settings['font.size'] = 17\n"
-        "from made_reports import GOOD; from paritas.verify import curves; curves.svg([('', GOOD)])\n"
+        "from made_reports import GOOD; from paritas.verify.report import curves; curves.svg([('', GOOD)])\n"
         "assert (settings['font.size'], settings['svg.fonttype']) == (17, 'path')\n"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )

@@ -24,11 +24,11 @@ from paritas.cli.app import app
 from paritas.errors import InputError
 from paritas.program import Program
 from paritas.run.engine import Gradients
-from paritas.run.torch import TorchSession
-from paritas.run.torch_gradients import differentiable, eager_gradients, weight_names
+from paritas.run.torch.gradients import differentiable, eager_gradients, weight_names
+from paritas.run.torch.session import TorchSession
 from paritas.verification import nodes_of
 from paritas.verify.gradients import Backwards, Flow, compare_backwards, distance
-from paritas.verify.report import ParityReport
+from paritas.verify.report.report import ParityReport
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 TEXT = {"vocab_size": 49, **SIZES}

@@ -12,8 +12,8 @@ import pytest
 from made_reports import GOOD, counts, output, report
 
 from paritas.verify import ParityReport
-from paritas.verify import histogram as module
-from paritas.verify.histogram import EDGES, SIZE, add, bins, count_errors
+from paritas.verify.report import histogram as module
+from paritas.verify.report.histogram import EDGES, SIZE, add, bins, count_errors
 
 ONES = np.ones(4, np.float32)
 

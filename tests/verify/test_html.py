@@ -28,10 +28,11 @@ from made_reports import (
     report,
 )
 
-from paritas.verify import ParityReport, curves
-from paritas.verify.html import View, heights, joined, meter, number, page, severity
-from paritas.verify.markdown import markdown
-from paritas.verify.report import GradientParity, NodeGradientParity
+from paritas.verify import ParityReport
+from paritas.verify.report import curves
+from paritas.verify.report.html import View, heights, joined, meter, number, page, severity
+from paritas.verify.report.markdown import markdown
+from paritas.verify.report.rows import GradientParity, NodeGradientParity
 from paritas.verify.search import Sought
 
 

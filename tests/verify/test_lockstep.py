@@ -18,7 +18,7 @@ from subjects import MODELS, Subject, marked, original
 import paritas
 from paritas.verification import nodes_of
 from paritas.verify.nodes import same_order
-from paritas.verify.report import ParityReport
+from paritas.verify.report.report import ParityReport
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,7 @@ from paritas import store
 from paritas.cli.app import app
 from paritas.errors import PortError, TamperedPort
 from paritas.verify import Budget, Case, Environment, ParityReport, Sought, regression, whole_model
-from paritas.verify.report import OutputParity
+from paritas.verify.report.rows import OutputParity
 
 
 class Tokens(nn.Module):

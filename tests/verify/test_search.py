@@ -14,7 +14,7 @@ from small_programs import Mlp, eager
 
 from paritas.errors import ParitasError
 from paritas.program import TensorSpec
-from paritas.run.torch import TorchSession
+from paritas.run.torch.session import TorchSession
 from paritas.run.values import check_feed
 from paritas.verify import (
     Budget,

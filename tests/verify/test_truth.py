@@ -13,7 +13,8 @@ from small_programs import eager, program_of
 from torch import nn
 
 from paritas.errors import EngineError
-from paritas.run.torch import TorchSession, captured_dtype
+from paritas.run.torch.session import TorchSession
+from paritas.run.torch.walk import captured_dtype
 
 
 class Casts(nn.Module):

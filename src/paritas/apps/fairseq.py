@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from paritas.apps import fairseq_checkpoint as reading
-from paritas.capture.source import _quiet
+from paritas.capture.source import quiet
 from paritas.errors import InputError, SourceError
 
 #: Settings of fairseq's that FSMT has no counterpart for.
@@ -345,7 +345,7 @@ def _check(directory: Path, weights: Mapping[str, torch.Tensor], path: Path) -> 
     """Load what was written, and compare: how many tensors are equal, and what could not be checked."""
     import transformers
 
-    with _quiet():
+    with quiet():
         loading: Any = transformers.FSMTForConditionalGeneration
         model, info = loading.from_pretrained(directory, output_loading_info=True, local_files_only=True)
     loaded = model.state_dict()
@@ -359,7 +359,7 @@ def _check(directory: Path, weights: Mapping[str, torch.Tensor], path: Path) -> 
         return len(weights), [
             "its tokenizer was not tried: sacremoses is not installed (pip install 'paritas[translate]')"
         ]
-    with _quiet():
+    with quiet():
         tokenizer = transformers.AutoTokenizer.from_pretrained(directory, local_files_only=True)
     if not isinstance(tokenizer, transformers.FSMTTokenizer):
         raise SourceError(f"{path}: its tokenizer loads as a {type(tokenizer).__name__}.")

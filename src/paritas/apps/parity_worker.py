@@ -82,7 +82,7 @@ def _before(
 
     from paritas.apps import zoo
     from paritas.capture import capture
-    from paritas.run.torch import TorchSession
+    from paritas.run.torch.session import TorchSession
     from paritas.run.values import to_numpy
 
     entry, stored = zoo.entry_of(task["entry"]), task["weights"]

@@ -29,7 +29,7 @@ from paritas.run.watched import Call, InFloat64, callable_paths, definition, wat
 from paritas.verify.compare import compare as compare_arrays
 from paritas.verify.compare import distance
 from paritas.verify.reimplementation import Comparison, Found, ModuleTwin, OutputTwin, Side
-from paritas.verify.report import Environment
+from paritas.verify.report.rows import Environment
 from paritas.verify.rules import Rules, read
 from paritas.verify.suggest import with_suggestion
 from paritas.verify.tolerance import Tolerance, whole_model, widened

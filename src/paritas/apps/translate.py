@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 import paritas.transformers as ported
-from paritas.capture.source import _quiet
+from paritas.capture.source import quiet
 from paritas.errors import InputError, SourceError
 
 Told = Callable[[int, int], None]
@@ -67,7 +67,7 @@ class Translator:
                 f"paritas convert fairseq {name} OUT"
             )
         try:
-            with _quiet():
+            with quiet():
                 tokenizer = transformers.AutoTokenizer.from_pretrained(name)
                 model = ported.AutoModelForSeq2SeqLM.from_pretrained(name, engine=engine, dtype=torch.float32)
         except ImportError as error:
@@ -126,7 +126,7 @@ class Translator:
         return found
 
     def _tokens(self, text: str) -> list[int]:
-        with _quiet():  # it warns of what is counted here
+        with quiet():  # it warns of what is counted here
             whole = self.tokenizer(text)["input_ids"]
             longest = min(
                 self.tokenizer.model_max_length,

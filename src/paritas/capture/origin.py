@@ -14,11 +14,11 @@ import torch
 from paritas.program import Origin
 
 _FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)')
-_TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
+TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
 #: A module of torch.nn is a line worth reporting only when there is no other.
-_TORCH_NN = os.path.join(_TORCH, "nn", "modules") + os.sep
+TORCH_NN = os.path.join(TORCH, "nn", "modules") + os.sep
 #: Wrappers whose frames say nothing about the model.
-_GLUE = (
+GLUE = (
     f"{os.sep}transformers{os.sep}exporters{os.sep}",
     f"{os.sep}transformers{os.sep}utils{os.sep}generic.py",
     f"{os.sep}paritas{os.sep}capture{os.sep}",
@@ -29,7 +29,7 @@ _GLUE = (
 
 def is_glue(file: str) -> bool:
     """Whether a source file only hands the model's arguments on."""
-    return any(glue in file for glue in _GLUE)
+    return any(glue in file for glue in GLUE)
 
 
 class Frame(NamedTuple):
@@ -76,8 +76,8 @@ def origin(node: torch.fx.Node) -> Origin:
     stack = levels(node)
     path, cls = (stack[-1].path, stack[-1].module_class.rsplit(".", 1)[-1]) if stack else ("", "")
     recorded = [f for f in frames(node) if not is_glue(f.file)]
-    outside = [f for f in recorded if not f.file.startswith(_TORCH)]
-    layers = [f for f in recorded if f.file.startswith(_TORCH_NN)]
+    outside = [f for f in recorded if not f.file.startswith(TORCH)]
+    layers = [f for f in recorded if f.file.startswith(TORCH_NN)]
     if not (outside or layers):
         return Origin(path, cls)
     chosen = (outside or layers)[-1]
@@ -90,7 +90,7 @@ def innermost_frame(trace: TracebackType | None) -> str:
     outside = [
         frame
         for frame in traceback.extract_tb(trace)
-        if not frame.filename.startswith((_TORCH, here))
+        if not frame.filename.startswith((TORCH, here))
         and not is_glue(frame.filename)
         and f"{os.sep}transformers{os.sep}exporters" not in frame.filename
     ]

@@ -253,7 +253,7 @@ def _load(cls: Any, directory: Path, dtype: torch.dtype, allow_missing: bool, no
     """from_pretrained, with what transformers only logs made errors and notes."""
 
     def load(**extra: Any) -> tuple[Any, dict[str, Any]]:
-        with _quiet():
+        with quiet():
             return cls.from_pretrained(
                 directory,
                 dtype=dtype,
@@ -359,7 +359,7 @@ def _rows(names: Sequence[str], most: int = 12) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars and warnings of transformers: what matters in them becomes errors and notes here."""
     from transformers.utils import logging
 

@@ -101,7 +101,7 @@ def check_files(*, html: Path | None, png: Path | None) -> None:
     if html is not None and png is not None and html.absolute() == png.absolute():
         raise InputError(f"--html and --png are the same file, {html}. Give two names.")
     if png is not None:
-        from paritas.verify import curves
+        from paritas.verify.report import curves
 
         if not curves.drawable():
             raise curves.DrawingMissing
@@ -112,11 +112,11 @@ def write_files(reports: Sequence[tuple[str, ParityReport]], *, html: Path | Non
     from paritas import store
 
     if html is not None:
-        from paritas.verify.html import joined
+        from paritas.verify.report.html import joined
 
         store.replace(html.expanduser(), joined(reports).encode(errors="replace"))
     if png is not None:
-        from paritas.verify import curves
+        from paritas.verify.report import curves
 
         store.replace(png.expanduser(), curves.png(reports))
 
@@ -139,8 +139,8 @@ def _print(reports: Sequence[tuple[str, ParityReport]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from paritas.verify.curves import label
-    from paritas.verify.markdown import COLOURS
+    from paritas.verify.report.markdown import COLOURS
+    from paritas.verify.report.panels import label
 
     table = Table(show_edge=False)
     for name in ("port", "original", "engine", "verdict", "error", "x tolerance"):

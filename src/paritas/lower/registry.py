@@ -18,14 +18,14 @@ from paritas.program import Program
 
 Lowering = Callable[..., Any]
 
-_LOWERINGS: dict[str, dict[str, Lowering]] = {}
+LOWERINGS: dict[str, dict[str, Lowering]] = {}
 
 
 def lowers(engine: str, *targets: str) -> Callable[[Lowering], Lowering]:
     """Register a lowering for `engine` under exact overload names, such as "aten.gelu.default"."""
 
     def register(function: Lowering) -> Lowering:
-        known = _LOWERINGS.setdefault(engine, {})
+        known = LOWERINGS.setdefault(engine, {})
         for target in targets:
             if target in known:
                 raise ValueError(
@@ -52,7 +52,7 @@ def lowerings(engine: str) -> Mapping[str, Lowering]:
     package = importlib.import_module(f"paritas.lower.{engine}.ops")
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
-    return _LOWERINGS[engine]
+    return LOWERINGS[engine]
 
 
 def preflight(program: Program, engine: str) -> Mapping[str, Lowering]:

@@ -103,7 +103,7 @@ class EngineInfo:
 
 #: name -> ("module:class", distribution). The module is imported on first use.
 ENGINES: dict[str, tuple[str, str]] = {
-    "torch": ("paritas.run.torch:Torch", "torch"),
+    "torch": ("paritas.run.torch.session:Torch", "torch"),
     "openvino": ("paritas.run.openvino:OpenVINO", "openvino"),
     "mindspore": ("paritas.run.mindspore:MindSpore", "mindspore"),
 }

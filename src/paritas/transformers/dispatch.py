@@ -8,14 +8,14 @@ import copy
 import threading
 import types
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from paritas.transformers.frameworks import back, to_torch
 
-if TYPE_CHECKING:
-    from paritas.transformers.network import Network
+#: Computes a call of a module on an engine: its path in the model, it, its own forward, and the call's arguments.
+Network = Callable[[str, torch.nn.Module, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
 _local = threading.local()
 

@@ -11,25 +11,23 @@ broken is made anew.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
 import platform
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from paritas import files, pipeline
 from paritas.errors import ParitasError, PortError
 from paritas.run.engine import versions
-
-if TYPE_CHECKING:
-    from paritas.transformers.network import Network
 
 _USED = ".used"
 _warned: set[str] = set()
@@ -43,17 +41,25 @@ def directory() -> Path | None:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paritas" / "ports"
 
 
-def place(network: Network, key: Any, sizes: Any) -> Path | None:
-    """The directory of the port for calls of that key; None for a model that cannot be described whole."""
-    root, content = directory(), None
-    if root is None or (content := network.content()) is None:
-        return None
+@dataclasses.dataclass(frozen=True)
+class Build:
+    """What a model is ported to."""
+
+    engine: str
+    mode: str
+    target: str
+    weights: str
+    device: str
+
+
+def place(root: Path, build: Build, content: Sequence[str], key: Any, sizes: Any) -> Path:
+    """The directory of the port for calls of that key. content: what describes the model, whole."""
     about = {
         "key": repr(key),
         "sizes": repr(sizes),
-        "engine": [network.engine, network.mode, network.target, network.weights, network.device],
+        "engine": dataclasses.astuple(build),
         "model": content,
-        "versions": versions(("paritas", "torch", "transformers", network.engine)),
+        "versions": versions(("paritas", "torch", "transformers", build.engine)),
         "machine": platform.machine(),
     }
     return root / hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -462,13 +463,13 @@ class Network:
         # The model's code goes another way with these sizes.
         exact = complete and any(broken_by(port, arguments) for port in alike)
         kind = ("free",)[: len(alike)] if free and not exact else fixed_sizes(arguments)
-        place = kept.place(self, key, kind)
+        place = self._place(key, kind)
         read = kept.read(place, self.mode)
         if read is not None and not same_values(read, arguments):
-            place = kept.place(self, key, (*kind, values(read, arguments)))
+            place = self._place(key, (*kind, values(read, arguments)))
             read = kept.read(place, self.mode)
         if read is not None and complete and broken_by(read, arguments):
-            exact, place = True, kept.place(self, key, fixed_sizes(arguments))
+            exact, place = True, self._place(key, fixed_sizes(arguments))
             read = kept.read(place, self.mode)
         if read is not None and fits(read, arguments):
             port = read
@@ -480,6 +481,14 @@ class Network:
         if complete and not exact and broken_by(port, arguments):
             return self._port(asked, module, arguments)  # made for a batch of 2, and 1 is another way
         return port
+
+    def _place(self, key: Any, sizes: Any) -> Path | None:
+        """Where a port for calls of that key is kept; None for a model that cannot be described whole."""
+        root = kept.directory()
+        if root is None or (content := self.content()) is None:
+            return None
+        build = kept.Build(self.engine, self.mode, self.target, self.weights, self.device)
+        return kept.place(root, build, content, key, sizes)
 
     def _made(
         self, module: torch.nn.Module, given: Mapping[str, Any], *, dynamic: bool, exact: bool = False

@@ -3,11 +3,12 @@
 
 from paritas.verify.compare import Comparison, compare, typical
 from paritas.verify.inputs import Case, generate
-from paritas.verify.markdown import terminal
 from paritas.verify.modules import Inside, compare_modules
 from paritas.verify.nodes import NodeInfo
 from paritas.verify.outputs import LEVELS, verify
-from paritas.verify.report import Environment, ModuleParity, NodeParity, OutputParity, ParityReport
+from paritas.verify.report.markdown import terminal
+from paritas.verify.report.report import ParityReport
+from paritas.verify.report.rows import Environment, ModuleParity, NodeParity, OutputParity
 from paritas.verify.search import Budget, Found, Score, Sought, Space, search
 from paritas.verify.tolerance import Tolerance, whole_model
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Literal
 
-from paritas.verify.report import Environment, NodeParity, plain
+from paritas.verify.report.rows import Environment, NodeParity, plain
 
 
 @dataclasses.dataclass(frozen=True)

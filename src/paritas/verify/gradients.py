@@ -16,7 +16,7 @@ from paritas.run.engine import Differentiates, Gradients
 from paritas.verify.compare import RELATIVE, Comparison, compare
 from paritas.verify.nodes import NodeInfo, roundings_of
 from paritas.verify.outputs import CAPTURE_SLACK
-from paritas.verify.report import GradientParity, NodeGradientParity
+from paritas.verify.report.rows import GradientParity, NodeGradientParity
 from paritas.verify.tolerance import AS_ACCURATE, EPSILON, HALF, TOO_INACCURATE, whole_model
 
 Feed = Mapping[str, np.ndarray]

@@ -12,7 +12,7 @@ import numpy as np
 from paritas.program import ModuleCall, Origin
 from paritas.run.engine import Session
 from paritas.verify.compare import Comparison, compare, distance
-from paritas.verify.report import ModuleParity
+from paritas.verify.report.rows import ModuleParity
 from paritas.verify.tolerance import HALF, Tolerance, whole_model
 
 Feed = Mapping[str, np.ndarray]

@@ -13,7 +13,7 @@ import numpy as np
 from paritas.program import Origin
 from paritas.run.engine import Session
 from paritas.verify.compare import RELATIVE, compare, distance
-from paritas.verify.report import NodeParity
+from paritas.verify.report.rows import NodeParity
 from paritas.verify.tolerance import AS_ACCURATE, EPSILON
 
 Feed = Mapping[str, np.ndarray]

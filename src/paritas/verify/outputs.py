@@ -17,11 +17,12 @@ from paritas.program import ModuleCall, Origin, TensorSpec
 from paritas.run.engine import Session
 from paritas.verify.compare import RELATIVE, Comparison, compare, distance
 from paritas.verify.corners import without_denormals
-from paritas.verify.histogram import count_errors
 from paritas.verify.inputs import Case
 from paritas.verify.modules import Inside, Walker, compare_modules
 from paritas.verify.nodes import Lockstep, NodeInfo, Steps, compare_nodes
-from paritas.verify.report import Environment, OutputParity, ParityReport
+from paritas.verify.report.histogram import count_errors
+from paritas.verify.report.report import ParityReport
+from paritas.verify.report.rows import Environment, OutputParity
 from paritas.verify.search import Found, Judge, Refused, Score, Sought
 from paritas.verify.tolerance import (
     AS_ACCURATE,

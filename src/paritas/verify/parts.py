@@ -12,9 +12,9 @@ import numpy as np
 
 from paritas.errors import EngineError, LoweringError, ParitasError, UnsupportedOps, first_line
 from paritas.program import Program
-from paritas.run.torch_part import Part, Recorded, compute, part_of
+from paritas.run.torch.part import Part, Recorded, compute, part_of
 from paritas.verify.nodes import ROUNDINGS, NodeInfo, roundings_of, row_of, same_order
-from paritas.verify.report import NodeParity
+from paritas.verify.report.rows import NodeParity
 from paritas.verify.tolerance import AS_ACCURATE, HALF
 
 #: What an engine makes of a part: (part, what was recorded, the nodes whose values can be given) -> output -> value.

@@ -18,7 +18,7 @@ from paritas.errors import InputError, PortError
 from paritas.program import Artifact
 from paritas.run.tensors import tensors
 from paritas.verify.inputs import Case
-from paritas.verify.report import ParityReport
+from paritas.verify.report.report import ParityReport
 
 MOST = 5  # as each costs every later verification a run
 NAME = "regression: "

@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from paritas.verify.markdown import table
-from paritas.verify.report import Environment, Verdict, badness, plain
+from paritas.verify.report.markdown import table
+from paritas.verify.report.rows import Environment, Verdict, badness, plain
 from paritas.verify.tolerance import Tolerance
 from paritas.verify.weights import WeightReport
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from paritas import leftovers, store
 from paritas.errors import LoweringError, PortError
-from paritas.run.torch_part import Part
+from paritas.run.torch.part import Part
 from paritas.verify.compare import typical
 from paritas.verify.parts import Laboratory, Outcome
 from paritas.verify.repro_engine import RESERVED, Side, own_tensors

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paritas.errors import LoweringError, TamperedPort
-from paritas.run.torch_part import Part, tensors_of
+from paritas.run.torch.part import Part, tensors_of
 from paritas.verify.parts import Laboratory
 from paritas.verify.repro_torch import Identifiers
 from paritas.verify.subprogram import LoweredAgain

@@ -14,7 +14,7 @@ from torch.fx import Node
 
 from paritas.errors import LoweringError
 from paritas.program import Program
-from paritas.run.torch_part import Part, Recorded
+from paritas.run.torch.part import Part, Recorded
 
 #: Operators of libraries that a script would have to import first are not among these.
 _NAMESPACES = ("aten", "prims")

@@ -25,7 +25,7 @@ from paritas.errors import LoweringError
 from paritas.lower import lower
 from paritas.program import Artifact, Manifest, Program, Source, TensorSpec
 from paritas.run.engine import engine as find_engine
-from paritas.run.torch_part import Part, Recorded, compute, tensors_of
+from paritas.run.torch.part import Part, Recorded, compute, tensors_of
 
 #: The class that is generated for a part.
 CLASS = "Part"
@@ -124,7 +124,7 @@ def _program(
 
 
 def _precision(program: Program) -> str:
-    from paritas.run.torch import captured_dtype
+    from paritas.run.torch.walk import captured_dtype
 
     return str(captured_dtype(program)).removeprefix("torch.")
 

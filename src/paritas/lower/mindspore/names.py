@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from torch.fx import Node
 
-from paritas.capture.origin import _GLUE, _TORCH, _TORCH_NN, frames
+from paritas.capture.origin import GLUE, TORCH, TORCH_NN, frames
 from paritas.lower.mindspore.prelude import NAMES
 
 #: Names that generated code uses for itself.
@@ -65,8 +65,8 @@ def statements(node: Node, depth: int = 0) -> list[Statement]:
     kept = [
         frame
         for frame in frames(node)
-        if (not frame.file.startswith(_TORCH) or frame.file.startswith(_TORCH_NN))
-        and not any(glue in frame.file for glue in _GLUE)
+        if (not frame.file.startswith(TORCH) or frame.file.startswith(TORCH_NN))
+        and not any(glue in frame.file for glue in GLUE)
     ]
     forwards = [position for position, frame in enumerate(kept) if frame.function == "forward"]
     if depth:

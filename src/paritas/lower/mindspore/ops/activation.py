@@ -8,7 +8,7 @@ from paritas.lower.mindspore.source import Value
 from paritas.lower.registry import lowers
 
 
-def _in_float32(emit, self, write):
+def in_float32(emit, self, write):
     """float16 by way of float32, as torch: polynomials underflow in float16, and overflow."""
     if self.dtype != "float16":
         return write(emit.cast(self, emit.out.dtype))
@@ -22,7 +22,7 @@ def gelu(emit, self, *, approximate="none"):
         return emit.call("ops.gelu", self, approximate=approximate)
     if self.dtype == "float64":
         return _gelu_64(emit, self, approximate)
-    return _in_float32(
+    return in_float32(
         emit, self, lambda x: emit.help("gelu" if approximate == "none" else "gelu_tanh", x)
     )
 
@@ -42,19 +42,21 @@ def tanh(emit, self):
     """tanh(Tensor self) -> Tensor"""
     if emit.target == "ascend":
         return emit.call("ops.tanh", emit.cast(self, emit.out.dtype))
-    return _in_float32(emit, self, lambda x: emit.help("tanh", x))
+    return in_float32(emit, self, lambda x: emit.help("tanh", x))
 
 
 @lowers("mindspore", "aten.sigmoid.default")
 def sigmoid(emit, self):
     """sigmoid(Tensor self) -> Tensor"""
-    return _in_float32(emit, self, lambda x: emit.call("ops.sigmoid", x))
+    return in_float32(emit, self, lambda x: emit.call("ops.sigmoid", x))
 
 
 @lowers("mindspore", "aten.log_sigmoid.default")
 def log_sigmoid(emit, self):
     """log_sigmoid(Tensor self) -> Tensor"""
-    return _in_float32(emit, self, lambda x: emit.prefix("-", _softplus(emit, emit.prefix("-", x))))
+    return in_float32(
+        emit, self, lambda x: emit.prefix("-", stable_softplus(emit, emit.prefix("-", x)))
+    )
 
 
 @lowers("mindspore", "aten.silu.default")
@@ -100,7 +102,7 @@ def elu(emit, self, alpha=1, scale=1, input_scale=1):
         whole = emit.infix("+", larger(emit, 0.0, x), bent)
         return whole if scale == 1 else emit.infix("*", whole, scale)
 
-    return _in_float32(emit, self, write)
+    return in_float32(emit, self, write)
 
 
 def _bent(emit, below, kind):
@@ -113,7 +115,7 @@ def _bent(emit, below, kind):
     )
 
 
-def _softplus(emit, x):
+def stable_softplus(emit, x):
     """max(x, 0) + log1p(exp(-|x|)): never overflows, and keeps NaN, which ops.Softplus turns into inf."""
     kind = x.dtype  # float32 or float64
     x = emit.let(x, "x")
@@ -135,13 +137,13 @@ def softplus(emit, self, beta=1, threshold=20):
         if threshold < 15:  # where it is not yet linear
             x = emit.let(x, "x")
             scaled = emit.let(emit.infix("*", x, beta), "scaled")
-            curved = emit.infix("/", _softplus(emit, scaled), beta)
+            curved = emit.infix("/", stable_softplus(emit, scaled), beta)
             return emit.call("ops.where", emit.infix(">", scaled, threshold), x, curved)
         if beta == 1:
-            return _softplus(emit, x)
-        return emit.infix("/", _softplus(emit, emit.infix("*", x, beta)), beta)
+            return stable_softplus(emit, x)
+        return emit.infix("/", stable_softplus(emit, emit.infix("*", x, beta)), beta)
 
-    return _in_float32(emit, self, write)
+    return in_float32(emit, self, write)
 
 
 @lowers("mindspore", "aten.mish.default")
@@ -150,9 +152,9 @@ def mish(emit, self):
 
     def write(x):
         x = emit.let(x, "x")
-        return emit.infix("*", x, emit.help("tanh", _softplus(emit, x)))
+        return emit.infix("*", x, emit.help("tanh", stable_softplus(emit, x)))
 
-    return _in_float32(emit, self, write)
+    return in_float32(emit, self, write)
 
 
 def _hard_gate(emit, x):
@@ -164,7 +166,7 @@ def _hard_gate(emit, x):
 @lowers("mindspore", "aten.hardsigmoid.default")
 def hardsigmoid(emit, self):
     """hardsigmoid(Tensor self) -> Tensor"""
-    return _in_float32(emit, self, lambda x: _hard_gate(emit, x))
+    return in_float32(emit, self, lambda x: _hard_gate(emit, x))
 
 
 @lowers("mindspore", "aten.hardswish.default")
@@ -176,7 +178,7 @@ def hardswish(emit, self):
         shifted = smaller(emit, 6.0, larger(emit, 0.0, emit.infix("+", x, 3.0)))
         return emit.infix("/", emit.infix("*", x, shifted), 6.0)
 
-    return _in_float32(emit, self, write)
+    return in_float32(emit, self, write)
 
 
 @lowers("mindspore", "aten.glu.default")
@@ -219,7 +221,7 @@ def softmax_default(emit, self, dim, half_to_float):
     return _softmax(emit, self, dim)
 
 
-def _log_softmax(emit, self, dim):
+def log_softmax_of(emit, self, dim):
     x = emit.cast(self, emit.out.dtype)
     if x.rank == 0:
         return emit.infix("-", x, x)
@@ -234,10 +236,10 @@ def _log_softmax(emit, self, dim):
 @lowers("mindspore", "aten.log_softmax.int")
 def log_softmax(emit, self, dim, dtype=None):
     """log_softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor"""
-    return _log_softmax(emit, self, dim)
+    return log_softmax_of(emit, self, dim)
 
 
 @lowers("mindspore", "aten._log_softmax.default")
 def log_softmax_default(emit, self, dim, half_to_float):
-    """_log_softmax(Tensor self, int dim, bool half_to_float) -> Tensor"""
-    return _log_softmax(emit, self, dim)
+    """log_softmax_of(Tensor self, int dim, bool half_to_float) -> Tensor"""
+    return log_softmax_of(emit, self, dim)

@@ -12,7 +12,7 @@ from paritas.lower.mindspore.ops import (
     special,
     unary,
 )
-from paritas.lower.registry import _LOWERINGS, lowers
+from paritas.lower.registry import LOWERINGS, lowers
 
 #: other name -> the name under which it is lowered. Their schemas differ in nothing but the name.
 ALIASES = {
@@ -66,4 +66,4 @@ ALIASES = {
 _ORIGINALS = (activation, choose, elementwise, logic, matmul, reduce, shape, special, unary)
 
 for _alias, _original in ALIASES.items():
-    lowers("mindspore", f"aten.{_alias}")(_LOWERINGS["mindspore"][f"aten.{_original}"])
+    lowers("mindspore", f"aten.{_alias}")(LOWERINGS["mindspore"][f"aten.{_original}"])

@@ -2,8 +2,8 @@
 """NumPy's names for joining, cutting and turning: hstack and its kin."""
 
 from paritas.lower.mindspore.ops.move import flip
-from paritas.lower.mindspore.ops.reduce import _summed
-from paritas.lower.mindspore.ops.shape import _parts, _several, joined, permuted, reshaped
+from paritas.lower.mindspore.ops.reduce import summed
+from paritas.lower.mindspore.ops.shape import joined, permuted, reshaped, slices_of, tuple_of
 from paritas.lower.registry import lowers
 
 
@@ -73,7 +73,7 @@ def atleast(emit, self):
 def atleast_each(emit, tensors):
     """atleast_1d.Sequence(Tensor[] tensors) -> Tensor[]"""
     pieces = zip(tensors, emit.out, strict=True)
-    return _several([str(_shaped(emit, x, piece.shape)) for x, piece in pieces])
+    return tuple_of([str(_shaped(emit, x, piece.shape)) for x, piece in pieces])
 
 
 @lowers("mindspore", "aten.fliplr.default")
@@ -135,13 +135,13 @@ def tensor_split_indices(emit, self, indices, dim=0):
             continue
         bounds = f"{start or ''}:{'' if end is None else end}"
         texts.append(f"{x}[{':, ' * dim}{bounds}]")
-    return _several(texts)
+    return tuple_of(texts)
 
 
 @lowers("mindspore", "aten.hsplit.int", "aten.vsplit.int", "aten.dsplit.int")
 def hsplit(emit, self, sections):
     """hsplit.int(Tensor(a -> *) self, int sections) -> Tensor(a)[]"""
-    return _parts(emit, self, _cut(self, emit))
+    return slices_of(emit, self, _cut(self, emit))
 
 
 def _cut(self, emit):
@@ -154,13 +154,13 @@ def _cut(self, emit):
 @lowers("mindspore", "aten.unsafe_split.Tensor")
 def unsafe_split(emit, self, split_size, dim=0):
     """unsafe_split.Tensor(Tensor self, SymInt split_size, int dim=0) -> Tensor[]"""
-    return _parts(emit, self, dim % self.rank)
+    return slices_of(emit, self, dim % self.rank)
 
 
 @lowers("mindspore", "aten.unsafe_chunk.default")
 def unsafe_chunk(emit, self, chunks, dim=0):
     """unsafe_chunk(Tensor self, int chunks, int dim=0) -> Tensor[]"""
-    return _parts(emit, self, dim % self.rank)
+    return slices_of(emit, self, dim % self.rank)
 
 
 @lowers("mindspore", "aten.sum_to_size.default")
@@ -174,5 +174,5 @@ def sum_to_size(emit, self, size):
     ]
     if not axes:
         return emit.cast(self, emit.out.dtype)
-    total = _summed(emit, self, axes, True)
+    total = summed(emit, self, axes, True)
     return emit.call("ops.reshape", total, emit.dims(emit.out.shape, free=True))

@@ -6,7 +6,12 @@ import math
 import sympy
 
 from paritas.lower.mindspore.ops.create import filled
-from paritas.lower.mindspore.ops.reduce import _extreme, _reduced, _shape, linalg_vector_norm
+from paritas.lower.mindspore.ops.reduce import (
+    extreme,
+    linalg_vector_norm,
+    reduced_by,
+    shape_without,
+)
 from paritas.lower.mindspore.ops.shape import is_empty, permuted
 from paritas.lower.registry import lowers
 
@@ -94,10 +99,10 @@ def _matrix_norm(emit, self, ord, dim, keepdim):
     half = x.dtype == "float16"
     x = emit.cast(x, "float32") if half else x
     sizes = emit.typed(emit.call("ops.abs", x), like=x)
-    totals = _reduced(emit, "ops.ReduceSum", sizes, (added,), True)
-    found = emit.let(_extreme(emit, totals, (chosen,), True, ord > 0), "found")
+    totals = reduced_by(emit, "ops.ReduceSum", sizes, (added,), True)
+    found = emit.let(extreme(emit, totals, (chosen,), True, ord > 0), "found")
     if not keepdim:
-        shape = _shape(self, (rows, columns), False)
+        shape = shape_without(self, (rows, columns), False)
         found = emit.typed(
             emit.call("ops.reshape", found, emit.dims(shape, free=True)), dtype=x.dtype, shape=shape
         )
@@ -113,9 +118,9 @@ def _of_singular_values(emit, self, ord, rows, columns, keepdim):
     found = emit.typed(emit.call("ops.svd", x, False, False), dtype="float64", shape=shape)
     last = (len(shape) - 1,)
     if ord == "nuc":
-        total = _reduced(emit, "ops.ReduceSum", found, last, False)
+        total = reduced_by(emit, "ops.ReduceSum", found, last, False)
     else:
-        total = _extreme(emit, found, last, False, ord == 2)
+        total = extreme(emit, found, last, False, ord == 2)
     total = emit.cast(emit.typed(total, dtype="float64"), emit.out.dtype)
     if not keepdim:
         return total

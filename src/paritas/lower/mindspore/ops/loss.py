@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import math
 
-from paritas.lower.mindspore.ops.activation import _log_softmax, _softplus
+from paritas.lower.mindspore.ops.activation import log_softmax_of, stable_softplus
 from paritas.lower.mindspore.ops.create import filled
 from paritas.lower.mindspore.ops.elementwise import promote
 from paritas.lower.mindspore.ops.shape import is_empty
@@ -131,7 +131,7 @@ def binary_cross_entropy_with_logits(
         return reduced(emit, self, self.shape, reduction)
     x, y = (emit.let(emit.cast(v, emit.out.dtype), "x") for v in (self, target))
     # softplus(-x) is -log(sigmoid(x)).
-    soft = _softplus(emit, emit.prefix("-", x))
+    soft = stable_softplus(emit, emit.prefix("-", x))
     if pos_weight is not None:
         more = emit.infix("*", emit.infix("-", pos_weight, 1.0), y)
         soft = emit.infix("*", emit.infix("+", more, 1.0), soft)
@@ -248,7 +248,7 @@ def cross_entropy_loss(
         return _of_nothing(emit, reduction)
     dim = 0 if self.rank == 1 else 1
     like = emit.typed(self, dtype=emit.out.dtype)
-    scores = emit.let(emit.typed(_log_softmax(emit, self, dim), like=like), "scores")
+    scores = emit.let(emit.typed(log_softmax_of(emit, self, dim), like=like), "scores")
     if target.dtype in ("float32", "float64"):
         return _of_chances(emit, scores, target, weight, reduction, label_smoothing, dim)
     if label_smoothing:

@@ -27,7 +27,7 @@ def _scaled(emit, value, factor):
     return value if factor == 1 else emit.infix("*", value, factor)
 
 
-def _added(emit, self, product, beta, alpha):
+def plus_product(emit, self, product, beta, alpha):
     """beta * self + alpha * product. With beta=0 torch ignores self outright, NaN included; 0 * self would not."""
     if emit.out.dtype not in FLOATS:  # torch takes both factors as integers then
         alpha, beta = int(alpha), int(beta)
@@ -43,19 +43,19 @@ def _nothing(*operands):
 def addmm(emit, self, mat1, mat2, *, beta=1, alpha=1):
     """addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
     if _nothing(mat1, mat2):
-        return _added(emit, self, filled(emit, 0), beta, 1)
+        return plus_product(emit, self, filled(emit, 0), beta, 1)
     product = emit.prim("ops.MatMul")(mat1, mat2)
     if beta == 1 and alpha == 1 and self.rank == 1 and self.shape == emit.out.shape[1:]:
         return emit.prim("ops.BiasAdd")(product, self)  # broadcasting is 3 times slower on CPU
-    return _added(emit, self, product, beta, alpha)
+    return plus_product(emit, self, product, beta, alpha)
 
 
 @lowers("mindspore", "aten.baddbmm.default")
 def baddbmm(emit, self, batch1, batch2, *, beta=1, alpha=1):
     """baddbmm(Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
     if _nothing(batch1, batch2):
-        return _added(emit, self, filled(emit, 0), beta, 1)
-    return _added(emit, self, emit.prim("ops.BatchMatMul")(batch1, batch2), beta, alpha)
+        return plus_product(emit, self, filled(emit, 0), beta, 1)
+    return plus_product(emit, self, emit.prim("ops.BatchMatMul")(batch1, batch2), beta, alpha)
 
 
 @lowers("mindspore", "aten.mm.default")

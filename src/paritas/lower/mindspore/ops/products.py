@@ -5,8 +5,8 @@ import math
 
 from paritas.lower.mindspore.ops.create import filled
 from paritas.lower.mindspore.ops.elementwise import promote
-from paritas.lower.mindspore.ops.matmul import _added, matmul
-from paritas.lower.mindspore.ops.reduce import _summed
+from paritas.lower.mindspore.ops.matmul import matmul, plus_product
+from paritas.lower.mindspore.ops.reduce import summed
 from paritas.lower.mindspore.ops.shape import is_empty, permuted
 from paritas.lower.mindspore.source import Value
 from paritas.lower.registry import lowers
@@ -15,7 +15,7 @@ from paritas.lower.registry import lowers
 @lowers("mindspore", "aten.addmv.default")
 def addmv(emit, self, mat, vec, *, beta=1, alpha=1):
     """addmv(Tensor self, Tensor mat, Tensor vec, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
-    return _added(emit, self, matmul(emit, mat, vec), beta, alpha)
+    return plus_product(emit, self, matmul(emit, mat, vec), beta, alpha)
 
 
 @lowers("mindspore", "aten.addr.default")
@@ -27,7 +27,7 @@ def addr(emit, self, vec1, vec2, *, beta=1, alpha=1):
         return emit.call("ops.logical_or", self, both) if beta else both
     self, vec1, vec2 = promote(emit, self, vec1, vec2)
     product = emit.infix("*", emit.call("ops.expand_dims", vec1, -1), vec2)
-    return _added(emit, self, product, beta, alpha)
+    return plus_product(emit, self, product, beta, alpha)
 
 
 @lowers("mindspore", "aten.inner.default")
@@ -96,7 +96,7 @@ def linalg_vecdot(emit, x, y, *, dim=-1):
             if size != 1:
                 shape[rank - 1 - axis] = size
     product = emit.typed(emit.infix("*", x, y), dtype=emit.out.dtype, shape=shape)
-    return _summed(emit, product, [dim], False)
+    return summed(emit, product, [dim], False)
 
 
 @lowers("mindspore", "aten.kron.default")

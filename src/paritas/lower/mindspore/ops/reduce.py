@@ -11,7 +11,7 @@ from paritas.lower.mindspore.source import Value
 from paritas.lower.registry import lowers
 
 
-def _axes(self, dim):
+def axes_of(self, dim):
     if dim is None or dim == [] or self.rank == 0:
         return tuple(range(self.rank))
     return (
@@ -19,15 +19,15 @@ def _axes(self, dim):
     )
 
 
-def _shape(self, axes, keepdim):
+def shape_without(self, axes, keepdim):
     if keepdim:
         return tuple(1 if a in axes else size for a, size in enumerate(self.shape))
     return tuple(size for a, size in enumerate(self.shape) if a not in axes)
 
 
-def _reduced(emit, primitive, self, axes, keepdim, dtype=None):
+def reduced_by(emit, primitive, self, axes, keepdim, dtype=None):
     out = emit.prim(primitive, keep_dims=bool(keepdim))(self, axes[0] if len(axes) == 1 else axes)
-    return emit.typed(out, dtype=dtype or self.dtype, shape=_shape(self, axes, keepdim))
+    return emit.typed(out, dtype=dtype or self.dtype, shape=shape_without(self, axes, keepdim))
 
 
 def _may_be_empty(self):
@@ -36,8 +36,8 @@ def _may_be_empty(self):
     return any(str(symbol).startswith("u") for symbol in symbols)
 
 
-def _summed(emit, self, dim, keepdim, primitive="ops.ReduceSum", nothing=0):
-    axes = _axes(self, dim)
+def summed(emit, self, dim, keepdim, primitive="ops.ReduceSum", nothing=0):
+    axes = axes_of(self, dim)
     x = emit.cast(self, emit.out.dtype)
     if is_empty(self):
         return filled(emit, nothing)
@@ -56,49 +56,49 @@ def _summed(emit, self, dim, keepdim, primitive="ops.ReduceSum", nothing=0):
         self, axes = x, (0,)
     if x.dtype == "float16":  # MindSpore would add in float16
         return emit.cast(
-            _reduced(emit, primitive, emit.cast(x, "float32"), axes, keepdim), "float16"
+            reduced_by(emit, primitive, emit.cast(x, "float32"), axes, keepdim), "float16"
         )
     if primitive == "ops.ReduceSum" and self.dtype == "int64" and x.dtype == "int64":
         helper = "whole_sum_kept" if keepdim else "whole_sum"
         total = emit.help(helper, x, axes[0] if len(axes) == 1 else axes)
-        return emit.typed(total, dtype="int64", shape=_shape(self, axes, keepdim))
-    return _reduced(emit, primitive, x, axes, keepdim)
+        return emit.typed(total, dtype="int64", shape=shape_without(self, axes, keepdim))
+    return reduced_by(emit, primitive, x, axes, keepdim)
 
 
 @lowers("mindspore", "aten.sum.default")
 def sum_(emit, self, *, dtype=None):
     """sum(Tensor self, *, ScalarType? dtype=None) -> Tensor"""
-    return _summed(emit, self, None, False)
+    return summed(emit, self, None, False)
 
 
 @lowers("mindspore", "aten.sum.dim_IntList")
 def sum_dim(emit, self, dim, keepdim=False, *, dtype=None):
     """sum.dim_IntList(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
-    return _summed(emit, self, dim, keepdim)
+    return summed(emit, self, dim, keepdim)
 
 
 @lowers("mindspore", "aten.mean.default")
 def mean(emit, self, *, dtype=None):
     """mean(Tensor self, *, ScalarType? dtype=None) -> Tensor"""
-    return _summed(emit, self, None, False, "ops.ReduceMean", math.nan)
+    return summed(emit, self, None, False, "ops.ReduceMean", math.nan)
 
 
 @lowers("mindspore", "aten.mean.dim")
 def mean_dim(emit, self, dim, keepdim=False, *, dtype=None):
     """mean.dim(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
-    return _summed(emit, self, dim, keepdim, "ops.ReduceMean", math.nan)
+    return summed(emit, self, dim, keepdim, "ops.ReduceMean", math.nan)
 
 
 @lowers("mindspore", "aten.prod.default")
 def prod(emit, self, *, dtype=None):
     """prod(Tensor self, *, ScalarType? dtype=None) -> Tensor"""
-    return _summed(emit, self, None, False, "ops.ReduceProd", 1)
+    return summed(emit, self, None, False, "ops.ReduceProd", 1)
 
 
 @lowers("mindspore", "aten.prod.dim_int")
 def prod_dim(emit, self, dim, keepdim=False, *, dtype=None):
     """prod.dim_int(Tensor self, int dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
-    return _summed(emit, self, dim, keepdim, "ops.ReduceProd", 1)
+    return summed(emit, self, dim, keepdim, "ops.ReduceProd", 1)
 
 
 def _count(emit, self, axes):
@@ -114,10 +114,10 @@ def nan_of(emit):
     return emit.typed(filled(emit, math.nan, shape=out.shape, dtype=out.dtype), like=out)
 
 
-def _spread(emit, self, dim, correction, keepdim, root):
+def variance(emit, self, dim, correction, keepdim, root):
     if self.dtype.startswith("complex"):
         raise emit.refuse("it is written for real numbers, and these are complex")
-    axes = _axes(self, dim)
+    axes = axes_of(self, dim)
     correction = 1 if correction is None else correction
     if is_empty(self):
         return nan_of(emit)
@@ -125,12 +125,12 @@ def _spread(emit, self, dim, correction, keepdim, root):
     if not axes:
         return nan_of(emit) if correction else emit.infix("-", self, self)
     centred = emit.let(
-        emit.typed(emit.infix("-", x, _reduced(emit, "ops.ReduceMean", x, axes, True)), like=x),
+        emit.typed(emit.infix("-", x, reduced_by(emit, "ops.ReduceMean", x, axes, True)), like=x),
         "centred",
     )
     squares = emit.typed(emit.infix("*", centred, centred), like=centred)
     if correction == 0:
-        result = _reduced(emit, "ops.ReduceMean", squares, axes, keepdim)
+        result = reduced_by(emit, "ops.ReduceMean", squares, axes, keepdim)
     else:
         count = _count(emit, self, axes)
         below = (
@@ -138,7 +138,7 @@ def _spread(emit, self, dim, correction, keepdim, root):
             if isinstance(count, int)
             else Value(f"({count} - {correction})")
         )
-        total = _reduced(emit, "ops.ReduceSum", squares, axes, keepdim)
+        total = reduced_by(emit, "ops.ReduceSum", squares, axes, keepdim)
         result = emit.typed(
             emit.infix("/", total, float(below) if isinstance(below, (int, float)) else below),
             like=total,
@@ -150,25 +150,25 @@ def _spread(emit, self, dim, correction, keepdim, root):
 @lowers("mindspore", "aten.var.correction")
 def var(emit, self, dim=None, *, correction=None, keepdim=False):
     """var.correction(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False) -> Tensor"""
-    return _spread(emit, self, dim, correction, keepdim, False)
+    return variance(emit, self, dim, correction, keepdim, False)
 
 
 @lowers("mindspore", "aten.var.dim")
 def var_dim(emit, self, dim, unbiased=True, keepdim=False):
     """var.dim(Tensor self, int[1]? dim, bool unbiased=True, bool keepdim=False) -> Tensor"""
-    return _spread(emit, self, dim, int(unbiased), keepdim, False)
+    return variance(emit, self, dim, int(unbiased), keepdim, False)
 
 
 @lowers("mindspore", "aten.std.correction")
 def std(emit, self, dim=None, *, correction=None, keepdim=False):
     """std.correction(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False) -> Tensor"""
-    return _spread(emit, self, dim, correction, keepdim, True)
+    return variance(emit, self, dim, correction, keepdim, True)
 
 
 @lowers("mindspore", "aten.std.dim")
 def std_dim(emit, self, dim, unbiased=True, keepdim=False):
     """std.dim(Tensor self, int[1]? dim, bool unbiased=True, bool keepdim=False) -> Tensor"""
-    return _spread(emit, self, dim, int(unbiased), keepdim, True)
+    return variance(emit, self, dim, int(unbiased), keepdim, True)
 
 
 @lowers("mindspore", "aten.var_mean.correction")
@@ -179,8 +179,8 @@ def var_mean(emit, self, dim=None, *, correction=None, keepdim=False):
 
 def spread_and_mean(emit, self, dim, correction, keepdim, root):
     x = emit.let(self, "x")
-    average = _averaged(emit, x, _axes(self, dim), keepdim)
-    return Value(f"({_spread(emit, x, dim, correction, keepdim, root)}, {average})")
+    average = _averaged(emit, x, axes_of(self, dim), keepdim)
+    return Value(f"({variance(emit, x, dim, correction, keepdim, root)}, {average})")
 
 
 def _averaged(emit, x, axes, keepdim):
@@ -189,15 +189,15 @@ def _averaged(emit, x, axes, keepdim):
     if not axes:
         return x
     if x.dtype != "float16":
-        return _reduced(emit, "ops.ReduceMean", x, axes, keepdim)
-    wide = _reduced(emit, "ops.ReduceMean", emit.cast(x, "float32"), axes, keepdim)
+        return reduced_by(emit, "ops.ReduceMean", x, axes, keepdim)
+    wide = reduced_by(emit, "ops.ReduceMean", emit.cast(x, "float32"), axes, keepdim)
     return emit.cast(wide, "float16")
 
 
 @lowers("mindspore", "aten.linalg_vector_norm.default")
 def linalg_vector_norm(emit, self, ord=2, dim=None, keepdim=False, *, dtype=None):
     """linalg_vector_norm(Tensor self, Scalar ord=2, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""  # noqa: E501
-    axes = _axes(self, dim)
+    axes = axes_of(self, dim)
     x = emit.cast(self, emit.out.dtype)
     if is_empty(self):
         return filled(emit, 0)
@@ -206,23 +206,23 @@ def linalg_vector_norm(emit, self, ord=2, dim=None, keepdim=False, *, dtype=None
     x = emit.let(emit.cast(x, "float32") if x.dtype == "float16" else x, "x")
     like = {"dtype": x.dtype, "shape": x.shape}
     if ord == 2:
-        total = _reduced(
+        total = reduced_by(
             emit, "ops.ReduceSum", emit.typed(emit.infix("*", x, x), **like), axes, keepdim
         )
         found = emit.typed(emit.call("ops.sqrt", total), like=total)
     elif ord == 0:
         counted = emit.cast(truth(emit, x), x.dtype)
-        found = _reduced(emit, "ops.ReduceSum", counted, axes, keepdim)
+        found = reduced_by(emit, "ops.ReduceSum", counted, axes, keepdim)
     else:
         sizes = emit.typed(emit.call("ops.abs", x), **like)
         if ord in (math.inf, -math.inf):
-            found = _extreme(emit, sizes, axes, keepdim, ord > 0)
+            found = extreme(emit, sizes, axes, keepdim, ord > 0)
         elif ord == 1:
-            found = _reduced(emit, "ops.ReduceSum", sizes, axes, keepdim)
+            found = reduced_by(emit, "ops.ReduceSum", sizes, axes, keepdim)
         else:
             wide = emit.cast(sizes, "float64")
             powers = emit.typed(emit.call("ops.pow", wide, float(ord)), like=wide)
-            total = _reduced(emit, "ops.ReduceSum", powers, axes, keepdim)
+            total = reduced_by(emit, "ops.ReduceSum", powers, axes, keepdim)
             found = emit.typed(emit.call("ops.pow", total, 1.0 / ord), like=total)
     return emit.cast(found, emit.out.dtype)
 
@@ -230,20 +230,22 @@ def linalg_vector_norm(emit, self, ord=2, dim=None, keepdim=False, *, dtype=None
 # --- the largest and the smallest ---
 
 
-def _extreme(emit, self, axes, keepdim, largest):
+def extreme(emit, self, axes, keepdim, largest):
     if not axes:
         return self
     if self.dtype == "bool":
-        return _reduced(emit, "ops.ReduceAny" if largest else "ops.ReduceAll", self, axes, keepdim)
+        return reduced_by(
+            emit, "ops.ReduceAny" if largest else "ops.ReduceAll", self, axes, keepdim
+        )
     primitive = "ops.ReduceMax" if largest else "ops.ReduceMin"
     if self.dtype not in FLOATS:
-        return _reduced(emit, primitive, self, axes, keepdim)
+        return reduced_by(emit, primitive, self, axes, keepdim)
     x = emit.let(self, "x")
-    kept = emit.help("spread_nan", _reduced(emit, primitive, x, axes, True), x, axes)
-    out = emit.typed(kept, dtype=self.dtype, shape=_shape(self, axes, True))
+    kept = emit.help("spread_nan", reduced_by(emit, primitive, x, axes, True), x, axes)
+    out = emit.typed(kept, dtype=self.dtype, shape=shape_without(self, axes, True))
     if keepdim:
         return out
-    left = _shape(self, axes, False)
+    left = shape_without(self, axes, False)
     return emit.typed(
         emit.call("ops.reshape", out, emit.dims(left, free=True)), dtype=self.dtype, shape=left
     )
@@ -252,25 +254,25 @@ def _extreme(emit, self, axes, keepdim, largest):
 @lowers("mindspore", "aten.amax.default")
 def amax(emit, self, dim=(), keepdim=False):
     """amax(Tensor self, int[1] dim=[], bool keepdim=False) -> Tensor"""
-    return _extreme(emit, self, _axes(self, list(dim)), keepdim, True)
+    return extreme(emit, self, axes_of(self, list(dim)), keepdim, True)
 
 
 @lowers("mindspore", "aten.amin.default")
 def amin(emit, self, dim=(), keepdim=False):
     """amin(Tensor self, int[1] dim=[], bool keepdim=False) -> Tensor"""
-    return _extreme(emit, self, _axes(self, list(dim)), keepdim, False)
+    return extreme(emit, self, axes_of(self, list(dim)), keepdim, False)
 
 
 @lowers("mindspore", "aten.max.default")
 def max_(emit, self):
     """max(Tensor self) -> Tensor"""
-    return _extreme(emit, self, _axes(self, None), False, True)
+    return extreme(emit, self, axes_of(self, None), False, True)
 
 
 @lowers("mindspore", "aten.min.default")
 def min_(emit, self):
     """min(Tensor self) -> Tensor"""
-    return _extreme(emit, self, _axes(self, None), False, False)
+    return extreme(emit, self, axes_of(self, None), False, False)
 
 
 def _position(emit, self, dim, keepdim, largest):
@@ -306,7 +308,7 @@ def argmin(emit, self, dim=None, keepdim=False):
 
 def _extreme_and_position(emit, self, dim, keepdim, largest):
     x = emit.let(self, "x")
-    value = _extreme(emit, x, _axes(self, dim), keepdim, largest)
+    value = extreme(emit, x, axes_of(self, dim), keepdim, largest)
     return Value(f"({value}, {_position(emit, x, dim, keepdim, largest)})")
 
 
@@ -326,12 +328,12 @@ def min_dim(emit, self, dim, keepdim=False):
 
 
 def _truth(emit, self, dim, keepdim, some):
-    axes = _axes(self, dim)
+    axes = axes_of(self, dim)
     if is_empty(self):
         return filled(emit, not some)
     flags = truth(emit, self)
     if axes:
-        flags = _reduced(emit, "ops.ReduceAny" if some else "ops.ReduceAll", flags, axes, keepdim)
+        flags = reduced_by(emit, "ops.ReduceAny" if some else "ops.ReduceAll", flags, axes, keepdim)
     return emit.cast(flags, emit.out.dtype)  # torch answers in uint8 where it is asked in uint8
 
 
@@ -423,17 +425,17 @@ def diff(emit, self, n=1, dim=-1, prepend=None, append=None):
 @lowers("mindspore", "aten.logsumexp.default")
 def logsumexp(emit, self, dim, keepdim=False):
     """logsumexp(Tensor self, int[1] dim, bool keepdim=False) -> Tensor"""
-    axes = _axes(self, dim)
+    axes = axes_of(self, dim)
     x = emit.let(emit.cast(self, emit.out.dtype), "x")
-    highest = _reduced(emit, "ops.ReduceMax", x, axes, True)
+    highest = reduced_by(emit, "ops.ReduceMax", x, axes, True)
     # An infinite maximum would give inf - inf.
     bounded = emit.call("ops.minimum", 3e38, emit.call("ops.maximum", -3e38, highest))
     highest = emit.let(
-        emit.typed(bounded, dtype=x.dtype, shape=_shape(self, axes, True)), "highest"
+        emit.typed(bounded, dtype=x.dtype, shape=shape_without(self, axes, True)), "highest"
     )
     weights = emit.typed(
         emit.call("ops.exp", emit.infix("-", x, highest)), dtype=x.dtype, shape=x.shape
     )
-    total = emit.call("ops.log", _reduced(emit, "ops.ReduceSum", weights, axes, True))
+    total = emit.call("ops.log", reduced_by(emit, "ops.ReduceSum", weights, axes, True))
     out = emit.infix("+", total, highest)
     return out if keepdim else emit.call("ops.reshape", out, emit.dims(emit.out.shape, free=True))

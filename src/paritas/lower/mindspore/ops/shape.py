@@ -186,7 +186,7 @@ def broadcast_to(emit, self, size):
     return broadcast(emit, self)
 
 
-def _several(texts):
+def tuple_of(texts):
     return Value(f"({', '.join(texts)}{',' if len(texts) == 1 else ''})")
 
 
@@ -194,7 +194,7 @@ def _several(texts):
 def broadcast_tensors(emit, tensors):
     """broadcast_tensors(Tensor[] tensors) -> Tensor[]"""
     pieces = zip(tensors, emit.out, strict=True)
-    return _several(
+    return tuple_of(
         [emit.call("ops.broadcast_to", x, emit.dims(piece.shape)).text for x, piece in pieces]
     )
 
@@ -279,7 +279,7 @@ def select(emit, self, dim, index):
     return Value(indexed(emit, self, dim, str(index)), self.dtype, emit.out.shape)
 
 
-def _parts(emit, self, dim):
+def slices_of(emit, self, dim):
     """The pieces that `emit.out` describes, by slices: ops.StridedSlice and ops.split are slower or choosier."""
     self = emit.let(self, "x")
     texts, start = [], 0
@@ -291,31 +291,31 @@ def _parts(emit, self, dim):
             text = emit.call("ops.zeros", emit.dims(piece.shape), emit.dtype(piece.dtype)).text
         texts.append(text)
         start = end
-    return _several(texts)
+    return tuple_of(texts)
 
 
 @lowers("mindspore", "aten.split.Tensor")
 def split(emit, self, split_size, dim=0):
     """split.Tensor(Tensor(a -> *) self, SymInt split_size, int dim=0) -> Tensor(a)[]"""
-    return _parts(emit, self, dim % self.rank)
+    return slices_of(emit, self, dim % self.rank)
 
 
 @lowers("mindspore", "aten.split_with_sizes.default")
 def split_with_sizes(emit, self, split_sizes, dim=0):
     """split_with_sizes(Tensor(a -> *) self, SymInt[] split_sizes, int dim=0) -> Tensor(a)[]"""
-    return _parts(emit, self, dim % self.rank)
+    return slices_of(emit, self, dim % self.rank)
 
 
 @lowers("mindspore", "aten.chunk.default")
 def chunk(emit, self, chunks, dim=0):
     """chunk(Tensor(a -> *) self, int chunks, int dim=0) -> Tensor(a)[]"""
-    return _parts(emit, self, dim % self.rank)
+    return slices_of(emit, self, dim % self.rank)
 
 
 @lowers("mindspore", "aten.tensor_split.sections")
 def tensor_split(emit, self, sections, dim=0):
     """tensor_split.sections(Tensor(a -> *) self, SymInt sections, int dim=0) -> Tensor(a)[]"""
-    return _parts(emit, self, dim % self.rank)
+    return slices_of(emit, self, dim % self.rank)
 
 
 @lowers("mindspore", "aten.unbind.int")
@@ -324,4 +324,4 @@ def unbind(emit, self, dim=0):
     if not emit.out:
         return Value("()")
     self = emit.let(self, "x")
-    return _several([indexed(emit, self, dim, str(i)) for i in range(len(emit.out))])
+    return tuple_of([indexed(emit, self, dim, str(i)) for i in range(len(emit.out))])

@@ -3,7 +3,7 @@
 
 import math
 
-from paritas.lower.mindspore.ops.activation import _in_float32, elu
+from paritas.lower.mindspore.ops.activation import elu, in_float32
 from paritas.lower.mindspore.ops.choose import number
 from paritas.lower.mindspore.ops.elementwise import FLOATS
 from paritas.lower.mindspore.ops.unary import negative, sign
@@ -62,13 +62,13 @@ def frac(emit, self):
 @lowers("mindspore", "aten.deg2rad.default")
 def deg2rad(emit, self):
     """deg2rad(Tensor self) -> Tensor"""
-    return _in_float32(emit, self, lambda x: emit.infix("*", x, math.pi / 180))
+    return in_float32(emit, self, lambda x: emit.infix("*", x, math.pi / 180))
 
 
 @lowers("mindspore", "aten.rad2deg.default")
 def rad2deg(emit, self):
     """rad2deg(Tensor self) -> Tensor"""
-    return _in_float32(emit, self, lambda x: emit.infix("*", x, 180 / math.pi))
+    return in_float32(emit, self, lambda x: emit.infix("*", x, 180 / math.pi))
 
 
 @lowers("mindspore", "aten.sinc.default", "aten.special_sinc.default")
@@ -86,7 +86,7 @@ def sinc(emit, self):
             emit.infix("/", emit.call("ops.sin", x), below),
         )
 
-    return _in_float32(emit, self, write)
+    return in_float32(emit, self, write)
 
 
 @lowers("mindspore", "aten.special_ndtr.default")
@@ -126,7 +126,7 @@ def softshrink(emit, self, lambd=0.5):
         shifted = emit.infix("-", x, emit.infix("*", emit.call("ops.sign", x), lambd))
         return emit.call("ops.where", inside, emit.infix("*", x, 0.0), shifted)
 
-    return _in_float32(emit, self, write)
+    return in_float32(emit, self, write)
 
 
 @lowers("mindspore", "aten.celu.default")

@@ -3,9 +3,9 @@
 
 import numpy as np
 
-from paritas.lower.mindspore.ops.activation import _in_float32
+from paritas.lower.mindspore.ops.activation import in_float32
 from paritas.lower.mindspore.ops.choose import bounded
-from paritas.lower.mindspore.ops.unary import _in_float64
+from paritas.lower.mindspore.ops.unary import in_float64
 from paritas.lower.registry import lowers
 
 
@@ -18,7 +18,7 @@ def _function(function, write):
 
 def _accurate(emit, function, self):
     """MindSpore's float32 kernel is as good as torch's; float16 goes by way of float32, as in torch."""
-    return _in_float32(emit, self, lambda x: emit.call(function, x))
+    return in_float32(emit, self, lambda x: emit.call(function, x))
 
 
 #: ATen name -> MindSpore's function, and how it is called.
@@ -32,11 +32,11 @@ _FUNCTIONS = {
     "sinh": ("ops.sinh", _accurate),
     "erfc": ("ops.erfc", _accurate),
     "exp2": ("ops.exp2", _accurate),
-    "lgamma": ("ops.lgamma", _in_float64),  # 1e-5 off in float32
-    "i0": ("ops.bessel_i0", _in_float64),
-    "special_i0e": ("ops.bessel_i0e", _in_float64),
-    "special_i1": ("ops.bessel_i1", _in_float64),
-    "special_i1e": ("ops.bessel_i1e", _in_float64),
+    "lgamma": ("ops.lgamma", in_float64),  # 1e-5 off in float32
+    "i0": ("ops.bessel_i0", in_float64),
+    "special_i0e": ("ops.bessel_i0e", in_float64),
+    "special_i1": ("ops.bessel_i1", in_float64),
+    "special_i1e": ("ops.bessel_i1e", in_float64),
 }
 
 for _name, (_mindspore, _write) in _FUNCTIONS.items():

@@ -9,13 +9,13 @@ from paritas.lower.mindspore.ops.create import filled
 from paritas.lower.mindspore.ops.elementwise import FLOATS
 from paritas.lower.mindspore.ops.logic import truth
 from paritas.lower.mindspore.ops.reduce import (
-    _axes,
-    _extreme,
-    _reduced,
-    _spread,
-    _summed,
+    axes_of,
+    extreme,
     linalg_vector_norm,
+    reduced_by,
     spread_and_mean,
+    summed,
+    variance,
 )
 from paritas.lower.mindspore.ops.shape import is_empty, permuted
 from paritas.lower.mindspore.source import Value
@@ -35,7 +35,7 @@ def nansum(emit, self, dim=None, keepdim=False, *, dtype=None):
     """nansum(Tensor self, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
     if self.dtype in FLOATS and not is_empty(self):
         self, _ = _present(emit, self)
-    return _summed(emit, self, dim, keepdim)
+    return summed(emit, self, dim, keepdim)
 
 
 @lowers("mindspore", "aten.nanmean.default")
@@ -44,11 +44,11 @@ def nanmean(emit, self, dim=None, keepdim=False, *, dtype=None):
     if is_empty(self):
         return filled(emit, math.nan)
     x, there = _present(emit, emit.cast(self, "float32") if self.dtype == "float16" else self)
-    axes = _axes(self, dim)
+    axes = axes_of(self, dim)
     if not axes:
         return self
-    count = _reduced(emit, "ops.ReduceSum", emit.cast(there, x.dtype), axes, keepdim)
-    total = emit.infix("/", _reduced(emit, "ops.ReduceSum", x, axes, keepdim), count)
+    count = reduced_by(emit, "ops.ReduceSum", emit.cast(there, x.dtype), axes, keepdim)
+    total = emit.infix("/", reduced_by(emit, "ops.ReduceSum", x, axes, keepdim), count)
     return emit.cast(emit.typed(total, dtype=x.dtype), emit.out.dtype)
 
 
@@ -56,8 +56,8 @@ def _counted(emit, self, dim):
     if is_empty(self):
         return filled(emit, 0)
     flags = emit.cast(emit.typed(truth(emit, self), like=self, dtype="bool"), "int64")
-    axes = _axes(self, dim)
-    return _reduced(emit, "ops.ReduceSum", flags, axes, False) if axes else flags
+    axes = axes_of(self, dim)
+    return reduced_by(emit, "ops.ReduceSum", flags, axes, False) if axes else flags
 
 
 @lowers("mindspore", "aten.count_nonzero.default")
@@ -76,20 +76,22 @@ def count_nonzero_dims(emit, self, dim):
 def aminmax(emit, self, *, dim=None, keepdim=False):
     """aminmax(Tensor self, *, int? dim=None, bool keepdim=False) -> (Tensor min, Tensor max)"""
     x = emit.let(self, "x")
-    low, high = (_extreme(emit, x, _axes(self, dim), keepdim, largest) for largest in (False, True))
+    low, high = (
+        extreme(emit, x, axes_of(self, dim), keepdim, largest) for largest in (False, True)
+    )
     return Value(f"({low}, {high})")
 
 
 @lowers("mindspore", "aten.var.default")
 def var(emit, self, unbiased=True):
     """var(Tensor self, bool unbiased=True) -> Tensor"""
-    return _spread(emit, self, None, int(unbiased), False, False)
+    return variance(emit, self, None, int(unbiased), False, False)
 
 
 @lowers("mindspore", "aten.std.default")
 def std(emit, self, unbiased=True):
     """std(Tensor self, bool unbiased=True) -> Tensor"""
-    return _spread(emit, self, None, int(unbiased), False, True)
+    return variance(emit, self, None, int(unbiased), False, True)
 
 
 @lowers("mindspore", "aten.var_mean.default")
@@ -142,8 +144,8 @@ def trace(emit, self):
         on = emit.infix("==", emit.call("ops.expand_dims", rows, -1), columns)
         x = emit.let(self, "x")
         kept = emit.call("ops.where", on, x, emit.call("ops.zeros_like", x))
-        return _summed(emit, emit.typed(kept, like=self), None, False)
-    return _summed(emit, diagonal_of(emit, self, 0, 0, 1), None, False)
+        return summed(emit, emit.typed(kept, like=self), None, False)
+    return summed(emit, diagonal_of(emit, self, 0, 0, 1), None, False)
 
 
 def diagonal_of(emit, self, offset, dim1, dim2):

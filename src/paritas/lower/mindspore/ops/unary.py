@@ -51,7 +51,7 @@ def _floating(emit, function, self):
     return emit.call(function, emit.cast(self, emit.out.dtype))
 
 
-def _in_float64(emit, function, self):
+def in_float64(emit, function, self):
     """In float64 where the fp32 kernel of MindSpore's CPU backend is 3e-6 off (torch: 6e-8), or wrong near 0."""
     if emit.target == "ascend" or emit.out.dtype not in ("float32", "float16"):
         return _floating(emit, function, self)
@@ -71,7 +71,7 @@ def near_zero(emit, name, self):
 @lowers("mindspore", "aten.exp.default")
 def exp(emit, self):
     """exp(Tensor self) -> Tensor"""
-    return _in_float64(emit, "ops.exp", self)
+    return in_float64(emit, "ops.exp", self)
 
 
 @lowers("mindspore", "aten.expm1.default")
@@ -83,7 +83,7 @@ def expm1(emit, self):
 @lowers("mindspore", "aten.log.default")
 def log(emit, self):
     """log(Tensor self) -> Tensor"""
-    return _in_float64(emit, "ops.log", self)
+    return in_float64(emit, "ops.log", self)
 
 
 @lowers("mindspore", "aten.log1p.default")

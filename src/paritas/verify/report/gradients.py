@@ -6,16 +6,16 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from paritas.verify.markdown import _number, table
+from paritas.verify.report.tables import number, table
 
 if TYPE_CHECKING:
-    from paritas.verify.report import GradientParity, NodeGradientParity, ParityReport
+    from paritas.verify.report.rows import Findings, GradientParity, NodeGradientParity
 
 HEAD = ("gradient of", "shape", "x tolerance", "error", "max abs", "PyTorch/f64", "port/f64")
 NODE_HEAD = ("node", "operator", "by", "module", "x tolerance", "error", "PyTorch/f64", "port/f64", "source")
 
 
-def lines(report: ParityReport) -> list[str]:
+def lines(report: Findings) -> list[str]:
     """For the terminal: what was compared, the worst parameter, the first guilty node and where it is."""
     off = [row for row in report.gradients if not row.agrees]
     found = [
@@ -48,7 +48,7 @@ def lines(report: ParityReport) -> list[str]:
     return found
 
 
-def section(report: ParityReport) -> list[str]:
+def section(report: Findings) -> list[str]:
     """For PARITY.md: the gradients that diverge, or the worst ones, and the same of the nodes."""
     off = [row for row in report.gradients if not row.agrees]
     guilty = report.guilty_backwards
@@ -83,11 +83,11 @@ def section(report: ParityReport) -> list[str]:
 
 
 def cells(row: GradientParity) -> tuple[str, ...]:
-    figures = [""] * 4 if row.fault else [_number(v) for v in (row.error, row.max_abs, row.own, row.ours)]
+    figures = [""] * 4 if row.fault else [number(v) for v in (row.error, row.max_abs, row.own, row.ours)]
     return (row.name, str(list(row.shape)), row.fault or f"{row.excess:.3g}", *figures)
 
 
 def node_cells(row: NodeGradientParity) -> tuple[str, ...]:
-    figures = [""] * 3 if row.fault else [_number(v) for v in (row.error, row.own, row.ours)]
+    figures = [""] * 3 if row.fault else [number(v) for v in (row.error, row.own, row.ours)]
     excess = row.fault or f"{row.excess:.3g}"
     return (row.node, row.target, row.wrt, row.module, excess, *figures, row.source)

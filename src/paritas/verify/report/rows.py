@@ -1,26 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ParityReport`: what verification found, as a value that prints itself as text, JSON and Markdown."""
+"""What a report consists of: a row for each output, module, node and gradient, and the verdict that follows."""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
 import importlib.metadata
-import json
 import math
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from paritas.errors import PortError
-from paritas.printable import printable
 from paritas.verify.search import Sought
 from paritas.verify.tolerance import Tolerance
 
 Verdict = Literal["agrees", "diverges", "incomplete"]
-
-REPORT_VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,8 +262,8 @@ class NodeGradientParity(Judged):
 
 
 @dataclasses.dataclass(frozen=True)
-class ParityReport:
-    """The outcome of a verification. Rules on outputs of an unobserved run; the modules say where to look."""
+class Findings:
+    """What a verification found. Outputs of an unobserved run rule; the modules say where to look."""
 
     environment: Environment
     tolerance: Tolerance
@@ -334,111 +329,6 @@ class ParityReport:
         """The nodes whose gradients differ at the original's values, the first one in backward order first."""
         return tuple(row for row in self.gradient_nodes if not row.agrees)
 
-    def __str__(self) -> str:
-        compared = [row for row in self.outputs if not row.unjudged]
-        count = f"{len(compared)} outputs compared in {len({r.case for r in compared})} cases"
-        lines = [
-            f"{self.verdict}: {count}, error {self.error:.2e} (max|got-want| / mean|want|)",
-            f"  {self.subject + ': ' if self.subject else ''}{self.environment}",
-            f"  tolerance: {self.tolerance}",
-        ]
-        if self.environment.machine:
-            lines.insert(2, f"  {self.environment.machine}, {self.environment.date}")
-        if self.worst_output is not None:
-            lines.append(f"  worst output: {self.worst_output}")
-            if self.worst_output.hint:
-                lines.append(f"    {self.worst_output.hint}")
-        lines += [f"  not judged: {r}" for r in self.outputs if r.unjudged and r is not self.worst_output]
-        lines += [f"  not compared: {name}: {why}" for name, why in self.unseen.items()]
-        if self.level != "outputs":
-            lines += self._module_lines()
-        if self.level == "nodes":
-            lines += self._node_lines()
-        if self.search is not None:
-            lines += [f"  {line}" for line in self.search.lines()]
-        if self.gradient_case:
-            from paritas.verify.gradient_words import lines as gradient_lines
-
-            lines += gradient_lines(self)
-        lines += [f"  note: {note}" for note in self.notes]
-        return "\n".join(lines)
-
-    def _module_lines(self) -> list[str]:
-        lines = [
-            f"  modules: {len(self.modules)} compared, {len(self.unseen_modules)} not seen; {self.observed}"
-        ]
-        if self.first_divergence:
-            lines.append(f"  first divergence: {self.first_divergence}")
-            if self.verdict == "agrees":
-                lines.append("    the outputs of the unobserved run agree nevertheless, and they rule")
-        elif self.worst_module:
-            lines.append(f"  worst module: {self.worst_module}")
-        lines += [f"  not seen: {name}: {why}" for name, why in list(self.unseen_modules.items())[:5]]
-        if len(self.unseen_modules) > 5:
-            lines.append(f"  not seen: {len(self.unseen_modules) - 5} more")
-        return lines
-
-    def _node_lines(self) -> list[str]:
-        lines = [
-            f"  nodes: {len(self.nodes)} compared, {len(self.unseen_nodes)} not by themselves; {self.observed_nodes}"
-        ]
-        if not self.nodes:
-            return lines + [
-                f"  not seen: {why}" for why in list(dict.fromkeys(self.unseen_nodes.values()))[:5]
-            ]
-        if not self.guilty:
-            return [
-                *lines,
-                "  every node that was compared makes of the original's inputs what the original makes",
-            ]
-        lines += [f"  {len(self.guilty)} guilty, the first: {self.guilty[0]}"]
-        lines += [f"  guilty: {row}" for row in self.guilty[1:10]]
-        if self.verdict == "agrees":
-            lines.append("    the outputs of the unobserved run agree nevertheless, and they rule")
-        return lines
-
-    # --- JSON -------------------------------------------------------------------------------
-
-    def to_json(self) -> str:
-        """parity.json: valid JSON (infinities and NaN as strings), read back by `from_json` to an equal report."""
-        data = {
-            "format_version": REPORT_VERSION,
-            "verdict": self.verdict,
-            "error": self.error,
-            **dataclasses.asdict(self),
-        }
-        return json.dumps(plain(data), indent=1, allow_nan=False, ensure_ascii=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> ParityReport:
-        """Raises `PortError` for text that is no report, or is one of a newer Paritas."""
-        try:
-            data = json.loads(text)
-            version = data["format_version"]
-            if version > REPORT_VERSION:
-                raise PortError(
-                    f"This report has format {version}; this Paritas reads up to {REPORT_VERSION}."
-                )
-            return _restore_report(data)
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise PortError(f"This is no parity report: {type(error).__name__}: {error}") from None
-
-    # --- Markdown ---------------------------------------------------------------------------
-
-    def to_markdown(self, directory: str = "DIR") -> str:
-        """PARITY.md: the verdict, its tables, the tolerance with its reason, and how to do it again."""
-        from paritas.verify.markdown import markdown
-
-        return printable(markdown(self, directory))
-
-    # --- HTML -------------------------------------------------------------------------------
-
-    def to_html(self, directory: str = "DIR") -> str:
-        """PARITY.html: everything that the report knows, as one page that needs nothing from outside."""
-        from paritas.verify.html import page
-
-        return page(self, directory)
-
 
 def badness(value: float) -> float:
     """NaN as the largest of all."""
@@ -454,47 +344,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple | frozenset | set):
         return [plain(item) for item in value]
     return value
-
-
-def _restore(cls: Any, data: Mapping[str, Any]) -> Any:
-    """A flat dataclass from its JSON object: floats may be strings there, tuples are lists."""
-    values: dict[str, Any] = {}
-    for field in dataclasses.fields(cls):
-        value = data[field.name]
-        values[field.name] = (
-            float(value) if field.type == "float" else tuple(value) if isinstance(value, list) else value
-        )
-    return cls(**values)
-
-
-def _restore_all(cls: Any, rows: Sequence[Mapping[str, Any]]) -> tuple[Any, ...]:
-    return tuple(_restore(cls, row) for row in rows)
-
-
-def _restore_report(data: Mapping[str, Any]) -> ParityReport:
-    inside = data["module_tolerance"]
-    return ParityReport(
-        environment=_restore(Environment, data["environment"]),
-        tolerance=_restore(Tolerance, data["tolerance"]),
-        outputs=_restore_all(OutputParity, [{"histogram": (), **row} for row in data["outputs"]]),
-        unseen=dict(data["unseen"]),
-        cases=tuple(data["cases"]),
-        subject=data["subject"],
-        level=data["level"],
-        modules=_restore_all(ModuleParity, data["modules"]),
-        module_case=data["module_case"],
-        module_tolerance=None if inside is None else _restore(Tolerance, inside),
-        unseen_modules=dict(data["unseen_modules"]),
-        observed=data["observed"],
-        notes=tuple(data["notes"]),
-        nodes=_restore_all(NodeParity, data.get("nodes", ())),
-        unseen_nodes=dict(data.get("unseen_nodes", {})),
-        observed_nodes=data.get("observed_nodes", ""),
-        search=None if data.get("search") is None else _restore(Sought, data["search"]),
-        gradients=_restore_all(GradientParity, data.get("gradients", ())),
-        unseen_gradients=dict(data.get("unseen_gradients", {})),
-        gradient_case=data.get("gradient_case", ""),
-        gradient_rule=data.get("gradient_rule", ""),
-        gradient_nodes=_restore_all(NodeGradientParity, data.get("gradient_nodes", ())),
-        unseen_gradient_nodes=dict(data.get("unseen_gradient_nodes", {})),
-    )

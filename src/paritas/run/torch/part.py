@@ -13,7 +13,7 @@ from torch.fx import Node
 
 from paritas.errors import EngineError, first_line
 from paritas.program import Program
-from paritas.run.torch import Walk, _dtype, captured_dtype
+from paritas.run.torch.walk import Walk, captured_dtype, dtype_of
 
 #: What is no tensor: a size, a number that was read out of a tensor.
 Number = int | float | bool
@@ -110,7 +110,7 @@ def compute(
     all_members: every member instead, as torch tensors or tuples of them, instead of NumPy arrays. Raises
     `EngineError` naming the node that cannot be computed.
     """
-    dtype = _dtype(precision)
+    dtype = dtype_of(precision)
     cast = None if captured_dtype(program) == dtype else dtype
     return _PartWalk(program, cast, part, recorded, all_members).found()
 

@@ -21,17 +21,18 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from paritas.verify import curves, histogram
-from paritas.verify.histogram import Bin
-from paritas.verify.layers import Branch, is_entry, layers, tree
-from paritas.verify.markdown import FIGURE, LEGEND
-from paritas.verify.report import (
+from paritas.verify.report import curves, histogram
+from paritas.verify.report.histogram import Bin
+from paritas.verify.report.layers import Branch, is_entry, layers, tree
+from paritas.verify.report.markdown import FIGURE, LEGEND
+from paritas.verify.report.panels import anchor, label, panels
+from paritas.verify.report.rows import (
+    Findings,
     GradientParity,
     ModuleParity,
     NodeGradientParity,
     NodeParity,
     OutputParity,
-    ParityReport,
 )
 
 Row = ModuleParity | NodeParity | OutputParity | GradientParity | NodeGradientParity
@@ -45,15 +46,15 @@ STEPS = (0.01, 0.1, 0.5, 1.0)
 NO_CURVES = "No module was compared, so there is no curve: verify with --level modules."
 
 
-def page(report: ParityReport, directory: str = "DIR") -> str:
+def page(report: Findings, directory: str = "DIR") -> str:
     """The page of one report. directory: where the port is, for the commands that do it again."""
     return joined([(directory, report)])
 
 
-def joined(reports: Sequence[tuple[str, ParityReport]]) -> str:
+def joined(reports: Sequence[tuple[str, Findings]]) -> str:
     """The page of several reports, each with its port or file: a summary, all curves in a picture, each whole."""
     views = [View(number, name, report) for number, (name, report) in enumerate(reports)]
-    drawn = any(panel.lines for panel in curves.panels(reports))
+    drawn = any(panel.lines for panel in panels(reports))
     template = _environment().get_template("parity.html.j2")
     return template.render(
         views=views,
@@ -70,7 +71,7 @@ class View:
 
     number: int  # among the reports of the page: ids begin with it
     name: str  # where its port is, or the file that it was read from
-    report: ParityReport
+    report: Findings
 
     @property
     def id(self) -> str:
@@ -78,7 +79,7 @@ class View:
 
     @property
     def label(self) -> str:
-        return curves.label(self.report)
+        return label(self.report)
 
     @property
     def sentence(self) -> str:
@@ -108,7 +109,7 @@ class View:
     @functools.cached_property
     def anchors(self) -> Mapping[int, str]:
         """id() of a module's row -> the id of its element."""
-        return {id(row): curves.anchor(self.number, at) for at, row in enumerate(self.report.modules)}
+        return {id(row): anchor(self.number, at) for at, row in enumerate(self.report.modules)}
 
     @functools.cached_property
     def opened(self) -> frozenset[str]:
@@ -260,7 +261,7 @@ def plural(count: int, word: str) -> str:
 @functools.cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("paritas.verify"),
+        loader=jinja2.PackageLoader("paritas.verify.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -277,7 +278,9 @@ def _environment() -> jinja2.Environment:
 
 
 def _own(name: str) -> str:
-    return (importlib.resources.files("paritas.verify") / "templates" / name).read_text(encoding="utf-8")
+    return (importlib.resources.files("paritas.verify.report") / "templates" / name).read_text(
+        encoding="utf-8"
+    )
 
 
 def _script_hash() -> str:

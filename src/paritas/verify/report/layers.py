@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 
-from paritas.verify.report import ModuleParity
+from paritas.verify.report.rows import ModuleParity
 
 #: Of fewer entries than these, those of the lists inside them are the layers: ResNet has four stages of blocks.
 FEW = 6

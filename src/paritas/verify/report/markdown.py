@@ -8,10 +8,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from paritas.verify.report import gradients
+from paritas.verify.report.tables import escape, number, table
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from paritas.verify.report import ModuleParity, NodeParity, OutputParity, ParityReport
+    from paritas.verify.report.rows import Findings, ModuleParity, NodeParity, OutputParity
 
 OUTPUT_HEAD = (
     "case",
@@ -37,14 +40,14 @@ LEGEND = (
 )
 
 
-def markdown(report: ParityReport, directory: str) -> str:
+def markdown(report: Findings, directory: str) -> str:
     """The whole of PARITY.md, ending in a newline."""
     environment = report.environment
     worst = report.worst_output
     lines = [
         f"# Parity: {report.verdict}",
         "",
-        f"{report.subject or 'This port'} on {environment}: error **{_number(report.error)}** ({FIGURE}).",
+        f"{report.subject or 'This port'} on {environment}: error **{number(report.error)}** ({FIGURE}).",
         "",
     ]
     if worst is not None and worst.hint:
@@ -53,7 +56,7 @@ def markdown(report: ParityReport, directory: str) -> str:
     lines += ["## Outputs", "", *table(OUTPUT_HEAD, map(output_cells, report.outputs)), "", LEGEND, ""]
     failed = [row for row in report.outputs if not row.agrees]
     if failed:
-        lines += ["### What did not agree", "", *(f"- {_escape(str(row))}" for row in failed), ""]
+        lines += ["### What did not agree", "", *(f"- {escape(str(row))}" for row in failed), ""]
     if report.unseen:
         lines += [
             "### What was not compared",
@@ -66,11 +69,9 @@ def markdown(report: ParityReport, directory: str) -> str:
     if report.level == "nodes":
         lines += _node_section(report)
     if report.search is not None:
-        lines += ["## Search", "", *(f"- {_escape(line)}" for line in report.search.lines(directory)), ""]
+        lines += ["## Search", "", *(f"- {escape(line)}" for line in report.search.lines(directory)), ""]
     if report.gradient_case:
-        from paritas.verify.gradient_words import section
-
-        lines += section(report)
+        lines += gradients.section(report)
     if report.notes:
         lines += ["## Notes", "", *(f"- {note}" for note in report.notes), ""]
     lines += ["## Inputs", "", *(f"- {case}" for case in report.cases), ""]
@@ -91,7 +92,7 @@ def markdown(report: ParityReport, directory: str) -> str:
     return "\n".join(lines)
 
 
-def _module_section(report: ParityReport) -> list[str]:
+def _module_section(report: Findings) -> list[str]:
     lines = [
         "## Modules",
         "",
@@ -104,14 +105,14 @@ def _module_section(report: ParityReport) -> list[str]:
             "",
         ]
     if report.first_divergence:
-        lines += [f"First divergence: {_escape(str(report.first_divergence))}", ""]
+        lines += [f"First divergence: {escape(str(report.first_divergence))}", ""]
     if report.modules:
         lines += [*table(MODULE_HEAD, map(module_cells, report.modules)), ""]
     lines += [f"- not seen: {name}: {why}" for name, why in report.unseen_modules.items()]
     return [*lines, ""] if report.unseen_modules else lines
 
 
-def _node_section(report: ParityReport) -> list[str]:
+def _node_section(report: Findings) -> list[str]:
     lines = [
         "## Nodes",
         "",
@@ -127,7 +128,7 @@ def _node_section(report: ParityReport) -> list[str]:
 
 
 def node_cells(row: NodeParity) -> tuple[str, ...]:
-    figures = ("", "", "") if row.fault else tuple(map(_number, (row.error, row.own, row.ours)))
+    figures = ("", "", "") if row.fault else tuple(map(number, (row.error, row.own, row.ours)))
     excess = row.fault or f"{row.excess:.3g}"
     return (row.node, row.target, row.module, excess, *figures, row.source)
 
@@ -144,38 +145,23 @@ def output_cells(row: OutputParity) -> tuple[str, ...]:
         return (case, row.output, row.fault or "not judged", *[""] * 7)
     figures = (row.error, row.max_abs, row.mean_abs, row.mean_rel, row.own, row.ours)
     ratio = "" if math.isnan(row.ratio) else f"{row.ratio:.2f}"
-    return (case, row.output, f"{row.excess:.3g}", *map(_number, figures), ratio)
+    return (case, row.output, f"{row.excess:.3g}", *map(number, figures), ratio)
 
 
 def module_cells(row: ModuleParity) -> tuple[str, ...]:
     if row.fault:
         return (row.name, row.module_class, row.fault, "", "", "")
-    return (row.name, row.module_class, f"{row.excess:.3g}", *map(_number, (row.error, row.own, row.ours)))
+    return (row.name, row.module_class, f"{row.excess:.3g}", *map(number, (row.error, row.own, row.ours)))
 
 
 def _narrow(cells: Sequence[str]) -> tuple[str, ...]:
     return (cells[1], cells[3], cells[4], cells[7] or cells[0])
 
 
-def _number(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.2e}"
-
-
-def _escape(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(map(_escape, cells)) + " |"
-
-    return [line(head), "|" + "---|" * len(head), *map(line, rows)]
-
-
 COLOURS = {"agrees": "green", "diverges": "red", "incomplete": "yellow"}
 
 
-def terminal(report: ParityReport, *, worst: int = 10) -> RenderableType:
+def terminal(report: Findings, *, worst: int = 10) -> RenderableType:
     """Tables for `rich.print`: the verdict, the outputs, and the `worst` modules in the order of returning."""
     from rich.console import Group
     from rich.table import Table
@@ -208,10 +194,10 @@ def terminal(report: ParityReport, *, worst: int = 10) -> RenderableType:
         title = f"nodes, the {len(shown)} worst of {len(report.nodes)}"
         parts.append(table(title, _narrow(NODE_HEAD), shown))
     if report.gradients:
-        from paritas.verify.gradient_words import HEAD, cells
-
-        shown = [(narrow(cells(row)), row.agrees) for row in _worst(report.gradients, worst)]
+        shown = [(narrow(gradients.cells(row)), row.agrees) for row in _worst(report.gradients, worst)]
         parts.append(
-            table(f"gradients, the {len(shown)} worst of {len(report.gradients)}", narrow(HEAD), shown)
+            table(
+                f"gradients, the {len(shown)} worst of {len(report.gradients)}", narrow(gradients.HEAD), shown
+            )
         )
     return Group(*parts)

@@ -15,7 +15,7 @@ from paritas.errors import EngineError, first_line
 from paritas.nesting import invoke, nest
 from paritas.program import Program
 from paritas.run.engine import Gradients
-from paritas.run.torch import Walk, captured_dtype
+from paritas.run.torch.walk import Walk, captured_dtype
 from paritas.run.values import describe_output, to_numpy
 
 Feed = Mapping[str, np.ndarray]

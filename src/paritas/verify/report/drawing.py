@@ -14,9 +14,9 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.text import Text
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from paritas.verify.curves import Line, Panel
-from paritas.verify.layers import is_entry, stacks
-from paritas.verify.report import ModuleParity
+from paritas.verify.report.layers import is_entry, stacks
+from paritas.verify.report.panels import Line, Panel
+from paritas.verify.report.rows import ModuleParity
 
 #: By the names that a page gives them. The series are Okabe and Ito's, which the colour-blind tell apart too.
 COLOURS = {
