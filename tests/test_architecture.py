@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("lower",),
     ("run", "store"),
     ("verify",),
-    ("verification", "bisection", "bench", "bench_contender", "others", "making", "pipeline", "adoption"),
+    ("bench", "bench_contender", "others", "making", "pipeline", "adoption"),
     ("transformers",),
     ("apps",),
     ("doctor", "demo", "cli", "__main__"),

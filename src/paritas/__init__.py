@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from paritas.adoption import adopt as adopt
-    from paritas.apps.reimplementation import compare as compare
+    from paritas.apps.reimplementation.compare import compare as compare
     from paritas.pipeline import Port as Port
     from paritas.pipeline import load as load
     from paritas.pipeline import port as port
@@ -31,7 +31,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "adopt": "paritas.adoption",
     "Port": "paritas.pipeline",
-    "compare": "paritas.apps.reimplementation",
+    "compare": "paritas.apps.reimplementation.compare",
     "load": "paritas.pipeline",
     "port": "paritas.pipeline",
     "engines": "paritas.run.engine",

@@ -244,10 +244,10 @@ def _feed(port: Subject, inputs: Any) -> dict[str, np.ndarray]:
     manifest = port.manifest
     if inputs is not None:
         return port.feed(inputs)
-    from paritas.making import limits, ways
     from paritas.verify import generate
+    from paritas.verify.inputs.sizes import size_ranges, ways
 
-    return dict(generate(port.inputs, limits=limits(manifest.limits), ways=ways(manifest))[0].feed)
+    return dict(generate(port.inputs, limits=size_ranges(manifest.limits), ways=ways(manifest))[0].feed)
 
 
 def _ported(port: Subject, scratch: Path) -> Contender:

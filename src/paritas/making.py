@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,24 +17,11 @@ from paritas.run.values import to_numpy
 
 if TYPE_CHECKING:
     from paritas.lower.result import Lowered
-    from paritas.verify.sizes import Ways
 
 
 def arrays(program: Program) -> dict[str, np.ndarray]:
     """What a program was captured with, as an engine takes it."""
     return {spec.name: to_numpy(spec.name, program.examples[spec.name]) for spec in program.inputs}
-
-
-def limits(largest: Mapping[str, int]) -> dict[str, tuple[int, int]]:
-    """Dynamic dimension -> (smallest, largest) for generated inputs."""
-    return {symbol: (1, size) for symbol, size in largest.items()}
-
-
-def ways(manifest: Manifest) -> Ways:
-    """What generated inputs have to keep to besides: the guards, and the example's sizes."""
-    from paritas.verify.sizes import Ways
-
-    return Ways(manifest.guards, manifest.sizes)
 
 
 def computed_in(dtype: Any, runtime: Any) -> tuple[str, list[Note]]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from paritas import leftovers, store
 from paritas.errors import InputError, OriginalMissing, SizeError, UnknownMode
-from paritas.making import arrays, check_weights, computed_in, dtype_of, limits, manifest_of, stored_as, ways
+from paritas.making import arrays, check_weights, computed_in, dtype_of, manifest_of, stored_as
 from paritas.nesting import bound, flatten, nest
 from paritas.others import Others
 from paritas.outputs import build_output, has_sizes
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from paritas.lower.result import Lowered
     from paritas.verify import Budget, ParityReport
-    from paritas.verify.bisect_report import BisectReport
+    from paritas.verify.bisect.report import BisectReport
 
 #: Called with the name of each stage as it begins: "capture", "lower", "run", ...
 Progress = Callable[[str], None]
@@ -171,7 +171,7 @@ def assemble(
         lowered = write(directory)
         copy_configuration(original, program.source, directory)
         if keep_example:
-            from paritas.verify import example
+            from paritas.verify.inputs import example
 
             notes = (*notes, *example.write(directory, arrays(program)))
         manifest = manifest_of(program, lowered, engine, dtype=dtype, mode=mode, target=target, notes=notes)
@@ -350,9 +350,9 @@ class Port:
         the worst are kept in the port's directory, and verified on ever after. gradients: compare backwards too,
         parameter by parameter and node by node; `InputError` for an engine that has none.
         """
-        from paritas import verification
+        from paritas.verify.of_port import verify_port
 
-        return verification.verify_port(
+        return verify_port(
             self,
             inputs,
             level=level,
@@ -379,10 +379,10 @@ class Port:
         For divergences that appear only in combination, and for crashes. out: a directory for the part as a script
         that runs without Paritas; None for no script. seconds: how long to search. inputs, original: as in `verify`.
         """
-        from paritas import bisection
+        from paritas.verify.bisect.of_port import bisect_port
 
         place = None if out is None else Path(out)
-        return bisection.bisect_port(
+        return bisect_port(
             self, inputs, out=place, original=original, seconds=seconds, seed=seed, progress=progress
         )
 
@@ -488,7 +488,7 @@ class Port:
         """What this port was made with, an array per input; {} where it keeps no example."""
         if self._program is not None and self._program.examples and not self._captured_again:
             return arrays(self._program)
-        from paritas.verify import example
+        from paritas.verify.inputs import example
 
         return example.read(self.artifact, self.inputs)
 
@@ -496,8 +496,9 @@ class Port:
         import torch
 
         from paritas.verify import generate
+        from paritas.verify.inputs.sizes import size_ranges, ways
 
-        made_up = generate(self.inputs, limits=limits(self.manifest.limits), ways=ways(self.manifest))
+        made_up = generate(self.inputs, limits=size_ranges(self.manifest.limits), ways=ways(self.manifest))
         feed = self.examples() or made_up[0].feed
         return [torch.from_numpy(np.array(feed[s.name])).to(getattr(torch, s.dtype)) for s in self.inputs]
 

@@ -15,10 +15,10 @@ from rewritten import BERT_RULES, GPT2_RULES, Bert, Gpt2
 from torch import nn
 
 import paritas
-from paritas.apps.reimplementation import suggested
+from paritas.apps.reimplementation.compare import suggested
+from paritas.apps.reimplementation.hooks import InFloat64
+from paritas.apps.reimplementation.report import Comparison
 from paritas.errors import InputError
-from paritas.run.watched import InFloat64
-from paritas.verify.reimplementation import Comparison
 
 
 def _noisy(model: nn.Module) -> nn.Module:

@@ -65,7 +65,7 @@ def _values(out: Any) -> list[Any]:
 def _use(place: str, way: str) -> dict[str, Any]:
     """Load a port as `way` says, ask everything of it that its files answer, and call it."""
     from paritas import pipeline
-    from paritas.verify import regression
+    from paritas.verify.inputs import regression
 
     if way == "kept":
         from paritas.transformers import kept

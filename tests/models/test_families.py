@@ -9,9 +9,9 @@ import pytest
 
 import paritas
 from families import FAMILIES, build
-from paritas.making import limits
 from paritas.pipeline import with_mode
 from paritas.verify import Case, generate
+from paritas.verify.inputs.sizes import size_ranges
 
 #: The product's bar, as the source documents define the figure: max|got-want| / mean|want|.
 BAR = 1e-5
@@ -21,7 +21,7 @@ DAILY = ("longer", "left padding", "batch 1")
 
 
 def _cases(port: paritas.Port) -> list[dict]:
-    cases: tuple[Case, ...] = generate(port.inputs, limits=limits(port.manifest.limits))
+    cases: tuple[Case, ...] = generate(port.inputs, limits=size_ranges(port.manifest.limits))
     chosen = [case for case in cases if any(word in case.name for word in DAILY)]
     return [dict(case.feed) for case in (chosen or cases)][:2]
 

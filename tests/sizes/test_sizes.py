@@ -25,7 +25,7 @@ from paritas.outputs import describe_output
 from paritas.program import Guard, TensorSpec
 from paritas.run.values import check_feed
 from paritas.verify import generate
-from paritas.verify.sizes import Ways
+from paritas.verify.inputs.sizes import Ways
 
 Run = Callable[[dict[str, torch.Tensor]], Any]
 

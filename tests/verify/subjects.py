@@ -16,8 +16,8 @@ import transformers as hf
 
 from paritas.program import Program
 from paritas.run.torch.session import TorchSession
-from paritas.verification import nodes_of
 from paritas.verify.nodes import Lockstep, compare_nodes
+from paritas.verify.of_port import nodes_of
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 TEXT = {"vocab_size": 99, **SIZES}

@@ -19,12 +19,12 @@ from paritas.cli.app import app
 from paritas.errors import EngineError, LoweringError
 from paritas.program import Origin
 from paritas.run.torch.part import Part, Recorded, compute, part_of, record
-from paritas.verification import nodes_of
-from paritas.verify.bisect import search
-from paritas.verify.parts import Laboratory, Outcome
-from paritas.verify.repro import write_script
-from paritas.verify.repro_engine import Side
-from paritas.verify.repro_torch import Identifiers, one_line
+from paritas.verify.bisect.reduce import search
+from paritas.verify.bisect.script import write_script
+from paritas.verify.bisect.script_engine import Side
+from paritas.verify.bisect.script_torch import Identifiers, one_line
+from paritas.verify.bisect.trial import Laboratory, Outcome
+from paritas.verify.of_port import nodes_of
 
 # --- the search -------------------------------------------------------------------------------------------
 

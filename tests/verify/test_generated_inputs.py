@@ -8,8 +8,8 @@ import pytest
 
 from paritas.errors import InputError
 from paritas.program import TensorSpec
-from paritas.verify.corners import BLACK, LARGE, WHITE, without_denormals
-from paritas.verify.inputs import generate, is_attention_mask, symbols
+from paritas.verify.inputs.edge_values import BLACK, LARGE, WHITE, without_denormals
+from paritas.verify.inputs.generate import generate, is_attention_mask, symbols
 
 BERT = (
     TensorSpec("input_ids", "int64", ("s0", "s1"), high=100),

@@ -26,8 +26,8 @@ from paritas.program import Program
 from paritas.run.engine import Gradients
 from paritas.run.torch.gradients import differentiable, eager_gradients, weight_names
 from paritas.run.torch.session import TorchSession
-from paritas.verification import nodes_of
 from paritas.verify.gradients import Backwards, Flow, compare_backwards, distance
+from paritas.verify.of_port import nodes_of
 from paritas.verify.report.report import ParityReport
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}

@@ -29,11 +29,11 @@ from made_reports import (
 )
 
 from paritas.verify import ParityReport
+from paritas.verify.inputs.search import Sought
 from paritas.verify.report import curves
 from paritas.verify.report.html import View, heights, joined, meter, number, page, severity
 from paritas.verify.report.markdown import markdown
 from paritas.verify.report.rows import GradientParity, NodeGradientParity
-from paritas.verify.search import Sought
 
 
 class Elements(HTMLParser):

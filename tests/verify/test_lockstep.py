@@ -16,8 +16,8 @@ from safetensors.numpy import load_file, save_file
 from subjects import MODELS, Subject, marked, original
 
 import paritas
-from paritas.verification import nodes_of
 from paritas.verify.nodes import same_order
+from paritas.verify.of_port import nodes_of
 from paritas.verify.report.report import ParityReport
 
 

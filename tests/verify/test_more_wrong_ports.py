@@ -11,7 +11,7 @@ from test_wrong_ports import MATRIX, Answers, Does, OfX, floats, whole
 from torch import nn
 
 import paritas
-from paritas.verification import eager
+from paritas.verify.of_port import eager
 
 
 class OfXY(Does):

@@ -23,7 +23,8 @@ import paritas
 from paritas import store
 from paritas.cli.app import app
 from paritas.errors import PortError, TamperedPort
-from paritas.verify import Budget, Case, Environment, ParityReport, Sought, regression, whole_model
+from paritas.verify import Budget, Case, Environment, ParityReport, Sought, whole_model
+from paritas.verify.inputs import regression
 from paritas.verify.report.rows import OutputParity
 
 
@@ -52,7 +53,7 @@ BUDGET = Budget(tries=800)
 def no_suspects() -> Iterator[None]:
     """Many sizes would find the fault before the search does."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("paritas.verify.suspects.SECONDS", 0.0)
+        patch.setattr("paritas.verify.inputs.suspects.SECONDS", 0.0)
         yield
 
 

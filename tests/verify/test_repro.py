@@ -22,10 +22,10 @@ from small_programs import Mlp
 from typer.testing import CliRunner
 
 import paritas
-from paritas.bisection import write_scripts
 from paritas.cli.app import app
 from paritas.errors import InputError
-from paritas.verify.bisect_report import BisectReport
+from paritas.verify.bisect.of_port import write_scripts
+from paritas.verify.bisect.report import BisectReport
 
 _WITHOUT_PARITAS = """
 import runpy, sys
@@ -313,7 +313,7 @@ def test_the_nodes_that_lockstep_names_get_a_script_each(gpt2: tuple[Path, Path]
 def test_more_guilty_nodes_than_scripts_are_said(
     gpt2: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paritas.bisection.SCRIPTS", 1)
+    monkeypatch.setattr("paritas.verify.bisect.of_port.SCRIPTS", 1)
     port = paritas.load(gpt2[1])
     feed = left_padded()
     rows = write_scripts(port, port.verify(feed, "nodes"), feed, tmp_path / "out")
@@ -369,7 +369,7 @@ def test_names_in_an_openvino_file_do_not_become_code() -> None:
 
     from paritas.errors import LoweringError
     from paritas.run.openvino_source import source_of
-    from paritas.verify.repro_torch import Identifiers
+    from paritas.verify.bisect.script_torch import Identifiers
 
     evil = "x'); raise SystemExit(9)\n#"
     x = ops.parameter([-1, 4], openvino.Type.f32, name=evil)

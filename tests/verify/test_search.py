@@ -28,7 +28,7 @@ from paritas.verify import (
     search,
     verify,
 )
-from paritas.verify.search import HOPELESS, Refused, Sought
+from paritas.verify.inputs.search import HOPELESS, Refused, Sought
 
 TOKENS = (
     TensorSpec("input_ids", "int64", ("s0", "s1"), high=60),

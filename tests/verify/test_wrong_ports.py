@@ -11,7 +11,7 @@ from torch import nn
 import paritas
 from paritas.errors import EngineError, InputError
 from paritas.run.results import check_outputs
-from paritas.verification import eager
+from paritas.verify.of_port import eager
 
 nan, inf = float("nan"), float("inf")
 
@@ -183,7 +183,7 @@ def test_the_example_is_always_among_the_cases_also_of_a_port_that_was_saved(tmp
 
 
 def test_an_example_that_is_not_kept_is_said(tmp_path, monkeypatch):
-    from paritas.verify import example
+    from paritas.verify.inputs import example
 
     monkeypatch.setattr(example, "LARGEST", 8)
     port = ported(lambda m, x: x * 2, OfX, floats(2, 4), "openvino")

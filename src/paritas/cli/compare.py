@@ -60,18 +60,18 @@ def compare(
     """
     with Stages(f"{other} against {original}", quiet=quiet) as stages:
         stages("load")
-        from paritas.apps import reimplementation
+        from paritas.apps.reimplementation import compare
         from paritas.cli.models import named
         from paritas.cli.port import examples_of
         from paritas.cli.verify import arrays
 
         one, two = named(original), named(other)
         if suggest:
-            found = reimplementation.suggested(one, two, rules)
+            found = compare.suggested(one, two, rules)
         else:
             stages("compare")
             feed = arrays(inputs) if inputs else examples_of(examples) if examples else None
-            result = reimplementation.compare(one, two, rules=rules, inputs=feed, write=write)
+            result = compare.compare(one, two, rules=rules, inputs=feed, write=write)
     if suggest:
         if as_json:
             print_json({"rules": found})

@@ -73,7 +73,7 @@ def verify(
     from paritas.cli.report import check_files, write_files
 
     if gradients:
-        from paritas.verification import check_differentiates
+        from paritas.verify.of_port import check_differentiates
 
         # Its contents are checked when it is loaded: once is enough.
         read = store.read(directory, verify_checksums=False, allow_modified=allow_modified)
@@ -103,10 +103,10 @@ def verify(
             gradients=gradients,
         )
         if repro is not None:
-            from paritas import bisection
+            from paritas.verify.bisect.of_port import write_scripts
 
             stages("script")
-            scripts = bisection.write_scripts(port, report, feed, repro)
+            scripts = write_scripts(port, report, feed, repro)
         if attach or html or png:
             stages("save")
         if attach:

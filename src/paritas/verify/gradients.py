@@ -15,9 +15,9 @@ from paritas.errors import ParitasError, reason_of
 from paritas.run.engine import Differentiates, Gradients
 from paritas.verify.compare import RELATIVE, Comparison, compare
 from paritas.verify.nodes import NodeInfo, roundings_of
-from paritas.verify.outputs import CAPTURE_SLACK
 from paritas.verify.report.rows import GradientParity, NodeGradientParity
 from paritas.verify.tolerance import AS_ACCURATE, EPSILON, HALF, TOO_INACCURATE, whole_model
+from paritas.verify.verify import CAPTURE_SLACK
 
 Feed = Mapping[str, np.ndarray]
 Cotangents = Sequence[np.ndarray | None]

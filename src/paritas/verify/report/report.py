@@ -10,6 +10,7 @@ from typing import Any
 
 from paritas.errors import PortError
 from paritas.printable import printable
+from paritas.verify.inputs.search import Sought
 from paritas.verify.report.gradients import lines as gradient_lines
 from paritas.verify.report.markdown import markdown
 from paritas.verify.report.rows import (
@@ -22,7 +23,6 @@ from paritas.verify.report.rows import (
     OutputParity,
     plain,
 )
-from paritas.verify.search import Sought
 from paritas.verify.tolerance import Tolerance
 
 REPORT_VERSION = 1

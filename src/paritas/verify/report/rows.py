@@ -12,7 +12,7 @@ import platform
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from paritas.verify.search import Sought
+from paritas.verify.inputs.search import Sought
 from paritas.verify.tolerance import Tolerance
 
 Verdict = Literal["agrees", "diverges", "incomplete"]

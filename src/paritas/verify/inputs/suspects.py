@@ -16,7 +16,7 @@ import numpy as np
 from paritas.errors import InputError
 from paritas.program import TensorSpec
 from paritas.verify.compare import compare
-from paritas.verify.inputs import (
+from paritas.verify.inputs.generate import (
     Case,
     as_floats,
     draw,
@@ -25,7 +25,7 @@ from paritas.verify.inputs import (
     shapes_of,
     symbols,
 )
-from paritas.verify.sizes import Limits, Ways
+from paritas.verify.inputs.sizes import Limits, Ways
 from paritas.verify.tolerance import whole_model
 
 #: How long is looked, and how many of those that are off are judged.

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from paritas.verify.rules import Rules, WeightRule, excused
+from paritas.apps.reimplementation.rules import Rules, WeightRule, excused
 
 if TYPE_CHECKING:
     import torch

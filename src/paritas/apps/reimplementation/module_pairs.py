@@ -8,8 +8,8 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from paritas.verify.rules import Rules, excused
-from paritas.verify.weights import Transfer
+from paritas.apps.reimplementation.rules import Rules, excused
+from paritas.apps.reimplementation.weight_map import Transfer
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,24 +16,14 @@ from paritas.nesting import invoke, nest
 from paritas.outputs import describe_output
 from paritas.run.engine import ENGINES, Differentiates, differentiates
 from paritas.run.values import to_numpy
-from paritas.verify import (
-    Budget,
-    Case,
-    Environment,
-    Found,
-    NodeInfo,
-    ParityReport,
-    Space,
-    generate,
-    odd,
-    regression,
-    verify,
-)
+from paritas.verify import Budget, Case, Environment, Found, NodeInfo, ParityReport, Space, generate, verify
 from paritas.verify.gradients import Differentiate, Flow, compare_backwards
-from paritas.verify.search import Judge
-from paritas.verify.search import search as look
+from paritas.verify.inputs import odd, regression
+from paritas.verify.inputs.search import Judge
+from paritas.verify.inputs.search import search as look
+from paritas.verify.inputs.sizes import size_ranges, ways
+from paritas.verify.inputs.suspects import suspects
 from paritas.verify.subject import Subject
-from paritas.verify.suspects import suspects
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +58,6 @@ def verify_port(
     gradients: bool = False,
 ) -> ParityReport:
     """See `Port.verify`."""
-    from paritas.making import limits, ways
     from paritas.run.torch.session import TorchSession
 
     budget = _budget(search)
@@ -89,7 +78,7 @@ def verify_port(
     notes += remarks
     space = Space(
         manifest.inputs,
-        limits(manifest.limits),
+        size_ranges(manifest.limits),
         [case for case in cases if not case.edge and case.name != EXAMPLE]
         or [case for case in cases if not case.edge],
         frozenset(manifest.prepared),
@@ -248,7 +237,6 @@ def cases_of(
 
     What is given, else what is generated, else the example; and the inputs that a search has found before.
     """
-    from paritas.making import limits, ways
 
     kept = regression.cases(port.artifact, port.feed)
     if inputs is not None:
@@ -269,7 +257,7 @@ def cases_of(
     specs = port.manifest.inputs
     seen = odd.ranges(specs, known)
     cases: Sequence[Case] = generate(
-        specs, limits=limits(port.manifest.limits), ways=ways(port.manifest), seed=seed, ranges=seen
+        specs, limits=size_ranges(port.manifest.limits), ways=ways(port.manifest), seed=seed, ranges=seen
     )
     base = odd.usual(cases, accepted)
     if base is not None or not known:
@@ -281,7 +269,7 @@ def cases_of(
             original,
             _Door(port).run,
             precision=port.session.precision,
-            limits=limits(port.manifest.limits),
+            limits=size_ranges(port.manifest.limits),
             ways=ways(port.manifest),
             keep=port.manifest.prepared,
             resize=not port.manifest.prepared,

@@ -20,21 +20,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from paritas.apps.alone import alone, found_of
+from paritas.apps.reimplementation.hooks import Call, InFloat64, callable_paths, definition, watching
+from paritas.apps.reimplementation.isolated import alone, found_of
+from paritas.apps.reimplementation.module_pairs import Twins, twins
+from paritas.apps.reimplementation.report import Comparison, Found, ModuleTwin, OutputTwin, Side
+from paritas.apps.reimplementation.rules import Rules, read
+from paritas.apps.reimplementation.suggest_rules import with_suggestion
+from paritas.apps.reimplementation.weight_map import WeightReport, carry, plan, state_of, ties_of
 from paritas.capture.inputs import bind, example_inputs
 from paritas.capture.source import resolve
 from paritas.errors import InputError, ParitasError
 from paritas.outputs import describe_output, leaf_names
-from paritas.run.watched import Call, InFloat64, callable_paths, definition, watching
 from paritas.verify.compare import compare as compare_arrays
 from paritas.verify.compare import distance
-from paritas.verify.reimplementation import Comparison, Found, ModuleTwin, OutputTwin, Side
 from paritas.verify.report.rows import Environment
-from paritas.verify.rules import Rules, read
-from paritas.verify.suggest import with_suggestion
 from paritas.verify.tolerance import Tolerance, whole_model, widened
-from paritas.verify.twins import Twins, twins
-from paritas.verify.weights import WeightReport, carry, plan, state_of, ties_of
 
 Source = str | os.PathLike[str] | torch.nn.Module
 
@@ -51,7 +51,7 @@ def compare(
     """Compare `other`, a re-implementation in PyTorch, with `original`, weight by weight and module by module.
 
     original, other: modules, hub ids or directories; neither is changed. rules: which weight is which, see
-    `paritas.verify.rules`; weights of the same name need none. inputs: one mapping of the original's arguments, or
+    `rules.py`; weights of the same name need none. inputs: one mapping of the original's arguments, or
     several; generated for a transformers model. tolerance: instead of `whole_model("float64")`, for modules and for
     outputs in float64. write: a safetensors file for the original's weights under the other model's names.
 

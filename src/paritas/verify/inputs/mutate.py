@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 
 from paritas.program import TensorSpec
-from paritas.verify.corners import BLACK, LARGE, WHITE
-from paritas.verify.inputs import as_floats, is_attention_mask, is_whole
+from paritas.verify.inputs.edge_values import BLACK, LARGE, WHITE
+from paritas.verify.inputs.generate import as_floats, is_attention_mask, is_whole
 
 #: Below it a float input is not scaled down: far below, all that is left of an output may be denormal.
 FAINT = 1e-3

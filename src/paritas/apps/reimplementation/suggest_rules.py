@@ -10,7 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from paritas.verify.weights import Shape, Shapes, WeightReport
+from paritas.apps.reimplementation.weight_map import Shape, Shapes, WeightReport
 
 #: Below this likeness, equal shapes alone do not make a suggestion.
 LIKENESS = 0.4

@@ -16,10 +16,10 @@ import numpy as np
 from paritas import leftovers, store
 from paritas.errors import LoweringError, PortError
 from paritas.run.torch.part import Part
+from paritas.verify.bisect.script_engine import RESERVED, Side, own_tensors
+from paritas.verify.bisect.script_torch import Identifiers, one_line, torch_lines
+from paritas.verify.bisect.trial import Laboratory, Outcome
 from paritas.verify.compare import typical
-from paritas.verify.parts import Laboratory, Outcome
-from paritas.verify.repro_engine import RESERVED, Side, own_tensors
-from paritas.verify.repro_torch import Identifiers, one_line, torch_lines
 from paritas.verify.tolerance import AS_ACCURATE, EPSILON
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 from paritas.guards import broken, names_in
-from paritas.program import Guard
+from paritas.program import Guard, Manifest
 
 #: How far from a wanted size another is looked for, how many for several dimensions at once, and where an edge is.
 NEAR, TOGETHER, FAR = 512, 20000, 256
@@ -70,6 +70,16 @@ class Ways:
             if more == names:
                 return sorted(names)
             names = more
+
+
+def size_ranges(largest: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    """Dynamic dimension -> (smallest, largest) for generated inputs."""
+    return {symbol: (1, size) for symbol, size in largest.items()}
+
+
+def ways(manifest: Manifest) -> Ways:
+    """What generated inputs have to keep to besides: the guards, and the example's sizes."""
+    return Ways(manifest.guards, manifest.sizes)
 
 
 def _around(wanted: int, example: int | None, limit: tuple[int, int] | None, many: int) -> Sequence[int]:

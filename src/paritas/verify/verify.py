@@ -16,14 +16,14 @@ from paritas.errors import InputError, ParitasError, reason_of
 from paritas.program import ModuleCall, Origin, TensorSpec
 from paritas.run.engine import Session
 from paritas.verify.compare import RELATIVE, Comparison, compare, distance
-from paritas.verify.corners import without_denormals
-from paritas.verify.inputs import Case
+from paritas.verify.inputs.edge_values import without_denormals
+from paritas.verify.inputs.generate import Case
+from paritas.verify.inputs.search import Found, Judge, Refused, Score, Sought
 from paritas.verify.modules import Inside, Walker, compare_modules
 from paritas.verify.nodes import Lockstep, NodeInfo, Steps, compare_nodes
 from paritas.verify.report.histogram import count_errors
 from paritas.verify.report.report import ParityReport
 from paritas.verify.report.rows import Environment, OutputParity
-from paritas.verify.search import Found, Judge, Refused, Score, Sought
 from paritas.verify.tolerance import (
     AS_ACCURATE,
     AS_ACCURATE_SEARCHED,

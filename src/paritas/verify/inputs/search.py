@@ -12,9 +12,17 @@ import numpy as np
 
 from paritas.errors import ParitasError
 from paritas.program import TensorSpec
-from paritas.verify.inputs import UNBOUNDED, Case, draw, holds_values, is_attention_mask, shapes_of, symbols
-from paritas.verify.mutate import mutated, padding
-from paritas.verify.sizes import Ways
+from paritas.verify.inputs.generate import (
+    UNBOUNDED,
+    Case,
+    draw,
+    holds_values,
+    is_attention_mask,
+    shapes_of,
+    symbols,
+)
+from paritas.verify.inputs.mutate import mutated, padding
+from paritas.verify.inputs.sizes import Ways
 
 PATIENCE = 25  # tries without a rise before another start
 LONGEST = 150  # tries of one climb: below the tolerance what rises is rounding, and it rises for ever

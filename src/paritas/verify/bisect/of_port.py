@@ -16,16 +16,16 @@ from paritas.program import Origin
 from paritas.run.engine import ENGINES
 from paritas.run.torch.part import Part, Recorded, record
 from paritas.run.torch.session import TorchSession
-from paritas.verification import cases_of, eager, in_precision, nodes_of
 from paritas.verify import Case, Environment, NodeInfo, ParityReport
-from paritas.verify.bisect import Search, search
-from paritas.verify.bisect_report import BisectReport, PartNode, ScriptRow
+from paritas.verify.bisect.reduce import Search, search
+from paritas.verify.bisect.report import BisectReport, PartNode, ScriptRow
+from paritas.verify.bisect.script import Script, versions_of, write_script
+from paritas.verify.bisect.script_engine import mindspore_side, openvino_side
+from paritas.verify.bisect.subprogram import LoweredAgain
+from paritas.verify.bisect.trial import RULE, Compute, Laboratory, Outcome
 from paritas.verify.nodes import row_of
-from paritas.verify.parts import RULE, Compute, Laboratory, Outcome
-from paritas.verify.repro import Script, versions_of, write_script
-from paritas.verify.repro_engine import mindspore_side, openvino_side
+from paritas.verify.of_port import cases_of, eager, in_precision, nodes_of
 from paritas.verify.subject import Subject
-from paritas.verify.subprogram import LoweredAgain
 
 if TYPE_CHECKING:
     import torch

@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from paritas.apps.reimplementation.weight_map import WeightReport
 from paritas.verify.report.markdown import table
 from paritas.verify.report.rows import Environment, Verdict, badness, plain
 from paritas.verify.tolerance import Tolerance
-from paritas.verify.weights import WeightReport
 
 REPORT_VERSION = 1
 

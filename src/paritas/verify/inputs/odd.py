@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import numpy as np
 
 from paritas.program import TensorSpec
-from paritas.verify.inputs import Case, as_floats, holds_values, is_attention_mask, is_whole
+from paritas.verify.inputs.generate import Case, as_floats, holds_values, is_attention_mask, is_whole
 
 #: Where float32, 32 bits and float64 stop to hold every whole number, and their neighbours.
 EDGES = tuple(

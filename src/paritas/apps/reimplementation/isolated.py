@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
-from paritas.run.watched import (
+from paritas.apps.reimplementation.hooks import (
     Call,
     InFloat64,
     arguments_of,
@@ -16,8 +16,8 @@ from paritas.run.watched import (
     watching,
     with_arguments,
 )
+from paritas.apps.reimplementation.report import Found
 from paritas.verify.compare import compare, distance
-from paritas.verify.reimplementation import Found
 from paritas.verify.tolerance import Tolerance
 
 

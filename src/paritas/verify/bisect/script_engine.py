@@ -12,9 +12,9 @@ import numpy as np
 
 from paritas.errors import LoweringError, TamperedPort
 from paritas.run.torch.part import Part, tensors_of
-from paritas.verify.parts import Laboratory
-from paritas.verify.repro_torch import Identifiers
-from paritas.verify.subprogram import LoweredAgain
+from paritas.verify.bisect.script_torch import Identifiers
+from paritas.verify.bisect.subprogram import LoweredAgain
+from paritas.verify.bisect.trial import Laboratory
 
 if TYPE_CHECKING:
     import torch

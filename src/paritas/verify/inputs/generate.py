@@ -12,8 +12,8 @@ from paritas import formulas
 from paritas.errors import InputError
 from paritas.formulas import NoFormula
 from paritas.program import TensorSpec
-from paritas.verify.corners import CORNERS, EXTREMES, WHITE, Row, fill
-from paritas.verify.sizes import Ways
+from paritas.verify.inputs.edge_values import CORNERS, EXTREMES, WHITE, Row, fill
+from paritas.verify.inputs.sizes import Ways
 
 BATCH, LENGTH = 2, 8  # where a case is not about shapes
 ODD, LONGER = (7, 5, 9), (33, 21, 17)  # as `_Plan.lengths`

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from paritas.verify.parts import Outcome
+from paritas.verify.bisect.trial import Outcome
 
 Attempt = Callable[[Sequence[str]], Outcome]
 

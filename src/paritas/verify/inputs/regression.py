@@ -17,7 +17,7 @@ from paritas import contents, store
 from paritas.errors import InputError, PortError
 from paritas.program import Artifact
 from paritas.run.tensors import tensors
-from paritas.verify.inputs import Case
+from paritas.verify.inputs.generate import Case
 from paritas.verify.report.report import ParityReport
 
 MOST = 5  # as each costs every later verification a run
