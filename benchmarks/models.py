@@ -143,7 +143,7 @@ def _version_of_package() -> str:
 
     digest = hashlib.sha256()
     folder = Path(paritas.__file__).parent
-    for part in ("capture", "lower", "program.py", "manifest.py", "store.py"):
+    for part in ("capture", "lower", "program.py", "store"):
         for path in sorted([folder / part] if part.endswith(".py") else (folder / part).rglob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()[:12]

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from paritas.bench import describe_machine
+from paritas.bench.race import describe_machine
 
 FOLDER = Path(__file__).with_name("results")
 

@@ -19,7 +19,7 @@ import sys
 from results import machine, write
 
 from models import MODELS, original, ported, qualified
-from paritas.bench import BenchReport, Contender, race
+from paritas.bench.race import BenchReport, Contender, race
 from paritas.program import Source
 
 #: name -> (engine, mode, precision, bar)

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 import paritas
-from paritas import bench
-from paritas.bench import BenchReport, Contender, Timing, race
+from paritas.bench import race as bench
+from paritas.bench.race import BenchReport, Contender, Timing, race
 
 X = {"x": np.ones((2, 4), np.float32)}
 FEED = {"input_ids": np.array([[5, 6, 7]]), "attention_mask": np.array([[1, 1, 0]])}

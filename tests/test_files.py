@@ -17,12 +17,12 @@ import pytest
 from paritas import files, leftovers
 from paritas.errors import InputError, PortError
 from paritas.lower.mindspore import grammar
-from paritas.manifest import is_dimension
 from paritas.outputs import described
 from paritas.printable import printable
 from paritas.program import Note, TensorSpec
 from paritas.run.tensors import tensors
 from paritas.run.values import check_feed
+from paritas.store.manifest import is_dimension
 from work import calls_of
 
 # --- reading -----------------------------------------------------------------------------------

@@ -20,8 +20,8 @@ import pytest
 from paritas import contents as contents_of
 from paritas import store
 from paritas.errors import PortError, TamperedPort
-from paritas.manifest import manifest_from_json, manifest_to_json
 from paritas.program import Artifact, Manifest, ModuleCall, Note, Source, TensorSpec
+from paritas.store.manifest import manifest_from_json, manifest_to_json
 from work import memory_of
 
 MANIFEST = Manifest(
@@ -475,7 +475,7 @@ def test_an_interrupted_attach_leaves_a_readable_port(
 
 
 def test_nothing_heavy_is_imported() -> None:
-    code = "import sys, paritas.store; print({'torch', 'transformers', 'mindspore'} & set(sys.modules))"
+    code = "import sys, paritas.store.directory; print({'torch', 'transformers', 'mindspore'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

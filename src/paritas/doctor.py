@@ -57,12 +57,12 @@ x = ops.parameter([2, 3], np.float32)
 model = ov.Model([ops.matmul(x, ops.constant(np.full((3, 4), 2, np.float32)), False, False)], [x], "trial")
 got = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(np.ones((2, 3), np.float32))[0]
 assert got.shape == (2, 4) and (got == 6).all(), got
-from paritas.run.openvino import OpenVINO
+from paritas.run.openvino.session import OpenVINO
 print(json.dumps({"precisions": dict(OpenVINO().precisions())}))
 """,
     "mindspore": """
 import json, sys, types, numpy as np
-from paritas.run.mindspore import MindSpore, _mindspore
+from paritas.run.mindspore.session import MindSpore, _mindspore
 ms = _mindspore()
 source = '''
 from mindspore import nn, ops

@@ -390,9 +390,9 @@ class Port:
         self, inputs: Any = None, *, seconds: float = 10.0, baseline: bool = True, **options: Any
     ) -> Any:
         """Time per call against PyTorch eager, as a ratio: each in a process of its own, alternately, medians."""
-        from paritas import bench
+        from paritas.bench import race
 
-        return bench.bench_port(self, inputs, seconds=seconds, baseline=baseline, **options)
+        return race.bench_port(self, inputs, seconds=seconds, baseline=baseline, **options)
 
     def to(
         self,

@@ -21,11 +21,11 @@ from paritas.capture import capture
 from paritas.errors import EngineError, LoweringError, PortError
 from paritas.lower.openvino import lower
 from paritas.lower.openvino.watch import BEYOND
-from paritas.manifest import manifest_to_json
 from paritas.program import Artifact, Manifest, Program
-from paritas.run.openvino import OpenVINO
+from paritas.run.openvino.session import OpenVINO
 from paritas.run.torch.session import TorchSession
 from paritas.run.values import describe_output
+from paritas.store.manifest import manifest_to_json
 
 TOLERANCE = 1e-5  # of max|got - want| / mean|want|
 
@@ -354,7 +354,7 @@ def test_loading_and_running_need_neither_torch_nor_transformers(case, tmp_path)
         from pathlib import Path
         sys.modules["torch"] = sys.modules["transformers"] = None
         import numpy as np
-        from paritas.manifest import manifest_from_json
+        from paritas.store.manifest import manifest_from_json
         from paritas.program import Artifact
         from paritas.run.engine import engine
         port, work = map(Path, sys.argv[1:])

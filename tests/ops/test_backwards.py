@@ -97,7 +97,7 @@ def _torch(one: Case, dtype: torch.dtype, cotangents: Any) -> dict[str, np.ndarr
 
 def failures(one: Case, modes: tuple[str, ...]) -> Iterator[str]:
     """What is wrong with the gradients of this case, in words. Skips what torch does not differentiate."""
-    from paritas.run.mindspore import MindSpore
+    from paritas.run.mindspore.session import MindSpore
 
     cotangents = cotangents_of([v.detach().resolve_conj().numpy() for v in one.eager(one.tensors())], 0)
     try:

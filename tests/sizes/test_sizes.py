@@ -20,10 +20,10 @@ from paritas.capture.arguments import run_graph
 from paritas.errors import ParitasError, PortError, SizeError
 from paritas.formulas import NoFormula, parsed
 from paritas.guards import holds, remaining
-from paritas.manifest import manifest_from_json, manifest_to_json
 from paritas.outputs import describe_output
 from paritas.program import Guard, TensorSpec
 from paritas.run.values import check_feed
+from paritas.store.manifest import manifest_from_json, manifest_to_json
 from paritas.verify import generate
 from paritas.verify.inputs.sizes import Ways
 

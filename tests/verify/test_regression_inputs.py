@@ -23,6 +23,7 @@ import paritas
 from paritas import store
 from paritas.cli.app import app
 from paritas.errors import PortError, TamperedPort
+from paritas.store import directory
 from paritas.verify import Budget, Case, Environment, ParityReport, Sought, whole_model
 from paritas.verify.inputs import regression
 from paritas.verify.report.rows import OutputParity
@@ -176,7 +177,7 @@ def test_a_port_that_cannot_be_written_to_is_verified_all_the_same(
         raise OSError(errno.EROFS, "Read-only file system", str(path))
 
     port = paritas.load(tmp_path / "port")
-    monkeypatch.setattr(store, "replace", refuse)
+    monkeypatch.setattr(directory, "replace", refuse)
     report = port.verify(level="outputs", original=copy.deepcopy(right), search=BUDGET, seed=1)
     assert report.verdict == "diverges" and report.search is not None
     assert "not kept as a regression input" in report.search.kept and "no permission" in report.search.kept

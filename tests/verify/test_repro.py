@@ -200,7 +200,7 @@ def test_what_is_wrong_in_graph_mode_only_and_only_together_is_found(
     ports: Any, noisy_mlp: Mlp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("mindspore")
-    from paritas.run.mindspore import MindSporeSession
+    from paritas.run.mindspore.session import MindSporeSession
 
     right = MindSporeSession.run
 
@@ -330,7 +330,7 @@ def test_what_no_call_expresses_lies_beside_the_script_as_a_small_model(
     def refused(*arguments: Any) -> Any:
         raise LoweringError("a graph inside")
 
-    monkeypatch.setattr("paritas.run.openvino_source.source_of", refused)
+    monkeypatch.setattr("paritas.run.openvino.source.source_of", refused)
     report = paritas.load(gpt2[1]).bisect(left_padded(), tmp_path)
     assert report.script is not None and not report.script.doubt
     assert {file.suffix for file in tmp_path.iterdir()} == {".py", ".safetensors", ".xml", ".bin"}
@@ -368,7 +368,7 @@ def test_names_in_an_openvino_file_do_not_become_code() -> None:
     import openvino.opset16 as ops
 
     from paritas.errors import LoweringError
-    from paritas.run.openvino_source import source_of
+    from paritas.run.openvino.source import source_of
     from paritas.verify.bisect.script_torch import Identifiers
 
     evil = "x'); raise SystemExit(9)\n#"

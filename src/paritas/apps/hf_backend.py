@@ -32,9 +32,9 @@ from paritas.capture.export import quiet
 from paritas.errors import CaptureError, TamperedPort
 from paritas.lower.mindspore.lower import lower
 from paritas.making import manifest_of
-from paritas.manifest import manifest_from_json, manifest_to_json
 from paritas.program import Artifact
-from paritas.run.mindspore import MindSpore
+from paritas.run.mindspore.session import MindSpore
+from paritas.store.manifest import manifest_from_json, manifest_to_json
 
 __all__ = ["MindSporeConfig", "MindSporeExporter", "MindSporeModelRunner", "MindSporeProgram"]
 

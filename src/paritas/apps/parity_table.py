@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from paritas.apps.parity import Results
 from paritas.apps.parity_models import CLIP_TABLE, ENCODER_TABLE, Model, published
 from paritas.apps.parity_rows import BAR, Column, Distance, Row, worst
-from paritas.bench import describe_machine
+from paritas.bench.race import describe_machine
 from paritas.run import engine
 from paritas.verify.tolerance import AS_ACCURATE
 

@@ -57,7 +57,7 @@ def _report(directory: Path) -> ParityReport | None:
 
 
 def _json(artifact: Artifact, report: ParityReport | None) -> dict[str, Any]:
-    from paritas.manifest import manifest_to_json
+    from paritas.store.manifest import manifest_to_json
 
     parity = None
     if report is not None:

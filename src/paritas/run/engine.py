@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an engine signs: `Engine` says what it is and loads an artifact, `Session` runs it.
 
-An engine is imported inside `load`, never above it. Adding one: `lower/<engine>/`, `run/<engine>.py`,
+An engine is imported inside `load`, never above it. Adding one: `lower/<engine>/`, `run/<engine>/`,
 a line in `ENGINES`, an extra in pyproject.toml, and a line in tests/engines/test_contract.py.
 """
 
@@ -104,8 +104,8 @@ class EngineInfo:
 #: name -> ("module:class", distribution). The module is imported on first use.
 ENGINES: dict[str, tuple[str, str]] = {
     "torch": ("paritas.run.torch.session:Torch", "torch"),
-    "openvino": ("paritas.run.openvino:OpenVINO", "openvino"),
-    "mindspore": ("paritas.run.mindspore:MindSpore", "mindspore"),
+    "openvino": ("paritas.run.openvino.session:OpenVINO", "openvino"),
+    "mindspore": ("paritas.run.mindspore.session:MindSpore", "mindspore"),
 }
 
 

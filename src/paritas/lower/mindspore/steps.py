@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where in a generated module each node is computed: statement by statement, and which part of a statement.
 
-The lowering writes it into `port.json`; `paritas.run.mindspore_nodes` finds the expressions in the module's syntax
+The lowering writes it into `port.json`; `paritas.run.mindspore.nodes` finds the expressions in the module's syntax
 tree again, which does not depend on how the source is laid out.
 """
 

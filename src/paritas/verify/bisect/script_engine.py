@@ -68,7 +68,7 @@ def openvino_side(
 
     Raises `LoweringError` where calls cannot express it.
     """
-    from paritas.run.openvino_source import source_of
+    from paritas.run.openvino.source import source_of
 
     given = {n: lab.recorded.tensors[n] for n in lab.borders if n not in part.nodes}
     model = session.part_model(given, part.outputs)

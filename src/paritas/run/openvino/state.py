@@ -13,7 +13,7 @@ from openvino._offline_transformations import apply_make_stateful_transformation
 
 from paritas.errors import EngineError
 from paritas.program import Manifest
-from paritas.run import openvino_file
+from paritas.run.openvino import model_file
 from paritas.run.state import Array, remembered, unchanged
 
 _ROWS = "paritas_rows"
@@ -100,15 +100,15 @@ class OpenVINOState:
         skipped = set(remembered(manifest).values()) | unchanged(manifest)
         self._outputs = [i for i in range(len(manifest.outputs)) if i not in skipped]
         self._order = list(remembered(manifest))
-        self._whole = openvino_file.largest_whole(manifest)
-        self._watched = openvino_file.watched(manifest)
+        self._whole = model_file.largest_whole(manifest)
+        self._watched = model_file.watched(manifest)
         self._sized = next(name for name in self._inputs if name != _ROWS)
         self._rows: Array | None = None
         self._batch = 0
         self.length = 0
 
     def run(self, feed: Mapping[str, Array], tokens: int) -> dict[int, Array]:
-        openvino_file.check_whole(feed, self._whole)
+        model_file.check_whole(feed, self._whole)
         batch = len(feed[self._sized])
         if self._rows is None and self.length and self._batch != batch:
             raise EngineError(
@@ -122,7 +122,7 @@ class OpenVINOState:
             found = self._request.infer(values, share_inputs=True, share_outputs=True).to_tuple()
         except RuntimeError as error:
             raise EngineError(f"OpenVINO failed while generating: {str(error).splitlines()[-1]}") from error
-        found = openvino_file.taken_off(found, self._watched)
+        found = model_file.taken_off(found, self._watched)
         self._rows, self._batch = None, batch
         self.length += tokens
         return {index: np.array(value) for index, value in zip(self._outputs, found, strict=True)}

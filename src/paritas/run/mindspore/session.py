@@ -18,8 +18,9 @@ import numpy as np
 from paritas.errors import EngineError, PortError, first_line, reason_of
 from paritas.lower.mindspore import steps
 from paritas.program import Artifact
-from paritas.run import mindspore_gradients, mindspore_module, mindspore_nodes
 from paritas.run.engine import Gradients
+from paritas.run.mindspore import gradients, module
+from paritas.run.mindspore import nodes as mindspore_nodes
 from paritas.run.state import generates, new_tokens
 from paritas.run.turns import in_turn, turn
 
@@ -90,11 +91,11 @@ class MindSporeSession:
         self.precision = artifact.manifest.dtype
         self._ms = _mindspore()
         self._bfloat16 = str(artifact.manifest.settings.get("bfloat16", "bfloat16"))  # what stands for it
-        self._source = mindspore_module.source_of(artifact)
-        parameters, constants = mindspore_module.weights(artifact)
+        self._source = module.source_of(artifact)
+        parameters, constants = module.weights(artifact)
         if "ops.Conv2D(" in self._source and not _cap_isa():
             warnings.warn(_TOO_LATE, RuntimeWarning, stacklevel=2)
-        self._module = mindspore_module.execute(
+        self._module = module.execute(
             self._source,
             artifact.entry,
             trusted=bool(artifact.modified),
@@ -103,9 +104,9 @@ class MindSporeSession:
         try:
             self.cell = self._built(artifact)
             self._rename(artifact.manifest.settings.get("names"))
-            mindspore_module.fill(self._ms, self.cell, self._source, artifact, parameters, constants)
+            module.fill(self._ms, self.cell, self._source, artifact, parameters, constants)
         except BaseException:
-            mindspore_module.forget(self._module)
+            module.forget(self._module)
             raise
         self._generates, self._new_tokens = generates(self.manifest), new_tokens(self.manifest)
         self._declared: Shapes = ()
@@ -203,7 +204,7 @@ class MindSporeSession:
         tensors = [self._tensor(feed[spec.name], spec.dtype) for spec in self.manifest.inputs]
         names = [spec.name for spec in self.manifest.inputs]
         with self._training(self.mode):
-            return mindspore_gradients.whole(self._ms, self.cell, names, tensors, cotangents)
+            return gradients.whole(self._ms, self.cell, names, tensors, cotangents)
 
     @in_turn
     def vjps(
@@ -215,7 +216,7 @@ class MindSporeSession:
         """See `run.engine.Differentiates`: the module's statements in PyNative mode."""
         tensors = [self._tensor(feed[spec.name], spec.dtype) for spec in self.manifest.inputs]
         names = [spec.name for spec in self.manifest.inputs]
-        each = mindspore_gradients.Nodes(self._ms, given, cotangents)
+        each = gradients.Nodes(self._ms, given, cotangents)
         with self._training("pynative"):
             watched = functools.partial(
                 mindspore_nodes.watched, self._module, self._source, self.cell, self._steps(), each.replace
@@ -249,7 +250,7 @@ class MindSporeSession:
 
     def close(self) -> None:
         """Free the cell. MindSpore frees its graphs with it, which no thread may do beside another that runs one."""
-        mindspore_module.forget(self._module)
+        module.forget(self._module)
         with contextlib.suppress(EngineError), turn():  # a fork leaves it as it is
             self.cell = None
 
@@ -343,7 +344,7 @@ def _mindspore() -> types.ModuleType:
 def _settle(ms: types.ModuleType) -> None:
     """Once a process: a failed compile writes its graph into `save_graphs_path`, by default where one stands."""
     ms.set_device("CPU")
-    ms.set_context(save_graphs_path=str(mindspore_module.shelf()))
+    ms.set_context(save_graphs_path=str(module.shelf()))
 
 
 @functools.cache

@@ -3,7 +3,7 @@
 
 In one process the engines' thread pools disturb each other: with MindSpore or OpenVINO loaded beside it,
 PyTorch ran up to 8 times slower, which flatters every port. So each contender is a child process that
-loads its model by itself (`paritas.bench_contender`) and is asleep, waiting for a line on a pipe, while
+loads its model by itself (`paritas.bench.contender`) and is asleep, waiting for a line on a pipe, while
 another one is being timed. Turns are short and repeated, so that a busy machine is busy for all of them.
 """
 
@@ -340,7 +340,7 @@ class _Child:
         order = {**dataclasses.asdict(contender), "feed": str(feed), "cores": list(cores)}
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
         self._process = subprocess.Popen(
-            [sys.executable, "-c", "from paritas.bench_contender import main; main()"],
+            [sys.executable, "-c", "from paritas.bench.contender import main; main()"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,
             env={**os.environ, "OMP_NUM_THREADS": str(len(cores)), "TOKENIZERS_PARALLELISM": "false"},
         )  # fmt: skip

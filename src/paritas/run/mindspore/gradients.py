@@ -50,7 +50,7 @@ def _weighed(ms: Any, cell: Any, inputs: int, wanted: Sequence[int]) -> Any:
 class Nodes:
     """Passes over the statements of a module, in which each node is a variable of its own from the second on.
 
-    `replace` is for `mindspore_nodes.watched`: it weighs what a node makes of the variables before it, and hands on
+    `replace` is for `nodes.watched`: it weighs what a node makes of the variables before it, and hands on
     a variable with the value that is given.
     """
 

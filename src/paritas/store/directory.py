@@ -25,8 +25,8 @@ from paritas import files as plain
 from paritas import leftovers
 from paritas.contents import is_inside, refusals, sealed
 from paritas.errors import PortError, TamperedPort
-from paritas.manifest import manifest_from_json, manifest_to_json
 from paritas.program import Artifact, Manifest
+from paritas.store.manifest import manifest_from_json, manifest_to_json
 
 MANIFEST = "port.json"
 

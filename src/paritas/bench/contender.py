@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The child process of `paritas.bench`: loads one contender, then answers one JSON line with another.
+"""The child process of `paritas.bench.race`: loads one contender, then answers one JSON line with another.
 
     {"name": ..., "directory": ..., "feed": "feed.npz", ...}  ->  {"load": 1.2, "first": 0.3, ...}
     {"seconds": 1.0}                                          ->  {"calls": [0.11, 0.11], "spent": 2.0}

@@ -15,9 +15,9 @@ import openvino.opset16 as ops
 
 from paritas.errors import EngineError, ParitasError
 from paritas.program import Artifact, Manifest
-from paritas.run import openvino_file, openvino_nodes
-from paritas.run.openvino_file import crossing, returned
-from paritas.run.openvino_state import OpenVINOState, stateful
+from paritas.run.openvino import model_file, nodes
+from paritas.run.openvino.model_file import crossing, returned
+from paritas.run.openvino.state import OpenVINOState, stateful
 from paritas.run.state import remembered
 
 #: dtype -> what OpenVINO calls it when it is asked for, when it answers, and among a device's capabilities.
@@ -73,7 +73,7 @@ class OpenVINOSession:
 
     def __init__(self, artifact: Artifact, dtype: str, device: str):
         self._artifact, self.device = artifact, device
-        self._file = openvino_file.File(artifact)
+        self._file = model_file.File(artifact)
         able = _attempt("asking for its abilities", _core().get_property, device, "OPTIMIZATION_CAPABILITIES")
         if _CAPABILITIES.get(dtype) not in able:
             dtype = "float32"
@@ -131,7 +131,7 @@ class OpenVINOSession:
 
     def nodes(self) -> set[str]:
         """The nodes whose values the model still has: what `lockstep` can compute."""
-        return openvino_nodes.names(self._read(), _NODE)
+        return nodes.names(self._read(), _NODE)
 
     def lockstep(
         self, feed: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]
@@ -140,14 +140,12 @@ class OpenVINOSession:
         with self._lock:
             return _attempt(
                 "computing its nodes one by one",
-                lambda: dict(
-                    openvino_nodes.alone(self._read(), _NODE, given, _crossed(feed), self._compiled)
-                ),
+                lambda: dict(nodes.alone(self._read(), _NODE, given, _crossed(feed), self._compiled)),
             )
 
     def borders(self) -> list[frozenset[str]]:
         """The tensors at which `part` can cut, each with the names of the nodes that it is the value of."""
-        return openvino_nodes.borders(self._read(), _NODE)
+        return nodes.borders(self._read(), _NODE)
 
     def part(
         self, feed: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray], outputs: Collection[str]
@@ -158,12 +156,12 @@ class OpenVINOSession:
 
     def part_model(self, given: Mapping[str, np.ndarray], outputs: Collection[str]) -> openvino.Model:
         """What `part` compiles, with the configuration `self.configuration`."""
-        return _attempt("cutting its graph", openvino_nodes.cut, self._read(), _NODE, given, outputs)
+        return _attempt("cutting its graph", nodes.cut, self._read(), _NODE, given, outputs)
 
     def _part(
         self, feed: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray], outputs: Collection[str]
     ) -> dict[str, np.ndarray]:
-        compiled = self._compiled(openvino_nodes.cut(self._read(), _NODE, given, outputs))
+        compiled = self._compiled(nodes.cut(self._read(), _NODE, given, outputs))
         known = {**_crossed(feed), **{_NODE + name: value for name, value in given.items()}}
         arrays = {}
         for index, port in enumerate(compiled.inputs):
@@ -198,8 +196,8 @@ class OpenVINOSession:
             raise EngineError("This session is closed; load the port again.")
         if self._model is None:
             model = self._read()
-            _attempt("reading this port", openvino_file.check, model, self._artifact.manifest, _own_name)
-            watched = openvino_file.watched(self._artifact.manifest)
+            _attempt("reading this port", model_file.check, model, self._artifact.manifest, _own_name)
+            watched = model_file.watched(self._artifact.manifest)
             self._model = _attempt("loading this port", self._compile, model, watched)
         return self._model
 
@@ -237,15 +235,15 @@ class _Model:
 
     def __init__(self, compiled: openvino.CompiledModel, manifest: Manifest, watched: Sequence[str]):
         self.compiled, self._watched = compiled, watched
-        self._whole = openvino_file.largest_whole(manifest)
+        self._whole = model_file.largest_whole(manifest)
         self._request = compiled.create_infer_request()
         self._inputs = [_own_name(port) for port in compiled.inputs]
 
     def __call__(self, feed: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
-        openvino_file.check_whole(feed, self._whole)
+        model_file.check_whole(feed, self._whole)
         values = {index: crossing(feed[name]) for index, name in enumerate(self._inputs)}
         found = self._request.infer(values, share_inputs=True, share_outputs=True).to_tuple()
-        return openvino_file.taken_off(found, self._watched)
+        return model_file.taken_off(found, self._watched)
 
 
 def _crossed(feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
