@@ -99,6 +99,10 @@ class InputError(ParitasError, ValueError):
     """An input of the wrong name, rank, dtype or value: names the input, what was expected, what came."""
 
 
+class TokenError(InputError, IndexError):
+    """A token that the vocabulary does not have: names both. PyTorch raises IndexError there."""
+
+
 class SizeError(InputError):
     """Sizes for which the model's code goes another way than the one that was captured: names the line that asks."""
 

@@ -325,6 +325,7 @@ def shrinking(x):
 RIGHT: dict[str, tuple[Callable[[], Any], list[Any]]] = {
     "arguments by name only": (ByNameOnly, [{"x": X, "y": X}, {"x": Y, "y": Y}]),
     "a NamedTuple of a list": (op(lambda x: Parted(x * 2, [x, x + 1])), BOTH),
+    "combinations": (op(lambda x: torch.combinations(x[0, 0, :3], 2) + torch.combinations(x[0, 0, :2], 2, True)), BOTH),
     "a list of free length": (OfAList, [{"xs": [X, X]}, {"xs": [Y, Y + 1]}]),
     "a pair": (OfAPair, [{"p": (X, X * 2)}, {"p": (Y, Y * 2)}]),
     "a pair by position": (OfAPair, [((X, X * 2),), ((Y, Y * 2),)]),

@@ -260,3 +260,59 @@ def test_a_window_is_all_that_is_left_in_a_cache_that_was_given_back() -> None:
         assert near(one.keys, other.keys)
     # The window of the original's cache has forgotten what the engine would want: PyTorch goes on.
     assert near(going_on(port, caches[1]), going_on(original, caches[0]))
+
+
+# --- torch.inference_mode ----------------------------------------------------------------------
+
+
+def test_everything_may_happen_in_inference_mode(tmp_path: Any) -> None:
+    original = llama()
+    original.save_pretrained(tmp_path)
+    want = logits(original)
+    with torch.inference_mode():
+        for make in (ours.LlamaForCausalLM, ours.AutoModelForCausalLM):
+            port = make.from_pretrained(tmp_path, engine="openvino")
+            assert near(port(input_ids=IDS, use_cache=False).logits, want)
+            assert len(port.ports) == 1
+            port.lm_head.weight.mul_(3)
+            assert near(port(input_ids=IDS, use_cache=False).logits / 3, want)
+
+
+def test_what_was_cast_in_inference_mode_is_pytorchs(caplog: Any) -> None:
+    port = ours.port_model(llama(), engine="openvino")
+    with torch.inference_mode():
+        port.double().float()
+        want = port(input_ids=IDS, use_cache=False).logits
+        port.lm_head.weight.mul_(3)  # a tensor of inference mode has no count of its writes
+        assert near(port(input_ids=IDS, use_cache=False).logits / 3, want)
+    assert "torch.inference_mode" in caplog.text
+
+
+# --- what no graph can be made of --------------------------------------------------------------
+
+
+def test_what_cannot_be_traced_is_computed_by_pytorch_and_said_once(caplog: Any) -> None:
+    class Branching(hf.LlamaForCausalLM):
+        def forward(self, input_ids: Any = None, threshold: Any = None, **kwargs: Any) -> Any:
+            if threshold is not None and input_ids.sum() > threshold:
+                input_ids = input_ids.flip(1)
+            return super().forward(input_ids=input_ids, use_cache=False)
+
+    original = Branching(llama().config).eval()
+    port = ours.port_model(copy.deepcopy(original), engine="openvino")
+    low, high = torch.tensor(0), torch.tensor(10**6)
+    for threshold in (low, high, low):
+        with torch.no_grad():
+            got, want = (model(input_ids=IDS, threshold=threshold).logits for model in (port, original))
+        assert near(got, want)
+    said = [record.message for record in caplog.records if "PyTorch computes" in record.message]
+    assert len(said) == 1
+    assert "test_objects.py" in said[0]
+    with torch.no_grad():  # without the branch there is a port
+        port(input_ids=IDS)
+    assert len(port.ports) == 1
+
+
+def test_a_token_that_is_not_there_is_an_index_error(pair: tuple[Any, Any]) -> None:
+    with pytest.raises(IndexError, match="vocabulary"), torch.no_grad():
+        pair[1](input_ids=IDS + 10_000)

@@ -28,6 +28,7 @@ from paritas.capture.state import (
     plain_paths,
     remarks_on,
     unchanged,
+    without_inference_mode,
 )
 from paritas.errors import CaptureError, FrozenDimension
 from paritas.outputs import with_symbols
@@ -55,8 +56,12 @@ def capture(
     Raises `InputsNeeded`, `CaptureError` with torch's reason and the model's source line, and
     `FrozenDimension` if a dimension named in `dynamic` came out as a constant.
     """
-    with unchanged(model), plain_paths(model):
+    with without_inference_mode(model), unchanged(model), plain_paths(model):
         return _captured(model.eval(), inputs, dynamic, source, exact)
+
+
+def _counted(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def _captured(
@@ -68,6 +73,9 @@ def _captured(
 ) -> Program:
     given = example.example_inputs(model) if inputs is None else example.bind(model, inputs)
     call = example.call_of(model, given, widen=dynamic is not False and not exact)
+    call = dataclasses.replace(
+        call, tensors={name: _counted(tensor) for name, tensor in call.tensors.items()}
+    )
     notes = [
         Note("capture", f"{name}={value!r} is fixed")
         for name, value in call.fixed.items()

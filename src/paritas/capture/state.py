@@ -103,6 +103,32 @@ def unchanged(model: torch.nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def without_inference_mode(model: torch.nn.Module) -> Iterator[None]:
+    """What was made in `torch.inference_mode` counts no writes, which a trace asks for: copies stand in its place."""
+    copies: dict[int, Any] = {}
+    replaced: list[tuple[dict[str, Any], str, torch.Tensor]] = []
+    with torch.inference_mode(False):
+        for module in model.modules():
+            for tensors in (module._parameters, module._buffers):
+                for name, tensor in tensors.items():
+                    if tensor is not None and tensor.is_inference():
+                        replaced.append((tensors, name, tensor))
+                        if id(tensor) not in copies:
+                            copy: Any = tensor.detach().clone()
+                            is_parameter = isinstance(tensor, torch.nn.Parameter)
+                            copies[id(tensor)] = (
+                                torch.nn.Parameter(copy, tensor.requires_grad) if is_parameter else copy
+                            )
+        for tensors, name, tensor in replaced:
+            tensors[name] = copies[id(tensor)]
+        try:
+            yield
+        finally:
+            for tensors, name, tensor in replaced:
+                tensors[name] = tensor
+
+
+@contextlib.contextmanager
 def plain_paths(model: torch.nn.Module) -> Iterator[None]:
     """Transformer layers compute as they do in training: their fast path packs what is not padding.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from paritas.transformers.models import attach, split
 
 
@@ -18,7 +20,8 @@ class _PortedAuto:
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """As the original's, and with `engine=`, `mode=`, `target=`, `engine_device=`."""
         ours, theirs = split(kwargs)
-        loaded = super().from_pretrained(*args, **theirs)  # type: ignore[misc]
+        with torch.inference_mode(False):  # whose tensors would tell nobody that they were changed
+            loaded = super().from_pretrained(*args, **theirs)  # type: ignore[misc]
         if isinstance(loaded, tuple):
             return attach(loaded[0], **ours), *loaded[1:]
         return attach(loaded, **ours)
@@ -27,4 +30,6 @@ class _PortedAuto:
     def from_config(cls, *args: Any, **kwargs: Any) -> Any:
         """As the original's, and with `engine=`, `mode=`, `target=`, `engine_device=`."""
         ours, theirs = split(kwargs)
-        return attach(super().from_config(*args, **theirs), **ours)  # type: ignore[misc]
+        with torch.inference_mode(False):
+            model = super().from_config(*args, **theirs)  # type: ignore[misc]
+        return attach(model, **ours)

@@ -43,7 +43,8 @@ class Ported:
         Keywords of mindone's are understood: `mindspore_dtype=` is `dtype=`. Raises what the original raises.
         """
         ours, theirs = split(kwargs)
-        loaded = super().from_pretrained(*args, **theirs)  # type: ignore[misc]
+        with torch.inference_mode(False):  # whose tensors would tell nobody that they were changed
+            loaded = super().from_pretrained(*args, **theirs)  # type: ignore[misc]
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         _connect(model, **ours)
         return loaded
@@ -122,7 +123,8 @@ def _init_like(original: Callable[..., Any]) -> Callable[..., None]:
     @functools.wraps(original)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         ours = {name: kwargs.pop(name) for name in OURS if name in kwargs}
-        original(self, *args, **kwargs)
+        with torch.inference_mode(False):
+            original(self, *args, **kwargs)
         _connect(self, **ours)
         self.eval()
 

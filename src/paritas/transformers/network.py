@@ -18,7 +18,7 @@ from transformers.utils import logging
 
 from paritas import pipeline
 from paritas.capture import capture
-from paritas.errors import InputError, OriginalFails, SizeError
+from paritas.errors import CaptureError, InputError, OriginalFails, SizeError, TokenError
 from paritas.guards import complaint
 from paritas.program import Source
 from paritas.run.state import ArrayState, State
@@ -73,6 +73,9 @@ class _Condition:
     remembers: dict[Any, str] = dataclasses.field(default_factory=dict)
     vocabularies: dict[tuple[str, str], int] = dataclasses.field(default_factory=dict)
     random: dict[str, bool] = dataclasses.field(default_factory=dict)
+    untraced: dict[Any, str] = dataclasses.field(
+        default_factory=dict
+    )  # calls that torch.export refuses -> why
 
     def close(self) -> None:
         for port in self.all_ports():
@@ -132,7 +135,8 @@ class Network:
                 why = "PyTorch computes, since only a whole model can hand its cache to an engine"
             elif steps:
                 why = states.only_original(call, _is_wanted(module, call))
-            if why:
+            kind = (path, call.signature, call.cache is None)
+            if why := why or self._now.untraced.get(kind, ""):
                 return self._original(module, why, own, args, kwargs)
             asked = asked_for(module, call.tensors)
             self._check_tokens(path, module, call)
@@ -148,6 +152,10 @@ class Network:
             except OriginalFails as error:  # then it says so itself, or computes: it gets the call as it is
                 why = str(error.__cause__ or error).strip().partition("\n")[0]
                 remembering = f"PyTorch computes, since what is captured does not run: {why}"
+            except CaptureError as error:
+                lines = str(error).splitlines()
+                place = next((line for line in lines if line.startswith("at ")), "")
+                remembering = self._now.untraced[kind] = f"PyTorch computes, since {lines[0]} {place}".rstrip()
             if remembering and remembering != "engine":
                 return self._original(module, remembering, own, args, kwargs)
         if asked:
@@ -219,6 +227,11 @@ class Network:
         if self._now.has_float64 and self.engine == "openvino":
             return "PyTorch computes, since OpenVINO's CPU plugin has no float64"
         assert self._watch is not None
+        if not self._watch.is_counted:
+            return (
+                "PyTorch computes, since weights that were made in torch.inference_mode do not tell when they are "
+                "changed; make, cast and move the model outside of it"
+            )
         for inner, why in self._watch.only_original.items():
             if inner != path and inner.startswith(path and f"{path}."):
                 return f"{inner} {why}: PyTorch computes"
@@ -251,7 +264,7 @@ class Network:
                 self._now.vocabularies[key] = _vocabulary(module, name)
             size, (low, high) = self._now.vocabularies[key], (int(found) for found in torch.aminmax(ids))
             if size and not 0 <= low <= high < size:
-                raise InputError(
+                raise TokenError(
                     f"{name} has the token {high if high >= size else low}, and the vocabulary of "
                     f"{type(module).__name__} has {size}: 0 to {size - 1}. Is the tokenizer that of another model?"
                 )
@@ -493,7 +506,7 @@ class Network:
     def _made(
         self, module: torch.nn.Module, given: Mapping[str, Any], *, dynamic: bool, exact: bool = False
     ) -> pipeline.Port:
-        with self._example(module) as (twin, is_copy):
+        with torch.inference_mode(False), self._example(module) as (twin, is_copy):
             source = Source("module", model_class=f"{type(twin).__module__}.{type(twin).__qualname__}")
             program = capture(twin, given, dynamic=dynamic, source=source, exact=exact)
             port = pipeline.port_program(

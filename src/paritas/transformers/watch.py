@@ -62,6 +62,7 @@ class Watch:
 
     tensors: parameters, buffers and tensors in attributes, by where they were found. only_original: the paths of
     modules that have no twin in a port, and why. complete: False if something was too large to look at whole.
+    is_counted: False if a tensor was made in `torch.inference_mode`, and tells nobody when it is written to.
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
@@ -81,6 +82,7 @@ class Watch:
         self._items = [*chain.from_iterable(self._lists)]
         # A view of what `.data` handed out shares memory with its parameter and not the version.
         plain = [t for t in self.tensors.values() if not t.is_inference()]
+        self.is_counted = len(plain) == len(self.tensors)
         self._versioned = [*plain, *_handed_of(plain)]
         self._versions = [*map(_version, self._versioned)]
         self._placed = [t for t in self.tensors.values() if t.layout is torch.strided and not t.is_meta]

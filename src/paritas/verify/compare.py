@@ -16,7 +16,9 @@ CHUNK = 1 << 18  # elements looked at in one go: a few temporaries of 2 MiB, wha
 SENTINEL = 1e30  # "minus infinity" as masks spell it in fp32 and bf16; never part of a typical magnitude
 GAP = 8  # octaves without a single element that separate fill values from the rest
 SHARE = 1 / 20  # of the elements, at least, that must lie below such a gap to be "the rest"
-MEMBERS = 4  # so few elements are no class of their own, however far below the others: three of a state of eight
+MEMBERS = (
+    4  # so few elements are no class of their own, however far below the others: three of a state of eight
+)
 RESIDUE = 1e-6  # what is this much smaller than the rest is what rounding left of a zero, not the rest
 FILL = 1e6  # above this magnitude, a class of its own is fill, however small the others are
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, cast
 
 import torch
@@ -34,6 +35,27 @@ def linspace(original: Any) -> Any:
         step = (end - start) / torch.sym_max(steps - 1, 1)
         from_start = place < torch.sym_max(steps // 2, 1)
         return torch.where(from_start, start + step * place, end - step * ((steps - 1) - place))
+
+    return replacement
+
+
+@patch(
+    "combinations",
+    "torch.combinations",
+    upstream="torch 2.13, aten/src/ATen/native/Itertools.cpp, combinations",
+)
+def combinations(original: Any) -> Any:
+    """Which elements go together depends on their number alone: the operator selects them by a mask, as if it depended
+    on their values."""
+
+    def replacement(input: torch.Tensor, r: int = 2, with_replacement: bool = False) -> torch.Tensor:
+        if input.dim() != 1 or r < 1:
+            return original(
+                input, r, with_replacement
+            )  # which refuses the one and has an answer to the other
+        kind: Any = itertools.combinations_with_replacement if with_replacement else itertools.combinations
+        places = list(kind(range(int(input.shape[0])), r))
+        return input[torch.tensor(places, dtype=torch.int64).reshape(-1, r)]
 
     return replacement
 
