@@ -104,16 +104,24 @@ def _named(argument: str, flat: list[Any], structure: Structure) -> dict[str, An
 
 
 def by_position(
-    signature: inspect.Signature, arguments: Mapping[str, Any]
+    signature: inspect.Signature, arguments: Mapping[str, Any], *, hooked: bool = False
 ) -> tuple[list[Any], dict[str, Any]]:
-    """`arguments` as a call is written: by position what forward takes so, `*args` spread, the rest by name."""
+    """`arguments` as a call is written: `*args` spread, and by position where those or hooks want that.
+
+    hooked: the model's hooks get what is given by position, so its tensors are. All else goes by name, since a
+    decorator of forward may look for it among `**kwargs`.
+    """
     args, kwargs = [], dict(arguments)
-    for parameter in signature.parameters.values():
+    kinds = {parameter.kind for parameter in signature.parameters.values()}
+    spread = not kinds.isdisjoint({inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY})
+    for parameter in signature.parameters.values() if hooked or spread else ():
         if parameter.kind is parameter.VAR_POSITIONAL:
             args += kwargs.pop(parameter.name, ())
         if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
             break
         if parameter.name not in kwargs:
+            break
+        if not spread and isinstance(kwargs[parameter.name], (bool, int, float, str, type(None))):
             break
         args.append(kwargs.pop(parameter.name))
     return args, kwargs
@@ -121,12 +129,8 @@ def by_position(
 
 def invoke(model: Any, arguments: Mapping[str, Any]) -> Any:
     """`model(**arguments)`, by position where its hooks or `*args` want that."""
-    hooked = getattr(model, "_forward_pre_hooks", None) or getattr(model, "_forward_hooks", None)
-    signature = inspect.signature(model.forward)
-    kinds = {parameter.kind for parameter in signature.parameters.values()}
-    if not hooked and kinds.isdisjoint({inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY}):
-        return model(**arguments)
-    args, kwargs = by_position(signature, arguments)
+    hooked = bool(getattr(model, "_forward_pre_hooks", None) or getattr(model, "_forward_hooks", None))
+    args, kwargs = by_position(inspect.signature(model.forward), arguments, hooked=hooked)
     return model(*args, **kwargs)
 
 

@@ -251,6 +251,23 @@ class Property(nn.Module):
         return x @ self.w
 
 
+def said_by_name(forward):
+    """A decorator that looks for what it is about among the arguments by name, and sets it itself."""
+
+    @functools.wraps(forward)
+    def decorated(self, *args, **kwargs):
+        wanted = kwargs.get("doubled", False)
+        return forward(self, *args, **{**kwargs, "doubled": True}) / (1 if wanted else 2)
+
+    return decorated
+
+
+class Decorated(nn.Module):
+    @said_by_name
+    def forward(self, x, doubled=False):
+        return x * (2 if doubled else 1)
+
+
 class Magic(nn.Module):
     def __getattr__(self, name):
         return 3.0 if name == "magic" else super().__getattr__(name)
@@ -372,6 +389,7 @@ RIGHT: dict[str, tuple[Callable[[], Any], list[Any]]] = {
     "a bag with offsets": (OffsetBag, BAGS),
     "a property": (Property, BOTH),
     "__getattr__": (Magic, BOTH),
+    "a decorator that reads by name": (Decorated, [{"x": X, "doubled": True}, {"x": Y, "doubled": True}]),
     "tensors in plain attributes": (PlainTensors, BOTH),
     "a table that grows": (GrowingTable, BOTH),
     "lru_cache": (op(lambda x: x * table_of(3)), BOTH),

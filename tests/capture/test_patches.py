@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -348,6 +349,19 @@ def test_what_fails_inside_is_undone_too() -> None:
     with pytest.raises(ZeroDivisionError):
         fail()
     assert vars(owner)["forward"] is before
+
+
+def test_what_is_recorded_while_a_model_is_exported_is_recorded_in_its_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    collector: Any = transformers.utils.output_capturing._active_collector
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    with patches.applied(torch.nn.Identity()), ThreadPoolExecutor() as other:
+        token = collector.set({"hidden_states": []})
+        assert collector.get() == {"hidden_states": []}
+        assert other.submit(collector.get).result() is None
+        collector.reset(token)
+        assert collector.get() is None
 
 
 def test_every_patch_says_why_and_where_the_original_is() -> None:

@@ -15,6 +15,7 @@ PARITAS_MIXINS_ENGINE=mindspore is the other engine, PARITAS_CLASSES=3 tries thr
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -45,8 +46,6 @@ LEFT_OUT = (
 
 #: Tests that pass with transformers' classes only, and why that is so.
 KNOWN = {
-    "test_capture_outputs_decorator": "puts functions of its own in the place of those with which transformers records "
-    "outputs, and these have no context while torch.export traces a model",
     "test_retain_grad_hidden_states_attentions": "wants gradients of a model that nobody put into training mode: "
     "ours begins in evaluation mode, and says that an engine has none",
 }
@@ -95,4 +94,4 @@ def test_what_passes_with_transformers_classes_passes_with_ours(model_type: str,
     other = {test: got.get(test) for test in passed if got.get(test) != "passed"}
     assert passed
     assert other.keys() <= KNOWN.keys(), other
-    assert len(other) <= max(len(KNOWN), 0.03 * len(passed))
+    assert len(other) <= math.ceil(0.03 * len(passed))

@@ -81,6 +81,14 @@ def test_the_signatures_are_the_originals(pair: tuple[Any, Any]) -> None:
     assert list(port.state_dict()) == list(original.state_dict())
 
 
+def test_the_bases_are_the_originals_too(pair: tuple[Any, Any]) -> None:
+    original, port = pair
+    assert set(type(original).__bases__) <= set(type(port).__bases__)
+    assert [cls for cls in type(port).__mro__ if issubclass(type(original), cls)] == list(
+        type(original).__mro__
+    )
+
+
 def test_hooks_of_inner_modules_are_called_by_the_original(pair: tuple[Any, Any]) -> None:
     original, port = pair
     want = logits(original)

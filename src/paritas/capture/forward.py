@@ -103,7 +103,7 @@ def flat_forward(
         if traced is not None:
             traced.counts.clear()  # of another try
             _now[:] = [(given, traced)]
-        args, kwargs = by_position(signature, arguments)
+        args, kwargs = by_position(signature, arguments, hooked=bool(hooks))
         with _as_it_was(model, original, forward, hooks) if hooks else contextlib.nullcontext():
             # With the model's own hooks, but not counted as another call of it.
             out = torch.nn.Module._call_impl(model, *args, **kwargs) if hooks else original(*args, **kwargs)

@@ -109,7 +109,8 @@ def _ported_class(original: Any) -> Any:
         "__doc__": original.__doc__,
         "_paritas_original": original,
     }
-    made = type(original.__name__, (Ported, original), space)
+    # Its bases are the original's too: who looks for `GenerationMixin` among them finds it.
+    made = type(original.__name__, (Ported, original, *original.__bases__), space)
     made.__init__ = _init_like(original.__init__)  # type: ignore[misc]
     made.forward = _forward_like(original.forward)  # type: ignore[attr-defined]
     for name in _methods(original):
