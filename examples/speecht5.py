@@ -16,7 +16,7 @@ import argparse
 import soundfile
 import torch
 
-from paritas.apps.speech import Checkpoints, recording, speaker
+from paritas.apps.speech.models import Checkpoints, recording, speaker
 from paritas.errors import ParitasError
 from paritas.transformers import (
     SpeechT5ForSpeechToSpeech,

@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("bench", "others", "making", "pipeline", "adoption"),
     ("transformers",),
     ("apps",),
-    ("doctor", "demo", "cli", "__main__"),
+    ("cli", "__main__"),
 )
 
 

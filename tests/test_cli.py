@@ -74,7 +74,7 @@ def test_help_is_quick_and_loads_no_engine(paritas):
         check=True,
     ).stderr
     imported = {line.rpartition("|")[2].strip() for line in loaded.splitlines()}
-    assert "paritas.cli.port" in imported
+    assert "paritas.cli.commands.port" in imported
     assert not imported & set(HEAVY)
 
 
@@ -334,7 +334,7 @@ def test_the_demo_pools_and_ranks_as_sentence_transformers_does():
     from sentence_transformers import SentenceTransformer
     from transformers import AutoModel
 
-    from paritas import demo
+    from paritas.apps import demo
     from paritas.capture.source import minilm_directory
 
     checkpoint = minilm_directory()
@@ -349,7 +349,7 @@ def test_the_demo_pools_and_ranks_as_sentence_transformers_does():
 
 
 def test_the_demo_says_what_is_not_the_same():
-    from paritas import demo
+    from paritas.apps import demo
 
     ranking = demo.rank(np.eye(len(demo.SENTENCES)) + 0.5)
     good = demo.Row(

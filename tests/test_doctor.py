@@ -8,7 +8,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from paritas import doctor
+from paritas.apps import doctor
 from paritas.cli import app
 from paritas.run.engine import engines
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from toy_translator import model, settings, state, write
 from typer.testing import CliRunner
 
-from paritas.apps import fairseq, fairseq_checkpoint
+from paritas.apps.translate import fairseq, fairseq_checkpoint
 from paritas.cli import app
 from paritas.errors import InputError, SourceError
 

@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from paritas.apps import parity, parity_models, parity_rows, parity_table
-from paritas.apps.parity_models import CLIP_TABLE, ENCODER_TABLE, MODELS, Model
-from paritas.apps.parity_published import CLIP, ENCODERS
-from paritas.apps.parity_rows import Column, Distance, Row, distance, distances
-from paritas.apps.worker import Limits
-from paritas.apps.zoo import entry_of
+from paritas.apps.published import models as parity_models
+from paritas.apps.published import rows
+from paritas.apps.published import run as parity
+from paritas.apps.published import table as parity_table
+from paritas.apps.published.figures import CLIP, ENCODERS
+from paritas.apps.published.models import CLIP_TABLE, ENCODER_TABLE, MODELS, Model
+from paritas.apps.published.rows import Column, Distance, Row, distance, distances
+from paritas.apps.workers import Limits
+from paritas.apps.zoo.entries import entry_of
 from paritas.cli.app import app
 from paritas.errors import InputError
 
@@ -318,7 +321,7 @@ def test_a_bar_that_is_missed_is_in_the_table() -> None:
 def test_open_clips_models_have_the_handbooks_outputs() -> None:
     pytest.importorskip("torch")
     try:
-        from paritas.apps.parity_clip import open_clip
+        from paritas.apps.published.open_clip_models import open_clip
 
         open_clip()
     except Exception:  # noqa: BLE001 - an extra
@@ -334,7 +337,7 @@ def test_open_clips_models_have_the_handbooks_outputs() -> None:
 
 
 def test_parity_rows_need_every_answer() -> None:
-    (row,) = parity_rows.rows_of(MODELS["google-t5/t5-small"], [GRAPH], {}, {})
+    (row,) = rows.rows_of(MODELS["google-t5/t5-small"], [GRAPH], {}, {})
     assert "not computed: torch float32, truth float32, mindspore graph float32" in row.failed
-    (row,) = parity_rows.rows_of(MODELS["google-t5/t5-small"], [GRAPH], {}, {"truth float32": "gone"})
+    (row,) = rows.rows_of(MODELS["google-t5/t5-small"], [GRAPH], {}, {"truth float32": "gone"})
     assert "truth float32: gone" in row.failed

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from paritas.apps.scaffold import NAMES, OPS, scaffold
+from paritas.apps.scaffold.operator import NAMES, OPS, scaffold
 from paritas.errors import InputError
 
 ROOT = Path(__file__).parent.parent.parent

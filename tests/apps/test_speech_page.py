@@ -28,9 +28,9 @@ import torch
 import transformers as hf
 from typer.testing import CliRunner
 
-from paritas.apps import speech as app
-from paritas.apps import speech_page
-from paritas.apps.speech import MADE_UP, Checkpoints, Speech, recording, resampled, speaker, speakers
+from paritas.apps.speech import models as app
+from paritas.apps.speech import page as speech_page
+from paritas.apps.speech.models import MADE_UP, Checkpoints, Speech, recording, resampled, speaker, speakers
 from paritas.cli import app as commands
 from paritas.errors import InputError, SourceError
 from tiny_speech import save_all

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from paritas.apps import support, support_table, zoo
+from paritas.apps.zoo import entries as zoo
+from paritas.apps.zoo import sweep
+from paritas.apps.zoo import table as support_table
 from paritas.cli.app import app
 
 BAD = """
@@ -61,12 +63,12 @@ def test_what_is_wrong_with_one_entry_is_said_and_the_others_go_on(
     tmp_path: Path, entries: dict[str, zoo.Entry]
 ) -> None:
     told: list[tuple[int, int, str]] = []
-    results = support.sweep(
+    results = sweep.sweep(
         list(entries.values()),
         tmp_path / "out",
         cells=("openvino",),
         jobs=2,
-        limits=support.Limits(seconds=20, gib=3),
+        limits=sweep.Limits(seconds=20, gib=3),
         told=lambda *args: told.append(args),
     )
     cells = {r.entry.name.partition("/")[2]: r.cells["openvino"] for r in results}
@@ -76,13 +78,13 @@ def test_what_is_wrong_with_one_entry_is_said_and_the_others_go_on(
     assert "more than 3 GiB" in cells["Eats"]["reason"]
     assert "not today" in cells["Raises"]["reason"]
     assert sorted(done for done, _, _ in told) == [1, 2, 3, 4, 5]
-    assert [r.entry.name for r in support.failed(results, ("openvino",))] == [
+    assert [r.entry.name for r in sweep.failed(results, ("openvino",))] == [
         "bad/Crashes", "bad/Hangs", "bad/Eats", "bad/Raises",
     ]  # fmt: skip
 
     # Again: nothing is done twice, unless the entry has changed.
     told.clear()
-    again = support.sweep(
+    again = sweep.sweep(
         list(entries.values()), tmp_path / "out", cells=("openvino",), told=lambda *args: told.append(args)
     )
     assert told == [] and [r.cells for r in again] == [r.cells for r in results]
@@ -98,10 +100,10 @@ def test_a_half_written_line_of_the_journal_is_passed_over(
     tmp_path: Path, entries: dict[str, zoo.Entry]
 ) -> None:
     one = [entries["Linear"]]
-    support.sweep(one, tmp_path / "out", cells=("openvino",), jobs=1)
-    journal = tmp_path / "out" / support.JOURNAL
+    sweep.sweep(one, tmp_path / "out", cells=("openvino",), jobs=1)
+    journal = tmp_path / "out" / sweep.JOURNAL
     journal.write_text(journal.read_text()[:-20])
-    assert support.sweep(one, tmp_path / "out", cells=("openvino",), jobs=1)[0].agrees("openvino")
+    assert sweep.sweep(one, tmp_path / "out", cells=("openvino",), jobs=1)[0].agrees("openvino")
 
 
 def test_the_command_on_a_few_entries_in_every_engine_and_mode(tmp_path: Path) -> None:
@@ -121,7 +123,7 @@ def test_the_command_on_a_few_entries_in_every_engine_and_mode(tmp_path: Path) -
         ],
     )
     assert found.exit_code == 0, found.output
-    for cell in support.CELLS:
+    for cell in sweep.CELLS:
         assert f"{cell}: 2 entries, agrees 2" in found.output
     assert not (tmp_path / "SUPPORT.md").exists()  # only the whole zoo makes the table
 

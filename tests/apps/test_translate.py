@@ -14,8 +14,8 @@ import transformers as hf
 from toy_translator import model, sentences, train, translated, write
 from typer.testing import CliRunner
 
-from paritas.apps import bleu, fairseq
-from paritas.apps.translate import Search, Translator, lines_of
+from paritas.apps.translate import bleu, fairseq
+from paritas.apps.translate.translate import Search, Translator, lines_of
 from paritas.cli import app
 from paritas.errors import InputError, SourceError
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from paritas.apps import zoo, zoo_add
+from paritas.apps.zoo import add
+from paritas.apps.zoo import entries as zoo
 from paritas.errors import ZooError
 
 ZOO = Path(__file__).parents[1] / "zoo"
@@ -110,8 +111,8 @@ def test_a_class_that_is_not_there_is_named() -> None:
 
 @pytest.mark.parametrize("name", ["BertForMaskedLM", "CLIPModel", "Qwen3ForCausalLM"])
 def test_a_class_is_added_in_one_step(tmp_path: Path, name: str) -> None:
-    made, file = zoo_add.add(f"transformers.{name}", tmp_path)
-    assert json.loads(file.read_text())[0]["name"] == made.name == zoo_add.entry_name(f"transformers.{name}")
+    made, file = add.add(f"transformers.{name}", tmp_path)
+    assert json.loads(file.read_text())[0]["name"] == made.name == add.entry_name(f"transformers.{name}")
     (again,) = zoo.read(tmp_path)
     model = again.model()
     assert sum(p.numel() for p in model.parameters()) < 1_000_000
@@ -121,4 +122,4 @@ def test_a_class_is_added_in_one_step(tmp_path: Path, name: str) -> None:
 
 def test_a_class_without_a_configuration_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ZooError, match="has no configuration class"):
-        zoo_add.add("torch.nn.Linear", tmp_path)
+        add.add("torch.nn.Linear", tmp_path)

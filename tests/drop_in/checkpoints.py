@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 import transformers as hf
 
-from paritas.apps import zoo
+from paritas.apps.zoo import entries as zoo
 from paritas.transformers.models import ported_class
 
 ZOO = Path(__file__).parents[1] / "zoo"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line. No logic of its own: each command is one file that calls the pipeline and prints."""
+"""The command line. No logic of its own: each command is one file in `commands`."""
 
 from paritas.cli.app import app, main
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from paritas.cli import (
+from paritas.cli.commands import (
     adopt,
     bench,
     bisect,

@@ -10,6 +10,7 @@ import linecache
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
-_HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_HERE = str(Path(__file__).resolve().parents[2]) + os.sep
 #: Wrappers of forward, whose lines say nothing about a model.
 _GLUE = (f"{os.sep}transformers{os.sep}utils{os.sep}", f"{os.sep}transformers{os.sep}modeling_layers.py")
 

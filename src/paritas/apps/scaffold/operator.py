@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`paritas scaffold op`: the function, the schema and the test case of an operator that has no lowering yet.
+
+What is written refuses loudly until somebody fills it in, and its case fails until it is right.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import keyword
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from paritas.apps.scaffold.cases import example_cases
+from paritas.errors import InputError
+from paritas.lower.registry import Lowering, lowerings
+
+OPS = {engine: Path(f"src/paritas/lower/{engine}/ops") for engine in ("mindspore", "openvino")}
+NAMES = Path("src/paritas/lower/mindspore/emit_names.py")
+CASES = Path("tests/ops")
+
+WIDTH = 110
+DECOMPOSITION_LINES = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Edit:
+    """One file of the checkout, with what is added to it and its whole text afterwards."""
+
+    path: Path
+    added: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaffold:
+    """Everything that one operator needs, not yet written. next: the command that runs its cases."""
+
+    target: str
+    schema: str
+    edits: tuple[Edit, ...]
+    next: str
+
+    def __str__(self) -> str:
+        return "\n\n".join(f"{edit.path}:\n{edit.added.rstrip()}" for edit in self.edits)
+
+    def write(self, root: Path) -> None:
+        """Every file is written beside, then all are moved into place."""
+        moves = []
+        try:
+            for edit in self.edits:
+                beside = root / edit.path.with_name(f".{edit.path.name}.{os.getpid()}")
+                moves.append((beside, root / edit.path))
+                beside.write_text(edit.text, encoding="utf-8")
+            for beside, path in moves:
+                beside.replace(path)
+        finally:
+            for beside, _ in moves:
+                beside.unlink(missing_ok=True)
+
+
+def scaffold(
+    target: str, *, engine: str = "mindspore", file: str = "", calls: str = "", root: Path | None = None
+) -> Scaffold:
+    """What to add for `target`, an exact overload such as "aten.foo.default", to the checkout at `root`.
+
+    file: the family's file ("special.py"); that of the most similar operators if not given. calls: a function of
+    the engine ("ops.foo") that computes it, which then becomes the body; one of MindSpore's is allowed in generated
+    code. Raises `InputError` for an operator that is not there or is lowered already, and outside a source checkout.
+    """
+    if engine not in OPS:
+        raise InputError(f"Operators are written for {' and '.join(OPS)}, not for {engine!r}.")
+    root = root or _checkout()
+    overload = _overload(target)
+    known = lowerings(engine)
+    if target in known:
+        raise InputError(f"{target} is lowered to {engine} already, by {_place(known[target], root)}.")
+    schema = str(overload._schema).split("::", 1)[1]
+    home = OPS[engine] / _named_file(file, root, engine) if file else _family(target, known, engine)
+    name = _function_name(target, (root / home).read_text(encoding="utf-8"))
+    function = _function(target, engine, name, schema, overload, calls)
+    edits = [_appended(root, home, function)]
+    if calls and engine == "mindspore":
+        edits += _allowed(root, calls)
+    if not _has_cases(root, target):
+        edits.append(_with_cases(root, target, home, known, overload))
+    return Scaffold(target, schema, tuple(edits), f"python -m pytest tests/ops -k {target.split('.')[1]}")
+
+
+# --- which operator ----------------------------------------------------------------------------
+
+
+def _checkout() -> Path:
+    import paritas
+
+    root = Path(paritas.__file__).resolve().parents[2]
+    if not (all((root / ops).is_dir() for ops in OPS.values()) and (root / CASES / "cases.py").is_file()):
+        raise InputError(
+            f"paritas scaffold writes into a source checkout, and this Paritas is installed in {root}. Clone it, "
+            "`make setup`, and run it there."
+        )
+    return root
+
+
+def _overload(target: str) -> Any:
+    """Raises `InputError` with what there is instead."""
+    namespace, _, rest = target.partition(".")
+    name, _, overload = rest.partition(".")
+    packet = (
+        getattr(getattr(torch.ops, namespace, None), name, None) if namespace == "aten" and name else None
+    )
+    if not isinstance(packet, torch._ops.OpOverloadPacket):
+        known = [
+            str(s).split("::")[1] for s in torch._C._dispatch_get_all_op_names() if s.startswith("aten::")
+        ]
+        near = difflib.get_close_matches(name or target, sorted({k.split(".")[0] for k in known}), 4)
+        hint = f" Is it {', '.join(f'aten.{n}' for n in near)}?" if near else ""
+        raise InputError(f"There is no operator {target!r} in ATen.{hint}")
+    if overload not in packet.overloads():
+        have = ", ".join(f"{namespace}.{name}.{o}" for o in packet.overloads())
+        raise InputError(f"{target!r} is no overload: {namespace}.{name} has {have}.")
+    found = getattr(packet, overload)
+    tensors = [*found._schema.arguments, *found._schema.returns]
+    if not any("Tensor" in str(a.type) for a in tensors) or any(a.is_out for a in found._schema.arguments):
+        raise InputError(
+            f"{target} is in no captured graph: it "
+            + ("writes into an argument" if any(a.is_out for a in tensors) else "computes no tensor")
+            + ". A report of what is missing names the overload."
+        )
+    return found
+
+
+def _place(function: Lowering, root: Path) -> str:
+    code = function.__code__
+    path = Path(code.co_filename)
+    where = path.relative_to(root) if path.is_relative_to(root) else path.name
+    return f"{function.__name__} at {where}:{code.co_firstlineno}"
+
+
+def _file_of(function: Lowering) -> str:
+    return Path(function.__code__.co_filename).name
+
+
+def _named_file(file: str, root: Path, engine: str) -> str:
+    name, ops = Path(file).name, OPS[engine]
+    if not (root / ops / name).is_file():
+        families = ", ".join(sorted(p.name for p in (root / ops).glob("[a-z]*.py")))
+        raise InputError(f"There is no {ops / name}. The families: {families}.")
+    return name
+
+
+def _family(target: str, known: Mapping[str, Lowering], engine: str) -> Path:
+    """The file in which the operators of the most similar names, and then of the same signature, are lowered."""
+    own = {path.name for path in Path(__file__).parents[2].glob(f"lower/{engine}/ops/[a-z]*.py")}
+    homes = {other: _file_of(function) for other, function in known.items() if _file_of(function) in own}
+    name = target.split(".")[1]
+    near = difflib.get_close_matches(name, [o.split(".")[1] for o in homes], 3, 0.75)
+    votes = Counter(home for other, home in homes.items() if other.split(".")[1] in near)
+    if not votes:
+        kind = _kinds(_overload(target)._schema)
+        votes = Counter(
+            home
+            for other, home in homes.items()
+            if other.startswith("aten.") and _kinds(_schema(other)) == kind
+        )
+    return OPS[engine] / (votes.most_common(1)[0][0] if votes else _FIRST[engine])
+
+
+#: The family of what resembles nothing.
+_FIRST = {"mindspore": "special.py", "openvino": "elementwise.py"}
+
+
+def _schema(target: str) -> Any:
+    namespace, name, overload = target.split(".")
+    return getattr(getattr(getattr(torch.ops, namespace), name), overload)._schema
+
+
+def _kinds(schema: Any) -> list[str]:
+    return [str(a.type) for a in (*schema.arguments, *schema.returns)]
+
+
+# --- the function ------------------------------------------------------------------------------
+
+
+def _function_name(target: str, text: str) -> str:
+    _, name, overload = target.split(".")
+    taken = set(re.findall(r"^(?:def |from .* import .*\b)?(\w+)", text, re.M)) | set(
+        re.findall(r"\w+(?= =)", text)
+    )
+    taken |= set(re.findall(r"^def (\w+)", text, re.M))
+    plain = name if overload == "default" or name not in taken else f"{name}_{overload.lower()}"
+    while plain in taken or keyword.iskeyword(plain):
+        plain += "_"
+    return plain
+
+
+def _function(target: str, engine: str, name: str, schema: str, overload: Any, calls: str) -> str:
+    docstring = f'    """{schema}"""'
+    if len(docstring) > WIDTH:
+        docstring += "  # noqa: E501"
+    lines = ["", "", f'@lowers("{engine}", "{target}")']
+    lines += _definition(name, overload._schema.arguments)
+    lines += [docstring]
+    if calls:
+        tensors = [_spelled(a.name) for a in overload._schema.arguments if not a.has_default_value()]
+        given = ", ".join(tensors)
+        lines.append(
+            f"    return {calls}({given})"
+            if engine == "openvino"
+            else f'    return emit.call("{calls}", {given})'
+        )
+    else:
+        lines += [f"    # {line}".rstrip() for line in _decomposition(overload)]
+        lines.append('    raise emit.refuse("its lowering is a scaffold that waits for its body")')
+    return "\n".join([*lines, ""])
+
+
+def _definition(name: str, arguments: Sequence[Any]) -> list[str]:
+    parts, named = ["emit"], False
+    for argument in arguments:
+        if argument.kwarg_only and not named:
+            parts.append("*")
+            named = True
+        default = f"={_default(argument.default_value)}" if argument.has_default_value() else ""
+        parts.append(_spelled(argument.name) + default)
+    line = f"def {name}({', '.join(parts)}):"
+    return [line] if len(line) <= WIDTH else [f"def {name}(", f"    {', '.join(parts)}", "):"]
+
+
+def _spelled(name: str) -> str:
+    if keyword.iskeyword(name):
+        raise InputError(
+            f"An argument of it is named {name!r}, which Python cannot spell: write it with **options."
+        )
+    return name
+
+
+def _default(value: Any) -> str:
+    if isinstance(value, list):
+        return repr(tuple(value))
+    return repr(value) if value is None or type(value) in (bool, int, float, str) else "None"
+
+
+def _decomposition(overload: Any) -> list[str]:
+    """How torch itself writes the operator in terms of others, as comments to start from."""
+    from torch._decomp import decomposition_table
+
+    found = decomposition_table.get(overload)
+    if found is None:
+        return [
+            "torch has no decomposition of it: its documentation, or its kernel in ATen, says what it computes."
+        ]
+    function = inspect.unwrap(found)
+    try:
+        source, line = inspect.getsourcelines(function)
+        file = Path(inspect.getsourcefile(function) or "")
+    except (OSError, TypeError):
+        return ["torch has a decomposition of it, without source."]
+    where = "/".join(file.parts[file.parts.index("torch") :]) if "torch" in file.parts else file.name
+    lines = inspect.cleandoc("".join(source)).splitlines()
+    begins = next((number for number, text in enumerate(lines) if text.startswith("def ")), 0)
+    lines = lines[begins:]  # without its decorators
+    kept = lines[:DECOMPOSITION_LINES]
+    more = [f"... {len(lines) - DECOMPOSITION_LINES} lines more"] if len(lines) > DECOMPOSITION_LINES else []
+    fits = [text if len(text) <= WIDTH - 8 else f"{text[: WIDTH - 12]} ..." for text in kept]
+    return [f"How torch computes it, {where}:{line}:", *(f"    {text}" for text in fits), *more]
+
+
+def _appended(root: Path, path: Path, added: str) -> Edit:
+    text = (root / path).read_text(encoding="utf-8").rstrip("\n") + "\n"
+    if not re.search(r"^from paritas\.lower\.registry import .*\blowers\b", text, re.M):
+        text = re.sub(
+            r"\n(from |import |\n@|\ndef )", r"\nfrom paritas.lower.registry import lowers\n\1", text, count=1
+        )
+    return Edit(path, added.lstrip("\n"), text + added)
+
+
+def _allowed(root: Path, calls: str) -> list[Edit]:
+    """`calls` among the names that generated code may use, if it is not yet there."""
+    if not re.fullmatch(r"(ops|mint|nn)(\.\w+)+", calls):
+        raise InputError(f"--calls {calls!r} is no function of MindSpore, such as ops.erfc.")
+    text = (root / NAMES).read_text(encoding="utf-8")
+    if re.search(rf"(?<![\w.]){re.escape(calls)}(?![\w.])", text):
+        return []
+    end = text.index('    """.split()', text.index("FUNCTIONS = "))
+    return [Edit(NAMES, f"    {calls}\n", f"{text[:end]}    {calls}\n{text[end:]}")]
+
+
+# --- the cases ---------------------------------------------------------------------------------
+
+
+def _has_cases(root: Path, target: str) -> bool:
+    """Whether another engine's lowering has brought cases of this operator already."""
+    return any(
+        f'"{target}"' in path.read_text(encoding="utf-8") for path in (root / CASES).glob("cases_*.py")
+    )
+
+
+def _with_cases(root: Path, target: str, home: Path, known: Mapping[str, Lowering], overload: Any) -> Edit:
+    family = {other for other, function in known.items() if _file_of(function) == home.name}
+    path, end = _list_of(root, family)
+    text = (root / path).read_text(encoding="utf-8")
+    lines = text.splitlines(keepends=True)
+    calls, names = example_cases(target, overload, root / CASES)
+    added = "".join(map(_line_of, calls))
+    text = _importing("".join([*lines[: end - 1], added, *lines[end - 1 :]]), names)
+    return Edit(path, added, text)
+
+
+def _line_of(call: str) -> str:
+    if len(call) + 5 <= WIDTH:
+        return f"    {call},\n"
+    target, _, arguments = call.removeprefix("case(").removesuffix(")").partition(", ")
+    return f"    case(\n        {target},\n        {arguments},\n    ),\n"
+
+
+def _list_of(root: Path, family: set[str]) -> tuple[Path, int]:
+    """The list that has most cases of a family: its file, and the line of its closing bracket."""
+    import ast
+
+    best: tuple[int, Path, int] = (-1, CASES / "cases_special.py", 0)
+    names = {target.split(".")[1] for target in family}
+    for path in sorted((root / CASES).glob("cases_*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if not (isinstance(node, ast.Assign) and isinstance(node.value, ast.List)):
+                continue
+            texts = [leaf.value for leaf in ast.walk(node.value) if isinstance(leaf, ast.Constant)]
+            count = sum(isinstance(text, str) and (text in family or text in names) for text in texts)
+            if count > best[0] and node.value.end_lineno:
+                best = (count, path.relative_to(root), node.value.end_lineno)
+    return best[1], best[2]
+
+
+def _importing(text: str, names: set[str]) -> str:
+    """`from making import ...` with these names too."""
+    found = re.search(r"^from making import (.*)$", text, re.M)
+    assert found is not None, "every table of cases begins with what it is written in"
+    have = {name.strip() for name in found[1].strip("()").split(",")}
+    line = "from making import " + ", ".join(sorted(have | names, key=lambda n: (n.islower(), n)))
+    return text[: found.start()] + line + text[found.end() :]

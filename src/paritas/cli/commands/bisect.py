@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`paritas bisect`: the smallest part of a port that is wrong, as a script for the engine's bug tracker."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from paritas.cli.commands.verify import arrays, original_of
+from paritas.cli.options import (
+    AllowModified,
+    BisectOut,
+    BisectSeconds,
+    Debug,
+    Inputs,
+    Json,
+    Mode,
+    Original,
+    PortDirectory,
+    Quiet,
+)  # fmt: skip
+from paritas.cli.outcome import DIVERGES, OK, console, print_json
+from paritas.cli.progress import Stages
+
+
+def bisect(
+    directory: PortDirectory,
+    out: BisectOut = Path(),
+    original: Original = None,
+    inputs: Inputs = None,
+    mode: Mode = None,
+    seconds: BisectSeconds = 600.0,
+    allow_modified: AllowModified = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Halve a port that is wrong to the smallest part that is, and write that as a script.
+
+    For what appears only in combination: fusions, graph mode, crashes. Every part is fed with the original's values.
+    NODE.repro.py and NODE.safetensors run without paritas, and end with status 1 while the engine is wrong.
+
+    **Examples**
+
+      paritas bisect gpt2-ov
+
+      paritas bisect clip-ms --mode graph --out for-the-tracker --seconds 120
+    """
+    with Stages(f"{directory}", quiet=quiet) as stages:
+        stages("run")
+        from paritas import pipeline
+
+        port = pipeline.load(directory, mode=mode.value if mode else "", allow_modified=allow_modified)
+        feed = arrays(inputs) if inputs else None
+        stages("load")
+        module = original_of(port, original) if original else port.original()
+        stages("bisect")
+        report = port.bisect(feed, out, original=module, seconds=seconds, progress=stages.detail)
+    if as_json:
+        print_json({"directory": str(directory), **json.loads(report.to_json())})
+    else:
+        console().print(str(report), markup=False, soft_wrap=True)
+    return OK if report.verdict == "clean" else DIVERGES

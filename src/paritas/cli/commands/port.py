@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`paritas port`: capture, lower, run, verify, and a directory with the port and its report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paritas.cli.commands.report import attach as attach_report
+from paritas.cli.options import (
+    Debug,
+    Dynamic,
+    EngineName,
+    Examples,
+    Force,
+    Json,
+    Level,
+    LevelName,
+    Mode,
+    ModelClass,
+    Out,
+    Precision,
+    Quiet,
+    Revision,
+    SourceName,
+    Subfolder,
+    Target,
+    Verify,
+    Weights,
+)  # fmt: skip
+from paritas.cli.outcome import DIVERGES, OK, console, print_json
+from paritas.cli.progress import Stages
+from paritas.errors import InputError
+
+if TYPE_CHECKING:
+    from paritas.pipeline import Port
+    from paritas.verify import ParityReport
+
+
+def port(
+    source: SourceName,
+    out: Out,
+    engine: EngineName = "openvino",
+    dtype: Precision = None,
+    mode: Mode = None,
+    target: Target = None,
+    weights: Weights = None,
+    revision: Revision = None,
+    subfolder: Subfolder = "",
+    model_class: ModelClass = None,
+    dynamic: Dynamic = True,
+    inputs: Examples = None,
+    verify: Verify = True,
+    level: Level = LevelName.modules,
+    force: Force = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Port a model to another engine, verify the port, and write it with its report.
+
+    The port is a directory: the engine's files, the weights, port.json, and PARITY.md with parity.json, which say
+    how far its outputs are from the original's. A port that diverges is written all the same, and the exit code is 1.
+
+    **Examples**
+
+      paritas port openai/clip-vit-base-patch32 --engine mindspore --out clip-ms
+
+      paritas port ./my-bert --dtype bf16 --out bert-bf16
+
+      paritas port mine.py:build --input x=2x16:float32 --out mine-openvino
+
+      paritas port ./gpt2 --class AutoModelForCausalLM --input input_ids=1x8:int64 --static --out gpt2-static
+    """
+    if engine != "mindspore" and (mode or target):
+        raise InputError(f"--mode and --target are for --engine mindspore, not for {engine}.")
+    if engine != "openvino" and weights:
+        raise InputError(f"--weights is for --engine openvino, not for {engine}.")
+    from paritas import store
+    from paritas.run.engine import engine as find_engine
+
+    find_engine(engine)  # what cannot succeed is refused before torch is imported and minutes pass
+    store.check_target(out, force=force)
+    given = examples_of(inputs) if inputs else None
+    with Stages(f"{source} to {engine}", quiet=quiet) as stages:
+        stages("load")
+        from paritas import pipeline
+        from paritas.cli.models import named
+
+        made = pipeline.port(
+            named(source),
+            engine,
+            given,
+            dtype.value if dtype else None,
+            dynamic=dynamic,
+            mode=mode.value if mode else "graph",
+            revision=revision,
+            subfolder=subfolder,
+            model_class=model_class,
+            target=target.value if target else "cpu",
+            weights=weights.value if weights else "",
+            progress=lambda stage: None if stage == "load" else stages(stage),
+        )
+        report = None
+        if verify:
+            stages("verify")
+            report = made.verify(level=level.value, progress=stages.detail)
+        stages("save")
+        made.save(out, force=force)
+        if report is not None:
+            attach_report(out, report)
+    show(made, out, report, stages.seconds, as_json)
+    return OK if report is None or report.verdict == "agrees" else DIVERGES
+
+
+def show(
+    port: Port, out: Path, report: ParityReport | None, seconds: dict[str, float], as_json: bool
+) -> None:
+    """Print what was written to `out`, and its report."""
+    from paritas import store
+
+    manifest = store.read(out, verify_checksums=False).manifest
+    size = sum(int(entry["bytes"]) for entry in manifest.files.values())
+    if as_json:
+        value: dict[str, Any] = {
+            "directory": str(out),
+            "engine": manifest.engine,
+            "dtype": manifest.dtype,
+            "precision": port.session.precision,
+            "mode": manifest.mode,
+            "verdict": report.verdict if report else "not verified",
+            "bytes": size,
+            "seconds": {stage: round(taken, 3) for stage, taken in seconds.items()},
+            "notes": [str(note) for note in port.notes],
+            "report": json.loads(report.to_json()) if report else None,
+        }
+        print_json(value)
+        return
+    screen = console()
+    if report is not None:
+        from paritas.verify import terminal
+
+        screen.print(terminal(report))
+    else:
+        for note in port.notes:
+            screen.print(f"note: {note}", markup=False)
+        screen.print(f"Not verified. Do it:   paritas verify {out}", markup=False)
+    screen.print(f"\n{port!r} is in {out}, {size / 1e6:.1f} MB.   paritas.load({str(out)!r})", markup=False)
+    if report is not None and report.verdict != "agrees":
+        words = {"diverges": "It DIVERGES from its original", "incomplete": "Its comparison is INCOMPLETE"}[
+            report.verdict
+        ]
+        screen.print(
+            f"{words}: it was written all the same, see {out / 'PARITY.md'} before you use it.",
+            style="bold red",
+        )
+
+
+def examples_of(given: list[str]) -> dict[str, Any]:
+    """`name=2x16:int64` as tensors: whole numbers 0 and 1, ones for masks, floats normal; seeded."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    found: dict[str, Any] = {}
+    for text in given:
+        name, equals, rest = text.partition("=")
+        shape, _, kind = rest.partition(":")
+        dtype = getattr(torch, kind or "float32", None)
+        try:
+            sizes = [int(size) for size in shape.split("x")]
+        except ValueError:
+            sizes = []
+        if not (
+            equals and name.isidentifier() and sizes and min(sizes) > 0 and isinstance(dtype, torch.dtype)
+        ):
+            raise InputError(f"--input {text!r} is not NAME=SHAPE[:DTYPE], as in input_ids=2x16:int64.")
+        if name in found:
+            raise InputError(f"--input {name} is given twice.")
+        if dtype.is_floating_point:
+            found[name] = torch.randn(sizes, generator=generator).to(dtype)
+        elif name.endswith("mask"):
+            found[name] = torch.ones(sizes, dtype=dtype)
+        else:
+            found[name] = torch.randint(0, 2, sizes, generator=generator).to(dtype)
+    return found

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`paritas verify`: is a port on disk still the model it was made from?"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from paritas.cli.options import (
+    AllowModified,
+    Attach,
+    Debug,
+    Gradients,
+    Html,
+    Inputs,
+    Json,
+    Level,
+    LevelName,
+    Mode,
+    Original,
+    Png,
+    PortDirectory,
+    Quiet,
+    Repro,
+    Search,
+    Seed,
+)  # fmt: skip
+from paritas.cli.outcome import DIVERGES, OK, console, print_json
+from paritas.cli.progress import Stages
+from paritas.errors import InputError
+
+
+def verify(
+    directory: PortDirectory,
+    level: Level = LevelName.modules,
+    gradients: Gradients = False,
+    original: Original = None,
+    inputs: Inputs = None,
+    mode: Mode = None,
+    search: Search = None,
+    seed: Seed = 0,
+    attach: Attach = False,
+    html: Html = None,
+    png: Png = None,
+    repro: Repro = None,
+    allow_modified: AllowModified = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Compare a port with its original, and both with the same graph in float64.
+
+    On several shapes, with padding on both sides and at the edges of masks, unless you give inputs.
+
+    **Examples**
+
+      paritas verify clip-ms
+
+      paritas verify clip-ms --level outputs --mode pynative --json
+
+      paritas verify clip-ms --search 60
+
+      paritas verify clip-ms --level nodes --html parity.html --png curves.png
+
+      paritas verify clip-ms --level nodes --repro scripts
+
+      paritas verify my-port --original ./my-checkpoint --inputs real-batch.npz
+    """
+    from paritas import store
+    from paritas.cli.commands.report import attach as attach_report
+    from paritas.cli.commands.report import check_files, write_files
+
+    if gradients:
+        from paritas.verify.of_port import check_differentiates
+
+        # Its contents are checked when it is loaded: once is enough.
+        read = store.read(directory, verify_checksums=False, allow_modified=allow_modified)
+        check_differentiates(read.manifest.engine)
+    check_files(html=html, png=png)
+    if png and level is LevelName.outputs:
+        raise InputError("--png draws the error per layer: it needs --level modules or nodes, not outputs.")
+    if repro is not None and level is not LevelName.nodes:
+        raise InputError("--repro writes a script per guilty node: add --level nodes. Or: paritas bisect")
+    scripts: tuple[Any, ...] = ()
+    with Stages(f"{directory}", quiet=quiet) as stages:
+        stages("run")
+        from paritas import pipeline
+
+        port = pipeline.load(directory, mode=mode.value if mode else "", allow_modified=allow_modified)
+        feed = arrays(inputs) if inputs else None
+        stages("load")
+        module = original_of(port, original) if original else port.original()
+        stages("verify")
+        report = port.verify(
+            feed,
+            level.value,
+            original=module,
+            seed=seed,
+            search=search or 0.0,
+            progress=stages.detail,
+            gradients=gradients,
+        )
+        if repro is not None:
+            from paritas.verify.bisect.of_port import write_scripts
+
+            stages("script")
+            scripts = write_scripts(port, report, feed, repro)
+        if attach or html or png:
+            stages("save")
+        if attach:
+            attach_report(directory, report)
+        write_files([(str(directory), report)], html=html, png=png)
+    if as_json:
+        answer: dict[str, Any] = {"directory": str(directory), "verdict": report.verdict}
+        answer |= {"report": json.loads(report.to_json())}
+        if repro is not None:
+            answer |= {"scripts": [dataclasses.asdict(row) for row in scripts]}
+        print_json(answer)
+    else:
+        from paritas.verify import terminal
+
+        console().print(terminal(report))
+        for row in scripts:
+            console().print(f"script: {row}", markup=False)
+    return OK if report.verdict == "agrees" else DIVERGES
+
+
+def original_of(port: Any, source: str) -> Any:
+    """The module in another place than `port.json` says, in the dtype in which the port was captured."""
+    from paritas.capture.source import resolve
+    from paritas.cli.models import named
+
+    manifest = port.manifest
+    dtype = "float32" if manifest.engine == "openvino" else manifest.dtype
+    model_class = manifest.source.model_class
+    known = model_class if model_class.startswith("transformers.") else None
+    return resolve(named(source), model_class=known, dtype=dtype)[0]
+
+
+def arrays(file: Path) -> dict[str, Any]:
+    """The arrays of an .npz file by name. Nothing pickled is read."""
+    import zipfile
+
+    import numpy as np
+
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except FileNotFoundError:
+        raise InputError(f"There is no file {file}.") from None
+    except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{file} is no .npz file of plain arrays: {error}. Make one: numpy.savez(...)"
+        ) from None
