@@ -223,9 +223,11 @@ IN_PLACE: list[Template] = [
     _changed(lambda g, y: f"{y}.index_fill_({(d := g.dim(y))}, {g.index((2,), g.size(y, d))}, 3)"),
     _changed(
         lambda g, y: (
-            f"{y}.index_add_(0, {(i := g.index((3,), g.shape(y)[0]))}, {g.same(y)}[:1].expand(3, *{y}.shape[1:]))"
+            f"{y}.index_add_(0, {(i := g.index((3,), g.shape(y)[0]))}, {g.same(y)}.clone()[:1].expand(3, *{y}.shape[1:]))"
         )
     ),
-    _changed(lambda g, y: f"{y}.scatter_add_({(d := g.dim(y))}, {g.index(g.shape(y), 1)}, {g.same(y)})"),
+    _changed(
+        lambda g, y: f"{y}.scatter_add_({(d := g.dim(y))}, {g.index(g.shape(y), 1)}, {g.same(y)}.clone())"
+    ),
     _changed(lambda g, y: f"{y}.diagonal().fill_({g.pick(3, -1)})", rank=(2, 2)),
 ]
