@@ -103,7 +103,7 @@ def answer(name: str, who: str, file: str) -> None:
         import torch
 
         from paritas.capture.source import resolve
-        from paritas.outputs import describe_output
+        from paritas.pytree import describe_output
 
         model, _ = resolve(original(name), model_class=qualified(name))
         wide = torch.float64 if who == "float64" else torch.float32

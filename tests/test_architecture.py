@@ -18,7 +18,7 @@ PACKAGE = ROOT / "src" / "paritas"
 #: Earlier to later. Everything that is in none of the folders is listed by name.
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
-        *("printable", "errors", "program", "formulas", "outputs", "nesting", "guards"),
+        *("printable", "errors", "program", "formulas", "pytree", "arguments", "guards"),
         *("files", "leftovers", "contents"),
     ),
     ("capture",),
@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("run", "store"),
     ("verify",),
     ("bench", "others", "making", "pipeline", "adoption"),
+    ("dropin",),
     ("transformers",),
     ("apps",),
     ("cli", "__main__"),

@@ -497,7 +497,7 @@ def test_an_output_class_of_someone_elses_choice_is_not_imported(copy, tmp_path,
     (copy / "port.json").write_text(json.dumps(manifest))
     port = paritas.load(copy)
     for ids in (IDS, torch.from_numpy(IDS)):
-        assert type(port(input_ids=ids)).__module__ == "paritas.outputs"
+        assert type(port(input_ids=ids)).__module__ == "paritas.pytree"
     assert not (tmp_path / "executed").exists()
 
 

@@ -17,9 +17,9 @@ import pytest
 from paritas import files, leftovers
 from paritas.errors import InputError, PortError
 from paritas.lower.mindspore import grammar
-from paritas.outputs import described
 from paritas.printable import printable
 from paritas.program import Note, TensorSpec
+from paritas.pytree import described
 from paritas.run.tensors import tensors
 from paritas.run.values import check_feed
 from paritas.store.manifest import is_dimension

@@ -18,7 +18,7 @@ import torch
 import transformers
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from paritas import outputs
+from paritas import pytree
 from paritas.errors import CaptureError, InputError, PortError
 from paritas.program import TensorSpec
 from paritas.run.values import (
@@ -366,7 +366,7 @@ def test_an_output_of_our_own_where_transformers_is_not_there(monkeypatch: pytes
 
 def test_classes_named_in_a_file_are_never_imported_unless_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
     imported: list[str] = []
-    monkeypatch.setattr(outputs.importlib, "import_module", lambda name: imported.append(name) or types)
+    monkeypatch.setattr(pytree.importlib, "import_module", lambda name: imported.append(name) or types)
     structure = {"kind": "output", "fields": ["a"], "items": {"a": {"kind": "constant", "value": 1}}}
     for name in (
         "os.System",

@@ -10,8 +10,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
+from paritas.arguments import nest
 from paritas.errors import InputError, ParitasError, SizeError
-from paritas.nesting import nest
 from paritas.program import Manifest, Note
 from paritas.run.values import check_feed
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paritas import leftovers, store
+from paritas.arguments import bound, flatten, nest
 from paritas.errors import InputError, OriginalMissing, SizeError, UnknownMode
 from paritas.making import arrays, check_weights, computed_in, dtype_of, manifest_of, stored_as
-from paritas.nesting import bound, flatten, nest
 from paritas.others import Others
-from paritas.outputs import build_output, has_sizes
 from paritas.printable import printable
 from paritas.program import Artifact, Manifest, Note, Program, TensorSpec
+from paritas.pytree import build_output, has_sizes
 from paritas.run.engine import Session
 from paritas.run.engine import engine as find_engine
 from paritas.run.results import check_finite, check_outputs

@@ -175,7 +175,7 @@ class Manifest:
     settings: Mapping[str, Any] = dataclasses.field(
         default_factory=dict
     )  # the engine's own, JSON values only
-    nesting: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # see `paritas.nesting`
+    nesting: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # see `paritas.arguments`
     prepared: tuple[str, ...] = ()  # inputs that can be computed from the others
     # forward's parameters in their order -> {"default": what leaving it out means, "by": "position" | "name" | "rest"}
     signature: Mapping[str, Any] = dataclasses.field(default_factory=dict)

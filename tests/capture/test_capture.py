@@ -12,11 +12,11 @@ from torch import nn
 
 import paritas
 from families import build
+from paritas.arguments import flatten
 from paritas.capture import capture
 from paritas.capture.modules import is_size
 from paritas.errors import CaptureError, FrozenDimension, InputError, InputsNeeded
 from paritas.guards import broken
-from paritas.nesting import flatten
 from paritas.run.torch.session import TorchSession
 
 
@@ -248,10 +248,10 @@ def test_capture_leaves_the_model_as_it_was() -> None:
 def test_a_capture_that_reasons_about_sizes_for_too_long_is_ended_and_says_why(monkeypatch) -> None:
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-    from paritas.capture import patience
+    from paritas.capture import time_limit
 
     own = ShapeEnv._maybe_evaluate_static
-    monkeypatch.setattr(patience, "SECONDS", -1.0)
+    monkeypatch.setattr(time_limit, "SECONDS", -1.0)
     with pytest.raises(CaptureError, match="more than -1 s"):
         capture(torch.nn.Linear(4, 4), {"input": torch.ones(2, 4)}, dynamic={"input": {0: "batch"}})
     assert ShapeEnv._maybe_evaluate_static is own

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 import paritas
 from paritas.capture import capture, patches
-from paritas.outputs import describe_output
+from paritas.pytree import describe_output
 from paritas.run.torch.session import TorchSession
 
 

@@ -9,7 +9,7 @@ import torch
 import paritas
 from paritas.capture import capture
 from paritas.capture.normalise import name_of
-from paritas.capture.settle import settled
+from paritas.capture.specialize import settled
 from paritas.errors import InputError, LoweringError
 
 

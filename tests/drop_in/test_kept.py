@@ -17,7 +17,8 @@ import torch
 import transformers as hf
 
 import paritas.transformers as ours
-from paritas.transformers import kept, network
+from paritas.dropin import port_cache
+from paritas.transformers import network
 
 pytest.importorskip("openvino")
 
@@ -74,7 +75,7 @@ def test_the_oldest_go_when_there_are_too_many(cache: Path, monkeypatch: pytest.
     monkeypatch.setenv("PARITAS_CACHE_GIB", "1e-9")
     ours.port_model(bert(), engine="openvino")(IDS)
     (first,) = places(cache)
-    os.utime(first / kept._USED, (time.time() - 9, time.time() - 9))
+    os.utime(first / port_cache._USED, (time.time() - 9, time.time() - 9))
     ours.port_model(bert(seed=1), engine="openvino")(IDS)
     assert first not in places(cache)
     assert len(places(cache)) == 1  # the one in use stays, however small the limit
@@ -126,7 +127,7 @@ def test_processes_at_once_and_one_that_is_killed_leave_a_usable_cache(cache: Pa
     assert [process.returncode for process in both] == [0, 0], said
     assert said[0][0] == said[1][0]
     assert len(places(cache)) == 1
-    assert kept.read(places(cache)[0], "") is not None
+    assert port_cache.read(places(cache)[0], "") is not None
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from tests.fuzz.sample import Sample
 import paritas
 from paritas.apps.reimplementation.hooks import InFloat64
 from paritas.errors import InputError, ParitasError
-from paritas.outputs import describe_output
+from paritas.pytree import describe_output
 from paritas.verify import compare, whole_model
 from paritas.verify.compare import distance
 from paritas.verify.tolerance import EXACT

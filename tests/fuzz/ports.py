@@ -68,9 +68,9 @@ def _use(place: str, way: str) -> dict[str, Any]:
     from paritas.verify.inputs import regression
 
     if way == "kept":
-        from paritas.transformers import kept
+        from paritas.dropin import port_cache
 
-        found = kept.read(Path(place).parent, "")
+        found = port_cache.read(Path(place).parent, "")
         if found is None:
             return {"end": "refused", "text": "made anew"}
         port = found

@@ -16,12 +16,12 @@ from size_forms import FORMS, Form, inputs, model
 
 import paritas
 from paritas.capture import capture
-from paritas.capture.arguments import run_graph
+from paritas.capture.forward_names import run_graph
 from paritas.errors import ParitasError, PortError, SizeError
 from paritas.formulas import NoFormula, parsed
 from paritas.guards import holds, remaining
-from paritas.outputs import describe_output
 from paritas.program import Guard, TensorSpec
+from paritas.pytree import describe_output
 from paritas.run.values import check_feed
 from paritas.store.manifest import manifest_from_json, manifest_to_json
 from paritas.verify import generate

@@ -12,14 +12,14 @@ import torch
 
 from paritas.capture import guards, indices, ones, ranges
 from paritas.capture import inputs as example
-from paritas.capture.arguments import forward_names
 from paritas.capture.export import export
 from paritas.capture.forward import Call, Traced, parameter_names
-from paritas.capture.limits import limits
+from paritas.capture.forward_names import forward_names
 from paritas.capture.modules import is_size, module_calls, module_tree
 from paritas.capture.normalise import dims_of, equal_inputs, name_of, normalise
 from paritas.capture.origin import origin
 from paritas.capture.outputs import output_specs, renamed, returned
+from paritas.capture.size_limits import limits
 from paritas.capture.source import weights
 from paritas.capture.state import (
     Answer,
@@ -31,8 +31,8 @@ from paritas.capture.state import (
     without_inference_mode,
 )
 from paritas.errors import CaptureError, FrozenDimension
-from paritas.outputs import with_symbols
 from paritas.program import Note, Program, Source, TensorSpec
+from paritas.pytree import with_symbols
 
 __all__ = ["assemble", "capture"]
 

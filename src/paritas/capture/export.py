@@ -19,11 +19,11 @@ from torch.export._trace import _export
 
 from paritas.capture import guards, patches, switches
 from paritas.capture.forward import Call, Traced, flat_forward
-from paritas.capture.functional import functional
+from paritas.capture.functionalize import functional
 from paritas.capture.origin import innermost_frame
-from paritas.capture.patience import patience
+from paritas.capture.time_limit import patience
 from paritas.errors import CaptureError
-from paritas.outputs import has_states
+from paritas.pytree import has_states
 
 #: input name -> {dimension: a `torch.export.Dim`}, as `torch.export.export(dynamic_shapes=)` takes it.
 DynamicShapes = dict[str, Any] | None

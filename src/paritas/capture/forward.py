@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
+from paritas.arguments import Nesting, by_position, invoke, nest
 from paritas.errors import CaptureError
-from paritas.nesting import Nesting, by_position, invoke, nest
-from paritas.outputs import Structure, describe_output, with_symbols
+from paritas.pytree import Structure, describe_output, with_symbols
 
 #: Names by which transformers' exporter takes a tensor for a label, and refuses it.
 _RESERVED = {"labels", "future_values", "return_loss"}

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from paritas.arguments import invoke, nest, take_apart
 from paritas.capture.export import is_transformers, prepare
 from paritas.capture.forward import Call
 from paritas.errors import InputsNeeded
-from paritas.nesting import invoke, nest, take_apart
 from paritas.program import TensorSpec
 
 BATCH, SEQUENCE, TARGET = 2, 16, 7  # unlike each other, and none of them 1, which torch.export would freeze

@@ -13,7 +13,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from paritas.capture.fold import fold_constants
+from paritas.capture.constant_folding import fold_constants
 
 aten = torch.ops.aten
 

@@ -14,13 +14,13 @@ from typing import Any
 import sympy
 import torch
 
-from paritas.capture.arguments import run_graph, with_padding
 from paritas.capture.export import quiet
 from paritas.capture.forward import Call
+from paritas.capture.forward_names import run_graph, with_padding
 from paritas.capture.guards import Found
 from paritas.capture.normalise import expression
 from paritas.capture.origin import origin
-from paritas.outputs import describe_output
+from paritas.pytree import describe_output
 
 #: Beyond so many free dimensions, only those are tried of which the model's code has asked something.
 MOST = 6

@@ -22,7 +22,8 @@ GLUE = (
     f"{os.sep}transformers{os.sep}exporters{os.sep}",
     f"{os.sep}transformers{os.sep}utils{os.sep}generic.py",
     f"{os.sep}paritas{os.sep}capture{os.sep}",
-    f"{os.sep}paritas{os.sep}nesting.py",
+    f"{os.sep}paritas{os.sep}arguments.py",
+    f"{os.sep}paritas{os.sep}dropin{os.sep}",
     f"{os.sep}paritas{os.sep}transformers{os.sep}",
 )
 

@@ -18,8 +18,8 @@ from paritas.capture.normalise import dims_of, expression, name_of
 from paritas.capture.state import Answer
 from paritas.errors import CaptureError
 from paritas.formulas import NoFormula
-from paritas.outputs import Structure, leaf_names, with_symbols
 from paritas.program import TensorSpec
+from paritas.pytree import Structure, leaf_names, with_symbols
 
 #: Operators that read the number out of a tensor.
 _READ = ("aten.item.default", "aten._local_scalar_dense.default")

@@ -219,7 +219,7 @@ class _Forward:
         if "paritas_input" in node.meta:
             known = self.inputs.get(node.meta["paritas_input"])
             return Interval(*known) if known is not None else None
-        from paritas.capture.arguments import weight
+        from paritas.capture.forward_names import weight
 
         tensor = weight(self.exported, node)
         if not isinstance(tensor, torch.Tensor) or tensor.is_meta or not tensor.numel():

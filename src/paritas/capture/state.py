@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
+from paritas.arguments import invoke, nest
 from paritas.capture.forward import Call
 from paritas.errors import CaptureError, OriginalFails
-from paritas.nesting import invoke, nest
-from paritas.outputs import Structure, describe_output
+from paritas.pytree import Structure, describe_output
 
 #: Attributes of every module, which are looked after elsewhere or never change in a forward.
 _OWN = frozenset(vars(torch.nn.Module())) - {"training"}

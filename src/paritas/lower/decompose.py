@@ -17,7 +17,7 @@ from torch.fx.node import map_arg
 from paritas.capture import guards
 from paritas.capture.modules import is_size
 from paritas.capture.normalise import equal_inputs, name_of
-from paritas.capture.settle import with_own_graph
+from paritas.capture.specialize import with_own_graph
 from paritas.errors import LoweringError
 from paritas.program import Program
 

@@ -19,8 +19,8 @@ from paritas import formulas
 from paritas.errors import InputError, SizeError
 from paritas.formulas import NoFormula
 from paritas.guards import broken, complaint
-from paritas.outputs import Output, build_output, describe_output, leaf_names
 from paritas.program import Guard, TensorSpec
+from paritas.pytree import Output, build_output, describe_output, leaf_names
 from paritas.run.turns import turn
 
 __all__ = [

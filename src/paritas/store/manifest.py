@@ -16,8 +16,8 @@ from typing import Any
 from paritas.errors import PortError
 from paritas.formulas import MOST_CHARACTERS, NoFormula, parsed
 from paritas.guards import MOST_GUARDS
-from paritas.outputs import described
 from paritas.program import FORMAT_VERSION, Manifest
+from paritas.pytree import described
 
 #: What JSON cannot say, as an object with this one key: a tuple, a float that is not finite.
 _TUPLE, _FLOAT = "$tuple", "$float"

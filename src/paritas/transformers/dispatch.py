@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from paritas.transformers.frameworks import back, to_torch
+from paritas.dropin.frameworks import back, to_torch
 
 #: Computes a call of a module on an engine: its path in the model, it, its own forward, and the call's arguments.
 Network = Callable[[str, torch.nn.Module, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from paritas import pipeline
+from paritas.arguments import flatten
 from paritas.errors import InputError
 from paritas.guards import broken, names_in
-from paritas.nesting import flatten
 from paritas.program import Guard
 
 

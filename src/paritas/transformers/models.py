@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from transformers.cache_utils import StaticCache
 
+from paritas.dropin.frameworks import back, to_torch
 from paritas.errors import InputError
 from paritas.making import check_weights
 from paritas.run.engine import default_engine
 from paritas.run.engine import engine as find_engine
 from paritas.transformers.cache import Held, arrays_of, dtype_of, freeze, is_kept
 from paritas.transformers.dispatch import computes_original, in_pytorch, install
-from paritas.transformers.frameworks import back, to_torch
 from paritas.transformers.network import Network
 
 #: Keywords of ours in `from_pretrained` and `from_config`; all others are the original's.

@@ -18,11 +18,12 @@ from transformers.utils import logging
 
 from paritas import pipeline
 from paritas.capture import capture
+from paritas.dropin import port_cache
 from paritas.errors import CaptureError, InputError, OriginalFails, SizeError, TokenError
 from paritas.guards import complaint
 from paritas.program import Source
 from paritas.run.state import ArrayState, State
-from paritas.transformers import calls, kept, states
+from paritas.transformers import calls, states
 from paritas.transformers.arrays import ours
 from paritas.transformers.cache import (
     EngineCache,
@@ -155,7 +156,9 @@ class Network:
             except CaptureError as error:
                 lines = str(error).splitlines()
                 place = next((line for line in lines if line.startswith("at ")), "")
-                remembering = self._now.untraced[kind] = f"PyTorch computes, since {lines[0]} {place}".rstrip()
+                remembering = self._now.untraced[kind] = (
+                    f"PyTorch computes, since {lines[0]} {place}".rstrip()
+                )
             if remembering and remembering != "engine":
                 return self._original(module, remembering, own, args, kwargs)
         if asked:
@@ -215,7 +218,7 @@ class Network:
         if not self._now.complete or self._watch is None:
             return None
         if not self._digest:
-            self._digest = kept.digest(self._watch.tensors)
+            self._digest = port_cache.digest(self._watch.tensors)
         return [self._now.key, self._digest] if self._digest else None
 
     def _only_original(self, path: str, module: torch.nn.Module, args: Any, kwargs: Any) -> str:
@@ -477,19 +480,19 @@ class Network:
         exact = complete and any(broken_by(port, arguments) for port in alike)
         kind = ("free",)[: len(alike)] if free and not exact else fixed_sizes(arguments)
         place = self._place(key, kind)
-        read = kept.read(place, self.mode)
+        read = port_cache.read(place, self.mode)
         if read is not None and not same_values(read, arguments):
             place = self._place(key, (*kind, values(read, arguments)))
-            read = kept.read(place, self.mode)
+            read = port_cache.read(place, self.mode)
         if read is not None and complete and broken_by(read, arguments):
             exact, place = True, self._place(key, fixed_sizes(arguments))
-            read = kept.read(place, self.mode)
+            read = port_cache.read(place, self.mode)
         if read is not None and fits(read, arguments):
             port = read
         else:
             given = dict(arguments) if exact or examples is None else examples()
             port = self._made(module, given, dynamic=free, exact=exact)
-            kept.write(port, place)
+            port_cache.write(port, place)
         known.append(port)
         if complete and not exact and broken_by(port, arguments):
             return self._port(asked, module, arguments)  # made for a batch of 2, and 1 is another way
@@ -497,11 +500,11 @@ class Network:
 
     def _place(self, key: Any, sizes: Any) -> Path | None:
         """Where a port for calls of that key is kept; None for a model that cannot be described whole."""
-        root = kept.directory()
+        root = port_cache.directory()
         if root is None or (content := self.content()) is None:
             return None
-        build = kept.Build(self.engine, self.mode, self.target, self.weights, self.device)
-        return kept.place(root, build, content, key, sizes)
+        build = port_cache.Build(self.engine, self.mode, self.target, self.weights, self.device)
+        return port_cache.place(root, build, content, key, sizes)
 
     def _made(
         self, module: torch.nn.Module, given: Mapping[str, Any], *, dynamic: bool, exact: bool = False

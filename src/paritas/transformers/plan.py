@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from paritas import pipeline
+from paritas.arguments import flatten
 from paritas.errors import InputError
-from paritas.nesting import flatten
-from paritas.outputs import build_output
+from paritas.pytree import build_output
 from paritas.run.state import remembered
 from paritas.run.values import from_numpy, to_numpy
 from paritas.transformers.cache import arrays_of

@@ -21,7 +21,7 @@ from transformers.cache_utils import (
     LinearAttentionLayer,
 )
 
-from paritas.outputs import STATES, describe_output, leaf_names
+from paritas.pytree import STATES, describe_output, leaf_names
 from paritas.transformers.calls import PAST, SEEN, TOKENS, Call
 
 #: Layers that a step takes apart and puts together again.

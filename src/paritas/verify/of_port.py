@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from paritas.arguments import invoke, nest
 from paritas.errors import EngineError, InputError
-from paritas.nesting import invoke, nest
-from paritas.outputs import describe_output
+from paritas.pytree import describe_output
 from paritas.run.engine import ENGINES, Differentiates, differentiates
 from paritas.run.values import to_numpy
 from paritas.verify import Budget, Case, Environment, Found, NodeInfo, ParityReport, Space, generate, verify

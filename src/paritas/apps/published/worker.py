@@ -151,7 +151,7 @@ def _twin(model: torch.nn.Module, dtype: str) -> torch.nn.Module:
 def _eager(model: torch.nn.Module, inputs: Mapping[str, Any]) -> Outputs:
     import torch
 
-    from paritas.outputs import describe_output
+    from paritas.pytree import describe_output
     from paritas.run.values import to_numpy
 
     with torch.no_grad():

@@ -30,7 +30,7 @@ from paritas.apps.reimplementation.weight_map import WeightReport, carry, plan, 
 from paritas.capture.inputs import bind, example_inputs
 from paritas.capture.source import resolve
 from paritas.errors import InputError, ParitasError
-from paritas.outputs import describe_output, leaf_names
+from paritas.pytree import describe_output, leaf_names
 from paritas.verify.compare import compare as compare_arrays
 from paritas.verify.compare import distance
 from paritas.verify.report.rows import Environment

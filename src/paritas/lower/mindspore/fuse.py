@@ -19,7 +19,7 @@ from torch.fx import Node
 from paritas.capture.modules import is_size
 from paritas.capture.normalise import WHOLE_DIMENSION, copied, expression, name_of, same_dims
 from paritas.capture.origin import levels
-from paritas.capture.sizes import like
+from paritas.capture.symbolic_sizes import like
 from paritas.program import Program
 
 aten = torch.ops.aten

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
-from paritas.capture.arguments import weight
+from paritas.capture.forward_names import weight
 from paritas.lower.mindspore.cells import Weights
 from paritas.lower.mindspore.emit import DTYPES
 from paritas.lower.mindspore.source import literal

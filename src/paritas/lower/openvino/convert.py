@@ -10,12 +10,12 @@ from typing import Any
 import openvino
 
 from paritas.errors import LoweringError
-from paritas.lower.chance import refuse_chance
 from paritas.lower.decompose import decomposed
 from paritas.lower.openvino.composed import COMPOSED
 from paritas.lower.openvino.compress import compress
 from paritas.lower.openvino.graph import build
 from paritas.lower.openvino.precision import notes_of
+from paritas.lower.randomness import refuse_chance
 from paritas.lower.registry import lowerings
 from paritas.lower.result import Lowered
 from paritas.program import Note, Program

@@ -11,8 +11,8 @@ import torch
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
+from paritas.arguments import invoke, nest
 from paritas.errors import EngineError, first_line
-from paritas.nesting import invoke, nest
 from paritas.program import Program
 from paritas.run.engine import Gradients
 from paritas.run.torch.walk import Walk, captured_dtype

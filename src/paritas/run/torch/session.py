@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from paritas import contents, leftovers
+from paritas.arguments import invoke, nest
 from paritas.errors import EngineError, ParitasError, PortError, first_line
-from paritas.nesting import invoke, nest
 from paritas.program import Artifact, Program
 from paritas.run.engine import Gradients
 from paritas.run.torch.gradients import eager_gradients, graph_gradients, node_vjps

@@ -167,7 +167,7 @@ class _Bisected:
         self.engine = port.manifest.engine
         self.program: Program = port.program()
         if self.engine == "mindspore":
-            from paritas.capture.settle import settled
+            from paritas.capture.specialize import settled
 
             self.program = settled(self.program)
         self.infos = {info.name: info for info in nodes_of(self.program)}

@@ -3,7 +3,7 @@
 
 An engine takes tensors by name. `added_cond_kwargs={"text_embeds": t}` is the input "added_cond_kwargs.text_embeds",
 `image_rotary_emb=(cos, sin)` the inputs "image_rotary_emb.0" and "image_rotary_emb.1". How they make the argument
-is a description as in `paritas.outputs`, whose flat tensors are the inputs with the argument's name in front,
+is a description as in `paritas.pytree`, whose flat tensors are the inputs with the argument's name in front,
 in the order of the description.
 """
 
@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from paritas.errors import CaptureError, InputError
-from paritas.outputs import Structure, build_output, describe_output, is_tensor, leaf_names
 from paritas.program import Manifest
+from paritas.pytree import Structure, build_output, describe_output, is_tensor, leaf_names
 
 #: Argument of forward -> how its tensors make it.
 Nesting = Mapping[str, Structure]

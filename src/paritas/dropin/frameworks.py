@@ -11,7 +11,7 @@ import torch
 from transformers.cache_utils import Cache
 
 from paritas.errors import InputError
-from paritas.outputs import build_output, describe_output
+from paritas.pytree import build_output, describe_output
 from paritas.run.values import framework_of_type, from_numpy, to_numpy
 
 

@@ -15,7 +15,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from paritas.capture.fold import fold_constants
+from paritas.capture.constant_folding import fold_constants
 from paritas.capture.normalise import copied, dims_of, name_of, normalise
 from paritas.program import Note, Program, TensorSpec
 

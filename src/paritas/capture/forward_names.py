@@ -17,11 +17,11 @@ import torch
 from torch.fx import Node
 from torch.utils._pytree import tree_leaves
 
+from paritas.arguments import invoke
 from paritas.capture.forward import Call, parameter_names
 from paritas.capture.modules import Region
 from paritas.capture.state import seeded
-from paritas.nesting import invoke
-from paritas.outputs import describe_output, leaf_names
+from paritas.pytree import describe_output, leaf_names
 
 #: Of an element and of the mean: what another way through a model's code is off by, and no rounding.
 FAR = 0.01

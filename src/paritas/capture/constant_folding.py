@@ -21,7 +21,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from paritas.capture.origin import levels, origin
-from paritas.capture.sizes import Sizes, bind, like, with_sizes
+from paritas.capture.symbolic_sizes import Sizes, bind, like, with_sizes
 
 #: Larger results are computed where they are used.
 ELEMENTS = 2**20
