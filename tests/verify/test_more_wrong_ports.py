@@ -172,3 +172,14 @@ def test_what_one_call_leaves_to_the_next_is_no_agreement(answer):
 def test_a_size_at_which_everything_is_nan_leaves_nothing_open():
     port = paritas.port(OfX(lambda m, x: x.std(1)), engine="torch", inputs=floats(2, 4))
     assert port.verify(level="outputs").verdict == "agrees"
+
+
+def test_a_port_without_a_free_size_is_judged_too() -> None:
+    def adds_itself(m: Any, x: torch.Tensor) -> torch.Tensor:
+        y = x.clone()
+        y.index_add_(0, torch.tensor([0, 0, 1]), y[:1].expand(3, 3))  # PyTorch reads what it has just written
+        return y
+
+    port = paritas.port(OfX(adds_itself), engine="torch", inputs=floats(2, 3))
+    assert any("all dimensions are fixed" in str(note) for note in port.notes)
+    assert port.verify().verdict == "diverges"

@@ -155,7 +155,11 @@ def _other_sizes(
     if any(spec.value is not None for spec in specs):
         return  # sizes follow from it
     usual = dict(ways.example) or dict.fromkeys(symbols(specs), 2)
+    tried: set[tuple[tuple[str, int], ...]] = set()
     for sizes in _sizes(specs, usual):
+        if not sizes or (one := tuple(sorted(sizes.items()))) in tried:
+            continue  # nothing is free, or two ways lead to the same
+        tried.add(one)
         fits = all(low <= sizes[s] <= high for s, (low, high) in limits.items() if s in sizes)
         if not fits or not ways.takes(sizes):
             continue
