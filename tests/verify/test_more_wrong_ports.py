@@ -175,7 +175,7 @@ def test_a_size_at_which_everything_is_nan_leaves_nothing_open():
 
 
 def test_a_port_without_a_free_size_is_judged_too() -> None:
-    def adds_itself(m: Any, x: torch.Tensor) -> torch.Tensor:
+    def adds_itself(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
         y = x.clone()
         y.index_add_(0, torch.tensor([0, 0, 1]), y[:1].expand(3, 3))  # PyTorch reads what it has just written
         return y
