@@ -241,5 +241,5 @@ def log_softmax(emit, self, dim, dtype=None):
 
 @lowers("mindspore", "aten._log_softmax.default")
 def log_softmax_default(emit, self, dim, half_to_float):
-    """log_softmax_of(Tensor self, int dim, bool half_to_float) -> Tensor"""
+    """_log_softmax(Tensor self, int dim, bool half_to_float) -> Tensor"""
     return log_softmax_of(emit, self, dim)
