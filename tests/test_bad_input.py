@@ -28,7 +28,7 @@ from attacks import ATTACKS
 from paritas import pipeline, store
 from paritas.cli import app
 from paritas.errors import CaptureError, InputError, TamperedPort, UnsupportedOps
-from paritas.lower.mindspore import grammar
+from paritas.lower.mindspore.check import grammar
 
 runner = CliRunner()
 

@@ -16,7 +16,7 @@ import pytest
 
 from paritas import files, leftovers
 from paritas.errors import InputError, PortError
-from paritas.lower.mindspore import grammar
+from paritas.lower.mindspore.check import grammar
 from paritas.printable import printable
 from paritas.program import Note, TensorSpec
 from paritas.pytree import described

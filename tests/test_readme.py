@@ -60,7 +60,7 @@ def test_every_make_target_exists(target: str) -> None:
 
 def test_the_generated_code_shown_is_generated() -> None:
     from paritas.capture import capture
-    from paritas.lower.mindspore.module import generate
+    from paritas.lower.mindspore.write.module import generate
 
     shown = re.search(r"<!-- generated: CLIPMLP -->\n```python\n(.*?)```", README, re.S)
     assert shown is not None

@@ -19,10 +19,11 @@ import paritas
 from families import FAMILIES, build
 from paritas.capture import capture
 from paritas.errors import UnsupportedOps
-from paritas.lower.mindspore import grammar, prelude
-from paritas.lower.mindspore.loops import fold_loops
-from paritas.lower.mindspore.module import generate
-from paritas.lower.mindspore.source import LINE_LENGTH
+from paritas.lower.mindspore.check import grammar
+from paritas.lower.mindspore.prelude import library
+from paritas.lower.mindspore.write.loops import fold_loops
+from paritas.lower.mindspore.write.module import generate
+from paritas.lower.mindspore.write.source import LINE_LENGTH
 from paritas.pipeline import with_mode
 
 
@@ -88,8 +89,8 @@ def test_it_is_formatted_and_clean(family: str, tmp_path: Path) -> None:
 
 
 def test_no_two_functions_of_the_library_share_a_name() -> None:
-    folder = Path(prelude.__file__).parent
-    trees = [ast.parse((folder / name).read_text()) for name in prelude._LIBRARIES]
+    folder = Path(library.__file__).parent
+    trees = [ast.parse((folder / name).read_text()) for name in library._LIBRARIES]
     defined = [
         node.name if isinstance(node, ast.FunctionDef) else node.targets[0].id
         for tree in trees

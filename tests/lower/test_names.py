@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 import paritas
-from paritas.lower.mindspore import grammar
-from paritas.lower.mindspore.cell_names import CELL_NAMES, is_free
-from paritas.lower.mindspore.places import Places, attribute
-from paritas.lower.mindspore.prelude import NAMES
+from paritas.lower.mindspore.check import grammar
+from paritas.lower.mindspore.prelude.library import NAMES
+from paritas.lower.mindspore.write.cell_names import CELL_NAMES, is_free
+from paritas.lower.mindspore.write.places import Places, attribute
 
 #: Names that nn.Module takes, but Python's syntax, nn.Cell, generated code or MindSpore's own names have trouble with.
 ODD = [

@@ -119,13 +119,13 @@ def without_inference_mode(model: torch.nn.Module) -> Iterator[None]:
                             copies[id(tensor)] = (
                                 torch.nn.Parameter(copy, tensor.requires_grad) if is_parameter else copy
                             )
-        for tensors, name, tensor in replaced:
-            tensors[name] = copies[id(tensor)]
+        for table, name, tensor in replaced:
+            table[name] = copies[id(tensor)]
         try:
             yield
         finally:
-            for tensors, name, tensor in replaced:
-                tensors[name] = tensor
+            for table, name, tensor in replaced:
+                table[name] = tensor
 
 
 @contextlib.contextmanager

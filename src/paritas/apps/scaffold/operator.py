@@ -24,7 +24,7 @@ from paritas.errors import InputError
 from paritas.lower.registry import Lowering, lowerings
 
 OPS = {engine: Path(f"src/paritas/lower/{engine}/ops") for engine in ("mindspore", "openvino")}
-NAMES = Path("src/paritas/lower/mindspore/emit_names.py")
+NAMES = Path("src/paritas/lower/mindspore/check/allowed_names.py")
 CASES = Path("tests/ops")
 
 WIDTH = 110

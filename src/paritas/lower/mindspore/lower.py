@@ -11,10 +11,11 @@ import torch
 
 from paritas.capture.specialize import settled
 from paritas.errors import LoweringError, TamperedPort
-from paritas.lower.mindspore import grammar, steps
-from paritas.lower.mindspore.module import Module, generate
-from paritas.lower.mindspore.weights import constants_for_file
+from paritas.lower.mindspore.check import grammar
 from paritas.lower.mindspore.widen import NOTE, is_bfloat16
+from paritas.lower.mindspore.write import steps
+from paritas.lower.mindspore.write.module import Module, generate
+from paritas.lower.mindspore.write.weights import constants_for_file
 from paritas.lower.randomness import refuse_chance
 from paritas.lower.result import Lowered
 from paritas.program import Program

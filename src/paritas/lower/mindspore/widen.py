@@ -16,8 +16,8 @@ import torch
 from torch.utils import _pytree as pytree
 
 from paritas.capture.normalise import copied
-from paritas.lower.mindspore.emit import Emitter
-from paritas.lower.mindspore.source import Value
+from paritas.lower.mindspore.write.emitter import Emitter
+from paritas.lower.mindspore.write.source import Value
 from paritas.program import Note, Program
 
 NOTE = Note(

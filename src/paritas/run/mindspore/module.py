@@ -43,7 +43,7 @@ class _Source:
 
 def source_of(artifact: Artifact) -> str:
     """The text of the artifact's module. Raises `TamperedPort` for one that is no plain UTF-8, unless it was edited."""
-    from paritas.lower.mindspore import grammar
+    from paritas.lower.mindspore.check import grammar
 
     data = bytes(contents.take(artifact, artifact.manifest.entry))
     return grammar.decode(data, str(artifact.entry), trusted=bool(artifact.modified))
@@ -75,7 +75,7 @@ def execute(source: str, file: Path, *, trusted: bool, largest: int) -> types.Mo
     `TamperedPort` for what the generator cannot have written, unless it is `trusted`, and `PortError` for what
     cannot be executed.
     """
-    from paritas.lower.mindspore import grammar
+    from paritas.lower.mindspore.check import grammar
 
     if not trusted:
         grammar.check(source, str(file), largest=largest)

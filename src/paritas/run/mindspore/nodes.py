@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from paritas.lower.mindspore.steps import Step, checksum, expression_of, walk
+from paritas.lower.mindspore.write.steps import Step, checksum, expression_of, walk
 
 _SEE, _ENTER, _CALL = "__paritas_see__", "__paritas_enter__", "__paritas_call__"
 

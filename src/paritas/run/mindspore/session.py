@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from paritas.errors import EngineError, PortError, first_line, reason_of
-from paritas.lower.mindspore import steps
+from paritas.lower.mindspore.write import steps
 from paritas.program import Artifact
 from paritas.run.engine import Gradients
 from paritas.run.mindspore import gradients, module

@@ -151,9 +151,9 @@ def mindspore_side(
     again: LoweredAgain, mode: str, target: str, lab: Laboratory, part: Part, names: Identifiers
 ) -> Side:
     """The part as a generated cell, in graph mode or in PyNative mode. Raises `LoweringError`, `UnsupportedOps`."""
-    from paritas.lower.mindspore import grammar
-    from paritas.lower.mindspore.module import generate
-    from paritas.lower.mindspore.weights import constants_for_file
+    from paritas.lower.mindspore.check import grammar
+    from paritas.lower.mindspore.write.module import generate
+    from paritas.lower.mindspore.write.weights import constants_for_file
 
     program = again.program(part, lab.recorded)
     module = generate(program, target=target)

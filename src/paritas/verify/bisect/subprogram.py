@@ -191,7 +191,7 @@ def _stored(program: Program, artifact: Artifact) -> dict[str, torch.Tensor]:
     """Placeholder -> the tensor that the port's files have for it, where its shape and dtype are still the same."""
     from safetensors.torch import load
 
-    from paritas.lower.mindspore.weights import collect
+    from paritas.lower.mindspore.write.weights import collect
 
     found: dict[str, torch.Tensor] = {}
     for file in ("model.safetensors", "constants.safetensors"):

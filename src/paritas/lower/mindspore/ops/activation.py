@@ -4,7 +4,7 @@
 import math
 
 from paritas.lower.mindspore.ops.choose import larger, number, smaller
-from paritas.lower.mindspore.source import Value
+from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import lowers
 
 

@@ -3,7 +3,7 @@
 
 from paritas.lower.mindspore.ops.create import filled
 from paritas.lower.mindspore.ops.shape import is_empty
-from paritas.lower.mindspore.source import Value
+from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import lowers
 
 

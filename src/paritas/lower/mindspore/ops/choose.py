@@ -6,7 +6,7 @@ from there and not from the first: bounds come first.
 """
 
 from paritas.lower.mindspore.ops.elementwise import FLOATS, WHOLE, exactly, promote
-from paritas.lower.mindspore.source import Value
+from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import lowers
 
 

@@ -3,7 +3,7 @@
 
 import math
 
-from paritas.lower.mindspore.source import Value
+from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import lowers
 
 REAL = {"complex64": "float32", "complex128": "float64"}

@@ -3,9 +3,9 @@
 
 import torch
 
-from paritas.lower.mindspore.emit import is_float32
 from paritas.lower.mindspore.ops.elementwise import FLOATS, WHOLE, exactly
-from paritas.lower.mindspore.source import Value
+from paritas.lower.mindspore.write.emitter import is_float32
+from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import lowers
 
 

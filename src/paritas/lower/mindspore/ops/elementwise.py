@@ -5,8 +5,8 @@ import math
 
 import torch
 
-from paritas.lower.mindspore.emit import is_float32
-from paritas.lower.mindspore.source import Value
+from paritas.lower.mindspore.write.emitter import is_float32
+from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import lowers
 
 #: Where MindSpore's own quotient and remainder lose digits: by which functions of ours they are computed.

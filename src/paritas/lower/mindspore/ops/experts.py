@@ -5,7 +5,7 @@ import re
 
 from paritas.lower.mindspore.ops.create import filled
 from paritas.lower.mindspore.ops.shape import is_empty
-from paritas.lower.mindspore.source import Value
+from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import lowers
 
 _TRANSPOSED = re.compile(r"ops\.transpose\(([\w.\[\]]+), \(0, 2, 1\)\)")

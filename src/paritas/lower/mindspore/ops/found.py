@@ -6,7 +6,7 @@ MindSpore's CPU backend runs such sizes in both modes, with one compile for all 
 
 from paritas.lower.mindspore.ops.order import in_order
 from paritas.lower.mindspore.ops.shape import is_empty, permuted
-from paritas.lower.mindspore.source import Value
+from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import lowers
 
 

@@ -5,7 +5,7 @@ from paritas.lower.mindspore.ops.choose import number
 from paritas.lower.mindspore.ops.create import filled
 from paritas.lower.mindspore.ops.found import selected
 from paritas.lower.mindspore.ops.shape import permuted
-from paritas.lower.mindspore.source import Value
+from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import lowers
 
 

@@ -4,7 +4,7 @@
 import torch
 
 from paritas.lower.mindspore.ops.elementwise import FLOATS, WHOLE, exactly, promote, wrapped
-from paritas.lower.mindspore.source import Value
+from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import lowers
 
 

@@ -10,7 +10,7 @@ from paritas.lower.mindspore.ops.create import filled
 from paritas.lower.mindspore.ops.elementwise import promote
 from paritas.lower.mindspore.ops.shape import is_empty
 from paritas.lower.mindspore.ops.unary import near_zero
-from paritas.lower.mindspore.source import Value
+from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import lowers
 
 NONE, MEAN, SUM = 0, 1, 2  # torch's numbers for a reduction

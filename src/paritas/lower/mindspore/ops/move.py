@@ -7,7 +7,7 @@ import torch
 from paritas.capture.normalise import WHOLE_DIMENSION
 from paritas.lower.mindspore.ops.create import filled
 from paritas.lower.mindspore.ops.shape import indexed, is_empty, permuted
-from paritas.lower.mindspore.source import Value, operand
+from paritas.lower.mindspore.write.source import Value, operand
 from paritas.lower.registry import lowers
 
 

@@ -6,7 +6,7 @@ import math
 import torch
 
 from paritas.lower.mindspore.ops.conv import per_axis
-from paritas.lower.mindspore.source import Value
+from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import lowers
 
 

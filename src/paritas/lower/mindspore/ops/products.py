@@ -8,7 +8,7 @@ from paritas.lower.mindspore.ops.elementwise import promote
 from paritas.lower.mindspore.ops.matmul import matmul, plus_product
 from paritas.lower.mindspore.ops.reduce import summed
 from paritas.lower.mindspore.ops.shape import is_empty, permuted
-from paritas.lower.mindspore.source import Value
+from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import lowers
 
 

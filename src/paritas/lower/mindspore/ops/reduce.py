@@ -7,7 +7,7 @@ from paritas.lower.mindspore.ops.create import filled
 from paritas.lower.mindspore.ops.elementwise import FLOATS
 from paritas.lower.mindspore.ops.logic import truth
 from paritas.lower.mindspore.ops.shape import is_empty
-from paritas.lower.mindspore.source import Value
+from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import lowers
 
 

@@ -5,7 +5,7 @@ What the inputs give to the gates is one product for all steps. LSTMs are MindSp
 form is oneDNN's, as torch's is.
 """
 
-from paritas.lower.mindspore.source import Value
+from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import lowers
 
 

@@ -2,7 +2,7 @@
 """The largest and the smallest so far, with their places."""
 
 from paritas.lower.mindspore.ops.elementwise import FLOATS
-from paritas.lower.mindspore.source import Value
+from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import lowers
 
 

@@ -8,7 +8,7 @@ import torch
 from paritas.lower.mindspore.ops.choose import number
 from paritas.lower.mindspore.ops.create import filled
 from paritas.lower.mindspore.ops.elementwise import FLOATS
-from paritas.lower.mindspore.source import Value
+from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import lowers
 
 

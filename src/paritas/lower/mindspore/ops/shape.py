@@ -4,7 +4,7 @@
 import sympy
 
 from paritas.capture.normalise import WHOLE_DIMENSION
-from paritas.lower.mindspore.source import Value, operand
+from paritas.lower.mindspore.write.source import Value, operand
 from paritas.lower.registry import lowers
 
 

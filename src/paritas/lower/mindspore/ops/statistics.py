@@ -18,7 +18,7 @@ from paritas.lower.mindspore.ops.reduce import (
     variance,
 )
 from paritas.lower.mindspore.ops.shape import is_empty, permuted
-from paritas.lower.mindspore.source import Value
+from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import lowers
 
 

@@ -4,7 +4,7 @@
 from paritas.lower.mindspore.ops.choose import maximum, minimum, number
 from paritas.lower.mindspore.ops.elementwise import FLOATS, promote
 from paritas.lower.mindspore.ops.unary import negative
-from paritas.lower.mindspore.source import Value
+from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import lowers
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 
-from paritas.lower.mindspore.names import usable
+from paritas.lower.mindspore.write.names import usable
 
 #: "hidden_states = self.layers[3](hidden_states, attention_mask)"
 _CALL = re.compile(

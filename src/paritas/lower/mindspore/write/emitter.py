@@ -21,8 +21,8 @@ import torch
 
 from paritas.capture.normalise import expression
 from paritas.errors import LoweringError
-from paritas.lower.mindspore import grammar
-from paritas.lower.mindspore.source import Value, arguments, literal, operand
+from paritas.lower.mindspore.check import grammar
+from paritas.lower.mindspore.write.source import Value, arguments, literal, operand
 
 #: How MindSpore spells torch's dtypes.
 DTYPES = {

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions that generated modules carry at their top, each only where it is used.
 
-This file is a library of source text: `prelude.py` copies definitions out of it. What is measured
+This file is a library of source text: `library.py` copies definitions out of it. What is measured
 here was measured with MindSpore 2.10 on two x86 cores with AVX512, float32, against PyTorch 2.13.
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Copies the functions that a generated module needs out of `prelude_functions.py` and `prelude_torch.py`."""
+"""Copies the functions that a generated module needs out of `attention_and_norm.py` and the files beside it`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 from paritas.errors import LoweringError
 
 _LIBRARIES = (
-    "prelude_functions.py",
-    "prelude_torch.py",
-    "prelude_images.py",
-    "prelude_experts.py",
-    "prelude_signals.py",
-    "prelude_special.py",
-    "prelude_order.py",
-    "prelude_exact.py",
-    "prelude_matrices.py",
+    "attention_and_norm.py",
+    "torch_semantics.py",
+    "images.py",
+    "experts.py",
+    "signals.py",
+    "special.py",
+    "order.py",
+    "exact.py",
+    "matrices.py",
 )
 
 

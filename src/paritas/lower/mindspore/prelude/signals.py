@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Signals and sequences, for generated modules.
 
-A library of source text, as `prelude_functions.py` is. Measured with MindSpore 2.10 on x86 CPUs.
+A library of source text, as `attention_and_norm.py` is. Measured with MindSpore 2.10 on x86 CPUs.
 """
 
 import mindspore as ms
 from mindspore import Tensor, ops
 
-from paritas.lower.mindspore.prelude_functions import sigmoid, tanh
+from paritas.lower.mindspore.prelude.attention_and_norm import sigmoid, tanh
 
 product_t = ops.MatMul(transpose_b=True)
 write_row = ops.TensorScatterUpdate()

@@ -3,7 +3,7 @@
 
 A port's module is executed only if every node of its syntax tree is one that the generator can have written:
 cells with `__init__` and `construct`, assignments, arithmetic, and calls. What may be called is known by what
-it is, never by its name alone: a MindSpore function named in `emit_names.py`, a function, class or primitive
+it is, never by its name alone: a MindSpore function named in `allowed_names.py`, a function, class or primitive
 of this file, or a cell that `self` demonstrably holds. No module, function or method is ever a value, so none
 can be reached under another name. None of what is left reads or writes files, runs code, or reaches Python's
 own internals.
@@ -17,9 +17,9 @@ import re
 from typing import TypeGuard
 
 from paritas.errors import TamperedPort
-from paritas.lower.mindspore import bounds
-from paritas.lower.mindspore.cell_names import is_free
-from paritas.lower.mindspore.emit_names import DTYPE_NAMES, FUNCTIONS, METHODS
+from paritas.lower.mindspore.check import bounds
+from paritas.lower.mindspore.check.allowed_names import DTYPE_NAMES, FUNCTIONS, METHODS
+from paritas.lower.mindspore.write.cell_names import is_free
 
 __all__ = ["check", "decode", "require", "require_method"]
 
@@ -52,12 +52,14 @@ _EXPRESSIONS = (
 def require(function: str) -> None:
     """Refuse to generate a call that the check below would not let through."""
     if function not in FUNCTIONS:
-        raise AssertionError(f"add {function!r} to FUNCTIONS in lower/mindspore/emit_names.py")
+        raise AssertionError(
+            f"add {function!r} to FUNCTIONS in lower/mindspore/check/allowed_names.py"
+        )
 
 
 def require_method(name: str) -> None:
     if name not in METHODS:
-        raise AssertionError(f"add {name!r} to METHODS in lower/mindspore/emit_names.py")
+        raise AssertionError(f"add {name!r} to METHODS in lower/mindspore/check/allowed_names.py")
 
 
 def decode(data: bytes, file: str, *, trusted: bool = False) -> str:

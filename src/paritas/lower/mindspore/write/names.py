@@ -13,7 +13,7 @@ from typing import NamedTuple
 from torch.fx import Node
 
 from paritas.capture.origin import GLUE, TORCH, TORCH_NN, frames
-from paritas.lower.mindspore.prelude import NAMES
+from paritas.lower.mindspore.prelude.library import NAMES
 
 #: Names that generated code uses for itself.
 RESERVED = (

@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 
-from paritas.lower.mindspore.cell_names import is_free
+from paritas.lower.mindspore.write.cell_names import is_free
 
 #: Longer ones are cut.
 _LONGEST = 80

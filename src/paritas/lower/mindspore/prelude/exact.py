@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions for generated modules: whole numbers to their last bit, and floats to theirs near 0.
 
-A library of source text, as `prelude_functions.py` is. Measured with MindSpore 2.10 on x86 CPUs.
+A library of source text, as `attention_and_norm.py` is. Measured with MindSpore 2.10 on x86 CPUs.
 """
 
 import mindspore as ms
 from mindspore import Tensor, ops
 
-from paritas.lower.mindspore.prelude_special import whole_quotient
+from paritas.lower.mindspore.prelude.special import whole_quotient
 
 
 def int_pow(x, exponent, bits):

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import torch
 
 from paritas.capture.forward_names import weight
-from paritas.lower.mindspore.cells import Weights
-from paritas.lower.mindspore.emit import DTYPES
-from paritas.lower.mindspore.source import literal
+from paritas.lower.mindspore.write.emitter import DTYPES
+from paritas.lower.mindspore.write.method import Weights
+from paritas.lower.mindspore.write.source import literal
 from paritas.program import Program
 
 #: Constants of at most this many elements are written into the source as numbers.

@@ -19,13 +19,13 @@ from torch.fx import Node
 from paritas.capture.modules import Region, is_size
 from paritas.capture.normalise import expression, name_of
 from paritas.errors import LoweringError
-from paritas.lower.mindspore.emit import Emitter
-from paritas.lower.mindspore.loops import fold_loops
-from paritas.lower.mindspore.names import Statement, name_hint, statements, usable
-from paritas.lower.mindspore.places import Places, is_index
-from paritas.lower.mindspore.source import Value, literal, printable
-from paritas.lower.mindspore.steps import CALL, Parts, Step, step_of
 from paritas.lower.mindspore.widen import holds_bfloat16, in_float32
+from paritas.lower.mindspore.write.emitter import Emitter
+from paritas.lower.mindspore.write.loops import fold_loops
+from paritas.lower.mindspore.write.names import Statement, name_hint, statements, usable
+from paritas.lower.mindspore.write.places import Places, is_index
+from paritas.lower.mindspore.write.source import Value, literal, printable
+from paritas.lower.mindspore.write.steps import CALL, Parts, Step, step_of
 from paritas.lower.placed import placed
 from paritas.lower.registry import Lowering
 from paritas.program import Program

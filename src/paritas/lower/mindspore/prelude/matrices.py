@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions for generated modules: systems of equations, in float64.
 
-A library of source text, as `prelude_functions.py` is. Measured with MindSpore 2.10 on x86 CPUs.
+A library of source text, as `attention_and_norm.py` is. Measured with MindSpore 2.10 on x86 CPUs.
 """
 
 from mindspore import ops

@@ -12,17 +12,17 @@ import torch
 from paritas.capture.modules import Region, module_tree
 from paritas.lower.composed import SHARED
 from paritas.lower.decompose import decomposed
-from paritas.lower.mindspore import prelude
-from paritas.lower.mindspore.cells import Method, MethodWriter, Weights
-from paritas.lower.mindspore.emit import DTYPES
 from paritas.lower.mindspore.empty import guards_of
 from paritas.lower.mindspore.fuse import fused
-from paritas.lower.mindspore.names import class_name, usable
-from paritas.lower.mindspore.places import Places, is_index
-from paritas.lower.mindspore.source import LINE_LENGTH, literal, printable, wrap
-from paritas.lower.mindspore.steps import Step, in_order
-from paritas.lower.mindspore.weights import collect, constant_source
+from paritas.lower.mindspore.prelude import library
 from paritas.lower.mindspore.widen import widened
+from paritas.lower.mindspore.write.emitter import DTYPES
+from paritas.lower.mindspore.write.method import Method, MethodWriter, Weights
+from paritas.lower.mindspore.write.names import class_name, usable
+from paritas.lower.mindspore.write.places import Places, is_index
+from paritas.lower.mindspore.write.source import LINE_LENGTH, literal, printable, wrap
+from paritas.lower.mindspore.write.steps import Step, in_order
+from paritas.lower.mindspore.write.weights import collect, constant_source
 from paritas.lower.registry import lowerings, preflight
 from paritas.program import Guard, Program
 
@@ -336,7 +336,7 @@ class _Classes:
             "",
         ]
         body = "\n\n".join(self.texts.values())
-        functions = prelude.source(helpers)
+        functions = library.source(helpers)
         text = "\n".join(head) + "\n" + (functions + "\n\n" if functions else "") + body
         return _without_unused_imports(text)
 
