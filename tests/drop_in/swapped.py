@@ -70,10 +70,21 @@ def _fill_up(tests: Path, file: Path) -> None:
 
 
 def pytest_collection_modifyitems(items: list[Any]) -> None:
+    done = _done(Path(os.environ["PARITAS_OUTCOMES"]))
+    items[:] = [item for item in items if item.name not in done]
     if most := int(os.environ.get("PARITAS_CLASSES") or 0):
         for cls in {item.cls for item in items}:
             if getattr(cls, "all_model_classes", None):  # some are told only when they are set up
                 cls.all_model_classes = tuple(cls.all_model_classes)[:most]
+
+
+def _done(file: Path) -> set[str]:
+    """The tests that an earlier run has finished. The last one may have been interrupted among its subtests."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    tests = [json.loads(line)["test"] for line in lines]
+    kept = [line for line, test in zip(lines, tests, strict=True) if test != tests[-1]]
+    file.write_text("".join(f"{line}\n" for line in kept))
+    return set(tests[:-1]) - set(tests[-1:])
 
 
 def pytest_runtest_logreport(report: Any) -> None:
