@@ -377,18 +377,21 @@ class _Building:
         tensors = sys.modules.get("torch")
         if not (utils and tensors and all(isinstance(t, tensors.Tensor) for x in layers for t in x.values())):
             return tuple(tuple(layer.values()) for layer in layers)
-        if any(key.startswith(STATES) for layer in layers for key in layer):
-            cache = utils.DynamicCache()
-            cache.layers = [_layer_of_states(utils, layer) for layer in layers]
-            return cache
-        return utils.DynamicCache([tuple(layer.values()) for layer in layers])
+        states = any(key.startswith(STATES) for layer in layers for key in layer)
+        if all(layers) and not states:
+            return utils.DynamicCache([tuple(layer.values()) for layer in layers])
+        cache = utils.DynamicCache()
+        # Beside states, a layer without tensors keeps none; beside keys and values, it has none yet: an encoder's.
+        empty = utils.DummyLayer if states else utils.DynamicLayer
+        cache.layers = [_layer_of_states(utils, layer) if layer else empty() for layer in layers]
+        return cache
 
 
 def _layer_of_states(utils: Any, tensors: Mapping[str, Any]) -> Any:
     """A layer as transformers leaves it after its first tokens. What it writes in place are copies."""
     states = [key.split(".") for key in tensors if key.startswith(STATES)]
     if not states:
-        layer = utils.DynamicLayer() if tensors else utils.DummyLayer()
+        layer = utils.DynamicLayer()
     else:
         number = 1 + max(int(index) for _, index in states)
         mixed = "keys" in tensors

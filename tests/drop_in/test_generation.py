@@ -154,6 +154,24 @@ def test_attention_and_its_cache_are_one_operator_of_openvino_with_grouped_heads
         assert "Softmax" not in kinds
 
 
+@pytest.mark.parametrize("name", ["bart", pytest.param("t5", marks=pytest.mark.slow)])
+def test_a_decoder_without_an_encoder_goes_on_with_half_a_cache(name: str) -> None:
+    found = []
+    ids = inputs("llama")["input_ids"]
+    for model in pair(name):
+        decoder = model.get_decoder()
+        with torch.no_grad():
+            out = decoder(input_ids=ids, use_cache=True)
+            cache = out.past_key_values
+            then = decoder(input_ids=ids[:, :1], past_key_values=cache)
+        lengths = [int(one.get_seq_length()) for one in (cache, cache.cross_attention_cache)]
+        found.append((type(cache), lengths, out.last_hidden_state, then.last_hidden_state))
+    (want, got) = found
+    assert got[:2] == want[:2]
+    for one, other in zip(got[2:], want[2:], strict=True):
+        assert torch.allclose(one, other, atol=1e-4)
+
+
 @pytest.mark.slow
 def test_steps_of_one_token_have_graphs_for_few_batch_sizes_on_mindspore() -> None:
     pytest.importorskip("mindspore")

@@ -244,7 +244,8 @@ def fill(cache: Any, made: Any) -> None:
 def copy_into(cache: Any, made: Any) -> None:
     """The keys and values of an encoder's tokens, which stay as they are."""
     for index, layer in enumerate(made.layers):
-        cache.update(layer.keys, layer.values, index)
+        if layer.keys is not None:
+            cache.update(layer.keys, layer.values, index)
 
 
 def forgets(module: torch.nn.Module) -> bool:
@@ -262,4 +263,9 @@ def growing(cache: Any) -> Any:
     """A cache of layers that only grow: the engine keeps every token, and masks leave out what is too far away."""
     if isinstance(cache, EncoderDecoderCache):
         return EncoderDecoderCache(growing(cache.self_attention_cache), growing(cache.cross_attention_cache))
-    return DynamicCache([(layer.keys, layer.values) for layer in cache.layers])
+    made, layers = DynamicCache(), [DynamicLayer() for _ in cache.layers]
+    for layer, own in zip(layers, cache.layers, strict=True):
+        if own.keys is not None:
+            layer.update(own.keys, own.values)
+    made.layers = list(layers)
+    return made

@@ -381,7 +381,7 @@ class Network:
             if cross is None:  # a decoder alone, given an encoder's outputs: its loop began with half a cache
                 cache = EncoderDecoderCache(own, DynamicCache())
             copy_into(cache.cross_attention_cache, made_cross)
-            cache.is_updated = dict.fromkeys(range(len(made_cross.layers)), True)
+            cache.is_updated = {i: layer.keys is not None for i, layer in enumerate(made_cross.layers)}
         out[CACHE] = cache
         return out
 
