@@ -175,7 +175,7 @@ def _family(target: str, known: Mapping[str, Lowering], engine: str) -> Path:
 
 
 #: The family of what resembles nothing.
-_FIRST = {"mindspore": "special.py", "openvino": "elementwise.py"}
+_FIRST = {"mindspore": "special.py", "openvino": "arithmetic.py"}
 
 
 def _schema(target: str) -> Any:

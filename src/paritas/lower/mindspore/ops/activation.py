@@ -3,7 +3,7 @@
 
 import math
 
-from paritas.lower.mindspore.ops.choose import larger, number, smaller
+from paritas.lower.mindspore.ops.where_clamp import larger, number, smaller
 from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import lowers
 

@@ -3,14 +3,14 @@
 
 from paritas.lower.mindspore.ops import (
     activation,
-    choose,
-    elementwise,
+    arithmetic,
     logic,
     matmul,
     reduce,
     shape,
     special,
     unary,
+    where_clamp,
 )
 from paritas.lower.registry import LOWERINGS, lowers
 
@@ -63,7 +63,7 @@ ALIASES = {
 }
 
 #: The modules that register the originals.
-_ORIGINALS = (activation, choose, elementwise, logic, matmul, reduce, shape, special, unary)
+_ORIGINALS = (activation, where_clamp, arithmetic, logic, matmul, reduce, shape, special, unary)
 
 for _alias, _original in ALIASES.items():
     lowers("mindspore", f"aten.{_alias}")(LOWERINGS["mindspore"][f"aten.{_original}"])

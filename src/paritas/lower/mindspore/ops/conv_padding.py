@@ -2,7 +2,7 @@
 """Convolutions whose padding is a word: "same" or "valid"."""
 
 from paritas.lower.mindspore.ops.conv import conv1d, conv2d, conv3d, of_known_size
-from paritas.lower.mindspore.ops.move import constant_pad_nd
+from paritas.lower.mindspore.ops.pad_roll_repeat import constant_pad_nd
 from paritas.lower.registry import lowers
 
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Look-ups by index, and writing by index."""
 
-from paritas.lower.mindspore.ops.choose import number
-from paritas.lower.mindspore.ops.create import filled
-from paritas.lower.mindspore.ops.found import selected
+from paritas.lower.mindspore.ops.data_dependent import selected
+from paritas.lower.mindspore.ops.factories import filled
 from paritas.lower.mindspore.ops.shape import permuted
+from paritas.lower.mindspore.ops.where_clamp import number
 from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import lowers
 

@@ -5,7 +5,7 @@ import math
 
 import sympy
 
-from paritas.lower.mindspore.ops.create import filled
+from paritas.lower.mindspore.ops.factories import filled
 from paritas.lower.mindspore.ops.reduce import (
     extreme,
     linalg_vector_norm,

@@ -6,8 +6,8 @@ import functools
 import math
 
 from paritas.lower.mindspore.ops.activation import log_softmax_of, stable_softplus
-from paritas.lower.mindspore.ops.create import filled
-from paritas.lower.mindspore.ops.elementwise import promote
+from paritas.lower.mindspore.ops.arithmetic import promote
+from paritas.lower.mindspore.ops.factories import filled
 from paritas.lower.mindspore.ops.shape import is_empty
 from paritas.lower.mindspore.ops.unary import near_zero
 from paritas.lower.mindspore.write.source import Value

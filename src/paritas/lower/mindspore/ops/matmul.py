@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Linear layers and matrix products. Weights keep the checkpoint's layout: [out, in]."""
 
-from paritas.lower.mindspore.ops.create import filled
-from paritas.lower.mindspore.ops.elementwise import FLOATS
+from paritas.lower.mindspore.ops.arithmetic import FLOATS
+from paritas.lower.mindspore.ops.factories import filled
 from paritas.lower.mindspore.ops.shape import is_empty, permuted
 from paritas.lower.mindspore.ops.statistics import diagonal_of
 from paritas.lower.registry import lowers

@@ -6,7 +6,7 @@ What is sorted are keys (`order_keys` in the prelude), in which NaN is a number;
 
 import torch
 
-from paritas.lower.mindspore.ops.elementwise import FLOATS
+from paritas.lower.mindspore.ops.arithmetic import FLOATS
 from paritas.lower.mindspore.ops.shape import indexed, is_empty, permuted
 from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import lowers

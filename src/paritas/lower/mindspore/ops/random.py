@@ -4,7 +4,7 @@
 So they are refused, unless nothing is left to chance. A model that needs noise gets it as an input.
 """
 
-from paritas.lower.mindspore.ops.create import filled
+from paritas.lower.mindspore.ops.factories import filled
 from paritas.lower.registry import lowers
 
 

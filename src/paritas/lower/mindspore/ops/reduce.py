@@ -3,8 +3,8 @@
 
 import math
 
-from paritas.lower.mindspore.ops.create import filled
-from paritas.lower.mindspore.ops.elementwise import FLOATS
+from paritas.lower.mindspore.ops.arithmetic import FLOATS
+from paritas.lower.mindspore.ops.factories import filled
 from paritas.lower.mindspore.ops.logic import truth
 from paritas.lower.mindspore.ops.shape import is_empty
 from paritas.lower.mindspore.write.source import Value

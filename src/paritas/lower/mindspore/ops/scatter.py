@@ -5,9 +5,9 @@ import math
 
 import torch
 
-from paritas.lower.mindspore.ops.choose import number
-from paritas.lower.mindspore.ops.create import filled
-from paritas.lower.mindspore.ops.elementwise import FLOATS
+from paritas.lower.mindspore.ops.arithmetic import FLOATS
+from paritas.lower.mindspore.ops.factories import filled
+from paritas.lower.mindspore.ops.where_clamp import number
 from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import lowers
 

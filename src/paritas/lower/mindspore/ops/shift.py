@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bits moved to the left or to the right. Beyond an integer's width torch leaves nothing, or the sign."""
 
-from paritas.lower.mindspore.ops.elementwise import WHOLE, exactly, promote, wrapped
+from paritas.lower.mindspore.ops.arithmetic import WHOLE, exactly, promote, wrapped
 from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import lowers
 

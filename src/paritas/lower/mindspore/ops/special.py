@@ -4,8 +4,8 @@
 import numpy as np
 
 from paritas.lower.mindspore.ops.activation import in_float32
-from paritas.lower.mindspore.ops.choose import bounded
 from paritas.lower.mindspore.ops.unary import in_float64
+from paritas.lower.mindspore.ops.where_clamp import bounded
 from paritas.lower.registry import lowers
 
 

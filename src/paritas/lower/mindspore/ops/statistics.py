@@ -5,8 +5,8 @@ import math
 
 import sympy
 
-from paritas.lower.mindspore.ops.create import filled
-from paritas.lower.mindspore.ops.elementwise import FLOATS
+from paritas.lower.mindspore.ops.arithmetic import FLOATS
+from paritas.lower.mindspore.ops.factories import filled
 from paritas.lower.mindspore.ops.logic import truth
 from paritas.lower.mindspore.ops.reduce import (
     axes_of,

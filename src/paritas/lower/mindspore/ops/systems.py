@@ -10,7 +10,7 @@ import math
 
 import torch
 
-from paritas.lower.mindspore.ops.create import filled
+from paritas.lower.mindspore.ops.factories import filled
 from paritas.lower.mindspore.ops.shape import is_empty, permuted
 from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import lowers

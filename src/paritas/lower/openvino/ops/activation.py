@@ -9,7 +9,7 @@ import torch
 
 from paritas.capture.normalise import expression, name_of
 from paritas.lower.openvino.emit import rank_of
-from paritas.lower.openvino.ops.elementwise import clamp, computed, expm1_of, log1p_of, with_nan
+from paritas.lower.openvino.ops.arithmetic import clamp, computed, expm1_of, log1p_of, with_nan
 from paritas.lower.registry import lowers
 
 

@@ -7,7 +7,7 @@ import torch
 
 from paritas.lower.openvino import integers
 from paritas.lower.openvino.emit import is_tensor, out
-from paritas.lower.openvino.ops.elementwise import computed, operand
+from paritas.lower.openvino.ops.arithmetic import computed, operand
 from paritas.lower.registry import lowers, schema_of
 
 _COMPARISONS = {

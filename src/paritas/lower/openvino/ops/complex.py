@@ -9,7 +9,7 @@ import torch
 
 from paritas.lower.openvino.complexes import also_complex, paired, parts
 from paritas.lower.openvino.emit import complex_numbers, is_tensor, out
-from paritas.lower.openvino.ops.elementwise import angle_of
+from paritas.lower.openvino.ops.arithmetic import angle_of
 from paritas.lower.openvino.ops.shape import shared_sizes
 from paritas.lower.openvino.rounding import rounded_to_half
 from paritas.lower.registry import lowers

@@ -7,7 +7,7 @@ import torch
 
 from paritas.lower.openvino import integers
 from paritas.lower.openvino.emit import out
-from paritas.lower.openvino.ops.elementwise import computed, exp_of
+from paritas.lower.openvino.ops.arithmetic import computed, exp_of
 from paritas.lower.registry import lowers, schema_of
 
 _TWO = {

@@ -7,7 +7,7 @@ import torch
 
 from paritas.lower.empties import may_be_empty
 from paritas.lower.openvino.emit import out, rank_of
-from paritas.lower.openvino.ops.elementwise import exp_of
+from paritas.lower.openvino.ops.arithmetic import exp_of
 from paritas.lower.openvino.ops.move import END
 from paritas.lower.registry import lowers, schema_of
 

@@ -6,7 +6,7 @@ import openvino.opset16 as ops
 import torch
 
 from paritas.lower.openvino.integers import chosen, equal
-from paritas.lower.openvino.ops.elementwise import computed
+from paritas.lower.openvino.ops.arithmetic import computed
 from paritas.lower.openvino.ops.reduce import axes_of, summed
 from paritas.lower.registry import lowers
 

@@ -5,7 +5,7 @@ import numpy as np
 import openvino.opset16 as ops
 
 from paritas.capture.ranges import kind_of
-from paritas.lower.openvino.ops.elementwise import exp_of
+from paritas.lower.openvino.ops.arithmetic import exp_of
 from paritas.lower.openvino.quotients import halves
 from paritas.lower.registry import lowers, schema_of
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The largest and the smallest so far, with their places."""
 
-from paritas.lower.mindspore.ops.elementwise import FLOATS
+from paritas.lower.mindspore.ops.arithmetic import FLOATS
 from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import lowers
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """NumPy's names for joining, cutting and turning: hstack and its kin."""
 
-from paritas.lower.mindspore.ops.move import flip
+from paritas.lower.mindspore.ops.pad_roll_repeat import flip
 from paritas.lower.mindspore.ops.reduce import summed
 from paritas.lower.mindspore.ops.shape import joined, permuted, reshaped, slices_of, tuple_of
 from paritas.lower.registry import lowers

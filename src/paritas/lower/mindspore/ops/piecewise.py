@@ -4,9 +4,9 @@
 import math
 
 from paritas.lower.mindspore.ops.activation import elu, in_float32
-from paritas.lower.mindspore.ops.choose import number
-from paritas.lower.mindspore.ops.elementwise import FLOATS
+from paritas.lower.mindspore.ops.arithmetic import FLOATS
 from paritas.lower.mindspore.ops.unary import negative, sign
+from paritas.lower.mindspore.ops.where_clamp import number
 from paritas.lower.registry import lowers
 
 

@@ -5,7 +5,7 @@ import sympy
 import torch
 
 from paritas.capture.normalise import WHOLE_DIMENSION
-from paritas.lower.mindspore.ops.create import filled
+from paritas.lower.mindspore.ops.factories import filled
 from paritas.lower.mindspore.ops.shape import indexed, is_empty, permuted
 from paritas.lower.mindspore.write.source import Value, operand
 from paritas.lower.registry import lowers

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions of two tensors that are no plain arithmetic: signs, logarithms of sums, closeness."""
 
-from paritas.lower.mindspore.ops.choose import maximum, minimum, number
-from paritas.lower.mindspore.ops.elementwise import FLOATS, promote
+from paritas.lower.mindspore.ops.arithmetic import FLOATS, promote
 from paritas.lower.mindspore.ops.unary import negative
+from paritas.lower.mindspore.ops.where_clamp import maximum, minimum, number
 from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import lowers
 

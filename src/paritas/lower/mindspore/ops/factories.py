@@ -3,7 +3,7 @@
 
 import torch
 
-from paritas.lower.mindspore.ops.elementwise import FLOATS, WHOLE, exactly
+from paritas.lower.mindspore.ops.arithmetic import FLOATS, WHOLE, exactly
 from paritas.lower.mindspore.write.emitter import is_float32
 from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import lowers

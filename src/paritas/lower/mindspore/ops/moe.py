@@ -3,7 +3,7 @@
 
 import re
 
-from paritas.lower.mindspore.ops.create import filled
+from paritas.lower.mindspore.ops.factories import filled
 from paritas.lower.mindspore.ops.shape import is_empty
 from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import lowers

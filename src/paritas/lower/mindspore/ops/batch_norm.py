@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Normalisation over channels and groups, in inference."""
 
-from paritas.lower.mindspore.ops.create import filled
+from paritas.lower.mindspore.ops.factories import filled
 from paritas.lower.mindspore.ops.shape import is_empty
 from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import lowers

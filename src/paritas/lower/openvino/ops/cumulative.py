@@ -71,7 +71,7 @@ def cumprod(emit, self, dim, dtype=None):
 
 def logarithm_of_sum(emit, a, b):
     """log(exp(a) + exp(b)), where one of them may be infinite."""
-    from paritas.lower.openvino.ops.elementwise import log1p_of
+    from paritas.lower.openvino.ops.arithmetic import log1p_of
 
     most, least = ops.maximum(a, b), ops.minimum(a, b)
     apart = ops.subtract(least, most)

@@ -3,8 +3,8 @@
 
 import math
 
-from paritas.lower.mindspore.ops.create import filled
-from paritas.lower.mindspore.ops.elementwise import promote
+from paritas.lower.mindspore.ops.arithmetic import promote
+from paritas.lower.mindspore.ops.factories import filled
 from paritas.lower.mindspore.ops.matmul import matmul, plus_product
 from paritas.lower.mindspore.ops.reduce import summed
 from paritas.lower.mindspore.ops.shape import is_empty, permuted

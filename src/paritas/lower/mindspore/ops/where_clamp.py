@@ -5,7 +5,7 @@ MindSpore's Maximum and Minimum return the second operand where the comparison i
 from there and not from the first: bounds come first.
 """
 
-from paritas.lower.mindspore.ops.elementwise import FLOATS, WHOLE, exactly, promote
+from paritas.lower.mindspore.ops.arithmetic import FLOATS, WHOLE, exactly, promote
 from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import lowers
 
