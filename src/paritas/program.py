@@ -191,7 +191,7 @@ class Artifact:
     manifest: Manifest
     modified: bool = False  # it differs from what was written, and the user said that this is all right
     held: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
-    """What was read when the files were checked, for the engine, so that it need not look again: see `store.take`."""
+    """What was read when the files were checked, for the engine, which need not look again: see `contents.take`."""
 
     @property
     def entry(self) -> Path:

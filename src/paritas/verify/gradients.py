@@ -38,7 +38,7 @@ TURNS = 24
 
 
 class Differentiable(Differentiates, Protocol):
-    """A captured graph that can be differentiated as a whole and node by node: `run.torch.TorchSession`."""
+    """A captured graph that can be differentiated as a whole and node by node: `run.torch.session.TorchSession`."""
 
     def walk(self, feed: Feed, see: Any = None, names: Any = None) -> list[np.ndarray]: ...
 

@@ -19,7 +19,7 @@ Feed = Mapping[str, np.ndarray]
 
 
 class Walker(Protocol):
-    """What the reference must do, so that its values need not all be kept: `run.torch.TorchSession` does."""
+    """What the reference must do, so that its values need not all be kept: `run.torch.session.TorchSession` does."""
 
     precision: str
 

@@ -48,7 +48,7 @@ class NodeInfo:
 
 
 class Steps(Protocol):
-    """What the reference must do: `run.torch.TorchSession` does."""
+    """What the reference must do: `run.torch.session.TorchSession` does."""
 
     precision: str
 

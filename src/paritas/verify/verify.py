@@ -45,7 +45,7 @@ CAPTURE_SLACK = (
 
 
 class Reference(Walker, Steps, Protocol):
-    """A captured graph that can be walked in both ways: `run.torch.TorchSession`."""
+    """A captured graph that can be walked in both ways: `run.torch.session.TorchSession`."""
 
 
 Runner = Callable[[Mapping[str, np.ndarray]], Sequence[np.ndarray]]

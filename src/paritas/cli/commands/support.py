@@ -37,7 +37,7 @@ Add = Annotated[
 def support(
     names: Names = None,
     zoo: Zoo = Path("tests/zoo"),
-    out: SupportOut = Path(),
+    out: SupportOut = Path("docs"),
     engine: Cells = None,
     jobs: Jobs = 2,
     timeout: Timeout = 180.0,

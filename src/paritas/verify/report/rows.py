@@ -104,7 +104,7 @@ class OutputParity:
     rule: str = ""
     needed: str = ""
     hint: str = ""
-    histogram: tuple[int, ...] = ()  # how many elements are how far off: see `verify.histogram`
+    histogram: tuple[int, ...] = ()  # how many elements are how far off: see `verify.report.histogram`
 
     @property
     def agrees(self) -> bool:
