@@ -78,3 +78,28 @@ def test_the_root_mean_square_is_still_one_operator(tmp_path):
     compiled = openvino.Core().compile_model(str(tmp_path / "port" / "openvino_model.xml"), "CPU")
     kinds = {op.get_rt_info()["layerType"].value for op in compiled.get_runtime_model().get_ops()}
     assert any("RMS" in kind for kind in kinds), kinds
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.sqrt().relu(),
+        lambda x: x.rsqrt().relu(),
+        lambda x: (x / x.round()).relu(),
+        lambda x: (x.pow(0.3) * 2 + 1).relu(),
+        lambda x: x.log().relu(),
+        lambda x: torch.relu_(x.sqrt() - x),
+        lambda x: x.asin().neg().relu(),
+        lambda x: x.fmod(0.0).relu(),
+    ],
+)
+def test_a_rectifier_keeps_the_nan_that_was_made_before_it(function):
+    class Does(torch.nn.Module):
+        def forward(self, x):
+            return function(x)
+
+    x = torch.linspace(-2, 2, 9).reshape(3, 3)
+    want = function(x)
+    assert want.isnan().any()
+    port = paritas.port(Does().eval(), engine="openvino", inputs={"x": x})
+    torch.testing.assert_close(port(x=x), want, equal_nan=True, rtol=1e-5, atol=1e-6)

@@ -8,7 +8,7 @@ import openvino.opset16 as ops
 import torch
 
 from paritas.capture.normalise import expression, name_of
-from paritas.lower.openvino.emit import rank_of
+from paritas.lower.openvino.emit import out, rank_of
 from paritas.lower.openvino.ops.arithmetic import clamp, computed, expm1_of, log1p_of, with_nan
 from paritas.lower.registry import lowers
 
@@ -22,8 +22,51 @@ def relu(emit, self):
 
 
 def rectified(x):
-    """max(0, x), and NaN where x is: Relu (2026.4) has 0 there. It is as fast, and fused as often."""
+    """max(0, x), and NaN where x is: Relu (2026.4) has 0 there. It is as fast, and fused as often.
+
+    Fused to a chain of elementwise operations the plugin turns its operands around, and loses NaN. So behind what makes
+    NaN out of numbers it is a choice, which costs half a pass over memory and is never fused.
+    """
+    if makes_nan(x):
+        return ops.select(ops.less(x, np.float32(0)), np.float32(0), x)
     return ops.maximum(np.float32(0), x)
+
+
+#: Operations that make NaN out of numbers, and those behind which they are still in one chain.
+_MAKERS = {"Sqrt", "Divide", "Power", "Log", "Mod", "FloorMod", "Acos", "Asin", "Acosh", "Atanh"}
+_CHAINED = {
+    "Add", "Subtract", "Multiply", "Maximum", "Minimum", "Negative", "Abs", "Tanh", "Sigmoid", "Erf", "Exp", "Clamp",
+    "Convert", "Select", "Sin", "Cos", "Floor", "Ceiling", "Sign", "Less", "Reshape", "Unsqueeze", "Squeeze",
+}  # fmt: skip
+#: So long a chain is looked at.
+_MOST = 500
+
+
+def makes_nan(x):
+    """Whether an operation that makes NaN out of numbers is in the chain of elementwise ones that ends in `x`."""
+    left, seen = [out(x).get_node()], set()
+    while left and len(seen) < _MOST:
+        node = left.pop()
+        if node.get_name() in seen:
+            continue
+        seen.add(node.get_name())
+        kind = node.get_type_name()
+        if kind in _MAKERS and not _is_harmless(node):
+            return True
+        if kind in _CHAINED | _MAKERS:
+            left.extend(source.get_node() for source in node.input_values())
+    return False
+
+
+def _is_harmless(node):
+    """A division by numbers other than 0, or a whole power."""
+    second = node.input_value(1).get_node() if len(node.input_values()) > 1 else None
+    if second is None or second.get_type_name() != "Constant":
+        return False
+    numbers = second.get_data()
+    if node.get_type_name() == "Power":
+        return bool((numbers >= 0).all() and (numbers == np.floor(numbers)).all())
+    return node.get_type_name() == "Divide" and bool((numbers != 0).all() and np.isfinite(numbers).all())
 
 
 @lowers("openvino", "aten.gelu.default")
