@@ -91,6 +91,8 @@ def test_the_root_mean_square_is_still_one_operator(tmp_path):
         lambda x: torch.relu_(x.sqrt() - x),
         lambda x: x.asin().neg().relu(),
         lambda x: x.fmod(0.0).relu(),
+        lambda x: (torch.nn.functional.avg_pool1d(x.sqrt(), 2).abs() + 1).relu(),
+        lambda x: (x.sqrt() @ torch.ones(3, 3) + x).relu(),
     ],
 )
 def test_a_rectifier_keeps_the_nan_that_was_made_before_it(function):

@@ -17,44 +17,73 @@ from paritas.lower.registry import lowers
 def relu(emit, self):
     """relu(Tensor self) -> Tensor"""
     if emit.dtype.is_floating_point:
-        return rectified(self)
+        return rectified(emit, self)
     return computed(emit, ops.maximum, self, 0)
 
 
-def rectified(x):
+def rectified(emit, x):
     """max(0, x), and NaN where x is: Relu (2026.4) has 0 there. It is as fast, and fused as often.
 
     Fused to a chain of elementwise operations the plugin turns its operands around, and loses NaN. So behind what makes
     NaN out of numbers it is a choice, which costs half a pass over memory and is never fused.
     """
-    if makes_nan(x):
+    if not ends_a_product(x) and makes_nan(x, emit.shared.setdefault("makes NaN", {})):
         return ops.select(ops.less(x, np.float32(0)), np.float32(0), x)
     return ops.maximum(np.float32(0), x)
 
 
-#: Operations that make NaN out of numbers, and those behind which they are still in one chain.
-_MAKERS = {"Sqrt", "Divide", "Power", "Log", "Mod", "FloorMod", "Acos", "Asin", "Acosh", "Atanh"}
-_CHAINED = {
-    "Add", "Subtract", "Multiply", "Maximum", "Minimum", "Negative", "Abs", "Tanh", "Sigmoid", "Erf", "Exp", "Clamp",
-    "Convert", "Select", "Sin", "Cos", "Floor", "Ceiling", "Sign", "Less", "Reshape", "Unsqueeze", "Squeeze",
+#: Whose results the plugin rectifies itself, after scales, shifts and, of a convolution, another tensor were added.
+_CONVOLUTIONS = {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData"}
+_AFFINE = {"Add", "Subtract", "Multiply"}
+_ELEMENTWISE = _AFFINE | {
+    "Sqrt", "Divide", "Power", "Maximum", "Minimum", "Negative", "Abs", "Tanh", "Sigmoid", "Erf", "Exp", "Clamp",
+    "Floor", "Ceiling", "Sign", "FloorMod", "Mod", "PRelu", "Elu", "Gelu", "HSwish", "Swish", "Mish", "SoftPlus",
+    "HSigmoid", "Round", "Convert", "SquaredDifference", "Relu",
 }  # fmt: skip
-#: So long a chain is looked at.
-_MOST = 500
+#: Operations that make NaN out of numbers.
+_MAKERS = {"Sqrt", "Divide", "Power", "Log", "Mod", "FloorMod", "Acos", "Asin", "Acosh", "Atanh"}
 
 
-def makes_nan(x):
-    """Whether an operation that makes NaN out of numbers is in the chain of elementwise ones that ends in `x`."""
-    left, seen = [out(x).get_node()], set()
-    while left and len(seen) < _MOST:
+def ends_a_product(x):
+    """Whether `x` is no end of a chain of elementwise operations, or one that a product or convolution takes in."""
+    node, steps, added = out(x).get_node(), 0, False
+    while (kind := node.get_type_name()) in _AFFINE:
+        sources = [source.get_node() for source in node.input_values()]
+        tensors = [source for source in sources if source.get_type_name() != "Constant"]
+        if len(tensors) == 2 and kind == "Add" and not added:
+            added = True
+            tensors = [source for source in tensors if _is_scaled_convolution(source)][:1]
+        if len(tensors) != 1:
+            return False
+        node, steps = tensors[0], steps + 1
+    return (
+        kind in _CONVOLUTIONS or (kind == "MatMul" and not added) or (not steps and kind not in _ELEMENTWISE)
+    )
+
+
+def _is_scaled_convolution(node):
+    while node.get_type_name() in _AFFINE:
+        tensors = [v.get_node() for v in node.input_values() if v.get_node().get_type_name() != "Constant"]
+        if len(tensors) != 1:
+            return False
+        node = tensors[0]
+    return node.get_type_name() in _CONVOLUTIONS
+
+
+def makes_nan(x, known):
+    """Whether an operation that makes NaN out of numbers is before `x`. known: what was found of nodes, by name."""
+    last = out(x).get_node()
+    left, seen = [last], set()
+    while left:
         node = left.pop()
-        if node.get_name() in seen:
-            continue
-        seen.add(node.get_name())
-        kind = node.get_type_name()
-        if kind in _MAKERS and not _is_harmless(node):
+        name, kind = node.get_name(), node.get_type_name()
+        if known.get(name) or (kind in _MAKERS and not _is_harmless(node)):
+            known[last.get_name()] = True
             return True
-        if kind in _CHAINED | _MAKERS:
+        if name not in seen and name not in known:
+            seen.add(name)
             left.extend(source.get_node() for source in node.input_values())
+    known.update(dict.fromkeys(seen, False))
     return False
 
 
@@ -89,7 +118,7 @@ def mish(emit, self):
 
 def softplus_of(x):
     """max(x, 0) + log1p(exp(-|x|)): OpenVINO 2026.4's loses all digits of what is far below 0."""
-    return ops.add(rectified(x), log1p_of(ops.exp(ops.multiply(ops.abs(x), np.float32(-1)))))
+    return ops.add(ops.maximum(np.float32(0), x), log1p_of(ops.exp(ops.multiply(ops.abs(x), np.float32(-1)))))
 
 
 @lowers("openvino", "aten.softplus.default")
