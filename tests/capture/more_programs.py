@@ -343,6 +343,10 @@ RIGHT: dict[str, tuple[Callable[[], Any], list[Any]]] = {
     "arguments by name only": (ByNameOnly, [{"x": X, "y": X}, {"x": Y, "y": Y}]),
     "a NamedTuple of a list": (op(lambda x: Parted(x * 2, [x, x + 1])), BOTH),
     "combinations": (op(lambda x: torch.combinations(x[0, 0, :3], 2) + torch.combinations(x[0, 0, :2], 2, True)), BOTH),
+    "a loss that looks for negative variances": (op(lambda x: F.gaussian_nll_loss(x, x * 2, x[..., :1].abs())), BOTH),
+    "a loss of a single row": (
+        op(lambda x: F.multilabel_margin_loss(x[0, 0, :4], torch.tensor([1, 0, -1, 2]), reduction="none")), BOTH,
+    ),
     "a list of free length": (OfAList, [{"xs": [X, X]}, {"xs": [Y, Y + 1]}]),
     "a pair": (OfAPair, [{"p": (X, X * 2)}, {"p": (Y, Y * 2)}]),
     "a pair by position": (OfAPair, [((X, X * 2),), ((Y, Y * 2),)]),

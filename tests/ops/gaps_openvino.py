@@ -117,12 +117,5 @@ SAMPLE_GAPS: list[SampleGap] = [
 _BY_VALUES = "torch.export itself refuses it: it branches on values, or has a size that depends on them"
 
 MODULE_GAPS: list[ModuleGap] = [
-    ModuleGap(
-        "MultiLabelMarginLoss",
-        REFUSED,
-        "reduction=none <- float32[10]",
-        "torch's own graph has another shape for a single row",
-    ),
-    ModuleGap("GaussianNLLLoss", REFUSED, "", _BY_VALUES),
     ModuleGap("CTCLoss", REFUSED, "", _BY_VALUES),
 ]
