@@ -18,7 +18,7 @@ PACKAGE = ROOT / "src" / "paritas"
 #: Earlier to later. Everything that is in none of the folders is listed by name.
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
-        *("printable", "errors", "program", "formulas", "pytree", "arguments", "guards"),
+        *("printable", "errors", "dtypes", "program", "formulas", "pytree", "arguments", "guards"),
         *("files", "leftovers", "contents"),
     ),
     ("capture",),

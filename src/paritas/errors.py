@@ -141,6 +141,12 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
 
 
+def first_lines(error: BaseException, most: int) -> str:
+    """The first lines of what another library's error says, as one; "" where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " | ".join(lines[:most])[:500]
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what another library's error says; its type where it says nothing."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip(" -")]

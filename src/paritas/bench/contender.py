@@ -19,6 +19,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from paritas.dtypes import dtype_name
+
 Call = Callable[[], object]
 
 
@@ -90,7 +92,7 @@ def _original(order: dict[str, Any]) -> tuple[Call, str, str]:
         with torch.inference_mode():
             return module(**feed, **constants)
 
-    return call, str(dtype).removeprefix("torch."), "torch"
+    return call, dtype_name(dtype), "torch"
 
 
 def _feed(order: dict[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from paritas.capture.state import (
     unchanged,
     without_inference_mode,
 )
+from paritas.dtypes import dtype_name
 from paritas.errors import CaptureError, FrozenDimension
 from paritas.program import Note, Program, Source, TensorSpec
 from paritas.pytree import with_symbols
@@ -268,7 +269,7 @@ def _mark_inputs(
 
 
 def _dtype(value: torch.Tensor) -> str:
-    return str(value.dtype).removeprefix("torch.")
+    return dtype_name(value.dtype)
 
 
 def _input_specs(

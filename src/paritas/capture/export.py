@@ -22,7 +22,7 @@ from paritas.capture.forward import Call, Traced, flat_forward
 from paritas.capture.functionalize import functional
 from paritas.capture.origin import innermost_frame
 from paritas.capture.time_limit import patience
-from paritas.errors import CaptureError
+from paritas.errors import CaptureError, first_line
 from paritas.pytree import has_states
 
 #: input name -> {dimension: a `torch.export.Dim`}, as `torch.export.export(dynamic_shapes=)` takes it.
@@ -159,7 +159,7 @@ def _export_module(
     except CaptureError:
         raise
     except Exception as error:  # noqa: BLE001 - torch.export raises anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         try:
             if seen and not transformed:
                 transformed = True

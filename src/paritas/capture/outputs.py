@@ -16,6 +16,7 @@ from paritas import formulas
 from paritas.capture.forward import Traced
 from paritas.capture.normalise import dims_of, expression, name_of
 from paritas.capture.state import Answer
+from paritas.dtypes import dtype_name
 from paritas.errors import CaptureError
 from paritas.formulas import NoFormula
 from paritas.program import TensorSpec
@@ -114,6 +115,6 @@ def output_specs(exported: ExportedProgram, structure: Structure) -> tuple[Tenso
             "Return tensors: x.sum() for x.sum().item()."
         )
     return tuple(
-        TensorSpec(name, str(value.dtype).removeprefix("torch."), dims_of(value))
+        TensorSpec(name, dtype_name(value.dtype), dims_of(value))
         for name, value in zip(names, values, strict=True)
     )

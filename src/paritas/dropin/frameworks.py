@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache
 
+from paritas.dtypes import dtype_name
 from paritas.errors import InputError
 from paritas.pytree import build_output, describe_output
 from paritas.run.values import framework_of_type, from_numpy, to_numpy
@@ -65,8 +66,5 @@ def back(out: Any, framework: str) -> Any:
         rest = back(type(out)(**{key: value for key, value in out.items() if key not in caches}), framework)
         return type(out)(**{key: caches.get(key, rest.get(key)) for key in out})
     flat, structure = describe_output(out)
-    changed = [
-        from_numpy(to_numpy("an output", one), framework, str(one.dtype).removeprefix("torch."))
-        for one in flat
-    ]
+    changed = [from_numpy(to_numpy("an output", one), framework, dtype_name(one.dtype)) for one in flat]
     return build_output(structure, changed, framework)

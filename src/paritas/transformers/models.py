@@ -12,6 +12,7 @@ import torch
 from transformers.cache_utils import StaticCache
 
 from paritas.dropin.frameworks import back, to_torch
+from paritas.dtypes import SHORT
 from paritas.errors import InputError
 from paritas.making import check_weights
 from paritas.run.engine import default_engine
@@ -174,7 +175,7 @@ def _torch_dtype(dtype: Any) -> Any:
     if dtype is None or isinstance(dtype, torch.dtype) or dtype == "auto":
         return dtype
     name = str(dtype).rpartition(".")[2].lower()  # "Float16", as MindSpore prints it, or "mindspore.float16"
-    found = getattr(torch, {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}.get(name, name), None)
+    found = getattr(torch, SHORT.get(name, name), None)
     if not isinstance(found, torch.dtype):
         raise InputError(f"{dtype!r} is no dtype; pass float32, float16 or bfloat16.")
     return found

@@ -19,7 +19,7 @@ from transformers.utils import logging
 from paritas import pipeline
 from paritas.capture import capture
 from paritas.dropin import port_cache
-from paritas.errors import CaptureError, InputError, OriginalFails, SizeError, TokenError
+from paritas.errors import CaptureError, InputError, OriginalFails, SizeError, TokenError, first_line
 from paritas.guards import complaint
 from paritas.program import Source
 from paritas.run.state import ArrayState, State
@@ -151,7 +151,7 @@ class Network:
                     elif not remembering:
                         out = self._compute(path, module, call)
             except OriginalFails as error:  # then it says so itself, or computes: it gets the call as it is
-                why = str(error.__cause__ or error).strip().partition("\n")[0]
+                why = first_line(error.__cause__ or error)
                 remembering = f"PyTorch computes, since what is captured does not run: {why}"
             except CaptureError as error:
                 lines = str(error).splitlines()

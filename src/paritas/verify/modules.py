@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from paritas.errors import reason_of
 from paritas.program import ModuleCall, Origin
 from paritas.run.engine import Session
 from paritas.verify.compare import Comparison, compare, distance
@@ -69,7 +70,7 @@ def compare_modules(
     try:
         got = dict(observe(feed))
     except Exception as error:  # noqa: BLE001 - whatever an engine does when observed, the outputs rule
-        why = f"observing failed: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        why = f"observing failed: {reason_of(error)}"
         return Inside((), {_name(call): why for call in modules}, "modules not observed")
     tolerance = tolerance or whole_model(session.precision)
     names = {node for call in modules for node in call.outputs}

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from paritas.errors import reason_of
 from paritas.program import Origin
 from paritas.run.engine import Session
 from paritas.verify.compare import RELATIVE, compare, distance
@@ -93,7 +94,7 @@ def compare_nodes(
     try:
         got = dict(session.lockstep(feed, given))  # type: ignore[attr-defined]
     except Exception as error:  # noqa: BLE001 - whatever an engine does when taken apart, the outputs rule
-        why = f"the engine failed: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        why = f"the engine failed: {reason_of(error)}"
         return Lockstep(unseen={node.name: why for node in nodes})
     halves: dict[str, np.ndarray] = {}
     if yardstick is not None:

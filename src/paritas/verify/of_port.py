@@ -24,6 +24,7 @@ from paritas.verify.inputs.search import search as look
 from paritas.verify.inputs.sizes import size_ranges, ways
 from paritas.verify.inputs.suspects import suspects
 from paritas.verify.subject import Subject
+from paritas.verify.tolerance import HALF
 
 if TYPE_CHECKING:
     import torch
@@ -35,8 +36,6 @@ _KEPT = 1 << 26
 
 #: The case of what a port was made with.
 EXAMPLE = "the example"
-
-_HALF = ("float16", "bfloat16")
 
 #: What says in which order values are: among equal ones, any order is right.
 _ORDERS = {
@@ -71,7 +70,7 @@ def verify_port(
     program = port.program()
     truth, reference = TorchSession(program, "float64"), TorchSession(program, "float32")
     # At half precision the original itself rounds: its float32 self is compared, its half self is the yardstick.
-    half = port.session.precision in _HALF
+    half = port.session.precision in HALF
     full = in_precision(module, "float32")
     cases, remarks = cases_of(port, inputs, eager(port, full), seed)
     door: Any = _Door(port)
@@ -210,7 +209,7 @@ def _backwards(
         nodes=differentiable(program),
         names=names,
     )
-    half = port.session.precision in _HALF
+    half = port.session.precision in HALF
     found = compare_backwards(
         cast("Differentiates", port.session),
         original("float32"),

@@ -21,6 +21,7 @@ import numpy as np
 
 from paritas import leftovers
 from paritas.apps import workers
+from paritas.errors import first_lines
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +52,7 @@ def examine(task: Mapping[str, Any], answer: Answer) -> None:
             arrays = {f"{number:03}": array for number, array in enumerate(compute())}
             np.savez(Path(task["folder"], f"{name}.npz"), **arrays)
         except Exception as error:  # noqa: BLE001 - every failure is an answer
-            answer({"column": name, "failed": _reason(error)})
+            answer({"column": name, "failed": f"{type(error).__name__}: {first_lines(error, 3)}"})
         else:
             answer({"column": name, "made": True, "gib": _peak()})
 
@@ -59,7 +60,7 @@ def examine(task: Mapping[str, Any], answer: Answer) -> None:
         try:
             artifacts, feed = _before(task, columns, Path(place), column, answer)
         except Exception as error:  # noqa: BLE001 - the original cannot be built or captured
-            answer({"failed": _reason(error)})
+            answer({"failed": f"{type(error).__name__}: {first_lines(error, 3)}"})
         else:
             for name in [name for name in columns if name.split()[0] in artifacts]:
                 artifact = artifacts[name.split()[0]]
@@ -112,7 +113,7 @@ def _before(
         try:
             artifacts[engine] = _lowered(program, engine, stored, place / engine)
         except Exception as error:  # noqa: BLE001 - every failure is an answer
-            artifacts[engine] = _reason(error)
+            artifacts[engine] = f"{type(error).__name__}: {first_lines(error, 3)}"
     return artifacts, feed
 
 
@@ -188,11 +189,6 @@ def _ran(artifact: Artifact, column: str, feed: Mapping[str, np.ndarray]) -> Out
 def _peak() -> float:
     """GiB of resident memory that this process has had at most."""
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1)
-
-
-def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {' | '.join(lines[:3])[:400]}"
 
 
 if __name__ == "__main__":

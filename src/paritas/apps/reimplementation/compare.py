@@ -29,7 +29,7 @@ from paritas.apps.reimplementation.suggest_rules import with_suggestion
 from paritas.apps.reimplementation.weight_map import WeightReport, carry, plan, state_of, ties_of
 from paritas.capture.inputs import bind, example_inputs
 from paritas.capture.source import resolve
-from paritas.errors import InputError, ParitasError
+from paritas.errors import InputError, ParitasError, reason_of
 from paritas.pytree import describe_output, leaf_names
 from paritas.verify.compare import compare as compare_arrays
 from paritas.verify.compare import distance
@@ -241,8 +241,7 @@ def _run(model: torch.nn.Module, given: Mapping[str, Any], side: str) -> dict[st
     except ParitasError:
         raise
     except Exception as error:
-        first = (str(error).splitlines() or [""])[0]
-        raise _Refused(f"the {side} refuses it: {type(error).__name__}: {first}") from error
+        raise _Refused(f"the {side} refuses it: {reason_of(error)}") from error
     return dict(zip(leaf_names(structure), flat, strict=True))
 
 

@@ -17,6 +17,7 @@ from paritas.apps.reimplementation.hooks import (
     with_arguments,
 )
 from paritas.apps.reimplementation.report import Found
+from paritas.errors import reason_of
 from paritas.verify.compare import compare, distance
 from paritas.verify.tolerance import Tolerance
 
@@ -41,8 +42,7 @@ def alone(
         with InFloat64(), torch.no_grad(), watching(module, ["", *inner]) as calls:
             module(*args, **kwargs)
     except Exception as error:  # noqa: BLE001 - in whichever way a module refuses another model's tensors
-        first = (str(error).splitlines() or [""])[0]
-        return Found(unseen=f"its twin does not take its inputs: {type(error).__name__}: {first}"), own, ""
+        return Found(unseen=f"its twin does not take its inputs: {reason_of(error)}"), own, ""
     found = found_of(call.tensors, calls[-1].tensors, tolerance, inside=bool(call.path))
     return found, own, _first_difference(module, calls[:-1], inner, tolerance) if found.diverges else ""
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from paritas.dtypes import dtype_name
 from paritas.errors import InputError
 
 #: Samples of an operator that are looked at before one is taken.
@@ -100,7 +101,7 @@ def _written(value: Any) -> str:
     """An argument of a sample as the table spells it; "?" where it cannot."""
     if hasattr(value, "tensor"):
         tensor = value.tensor
-        dtype = str(tensor.dtype).removeprefix("torch.")
+        dtype = dtype_name(tensor.dtype)
         if tensor.dtype is torch.float32:
             return f"tensor({', '.join(map(str, tensor.shape))})"
         if tensor.numel() <= WRITTEN:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 import paritas.transformers as ported
-from paritas.errors import InputError, ParitasError, SourceError
+from paritas.errors import InputError, ParitasError, SourceError, first_line
 
 Told = Callable[[str], None]
 
@@ -286,8 +286,7 @@ def _loading(source: str) -> Iterator[None]:
     except ParitasError:
         raise
     except (OSError, ValueError, ImportError) as error:
-        what = str(error).strip().partition("\n")[0]
-        raise SourceError(f"{source} cannot be loaded: {what}") from error
+        raise SourceError(f"{source} cannot be loaded: {first_line(error)}") from error
 
 
 # --- all of them ---------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from paritas.capture.checkpoint import listing
-from paritas.errors import SourceError
+from paritas.errors import SourceError, first_line
 
 #: The symbols that fairseq puts before those of the file, in their order.
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
@@ -95,8 +95,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], list[str]
 def _unreadable(path: Path, error: Exception) -> str:
     refused = set(re.findall(r"GLOBAL (\S+) was not", str(error)))
     if not refused:
-        reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
-        return f"{path} cannot be read, so it is damaged or no checkpoint of PyTorch's: {reason}"
+        return f"{path} cannot be read, so it is damaged or no checkpoint of PyTorch's: {first_line(error)[:200]}"
     if zipfile.is_zipfile(path):
         with torch.serialization.safe_globals(_SAFE):
             refused |= set(torch.serialization.get_unsafe_globals_in_checkpoint(path))

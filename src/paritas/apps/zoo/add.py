@@ -15,6 +15,7 @@ import torch
 
 from paritas.apps.zoo.entries import Entry, find_class, write
 from paritas.capture.inputs import example_inputs
+from paritas.dtypes import dtype_name
 from paritas.errors import ParitasError, ZooError
 
 #: Field -> the largest value that a tiny model has for it. Fields that a configuration lacks are left alone.
@@ -112,7 +113,7 @@ def shrunk(config: Any) -> dict[str, Any]:
 
 def described(name: str, value: torch.Tensor) -> dict[str, Any]:
     """How an entry says such a tensor."""
-    dtype = str(value.dtype).removeprefix("torch.")
+    dtype = dtype_name(value.dtype)
     spec: dict[str, Any] = {"shape": list(value.shape), "dtype": dtype}
     if value.is_floating_point():
         return {**spec, "dist": "normal", "std": 1.0}

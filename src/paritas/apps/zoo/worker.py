@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from paritas.apps import workers
+from paritas.errors import first_lines
 
 Answer = Callable[[dict[str, Any]], None]
 
@@ -65,7 +66,7 @@ def examine(entry: Any, cells: Sequence[str], answer: Answer) -> None:
                 ports[engine] = port
             result = _judged(port, shared["inputs"])
         except Exception as error:  # noqa: BLE001 - every failure is an answer
-            result = {"verdict": "refused", "reason": f"{type(error).__name__}: {_first_lines(error)}"}
+            result = {"verdict": "refused", "reason": f"{type(error).__name__}: {first_lines(error, 4)}"}
         result["seconds"] = round(time.perf_counter() - start, 2)
         answer({"name": entry.name, "cell": cell, "result": result})
     notes = [str(note) for note in shared["program"].notes] if "program" in shared else []
@@ -93,11 +94,6 @@ def _judged(port: Any, inputs: dict[str, Any]) -> dict[str, Any]:
             or report.verdict
         )
     return result
-
-
-def _first_lines(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " | ".join(lines[:4])[:500]
 
 
 if __name__ == "__main__":

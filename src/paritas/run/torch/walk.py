@@ -12,6 +12,7 @@ import torch
 from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 
+from paritas.dtypes import dtype_name
 from paritas.errors import EngineError, first_line
 from paritas.program import Program
 from paritas.run.values import from_numpy, to_numpy
@@ -85,7 +86,7 @@ class Walk(Interpreter):
         if self.node is None:
             return "the program"
         at = self.dtype or captured_dtype(self.program)
-        dtype, origin = str(at).removeprefix("torch."), self.program.origin(self.node.name)
+        dtype, origin = dtype_name(at), self.program.origin(self.node.name)
         return f"{self.node.name} = {self.node.target} in {dtype} ({origin})"
 
     # --- the border -------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paritas.errors import InputError, LoweringError, ParitasError, UnsupportedOps
+from paritas.errors import InputError, LoweringError, ParitasError, UnsupportedOps, first_line
 from paritas.program import Origin
 from paritas.run.engine import ENGINES
 from paritas.run.torch.part import Part, Recorded, record
@@ -193,7 +193,7 @@ class _Bisected:
         try:
             got = self.session.run(recorded.feed)
         except Exception as error:  # noqa: BLE001 - PyTorch ran, the port did not, for whatever reason
-            return Outcome("crashes", reason=(str(error).splitlines() or [type(error).__name__])[0])
+            return Outcome("crashes", reason=first_line(error))
         exact = TorchSession(self.program, "float64").run(recorded.feed)
         want = TorchSession(self.program, "float32").run(recorded.feed)
         precision = self.session.precision
@@ -242,7 +242,7 @@ class _Bisected:
             try:
                 script = write_script(out, lab, nodes, outcome, side, versions=versions, remark=remark)
             except (LoweringError, UnsupportedOps) as error:
-                row = ScriptRow(nodes[-1], doubt=str(error).splitlines()[0])
+                row = ScriptRow(nodes[-1], doubt=first_line(error))
                 continue
             row = self._row(nodes[-1], script)
             if script.reproduces:

@@ -21,6 +21,7 @@ from torch.export.graph_signature import (
 from torch.fx import Graph, GraphModule, Node
 
 from paritas import contents, leftovers
+from paritas.dtypes import dtype_name
 from paritas.errors import LoweringError
 from paritas.lower import lower
 from paritas.program import Artifact, Manifest, Program, Source, TensorSpec
@@ -126,7 +127,7 @@ def _program(
 def _precision(program: Program) -> str:
     from paritas.run.torch.walk import captured_dtype
 
-    return str(captured_dtype(program)).removeprefix("torch.")
+    return dtype_name(captured_dtype(program))
 
 
 def _example(node: Node, recorded: Recorded) -> torch.Tensor:
@@ -142,7 +143,7 @@ def _shape_of(value: Any) -> Any:
 
 def _spec(node: Node) -> TensorSpec:
     value = node.meta["val"]
-    return TensorSpec(node.name, str(value.dtype).removeprefix("torch."), tuple(int(n) for n in value.shape))
+    return TensorSpec(node.name, dtype_name(value.dtype), tuple(int(n) for n in value.shape))
 
 
 class LoweredAgain:

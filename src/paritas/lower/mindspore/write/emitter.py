@@ -20,6 +20,7 @@ import sympy
 import torch
 
 from paritas.capture.normalise import expression
+from paritas.dtypes import dtype_name
 from paritas.errors import LoweringError
 from paritas.lower.mindspore.check import grammar
 from paritas.lower.mindspore.write.source import Value, arguments, literal, operand
@@ -170,14 +171,14 @@ class Emitter:
 
     def dtype(self, name: object) -> Value:
         """`ms.float32` for "float32" or torch.float32."""
-        spelled = DTYPES.get(str(name).removeprefix("torch."))
+        spelled = DTYPES.get(dtype_name(name))
         if spelled is None:
             raise self.refuse(f"MindSpore has no dtype {name}")
         return Value(spelled)
 
     def cast(self, value: Value, dtype: object) -> Value:
         """`value` as `dtype`; no call where it is that already."""
-        name = str(dtype).removeprefix("torch.")
+        name = dtype_name(dtype)
         if value.dtype == name:
             return value
         if str(value.dtype).startswith("complex") and not name.startswith("complex"):

@@ -18,6 +18,7 @@ from torch.fx import Node
 
 from paritas.capture.modules import Region, is_size
 from paritas.capture.normalise import expression, name_of
+from paritas.dtypes import dtype_name
 from paritas.errors import LoweringError
 from paritas.lower.mindspore.widen import holds_bfloat16, in_float32
 from paritas.lower.mindspore.write.emitter import Emitter
@@ -410,7 +411,7 @@ class MethodWriter:
                 self.outside[name] = self._fresh(hint or "weight")
                 self.bound[self.outside[name]] = None  # for good
             text = self.outside[name]
-        return Value(text, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
+        return Value(text, dtype_name(tensor.dtype), tuple(tensor.shape))
 
     def _inside(self, path: str) -> bool:
         return (
@@ -499,7 +500,7 @@ class MethodWriter:
             self.places.add(name)
         return Value(
             f"self.{name.removeprefix(path)}",
-            str(value.dtype).removeprefix("torch."),
+            dtype_name(value.dtype),
             tuple(value.shape),
         )
 
@@ -549,12 +550,10 @@ def _value(text: str, node: Node) -> Value:
 def _outputs(node: Node) -> Any:
     value = node.meta.get("val")
     if isinstance(value, torch.Tensor):
-        return Value(
-            "", str(value.dtype).removeprefix("torch."), tuple(expression(s) for s in value.shape)
-        )
+        return Value("", dtype_name(value.dtype), tuple(expression(s) for s in value.shape))
     if isinstance(value, (tuple, list)):
         return tuple(
-            Value("", str(v.dtype).removeprefix("torch."), tuple(expression(s) for s in v.shape))
+            Value("", dtype_name(v.dtype), tuple(expression(s) for s in v.shape))
             if isinstance(v, torch.Tensor)
             else None
             for v in value

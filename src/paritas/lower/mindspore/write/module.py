@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from paritas.capture.modules import Region, module_tree
+from paritas.dtypes import dtype_name
 from paritas.lower.composed import SHARED
 from paritas.lower.decompose import decomposed
 from paritas.lower.mindspore.empty import guards_of
@@ -316,7 +317,7 @@ class _Classes:
         return name in self.program.trainable
 
     def _dtype(self, value: torch.Tensor) -> str:
-        return DTYPES[str(value.dtype).removeprefix("torch.")]
+        return DTYPES[dtype_name(value.dtype)]
 
     def file(self, written: Mapping[str, Method]) -> str:
         helpers = {name for method in written.values() for name in method.helpers}

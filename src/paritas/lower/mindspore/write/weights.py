@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 
 from paritas.capture.forward_names import weight
+from paritas.dtypes import dtype_name
 from paritas.lower.mindspore.write.emitter import DTYPES
 from paritas.lower.mindspore.write.method import Weights
 from paritas.lower.mindspore.write.source import literal
@@ -51,7 +52,7 @@ def _storage(tensor: torch.Tensor) -> tuple:
 
 def constant_source(value: torch.Tensor) -> str | None:
     """An expression that makes `value`, or None if only a file can hold it."""
-    dtype = DTYPES[str(value.dtype).removeprefix("torch.")]
+    dtype = DTYPES[dtype_name(value.dtype)]
     shape = tuple(value.shape)
     flat = value.detach().reshape(-1)
     if flat.numel() == 0:
