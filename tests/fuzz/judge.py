@@ -167,7 +167,9 @@ def _excused(want: np.ndarray, got: np.ndarray, truth: np.ndarray | None) -> boo
 
 
 #: Statements that add up.
-_ADDING = re.compile(r"\b(sum|mean|cumsum|std|var|norm|matmul|bmm|mm|linear|einsum|conv\w*|avg_pool\w*)\(|@")
+_ADDING = re.compile(
+    r"\b(sum|mean|cumsum|std|var|norm|matmul|bmm|mm|linear|einsum|conv\w*|avg_pool\w*|kl_div)\(|@"
+)
 
 
 def _lost_in_a_sum(sample: Sample, feed: dict[str, torch.Tensor], want: np.ndarray, got: np.ndarray) -> bool:

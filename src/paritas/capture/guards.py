@@ -238,9 +238,15 @@ def found(exported: torch.export.ExportedProgram) -> list[Found]:
     free = set().union(*(size.node.expr.free_symbols for size in sizes))
     facts = _facts(environment, asked_in(environment), free)
     for found in _of_operators(exported):
-        if found.fact.free_symbols <= free:
+        if found.fact.free_symbols <= free and not _is_denied(found.fact, facts):
             facts.setdefault(found.fact, found)
     return list(facts.values())
+
+
+def _is_denied(fact: Any, facts: Mapping[Any, Found]) -> bool:
+    """Whether a size of 1 that `fact` excludes is excluded already."""
+    ones = dict.fromkeys(fact.free_symbols, sympy.Integer(1))
+    return any(not known.assumed and other.xreplace(ones) == sympy.false for other, known in facts.items())
 
 
 def asked_in(environment: ShapeEnv) -> dict[Any, _Asked]:
@@ -320,9 +326,14 @@ def _input_sizes(exported: torch.export.ExportedProgram) -> list[Any]:
 
 
 def _of_operators(exported: torch.export.ExportedProgram) -> Iterator[Found]:
-    """A dimension that `squeeze` left alone was not 1 wide: another size there is another shape."""
+    """A dimension that `squeeze` left alone was not 1 wide: another size there is another shape.
+
+    And of `x[-2:]` there are two rows, as torch.export has it, unless `x` has only one.
+    """
     for node in exported.graph.nodes:
         name = name_of(node)
+        if name == "aten.slice.Tensor":
+            yield from _of_slice(node)
         if not name.startswith(("aten.squeeze.", "aten.squeeze_copy.")):
             continue
         shape = node.args[0].meta["val"].shape
@@ -331,6 +342,27 @@ def _of_operators(exported: torch.export.ExportedProgram) -> Iterator[Found]:
             size = expression(shape[axis]) if shape else 1
             if not isinstance(size, int):
                 yield Found(sympy.Ne(size, 1), str(origin(node)))
+
+
+def _of_slice(node: torch.fx.Node) -> Iterator[Found]:
+    source: Any = node.args[0]
+    axis, *ends = [*node.args[1:], *(0, None, None, 1)[len(node.args) - 1 :]]
+    whole, part = (expression(value.meta["val"].shape[axis]) for value in (source, node))
+    ends = [expression(end.meta["val"]) if isinstance(end, torch.fx.Node) else end for end in ends]
+    symbols: set[Any] = getattr(whole, "free_symbols", set())
+    for symbol in symbols:
+        hints = source.meta["val"].shape[axis].node.shape_env.backed_var_to_val
+        numbers = {**hints, symbol: sympy.Integer(1)}
+        try:
+            asked = slice(*(None if end is None else _at(end, numbers) for end in ends))
+            if _at(part, numbers) != len(range(*asked.indices(_at(whole, numbers)))):
+                yield Found(sympy.Ne(symbol, 1), str(origin(node)))
+        except (TypeError, ValueError, ZeroDivisionError):
+            continue  # of what values decide
+
+
+def _at(size: Any, numbers: Mapping[Any, Any]) -> int:
+    return size if isinstance(size, int) else int(size.xreplace(numbers))
 
 
 def as_guards(facts: list[Found], names: Mapping[str, str], hints: Mapping[str, int]) -> tuple[Guard, ...]:
