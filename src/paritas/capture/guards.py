@@ -346,7 +346,8 @@ def _of_operators(exported: torch.export.ExportedProgram) -> Iterator[Found]:
 
 def _of_slice(node: torch.fx.Node) -> Iterator[Found]:
     source: Any = node.args[0]
-    axis, *ends = [*node.args[1:], *(0, None, None, 1)[len(node.args) - 1 :]]
+    arguments: list[Any] = [*node.args[1:], *(0, None, None, 1)[len(node.args) - 1 :]]
+    axis, *ends = arguments
     whole, part = (expression(value.meta["val"].shape[axis]) for value in (source, node))
     ends = [expression(end.meta["val"]) if isinstance(end, torch.fx.Node) else end for end in ends]
     symbols: set[Any] = getattr(whole, "free_symbols", set())
