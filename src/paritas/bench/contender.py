@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from paritas.dtypes import dtype_name
+from paritas.errors import reason_of
 
 Call = Callable[[], object]
 
@@ -45,8 +46,7 @@ def main() -> None:
                 return
             answer(_turn(call, question["seconds"]))
     except Exception as error:  # noqa: BLE001 - it belongs into the report, whatever it is
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        answer({"fault": f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"})
+        answer({"fault": reason_of(error)})
 
 
 def _load(order: dict[str, Any]) -> tuple[Call, dict[str, Any]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from paritas.apps.journal import Journal
 from paritas.apps.published.models import Model
 from paritas.apps.published.rows import Column, Row, rows_of
 from paritas.apps.workers import Limits, Worker
@@ -73,11 +73,11 @@ def tables(
 
     layers: at most so many in models that may be cut; 0 for as many as the limit of memory allows.
     """
-    folder, journal = directory / ANSWERS, directory / JOURNAL
+    folder = directory / ANSWERS
     if fresh:
         clear(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    known = _Known(journal, engine.versions(_PACKAGES))
+    known = _Known(Journal(directory / JOURNAL, engine.versions(_PACKAGES)))
     models, missing = _with_library(models)
     models = [model.capped(layers or known.cap(model) or fitting(model, limits.gib)) for model in models]
     steps = _steps(models, columns)
@@ -180,16 +180,8 @@ def _taken(step: _Step, known: _Known, folder: Path, limits: Limits) -> Iterator
 class _Known:
     """The journal: a line for each column that is done or has failed, one for each worker's weights and memory."""
 
-    def __init__(self, journal: Path, versions: Mapping[str, str]) -> None:
-        self._journal, self._versions = journal, dict(versions)
-        self._lines: list[dict[str, Any]] = []
-        for text in journal.read_text(encoding="utf-8").splitlines() if journal.is_file() else ():
-            try:
-                line = json.loads(text)
-            except ValueError:  # the line that was being written when the power went
-                continue
-            if line["versions"] == self._versions:
-                self._lines.append(line)
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
 
     def add(self, step: _Step, column: str, *, failed: str = "", **about: float) -> None:
         self._write(step, {"column": column, "failed": failed, **about})
@@ -202,7 +194,9 @@ class _Known:
 
     def cap(self, model: Model) -> int:
         """How many layers of it an earlier run took."""
-        return next((line["cap"] or model.depth for line in self._lines if line["model"] == model.name), 0)
+        return next(
+            (line["cap"] or model.depth for line in self._journal.lines if line["model"] == model.name), 0
+        )
 
     def left(self, step: _Step, folder: Path) -> list[str]:
         made = {line["column"] for line in self._of(step.model) if line.get("failed") == ""}
@@ -226,14 +220,11 @@ class _Known:
         return {name: max(gibs) for name, gibs in found.items() if gibs}
 
     def _of(self, model: Model) -> list[dict[str, Any]]:
-        return [line for line in self._lines if line["digest"] == model.entry.digest]
+        return [line for line in self._journal.lines if line["digest"] == model.entry.digest]
 
     def _write(self, step: _Step, fields: Mapping[str, Any]) -> None:
         about = {"model": step.model.name, "digest": step.model.entry.digest, "cap": step.model.cap}
-        line = {**about, "versions": self._versions, **fields}
-        self._lines.append(line)
-        with self._journal.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(line) + "\n")
+        self._journal.add({**about, **fields})
 
 
 def fitting(model: Model, gib: float) -> int:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import json
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from paritas.apps.journal import Journal
 from paritas.apps.workers import Limits, Worker
 from paritas.apps.zoo.entries import Entry
 from paritas.run import engine
@@ -59,8 +59,8 @@ def sweep(
     journal = directory / JOURNAL
     if fresh:
         journal.unlink(missing_ok=True)
-    key = versions()
-    known = _journal(journal, key)
+    kept = Journal(journal, versions())
+    known = {(line["name"], line["digest"]): line for line in kept.lines}
     results = {}
     for entry in entries:
         found = known.get((entry.name, entry.digest))
@@ -68,63 +68,44 @@ def sweep(
             results[entry.name] = Result(entry, found["cells"], found["seconds"], tuple(found["notes"]))
     queue = collections.deque(e for e in entries if e.name not in results)
     total, lock = len(entries), threading.Lock()
-    with journal.open("a", encoding="utf-8") as out:
 
-        def done(result: Result) -> None:
-            with lock:
-                results[result.entry.name] = result
-                line: dict[str, Any] = {
-                    "name": result.entry.name,
-                    "digest": result.entry.digest,
-                    "versions": key,
-                }
-                line |= {"cells": result.cells, "seconds": result.seconds, "notes": result.notes}
-                out.write(json.dumps(line) + "\n")
-                out.flush()
-                if told is not None:
-                    told(len(results), total, result.entry.name)
+    def done(result: Result) -> None:
+        with lock:
+            results[result.entry.name] = result
+            about = {"name": result.entry.name, "digest": result.entry.digest}
+            kept.add({**about, "cells": result.cells, "seconds": result.seconds, "notes": result.notes})
+            if told is not None:
+                told(len(results), total, result.entry.name)
 
-        failures: list[BaseException] = []
+    failures: list[BaseException] = []
 
-        def work() -> None:
-            worker = Worker("paritas.apps.zoo.worker", limits or Limits())
-            try:
-                while not failures:
-                    try:
-                        entry = queue.popleft()
-                    except IndexError:
-                        return
-                    done(examine(worker, entry, cells))
-            except BaseException as error:  # noqa: BLE001 - raised again below, in the caller's thread
-                failures.append(error)
-            finally:
-                worker.end()
-
-        threads = [threading.Thread(target=work, daemon=True) for _ in range(min(jobs, max(len(queue), 1)))]
-        for thread in threads:
-            thread.start()
+    def work() -> None:
+        worker = Worker("paritas.apps.zoo.worker", limits or Limits())
         try:
-            for thread in threads:
-                while thread.is_alive():
-                    thread.join(0.5)
-        except BaseException:
-            failures.append(KeyboardInterrupt())  # the workers finish the cell that they are at
-            raise
+            while not failures:
+                try:
+                    entry = queue.popleft()
+                except IndexError:
+                    return
+                done(examine(worker, entry, cells))
+        except BaseException as error:  # noqa: BLE001 - raised again below, in the caller's thread
+            failures.append(error)
+        finally:
+            worker.end()
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(jobs, max(len(queue), 1)))]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(0.5)
+    except BaseException:
+        failures.append(KeyboardInterrupt())  # the workers finish the cell that they are at
+        raise
     if failures:
         raise failures[0]
     return [results[entry.name] for entry in entries]
-
-
-def _journal(file: Path, key: Mapping[str, str]) -> dict[tuple[str, str], dict[str, Any]]:
-    found = {}
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
-        try:
-            one = json.loads(line)
-        except ValueError:  # the line that was being written when the power went
-            continue
-        if one["versions"] == dict(key):
-            found[one["name"], one["digest"]] = one
-    return found
 
 
 def versions() -> dict[str, str]:

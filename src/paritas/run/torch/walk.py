@@ -12,6 +12,7 @@ import torch
 from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 
+from paritas.capture.normalise import ASSERTIONS
 from paritas.dtypes import dtype_name
 from paritas.errors import EngineError, first_line
 from paritas.program import Program
@@ -23,9 +24,6 @@ DTYPES = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
-
-#: Checks of dtypes and sizes that were true at the captured precision.
-ASSERTIONS = frozenset({"aten._assert_tensor_metadata.default", "aten._assert_scalar.default"})
 
 #: Operators that read or write a number's bits, so they mean something at the captured dtype only.
 BITWISE = frozenset({"aten.view.dtype"})
