@@ -27,7 +27,7 @@ def gaussian_nll_loss(original: Any) -> Any:
         eps: float = 1e-6,
         reduction: str = "mean",
     ) -> torch.Tensor:
-        reduced = {"mean": torch.mean, "sum": torch.sum, "none": torch.clone}.get(reduction)
+        reduced: Any = {"mean": torch.mean, "sum": torch.sum, "none": torch.clone}.get(reduction)
         if not isinstance(var, torch.Tensor) or reduced is None:
             return original(input, target, var, full, eps, reduction)
         if var.dim() == input.dim() - 1:
