@@ -67,6 +67,13 @@ RARE = [
     case("aten.linspace.Scalar_Tensor", -2.0, scalar(5.0), 9),
     case("aten.mode.default", ints(300, low=0, high=5)),
     case("aten.rrelu.default", matrix(3, 4)),
+    *(
+        case("aten.floor_divide.default", number, values([1, -2, 3, -7, 2**31 - 1], kind))
+        for number in (7, -7)
+        for kind in ("int64", "int32")
+    ),
+    case("aten.floor_divide.default", 7.5, values([1.0, -2.0, 0.3])),
+    *(case("aten.div.Tensor_mode", -7, values([1, -2, 3], "int64"), rounding_mode=mode) for mode in ("trunc", "floor")),
     case("aten.rrelu.default", matrix(3, 4).dynamic(0), 0.25, 0.5),
     *(
         case("aten.remainder.Scalar_Tensor", number, row)

@@ -163,6 +163,10 @@ def _tensor(emit, value):
     return value if isinstance(value, Value) else exactly(emit, value, emit.out.dtype)
 
 
+def _tensors(emit, *values):
+    return (_tensor(emit, value) for value in values)
+
+
 def exactly(emit, value, dtype):
     """A number of Python, or a size, as a 0-d tensor of `dtype`, to its last digit.
 
@@ -195,8 +199,8 @@ def div_mode(emit, self, other, *, rounding_mode=None):
     if emit.out.dtype in FLOATS:
         return emit.call("ops.trunc", emit.infix("/", self, other))
     if emit.out.dtype == "int64":
-        return emit.help("whole_quotient_truncated", self, _tensor(emit, other))
-    return emit.prim("ops.TruncateDiv")(self, _tensor(emit, other))
+        return emit.help("whole_quotient_truncated", *_tensors(emit, self, other))
+    return emit.prim("ops.TruncateDiv")(*_tensors(emit, self, other))
 
 
 @lowers("mindspore", "aten.div.Scalar_mode")
@@ -211,8 +215,8 @@ def floor_divide(emit, self, other):
     self, other = promote(emit, self, other)
     helper = _EXACT.get(emit.out.dtype)
     if helper:
-        return emit.help(f"{helper}_quotient", self, _tensor(emit, other))
-    return emit.prim("ops.FloorDiv")(self, _tensor(emit, other))
+        return emit.help(f"{helper}_quotient", *_tensors(emit, self, other))
+    return emit.prim("ops.FloorDiv")(*_tensors(emit, self, other))
 
 
 @lowers("mindspore", "aten.floor_divide.Scalar")
@@ -227,8 +231,8 @@ def remainder(emit, self, other):
     self, other = promote(emit, self, other)
     helper = _EXACT.get(emit.out.dtype)
     if helper:
-        return emit.help(f"{helper}_remainder", self, _tensor(emit, other))
-    return emit.prim("ops.FloorMod")(self, _tensor(emit, other))
+        return emit.help(f"{helper}_remainder", *_tensors(emit, self, other))
+    return emit.prim("ops.FloorMod")(*_tensors(emit, self, other))
 
 
 @lowers("mindspore", "aten.remainder.Scalar")
@@ -242,7 +246,7 @@ def fmod(emit, self, other):
     """fmod.Tensor(Tensor self, Tensor other) -> Tensor"""
     self, other = promote(emit, self, other)
     if emit.out.dtype in FLOATS:
-        return emit.prim("ops.TruncateMod")(self, _tensor(emit, other))
+        return emit.prim("ops.TruncateMod")(*_tensors(emit, self, other))
     self, other = (
         emit.let(self, "x"),
         emit.let(_tensor(emit, other), "y"),
