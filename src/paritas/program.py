@@ -132,7 +132,8 @@ class Program:
     )  # as the checkpoint has them
     trainable: frozenset[str] = frozenset()  # those that are parameters which require gradients
     module_classes: Mapping[str, str] = dataclasses.field(default_factory=dict)  # path -> qualified class
-    arguments: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)  # capture.arguments
+    #: See `capture.forward_names`.
+    arguments: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
     results: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)  # likewise
     nesting: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # argument -> how inputs make it
     prepared: tuple[str, ...] = ()  # inputs that can be computed from the others: see `capture.prepared`

@@ -98,7 +98,7 @@ def test_a_disk_that_cannot_be_written_costs_nothing_but_the_next_start(
 SCRIPT = """
 import sys, torch
 sys.path.insert(0, {folder!r})
-from test_kept import IDS, bert
+from test_port_cache import IDS, bert
 import paritas.transformers as ours
 print(ours.port_model(bert(), engine="openvino")(IDS).last_hidden_state.double().sum().item())
 """
