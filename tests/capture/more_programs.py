@@ -347,6 +347,9 @@ RIGHT: dict[str, tuple[Callable[[], Any], list[Any]]] = {
     "a loss of a single row": (
         op(lambda x: F.multilabel_margin_loss(x[0, 0, :4], torch.tensor([1, 0, -1, 2]), reduction="none")), BOTH,
     ),
+    "a loss of each row, beside something in place": (
+        op(lambda x: (x.clone().add_(1), F.cross_entropy(x[0, :3], torch.tensor([1, 0, 2]), reduction="none"))), BOTH,
+    ),
     "a list of free length": (OfAList, [{"xs": [X, X]}, {"xs": [Y, Y + 1]}]),
     "a pair": (OfAPair, [{"p": (X, X * 2)}, {"p": (Y, Y * 2)}]),
     "a pair by position": (OfAPair, [((X, X * 2),), ((Y, Y * 2),)]),

@@ -53,8 +53,11 @@ def sum_dim(emit, self, dim=None, keepdim=False, dtype=None):
 def mean_dim(emit, self, dim=None, keepdim=False, dtype=None):
     """mean.dim(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
     x, axes = emit.cast(self, emit.dtype), axes_of(self, dim)
-    if _nothing_to_do(x, axes):
-        return x
+    return x if _nothing_to_do(x, axes) else _mean(emit, self, x, axes, keepdim)
+
+
+def _mean(emit, self, x, axes, keepdim):
+    """Of `x`, which is `self` in the type of the result."""
     if not _may_be_empty(emit, self, axes):
         return ops.reduce_mean(x, emit.array(axes), keepdim)
     # The plugin's mean of nothing is 0, torch's is NaN: 0 / 0.
@@ -274,7 +277,7 @@ def var_mean(emit, self, dim=None, unbiased=True, keepdim=False, correction=None
         dim, unbiased = None, dim
     less = correction if correction is not None else 1 if unbiased or "correction" in overload(emit) else 0
     axes = axes_of(self, dim)
-    return [varied(emit, self, axes, less, keepdim), ops.reduce_mean(self, emit.array(axes), keepdim)]
+    return [varied(emit, self, axes, less, keepdim), _mean(emit, self, self, axes, keepdim)]
 
 
 @lowers("openvino", "aten.logsumexp.default")
