@@ -29,6 +29,12 @@ def _divmod(x: Tensor) -> Tensor:
     return x[:, : q * 4].reshape(B(x), q, 4, 6).sum(2) * (r + 1)
 
 
+def _told(x: Tensor) -> Tensor:
+    torch._check(L(x) > 0, f"{L(x)} is no length")  # type: ignore[arg-type]
+    assert x.dim() == 3, f"{x.shape} of {L(x)}"
+    return x * 2
+
+
 def _while(x: Tensor) -> Tensor:
     n = L(x)
     while n > 1:
@@ -344,6 +350,7 @@ MORE: dict[str, Form] = {
     "conv_transpose": Form(lambda x: F.conv_transpose1d(x.mT, torch.ones(6, 2, 3), stride=2, padding=1)),
     "the last two at most": Form(lambda x: x[:, -2:8]),
     "the first two at most, of many free sizes": Form(lambda x, y: (~(x[0:2] > 0)).to(y.dtype) * 5, inputs=2),
+    "a check with a message": Form(_told),
     "running logsumexp": Form(lambda x: x.logcumsumexp(1), length=3),
     "sum of a slice": Form(lambda x: x[:, 1:].sum(1)),
     "sum of all of a slice": Form(lambda x: x[:, 1:].sum()),

@@ -28,6 +28,7 @@ from torch.utils._sympy import functions as torch_sympy
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
+from paritas.capture.messages import is_message
 from paritas.capture.normalise import expression, name_of
 from paritas.capture.origin import is_glue, origin
 from paritas.formulas import can_be_read
@@ -122,10 +123,12 @@ def _as_numbers() -> Iterator[None]:
 
     def text(self: torch.SymInt) -> str:
         # Torch's own code prints symbols. A model's code would go on with a text of the wrong length.
-        file = sys._getframe(1).f_code.co_filename
-        if not file.startswith(_PRINTS_SYMBOLS) and not is_glue(file):
-            return repr(int(self))
-        return str(before["__repr__"](self))
+        frame = sys._getframe(1)
+        file = frame.f_code.co_filename
+        shown = file.startswith(_PRINTS_SYMBOLS) or is_glue(file) or is_message(frame)
+        if shown or not self.node.has_hint():  # a size that values decide has no number yet
+            return str(before["__repr__"](self))
+        return repr(int(self))
 
     def rounded(self: torch.SymInt, digits: Any = None) -> Any:
         if digits is None or digits >= 0:
