@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from paritas.cli.commands.port import examples_of, show
-from paritas.cli.commands.report import attach as attach_report
 from paritas.cli.options import (
     AdoptedFile,
     AdoptedOriginal,
@@ -23,6 +22,7 @@ from paritas.cli.options import (
 )  # fmt: skip
 from paritas.cli.outcome import DIVERGES, OK
 from paritas.cli.progress import Stages
+from paritas.cli.report import attach as attach_report
 
 
 def adopt(

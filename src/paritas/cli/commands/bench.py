@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 
-from paritas.cli.commands.verify import arrays, original_of
 from paritas.cli.options import (
     AllowModified,
     Baseline,
@@ -20,6 +19,7 @@ from paritas.cli.options import (
 )  # fmt: skip
 from paritas.cli.outcome import OK, print_json, say
 from paritas.cli.progress import Stages
+from paritas.cli.verify import arrays, original_of
 
 
 def bench(

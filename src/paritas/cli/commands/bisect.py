@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from paritas.cli.commands.verify import arrays, original_of
 from paritas.cli.options import (
     AllowModified,
     BisectOut,
@@ -21,6 +20,7 @@ from paritas.cli.options import (
 )  # fmt: skip
 from paritas.cli.outcome import DIVERGES, OK, console, print_json
 from paritas.cli.progress import Stages
+from paritas.cli.verify import arrays, original_of
 
 
 def bisect(

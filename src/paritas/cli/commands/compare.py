@@ -62,8 +62,8 @@ def compare(
         stages("load")
         from paritas.apps.reimplementation import compare
         from paritas.cli.commands.port import examples_of
-        from paritas.cli.commands.verify import arrays
         from paritas.cli.models import named
+        from paritas.cli.verify import arrays
 
         one, two = named(original), named(other)
         if suggest:

@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paritas.cli.commands.report import attach as attach_report
 from paritas.cli.options import (
     Debug,
     Dynamic,
@@ -31,6 +30,7 @@ from paritas.cli.options import (
 )  # fmt: skip
 from paritas.cli.outcome import DIVERGES, OK, console, print_json
 from paritas.cli.progress import Stages
+from paritas.cli.report import attach as attach_report
 from paritas.errors import InputError
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import Any
 
 from paritas.cli.options import (
@@ -69,8 +68,9 @@ def verify(
       paritas verify my-port --original ./my-checkpoint --inputs real-batch.npz
     """
     from paritas import store
-    from paritas.cli.commands.report import attach as attach_report
-    from paritas.cli.commands.report import check_files, write_files
+    from paritas.cli.report import attach as attach_report
+    from paritas.cli.report import check_files, write_files
+    from paritas.cli.verify import arrays, original_of
 
     if gradients:
         from paritas.verify.of_port import check_differentiates
@@ -125,32 +125,3 @@ def verify(
         for row in scripts:
             console().print(f"script: {row}", markup=False)
     return OK if report.verdict == "agrees" else DIVERGES
-
-
-def original_of(port: Any, source: str) -> Any:
-    """The module in another place than `port.json` says, in the dtype in which the port was captured."""
-    from paritas.capture.source import resolve
-    from paritas.cli.models import named
-
-    manifest = port.manifest
-    dtype = "float32" if manifest.engine == "openvino" else manifest.dtype
-    model_class = manifest.source.model_class
-    known = model_class if model_class.startswith("transformers.") else None
-    return resolve(named(source), model_class=known, dtype=dtype)[0]
-
-
-def arrays(file: Path) -> dict[str, Any]:
-    """The arrays of an .npz file by name. Nothing pickled is read."""
-    import zipfile
-
-    import numpy as np
-
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except FileNotFoundError:
-        raise InputError(f"There is no file {file}.") from None
-    except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{file} is no .npz file of plain arrays: {error}. Make one: numpy.savez(...)"
-        ) from None

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ports are verified with, for every command that does: an original from elsewhere, arrays of a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from paritas.errors import InputError
+
+
+def original_of(port: Any, source: str) -> Any:
+    """The module in another place than `port.json` says, in the dtype in which the port was captured."""
+    from paritas.capture.source import resolve
+    from paritas.cli.models import named
+
+    manifest = port.manifest
+    dtype = "float32" if manifest.engine == "openvino" else manifest.dtype
+    model_class = manifest.source.model_class
+    known = model_class if model_class.startswith("transformers.") else None
+    return resolve(named(source), model_class=known, dtype=dtype)[0]
+
+
+def arrays(file: Path) -> dict[str, Any]:
+    """The arrays of an .npz file by name. Nothing pickled is read."""
+    import zipfile
+
+    import numpy as np
+
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except FileNotFoundError:
+        raise InputError(f"There is no file {file}.") from None
+    except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{file} is no .npz file of plain arrays: {error}. Make one: numpy.savez(...)"
+        ) from None
