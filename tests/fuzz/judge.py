@@ -163,7 +163,9 @@ def _excused(want: np.ndarray, got: np.ndarray, truth: np.ndarray | None) -> boo
     if (np.isfinite(rounded) != np.isfinite(want)).any() and _forms(rounded, got):
         return True
     own, ours = distance(truth, want), distance(truth, got)
-    return bool(np.isfinite(ours) and ours <= max(2 * own, 1e-4)) or bool(np.isfinite(ours) and own > 0.05)
+    # Where PyTorch has lost two digits itself, the same roundings in another order are up to four times as far off.
+    most = max(2 * own, 1e-4) if own < 1e-5 else max(4 * own, 1e-4)
+    return bool(np.isfinite(ours) and (ours <= most or own > 0.05))
 
 
 #: Statements that add up.

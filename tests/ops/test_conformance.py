@@ -98,7 +98,7 @@ def test_an_argument_is_kept_as_it_was_when_it_is_overwritten_later() -> None:
 
 def test_a_wrong_lowering_is_found_among_others(monkeypatch: pytest.MonkeyPatch) -> None:
     lowerings("mindspore")
-    known = registry._LOWERINGS["mindspore"]
+    known = registry.LOWERINGS["mindspore"]
     right = known["aten.add.Tensor"]
 
     def wrong_for_three_rows(emit, self, other, *, alpha=1):
@@ -114,7 +114,7 @@ def test_a_wrong_lowering_is_found_among_others(monkeypatch: pytest.MonkeyPatch)
 
 def test_what_fails_while_it_runs_is_told_from_its_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
     lowerings("mindspore")
-    known = registry._LOWERINGS["mindspore"]
+    known = registry.LOWERINGS["mindspore"]
     right = known["aten.add.Tensor"]
 
     def unfit(emit, self, other, *, alpha=1):
@@ -131,7 +131,7 @@ def test_a_refusal_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(emit, self, other, *, alpha=1):
         raise emit.refuse("it is Monday")
 
-    monkeypatch.setitem(registry._LOWERINGS["mindspore"], "aten.add.Tensor", refused)
+    monkeypatch.setitem(registry.LOWERINGS["mindspore"], "aten.add.Tensor", refused)
     assert {verdict.kind for verdict in verdicts(_add_cases(), MINDSPORE)} == {REFUSED}
 
 
@@ -149,7 +149,7 @@ def test_a_refusal_that_names_no_operator_counts_as_a_failure(monkeypatch: pytes
     def refused(emit, self, other, *, alpha=1):
         raise LoweringError("it is Monday")
 
-    monkeypatch.setitem(registry._LOWERINGS["mindspore"], "aten.add.Tensor", refused)
+    monkeypatch.setitem(registry.LOWERINGS["mindspore"], "aten.add.Tensor", refused)
     # What names it is taken away.
     monkeypatch.setattr(
         "paritas.lower.mindspore.write.method.placed", lambda engine, where: contextlib.nullcontext()

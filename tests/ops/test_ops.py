@@ -140,7 +140,7 @@ def test_a_second_lowering_of_the_same_operator_is_refused() -> None:
 )
 def test_a_wrong_lowering_is_found(monkeypatch: pytest.MonkeyPatch, broken: object, symptom: str) -> None:
     lowerings("mindspore")
-    monkeypatch.setitem(registry._LOWERINGS["mindspore"], "aten.add.Tensor", broken)
+    monkeypatch.setitem(registry.LOWERINGS["mindspore"], "aten.add.Tensor", broken)
     found = failures(case("aten.add.Tensor", vector(4), matrix(3, 4)), MINDSPORE)
     assert len(found) == 2  # once for each mode
     assert all(symptom in line for line in found), found
@@ -148,7 +148,7 @@ def test_a_wrong_lowering_is_found(monkeypatch: pytest.MonkeyPatch, broken: obje
 
 def test_a_swallowed_nan_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     lowerings("mindspore")
-    known = registry._LOWERINGS["mindspore"]
+    known = registry.LOWERINGS["mindspore"]
     monkeypatch.setitem(known, "aten.relu.default", lambda emit, self: emit.call("ops.relu", self))
     found = failures(case("aten.relu.default", vector(40).with_(nan)), MINDSPORE)
     assert all("NaN" in line for line in found)
