@@ -175,6 +175,20 @@ def test_sizes_of_one_that_change_nothing_are_taken() -> None:
     assert not [g for g in program.guards if "1" in g.holds.split()], "the way is the same at length 1"
 
 
+def test_a_size_in_a_message_asks_nothing() -> None:
+    form = ALL["a check with a message"]
+    program = capture(model(form), inputs(form, 2, 6))
+    assert not program.guards
+    assert all(not str(dim).isdigit() for dim in program.inputs[0].dims[:2])
+
+    def found(x: torch.Tensor) -> torch.Tensor:
+        count = (x > 0).nonzero().shape[0]  # which values decide
+        torch._check(count >= 0, f"{count} of {x.shape}")  # type: ignore[arg-type]
+        return x * 2
+
+    assert not capture(model(Form(found)), inputs(form, 2, 6)).guards
+
+
 # --- guards as data ----------------------------------------------------------------------------
 
 
