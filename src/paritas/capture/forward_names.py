@@ -185,8 +185,8 @@ def _node_values(
     exported: torch.export.ExportedProgram, tensors: Mapping[str, torch.Tensor], wanted: set[Node]
 ) -> tuple[dict[Node, torch.Tensor], list[Any]]:
     recorder = _Recorder(exported.graph_module, wanted)
-    with torch.no_grad(), seeded():
-        returned = list(recorder.run(*_placed(exported, tensors)))
+    with seeded():
+        returned = run_graph(exported, tensors, recorder)
     return recorder.values, returned
 
 

@@ -136,8 +136,9 @@ class Network:
                 why = "PyTorch computes, since only a whole model can hand its cache to an engine"
             elif steps:
                 why = states.only_original(call, _is_wanted(module, call))
-            kind = (path, call.signature, call.cache is None)
-            if why := why or self._now.untraced.get(kind, ""):
+            if not why and self._now.untraced:
+                why = self._now.untraced.get((path, call.signature, call.cache is None), "")
+            if why:
                 return self._original(module, why, own, args, kwargs)
             asked = asked_for(module, call.tensors)
             self._check_tokens(path, module, call)
@@ -156,9 +157,8 @@ class Network:
             except CaptureError as error:
                 lines = str(error).splitlines()
                 place = next((line for line in lines if line.startswith("at ")), "")
-                remembering = self._now.untraced[kind] = (
-                    f"PyTorch computes, since {lines[0]} {place}".rstrip()
-                )
+                remembering = f"PyTorch computes, since {lines[0]} {place}".rstrip()
+                self._now.untraced[path, call.signature, call.cache is None] = remembering
             if remembering and remembering != "engine":
                 return self._original(module, remembering, own, args, kwargs)
         if asked:

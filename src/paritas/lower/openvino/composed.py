@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from paritas.lower.composed import SHARED, embedding_bag
+from paritas.lower.composed import SHARED
 from paritas.lower.openvino.composed_windows import WINDOWS
 
 
@@ -104,8 +104,6 @@ COMPOSED: dict[str, Callable[..., Any]] = {
     "aten.cdist.default": distances,
     "aten._cdist_forward.default": distances,
     "aten.cosine_similarity.default": cosine_similarity,
-    "aten._embedding_bag.default": embedding_bag,
-    "aten._embedding_bag_forward_only.default": embedding_bag,
     "aten.index_reduce.default": index_reduce,
     **WINDOWS,
 }
