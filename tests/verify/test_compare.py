@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from hypothesis.extra import numpy as arrays
 from paritas.errors import ParitasError
 from paritas.verify.compare import CHUNK, compare, distance, typical
 from paritas.verify.tolerance import WIDEST_FP32, Tolerance, whole_model, widened
+from work import memory_of
 
 TIGHT = Tolerance(1e-5, 1e-6, "a test")
 floats = arrays.arrays(
@@ -98,11 +98,9 @@ def test_non_contiguous_arrays_and_the_last_chunk():
 def test_memory_does_not_grow_with_the_tensor():
     x = np.random.default_rng(0).standard_normal(8 * CHUNK).astype(np.float32)
     y = x.copy()
-    tracemalloc.start()
-    compare(x, y, TIGHT)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 16 * CHUNK * 8  # one float64 copy of x would be half of this, and three are needed
+    assert (
+        memory_of(compare, x, y, TIGHT) < 16 * CHUNK * 8
+    )  # one float64 copy of x would be half of this, and three are needed
 
 
 def test_typical_magnitude_is_the_mean_where_nothing_is_filled():

@@ -46,28 +46,22 @@ _MAKERS = {"Sqrt", "Divide", "Power", "Log", "Mod", "FloorMod", "Acos", "Asin", 
 
 def ends_a_product(x):
     """Whether `x` is no end of a chain of elementwise operations, or one that a product or convolution takes in."""
-    node, steps, added = out(x).get_node(), 0, False
-    while (kind := node.get_type_name()) in _AFFINE:
-        sources = [source.get_node() for source in node.input_values()]
-        tensors = [source for source in sources if source.get_type_name() != "Constant"]
-        if len(tensors) == 2 and kind == "Add" and not added:
-            added = True
-            tensors = [source for source in tensors if _is_scaled_convolution(source)][:1]
-        if len(tensors) != 1:
-            return False
-        node, steps = tensors[0], steps + 1
-    return (
-        kind in _CONVOLUTIONS or (kind == "MatMul" and not added) or (not steps and kind not in _ELEMENTWISE)
-    )
+    last = out(x).get_node()
+    node = _unscaled(last)
+    if node.get_type_name() == "Add":  # of two tensors: a convolution adds one of them itself
+        return any(_unscaled(v.get_node()).get_type_name() in _CONVOLUTIONS for v in node.input_values())
+    kind = node.get_type_name()
+    return kind in _CONVOLUTIONS | {"MatMul"} or (node is last and kind not in _ELEMENTWISE)
 
 
-def _is_scaled_convolution(node):
+def _unscaled(node):
+    """What `node` is, without the constants that it is scaled and shifted by."""
     while node.get_type_name() in _AFFINE:
         tensors = [v.get_node() for v in node.input_values() if v.get_node().get_type_name() != "Constant"]
         if len(tensors) != 1:
-            return False
+            break
         node = tensors[0]
-    return node.get_type_name() in _CONVOLUTIONS
+    return node
 
 
 def makes_nan(x, known):
