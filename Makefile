@@ -18,7 +18,7 @@ LOCK := $(shell command -v flock >/dev/null && echo "flock Makefile")
 # Processes that run tests side by side. Each takes up to 3 GB.
 WORKERS ?= 2
 
-.PHONY: help setup port test test-all lint format bench doctor constraints clean
+.PHONY: help setup port test test-all lint docs format bench doctor constraints clean
 
 help:  ## show this
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -33,15 +33,18 @@ test-all: $(MADE)  ## the tests, the long ones at real sizes too
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: $(MADE)  ## style and types
-	$(BIN)/ruff check src tests benchmarks examples
-	$(BIN)/ruff format --check src tests benchmarks examples
+	$(BIN)/ruff check src tests benchmarks examples docs/generate.py
+	$(BIN)/ruff format --check src tests benchmarks examples docs/generate.py
 	$(BIN)/mypy
 
-format: $(MADE)  ## put style right where a machine can
-	$(BIN)/ruff check --fix src tests benchmarks examples
-	$(BIN)/ruff format src tests benchmarks examples
+docs: $(MADE)  ## write the generated parts of README.md and docs/ again
+	$(BIN)/python docs/generate.py
 
-bench: $(MADE)  ## measure speed and parity at real sizes: the tables of the README
+format: $(MADE)  ## put style right where a machine can
+	$(BIN)/ruff check --fix src tests benchmarks examples docs/generate.py
+	$(BIN)/ruff format src tests benchmarks examples docs/generate.py
+
+bench: $(MADE)  ## measure speed and parity at real sizes: the tables of docs/benchmarks.md, by make docs
 	@for file in benchmarks/[a-z]*.py; do if grep -q __main__ "$$file"; then $(BIN)/python "$$file"; fi; done
 
 doctor: $(MADE)  ## which engines work here
