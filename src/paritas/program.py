@@ -9,7 +9,7 @@ data that needs neither torch nor an engine, so that a saved port loads without 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,18 +23,58 @@ FORMAT_VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True)
+class Frame:
+    """A line of a function that was running."""
+
+    file: str  # absolute path of the source file
+    line: int
+    function: str
+    text: str = ""  # the stripped source line
+
+    @property
+    def place(self) -> str:
+        """ "modeling_bert.py:192" """
+        return f"{Path(self.file).name}:{self.line}"
+
+
+def place_of(calls: Sequence[Frame]) -> str:
+    """The innermost line of some frames, and where it was called from if that is in another file.
+
+    "sdpa_attention.py:193 (called at modeling_bert.py:192)  attn_output = scaled_dot_product_attention("
+    """
+    if not calls:
+        return ""
+    outer, inner = calls[0], calls[-1]
+    called = f" (called at {outer.place})" if outer.file != inner.file else ""
+    return printable(f"{inner.place}{called}  {inner.text}".rstrip())
+
+
+@dataclasses.dataclass(frozen=True)
 class Origin:
-    """Where a node of the graph comes from: the innermost source line outside torch, and its module."""
+    """Where a node of the graph comes from: its module, and the lines that were running outside torch.
+
+    calls: from the line of the module's own forward to the innermost one; empty if unknown.
+    """
 
     module: str  # path in the original, "encoder.layer.0.attention.self"; "" is the model itself
     module_class: str  # "BertSelfAttention"
-    file: str = ""  # absolute path of the source file, "" if unknown
-    line: int = 0
-    text: str = ""  # the stripped source line
+    calls: tuple[Frame, ...] = ()
+
+    @property
+    def file(self) -> str:
+        """Of the innermost line: an absolute path, "" if unknown."""
+        return self.calls[-1].file if self.calls else ""
+
+    @property
+    def line(self) -> int:
+        return self.calls[-1].line if self.calls else 0
+
+    @property
+    def text(self) -> str:
+        return self.calls[-1].text if self.calls else ""
 
     def __str__(self) -> str:
-        where = f"{Path(self.file).name}:{self.line}" if self.file else "unknown source"
-        return printable(f"{where}  {self.text}".rstrip())
+        return place_of(self.calls) or "unknown source"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,7 +28,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 from torch.utils import _pytree as pytree
 
 from paritas.capture.normalise import expression
-from paritas.program import Origin, Program, Source, TensorSpec
+from paritas.program import Frame, Origin, Program, Source, TensorSpec
 
 nan, inf = float("nan"), float("inf")
 
@@ -225,7 +225,7 @@ def program_of(*cases: Case) -> Program:
         known = {node.name for node in graph.nodes}
         outputs += _node(graph, mode, case, held)
         new = [node.name for node in graph.nodes if node.name not in known]
-        origins |= {name: Origin("", "Case", FILE, 1, str(case)) for name in new}
+        origins |= {name: Origin("", "Case", (Frame(FILE, 1, "forward", str(case)),)) for name in new}
     graph.output(tuple(outputs))
     signature = ExportGraphSignature(
         [InputSpec(InputKind.USER_INPUT, TensorArgument(node.name), None) for node in inputs],

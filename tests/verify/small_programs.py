@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from paritas.program import ModuleCall, Origin, Program, Source, TensorSpec
+from paritas.program import Frame, ModuleCall, Origin, Program, Source, TensorSpec
 
 
 def program_of(
@@ -36,7 +36,8 @@ def program_of(
         outputs=outputs,
         structure={},
         origins={
-            n.name: Origin("", type(module).__name__, __file__, 1, n.name) for n in exported.graph.nodes
+            n.name: Origin("", type(module).__name__, (Frame(__file__, 1, "forward", n.name),))
+            for n in exported.graph.nodes
         },
         modules=modules,
         constants={},

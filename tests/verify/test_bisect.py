@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from paritas.cli.app import app
 from paritas.errors import EngineError, LoweringError
-from paritas.program import Origin
+from paritas.program import Frame, Origin
 from paritas.run.torch.part import Part, Recorded, compute, part_of, record
 from paritas.verify.bisect.reduce import search
 from paritas.verify.bisect.script import write_script
@@ -271,7 +271,7 @@ def test_nothing_of_a_model_gets_into_a_script_as_code(tmp_path: Path) -> None:
     lab = laboratory(Mlp(), {"x": values(3, 8)}, lambda part, found: {n: v[:1] for n, v in found.items()})
     outcome = lab.attempt(lab.borders)
     plain = write_script(tmp_path / "plain", lab, lab.borders, outcome, numpy_side, versions="1")
-    evil = {name: Origin(t, t, t, 1, t) for name, t in zip(lab.infos, EVIL, strict=False)}
+    evil = {name: Origin(t, t, (Frame(t, 1, t, t),)) for name, t in zip(lab.infos, EVIL, strict=False)}
     lab = dataclasses.replace(
         lab,
         program=dataclasses.replace(lab.program, origins=evil),

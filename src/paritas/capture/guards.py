@@ -11,7 +11,6 @@ import builtins
 import contextlib
 import dataclasses
 import functools
-import linecache
 import logging
 import os
 import re
@@ -30,10 +29,10 @@ from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
 from paritas.capture.messages import is_message
 from paritas.capture.normalise import expression, name_of
-from paritas.capture.origin import is_glue, origin
+from paritas.capture.origin import is_glue, origin, running
 from paritas.formulas import can_be_read
 from paritas.guards import MOST_GUARDS
-from paritas.program import Guard
+from paritas.program import Guard, place_of
 
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
 
@@ -204,17 +203,11 @@ def _is_about_strides(question: Any, frame: FrameType | None) -> bool:
 
 
 def _line(frame: FrameType | None) -> str:
-    """ "model.py:12  the source line" of the innermost frame outside torch."""
+    """ "model.py:12  the source line" of the innermost frame outside torch, and where the model called it."""
     if frame is not None and os.sep + "_dynamo" + os.sep in frame.f_code.co_filename:
         stack = torch._guards.TracingContext.extract_stack()
         return f"{os.path.basename(stack[-1].filename)}:{stack[-1].lineno}  {stack[-1].line}" if stack else ""
-    while frame is not None:
-        file = frame.f_code.co_filename
-        if not file.startswith(_TORCH) and not is_glue(file) and _kind(frame.f_code) == "program":
-            text = linecache.getline(file, frame.f_lineno).strip()
-            return f"{os.path.basename(file)}:{frame.f_lineno}  {text}".rstrip()
-        frame = frame.f_back
-    return ""
+    return place_of(running(frame))
 
 
 # --- from questions to guards ------------------------------------------------------------------

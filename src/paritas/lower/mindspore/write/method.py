@@ -23,7 +23,13 @@ from paritas.errors import LoweringError
 from paritas.lower.mindspore.widen import holds_bfloat16, in_float32
 from paritas.lower.mindspore.write.emitter import Emitter
 from paritas.lower.mindspore.write.loops import fold_loops
-from paritas.lower.mindspore.write.names import Statement, name_hint, statements, usable
+from paritas.lower.mindspore.write.names import (
+    Statement,
+    calling_statement,
+    name_hint,
+    statements,
+    usable,
+)
 from paritas.lower.mindspore.write.places import Places, is_index
 from paritas.lower.mindspore.write.source import Value, literal, printable
 from paritas.lower.mindspore.write.steps import CALL, Parts, Step, step_of
@@ -243,8 +249,7 @@ class MethodWriter:
 
     def _call(self, region: Region) -> None:
         method = self.written[region.key]
-        stack = statements(method.outputs[0], self.depth)
-        caller = stack[-1] if stack else None
+        caller = calling_statement(method.outputs[0], self.depth)
         positions = self.program.results.get(region.key, {})
         self.taken = []
         self._flush_comment(caller)
@@ -323,10 +328,10 @@ class MethodWriter:
         if isinstance(user, Region):
             if name_of(node) == "" or node not in self._own_nodes:
                 return False  # one module's result is another's argument: a statement each, as layers in a loop
-            other = statements(self.written[user.key].outputs[0], self.depth)[-1:]
+            other = calling_statement(self.written[user.key].outputs[0], self.depth)
         else:
-            other = statements(user, self.depth)[:1]
-        return bool(other) and other[0].key == stack[0].key
+            other = next(iter(statements(user, self.depth)), None)
+        return other is not None and other.key == stack[0].key
 
     def _consumed(self, item: Node | Region) -> list[Node]:
         return self.written[item.key].nodes if isinstance(item, Region) else _tensor_arguments(item)

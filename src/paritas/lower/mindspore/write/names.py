@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from torch.fx import Node
 
-from paritas.capture.origin import GLUE, TORCH, TORCH_NN, frames
+from paritas.capture.origin import frames
 from paritas.lower.mindspore.prelude.library import NAMES
+from paritas.program import Frame
 
 #: Names that generated code uses for itself.
 RESERVED = (
@@ -59,20 +60,32 @@ class Statement(NamedTuple):
 def statements(node: Node, depth: int = 0) -> list[Statement]:
     """The statements that were being executed when `node` was recorded, innermost first.
 
-    Only those of the module at `depth` of the module tree (0 is the model) and of what it called. torch's
-    own frames are left out, but for the forwards of torch.nn.
+    Only those of the module at `depth` of the module tree (0 is the model) and of what it called.
     """
-    kept = [
-        frame
-        for frame in frames(node)
-        if (not frame.file.startswith(TORCH) or frame.file.startswith(TORCH_NN))
-        and not any(glue in frame.file for glue in GLUE)
-    ]
-    forwards = [position for position, frame in enumerate(kept) if frame.function == "forward"]
+    kept = frames(node)
     if depth:
+        forwards = _forwards(kept)
         if depth >= len(forwards):
             return []
         kept = kept[forwards[depth] :]
+    return _known(kept)
+
+
+def calling_statement(node: Node, depth: int) -> Statement | None:
+    """The statement by which the module at `depth`, or a function of its own, called the module below it."""
+    kept = frames(node)
+    forwards = _forwards(kept)
+    if depth >= len(forwards):
+        return next(iter(_known(kept)), None) if not depth else None
+    end = forwards[depth + 1] if depth + 1 < len(forwards) else len(kept)
+    return next(iter(_known(kept[forwards[depth] : end])), None)
+
+
+def _forwards(kept: tuple[Frame, ...]) -> list[int]:
+    return [position for position, frame in enumerate(kept) if frame.function == "forward"]
+
+
+def _known(kept: tuple[Frame, ...]) -> list[Statement]:
     found = [_statement(frame.file, frame.line) for frame in reversed(kept)]
     return [statement for statement in found if statement is not None]
 
