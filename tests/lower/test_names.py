@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import keyword
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import nn
 
 import paritas
 from paritas.lower.mindspore.check import grammar
+from paritas.lower.mindspore.check.allowed_names import DTYPE_NAMES, FUNCTIONS
 from paritas.lower.mindspore.prelude.library import NAMES
 from paritas.lower.mindspore.write.cell_names import CELL_NAMES, is_free
 from paritas.lower.mindspore.write.places import Places, attribute
@@ -335,3 +337,11 @@ def test_variables_that_generated_code_has_other_uses_for() -> None:
 
 def test_functions_of_the_prelude_are_no_attribute_of_a_cell() -> None:
     assert {"softmax", "layer_norm"} <= NAMES
+
+
+def test_every_name_that_generated_code_may_use_is_written_by_something() -> None:
+    """What is allowed is what an attacker has: a name that no lowering and no function of the prelude writes, goes."""
+    home = Path(paritas.__file__).parent / "lower" / "mindspore"
+    texts = (path.read_text() for path in home.rglob("*.py") if path.parent.name != "check")
+    written = set(re.findall(r"(?<![\w.])(?:ms|nn|ops)\.\w+", "\n".join(texts)))
+    assert (FUNCTIONS | DTYPE_NAMES) - written == set()

@@ -139,6 +139,7 @@ def _overload(target: str) -> Any:
 
 
 def _place(function: Lowering, root: Path) -> str:
+    function = inspect.unwrap(function)
     code = function.__code__
     path = Path(code.co_filename)
     where = path.relative_to(root) if path.is_relative_to(root) else path.name
@@ -146,13 +147,13 @@ def _place(function: Lowering, root: Path) -> str:
 
 
 def _file_of(function: Lowering) -> str:
-    return Path(function.__code__.co_filename).name
+    return Path(inspect.unwrap(function).__code__.co_filename).name
 
 
 def _named_file(file: str, root: Path, engine: str) -> str:
     name, ops = Path(file).name, OPS[engine]
     if not (root / ops / name).is_file():
-        families = ", ".join(sorted(p.name for p in (root / ops).glob("[a-z]*.py")))
+        families = ", ".join(sorted(p.name for p in (root / ops).glob("[a-z]*.py") if p.stem != "registry"))
         raise InputError(f"There is no {ops / name}. The families: {families}.")
     return name
 
@@ -206,7 +207,7 @@ def _function(target: str, engine: str, name: str, schema: str, overload: Any, c
     docstring = f'    """{schema}"""'
     if len(docstring) > WIDTH:
         docstring += "  # noqa: E501"
-    lines = ["", "", f'@lowers("{engine}", "{target}")']
+    lines = ["", "", f'@lowers("{target}")']
     lines += _definition(name, overload._schema.arguments)
     lines += [docstring]
     if calls:
@@ -276,10 +277,6 @@ def _decomposition(overload: Any) -> list[str]:
 
 def _appended(root: Path, path: Path, added: str) -> Edit:
     text = (root / path).read_text(encoding="utf-8").rstrip("\n") + "\n"
-    if not re.search(r"^from paritas\.lower\.registry import .*\blowers\b", text, re.M):
-        text = re.sub(
-            r"\n(from |import |\n@|\ndef )", r"\nfrom paritas.lower.registry import lowers\n\1", text, count=1
-        )
     return Edit(path, added.lstrip("\n"), text + added)
 
 

@@ -39,9 +39,7 @@ def guards_of(program: Program) -> tuple[Guard, ...]:
         if not symbols or not set(named.values()) <= known.keys():
             continue
         if fact.xreplace({symbol: known[name] for symbol, name in named.items()}) == sympy.true:
-            facts.setdefault(
-                fact, Found(fact, str(program.origin(node.meta.get("paritas_of", node.name))))
-            )
+            facts.setdefault(fact, Found(fact, str(program.origin(node.meta.get("paritas_of", node.name)))))
     found = as_guards(list(facts.values()), equal, program.sizes)
     return tuple(guard for guard in found if guard not in program.guards)
 
@@ -51,11 +49,7 @@ def _reduced(program: Program) -> Iterator[tuple[Node, sympy.Expr]]:
         if node.op != "call_function" or not _REDUCES.match(name_of(node)):
             continue
         made = node.meta.get("val")
-        kept = (
-            {str(expression(size)) for size in made.shape}
-            if isinstance(made, torch.Tensor)
-            else set()
-        )
+        kept = {str(expression(size)) for size in made.shape} if isinstance(made, torch.Tensor) else set()
         for source in node.all_input_nodes:
             value = source.meta.get("val")
             for size in value.shape if isinstance(value, torch.Tensor) else ():

@@ -72,11 +72,7 @@ def _mean_square_eps(root: Any, x: Any) -> float | None:
             continue
         dims, keepdim = mean.args[1], len(mean.args) > 2 and mean.args[2]
         last = x.meta["val"].dim() - 1
-        if (
-            [d % (last + 1) for d in dims] != [last]
-            or not keepdim
-            or mean.kwargs.get("dtype") is not None
-        ):
+        if [d % (last + 1) for d in dims] != [last] or not keepdim or mean.kwargs.get("dtype") is not None:
             continue
         if name_of(square) == "aten.pow.Tensor_Scalar" and square.args == (x, 2):
             return float(eps)
@@ -92,11 +88,7 @@ def gelu_tanh(node: Node) -> None:
     """`0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3)))`: GPT-2's GELU, written out."""
     for half, gate in _operands(node, "aten.mul.Tensor"):
         x = next(
-            (
-                x
-                for x, factor in _operands(half, "aten.mul.Tensor", "aten.mul.Scalar")
-                if factor == 0.5
-            ),
+            (x for x, factor in _operands(half, "aten.mul.Tensor", "aten.mul.Scalar") if factor == 0.5),
             None,
         )
         if not isinstance(x, Node):
@@ -109,9 +101,7 @@ def gelu_tanh(node: Node) -> None:
 
 def _is_gelu_angle(angle: Any, x: Node) -> bool:
     for total, factor in _operands(angle, "aten.mul.Tensor", "aten.mul.Scalar"):
-        if not isinstance(factor, float) or not math.isclose(
-            factor, math.sqrt(2 / math.pi), rel_tol=1e-6
-        ):
+        if not isinstance(factor, float) or not math.isclose(factor, math.sqrt(2 / math.pi), rel_tol=1e-6):
             continue
         for first, cubic in _operands(total, "aten.add.Tensor"):
             if first is not x:
@@ -169,9 +159,7 @@ def filled_behind(node: Node) -> None:
         return
     args: Any = node.args
     x, source, dim, start, *rest = args
-    if rest and not (
-        isinstance(rest[0], int) and rest[0] >= WHOLE_DIMENSION and rest[1:] in ([], [1])
-    ):
+    if rest and not (isinstance(rest[0], int) and rest[0] >= WHOLE_DIMENSION and rest[1:] in ([], [1])):
         return
     if name_of(source) == "aten.copy.default":
         source = source.args[1]
@@ -194,9 +182,7 @@ def filled_behind(node: Node) -> None:
         places = made(aten.arange.default, (length,), like(value, [size], torch.int64))
         behind = made(aten.ge.Scalar, (places, start), like(value, [size], torch.bool))
         shape = [-1, *[1] * (after - 1)]
-        behind = made(
-            aten.reshape.default, (behind, shape), like(value, [size, *shape[1:]], torch.bool)
-        )
+        behind = made(aten.reshape.default, (behind, shape), like(value, [size, *shape[1:]], torch.bool))
     node.target, node.args = aten.where.self, (behind, row, x)
 
 
@@ -223,12 +209,7 @@ def _is_vector(node: Any) -> bool:
 
 def _operands(node: Any, *targets: str) -> Iterator[tuple[Any, Any]]:
     """Both orders of the operands of a commutative node."""
-    if (
-        isinstance(node, Node)
-        and name_of(node) in targets
-        and not node.kwargs
-        and len(node.args) == 2
-    ):
+    if isinstance(node, Node) and name_of(node) in targets and not node.kwargs and len(node.args) == 2:
         left, right = node.args
         yield left, right
         yield right, left

@@ -61,8 +61,7 @@ def in_float32(lowering: Callable[..., Value], emit: Emitter, args: Any, kwargs:
     rounded = [isinstance(part, Value) and part.dtype == "bfloat16" for part in parts]
     args, kwargs = pytree.tree_map(lambda leaf: _wide_leaf(emit, leaf), (list(args), dict(kwargs)))
     described = [
-        _described(part, "float32") if wide else part
-        for part, wide in zip(parts, rounded, strict=True)
+        _described(part, "float32") if wide else part for part, wide in zip(parts, rounded, strict=True)
     ]
     emit.out = tuple(described) if isinstance(out, tuple) else described[0]
     value = emit.nothing() or lowering(emit, *args, **kwargs)
@@ -104,9 +103,7 @@ class _Exported:
 
     def __init__(self, exported: Any, known: dict[tuple, torch.Tensor]) -> None:
         self.graph, self._exported = copied(exported.graph), exported
-        self.state_dict, self.constants = (
-            _wide(getattr(exported, name, {}), known) for name in _HELD
-        )
+        self.state_dict, self.constants = (_wide(getattr(exported, name, {}), known) for name in _HELD)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._exported, name)

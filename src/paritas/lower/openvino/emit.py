@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a lowering to OpenVINO sees: `Emitter`, which turns one node's arguments into opset nodes.
 
-    @lowers("openvino", "aten.rsqrt.default")
+    @lowers("aten.rsqrt.default")
     def rsqrt(emit, self):
         '''rsqrt(Tensor self) -> Tensor'''          # the ATen schema; a test compares it
         return ops.divide(1.0, ops.sqrt(emit.cast(self, emit.dtype)))

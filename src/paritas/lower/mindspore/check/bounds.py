@@ -56,13 +56,9 @@ class _Bounds:
     def __init__(self, tree: ast.Module, refuse: Refuse) -> None:
         self.tree, self.refuse = tree, refuse
         self.classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-        self.cost: dict[
-            str, tuple[int, int]
-        ] = {}  # class -> (cells, elements) that one of it makes
+        self.cost: dict[str, tuple[int, int]] = {}  # class -> (cells, elements) that one of it makes
         self.open: set[str] = set()  # classes whose cost is being added up
-        self.numbers: dict[
-            str, int | None
-        ] = {}  # at the top of the file -> how many bits they have
+        self.numbers: dict[str, int | None] = {}  # at the top of the file -> how many bits they have
         self.counting = any(_is_call_of(node, "range") for node in ast.walk(tree))
 
     def check(self, largest: int) -> None:
@@ -99,9 +95,7 @@ class _Bounds:
     def statement(self, node: ast.stmt, known: dict[str, int | None], repeated: bool) -> None:
         if isinstance(node, ast.Assign):
             bits = self.bits(node.value, known)
-            grows = isinstance(node.value, ast.BinOp) and isinstance(
-                node.value.op, (ast.Mult, ast.Pow)
-            )
+            grows = isinstance(node.value, ast.BinOp) and isinstance(node.value.op, (ast.Mult, ast.Pow))
             if bits is not None and grows and repeated:
                 raise self.refuse(node, "a number that grows in a loop")
             for target in node.targets:
@@ -131,9 +125,7 @@ class _Bounds:
             self.comprehension(node, known, turns)
             return None
         inner = [
-            self.bits(part, known, turns)
-            for part in ast.iter_child_nodes(node)
-            if isinstance(part, ast.expr)
+            self.bits(part, known, turns) for part in ast.iter_child_nodes(node) if isinstance(part, ast.expr)
         ]
         for keyword in node.keywords if isinstance(node, ast.Call) else ():
             self.bits(keyword.value, known, turns)
@@ -142,9 +134,7 @@ class _Bounds:
         if isinstance(node, ast.Attribute):
             return 63 if node.attr == "ndim" else None
         if isinstance(node, ast.Subscript):
-            return (
-                63 if isinstance(node.value, ast.Attribute) and node.value.attr == "shape" else None
-            )
+            return 63 if isinstance(node.value, ast.Attribute) and node.value.attr == "shape" else None
         if isinstance(node, ast.Call):
             return self.call(node, inner[1:])
         if isinstance(node, (ast.UnaryOp, ast.IfExp, ast.BoolOp)):
@@ -198,9 +188,7 @@ class _Bounds:
             "Parameter",
             "initializer",
         )
-        if (
-            own and self.counting and name not in self.classes
-        ):  # it may count up to what it is given
+        if own and self.counting and name not in self.classes:  # it may count up to what it is given
             for argument in node.args:
                 for number in [
                     argument,
@@ -217,9 +205,7 @@ class _Bounds:
         turns = self.turns(loop.iter, turns)
         self.bits(loop.iter, known, turns)
         if isinstance(loop.target, ast.Name):
-            known[loop.target.id] = (
-                _WRITTEN_BITS  # bound in the whole function, which the grammar sees to
-            )
+            known[loop.target.id] = _WRITTEN_BITS  # bound in the whole function, which the grammar sees to
         self.bits(node.elt, known, turns)
 
     def turns(self, node: ast.expr, before: int) -> int:
@@ -263,9 +249,7 @@ class _Bounds:
             if name in self.classes:
                 cells, elements = self.made(name, self.classes[name])
             elif getattr(node.func, "attr", name) in _MAKERS:
-                elements = sum(
-                    value for value in map(_whole, node.args) if value is not None and value > 0
-                )
+                elements = sum(value for value in map(_whole, node.args) if value is not None and value > 0)
         for part in ast.iter_child_nodes(node):
             if isinstance(part, ast.expr | ast.keyword):
                 more = self.makes(part)

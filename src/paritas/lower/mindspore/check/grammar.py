@@ -52,9 +52,7 @@ _EXPRESSIONS = (
 def require(function: str) -> None:
     """Refuse to generate a call that the check below would not let through."""
     if function not in FUNCTIONS:
-        raise AssertionError(
-            f"add {function!r} to FUNCTIONS in lower/mindspore/check/allowed_names.py"
-        )
+        raise AssertionError(f"add {function!r} to FUNCTIONS in lower/mindspore/check/allowed_names.py")
 
 
 def require_method(name: str) -> None:
@@ -75,9 +73,7 @@ def decode(data: bytes, file: str, *, trusted: bool = False) -> str:
     if trusted:
         return text.replace("\r\n", "\n").removeprefix("\ufeff")
     if len(data) > _LARGEST:
-        raise TamperedPort(
-            f"{file} has {len(data)} bytes, more than any module. Nothing of it was executed."
-        )
+        raise TamperedPort(f"{file} has {len(data)} bytes, more than any module. Nothing of it was executed.")
     if odd := _ODD.search(text):
         line = text.count("\n", 0, odd.start()) + 1
         raise TamperedPort(
@@ -260,11 +256,7 @@ class _Check:
             raise self.refuse(call, ast.unparse(call))
         made = call.args[0]
         elements = (
-            made.elts
-            if isinstance(made, ast.List)
-            else [made.elt]
-            if isinstance(made, ast.ListComp)
-            else []
+            made.elts if isinstance(made, ast.List) else [made.elt] if isinstance(made, ast.ListComp) else []
         )
         held = tuple(self.kind(element) for element in elements)
         if not held or any(h.kind not in ("cell", "list") for h in held):
@@ -301,9 +293,7 @@ class _Check:
         names = [a.arg for a in arguments]
         if cls and names[:1] != ["self"]:
             raise self.refuse(node, f"a method {node.name} without self")
-        stored = {
-            n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
-        }
+        stored = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
         local = {*names[1 if cls else 0 :], *stored}
         if wrong := sorted(name for name in local if name in _RESERVED or name.startswith("__")):
             raise self.refuse(node, f"binding {wrong[0]}")
@@ -351,9 +341,7 @@ class _Check:
                 self.target(target, scope.init and top)
             self.expression(node.value, scope)
         elif isinstance(node, ast.Return) and scope.init:
-            raise self.refuse(
-                node, "returning from __init__"
-            )  # before it has made what `survey` has read
+            raise self.refuse(node, "returning from __init__")  # before it has made what `survey` has read
         elif isinstance(node, ast.Expr) and scope.init and top and _prepares(node.value):
             # Nowhere else: what `self` holds could then be another thing than `survey` has read.
             self.values(node.value, scope)
@@ -364,20 +352,10 @@ class _Check:
             held = self.resolve(node.iter, scope)
             self.spend(node, len(held.items) if held is not None else 1)
             cell = _merged({*held.items}) if held is not None and held.kind == "list" else None
-            if (
-                not isinstance(node.target, ast.Name)
-                or cell is None
-                or cell.kind != "cell"
-                or node.orelse
-            ):
+            if not isinstance(node.target, ast.Name) or cell is None or cell.kind != "cell" or node.orelse:
                 raise self.refuse(node, ast.unparse(node).splitlines()[0])
             name = node.target.id
-            rebound = [
-                n
-                for s in node.body
-                for n in ast.walk(s)
-                if isinstance(n, ast.Name) and n.id == name
-            ]
+            rebound = [n for s in node.body for n in ast.walk(s) if isinstance(n, ast.Name) and n.id == name]
             if any(isinstance(n.ctx, ast.Store) for n in rebound):
                 raise self.refuse(node, f"binding {name} again")
             inside = dataclasses.replace(scope, cells=(*scope.cells, (name, cell)))
@@ -404,9 +382,7 @@ class _Check:
     # --- expressions ---
 
     def expression(self, node: ast.expr, scope: _Scope) -> None:
-        if not isinstance(node, _EXPRESSIONS) or isinstance(
-            getattr(node, "ctx", None), (ast.Store, ast.Del)
-        ):
+        if not isinstance(node, _EXPRESSIONS) or isinstance(getattr(node, "ctx", None), (ast.Store, ast.Del)):
             raise self.refuse(node, ast.unparse(node)[:60])
         if isinstance(node, ast.Call):
             self.call(node, scope)
@@ -536,11 +512,7 @@ def _merged(found: set[_Held | None]) -> _Held | None:
 
 def _module_name(node: ast.expr) -> str:
     """ "ops.gelu" for that attribute of a module, "" for anything else."""
-    plain = (
-        isinstance(node, ast.Attribute)
-        and isinstance(node.value, ast.Name)
-        and node.value.id in _MODULES
-    )
+    plain = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in _MODULES
     return ast.unparse(node) if plain else ""
 
 

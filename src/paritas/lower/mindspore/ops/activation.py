@@ -3,9 +3,9 @@
 
 import math
 
+from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.where_clamp import larger, number, smaller
 from paritas.lower.mindspore.write.source import Value
-from paritas.lower.registry import lowers
 
 
 def in_float32(emit, self, write):
@@ -15,16 +15,14 @@ def in_float32(emit, self, write):
     return emit.cast(emit.typed(write(emit.cast(self, "float32")), dtype="float32"), "float16")
 
 
-@lowers("mindspore", "aten.gelu.default")
+@lowers("aten.gelu.default")
 def gelu(emit, self, *, approximate="none"):
     """gelu(Tensor self, *, str approximate="none") -> Tensor"""
     if emit.target == "ascend":
         return emit.call("ops.gelu", self, approximate=approximate)
     if self.dtype == "float64":
         return _gelu_64(emit, self, approximate)
-    return in_float32(
-        emit, self, lambda x: emit.help("gelu" if approximate == "none" else "gelu_tanh", x)
-    )
+    return in_float32(emit, self, lambda x: emit.help("gelu" if approximate == "none" else "gelu_tanh", x))
 
 
 def _gelu_64(emit, self, approximate):
@@ -37,7 +35,7 @@ def _gelu_64(emit, self, approximate):
     return emit.infix("*", x, emit.call("ops.sigmoid", inner))
 
 
-@lowers("mindspore", "aten.tanh.default")
+@lowers("aten.tanh.default")
 def tanh(emit, self):
     """tanh(Tensor self) -> Tensor"""
     if emit.target == "ascend":
@@ -45,21 +43,13 @@ def tanh(emit, self):
     return in_float32(emit, self, lambda x: emit.help("tanh", x))
 
 
-@lowers("mindspore", "aten.sigmoid.default")
+@lowers("aten.sigmoid.default", "aten.special_expit.default")
 def sigmoid(emit, self):
     """sigmoid(Tensor self) -> Tensor"""
     return in_float32(emit, self, lambda x: emit.call("ops.sigmoid", x))
 
 
-@lowers("mindspore", "aten.log_sigmoid.default")
-def log_sigmoid(emit, self):
-    """log_sigmoid(Tensor self) -> Tensor"""
-    return in_float32(
-        emit, self, lambda x: emit.prefix("-", stable_softplus(emit, emit.prefix("-", x)))
-    )
-
-
-@lowers("mindspore", "aten.silu.default")
+@lowers("aten.silu.default")
 def silu(emit, self):
     """silu(Tensor self) -> Tensor"""
     if emit.target == "ascend":
@@ -68,7 +58,7 @@ def silu(emit, self):
     return emit.infix("*", x, emit.call("ops.sigmoid", x))
 
 
-@lowers("mindspore", "aten.leaky_relu.default")
+@lowers("aten.leaky_relu.default")
 def leaky_relu(emit, self, negative_slope=0.01):
     """leaky_relu(Tensor self, Scalar negative_slope=0.01) -> Tensor"""
     x = emit.let(self, "x")
@@ -78,7 +68,7 @@ def leaky_relu(emit, self, negative_slope=0.01):
     return emit.infix("+", larger(emit, zero, x), below)
 
 
-@lowers("mindspore", "aten.prelu.default")
+@lowers("aten.prelu.default")
 def prelu(emit, self, weight):
     """prelu(Tensor self, Tensor weight) -> Tensor"""
     x = emit.let(self, "x")
@@ -90,7 +80,7 @@ def prelu(emit, self, weight):
     return emit.infix("+", larger(emit, zero, x), emit.infix("*", smaller(emit, zero, x), weight))
 
 
-@lowers("mindspore", "aten.elu.default")
+@lowers("aten.elu.default")
 def elu(emit, self, alpha=1, scale=1, input_scale=1):
     """elu(Tensor self, Scalar alpha=1, Scalar scale=1, Scalar input_scale=1) -> Tensor"""
 
@@ -110,9 +100,7 @@ def _bent(emit, below, kind):
     if emit.target == "ascend":
         return emit.call("ops.expm1", below)
     name = "expm1" if kind == "float64" else "expm1_near"
-    return emit.cast(
-        emit.typed(emit.help(name, emit.cast(below, "float64")), dtype="float64"), kind
-    )
+    return emit.cast(emit.typed(emit.help(name, emit.cast(below, "float64")), dtype="float64"), kind)
 
 
 def stable_softplus(emit, x):
@@ -129,7 +117,13 @@ def stable_softplus(emit, x):
     return emit.typed(emit.infix("+", larger(emit, number(emit, 0, kind), x), small), dtype=kind)
 
 
-@lowers("mindspore", "aten.softplus.default")
+@lowers("aten.log_sigmoid.default")
+def log_sigmoid(emit, self):
+    """log_sigmoid(Tensor self) -> Tensor"""
+    return in_float32(emit, self, lambda x: emit.prefix("-", stable_softplus(emit, emit.prefix("-", x))))
+
+
+@lowers("aten.softplus.default")
 def softplus(emit, self, beta=1, threshold=20):
     """softplus(Tensor self, Scalar beta=1, Scalar threshold=20) -> Tensor"""
 
@@ -146,7 +140,7 @@ def softplus(emit, self, beta=1, threshold=20):
     return in_float32(emit, self, write)
 
 
-@lowers("mindspore", "aten.mish.default")
+@lowers("aten.mish.default")
 def mish(emit, self):
     """mish(Tensor self) -> Tensor"""
 
@@ -157,19 +151,18 @@ def mish(emit, self):
     return in_float32(emit, self, write)
 
 
-def _hard_gate(emit, x):
-    """clamp(x / 6 + 1 / 2, 0, 1), by torch's formula."""
-    shifted = larger(emit, 0.0, emit.infix("+", x, 3.0))
-    return emit.infix("/", smaller(emit, 6.0, shifted), 6.0)
-
-
-@lowers("mindspore", "aten.hardsigmoid.default")
+@lowers("aten.hardsigmoid.default")
 def hardsigmoid(emit, self):
     """hardsigmoid(Tensor self) -> Tensor"""
-    return in_float32(emit, self, lambda x: _hard_gate(emit, x))
+
+    def write(x):
+        shifted = larger(emit, 0.0, emit.infix("+", x, 3.0))
+        return emit.infix("/", smaller(emit, 6.0, shifted), 6.0)
+
+    return in_float32(emit, self, write)
 
 
-@lowers("mindspore", "aten.hardswish.default")
+@lowers("aten.hardswish.default")
 def hardswish(emit, self):
     """hardswish(Tensor self) -> Tensor"""
 
@@ -181,20 +174,19 @@ def hardswish(emit, self):
     return in_float32(emit, self, write)
 
 
-@lowers("mindspore", "aten.glu.default")
+@lowers("aten.glu.default")
 def glu(emit, self, dim=-1):
     """glu(Tensor self, int dim=-1) -> Tensor"""
     dim = dim % self.rank
     half = emit.size(emit.out.shape[dim])
     x = emit.let(self, "x")
     colons = ", ".join([":"] * dim)
-    first, second = (
-        Value(f"{x}[{colons + ', ' if dim else ''}{part}]") for part in (f":{half}", f"{half}:")
-    )
+    first, second = (Value(f"{x}[{colons + ', ' if dim else ''}{part}]") for part in (f":{half}", f"{half}:"))
     return emit.infix("*", first, emit.call("ops.sigmoid", second))
 
 
-def _softmax(emit, self, dim):
+@lowers("aten.softmax.int", "aten._softmax.default", "aten.special_softmax.default")
+def softmax(emit, self, dim, **_):
     x = emit.cast(self, emit.out.dtype)
     if x.rank == 0:
         x = emit.let(x, "x")
@@ -209,19 +201,8 @@ def _softmax(emit, self, dim):
     return emit.call("ops.transpose", turned, tuple(order))
 
 
-@lowers("mindspore", "aten.softmax.int")
-def softmax(emit, self, dim, dtype=None):
-    """softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor"""
-    return _softmax(emit, self, dim)
-
-
-@lowers("mindspore", "aten._softmax.default")
-def softmax_default(emit, self, dim, half_to_float):
-    """_softmax(Tensor self, int dim, bool half_to_float) -> Tensor"""
-    return _softmax(emit, self, dim)
-
-
-def log_softmax_of(emit, self, dim):
+@lowers("aten.log_softmax.int", "aten._log_softmax.default")
+def log_softmax_of(emit, self, dim, **_):
     x = emit.cast(self, emit.out.dtype)
     if x.rank == 0:
         return emit.infix("-", x, x)
@@ -231,15 +212,3 @@ def log_softmax_of(emit, self, dim):
     x = emit.let(emit.infix("-", x, highest), "x")
     total = emit.prim("ops.ReduceSum", keep_dims=True)(emit.call("ops.exp", x), dim)
     return emit.infix("-", x, emit.call("ops.log", total))
-
-
-@lowers("mindspore", "aten.log_softmax.int")
-def log_softmax(emit, self, dim, dtype=None):
-    """log_softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor"""
-    return log_softmax_of(emit, self, dim)
-
-
-@lowers("mindspore", "aten._log_softmax.default")
-def log_softmax_default(emit, self, dim, half_to_float):
-    """_log_softmax(Tensor self, int dim, bool half_to_float) -> Tensor"""
-    return log_softmax_of(emit, self, dim)

@@ -66,4 +66,4 @@ ALIASES = {
 _ORIGINALS = (activation, where_clamp, arithmetic, logic, matmul, reduce, shape, special, unary)
 
 for _alias, _original in ALIASES.items():
-    lowers("mindspore", f"aten.{_alias}")(LOWERINGS["mindspore"][f"aten.{_original}"])
+    lowers(f"aten.{_alias}")(LOWERINGS["mindspore"][f"aten.{_original}"])

@@ -5,9 +5,9 @@ import math
 
 import torch
 
+from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.write.emitter import is_float32
 from paritas.lower.mindspore.write.source import Value
-from paritas.lower.registry import lowers
 
 #: Where MindSpore's own quotient and remainder lose digits: by which functions of ours they are computed.
 _EXACT = {"int64": "whole", "float32": "float", "float64": "float"}
@@ -39,9 +39,7 @@ def promote(emit, *operands):
 def _promoted(emit, x):
     if isinstance(x, Value):
         return emit.cast(x, emit.out.dtype) if x.dtype else x
-    if isinstance(x, complex) or (
-        isinstance(x, int) and emit.out.dtype in ("uint8", "int8", "int16")
-    ):
+    if isinstance(x, complex) or (isinstance(x, int) and emit.out.dtype in ("uint8", "int8", "int16")):
         return _tensor(emit, x)  # MindSpore takes no complex number, and widens others to fit
     return x
 
@@ -50,7 +48,7 @@ def _scaled(emit, value, alpha):
     return value if alpha == 1 else emit.infix("*", value, alpha)
 
 
-@lowers("mindspore", "aten.add.Tensor")
+@lowers("aten.add.Tensor", "aten.add.Scalar")
 def add(emit, self, other, *, alpha=1):
     """add.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
     if emit.out.dtype == "bool":
@@ -69,13 +67,7 @@ def _truth(emit, value):
     )
 
 
-@lowers("mindspore", "aten.add.Scalar")
-def add_scalar(emit, self, other, alpha=1):
-    """add.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor"""
-    return add(emit, self, other, alpha=alpha)
-
-
-@lowers("mindspore", "aten.sub.Tensor")
+@lowers("aten.sub.Tensor", "aten.sub.Scalar", "aten.subtract.Tensor", "aten.subtract.Scalar")
 def sub(emit, self, other, *, alpha=1):
     """sub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
     self, other = promote(emit, self, other)
@@ -84,27 +76,21 @@ def sub(emit, self, other, *, alpha=1):
     return emit.infix("-", self, _scaled(emit, other, alpha))
 
 
-@lowers("mindspore", "aten.sub.Scalar")
-def sub_scalar(emit, self, other, alpha=1):
-    """sub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor"""
-    return sub(emit, self, other, alpha=alpha)
-
-
-@lowers("mindspore", "aten.rsub.Scalar")
+@lowers("aten.rsub.Scalar")
 def rsub(emit, self, other, alpha=1):
     """rsub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor"""
     self, other = promote(emit, self, other)
     return emit.infix("-", other, _scaled(emit, self, alpha))
 
 
-@lowers("mindspore", "aten.rsub.Tensor")
+@lowers("aten.rsub.Tensor")
 def rsub_tensor(emit, self, other, *, alpha=1):
     """rsub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
     self, other = promote(emit, self, other)
     return emit.infix("-", other, _scaled(emit, self, alpha))
 
 
-@lowers("mindspore", "aten.mul.Tensor")
+@lowers("aten.mul.Tensor", "aten.mul.Scalar", "aten.multiply.Tensor", "aten.multiply.Scalar")
 def mul(emit, self, other):
     """mul.Tensor(Tensor self, Tensor other) -> Tensor"""
     if emit.out.dtype == "bool":
@@ -112,19 +98,14 @@ def mul(emit, self, other):
     return emit.infix("*", *promote(emit, self, other))
 
 
-@lowers("mindspore", "aten.mul.Scalar")
-def mul_scalar(emit, self, other):
-    """mul.Scalar(Tensor self, Scalar other) -> Tensor"""
-    return mul(emit, self, other)
-
-
-@lowers("mindspore", "aten.multiply.Tensor")
-def multiply(emit, self, other):
-    """multiply.Tensor(Tensor self, Tensor other) -> Tensor"""
-    return mul(emit, self, other)
-
-
-@lowers("mindspore", "aten.div.Tensor")
+@lowers(
+    "aten.div.Tensor",
+    "aten.div.Scalar",
+    "aten.true_divide.Tensor",
+    "aten.divide.Tensor",
+    "aten.divide.Scalar",
+    "aten.true_divide.Scalar",
+)
 def div(emit, self, other):
     """div.Tensor(Tensor self, Tensor other) -> Tensor"""
     self, other = promote(emit, self, other)
@@ -137,25 +118,9 @@ def div(emit, self, other):
         return emit.infix(
             "*",
             self,
-            math.nan
-            if other != other
-            else 1.0 / other
-            if other
-            else math.copysign(math.inf, other),
+            math.nan if other != other else 1.0 / other if other else math.copysign(math.inf, other),
         )
     return emit.infix("/", self, other)
-
-
-@lowers("mindspore", "aten.div.Scalar")
-def div_scalar(emit, self, other):
-    """div.Scalar(Tensor self, Scalar other) -> Tensor"""
-    return div(emit, self, other)
-
-
-@lowers("mindspore", "aten.true_divide.Tensor")
-def true_divide(emit, self, other):
-    """true_divide.Tensor(Tensor self, Tensor other) -> Tensor"""
-    return div(emit, self, other)
 
 
 def _tensor(emit, value):
@@ -188,7 +153,7 @@ def exactly(emit, value, dtype):
     return emit.typed(made, dtype=dtype, shape=())
 
 
-@lowers("mindspore", "aten.div.Tensor_mode")
+@lowers("aten.div.Tensor_mode", "aten.div.Scalar_mode", "aten.divide.Tensor_mode", "aten.divide.Scalar_mode")
 def div_mode(emit, self, other, *, rounding_mode=None):
     """div.Tensor_mode(Tensor self, Tensor other, *, str? rounding_mode) -> Tensor"""
     if rounding_mode is None:
@@ -203,13 +168,7 @@ def div_mode(emit, self, other, *, rounding_mode=None):
     return emit.prim("ops.TruncateDiv")(*_tensors(emit, self, other))
 
 
-@lowers("mindspore", "aten.div.Scalar_mode")
-def div_scalar_mode(emit, self, other, *, rounding_mode=None):
-    """div.Scalar_mode(Tensor self, Scalar other, *, str? rounding_mode) -> Tensor"""
-    return div_mode(emit, self, other, rounding_mode=rounding_mode)
-
-
-@lowers("mindspore", "aten.floor_divide.default")
+@lowers("aten.floor_divide.default", "aten.floor_divide.Scalar")
 def floor_divide(emit, self, other):
     """floor_divide(Tensor self, Tensor other) -> Tensor"""
     self, other = promote(emit, self, other)
@@ -219,13 +178,7 @@ def floor_divide(emit, self, other):
     return emit.prim("ops.FloorDiv")(*_tensors(emit, self, other))
 
 
-@lowers("mindspore", "aten.floor_divide.Scalar")
-def floor_divide_scalar(emit, self, other):
-    """floor_divide.Scalar(Tensor self, Scalar other) -> Tensor"""
-    return floor_divide(emit, self, other)
-
-
-@lowers("mindspore", "aten.remainder.Tensor")
+@lowers("aten.remainder.Tensor", "aten.remainder.Scalar")
 def remainder(emit, self, other):
     """remainder.Tensor(Tensor self, Tensor other) -> Tensor"""
     self, other = promote(emit, self, other)
@@ -235,13 +188,7 @@ def remainder(emit, self, other):
     return emit.prim("ops.FloorMod")(*_tensors(emit, self, other))
 
 
-@lowers("mindspore", "aten.remainder.Scalar")
-def remainder_scalar(emit, self, other):
-    """remainder.Scalar(Tensor self, Scalar other) -> Tensor"""
-    return remainder(emit, self, other)
-
-
-@lowers("mindspore", "aten.fmod.Tensor")
+@lowers("aten.fmod.Tensor", "aten.fmod.Scalar")
 def fmod(emit, self, other):
     """fmod.Tensor(Tensor self, Tensor other) -> Tensor"""
     self, other = promote(emit, self, other)
@@ -258,13 +205,8 @@ def fmod(emit, self, other):
     return emit.infix("-", self, emit.infix("*", quotient, other))
 
 
-@lowers("mindspore", "aten.fmod.Scalar")
-def fmod_scalar(emit, self, other):
-    """fmod.Scalar(Tensor self, Scalar other) -> Tensor"""
-    return fmod(emit, self, other)
-
-
-@lowers("mindspore", "aten.pow.Tensor_Scalar")
+@lowers("aten.square.default", exponent=2)
+@lowers("aten.pow.Tensor_Scalar")
 def pow_(emit, self, exponent):
     """pow.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor"""
     (self,) = promote(emit, self)
@@ -275,9 +217,7 @@ def pow_(emit, self, exponent):
         return self
     if exponent in (2, 3, 4):  # ops.Square and ops.Pow are 6 and 15 times slower on CPU
         x = emit.let(self, "x")
-        return Value(
-            " * ".join([x.text] * int(exponent)), emit.out.dtype, emit.out.shape, atomic=False
-        )
+        return Value(" * ".join([x.text] * int(exponent)), emit.out.dtype, emit.out.shape, atomic=False)
     if floating and exponent == 0.5:
         return emit.call("ops.sqrt", self)
     if floating and exponent == -0.5:
@@ -294,7 +234,7 @@ def _bits(dtype):
     return WHOLE[dtype][1].bit_length() - 1
 
 
-@lowers("mindspore", "aten.pow.Tensor_Tensor")
+@lowers("aten.pow.Tensor_Tensor")
 def pow_tensor(emit, self, exponent):
     """pow.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor"""
     if emit.out.dtype not in FLOATS:
@@ -302,7 +242,7 @@ def pow_tensor(emit, self, exponent):
     return emit.call("ops.pow", *promote(emit, self, exponent))
 
 
-@lowers("mindspore", "aten.pow.Scalar")
+@lowers("aten.pow.Scalar")
 def pow_scalar(emit, self, exponent):
     """pow.Scalar(Scalar self, Tensor exponent) -> Tensor"""
     (exponent,) = promote(emit, exponent)
@@ -311,13 +251,7 @@ def pow_scalar(emit, self, exponent):
     return emit.call("ops.pow", float(self), exponent)
 
 
-@lowers("mindspore", "aten.square.default")
-def square(emit, self):
-    """square(Tensor self) -> Tensor"""
-    return pow_(emit, self, 2)
-
-
-@lowers("mindspore", "aten.lerp.Scalar")
+@lowers("aten.lerp.Scalar")
 def lerp(emit, self, end, weight):
     """lerp.Scalar(Tensor self, Tensor end, Scalar weight) -> Tensor"""
     self, end = (emit.let(x, "x") for x in promote(emit, self, end))
@@ -327,14 +261,14 @@ def lerp(emit, self, end, weight):
     return emit.infix("-", end, emit.infix("*", emit.infix("-", end, self), 1.0 - weight))
 
 
-@lowers("mindspore", "aten.addcmul.default")
+@lowers("aten.addcmul.default")
 def addcmul(emit, self, tensor1, tensor2, *, value=1):
     """addcmul(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"""
     self, tensor1, tensor2 = promote(emit, self, tensor1, tensor2)
     return emit.infix("+", self, emit.infix("*", _scaled(emit, tensor1, value), tensor2))
 
 
-@lowers("mindspore", "aten.addcdiv.default")
+@lowers("aten.addcdiv.default")
 def addcdiv(emit, self, tensor1, tensor2, *, value=1):
     """addcdiv(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"""
     self, tensor1, tensor2 = promote(emit, self, tensor1, tensor2)
@@ -351,52 +285,22 @@ def _real(emit, self):
     return emit.typed(emit.call("ops.real", self), dtype=half, shape=self.shape)
 
 
-@lowers("mindspore", "aten._to_copy.default")
-def to_copy(
-    emit,
-    self,
-    *,
-    dtype=None,
-    layout=None,
-    device=None,
-    pin_memory=None,
-    non_blocking=False,
-    memory_format=None,
-):
-    """_to_copy(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, bool non_blocking=False, MemoryFormat? memory_format=None) -> Tensor"""  # noqa: E501
+@lowers("aten._to_copy.default", "aten.to.dtype", "aten.type_as.default")
+def cast(emit, self, **_):
+    """The result's dtype says all."""
     return emit.cast(_real(emit, self), emit.out.dtype)
 
 
-@lowers("mindspore", "aten.type_as.default")
-def type_as(emit, self, other):
-    """type_as(Tensor self, Tensor other) -> Tensor"""
-    return emit.cast(_real(emit, self), emit.out.dtype)
-
-
-@lowers("mindspore", "aten.to.dtype")
-def to_dtype(emit, self, dtype, non_blocking=False, copy=False, memory_format=None):
-    """to.dtype(Tensor(a) self, ScalarType dtype, bool non_blocking=False, bool copy=False, MemoryFormat? memory_format=None) -> Tensor(a)"""  # noqa: E501
-    return emit.cast(_real(emit, self), emit.out.dtype)
-
-
-@lowers(
-    "mindspore",
-    "aten.clone.default",
-    "aten.contiguous.default",
-    "aten.alias.default",
-    "aten.detach.default",
-)
-def clone(emit, self, *, memory_format=None):
+@lowers("aten.clone.default", "aten.contiguous.default", "aten.alias.default", "aten.detach.default")
+def clone(emit, self):
     """clone(Tensor self, *, MemoryFormat? memory_format=None) -> Tensor"""
     return self
 
 
-@lowers("mindspore", "aten.copy.default")
-def copy(emit, self, src, non_blocking=False):
+@lowers("aten.copy.default")
+def copy(emit, self, src):
     """copy(Tensor self, Tensor src, bool non_blocking=False) -> Tensor"""
     src = emit.cast(src, emit.out.dtype)
     return (
-        src
-        if src.shape == emit.out.shape
-        else emit.call("ops.broadcast_to", src, emit.dims(emit.out.shape))
+        src if src.shape == emit.out.shape else emit.call("ops.broadcast_to", src, emit.dims(emit.out.shape))
     )

@@ -3,10 +3,10 @@
 
 import math
 
-from paritas.lower.registry import lowers
+from paritas.lower.mindspore.ops.registry import lowers
 
 
-@lowers("mindspore", "aten.scaled_dot_product_attention.default")
+@lowers("aten.scaled_dot_product_attention.default")
 def scaled_dot_product_attention(
     emit,
     query,
@@ -61,6 +61,4 @@ def _as_many(emit, x):
     if tuple(x.shape[:-2]) == tuple(batch):
         return x
     shape = (*batch, *x.shape[-2:])
-    return emit.typed(
-        emit.call("ops.broadcast_to", x, emit.dims(shape)), dtype=x.dtype, shape=shape
-    )
+    return emit.typed(emit.call("ops.broadcast_to", x, emit.dims(shape)), dtype=x.dtype, shape=shape)

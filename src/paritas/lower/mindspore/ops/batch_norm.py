@@ -2,9 +2,9 @@
 """Normalisation over channels and groups, in inference."""
 
 from paritas.lower.mindspore.ops.factories import filled
+from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.shape import is_empty
 from paritas.lower.mindspore.write.source import Value
-from paritas.lower.registry import lowers
 
 
 def _per_channel(emit, value, rank):
@@ -23,10 +23,8 @@ def _batch_norm(emit, input, weight, bias, running_mean, running_var, eps):
     return emit.infix("+", scaled, _per_channel(emit, offset, input.rank))
 
 
-@lowers("mindspore", "aten.batch_norm.default")
-def batch_norm(
-    emit, input, weight, bias, running_mean, running_var, training, momentum, eps, cudnn_enabled
-):
+@lowers("aten.batch_norm.default")
+def batch_norm(emit, input, weight, bias, running_mean, running_var, training, momentum, eps, cudnn_enabled):
     """batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float momentum, float eps, bool cudnn_enabled) -> Tensor"""  # noqa: E501
     if training and running_mean is None:  # as weights are standardised: nothing is remembered
         return _by_own_statistics(emit, input, weight, bias, eps)[0]
@@ -35,7 +33,7 @@ def batch_norm(
     return _batch_norm(emit, input, weight, bias, running_mean, running_var, eps)
 
 
-@lowers("mindspore", "aten._native_batch_norm_legit_no_training.default")
+@lowers("aten._native_batch_norm_legit_no_training.default")
 def native_batch_norm(emit, input, weight, bias, running_mean, running_var, momentum, eps):
     """_native_batch_norm_legit_no_training(Tensor input, Tensor? weight, Tensor? bias, Tensor running_mean, Tensor running_var, float momentum, float eps) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     none = f"ops.zeros((0,), {emit.dtype(input.dtype)})"  # what training would save
@@ -44,17 +42,15 @@ def native_batch_norm(emit, input, weight, bias, running_mean, running_var, mome
     )
 
 
-@lowers("mindspore", "aten.native_batch_norm.default")
-def native_batch_norm_default(
-    emit, input, weight, bias, running_mean, running_var, training, momentum, eps
-):
+@lowers("aten.native_batch_norm.default")
+def native_batch_norm_default(emit, input, weight, bias, running_mean, running_var, training, momentum, eps):
     """native_batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float momentum, float eps) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     if training:
         raise emit.refuse("batch_norm that updates its running statistics belongs to training")
     return native_batch_norm(emit, input, weight, bias, running_mean, running_var, momentum, eps)
 
 
-@lowers("mindspore", "aten._native_batch_norm_legit.no_stats")
+@lowers("aten._native_batch_norm_legit.no_stats")
 def native_batch_norm_no_stats(emit, input, weight, bias, training, momentum, eps):
     """_native_batch_norm_legit.no_stats(Tensor input, Tensor? weight, Tensor? bias, bool training, float momentum, float eps) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     out, mean, scale = _by_own_statistics(emit, input, weight, bias, eps)
@@ -87,7 +83,7 @@ def _affine(emit, x, weight, bias, rank):
     return x if bias is None else emit.infix("+", x, _per_channel(emit, bias, rank))
 
 
-@lowers("mindspore", "aten.group_norm.default")
+@lowers("aten.group_norm.default")
 def group_norm(emit, input, num_groups, weight=None, bias=None, eps=1e-05, cudnn_enabled=True):
     """group_norm(Tensor input, int num_groups, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enabled=True) -> Tensor"""  # noqa: E501
     if is_empty(input):
@@ -95,26 +91,20 @@ def group_norm(emit, input, num_groups, weight=None, bias=None, eps=1e-05, cudnn
     x = emit.cast(input, "float64" if input.dtype == "float64" else "float32")
     if emit.target == "cpu":
         return emit.cast(_grouped(emit, x, num_groups, weight, bias, eps), input.dtype)
-    grouped = emit.let(
-        emit.call("ops.reshape", x, (*emit.dims(input.shape[:1]), num_groups, -1)), "grouped"
-    )
+    grouped = emit.let(emit.call("ops.reshape", x, (*emit.dims(input.shape[:1]), num_groups, -1)), "grouped")
     whole = emit.call("ops.reshape", _normalised(emit, grouped, -1, eps), emit.dims(input.shape))
-    return emit.cast(
-        emit.typed(_affine(emit, whole, weight, bias, input.rank), dtype=x.dtype), input.dtype
-    )
+    return emit.cast(emit.typed(_affine(emit, whole, weight, bias, input.rank), dtype=x.dtype), input.dtype)
 
 
 def _grouped(emit, x, groups, weight, bias, eps):
     shape = (emit.size(x.shape[1]),)
-    ones, zeros = (
-        emit.call(f"ops.{name}", shape, emit.dtype(x.dtype)) for name in ("ones", "zeros")
-    )
+    ones, zeros = (emit.call(f"ops.{name}", shape, emit.dtype(x.dtype)) for name in ("ones", "zeros"))
     weight = ones if weight is None else emit.cast(weight, x.dtype)
     bias = zeros if bias is None else emit.cast(bias, x.dtype)
     return emit.typed(emit.help("group_norm", x, groups, weight, bias, eps), dtype=x.dtype)
 
 
-@lowers("mindspore", "aten.instance_norm.default")
+@lowers("aten.instance_norm.default")
 def instance_norm(
     emit,
     input,
@@ -135,17 +125,13 @@ def instance_norm(
         x = emit.cast(input, "float64" if input.dtype == "float64" else "float32")
         return emit.cast(_grouped(emit, x, channels, weight, bias, eps), input.dtype)
     axes = tuple(range(2, input.rank))
-    return _affine(
-        emit, _normalised(emit, emit.let(input, "x"), axes, eps), weight, bias, input.rank
-    )
+    return _affine(emit, _normalised(emit, emit.let(input, "x"), axes, eps), weight, bias, input.rank)
 
 
-@lowers("mindspore", "aten._weight_norm.default")
+@lowers("aten._weight_norm.default")
 def weight_norm(emit, v, g, dim=0):
     """_weight_norm(Tensor v, Tensor g, int dim=0) -> Tensor"""
-    axes = (
-        tuple(a for a in range(v.rank) if a != dim % v.rank) if dim != -1 else tuple(range(v.rank))
-    )
+    axes = tuple(a for a in range(v.rank) if a != dim % v.rank) if dim != -1 else tuple(range(v.rank))
     v = emit.let(v, "v")
     total = emit.prim("ops.ReduceSum", keep_dims=True)(emit.infix("*", v, v), axes)
     return emit.infix("*", v, emit.infix("/", g, emit.call("ops.sqrt", total)))

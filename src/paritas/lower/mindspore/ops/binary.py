@@ -2,10 +2,10 @@
 """Functions of two tensors that are no plain arithmetic: signs, logarithms of sums, closeness."""
 
 from paritas.lower.mindspore.ops.arithmetic import FLOATS, promote
+from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.unary import negative
 from paritas.lower.mindspore.ops.where_clamp import maximum, minimum, number
 from paritas.lower.mindspore.write.source import Value
-from paritas.lower.registry import lowers
 
 
 def _tensors(emit, *operands):
@@ -20,7 +20,7 @@ def _chosen(emit, condition, yes, no):
     return emit.call("ops.where", condition, yes, no)
 
 
-@lowers("mindspore", "aten.copysign.Tensor")
+@lowers("aten.copysign.Tensor", "aten.copysign.Scalar")
 def copysign(emit, self, other):
     """copysign.Tensor(Tensor self, Tensor other) -> Tensor"""
     x, sign = _tensors(emit, self, other)
@@ -28,13 +28,7 @@ def copysign(emit, self, other):
     return _chosen(emit, negative(emit, sign), emit.prefix("-", size), size)
 
 
-@lowers("mindspore", "aten.copysign.Scalar")
-def copysign_scalar(emit, self, other):
-    """copysign.Scalar(Tensor self, Scalar other) -> Tensor"""
-    return copysign(emit, self, other)
-
-
-@lowers("mindspore", "aten.hypot.default")
+@lowers("aten.hypot.default")
 def hypot(emit, self, other):
     """hypot(Tensor self, Tensor other) -> Tensor"""
     if emit.out.dtype == "float64":
@@ -51,6 +45,8 @@ def hypot(emit, self, other):
     return emit.cast(found, emit.out.dtype)
 
 
+@lowers("aten.logaddexp.default", exponential="ops.exp", logarithm="ops.log")
+@lowers("aten.logaddexp2.default", exponential="ops.exp2", logarithm="ops.log2")
 def _log_of_sum(emit, self, other, exponential, logarithm):
     wide = (emit.cast(v, "float64") for v in (self, other))
     x, y = (emit.let(v, "x") for v in wide)
@@ -67,19 +63,7 @@ def _log_of_sum(emit, self, other, exponential, logarithm):
     return emit.cast(emit.typed(found, dtype="float64"), emit.out.dtype)
 
 
-@lowers("mindspore", "aten.logaddexp.default")
-def logaddexp(emit, self, other):
-    """logaddexp(Tensor self, Tensor other) -> Tensor"""
-    return _log_of_sum(emit, self, other, "ops.exp", "ops.log")
-
-
-@lowers("mindspore", "aten.logaddexp2.default")
-def logaddexp2(emit, self, other):
-    """logaddexp2(Tensor self, Tensor other) -> Tensor"""
-    return _log_of_sum(emit, self, other, "ops.exp2", "ops.log2")
-
-
-@lowers("mindspore", "aten.heaviside.default")
+@lowers("aten.heaviside.default")
 def heaviside(emit, self, values):
     """heaviside(Tensor self, Tensor values) -> Tensor"""
     x = emit.let(self, "x")
@@ -89,7 +73,7 @@ def heaviside(emit, self, values):
     return _chosen(emit, emit.infix("==", x, 0), values, above)
 
 
-@lowers("mindspore", "aten.xlogy.Tensor", "aten.special_xlogy.default")
+@lowers("aten.xlogy.Tensor", "aten.special_xlogy.default")
 def xlogy(emit, self, other):
     """xlogy.Tensor(Tensor self, Tensor other) -> Tensor"""
     x, y = _tensors(emit, self, other)
@@ -99,18 +83,8 @@ def xlogy(emit, self, other):
     return _chosen(emit, emit.infix("!=", y, y), y, product)
 
 
-@lowers("mindspore", "aten.fmax.default")
-def fmax(emit, self, other):
-    """fmax(Tensor self, Tensor other) -> Tensor"""
-    return _known(emit, self, other, maximum)
-
-
-@lowers("mindspore", "aten.fmin.default")
-def fmin(emit, self, other):
-    """fmin(Tensor self, Tensor other) -> Tensor"""
-    return _known(emit, self, other, minimum)
-
-
+@lowers("aten.fmax.default", write=maximum)
+@lowers("aten.fmin.default", write=minimum)
 def _known(emit, self, other, write):
     """The one that is a number where the other is NaN."""
     if emit.out.dtype not in FLOATS:
@@ -120,7 +94,7 @@ def _known(emit, self, other, write):
     return _chosen(emit, emit.infix("!=", x, x), y, found)
 
 
-@lowers("mindspore", "aten.isclose.default")
+@lowers("aten.isclose.default")
 def isclose(emit, self, other, rtol=1e-05, atol=1e-08, equal_nan=False):
     """isclose(Tensor self, Tensor other, float rtol=1.0000000000000001e-05, float atol=1e-08, bool equal_nan=False) -> Tensor"""  # noqa: E501
     if self.dtype not in FLOATS and rtol == 0 and atol == 0:
@@ -138,19 +112,19 @@ def isclose(emit, self, other, rtol=1e-05, atol=1e-08, equal_nan=False):
     return close
 
 
-@lowers("mindspore", "aten.float_power.Tensor_Tensor")
+@lowers("aten.float_power.Tensor_Tensor")
 def float_power(emit, self, exponent):
     """float_power.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor"""
     return emit.call("ops.pow", *promote(emit, self, exponent))
 
 
-@lowers("mindspore", "aten.float_power.Tensor_Scalar")
+@lowers("aten.float_power.Tensor_Scalar")
 def float_power_scalar(emit, self, exponent):
     """float_power.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor"""
     return emit.call("ops.pow", *promote(emit, self), float(exponent))
 
 
-@lowers("mindspore", "aten.threshold.default")
+@lowers("aten.threshold.default")
 def threshold(emit, self, threshold, value):
     """threshold(Tensor self, Scalar threshold, Scalar value) -> Tensor"""
     x = emit.let(self, "x")
@@ -158,7 +132,7 @@ def threshold(emit, self, threshold, value):
     return _chosen(emit, below, number(emit, value), x)
 
 
-@lowers("mindspore", "aten.lerp.Tensor")
+@lowers("aten.lerp.Tensor")
 def lerp_tensor(emit, self, end, weight):
     """lerp.Tensor(Tensor self, Tensor end, Tensor weight) -> Tensor"""
     x, y, w = _tensors(emit, self, end, weight)

@@ -3,18 +3,19 @@
 
 import math
 
+from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.write.source import Value
-from paritas.lower.registry import lowers
 
 REAL = {"complex64": "float32", "complex128": "float64"}
 
 
+@lowers("aten.imag.default", name="imag")
 def part(emit, self, name):
     """`ops.real` or `ops.imag` of a complex value."""
     return emit.typed(emit.call(f"ops.{name}", self), dtype=REAL[self.dtype], shape=self.shape)
 
 
-@lowers("mindspore", "aten.view_as_complex.default")
+@lowers("aten.view_as_complex.default")
 def view_as_complex(emit, self):
     """view_as_complex(Tensor(a) self) -> Tensor(a)"""
     # x[..., 0] would be ops.StridedSlice, twice as slow on CPU.
@@ -23,14 +24,14 @@ def view_as_complex(emit, self):
     return emit.call("ops.squeeze", pairs, -1)
 
 
-@lowers("mindspore", "aten.view_as_real.default")
+@lowers("aten.view_as_real.default")
 def view_as_real(emit, self):
     """view_as_real(Tensor(a) self) -> Tensor(a)"""
     x = emit.let(self, "x")
     return emit.call("ops.stack", (part(emit, x, "real"), part(emit, x, "imag")), -1)
 
 
-@lowers("mindspore", "aten.complex.default")
+@lowers("aten.complex.default")
 def complex_(emit, real, imag):
     """complex(Tensor real, Tensor imag) -> Tensor"""
     emit.dtype(emit.out.dtype)  # refused if MindSpore has none
@@ -43,7 +44,7 @@ def _spread(emit, x):
     return emit.call("ops.broadcast_to", x, emit.dims(emit.out.shape))
 
 
-@lowers("mindspore", "aten.polar.default")
+@lowers("aten.polar.default")
 def polar(emit, abs, angle):
     """polar(Tensor abs, Tensor angle) -> Tensor"""
     length, angle = emit.let(abs, "length"), emit.let(angle, "angle")
@@ -58,19 +59,13 @@ def polar(emit, abs, angle):
     return emit.prim("ops.Complex")(real, imag)
 
 
-@lowers("mindspore", "aten.real.default")
+@lowers("aten.real.default")
 def real(emit, self):
     """real(Tensor(a) self) -> Tensor(a)"""
     return part(emit, self, "real") if self.dtype in REAL else self
 
 
-@lowers("mindspore", "aten.imag.default")
-def imag(emit, self):
-    """imag(Tensor(a) self) -> Tensor(a)"""
-    return part(emit, self, "imag")
-
-
-@lowers("mindspore", "aten.angle.default")
+@lowers("aten.angle.default")
 def angle(emit, self):
     """angle(Tensor self) -> Tensor"""
     if self.dtype not in REAL:  # 0 or half a turn, and NaN as it is
@@ -82,13 +77,13 @@ def angle(emit, self):
     return emit.call("ops.atan2", part(emit, x, "imag"), part(emit, x, "real"))
 
 
-@lowers("mindspore", "aten.conj.default", "aten._conj.default", "aten.conj_physical.default")
+@lowers("aten.conj.default", "aten._conj.default", "aten.conj_physical.default")
 def conj(emit, self):
     """conj(Tensor(a) self) -> Tensor(a)"""
     return emit.call("ops.conj", self) if self.dtype in REAL else self
 
 
-@lowers("mindspore", "aten.resolve_conj.default")
+@lowers("aten.resolve_conj.default")
 def resolve_conj(emit, self):
     """resolve_conj(Tensor(a) self) -> Tensor(a)"""
     return self

@@ -9,38 +9,10 @@ volumes become images with the taps of the depth as channels.
 """
 
 from paritas.lower.mindspore.ops.conv_places import WITHOUT_KERNEL, by_places, places
-from paritas.lower.registry import lowers
+from paritas.lower.mindspore.ops.registry import lowers
 
 
-@lowers("mindspore", "aten.conv2d.default")
-def conv2d(
-    emit, input, weight, bias=None, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1
-):
-    """conv2d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=[1, 1], SymInt[2] padding=[0, 0], SymInt[2] dilation=[1, 1], SymInt groups=1) -> Tensor"""  # noqa: E501
-    return convolution(emit, input, weight, bias, stride, padding, dilation, groups)
-
-
-@lowers("mindspore", "aten.conv1d.default")
-def conv1d(emit, input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
-    """conv1d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[1] stride=[1], SymInt[1] padding=[0], SymInt[1] dilation=[1], SymInt groups=1) -> Tensor"""  # noqa: E501
-    return convolution(emit, input, weight, bias, stride, padding, dilation, groups)
-
-
-@lowers("mindspore", "aten.conv3d.default")
-def conv3d(
-    emit,
-    input,
-    weight,
-    bias=None,
-    stride=(1, 1, 1),
-    padding=(0, 0, 0),
-    dilation=(1, 1, 1),
-    groups=1,
-):
-    """conv3d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[3] stride=[1, 1, 1], SymInt[3] padding=[0, 0, 0], SymInt[3] dilation=[1, 1, 1], SymInt groups=1) -> Tensor"""  # noqa: E501
-    return convolution(emit, input, weight, bias, stride, padding, dilation, groups)
-
-
+@lowers("aten.conv1d.default", "aten.conv2d.default", "aten.conv3d.default")
 def convolution(emit, input, weight, bias, stride, padding, dilation, groups):
     """Any convolution of 1 to 3 dimensions, of a batch or of one."""
     if (nothing := emit.nothing()) is not None:
@@ -87,9 +59,7 @@ def _convolved(emit, input, weight, bias, stride, padding, dilation, groups):
         result = emit.help("convolve_columns", input, weight, stride[0], padding[0], dilation[0])
         return biased(emit, result, bias)
     if rank == 1:
-        wide = emit.typed(
-            emit.call("ops.expand_dims", input, 2), shape=(*input.shape[:2], 1, input.shape[2])
-        )
+        wide = emit.typed(emit.call("ops.expand_dims", input, 2), shape=(*input.shape[:2], 1, input.shape[2]))
         flat = emit.typed(
             emit.call("ops.expand_dims", weight, 2), shape=(*weight.shape[:2], 1, weight.shape[2])
         )
@@ -111,9 +81,7 @@ def images(emit, input, weight, bias, stride, padding, dilation, groups):
         "pad": (padding[0], padding[0], padding[1], padding[1]), "stride": stride, "dilation": dilation,
         "group": groups,
     }  # fmt: skip
-    return biased(
-        emit, emit.prim("ops.Conv2D", int(weight.shape[0]), **options)(input, weight), bias
-    )
+    return biased(emit, emit.prim("ops.Conv2D", int(weight.shape[0]), **options)(input, weight), bias)
 
 
 def volumes(emit, input, weight, bias, stride, padding, dilation, groups):
@@ -147,8 +115,7 @@ def _points(emit, input, weight, bias):
 def _divides(input, kernel):
     # A remainder at the edge, which the convolution leaves out, would have to be cut off first.
     return all(
-        isinstance(size, int) and size % k == 0
-        for size, k in zip(input.shape[2:], kernel, strict=True)
+        isinstance(size, int) and size % k == 0 for size, k in zip(input.shape[2:], kernel, strict=True)
     )
 
 

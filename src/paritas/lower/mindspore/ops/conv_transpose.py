@@ -15,68 +15,19 @@ from paritas.lower.mindspore.ops.conv import (
     volumes,
 )
 from paritas.lower.mindspore.ops.conv_places import WITHOUT_KERNEL, by_places, places
-from paritas.lower.registry import lowers
+from paritas.lower.mindspore.ops.registry import lowers
 
 
-@lowers("mindspore", "aten.conv_transpose1d.default")
-def conv_transpose1d(
-    emit,
-    input,
-    weight,
-    bias=None,
-    stride=(1,),
-    padding=(0,),
-    output_padding=(0,),
-    groups=1,
-    dilation=(1,),
-):
-    """conv_transpose1d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[1] stride=[1], SymInt[1] padding=[0], SymInt[1] output_padding=[0], SymInt groups=1, SymInt[1] dilation=[1]) -> Tensor"""  # noqa: E501
-    return _transposed(emit, input, weight, bias, stride, padding, groups, dilation)
-
-
-@lowers("mindspore", "aten.conv_transpose2d.input")
-def conv_transpose2d(
-    emit,
-    input,
-    weight,
-    bias=None,
-    stride=(1, 1),
-    padding=(0, 0),
-    output_padding=(0, 0),
-    groups=1,
-    dilation=(1, 1),
-):
-    """conv_transpose2d.input(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=[1, 1], SymInt[2] padding=[0, 0], SymInt[2] output_padding=[0, 0], SymInt groups=1, SymInt[2] dilation=[1, 1]) -> Tensor"""  # noqa: E501
-    return _transposed(emit, input, weight, bias, stride, padding, groups, dilation)
-
-
-@lowers("mindspore", "aten.conv_transpose3d.input")
-def conv_transpose3d(
-    emit,
-    input,
-    weight,
-    bias=None,
-    stride=(1, 1, 1),
-    padding=(0, 0, 0),
-    output_padding=(0, 0, 0),
-    groups=1,
-    dilation=(1, 1, 1),
-):
-    """conv_transpose3d.input(Tensor input, Tensor weight, Tensor? bias=None, SymInt[3] stride=[1, 1, 1], SymInt[3] padding=[0, 0, 0], SymInt[3] output_padding=[0, 0, 0], SymInt groups=1, SymInt[3] dilation=[1, 1, 1]) -> Tensor"""  # noqa: E501
-    return _transposed(emit, input, weight, bias, stride, padding, groups, dilation)
-
-
-@lowers("mindspore", "aten.convolution.default")
-def any_convolution(
-    emit, input, weight, bias, stride, padding, dilation, transposed, output_padding, groups
-):
+@lowers("aten.convolution.default")
+def any_convolution(emit, input, weight, bias, stride, padding, dilation, transposed, output_padding, groups):
     """convolution(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups) -> Tensor"""  # noqa: E501
     if transposed:
         return _transposed(emit, input, weight, bias, stride, padding, groups, dilation)
     return convolution(emit, input, weight, bias, stride, padding, dilation, groups)
 
 
-def _transposed(emit, input, weight, bias, stride, padding, groups, dilation):
+@lowers("aten.conv_transpose1d.default", "aten.conv_transpose2d.input", "aten.conv_transpose3d.input")
+def _transposed(emit, input, weight, bias, stride, padding, groups, dilation, **_):
     # output_padding is in the size of the result.
     if (nothing := emit.nothing()) is not None:
         return nothing
@@ -118,9 +69,7 @@ def _transposed(emit, input, weight, bias, stride, padding, groups, dilation):
     if deep:
         volume = (batch, weight.shape[0], *sizes)
         x = emit.typed(emit.call("ops.reshape", input, emit.dims(volume)), shape=volume)
-        result = volumes(
-            emit, x, emit.typed(phases, shape=(*shape, *blocks)), None, none, edge, none, groups
-        )
+        result = volumes(emit, x, emit.typed(phases, shape=(*shape, *blocks)), None, none, edge, none, groups)
     else:
         image = (batch, weight.shape[0], *sizes[1:])
         x = emit.typed(emit.call("ops.reshape", input, emit.dims(image)), shape=image)
@@ -138,11 +87,7 @@ def _transposed(emit, input, weight, bias, stride, padding, groups, dilation):
     else:
         result = emit.call("ops.reshape", result, (*batches, *emit.dims(outs[missing:])))
         result = biased(emit, result, bias)
-    return (
-        emit.call("ops.reshape", result, emit.dims(emit.out.shape))
-        if rank == 3 or not batched
-        else result
-    )
+    return emit.call("ops.reshape", result, emit.dims(emit.out.shape)) if rank == 3 or not batched else result
 
 
 def _dilated(emit, weight, rank, dilation):

@@ -2,10 +2,12 @@
 """The largest and the smallest so far, with their places."""
 
 from paritas.lower.mindspore.ops.arithmetic import FLOATS
+from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.write.source import Value
-from paritas.lower.registry import lowers
 
 
+@lowers("aten.cummax.default", function="ops.cummax")
+@lowers("aten.cummin.default", function="ops.cummin")
 def _so_far(emit, function, self, dim):
     if any(size == 0 for size in self.shape):
         shape = emit.dims(self.shape)
@@ -17,15 +19,3 @@ def _so_far(emit, function, self, dim):
     pair = emit.let(emit.call(function, emit.cast(self, kind), dim % self.rank), "pair")
     value = emit.cast(Value(f"{pair}[0]", kind), self.dtype)
     return Value(f"({value}, {emit.cast(Value(f'{pair}[1]', '?'), 'int64')})")
-
-
-@lowers("mindspore", "aten.cummax.default")
-def cummax(emit, self, dim):
-    """cummax(Tensor self, int dim) -> (Tensor values, Tensor indices)"""
-    return _so_far(emit, "ops.cummax", self, dim)
-
-
-@lowers("mindspore", "aten.cummin.default")
-def cummin(emit, self, dim):
-    """cummin(Tensor self, int dim) -> (Tensor values, Tensor indices)"""
-    return _so_far(emit, "ops.cummin", self, dim)

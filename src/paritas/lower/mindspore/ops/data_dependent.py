@@ -5,9 +5,9 @@ MindSpore's CPU backend runs such sizes in both modes, with one compile for all 
 """
 
 from paritas.lower.mindspore.ops.order import in_order
+from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.shape import is_empty, permuted
 from paritas.lower.mindspore.write.source import Value
-from paritas.lower.registry import lowers
 
 
 def true_places(emit, mask):
@@ -21,9 +21,7 @@ def selected(emit, self, indices):
     given = [(axis, i) for axis, i in enumerate(indices) if i is not None]
     axis, mask = given[0]
     if len(given) > 1 or mask.dtype != "bool" or is_empty(self) or not mask.rank:
-        raise emit.refuse(
-            "a mask beside other indices, of bytes, without dimensions, or of nothing"
-        )
+        raise emit.refuse("a mask beside other indices, of bytes, without dimensions, or of nothing")
     shape = emit.dims(self.shape)
     x = self
     if mask.rank > 1:
@@ -31,7 +29,7 @@ def selected(emit, self, indices):
     return emit.call("ops.gather", x, true_places(emit, mask), axis)
 
 
-@lowers("mindspore", "aten.nonzero.default")
+@lowers("aten.nonzero.default", "aten.argwhere.default")
 def nonzero(emit, self):
     """nonzero(Tensor self) -> Tensor"""
     if not self.rank or is_empty(self):
@@ -39,13 +37,7 @@ def nonzero(emit, self):
     return emit.call("ops.nonzero", self)
 
 
-@lowers("mindspore", "aten.argwhere.default")
-def argwhere(emit, self):
-    """argwhere(Tensor self) -> Tensor"""
-    return nonzero(emit, self)
-
-
-@lowers("mindspore", "aten.masked_select.default")
+@lowers("aten.masked_select.default")
 def masked_select(emit, self, mask):
     """masked_select(Tensor self, Tensor mask) -> Tensor"""
     if is_empty(self) or is_empty(mask):
@@ -55,22 +47,18 @@ def masked_select(emit, self, mask):
         self = emit.let(emit.call("ops.where", mask, x, x), "x")
         nowhere = emit.cast(emit.call("ops.zeros_like", self), "bool")
         mask = emit.call("ops.logical_or", mask, nowhere)
-    return emit.call(
-        "ops.gather", emit.call("ops.reshape", self, (-1,)), true_places(emit, mask), 0
-    )
+    return emit.call("ops.gather", emit.call("ops.reshape", self, (-1,)), true_places(emit, mask), 0)
 
 
-@lowers("mindspore", "aten.repeat_interleave.Tensor")
+@lowers("aten.repeat_interleave.Tensor")
 def repeated_places(emit, repeats, *, output_size=None):
     """repeat_interleave.Tensor(Tensor repeats, *, SymInt? output_size=None) -> Tensor"""
     if repeats.rank != 1 or is_empty(repeats):
         raise emit.refuse("repetitions that are no list of numbers")
-    return emit.cast(
-        emit.typed(emit.help("repeated_places", repeats), dtype="int64"), repeats.dtype
-    )
+    return emit.cast(emit.typed(emit.help("repeated_places", repeats), dtype="int64"), repeats.dtype)
 
 
-@lowers("mindspore", "aten.repeat_interleave.self_Tensor")
+@lowers("aten.repeat_interleave.self_Tensor")
 def repeat_interleave(emit, self, repeats, dim=None, *, output_size=None):
     """repeat_interleave.self_Tensor(Tensor self, Tensor repeats, int? dim=None, *, SymInt? output_size=None) -> Tensor"""  # noqa: E501
     if is_empty(self) or not self.rank:
@@ -94,14 +82,12 @@ def _comparable(emit, self):
     return emit.cast(self, wide.get(self.dtype, self.dtype))
 
 
-@lowers("mindspore", "aten.unique_consecutive.default")
+@lowers("aten.unique_consecutive.default")
 def unique_consecutive(emit, self, return_inverse=False, return_counts=False, dim=None):
     """unique_consecutive(Tensor self, bool return_inverse=False, bool return_counts=False, int? dim=None) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     if is_empty(self):
         raise emit.refuse("unique_consecutive of nothing")
-    if dim is not None and not (
-        dim == 0 and self.rank == 1
-    ):  # torch then returns both, asked for or not
+    if dim is not None and not (dim == 0 and self.rank == 1):  # torch then returns both, asked for or not
         return_inverse = return_counts = True
     along = dim % self.rank if dim is not None and self.rank > 1 else None
     self = emit.typed(emit.let(self, "x"), like=self)
@@ -135,7 +121,7 @@ def _numbers(emit, starts):
     return emit.infix("-", number, 1)
 
 
-@lowers("mindspore", "aten._unique2.default")
+@lowers("aten._unique2.default")
 def unique(emit, self, sorted=True, return_inverse=False, return_counts=False):
     """_unique2(Tensor self, bool sorted=True, bool return_inverse=False, bool return_counts=False) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     if is_empty(self):

@@ -4,11 +4,15 @@
 import torch
 
 from paritas.lower.mindspore.ops.arithmetic import FLOATS, WHOLE, exactly
+from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.write.emitter import is_float32
 from paritas.lower.mindspore.write.source import Value
-from paritas.lower.registry import lowers
+from paritas.lower.registry import Arg
 
 
+@lowers("aten.arange.default", start=0, step=1)
+@lowers("aten.arange.start", step=1)
+@lowers("aten.arange.start_step")
 def _arange(emit, start, end, step):
     start, end, step = (int(x) if isinstance(x, bool) else x for x in (start, end, step))
     if all(isinstance(bound, (int, float)) for bound in (start, end, step)) and not all(
@@ -23,44 +27,33 @@ def _arange(emit, start, end, step):
             if start == 0 and step == 1
             else emit.call("ops.arange", start, end, step)
         )
-    return emit.cast(
-        emit.typed(emit.call("ops.arange", start, end, step), dtype="int64"), emit.out.dtype
-    )
+    return emit.cast(emit.typed(emit.call("ops.arange", start, end, step), dtype="int64"), emit.out.dtype)
 
 
-@lowers("mindspore", "aten.arange.default")
-def arange(emit, end, *, dtype=None, layout=None, device=None, pin_memory=None):
-    """arange(Scalar end, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
-    return _arange(emit, 0, end, 1)
-
-
-@lowers("mindspore", "aten.arange.start")
-def arange_start(emit, start, end, *, dtype=None, layout=None, device=None, pin_memory=None):
-    """arange.start(Scalar start, Scalar end, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
-    return _arange(emit, start, end, 1)
-
-
-@lowers("mindspore", "aten.arange.start_step")
-def arange_start_step(
-    emit, start, end, step=1, *, dtype=None, layout=None, device=None, pin_memory=None
-):
-    """arange.start_step(Scalar start, Scalar end, Scalar step=1, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
-    return _arange(emit, start, end, step)
-
-
-@lowers("mindspore", "aten.linspace.default")
-def linspace(emit, start, end, steps, *, dtype=None, layout=None, device=None, pin_memory=None):
+@lowers("aten.linspace.default")
+def linspace(emit, start, end, steps):
     """linspace(Scalar start, Scalar end, int steps, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
     if isinstance(steps, int):
-        return emit.constant(
-            torch.linspace(start, end, steps, dtype=getattr(torch, emit.out.dtype)), "range"
-        )
+        return emit.constant(torch.linspace(start, end, steps, dtype=getattr(torch, emit.out.dtype)), "range")
     count = emit.cast(emit.typed(emit.call("ops.arange", steps), dtype="int64"), emit.out.dtype)
     pace = f"({end} - {start}) / ({steps} - 1)"
     return emit.infix("+", emit.infix("*", count, Value(pace, atomic=False)), start)
 
 
-def filled(emit, value, shape=None, dtype=None):
+@lowers(
+    "aten.full.default",
+    "aten.full_like.default",
+    "aten.new_full.default",
+    value=Arg("fill_value"),
+    dtype=None,
+)
+@lowers("aten.fill.Scalar")
+@lowers("aten.zeros.default", "aten.zeros_like.default", "aten.new_zeros.default", value=0, dtype=None)
+# torch leaves these unwritten; every model that reads one before writing it is wrong in torch already.
+@lowers("aten.empty.memory_format", "aten.empty_like.default", "aten.new_empty.default", value=0, dtype=None)
+@lowers("aten.ones.default", "aten.ones_like.default", "aten.new_ones.default", value=1, dtype=None)
+@lowers("aten.scalar_tensor.default", value=Arg("s"), dtype=None)
+def filled(emit, value, shape=None, dtype=None, **_):
     shape = emit.dims(emit.out.shape if shape is None else shape)
     dtype = dtype or emit.out.dtype
     if isinstance(value, complex):
@@ -74,9 +67,7 @@ def filled(emit, value, shape=None, dtype=None):
         value = bool(value)
     elif dtype not in FLOATS:
         value = int(value)
-    if (dtype in WHOLE and not -(2**31) <= value < 2**31) or (
-        dtype == "float64" and not is_float32(value)
-    ):
+    if (dtype in WHOLE and not -(2**31) <= value < 2**31) or (dtype == "float64" and not is_float32(value)):
         exact = exactly(emit, value, dtype)
         return emit.call("ops.broadcast_to", exact, shape) if shape else exact
     if value in (0, 1):
@@ -84,131 +75,14 @@ def filled(emit, value, shape=None, dtype=None):
     return emit.call("ops.full", shape, value, dtype=emit.dtype(dtype))
 
 
-@lowers("mindspore", "aten.full.default")
-def full(emit, size, fill_value, *, dtype=None, layout=None, device=None, pin_memory=None):
-    """full(SymInt[] size, Scalar fill_value, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
-    return filled(emit, fill_value)
-
-
-@lowers("mindspore", "aten.full_like.default")
-def full_like(
-    emit,
-    self,
-    fill_value,
-    *,
-    dtype=None,
-    layout=None,
-    device=None,
-    pin_memory=None,
-    memory_format=None,
-):
-    """full_like(Tensor self, Scalar fill_value, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor"""  # noqa: E501
-    return filled(emit, fill_value)
-
-
-@lowers("mindspore", "aten.new_full.default")
-def new_full(
-    emit, self, size, fill_value, *, dtype=None, layout=None, device=None, pin_memory=None
-):
-    """new_full(Tensor self, SymInt[] size, Scalar fill_value, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
-    return filled(emit, fill_value)
-
-
-@lowers("mindspore", "aten.fill.Scalar")
-def fill(emit, self, value):
-    """fill.Scalar(Tensor self, Scalar value) -> Tensor"""
-    return filled(emit, value)
-
-
-@lowers("mindspore", "aten.fill.Tensor")
+@lowers("aten.fill.Tensor")
 def fill_tensor(emit, self, value):
     """fill.Tensor(Tensor self, Tensor value) -> Tensor"""
-    return emit.call(
-        "ops.broadcast_to", emit.cast(value, emit.out.dtype), emit.dims(emit.out.shape)
-    )
+    return emit.call("ops.broadcast_to", emit.cast(value, emit.out.dtype), emit.dims(emit.out.shape))
 
 
-@lowers("mindspore", "aten.zeros.default")
-def zeros(emit, size, *, dtype=None, layout=None, device=None, pin_memory=None):
-    """zeros(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
-    return filled(emit, 0)
-
-
-@lowers("mindspore", "aten.zeros_like.default")
-def zeros_like(
-    emit, self, *, dtype=None, layout=None, device=None, pin_memory=None, memory_format=None
-):
-    """zeros_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor"""  # noqa: E501
-    return filled(emit, 0)
-
-
-@lowers("mindspore", "aten.new_zeros.default")
-def new_zeros(emit, self, size, *, dtype=None, layout=None, device=None, pin_memory=None):
-    """new_zeros(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
-    return filled(emit, 0)
-
-
-@lowers("mindspore", "aten.ones.default")
-def ones(emit, size, *, dtype=None, layout=None, device=None, pin_memory=None):
-    """ones(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
-    return filled(emit, 1)
-
-
-@lowers("mindspore", "aten.ones_like.default")
-def ones_like(
-    emit, self, *, dtype=None, layout=None, device=None, pin_memory=None, memory_format=None
-):
-    """ones_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor"""  # noqa: E501
-    return filled(emit, 1)
-
-
-@lowers("mindspore", "aten.new_ones.default")
-def new_ones(emit, self, size, *, dtype=None, layout=None, device=None, pin_memory=None):
-    """new_ones(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
-    return filled(emit, 1)
-
-
-# torch leaves these unwritten; every model that reads one before writing it is wrong in torch already.
-
-
-@lowers("mindspore", "aten.empty.memory_format")
-def empty(emit, size, *, dtype=None, layout=None, device=None, pin_memory=None, memory_format=None):
-    """empty.memory_format(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor"""  # noqa: E501
-    return filled(emit, 0)
-
-
-@lowers("mindspore", "aten.empty_like.default")
-def empty_like(
-    emit, self, *, dtype=None, layout=None, device=None, pin_memory=None, memory_format=None
-):
-    """empty_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor"""  # noqa: E501
-    return filled(emit, 0)
-
-
-@lowers("mindspore", "aten.new_empty.default")
-def new_empty(emit, self, size, *, dtype=None, layout=None, device=None, pin_memory=None):
-    """new_empty(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
-    return filled(emit, 0)
-
-
-@lowers("mindspore", "aten.scalar_tensor.default")
-def scalar_tensor(emit, s, *, dtype=None, layout=None, device=None, pin_memory=None):
-    """scalar_tensor(Scalar s, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
-    return filled(emit, s)
-
-
-@lowers("mindspore", "aten.eye.default")
-def eye(emit, n, *, dtype=None, layout=None, device=None, pin_memory=None):
-    """eye(SymInt n, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
-    return _eye(emit, n, n)
-
-
-@lowers("mindspore", "aten.eye.m")
-def eye_m(emit, n, m, *, dtype=None, layout=None, device=None, pin_memory=None):
-    """eye.m(SymInt n, SymInt m, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
-    return _eye(emit, n, m)
-
-
+@lowers("aten.eye.default", rows=Arg("n"), columns=Arg("n"))
+@lowers("aten.eye.m", rows=Arg("n"), columns=Arg("m"))
 def _eye(emit, rows, columns):
     row = emit.call("ops.expand_dims", emit.call("ops.arange", rows), -1)
     equal = emit.typed(emit.infix("==", row, emit.call("ops.arange", columns)), dtype="bool")
@@ -222,6 +96,8 @@ def _below(emit, self, diagonal, symbol):
     return emit.infix(symbol, rows, emit.call("ops.arange", emit.size(self.shape[-1])))
 
 
+@lowers("aten.tril.default", symbol=">=")
+@lowers("aten.triu.default", symbol="<=")
 def _triangle(emit, self, diagonal, symbol):
     # ops.Tril multiplies, so that inf and NaN outside stay as NaN.
     kept = emit.typed(_below(emit, self, diagonal, symbol), dtype="bool")
@@ -231,41 +107,17 @@ def _triangle(emit, self, diagonal, symbol):
     return emit.call("ops.where", kept, self, nothing)
 
 
-@lowers("mindspore", "aten.tril.default")
-def tril(emit, self, diagonal=0):
-    """tril(Tensor self, SymInt diagonal=0) -> Tensor"""
-    return _triangle(emit, self, diagonal, ">=")
-
-
-@lowers("mindspore", "aten.triu.default")
-def triu(emit, self, diagonal=0):
-    """triu(Tensor self, SymInt diagonal=0) -> Tensor"""
-    return _triangle(emit, self, diagonal, "<=")
-
-
-@lowers("mindspore", "aten.one_hot.default")
+@lowers("aten.one_hot.default")
 def one_hot(emit, self, num_classes=-1):
     """one_hot(Tensor self, int num_classes=-1) -> Tensor"""
     if num_classes == -1:
         raise emit.refuse("the number of classes depends on the values")
-    equal = emit.infix(
-        "==", emit.call("ops.expand_dims", self, -1), emit.call("ops.arange", num_classes)
-    )
+    equal = emit.infix("==", emit.call("ops.expand_dims", self, -1), emit.call("ops.arange", num_classes))
     return emit.cast(emit.typed(equal, dtype="bool"), "int64")
 
 
-@lowers("mindspore", "aten.meshgrid.indexing")
-def meshgrid(emit, tensors, *, indexing):
-    """meshgrid.indexing(Tensor[] tensors, *, str indexing) -> Tensor[]"""
-    return _meshgrid(emit, tensors, indexing)
-
-
-@lowers("mindspore", "aten.meshgrid.default")
-def meshgrid_default(emit, tensors):
-    """meshgrid(Tensor[] tensors) -> Tensor[]"""
-    return _meshgrid(emit, tensors, "ij")
-
-
+@lowers("aten.meshgrid.indexing")
+@lowers("aten.meshgrid.default", indexing="ij")
 def _meshgrid(emit, tensors, indexing):
     places = list(range(len(tensors)))
     if indexing == "xy" and len(places) > 1:

@@ -3,10 +3,19 @@
 
 import torch
 
-from paritas.lower.registry import lowers
+from paritas.lower.mindspore.ops.registry import lowers
+from paritas.lower.registry import Arg
 
 
-def _transformed(emit, function, self, size, dim, norm):
+@lowers("aten.fft_fft.default", function="ops.fft", size=Arg("n"))
+@lowers("aten.fft_ifft.default", function="ops.ifft", size=Arg("n"))
+@lowers("aten.fft_rfft.default", function="ops.rfft", size=Arg("n"))
+@lowers("aten.fft_irfft.default", function="ops.irfft", size=Arg("n"))
+@lowers("aten.fft_fft2.default", "aten.fft_fftn.default", function="ops.fftn", size=Arg("s"))
+@lowers("aten.fft_ifft2.default", "aten.fft_ifftn.default", function="ops.ifftn", size=Arg("s"))
+@lowers("aten.fft_rfft2.default", "aten.fft_rfftn.default", function="ops.rfftn", size=Arg("s"))
+@lowers("aten.fft_irfft2.default", "aten.fft_irfftn.default", function="ops.irfftn", size=Arg("s"))
+def transformed(emit, function, self, size, dim, norm):
     x = emit.cast(self, "float32") if self.dtype not in _WIDE else self
     options = {} if norm is None else {"norm": norm}
     if isinstance(dim, (list, tuple)):
@@ -21,79 +30,7 @@ def _transformed(emit, function, self, size, dim, norm):
 _WIDE = ("float32", "float64", "complex64", "complex128")
 
 
-@lowers("mindspore", "aten.fft_fft.default")
-def fft(emit, self, n=None, dim=-1, norm=None):
-    """fft_fft(Tensor self, SymInt? n=None, int dim=-1, str? norm=None) -> Tensor"""
-    return _transformed(emit, "ops.fft", self, n, dim, norm)
-
-
-@lowers("mindspore", "aten.fft_ifft.default")
-def ifft(emit, self, n=None, dim=-1, norm=None):
-    """fft_ifft(Tensor self, SymInt? n=None, int dim=-1, str? norm=None) -> Tensor"""
-    return _transformed(emit, "ops.ifft", self, n, dim, norm)
-
-
-@lowers("mindspore", "aten.fft_rfft.default")
-def rfft(emit, self, n=None, dim=-1, norm=None):
-    """fft_rfft(Tensor self, SymInt? n=None, int dim=-1, str? norm=None) -> Tensor"""
-    return _transformed(emit, "ops.rfft", self, n, dim, norm)
-
-
-@lowers("mindspore", "aten.fft_irfft.default")
-def irfft(emit, self, n=None, dim=-1, norm=None):
-    """fft_irfft(Tensor self, SymInt? n=None, int dim=-1, str? norm=None) -> Tensor"""
-    return _transformed(emit, "ops.irfft", self, n, dim, norm)
-
-
-@lowers("mindspore", "aten.fft_fft2.default")
-def fft2(emit, self, s=None, dim=(-2, -1), norm=None):
-    """fft_fft2(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None) -> Tensor"""
-    return _transformed(emit, "ops.fftn", self, s, dim, norm)
-
-
-@lowers("mindspore", "aten.fft_ifft2.default")
-def ifft2(emit, self, s=None, dim=(-2, -1), norm=None):
-    """fft_ifft2(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None) -> Tensor"""
-    return _transformed(emit, "ops.ifftn", self, s, dim, norm)
-
-
-@lowers("mindspore", "aten.fft_rfft2.default")
-def rfft2(emit, self, s=None, dim=(-2, -1), norm=None):
-    """fft_rfft2(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None) -> Tensor"""
-    return _transformed(emit, "ops.rfftn", self, s, dim, norm)
-
-
-@lowers("mindspore", "aten.fft_irfft2.default")
-def irfft2(emit, self, s=None, dim=(-2, -1), norm=None):
-    """fft_irfft2(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None) -> Tensor"""
-    return _transformed(emit, "ops.irfftn", self, s, dim, norm)
-
-
-@lowers("mindspore", "aten.fft_fftn.default")
-def fftn(emit, self, s=None, dim=None, norm=None):
-    """fft_fftn(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None) -> Tensor"""
-    return _transformed(emit, "ops.fftn", self, s, dim, norm)
-
-
-@lowers("mindspore", "aten.fft_ifftn.default")
-def ifftn(emit, self, s=None, dim=None, norm=None):
-    """fft_ifftn(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None) -> Tensor"""
-    return _transformed(emit, "ops.ifftn", self, s, dim, norm)
-
-
-@lowers("mindspore", "aten.fft_rfftn.default")
-def rfftn(emit, self, s=None, dim=None, norm=None):
-    """fft_rfftn(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None) -> Tensor"""
-    return _transformed(emit, "ops.rfftn", self, s, dim, norm)
-
-
-@lowers("mindspore", "aten.fft_irfftn.default")
-def irfftn(emit, self, s=None, dim=None, norm=None):
-    """fft_irfftn(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None) -> Tensor"""
-    return _transformed(emit, "ops.irfftn", self, s, dim, norm)
-
-
-@lowers("mindspore", "aten.stft.default")
+@lowers("aten.stft.default")
 def stft(
     emit,
     self,

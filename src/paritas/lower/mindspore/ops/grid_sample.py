@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sampling of images at given places: every corner or tap is one look-up of whole pixels."""
 
-from paritas.lower.registry import lowers
+from paritas.lower.mindspore.ops.registry import lowers
 
 _MODES = ("bilinear", "nearest", "bicubic")
 _BORDERS = ("zeros", "border", "reflection")
 
 
-@lowers("mindspore", "aten.grid_sampler.default")
+@lowers("aten.grid_sampler.default", "aten.grid_sampler_2d.default", "aten.grid_sampler_3d.default")
 def grid_sampler(emit, input, grid, interpolation_mode, padding_mode, align_corners):
     """grid_sampler(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners) -> Tensor"""  # noqa: E501
     if (nothing := emit.nothing()) is not None:
@@ -20,15 +20,3 @@ def grid_sampler(emit, input, grid, interpolation_mode, padding_mode, align_corn
     x, places = (emit.cast(v, kind) for v in (input, grid))
     found = emit.help(helper, x, places, mode, border, bool(align_corners))
     return emit.cast(emit.typed(found, dtype=kind), input.dtype)
-
-
-@lowers("mindspore", "aten.grid_sampler_2d.default")
-def grid_sampler_2d(emit, input, grid, interpolation_mode, padding_mode, align_corners):
-    """grid_sampler_2d(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners) -> Tensor"""  # noqa: E501
-    return grid_sampler(emit, input, grid, interpolation_mode, padding_mode, align_corners)
-
-
-@lowers("mindspore", "aten.grid_sampler_3d.default")
-def grid_sampler_3d(emit, input, grid, interpolation_mode, padding_mode, align_corners):
-    """grid_sampler_3d(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners) -> Tensor"""  # noqa: E501
-    return grid_sampler(emit, input, grid, interpolation_mode, padding_mode, align_corners)

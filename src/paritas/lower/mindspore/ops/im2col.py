@@ -3,11 +3,11 @@
 
 import torch
 
+from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.write.source import Value
-from paritas.lower.registry import lowers
 
 
-@lowers("mindspore", "aten.im2col.default")
+@lowers("aten.im2col.default")
 def im2col(emit, self, kernel_size, dilation, padding, stride):
     """im2col(Tensor self, int[2] kernel_size, int[2] dilation, int[2] padding, int[2] stride) -> Tensor"""
     image = _batched(emit, self, 4)
@@ -16,7 +16,7 @@ def im2col(emit, self, kernel_size, dilation, padding, stride):
     return columns if self.rank == 4 else emit.call("ops.squeeze", columns, 0)
 
 
-@lowers("mindspore", "aten.col2im.default")
+@lowers("aten.col2im.default")
 def col2im(emit, self, output_size, kernel_size, dilation, padding, stride):
     """col2im(Tensor self, SymInt[2] output_size, int[2] kernel_size, int[2] dilation, int[2] padding, int[2] stride) -> Tensor"""  # noqa: E501
     high, wide = _pair(kernel_size)
@@ -49,9 +49,7 @@ def col2im(emit, self, output_size, kernel_size, dilation, padding, stride):
 def _contributions(height, width, high, wide, dilation, padding, stride):
     """For each pixel the elements of the columns that fall on it; their number, where there are no more."""
     pixels = torch.arange(1, height * width + 1, dtype=torch.float64).reshape(1, 1, height, width)
-    columns = torch.nn.functional.unfold(
-        pixels, (high, wide), _pair(dilation), _pair(padding), _pair(stride)
-    )
+    columns = torch.nn.functional.unfold(pixels, (high, wide), _pair(dilation), _pair(padding), _pair(stride))
     pixel = columns.reshape(-1).long() - 1  # -1: a border
     element = torch.arange(pixel.numel())[pixel >= 0]
     pixel = pixel[pixel >= 0]

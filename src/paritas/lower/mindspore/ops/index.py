@@ -3,13 +3,14 @@
 
 from paritas.lower.mindspore.ops.data_dependent import selected
 from paritas.lower.mindspore.ops.factories import filled
+from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.shape import permuted
 from paritas.lower.mindspore.ops.where_clamp import number
 from paritas.lower.mindspore.write.source import Value
-from paritas.lower.registry import lowers
+from paritas.lower.registry import Arg
 
 
-@lowers("mindspore", "aten.embedding.default")
+@lowers("aten.embedding.default")
 def embedding(emit, weight, indices, padding_idx=-1, scale_grad_by_freq=False, sparse=False):
     """embedding(Tensor weight, Tensor indices, SymInt padding_idx=-1, bool scale_grad_by_freq=False, bool sparse=False) -> Tensor"""  # noqa: E501
     if padding_idx < 0:
@@ -17,7 +18,7 @@ def embedding(emit, weight, indices, padding_idx=-1, scale_grad_by_freq=False, s
     return emit.help("look_up", weight, indices, padding_idx, emit.training)
 
 
-@lowers("mindspore", "aten.index_select.default")
+@lowers("aten.index_select.default")
 def index_select(emit, self, dim, index):
     """index_select(Tensor self, int dim, Tensor index) -> Tensor"""
     if self.rank == 0:
@@ -27,7 +28,7 @@ def index_select(emit, self, dim, index):
     return emit.call("ops.gather", self, index, dim % self.rank)
 
 
-@lowers("mindspore", "aten.gather.default")
+@lowers("aten.gather.default")
 def gather(emit, self, dim, index, *, sparse_grad=False):
     """gather(Tensor self, int dim, Tensor index, *, bool sparse_grad=False) -> Tensor"""
     if self.rank == 0 or index.rank == 0:
@@ -59,9 +60,7 @@ def _stacked(emit, self, axes, indices, shape):
     for axis, i in zip(axes, indices, strict=True):
         i = emit.let(emit.cast(i, "int64"), "index")
         # GatherNd and the scatters do not count from the end; adding a size to negatives is what torch does.
-        i = emit.typed(
-            emit.infix("%", i, emit.size(self.shape[axis])), dtype="int64", shape=i.shape
-        )
+        i = emit.typed(emit.infix("%", i, emit.size(self.shape[axis])), dtype="int64", shape=i.shape)
         if list(i.shape) != shape:
             i = emit.call("ops.broadcast_to", i, emit.dims(shape))
         parts.append(i)
@@ -78,7 +77,7 @@ def _landing(axes):
     return axes[0] if axes == list(range(axes[0], axes[0] + len(axes))) else 0
 
 
-@lowers("mindspore", "aten.index.Tensor")
+@lowers("aten.index.Tensor")
 def index(emit, self, indices):
     """index.Tensor(Tensor self, Tensor?[] indices) -> Tensor"""
     if any(i is not None and i.dtype in ("bool", "uint8") for i in indices):
@@ -96,7 +95,7 @@ def index(emit, self, indices):
     return permuted(emit, found, order)
 
 
-@lowers("mindspore", "aten.index_put.default")
+@lowers("aten.index_put.default")
 def index_put(emit, self, indices, values, accumulate=False):
     """index_put(Tensor self, Tensor?[] indices, Tensor values, bool accumulate=False) -> Tensor"""
     values = emit.cast(values, emit.out.dtype)
@@ -114,9 +113,7 @@ def index_put(emit, self, indices, values, accumulate=False):
         *rest[landing:],
     ]  # what self[indices] has, and values broadcasts to
     spread = (
-        emit.call("ops.broadcast_to", values, emit.dims(result))
-        if list(values.shape) != result
-        else values
+        emit.call("ops.broadcast_to", values, emit.dims(result)) if list(values.shape) != result else values
     )
     turned = [
         *range(landing, landing + count),
@@ -145,13 +142,9 @@ def _put_where(emit, self, indices, values, accumulate):
     if values.rank == 1 + len(rest) and values.shape[0] != 1:
         values = _dealt(emit, mask, values)
     elif values.rank > len(rest):
-        values = emit.call(
-            "ops.reshape", values, emit.dims(values.shape[values.rank - len(rest) :])
-        )
+        values = emit.call("ops.reshape", values, emit.dims(values.shape[values.rank - len(rest) :]))
     if mask.rank < self.rank:
-        mask = emit.call(
-            "ops.reshape", mask, (*emit.dims(mask.shape), *[1] * (self.rank - mask.rank))
-        )
+        mask = emit.call("ops.reshape", mask, (*emit.dims(mask.shape), *[1] * (self.rank - mask.rank)))
     return emit.call("ops.where", mask, values, self)
 
 
@@ -172,7 +165,7 @@ def _dealt(emit, mask, values):
     )
 
 
-@lowers("mindspore", "aten.masked_scatter.default")
+@lowers("aten.masked_scatter.default")
 def masked_scatter(emit, self, mask, source):
     """masked_scatter(Tensor self, Tensor mask, Tensor source) -> Tensor"""
     shape = emit.dims(emit.out.shape)
@@ -184,13 +177,15 @@ def masked_scatter(emit, self, mask, source):
 # --- scatter ---
 
 
-def _scatter(emit, self, dim, index, src, reduction="none"):
+@lowers("aten.scatter.src", reduction="none")
+@lowers("aten.scatter_add.default", reduction="add")
+def scatter(emit, self, dim, index, src, reduction="none"):
     if any(size == 0 for size in index.shape):
         return self
     if self.rank == 0:
         parts = (_one(emit, x) if x.rank == 0 else x for x in (self, index, src))
         self, index, src = parts
-        made = _scatter(emit, self, 0, index, src, reduction)
+        made = scatter(emit, self, 0, index, src, reduction)
         return emit.call("ops.reshape", emit.typed(made, dtype=emit.out.dtype, shape=(1,)), ())
     if index.rank == 0:
         index = _one(emit, index)
@@ -201,35 +196,19 @@ def _scatter(emit, self, dim, index, src, reduction="none"):
         src = Value(f"{emit.let(src, 'source')}[{ends}]", src.dtype, index.shape)
     primitive = emit.prim("ops.TensorScatterElements", axis=dim % self.rank, reduction=reduction)
     if emit.out.dtype == "bool":
-        wide = emit.typed(
-            primitive(emit.cast(self, "int32"), index, emit.cast(src, "int32")), dtype="int32"
-        )
+        wide = emit.typed(primitive(emit.cast(self, "int32"), index, emit.cast(src, "int32")), dtype="int32")
         return emit.cast(wide, "bool")
     return primitive(self, emit.cast(index, "int64"), emit.cast(src, emit.out.dtype))
 
 
-@lowers("mindspore", "aten.scatter.src")
-def scatter(emit, self, dim, index, src):
-    """scatter.src(Tensor self, int dim, Tensor index, Tensor src) -> Tensor"""
-    return _scatter(emit, self, dim, index, src)
-
-
-@lowers("mindspore", "aten.scatter.value")
+@lowers("aten.scatter.value")
 def scatter_value(emit, self, dim, index, value):
     """scatter.value(Tensor self, int dim, Tensor index, Scalar value) -> Tensor"""
     filled = emit.call("ops.broadcast_to", number(emit, value), emit.dims(index.shape))
-    return _scatter(
-        emit, self, dim, index, emit.typed(filled, dtype=emit.out.dtype, shape=index.shape)
-    )
+    return scatter(emit, self, dim, index, emit.typed(filled, dtype=emit.out.dtype, shape=index.shape))
 
 
-@lowers("mindspore", "aten.scatter_add.default")
-def scatter_add(emit, self, dim, index, src):
-    """scatter_add(Tensor self, int dim, Tensor index, Tensor src) -> Tensor"""
-    return _scatter(emit, self, dim, index, src, "add")
-
-
-@lowers("mindspore", "aten.index_add.default")
+@lowers("aten.index_add.default")
 def index_add(emit, self, dim, index, source, *, alpha=1):
     """index_add(Tensor self, int dim, Tensor index, Tensor source, *, Scalar alpha=1) -> Tensor"""
     if alpha == 0:
@@ -239,6 +218,7 @@ def index_add(emit, self, dim, index, source, *, alpha=1):
     return _rows_written(emit, "ops.TensorScatterAdd", self, dim, index, source)
 
 
+@lowers("aten.index_copy.default", primitive="ops.TensorScatterUpdate")
 def _rows_written(emit, primitive, self, dim, index, source):
     if any(size == 0 for size in index.shape) or any(size == 0 for size in source.shape):
         return self
@@ -269,16 +249,11 @@ def _one(emit, x):
     return emit.typed(emit.call("ops.reshape", x, (1,)), dtype=x.dtype, shape=(1,))
 
 
-@lowers("mindspore", "aten.index_copy.default")
-def index_copy(emit, self, dim, index, source):
-    """index_copy(Tensor self, int dim, Tensor index, Tensor source) -> Tensor"""
-    return _rows_written(emit, "ops.TensorScatterUpdate", self, dim, index, source)
-
-
 # --- among edges ---
 
 
-def _searched(emit, edges, values, right):
+@lowers("aten.bucketize.Tensor", edges=Arg("boundaries"), values=Arg("self"))
+def _searched(emit, edges, values, right, **_):
     """How many edges lie below each value: exact for any shape, and models have few edges."""
     # Counted from above: every edge lies below NaN.
     above = ">" if right else ">="
@@ -288,16 +263,8 @@ def _searched(emit, edges, values, right):
     return emit.cast(emit.typed(below, dtype="int64"), emit.out.dtype)
 
 
-@lowers("mindspore", "aten.bucketize.Tensor")
-def bucketize(emit, self, boundaries, *, out_int32=False, right=False):
-    """bucketize.Tensor(Tensor self, Tensor boundaries, *, bool out_int32=False, bool right=False) -> Tensor"""
-    return _searched(emit, boundaries, self, right)
-
-
-@lowers("mindspore", "aten.searchsorted.Tensor")
-def searchsorted(
-    emit, sorted_sequence, self, *, out_int32=False, right=False, side=None, sorter=None
-):
+@lowers("aten.searchsorted.Tensor")
+def searchsorted(emit, sorted_sequence, self, *, out_int32=False, right=False, side=None, sorter=None):
     """searchsorted.Tensor(Tensor sorted_sequence, Tensor self, *, bool out_int32=False, bool right=False, str? side=None, Tensor? sorter=None) -> Tensor"""  # noqa: E501
     if (nothing := emit.nothing()) is not None:
         return nothing
@@ -312,10 +279,8 @@ def searchsorted(
     return _searched(emit, edges, self, right or side == "right")
 
 
-@lowers("mindspore", "aten.searchsorted.Scalar")
-def searchsorted_scalar(
-    emit, sorted_sequence, self, *, out_int32=False, right=False, side=None, sorter=None
-):
+@lowers("aten.searchsorted.Scalar")
+def searchsorted_scalar(emit, sorted_sequence, self, *, out_int32=False, right=False, side=None, sorter=None):
     """searchsorted.Scalar(Tensor sorted_sequence, Scalar self, *, bool out_int32=False, bool right=False, str? side=None, Tensor? sorter=None) -> Tensor"""  # noqa: E501
     value = number(emit, self, sorted_sequence.dtype)
     return searchsorted(

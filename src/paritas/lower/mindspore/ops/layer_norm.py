@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Normalisation over the last dimensions."""
 
+from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.write.source import Value
-from paritas.lower.registry import lowers
 
 
-@lowers("mindspore", "aten.layer_norm.default")
+@lowers("aten.layer_norm.default")
 def layer_norm(emit, input, normalized_shape, weight=None, bias=None, eps=1e-05, cudnn_enable=True):
     """layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enable=True) -> Tensor"""  # noqa: E501
     if (nothing := emit.nothing()) is not None:
@@ -16,20 +16,16 @@ def layer_norm(emit, input, normalized_shape, weight=None, bias=None, eps=1e-05,
     )
     if emit.target == "cpu" and len(normalized_shape) > 1:  # as one dimension
         x, weight, bias = _as_rows(emit, input, weight, bias, dims=len(normalized_shape))
-        found = _in_float32(
-            emit, x, weight, bias, write=lambda *x: emit.help("layer_norm", *x, eps)
-        )
+        found = _in_float32(emit, x, weight, bias, write=lambda *x: emit.help("layer_norm", *x, eps))
         return emit.call("ops.reshape", found, emit.dims(input.shape, free=True))
     if emit.target == "cpu":
-        return _in_float32(
-            emit, input, weight, bias, write=lambda *x: emit.help("layer_norm", *x, eps)
-        )
+        return _in_float32(emit, input, weight, bias, write=lambda *x: emit.help("layer_norm", *x, eps))
     begin = input.rank - len(normalized_shape)
     result = emit.prim("ops.LayerNorm", begin, begin, eps)(input, weight, bias)
     return Value(f"{result.text}[0]")
 
 
-@lowers("mindspore", "aten.rms_norm.default")
+@lowers("aten.rms_norm.default")
 def rms_norm(emit, input, normalized_shape, weight=None, eps=None):
     """rms_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, float? eps=None) -> Tensor"""
     if (nothing := emit.nothing()) is not None:

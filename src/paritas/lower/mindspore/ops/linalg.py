@@ -12,44 +12,26 @@ from paritas.lower.mindspore.ops.reduce import (
     reduced_by,
     shape_without,
 )
+from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.shape import is_empty, permuted
-from paritas.lower.registry import lowers
 
 
-@lowers("mindspore", "aten.linalg_norm.default")
-def linalg_norm(emit, self, ord=None, dim=None, keepdim=False, *, dtype=None):
+@lowers("aten.linalg_norm.default")
+def linalg_norm(emit, self, ord=None, dim=None, keepdim=False):
     """linalg_norm(Tensor self, Scalar? ord=None, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""  # noqa: E501
     dim = [dim] if isinstance(dim, int) else dim
     if ord is None:  # of all elements, however many dimensions they have
         return linalg_vector_norm(emit, self, 2, dim, keepdim)
     if len(dim or range(self.rank)) == 1 or self.rank == 0:
         return linalg_vector_norm(emit, self, ord, dim, keepdim)
-    return _matrix_norm(emit, self, ord, dim or [0, 1], keepdim)
-
-
-@lowers("mindspore", "aten.linalg_norm.ord_str")
-def linalg_norm_str(emit, self, ord, dim=None, keepdim=False, *, dtype=None):
-    """linalg_norm.ord_str(Tensor self, str ord, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""  # noqa: E501
-    return _matrix_norm(emit, self, ord, dim or [0, 1], keepdim)
-
-
-@lowers("mindspore", "aten.linalg_matrix_norm.default")
-def linalg_matrix_norm(emit, self, ord, dim=(-2, -1), keepdim=False, *, dtype=None):
-    """linalg_matrix_norm(Tensor self, Scalar ord, int[] dim=[-2, -1], bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""  # noqa: E501
-    return _matrix_norm(emit, self, ord, dim, keepdim)
-
-
-@lowers("mindspore", "aten.linalg_matrix_norm.str_ord")
-def linalg_matrix_norm_str(emit, self, ord="fro", dim=(-2, -1), keepdim=False, *, dtype=None):
-    """linalg_matrix_norm.str_ord(Tensor self, str ord="fro", int[] dim=[-2, -1], bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""  # noqa: E501
-    return _matrix_norm(emit, self, ord, dim, keepdim)
+    return matrix_norm(emit, self, ord, dim, keepdim)
 
 
 #: Of a triangular system whose size is known at run time only; the solution of a larger one is NaN.
 _MOST_ROWS = 1024
 
 
-@lowers("mindspore", "aten.linalg_solve_triangular.default")
+@lowers("aten.linalg_solve_triangular.default")
 def linalg_solve_triangular(emit, self, B, *, upper, left=True, unitriangular=False):
     """linalg_solve_triangular(Tensor self, Tensor B, *, bool upper, bool left=True, bool unitriangular=False) -> Tensor"""  # noqa: E501
     if is_empty(self) or is_empty(B):
@@ -86,7 +68,9 @@ def linalg_solve_triangular(emit, self, B, *, upper, left=True, unitriangular=Fa
     return x if left else permuted(emit, emit.typed(x, dtype=self.dtype, shape=B.shape), turned)
 
 
-def _matrix_norm(emit, self, ord, dim, keepdim):
+@lowers("aten.linalg_matrix_norm.default", "aten.linalg_matrix_norm.str_ord", "aten.linalg_norm.ord_str")
+def matrix_norm(emit, self, ord, dim, keepdim):
+    dim = dim or [0, 1]
     if ord == "fro":
         return linalg_vector_norm(emit, self, 2, list(dim), keepdim)
     if is_empty(self):
@@ -131,7 +115,7 @@ def _of_singular_values(emit, self, ord, rows, columns, keepdim):
 _DIFFERENCES = 1 << 22
 
 
-@lowers("mindspore", "aten.cdist.default")
+@lowers("aten.cdist.default")
 def cdist(emit, x1, x2, p=2, compute_mode=None):
     """cdist(Tensor x1, Tensor x2, float p=2., int? compute_mode=None) -> Tensor"""
     if (nothing := emit.nothing()) is not None:
@@ -145,9 +129,7 @@ def cdist(emit, x1, x2, p=2, compute_mode=None):
         wide = emit.help("distances", emit.cast(x1, "float64"), emit.cast(x2, "float64"))
         return emit.cast(emit.typed(wide, dtype="float64"), emit.out.dtype)
     shape = (*emit.out.shape, x1.shape[-1])
-    apart = emit.infix(
-        "-", emit.call("ops.expand_dims", x1, -2), emit.call("ops.expand_dims", x2, -3)
-    )
+    apart = emit.infix("-", emit.call("ops.expand_dims", x1, -2), emit.call("ops.expand_dims", x2, -3))
     apart = emit.typed(apart, dtype=x1.dtype, shape=shape)
     return linalg_vector_norm(emit, apart, p, [-1])
 
@@ -156,6 +138,4 @@ def _batched(emit, x, batch):
     shape = (*batch, *x.shape[-2:])
     if tuple(x.shape) == tuple(shape):
         return x
-    return emit.typed(
-        emit.call("ops.broadcast_to", x, emit.dims(shape)), dtype=x.dtype, shape=shape
-    )
+    return emit.typed(emit.call("ops.broadcast_to", x, emit.dims(shape)), dtype=x.dtype, shape=shape)

@@ -4,17 +4,16 @@
 import torch
 
 from paritas.lower.mindspore.ops.arithmetic import FLOATS, WHOLE, exactly, promote, wrapped
+from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.write.source import Value
-from paritas.lower.registry import lowers
 
 
-def _compared(emit, self, other):
+def _comparable(emit, self, other):
     """Both operands in the dtype that torch compares in, which the result, a bool, does not say."""
     if isinstance(other, Value) and other.dtype:
         # torch.result_type knows that a 0-d tensor does not widen its own kind.
         samples = [
-            torch.empty([1] * min(x.rank, 1), dtype=getattr(torch, str(x.dtype)))
-            for x in (self, other)
+            torch.empty([1] * min(x.rank, 1), dtype=getattr(torch, str(x.dtype))) for x in (self, other)
         ]
         wide = torch.result_type(*samples)
         if wide is torch.bool:  # MindSpore has no order on bools
@@ -33,56 +32,43 @@ def _compared(emit, self, other):
     return self, other
 
 
-def _compare(symbol):
-    def lowering(emit, self, other):
-        return emit.infix(symbol, *_compared(emit, self, other))
-
-    return lowering
-
-
-def _named(function, target, schema):
-    function.__doc__, function.__name__ = schema, target.split(".")[1]
-    lowers("mindspore", target)(function)
-
-
-for _name, _symbol in (
-    ("eq", "=="),
-    ("ne", "!="),
-    ("lt", "<"),
-    ("le", "<="),
-    ("gt", ">"),
-    ("ge", ">="),
-):
-    for _overload, _type in (("Tensor", "Tensor"), ("Scalar", "Scalar")):
-        _schema = f"{_name}.{_overload}(Tensor self, {_type} other) -> Tensor"
-        _named(_compare(_symbol), f"aten.{_name}.{_overload}", _schema)
+@lowers("aten.eq.Tensor", "aten.eq.Scalar", symbol="==")
+@lowers("aten.ne.Tensor", "aten.ne.Scalar", "aten.not_equal.Tensor", "aten.not_equal.Scalar", symbol="!=")
+@lowers("aten.lt.Tensor", "aten.lt.Scalar", "aten.less.Tensor", "aten.less.Scalar", symbol="<")
+@lowers("aten.le.Tensor", "aten.le.Scalar", "aten.less_equal.Tensor", "aten.less_equal.Scalar", symbol="<=")
+@lowers("aten.gt.Tensor", "aten.gt.Scalar", "aten.greater.Tensor", "aten.greater.Scalar", symbol=">")
+@lowers(
+    "aten.ge.Tensor", "aten.ge.Scalar", "aten.greater_equal.Tensor", "aten.greater_equal.Scalar", symbol=">="
+)
+def compared(emit, symbol, self, other):
+    return emit.infix(symbol, *_comparable(emit, self, other))
 
 
-def _bitwise(name):
-    def lowering(emit, self, other):
-        if not isinstance(other, Value):
-            other = exactly(emit, other, emit.out.dtype)
-        if emit.out.dtype == "bool":
-            return emit.call(f"ops.logical_{name}", self, other)
-        return emit.call(f"ops.bitwise_{name}", *promote(emit, self, other))
+@lowers("aten.__and__.Tensor", "aten.__and__.Scalar", boolean="ops.logical_and", bits="ops.bitwise_and")
+@lowers(
+    "aten.bitwise_and.Tensor", "aten.bitwise_and.Scalar", boolean="ops.logical_and", bits="ops.bitwise_and"
+)
+@lowers("aten.__or__.Tensor", "aten.__or__.Scalar", boolean="ops.logical_or", bits="ops.bitwise_or")
+@lowers("aten.bitwise_or.Tensor", "aten.bitwise_or.Scalar", boolean="ops.logical_or", bits="ops.bitwise_or")
+@lowers("aten.__xor__.Tensor", "aten.__xor__.Scalar", boolean="ops.logical_xor", bits="ops.bitwise_xor")
+@lowers(
+    "aten.bitwise_xor.Tensor", "aten.bitwise_xor.Scalar", boolean="ops.logical_xor", bits="ops.bitwise_xor"
+)
+def bitwise(emit, boolean, bits, self, other):
+    if not isinstance(other, Value):
+        other = exactly(emit, other, emit.out.dtype)
+    if emit.out.dtype == "bool":
+        return emit.call(boolean, self, other)
+    return emit.call(bits, *promote(emit, self, other))
 
-    return lowering
 
-
-for _name in ("and", "or", "xor"):
-    for _packet in (f"__{_name}__", f"bitwise_{_name}"):
-        for _overload in ("Tensor", "Scalar"):
-            _schema = f"{_packet}.{_overload}(Tensor self, {_overload} other) -> Tensor"
-            _named(_bitwise(_name), f"aten.{_packet}.{_overload}", _schema)
-
-
-@lowers("mindspore", "aten.bitwise_not.default")
+@lowers("aten.bitwise_not.default")
 def bitwise_not(emit, self):
     """bitwise_not(Tensor self) -> Tensor"""
     return emit.call("ops.logical_not" if self.dtype == "bool" else "ops.invert", self)
 
 
-@lowers("mindspore", "aten.logical_not.default")
+@lowers("aten.logical_not.default")
 def logical_not(emit, self):
     """logical_not(Tensor self) -> Tensor"""
     return emit.call("ops.logical_not", truth(emit, self))
@@ -97,25 +83,14 @@ def truth(emit, value):
     )
 
 
-@lowers("mindspore", "aten.logical_and.default")
-def logical_and(emit, self, other):
-    """logical_and(Tensor self, Tensor other) -> Tensor"""
-    return emit.call("ops.logical_and", truth(emit, self), truth(emit, other))
+@lowers("aten.logical_and.default", function="ops.logical_and")
+@lowers("aten.logical_or.default", function="ops.logical_or")
+@lowers("aten.logical_xor.default", function="ops.logical_xor")
+def logical(emit, function, self, other):
+    return emit.call(function, truth(emit, self), truth(emit, other))
 
 
-@lowers("mindspore", "aten.logical_or.default")
-def logical_or(emit, self, other):
-    """logical_or(Tensor self, Tensor other) -> Tensor"""
-    return emit.call("ops.logical_or", truth(emit, self), truth(emit, other))
-
-
-@lowers("mindspore", "aten.logical_xor.default")
-def logical_xor(emit, self, other):
-    """logical_xor(Tensor self, Tensor other) -> Tensor"""
-    return emit.call("ops.logical_xor", truth(emit, self), truth(emit, other))
-
-
-@lowers("mindspore", "aten.isin.Tensor_Tensor")
+@lowers("aten.isin.Tensor_Tensor")
 def isin(emit, elements, test_elements, *, assume_unique=False, invert=False):
     """isin.Tensor_Tensor(Tensor elements, Tensor test_elements, *, bool assume_unique=False, bool invert=False) -> Tensor"""  # noqa: E501
     flat = emit.call("ops.reshape", test_elements, (-1,))

@@ -8,10 +8,11 @@ import math
 from paritas.lower.mindspore.ops.activation import log_softmax_of, stable_softplus
 from paritas.lower.mindspore.ops.arithmetic import promote
 from paritas.lower.mindspore.ops.factories import filled
+from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.shape import is_empty
 from paritas.lower.mindspore.ops.unary import near_zero
 from paritas.lower.mindspore.write.source import Value
-from paritas.lower.registry import lowers
+from paritas.lower.registry import Arg
 
 NONE, MEAN, SUM = 0, 1, 2  # torch's numbers for a reduction
 
@@ -37,12 +38,10 @@ def common_shape(*operands):
     """The shape that the operands broadcast to."""
     rank = max(x.rank for x in operands)
     padded = [[1] * (rank - x.rank) + list(x.shape) for x in operands]
-    return tuple(
-        next((size for size in sizes if size != 1), 1) for sizes in zip(*padded, strict=True)
-    )
+    return tuple(next((size for size in sizes if size != 1), 1) for sizes in zip(*padded, strict=True))
 
 
-@lowers("mindspore", "aten.mse_loss.default")
+@lowers("aten.mse_loss.default")
 def mse_loss(emit, self, target, reduction=MEAN):
     """mse_loss(Tensor self, Tensor target, int reduction=1) -> Tensor"""
     shape = common_shape(self, target)
@@ -59,7 +58,7 @@ def _apart(emit, self, target):
     return emit.let(emit.infix("-", *promote(emit, self, target)), "error")
 
 
-@lowers("mindspore", "aten.l1_loss.default")
+@lowers("aten.l1_loss.default")
 def l1_loss(emit, self, target, reduction=MEAN):
     """l1_loss(Tensor self, Tensor target, int reduction=1) -> Tensor"""
     shape = common_shape(self, target)
@@ -67,6 +66,7 @@ def l1_loss(emit, self, target, reduction=MEAN):
     return reduced(emit, self if error is None else emit.call("ops.abs", error), shape, reduction)
 
 
+@lowers("aten.huber_loss.default", bound=Arg("delta"), divisor=1.0)
 def _bent(emit, self, target, reduction, bound, divisor):
     """Squares below `bound`, straight lines above: huber and smooth_l1, which is the same over `divisor`."""
     shape = common_shape(self, target)
@@ -77,23 +77,15 @@ def _bent(emit, self, target, reduction, bound, divisor):
     square = emit.infix("*", emit.infix("*", size, size), 0.5 / divisor)
     line = emit.infix("*", emit.infix("-", size, 0.5 * bound), bound / divisor)
     bent = emit.call("ops.where", emit.infix("<", size, bound), square, line)
-    return reduced(
-        emit, emit.cast(emit.typed(bent, like=emit.out), emit.out.dtype), shape, reduction
-    )
+    return reduced(emit, emit.cast(emit.typed(bent, like=emit.out), emit.out.dtype), shape, reduction)
 
 
-@lowers("mindspore", "aten.smooth_l1_loss.default")
+@lowers("aten.smooth_l1_loss.default")
 def smooth_l1_loss(emit, self, target, reduction=MEAN, beta=1.0):
     """smooth_l1_loss(Tensor self, Tensor target, int reduction=1, float beta=1.) -> Tensor"""
     if beta == 0:
         return l1_loss(emit, self, target, reduction)
     return _bent(emit, self, target, reduction, beta, beta)
-
-
-@lowers("mindspore", "aten.huber_loss.default")
-def huber_loss(emit, self, target, reduction=MEAN, delta=1.0):
-    """huber_loss(Tensor self, Tensor target, int reduction=1, float delta=1.) -> Tensor"""
-    return _bent(emit, self, target, reduction, delta, 1.0)
 
 
 def _log(emit, x):
@@ -105,7 +97,7 @@ def _weighted(emit, loss, weight):
     return loss if weight is None else emit.infix("*", loss, weight)
 
 
-@lowers("mindspore", "aten.binary_cross_entropy.default")
+@lowers("aten.binary_cross_entropy.default")
 def binary_cross_entropy(emit, self, target, weight=None, reduction=MEAN):
     """binary_cross_entropy(Tensor self, Tensor target, Tensor? weight=None, int reduction=1) -> Tensor"""
     if is_empty(self):
@@ -122,10 +114,8 @@ def binary_cross_entropy(emit, self, target, weight=None, reduction=MEAN):
     return reduced(emit, _weighted(emit, loss, weight), self.shape, reduction)
 
 
-@lowers("mindspore", "aten.binary_cross_entropy_with_logits.default")
-def binary_cross_entropy_with_logits(
-    emit, self, target, weight=None, pos_weight=None, reduction=MEAN
-):
+@lowers("aten.binary_cross_entropy_with_logits.default")
+def binary_cross_entropy_with_logits(emit, self, target, weight=None, pos_weight=None, reduction=MEAN):
     """binary_cross_entropy_with_logits(Tensor self, Tensor target, Tensor? weight=None, Tensor? pos_weight=None, int reduction=1) -> Tensor"""  # noqa: E501
     if is_empty(self):
         return reduced(emit, self, self.shape, reduction)
@@ -140,7 +130,7 @@ def binary_cross_entropy_with_logits(
     return reduced(emit, _weighted(emit, loss, weight), shape, reduction)
 
 
-@lowers("mindspore", "aten.kl_div.default")
+@lowers("aten.kl_div.default")
 def kl_div(emit, self, target, reduction=MEAN, *, log_target=False):
     """kl_div(Tensor self, Tensor target, int reduction=1, *, bool log_target=False) -> Tensor"""
     shape = common_shape(self, target)
@@ -158,7 +148,7 @@ def kl_div(emit, self, target, reduction=MEAN, *, log_target=False):
     return reduced(emit, loss, shape, reduction)
 
 
-@lowers("mindspore", "aten.soft_margin_loss.default")
+@lowers("aten.soft_margin_loss.default")
 def soft_margin_loss(emit, self, target, reduction=MEAN):
     """soft_margin_loss(Tensor self, Tensor target, int reduction=1) -> Tensor"""
     if emit.out.dtype == "float16":
@@ -225,7 +215,7 @@ def _in_float32(write):
     return lowering
 
 
-@lowers("mindspore", "aten.nll_loss.default", "aten.nll_loss_nd.default")
+@lowers("aten.nll_loss.default", "aten.nll_loss_nd.default")
 @_in_float32
 def nll_loss(emit, self, target, weight=None, reduction=MEAN, ignore_index=-100):
     """nll_loss(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100) -> Tensor"""
@@ -238,7 +228,7 @@ def _of_nothing(emit, reduction):
     return filled(emit, math.nan if reduction == MEAN else 0)
 
 
-@lowers("mindspore", "aten.cross_entropy_loss.default")
+@lowers("aten.cross_entropy_loss.default")
 @_in_float32
 def cross_entropy_loss(
     emit, self, target, weight=None, reduction=MEAN, ignore_index=-100, label_smoothing=0.0
@@ -252,9 +242,7 @@ def cross_entropy_loss(
     if target.dtype in ("float32", "float64"):
         return _of_chances(emit, scores, target, weight, reduction, label_smoothing, dim)
     if label_smoothing:
-        return _smoothed(
-            emit, scores, target, weight, reduction, ignore_index, label_smoothing, dim
-        )
+        return _smoothed(emit, scores, target, weight, reduction, ignore_index, label_smoothing, dim)
     return _picked(emit, scores, target, weight, reduction, ignore_index, dim)
 
 

@@ -3,12 +3,12 @@
 
 from paritas.lower.mindspore.ops.arithmetic import FLOATS
 from paritas.lower.mindspore.ops.factories import filled
+from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.shape import is_empty, permuted
 from paritas.lower.mindspore.ops.statistics import diagonal_of
-from paritas.lower.registry import lowers
 
 
-@lowers("mindspore", "aten.linear.default")
+@lowers("aten.linear.default")
 def linear(emit, input, weight, bias=None):
     """linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor"""
     if is_empty(input) or is_empty(weight):
@@ -39,7 +39,7 @@ def _nothing(*operands):
     return any(is_empty(x) for x in operands)
 
 
-@lowers("mindspore", "aten.addmm.default")
+@lowers("aten.addmm.default")
 def addmm(emit, self, mat1, mat2, *, beta=1, alpha=1):
     """addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
     if _nothing(mat1, mat2):
@@ -50,7 +50,7 @@ def addmm(emit, self, mat1, mat2, *, beta=1, alpha=1):
     return plus_product(emit, self, product, beta, alpha)
 
 
-@lowers("mindspore", "aten.baddbmm.default")
+@lowers("aten.baddbmm.default")
 def baddbmm(emit, self, batch1, batch2, *, beta=1, alpha=1):
     """baddbmm(Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
     if _nothing(batch1, batch2):
@@ -58,43 +58,43 @@ def baddbmm(emit, self, batch1, batch2, *, beta=1, alpha=1):
     return plus_product(emit, self, emit.prim("ops.BatchMatMul")(batch1, batch2), beta, alpha)
 
 
-@lowers("mindspore", "aten.mm.default")
+@lowers("aten.mm.default")
 def mm(emit, self, mat2):
     """mm(Tensor self, Tensor mat2) -> Tensor"""
     return filled(emit, 0) if _nothing(self, mat2) else emit.prim("ops.MatMul")(self, mat2)
 
 
-@lowers("mindspore", "aten.bmm.default")
+@lowers("aten.bmm.default")
 def bmm(emit, self, mat2):
     """bmm(Tensor self, Tensor mat2) -> Tensor"""
     return filled(emit, 0) if _nothing(self, mat2) else emit.prim("ops.BatchMatMul")(self, mat2)
 
 
-@lowers("mindspore", "aten.matmul.default")
+@lowers("aten.matmul.default", "aten.linalg_matmul.default")
 def matmul(emit, self, other):
     """matmul(Tensor self, Tensor other) -> Tensor"""
     return filled(emit, 0) if _nothing(self, other) else emit.call("ops.matmul", self, other)
 
 
-@lowers("mindspore", "aten.mv.default")
+@lowers("aten.mv.default")
 def mv(emit, self, vec):
     """mv(Tensor self, Tensor vec) -> Tensor"""
     return filled(emit, 0) if _nothing(self, vec) else emit.call("ops.matmul", self, vec)
 
 
-@lowers("mindspore", "aten.dot.default")
+@lowers("aten.dot.default")
 def dot(emit, self, tensor):
     """dot(Tensor self, Tensor tensor) -> Tensor"""
     return filled(emit, 0) if _nothing(self, tensor) else emit.call("ops.matmul", self, tensor)
 
 
-@lowers("mindspore", "aten.outer.default")
+@lowers("aten.outer.default", "aten.ger.default")
 def outer(emit, self, vec2):
     """outer(Tensor self, Tensor vec2) -> Tensor"""
     return emit.infix("*", emit.call("ops.expand_dims", self, -1), vec2)
 
 
-@lowers("mindspore", "aten.einsum.default")
+@lowers("aten.einsum.default")
 def einsum(emit, equation, tensors, *, path=None):
     """einsum(str equation, Tensor[] tensors, *, int[]? path=None) -> Tensor"""
     terms, output = _spelled(equation, [x.rank for x in tensors])
@@ -122,17 +122,12 @@ def _spelled(equation, ranks):
     inputs, arrow, output = equation.replace(" ", "").partition("->")
     terms = inputs.split(",")
     spare = [c for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" if c not in equation]
-    widths = [
-        r - len(t.replace("...", "")) if "..." in t else 0
-        for t, r in zip(terms, ranks, strict=True)
-    ]
+    widths = [r - len(t.replace("...", "")) if "..." in t else 0 for t, r in zip(terms, ranks, strict=True)]
     wide = "".join(spare[: max(widths)])
     terms = [t.replace("...", wide[len(wide) - w :]) for t, w in zip(terms, widths, strict=True)]
     if not arrow:  # the letters that occur once, in order
         letters = "".join(terms)
-        output = wide + "".join(
-            c for c in sorted(set(letters)) if letters.count(c) == 1 and c not in wide
-        )
+        output = wide + "".join(c for c in sorted(set(letters)) if letters.count(c) == 1 and c not in wide)
     output = output.replace("...", wide)
     return terms, output
 

@@ -4,14 +4,14 @@
 import re
 
 from paritas.lower.mindspore.ops.factories import filled
+from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.shape import is_empty
 from paritas.lower.mindspore.write.source import Value
-from paritas.lower.registry import lowers
 
 _TRANSPOSED = re.compile(r"ops\.transpose\(([\w.\[\]]+), \(0, 2, 1\)\)")
 
 
-@lowers("mindspore", "transformers.grouped_mm_fallback.default")
+@lowers("transformers.grouped_mm_fallback.default")
 def grouped_mm_fallback(emit, input, weight, offs):
     """grouped_mm_fallback(Tensor input, Tensor weight, Tensor offs) -> Tensor"""
     stored = _TRANSPOSED.fullmatch(weight.text)
@@ -22,7 +22,7 @@ def grouped_mm_fallback(emit, input, weight, offs):
     return emit.help("experts_product", input, weight, offs)
 
 
-@lowers("mindspore", "aten.histc.default")
+@lowers("aten.histc.default")
 def histc(emit, self, bins=100, min=0, max=0):
     """histc(Tensor self, int bins=100, Scalar min=0, Scalar max=0) -> Tensor"""
     if min == max and bins == 1:  # the range is that of the values: all of them are in it

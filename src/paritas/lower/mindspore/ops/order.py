@@ -7,9 +7,9 @@ What is sorted are keys (`order_keys` in the prelude), in which NaN is a number;
 import torch
 
 from paritas.lower.mindspore.ops.arithmetic import FLOATS
+from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.shape import indexed, is_empty, permuted
 from paritas.lower.mindspore.write.source import Value
-from paritas.lower.registry import lowers
 
 #: Above every number of the narrower dtype, and below infinity.
 _TOP = {torch.float32: 3e38, torch.float64: 1.7976931348623157e308}
@@ -22,9 +22,7 @@ def _pair(first, second):
 def _keys(emit, x):
     if x.dtype in ("float32", "float16", "float64"):
         wide = torch.float32 if x.dtype == "float16" else torch.float64
-        return emit.help(
-            "order_keys", x, emit.constant(torch.tensor(_TOP[wide], dtype=wide), "top")
-        )
+        return emit.help("order_keys", x, emit.constant(torch.tensor(_TOP[wide], dtype=wide), "top"))
     return emit.cast(x, "int32") if x.dtype == "bool" else x  # there is no order of booleans
 
 
@@ -58,7 +56,7 @@ def _last(emit, self, dim, write):
     return _pair(permuted(emit, found, order), permuted(emit, places, order))
 
 
-@lowers("mindspore", "aten.topk.default")
+@lowers("aten.topk.default")
 def topk(emit, self, k, dim=-1, largest=True, sorted=True):
     """topk(Tensor self, SymInt k, int dim=-1, bool largest=True, bool sorted=True) -> (Tensor values, Tensor indices)"""  # noqa: E501
 
@@ -74,14 +72,12 @@ def topk(emit, self, k, dim=-1, largest=True, sorted=True):
 
 
 def _nothing(emit):
-    texts = [
-        emit.call("ops.zeros", emit.dims(part.shape), emit.dtype(part.dtype)).text
-        for part in emit.out
-    ]
+    texts = [emit.call("ops.zeros", emit.dims(part.shape), emit.dtype(part.dtype)).text for part in emit.out]
     return _pair(*texts)
 
 
-def sorted_pair(emit, self, dim, descending):
+@lowers("aten.sort.default", "aten.sort.stable")
+def sorted_pair(emit, self, dim, descending, **_):
     """Values and places in order."""
     if self.rank and is_empty(self):
         shape = emit.dims(self.shape)
@@ -89,35 +85,17 @@ def sorted_pair(emit, self, dim, descending):
     return _last(emit, self, dim, lambda x: _places(emit, x, descending))
 
 
-@lowers("mindspore", "aten.sort.default")
-def sort(emit, self, dim=-1, descending=False):
-    """sort(Tensor self, int dim=-1, bool descending=False) -> (Tensor values, Tensor indices)"""
-    return sorted_pair(emit, self, dim, descending)
-
-
-@lowers("mindspore", "aten.sort.stable")
-def sort_stable(emit, self, *, stable, dim=-1, descending=False):
-    """sort.stable(Tensor self, *, bool? stable, int dim=-1, bool descending=False) -> (Tensor values, Tensor indices)"""  # noqa: E501
-    return sorted_pair(emit, self, dim, descending)
-
-
-@lowers("mindspore", "aten.msort.default")
+@lowers("aten.msort.default")
 def msort(emit, self):
     """msort(Tensor self) -> Tensor"""
     return Value(f"{emit.let(sorted_pair(emit, self, 0, False), 'pair')}[0]")
 
 
-@lowers("mindspore", "aten.argsort.default")
-def argsort(emit, self, dim=-1, descending=False):
+@lowers("aten.argsort.default", "aten.argsort.stable")
+def argsort(emit, self, dim=-1, descending=False, **_):
     """argsort(Tensor self, int dim=-1, bool descending=False) -> Tensor"""
     pair = emit.let(sorted_pair(emit, self, dim, descending), "pair")
     return Value(f"{pair}[1]")
-
-
-@lowers("mindspore", "aten.argsort.stable")
-def argsort_stable(emit, self, *, stable, dim=-1, descending=False):
-    """argsort.stable(Tensor self, *, bool stable, int dim=-1, bool descending=False) -> Tensor"""
-    return argsort(emit, self, dim, descending)
 
 
 # --- one of them ---
@@ -132,16 +110,14 @@ def _one(emit, self, dim, keepdim, place):
     dim = dim % self.rank
     pair = emit.let(sorted_pair(emit, self, dim, False), "pair")
     cut = f"{place}:{operand_plus_one(place)}" if keepdim else str(place)
-    return _pair(
-        *(indexed(emit, Value(f"{pair}[{i}]", shape=self.shape), dim, cut) for i in (0, 1))
-    )
+    return _pair(*(indexed(emit, Value(f"{pair}[{i}]", shape=self.shape), dim, cut) for i in (0, 1)))
 
 
 def operand_plus_one(place):
     return place + 1 if isinstance(place, int) else f"{place} + 1"
 
 
-@lowers("mindspore", "aten.kthvalue.default")
+@lowers("aten.kthvalue.default")
 def kthvalue(emit, self, k, dim=-1, keepdim=False):
     """kthvalue(Tensor self, SymInt k, int dim=-1, bool keepdim=False) -> (Tensor values, Tensor indices)"""
     return _one(emit, self, dim, keepdim, k - 1 if isinstance(k, int) else f"{k} - 1")
@@ -154,7 +130,7 @@ def _middle(emit, self, dim):
     return f"({emit.size(size)} - 1) // 2"
 
 
-@lowers("mindspore", "aten.median.dim")
+@lowers("aten.median.dim")
 def median_dim(emit, self, dim, keepdim=False):
     """median.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)"""
     if self.rank == 0 or is_empty(self):
@@ -187,7 +163,7 @@ def _flat(emit, self):
     return emit.typed(emit.call("ops.reshape", self, (-1,)), dtype=self.dtype, shape=(size,))
 
 
-@lowers("mindspore", "aten.median.default")
+@lowers("aten.median.default")
 def median(emit, self):
     """median(Tensor self) -> Tensor"""
     if self.rank == 0:
@@ -197,7 +173,7 @@ def median(emit, self):
     return Value(f"{emit.let(median_dim(emit, _flat(emit, self), 0), 'pair')}[0]")
 
 
-@lowers("mindspore", "aten.nanmedian.dim")
+@lowers("aten.nanmedian.dim")
 def nanmedian_dim(emit, self, dim, keepdim=False):
     """nanmedian.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)"""
     if self.rank == 0 or is_empty(self) or self.dtype not in FLOATS:
@@ -209,7 +185,7 @@ def nanmedian_dim(emit, self, dim, keepdim=False):
     return _squeezed(emit, found, dim, keepdim)
 
 
-@lowers("mindspore", "aten.nanmedian.default")
+@lowers("aten.nanmedian.default")
 def nanmedian(emit, self):
     """nanmedian(Tensor self) -> Tensor"""
     if self.rank == 0:

@@ -6,11 +6,14 @@ import torch
 
 from paritas.capture.normalise import WHOLE_DIMENSION
 from paritas.lower.mindspore.ops.factories import filled
+from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.shape import indexed, is_empty, permuted
 from paritas.lower.mindspore.write.source import Value, operand
-from paritas.lower.registry import lowers
+from paritas.lower.registry import Arg
 
 
+@lowers("aten.repeat.default")
+@lowers("aten.tile.default", repeats=Arg("dims"))
 def _tiled(emit, self, repeats):
     missing = len(repeats) - self.rank
     if missing > 0:
@@ -19,19 +22,7 @@ def _tiled(emit, self, repeats):
     return emit.call("ops.tile", self, repeats)
 
 
-@lowers("mindspore", "aten.repeat.default")
-def repeat(emit, self, repeats):
-    """repeat(Tensor self, SymInt[] repeats) -> Tensor"""
-    return _tiled(emit, self, repeats)
-
-
-@lowers("mindspore", "aten.tile.default")
-def tile(emit, self, dims):
-    """tile(Tensor self, SymInt[] dims) -> Tensor"""
-    return _tiled(emit, self, dims)
-
-
-@lowers("mindspore", "aten.repeat_interleave.self_int")
+@lowers("aten.repeat_interleave.self_int")
 def repeat_interleave(emit, self, repeats, dim=None, *, output_size=None):
     """repeat_interleave.self_int(Tensor self, SymInt repeats, int? dim=None, *, SymInt? output_size=None) -> Tensor"""
     if dim is None:
@@ -51,17 +42,13 @@ def _count(shape):
     return total
 
 
-@lowers("mindspore", "aten.flip.default")
+@lowers("aten.flip.default")
 def flip(emit, self, dims):
     """flip(Tensor self, int[] dims) -> Tensor"""
-    return (
-        emit.call("ops.flip", self, tuple(d % self.rank for d in dims))
-        if dims and self.rank
-        else self
-    )
+    return emit.call("ops.flip", self, tuple(d % self.rank for d in dims)) if dims and self.rank else self
 
 
-@lowers("mindspore", "aten.roll.default")
+@lowers("aten.roll.default")
 def roll(emit, self, shifts, dims=()):
     """roll(Tensor self, SymInt[1] shifts, int[1] dims=[]) -> Tensor"""
     shifts, dims = _listed(shifts), _listed(dims)
@@ -89,11 +76,7 @@ def roll(emit, self, shifts, dims=()):
             places = emit.infix("%", emit.infix("-", places, shift), emit.size(size))
             moved = emit.call("ops.gather", x, places, dim % x.rank)
         x = emit.typed(moved, like=x)
-    return (
-        x
-        if x.rank == self.rank
-        else emit.call("ops.reshape", x, emit.dims(emit.out.shape, free=True))
-    )
+    return x if x.rank == self.rank else emit.call("ops.reshape", x, emit.dims(emit.out.shape, free=True))
 
 
 def _listed(value):
@@ -103,15 +86,13 @@ def _listed(value):
 # --- padding ---
 
 
-@lowers("mindspore", "aten.constant_pad_nd.default")
+@lowers("aten.constant_pad_nd.default")
 def constant_pad_nd(emit, self, pad, value=0):
     """constant_pad_nd(Tensor self, SymInt[] pad, Scalar value=0) -> Tensor"""
     if not all(isinstance(width, int) for width in pad):
         in_front = any(not isinstance(width, int) or width != 0 for width in pad[::2])
         return (
-            _looked_up(emit, self, pad, "constant", value)
-            if in_front
-            else _filled_up(emit, self, pad, value)
+            _looked_up(emit, self, pad, "constant", value) if in_front else _filled_up(emit, self, pad, value)
         )
     return _padded(emit, self, pad, lambda x, dim, size, last: _edge(emit, x, dim, size, value))
 
@@ -144,9 +125,7 @@ def _padded(emit, self, pad, edge, mirrored=False):
         dim = self.rank - 1 - pair
         low, high = pad[2 * pair], pad[2 * pair + 1]
         later = (min(low, 0), min(high, 0)) if mirrored and max(low, high) > 0 else (0, 0)
-        if any(
-            later
-        ):  # what lies beyond an edge is taken from the whole tensor, which is cut afterwards
+        if any(later):  # what lies beyond an edge is taken from the whole tensor, which is cut afterwards
             low, high = max(low, 0), max(high, 0)
         if low < 0 or high < 0:
             text = f"{-low if low < 0 else ''}:{high if high < 0 else ''}"
@@ -188,9 +167,7 @@ def _looked_up(emit, self, pad, mode, value=0):
         shape = (*x.shape[:dim], emit.out.shape[dim], *x.shape[dim + 1 :])
         if mode == "constant":
             places = emit.let(places, "places")
-            inside = emit.call(
-                "ops.logical_and", emit.infix(">=", places, 0), emit.infix("<", places, size)
-            )
+            inside = emit.call("ops.logical_and", emit.infix(">=", places, 0), emit.infix("<", places, size))
             inside = emit.call("ops.reshape", inside, (-1, *[1] * (x.rank - dim - 1)))
             taken = emit.call("ops.gather", x, _within(emit, places, last), dim)
             made = emit.call("ops.where", inside, taken, filled(emit, value, shape=()))
@@ -214,7 +191,7 @@ def _mirrored(emit, places, mode, size, last):
     return emit.infix("-", last, emit.call("ops.abs", beyond))
 
 
-@lowers("mindspore", "aten.pad.default")
+@lowers("aten.pad.default")
 def pad(emit, self, pad, mode="constant", value=None):
     """pad(Tensor self, SymInt[] pad, str mode="constant", float? value=None) -> Tensor"""
     if mode == "constant":
@@ -226,9 +203,7 @@ def pad(emit, self, pad, mode="constant", value=None):
 
     def replicate(x, dim, size, last):
         shape = emit.dims([*x.shape[:dim], size, *x.shape[dim + 1 :]])
-        return emit.call(
-            "ops.broadcast_to", Value(indexed(emit, x, dim, "-1:" if last else ":1")), shape
-        )
+        return emit.call("ops.broadcast_to", Value(indexed(emit, x, dim, "-1:" if last else ":1")), shape)
 
     def circular(x, dim, size, last):
         return Value(indexed(emit, x, dim, f":{size}" if last else f"-{size}:"))
@@ -271,7 +246,7 @@ def _spliced(emit, self, src, dim, start, length):
     return emit.call("ops.cat", tuple(parts), dim)
 
 
-@lowers("mindspore", "aten.slice_scatter.default")
+@lowers("aten.slice_scatter.default")
 def slice_scatter(emit, self, src, dim=0, start=None, end=None, step=1):
     """slice_scatter(Tensor self, Tensor src, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor"""  # noqa: E501
     dim = dim % self.rank
@@ -288,9 +263,7 @@ def _strided(emit, self, src, dim, start, end, step):
     if is_empty(src):
         return self
     if not all(isinstance(x, int) for x in (size, step, start or 0, end or 0)):
-        return _every(
-            emit, self, src, dim, start or 0, WHOLE_DIMENSION if end is None else end, step
-        )
+        return _every(emit, self, src, dim, start or 0, WHOLE_DIMENSION if end is None else end, step)
     places = list(range(size))[start:end:step]
     chosen, rows = torch.zeros(size, dtype=torch.bool), torch.zeros(size, dtype=torch.int64)
     chosen[places], rows[places] = True, torch.arange(len(places))
@@ -320,7 +293,7 @@ def _every(emit, self, src, dim, start, end, step):
     return emit.call("ops.gather", emit.call("ops.cat", (self, src), dim), rows, dim)
 
 
-@lowers("mindspore", "aten.select_scatter.default")
+@lowers("aten.select_scatter.default")
 def select_scatter(emit, self, src, dim, index):
     """select_scatter(Tensor self, Tensor src, int dim, SymInt index) -> Tensor"""
     dim = dim % self.rank
@@ -331,7 +304,7 @@ def select_scatter(emit, self, src, dim, index):
 # --- windows and blocks ---
 
 
-@lowers("mindspore", "aten.unfold.default")
+@lowers("aten.unfold.default")
 def unfold(emit, self, dimension, size, step):
     """unfold(Tensor(a) self, int dimension, int size, int step) -> Tensor(a)"""
     if self.rank == 0:
@@ -340,30 +313,24 @@ def unfold(emit, self, dimension, size, step):
         return nothing
     dim = dimension % self.rank
     starts = emit.call("ops.arange", 0, emit.size((emit.out.shape[dim] - 1) * step + 1), step)
-    places = emit.infix(
-        "+", emit.call("ops.expand_dims", starts, -1), emit.call("ops.arange", size)
-    )
-    windows = emit.call(
-        "ops.gather", self, places, dim
-    )  # [.., count, size, ..]: the size goes last
+    places = emit.infix("+", emit.call("ops.expand_dims", starts, -1), emit.call("ops.arange", size))
+    windows = emit.call("ops.gather", self, places, dim)  # [.., count, size, ..]: the size goes last
     order = [d for d in range(self.rank + 1) if d != dim + 1]
     return permuted(emit, windows, [*order, dim + 1])
 
 
-@lowers("mindspore", "aten.pixel_shuffle.default")
+@lowers("aten.pixel_shuffle.default")
 def pixel_shuffle(emit, self, upscale_factor):
     """pixel_shuffle(Tensor self, int upscale_factor) -> Tensor"""
     r = upscale_factor
     *batch, channels, height, width = self.shape
-    cut = emit.call(
-        "ops.reshape", self, emit.dims([*batch, channels // (r * r), r, r, height, width])
-    )
+    cut = emit.call("ops.reshape", self, emit.dims([*batch, channels // (r * r), r, r, height, width]))
     n = len(batch)
     turned = permuted(emit, cut, [*range(n), n, n + 3, n + 1, n + 4, n + 2])
     return emit.call("ops.reshape", turned, emit.dims(emit.out.shape))
 
 
-@lowers("mindspore", "aten.pixel_unshuffle.default")
+@lowers("aten.pixel_unshuffle.default")
 def pixel_unshuffle(emit, self, downscale_factor):
     """pixel_unshuffle(Tensor self, int downscale_factor) -> Tensor"""
     r = downscale_factor

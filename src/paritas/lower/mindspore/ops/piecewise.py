@@ -5,12 +5,12 @@ import math
 
 from paritas.lower.mindspore.ops.activation import elu, in_float32
 from paritas.lower.mindspore.ops.arithmetic import FLOATS
+from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.unary import negative, sign
 from paritas.lower.mindspore.ops.where_clamp import number
-from paritas.lower.registry import lowers
 
 
-@lowers("mindspore", "aten.sgn.default")
+@lowers("aten.sgn.default")
 def sgn(emit, self):
     """sgn(Tensor self) -> Tensor"""
     if self.dtype.startswith("complex"):
@@ -18,13 +18,13 @@ def sgn(emit, self):
     return sign(emit, self)
 
 
-@lowers("mindspore", "aten.positive.default")
+@lowers("aten.positive.default")
 def positive(emit, self):
     """positive(Tensor(a) self) -> Tensor(a)"""
     return self
 
 
-@lowers("mindspore", "aten.signbit.default")
+@lowers("aten.signbit.default")
 def signbit(emit, self):
     """signbit(Tensor self) -> Tensor"""
     if self.dtype in ("bool", "uint8"):
@@ -34,44 +34,29 @@ def signbit(emit, self):
     return negative(emit, emit.let(self, "x"))
 
 
-@lowers("mindspore", "aten.isneginf.default")
-def isneginf(emit, self):
-    """isneginf(Tensor self) -> Tensor"""
-    return _infinite(emit, self, -math.inf)
-
-
-@lowers("mindspore", "aten.isposinf.default")
-def isposinf(emit, self):
-    """isposinf(Tensor self) -> Tensor"""
-    return _infinite(emit, self, math.inf)
-
-
+@lowers("aten.isneginf.default", value=-math.inf)
+@lowers("aten.isposinf.default", value=math.inf)
 def _infinite(emit, self, value):
     if self.dtype not in FLOATS:
         return emit.call("ops.zeros_like", emit.cast(self, "bool"))
     return emit.infix("==", self, value)
 
 
-@lowers("mindspore", "aten.frac.default")
+@lowers("aten.frac.default")
 def frac(emit, self):
     """frac(Tensor self) -> Tensor"""
     x = emit.let(self, "x")
     return emit.infix("-", x, emit.call("ops.trunc", x))
 
 
-@lowers("mindspore", "aten.deg2rad.default")
-def deg2rad(emit, self):
-    """deg2rad(Tensor self) -> Tensor"""
-    return in_float32(emit, self, lambda x: emit.infix("*", x, math.pi / 180))
+@lowers("aten.deg2rad.default", factor=math.pi / 180)
+@lowers("aten.rad2deg.default", factor=180 / math.pi)
+def converted(emit, self, factor):
+    """An angle in the other unit."""
+    return in_float32(emit, self, lambda x: emit.infix("*", x, factor))
 
 
-@lowers("mindspore", "aten.rad2deg.default")
-def rad2deg(emit, self):
-    """rad2deg(Tensor self) -> Tensor"""
-    return in_float32(emit, self, lambda x: emit.infix("*", x, 180 / math.pi))
-
-
-@lowers("mindspore", "aten.sinc.default", "aten.special_sinc.default")
+@lowers("aten.sinc.default", "aten.special_sinc.default")
 def sinc(emit, self):
     """sinc(Tensor self) -> Tensor"""
 
@@ -89,7 +74,7 @@ def sinc(emit, self):
     return in_float32(emit, self, write)
 
 
-@lowers("mindspore", "aten.special_ndtr.default")
+@lowers("aten.special_ndtr.default")
 def special_ndtr(emit, self):
     """special_ndtr(Tensor self) -> Tensor"""
     # torch's own formula: it loses the same digits far below 0.
@@ -97,7 +82,7 @@ def special_ndtr(emit, self):
     return emit.infix("*", emit.infix("+", emit.call("ops.erf", x), 1.0), 0.5)
 
 
-@lowers("mindspore", "aten.special_entr.default")
+@lowers("aten.special_entr.default")
 def special_entr(emit, self):
     """special_entr(Tensor self) -> Tensor"""
     x = emit.let(emit.cast(self, "float64"), "x")
@@ -107,7 +92,7 @@ def special_entr(emit, self):
     return emit.cast(emit.typed(found, dtype="float64"), emit.out.dtype)
 
 
-@lowers("mindspore", "aten.hardshrink.default")
+@lowers("aten.hardshrink.default")
 def hardshrink(emit, self, lambd=0.5):
     """hardshrink(Tensor self, Scalar lambd=0.5) -> Tensor"""
     x = emit.let(self, "x")
@@ -116,7 +101,7 @@ def hardshrink(emit, self, lambd=0.5):
     return emit.call("ops.where", inside, number(emit, 0), x)
 
 
-@lowers("mindspore", "aten.softshrink.default")
+@lowers("aten.softshrink.default")
 def softshrink(emit, self, lambd=0.5):
     """softshrink(Tensor self, Scalar lambd=0.5) -> Tensor"""
 
@@ -129,13 +114,10 @@ def softshrink(emit, self, lambd=0.5):
     return in_float32(emit, self, write)
 
 
-@lowers("mindspore", "aten.celu.default")
+@lowers("aten.celu.default")
 def celu(emit, self, alpha=1.0):
     """celu(Tensor self, Scalar alpha=1.) -> Tensor"""
     return elu(emit, self, alpha, 1, 1.0 / alpha)
 
 
-@lowers("mindspore", "aten.selu.default")
-def selu(emit, self):
-    """selu(Tensor self) -> Tensor"""
-    return elu(emit, self, 1.6732632423543772, 1.0507009873554805)
+lowers("aten.selu.default", alpha=1.6732632423543772, scale=1.0507009873554805)(elu)

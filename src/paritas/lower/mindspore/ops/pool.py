@@ -6,8 +6,9 @@ import math
 import torch
 
 from paritas.lower.mindspore.ops.conv import per_axis
+from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.write.source import Value
-from paritas.lower.registry import lowers
+from paritas.lower.registry import Arg
 
 
 def _batched(emit, input, rank):
@@ -26,14 +27,10 @@ def _bordered(emit, x, outs, kernel, step, edge, value):
         behind = reach - size - edge[place]
         if edge[place] == 0 and isinstance(behind, int) and behind <= 0:
             continue
-        behind = (
-            max(behind, 0) if isinstance(behind, int) else Value(f"max({emit.size(behind)}, 0)")
-        )
+        behind = max(behind, 0) if isinstance(behind, int) else Value(f"max({emit.size(behind)}, 0)")
         more = behind if isinstance(behind, int) else 0
         shape = (*x.shape[:axis], size + edge[place] + more, *x.shape[axis + 1 :])
-        x = emit.typed(
-            emit.help("bordered", x, axis, edge[place], behind, value), like=x, shape=shape
-        )
+        x = emit.typed(emit.help("bordered", x, axis, edge[place], behind, value), like=x, shape=shape)
     return x
 
 
@@ -63,7 +60,10 @@ def _listed(value):
     return value if isinstance(value, (list, tuple)) else [value]
 
 
-def _max_pool(emit, self, rank, kernel_size, stride, padding, dilation):
+@lowers("aten.max_pool1d.default", rank=1)
+@lowers("aten.max_pool2d.default", rank=2)
+@lowers("aten.max_pool3d.default", rank=3)
+def _max_pool(emit, self, rank, kernel_size, stride, padding, dilation, **_):
     if (nothing := emit.nothing()) is not None:
         return nothing
     kernel, step, edge, spread = _geometry(rank, kernel_size, stride, padding, dilation)
@@ -78,31 +78,12 @@ def _max_pool(emit, self, rank, kernel_size, stride, padding, dilation):
             out = emit.help("spread_maxima", out, place + 2, *sizes)
     else:
         out = _pooled(emit, x, x.shape[:2], outs, kernel, step, "ops.MaxPool")
-    return (
-        out if self.rank == rank + 2 else emit.call("ops.reshape", out, emit.dims(emit.out.shape))
-    )
+    return out if self.rank == rank + 2 else emit.call("ops.reshape", out, emit.dims(emit.out.shape))
 
 
-@lowers("mindspore", "aten.max_pool1d.default")
-def max_pool1d(emit, self, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False):
-    """max_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=[0], int[1] dilation=[1], bool ceil_mode=False) -> Tensor"""  # noqa: E501
-    return _max_pool(emit, self, 1, kernel_size, stride, padding, dilation)
-
-
-@lowers("mindspore", "aten.max_pool2d.default")
-def max_pool2d(
-    emit, self, kernel_size, stride=(), padding=(0, 0), dilation=(1, 1), ceil_mode=False
-):
-    """max_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False) -> Tensor"""  # noqa: E501
-    return _max_pool(emit, self, 2, kernel_size, stride, padding, dilation)
-
-
-@lowers("mindspore", "aten.max_pool3d.default")
-def max_pool3d(emit, self, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False):
-    """max_pool3d(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, int[3] dilation=1, bool ceil_mode=False) -> Tensor"""  # noqa: E501
-    return _max_pool(emit, self, 3, kernel_size, stride, padding, dilation)
-
-
+@lowers("aten.avg_pool1d.default", rank=1, counts=Arg("count_include_pad"))
+@lowers("aten.avg_pool2d.default", rank=2, counts=Arg("count_include_pad"), divisor=Arg("divisor_override"))
+@lowers("aten.avg_pool3d.default", rank=3, counts=Arg("count_include_pad"), divisor=Arg("divisor_override"))
 def _avg_pool(emit, self, rank, kernel_size, stride, padding, ceil_mode, counts, divisor=None):
     if (nothing := emit.nothing()) is not None:
         return nothing
@@ -122,61 +103,18 @@ def _avg_pool(emit, self, rank, kernel_size, stride, padding, ceil_mode, counts,
             if kernel[place] > 1:
                 sizes = before, after, kernel[place], step[place], edge[place], bool(counts)
                 means = emit.help("window_means", *sizes)
-                out = emit.infix(
-                    "*", out, emit.call("ops.reshape", means, (-1, *[1] * (rank - 1 - place)))
-                )
+                out = emit.infix("*", out, emit.call("ops.reshape", means, (-1, *[1] * (rank - 1 - place))))
         out = emit.cast(emit.typed(out, dtype="?"), self.dtype) if self.dtype != "float32" else out
-    return (
-        out if self.rank == rank + 2 else emit.call("ops.reshape", out, emit.dims(emit.out.shape))
-    )
-
-
-@lowers("mindspore", "aten.avg_pool1d.default")
-def avg_pool1d(
-    emit, self, kernel_size, stride=(), padding=0, ceil_mode=False, count_include_pad=True
-):
-    """avg_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=[0], bool ceil_mode=False, bool count_include_pad=True) -> Tensor"""  # noqa: E501
-    return _avg_pool(emit, self, 1, kernel_size, stride, padding, ceil_mode, count_include_pad)
-
-
-@lowers("mindspore", "aten.avg_pool2d.default")
-def avg_pool2d(
-    emit,
-    self,
-    kernel_size,
-    stride=(),
-    padding=(0, 0),
-    ceil_mode=False,
-    count_include_pad=True,
-    divisor_override=None,
-):
-    """avg_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, bool ceil_mode=False, bool count_include_pad=True, int? divisor_override=None) -> Tensor"""  # noqa: E501
-    return _avg_pool(
-        emit, self, 2, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
-    )
-
-
-@lowers("mindspore", "aten.avg_pool3d.default")
-def avg_pool3d(
-    emit,
-    self,
-    kernel_size,
-    stride=(),
-    padding=0,
-    ceil_mode=False,
-    count_include_pad=True,
-    divisor_override=None,
-):
-    """avg_pool3d(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, bool ceil_mode=False, bool count_include_pad=True, int? divisor_override=None) -> Tensor"""  # noqa: E501
-    return _avg_pool(
-        emit, self, 3, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
-    )
+    return out if self.rank == rank + 2 else emit.call("ops.reshape", out, emit.dims(emit.out.shape))
 
 
 # --- to a given size ---
 
 
-def _adaptive_mean(emit, self, rank):
+@lowers("aten.adaptive_avg_pool1d.default", rank=1)
+@lowers("aten.adaptive_avg_pool2d.default", rank=2)
+@lowers("aten.adaptive_avg_pool3d.default", rank=3)
+def _adaptive_mean(emit, self, rank, **_):
     if (nothing := emit.nothing()) is not None:
         return nothing
     outs, sizes = emit.out.shape[-rank:], self.shape[-rank:]
@@ -198,24 +136,6 @@ def _adaptive_mean(emit, self, rank):
         shape = (*x.shape[:axis], after, *x.shape[axis + 1 :])
         x = emit.typed(emit.help("resized", x, axis, matrix), like=x, shape=shape)
     return emit.cast(x, "float16") if half else x
-
-
-@lowers("mindspore", "aten.adaptive_avg_pool1d.default")
-def adaptive_avg_pool1d(emit, self, output_size):
-    """adaptive_avg_pool1d(Tensor self, int[1] output_size) -> Tensor"""
-    return _adaptive_mean(emit, self, 1)
-
-
-@lowers("mindspore", "aten.adaptive_avg_pool2d.default")
-def adaptive_avg_pool2d(emit, self, output_size):
-    """adaptive_avg_pool2d(Tensor self, SymInt[2] output_size) -> Tensor"""
-    return _adaptive_mean(emit, self, 2)
-
-
-@lowers("mindspore", "aten.adaptive_avg_pool3d.default")
-def adaptive_avg_pool3d(emit, self, output_size):
-    """adaptive_avg_pool3d(Tensor self, SymInt[3] output_size) -> Tensor"""
-    return _adaptive_mean(emit, self, 3)
 
 
 # --- with the places of the maxima ---
@@ -259,30 +179,17 @@ def _adaptive_windows(emit, before, after):
     return windows.masked_fill(windows >= torch.tensor(ends)[:, None], -1)
 
 
-def _adaptive_maxima(emit, self, rank):
+@lowers("aten.adaptive_max_pool1d.default", rank=1)
+@lowers("aten.adaptive_max_pool2d.default", rank=2)
+@lowers("aten.adaptive_max_pool3d.default", rank=3)
+def _adaptive_maxima(emit, self, rank, **_):
     sizes = zip(self.shape[-rank:], emit.out[0].shape[-rank:], strict=True)
     return _maxima(emit, self, [_adaptive_windows(emit, *pair) for pair in sizes])
 
 
-@lowers("mindspore", "aten.adaptive_max_pool1d.default")
-def adaptive_max_pool1d(emit, self, output_size):
-    """adaptive_max_pool1d(Tensor self, int[1] output_size) -> (Tensor, Tensor)"""
-    return _adaptive_maxima(emit, self, 1)
-
-
-@lowers("mindspore", "aten.adaptive_max_pool2d.default")
-def adaptive_max_pool2d(emit, self, output_size):
-    """adaptive_max_pool2d(Tensor self, int[2] output_size) -> (Tensor, Tensor)"""
-    return _adaptive_maxima(emit, self, 2)
-
-
-@lowers("mindspore", "aten.adaptive_max_pool3d.default")
-def adaptive_max_pool3d(emit, self, output_size):
-    """adaptive_max_pool3d(Tensor self, int[3] output_size) -> (Tensor, Tensor)"""
-    return _adaptive_maxima(emit, self, 3)
-
-
-def _strided_maxima(emit, self, rank, kernel_size, stride, padding, dilation):
+@lowers("aten.max_pool2d_with_indices.default", rank=2)
+@lowers("aten.max_pool3d_with_indices.default", rank=3)
+def _strided_maxima(emit, self, rank, kernel_size, stride, padding, dilation, **_):
     windows = []
     for kernel, step, edge, spread, before, after in zip(
         *_geometry(rank, kernel_size, stride, padding, dilation),
@@ -297,19 +204,3 @@ def _strided_maxima(emit, self, rank, kernel_size, stride, padding, dilation):
         window = torch.arange(after)[:, None] * step + torch.arange(kernel) * spread - edge
         windows.append(window.masked_fill((window < 0) | (window >= before), -1))
     return _maxima(emit, self, windows)
-
-
-@lowers("mindspore", "aten.max_pool2d_with_indices.default")
-def max_pool2d_with_indices(
-    emit, self, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False
-):
-    """max_pool2d_with_indices(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False) -> (Tensor, Tensor)"""  # noqa: E501
-    return _strided_maxima(emit, self, 2, kernel_size, stride, padding, dilation)
-
-
-@lowers("mindspore", "aten.max_pool3d_with_indices.default")
-def max_pool3d_with_indices(
-    emit, self, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False
-):
-    """max_pool3d_with_indices(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, int[3] dilation=1, bool ceil_mode=False) -> (Tensor, Tensor)"""  # noqa: E501
-    return _strided_maxima(emit, self, 3, kernel_size, stride, padding, dilation)

@@ -7,22 +7,33 @@ A pixel that is NaN or infinite spreads along its row and column, in torch over 
 
 import torch
 
-from paritas.lower.registry import lowers
+from paritas.lower.mindspore.ops.registry import lowers
+from paritas.lower.registry import Arg
 
 aten = torch.ops.aten
 
 
-def _factors(scale_factors, rank):
-    """Scale factors as torch reads them: without, the sizes say."""
-    return [None] * rank if scale_factors is None else [float(factor) for factor in scale_factors]
+def _factors(input, scale_factors, scales_h, scales_w):
+    """Scale factors as torch reads them, one for each axis of the image: without, the sizes say."""
+    if scale_factors is not None:
+        return [float(factor) for factor in scale_factors]
+    return [scales_h, scales_w] if input.rank == 4 else [None] * (input.rank - 2)
 
 
 def _fixed(*sizes):
     return all(isinstance(size, int) for size in sizes)
 
 
-def _resized(emit, input, factors, align, kind):
+@lowers("aten.upsample_linear1d.vec", "aten.upsample_trilinear3d.vec", kind="linear")
+@lowers("aten.upsample_bilinear2d.vec", kind="linear")
+@lowers("aten.upsample_bilinear2d.default", kind="linear", input=Arg("self"))
+@lowers("aten.upsample_bicubic2d.vec", kind="cubic")
+@lowers("aten.upsample_bicubic2d.default", kind="cubic", input=Arg("self"))
+@lowers("aten._upsample_bilinear2d_aa.vec", kind="smooth_linear")
+@lowers("aten._upsample_bicubic2d_aa.vec", kind="smooth_cubic")
+def resized(emit, input, align_corners, kind, scale_factors=None, scales_h=None, scales_w=None, **_):
     """`input` with its last axes multiplied by the matrices of `kind`."""
+    factors = _factors(input, scale_factors, scales_h, scales_w)
     if input.dtype not in ("float32", "float16", "float64"):
         raise emit.refuse(f"resizing of {input.dtype}")
     x = emit.cast(input, "float64" if input.dtype == "float64" else "float32")
@@ -30,14 +41,14 @@ def _resized(emit, input, factors, align, kind):
     for place in reversed(range(rank)):
         axis = input.rank - rank + place
         before, after, factor = input.shape[axis], emit.out.shape[axis], factors[place]
-        if before == after and (factor in (None, 1.0) or align):
+        if before == after and (factor in (None, 1.0) or align_corners):
             continue
         if _fixed(before, after):
-            matrix = emit.constant(_matrix(kind, before, after, align, factor, _torch(x)), kind)
+            matrix = emit.constant(_matrix(kind, before, after, align_corners, factor, _torch(x)), kind)
         else:
             sizes = emit.size(before), emit.size(after)
             name, extra = _IN_GRAPH[kind]
-            matrix = emit.help(name, *sizes, 1 / factor if factor else 0.0, bool(align), *extra)
+            matrix = emit.help(name, *sizes, 1 / factor if factor else 0.0, bool(align_corners), *extra)
             matrix = emit.cast(emit.typed(matrix, dtype="float32"), x.dtype)
         shape = (*x.shape[:axis], after, *x.shape[axis + 1 :])
         x = emit.typed(emit.help("resized", x, axis, matrix), dtype=x.dtype, shape=shape)
@@ -57,7 +68,7 @@ _IN_GRAPH = {
 }
 
 
-def _matrix(kind, before, after, align, factor, dtype):
+def _matrix(kind, before, after, align_corners, factor, dtype):
     """[after, before]: what torch makes of each of the unit vectors, in the dtype in which it weighs them."""
     # Rows, not columns: of images of width 1 torch 2.13 gets the antialiased kinds wrong.
     units = torch.eye(before, dtype=dtype).reshape(1, before, 1, before)
@@ -67,11 +78,17 @@ def _matrix(kind, before, after, align, factor, dtype):
         "smooth_linear": aten._upsample_bilinear2d_aa.default,
         "smooth_cubic": aten._upsample_bicubic2d_aa.default,
     }[kind]
-    return resize(units, [1, after], align, None, factor).reshape(before, after).T.contiguous()
+    return resize(units, [1, after], align_corners, None, factor).reshape(before, after).T.contiguous()
 
 
-def _nearest(emit, input, factors, exact):
+@lowers("aten.upsample_nearest1d.vec", "aten.upsample_nearest3d.vec", exact=False)
+@lowers("aten.upsample_nearest2d.vec", exact=False)
+@lowers("aten.upsample_nearest2d.default", exact=False, input=Arg("self"))
+@lowers("aten._upsample_nearest_exact1d.vec", "aten._upsample_nearest_exact2d.vec", exact=True)
+@lowers("aten._upsample_nearest_exact3d.vec", exact=True)
+def nearest(emit, input, exact, scale_factors=None, scales_h=None, scales_w=None, **_):
     """`input` with a look-up along its last axes."""
+    factors = _factors(input, scale_factors, scales_h, scales_w)
     x = input
     rank = len(factors)
     for place in reversed(range(rank)):
@@ -100,105 +117,9 @@ def _repeated(emit, x, axis, times):
     before, behind = emit.dims(x.shape[: axis + 1]), emit.dims(x.shape[axis + 1 :])
     spread = emit.call("ops.reshape", x, (*before, 1, *behind))
     spread = emit.call("ops.broadcast_to", spread, (*before, times, *behind))
-    return emit.typed(
-        emit.call("ops.reshape", spread, emit.dims(shape)), dtype=x.dtype, shape=shape
-    )
+    return emit.typed(emit.call("ops.reshape", spread, emit.dims(shape)), dtype=x.dtype, shape=shape)
 
 
 def _nearest_places(before, after, factor, exact):
     resize = aten._upsample_nearest_exact1d.default if exact else aten.upsample_nearest1d.default
-    return (
-        resize(torch.arange(before).double().reshape(1, 1, -1), [after], factor).reshape(-1).long()
-    )
-
-
-@lowers("mindspore", "aten.upsample_linear1d.vec")
-def upsample_linear1d(emit, input, output_size, align_corners, scale_factors):
-    """upsample_linear1d.vec(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors) -> Tensor"""  # noqa: E501
-    return _resized(emit, input, _factors(scale_factors, 1), align_corners, "linear")
-
-
-@lowers("mindspore", "aten.upsample_bilinear2d.vec")
-def upsample_bilinear2d(emit, input, output_size, align_corners, scale_factors):
-    """upsample_bilinear2d.vec(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors) -> Tensor"""  # noqa: E501
-    return _resized(emit, input, _factors(scale_factors, 2), align_corners, "linear")
-
-
-@lowers("mindspore", "aten.upsample_bilinear2d.default")
-def upsample_bilinear2d_scales(
-    emit, self, output_size, align_corners, scales_h=None, scales_w=None
-):
-    """upsample_bilinear2d(Tensor self, SymInt[2] output_size, bool align_corners, float? scales_h=None, float? scales_w=None) -> Tensor"""  # noqa: E501
-    return _resized(emit, self, [scales_h, scales_w], align_corners, "linear")
-
-
-@lowers("mindspore", "aten.upsample_trilinear3d.vec")
-def upsample_trilinear3d(emit, input, output_size, align_corners, scale_factors):
-    """upsample_trilinear3d.vec(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors) -> Tensor"""  # noqa: E501
-    return _resized(emit, input, _factors(scale_factors, 3), align_corners, "linear")
-
-
-@lowers("mindspore", "aten.upsample_bicubic2d.vec")
-def upsample_bicubic2d(emit, input, output_size, align_corners, scale_factors):
-    """upsample_bicubic2d.vec(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors) -> Tensor"""  # noqa: E501
-    return _resized(emit, input, _factors(scale_factors, 2), align_corners, "cubic")
-
-
-@lowers("mindspore", "aten.upsample_bicubic2d.default")
-def upsample_bicubic2d_scales(emit, self, output_size, align_corners, scales_h=None, scales_w=None):
-    """upsample_bicubic2d(Tensor self, SymInt[2] output_size, bool align_corners, float? scales_h=None, float? scales_w=None) -> Tensor"""  # noqa: E501
-    return _resized(emit, self, [scales_h, scales_w], align_corners, "cubic")
-
-
-@lowers("mindspore", "aten._upsample_bilinear2d_aa.vec")
-def upsample_bilinear2d_aa(emit, input, output_size, align_corners, scale_factors):
-    """_upsample_bilinear2d_aa.vec(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors) -> Tensor"""  # noqa: E501
-    return _resized(emit, input, _factors(scale_factors, 2), align_corners, "smooth_linear")
-
-
-@lowers("mindspore", "aten._upsample_bicubic2d_aa.vec")
-def upsample_bicubic2d_aa(emit, input, output_size, align_corners, scale_factors):
-    """_upsample_bicubic2d_aa.vec(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors) -> Tensor"""  # noqa: E501
-    return _resized(emit, input, _factors(scale_factors, 2), align_corners, "smooth_cubic")
-
-
-@lowers("mindspore", "aten.upsample_nearest1d.vec")
-def upsample_nearest1d(emit, input, output_size, scale_factors):
-    """upsample_nearest1d.vec(Tensor input, SymInt[]? output_size, float[]? scale_factors) -> Tensor"""
-    return _nearest(emit, input, _factors(scale_factors, 1), exact=False)
-
-
-@lowers("mindspore", "aten.upsample_nearest2d.vec")
-def upsample_nearest2d(emit, input, output_size, scale_factors):
-    """upsample_nearest2d.vec(Tensor input, SymInt[]? output_size, float[]? scale_factors) -> Tensor"""
-    return _nearest(emit, input, _factors(scale_factors, 2), exact=False)
-
-
-@lowers("mindspore", "aten.upsample_nearest2d.default")
-def upsample_nearest2d_scales(emit, self, output_size, scales_h=None, scales_w=None):
-    """upsample_nearest2d(Tensor self, SymInt[2] output_size, float? scales_h=None, float? scales_w=None) -> Tensor"""
-    return _nearest(emit, self, [scales_h, scales_w], exact=False)
-
-
-@lowers("mindspore", "aten.upsample_nearest3d.vec")
-def upsample_nearest3d(emit, input, output_size, scale_factors):
-    """upsample_nearest3d.vec(Tensor input, SymInt[]? output_size, float[]? scale_factors) -> Tensor"""
-    return _nearest(emit, input, _factors(scale_factors, 3), exact=False)
-
-
-@lowers("mindspore", "aten._upsample_nearest_exact1d.vec")
-def upsample_nearest_exact1d(emit, input, output_size, scale_factors):
-    """_upsample_nearest_exact1d.vec(Tensor input, SymInt[]? output_size, float[]? scale_factors) -> Tensor"""
-    return _nearest(emit, input, _factors(scale_factors, 1), exact=True)
-
-
-@lowers("mindspore", "aten._upsample_nearest_exact2d.vec")
-def upsample_nearest_exact2d(emit, input, output_size, scale_factors):
-    """_upsample_nearest_exact2d.vec(Tensor input, SymInt[]? output_size, float[]? scale_factors) -> Tensor"""
-    return _nearest(emit, input, _factors(scale_factors, 2), exact=True)
-
-
-@lowers("mindspore", "aten._upsample_nearest_exact3d.vec")
-def upsample_nearest_exact3d(emit, input, output_size, scale_factors):
-    """_upsample_nearest_exact3d.vec(Tensor input, SymInt[]? output_size, float[]? scale_factors) -> Tensor"""
-    return _nearest(emit, input, _factors(scale_factors, 3), exact=True)
+    return resize(torch.arange(before).double().reshape(1, 1, -1), [after], factor).reshape(-1).long()

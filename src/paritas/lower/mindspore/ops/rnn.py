@@ -5,8 +5,8 @@ What the inputs give to the gates is one product for all steps. LSTMs are MindSp
 form is oneDNN's, as torch's is.
 """
 
+from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.write.source import Value
-from paritas.lower.registry import lowers
 
 
 def _first_axis(emit, x, size):
@@ -55,9 +55,7 @@ def _in_float32(emit, write, input, states, params):
     wide = [emit.cast(input, "float32")]
     wide += [[emit.cast(x, "float32") for x in values] for values in (states, params)]
     found = emit.let(write(*wide), "results")
-    parts = [
-        emit.cast(Value(f"{found}[{i}]", "float32"), "float16").text for i in range(1 + len(states))
-    ]
+    parts = [emit.cast(Value(f"{found}[{i}]", "float32"), "float16").text for i in range(1 + len(states))]
     return Value(f"({', '.join(parts)})")
 
 
@@ -67,10 +65,8 @@ def _bias(emit, weights, which):
     return emit.call("ops.zeros", (emit.size(weights[0].shape[0]),), emit.dtype(weights[0].dtype))
 
 
-@lowers("mindspore", "aten.lstm.input")
-def lstm(
-    emit, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first
-):
+@lowers("aten.lstm.input")
+def lstm(emit, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first):
     """lstm.input(Tensor input, Tensor[] hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     if emit.target != "cpu":
         raise emit.refuse("ops.LSTM has kernels for CPU and GPU only")
@@ -135,28 +131,22 @@ def _simple(emit, steps, input, hx, params, *how):
     return _in_float32(emit, write, input, [hx], params)
 
 
-@lowers("mindspore", "aten.gru.input")
-def gru(
-    emit, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first
-):
+@lowers("aten.gru.input")
+def gru(emit, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first):
     """gru.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)"""  # noqa: E501
     how = (num_layers, train, bidirectional, batch_first)
     return _simple(emit, "gru_steps", input, hx, params, *how)
 
 
-@lowers("mindspore", "aten.rnn_tanh.input")
-def rnn_tanh(
-    emit, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first
-):
+@lowers("aten.rnn_tanh.input")
+def rnn_tanh(emit, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first):
     """rnn_tanh.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)"""  # noqa: E501
     how = (num_layers, train, bidirectional, batch_first)
     return _simple(emit, "rnn_tanh_steps", input, hx, params, *how)
 
 
-@lowers("mindspore", "aten.rnn_relu.input")
-def rnn_relu(
-    emit, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first
-):
+@lowers("aten.rnn_relu.input")
+def rnn_relu(emit, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first):
     """rnn_relu.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)"""  # noqa: E501
     how = (num_layers, train, bidirectional, batch_first)
     return _simple(emit, "rnn_relu_steps", input, hx, params, *how)

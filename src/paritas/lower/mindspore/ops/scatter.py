@@ -7,9 +7,9 @@ import torch
 
 from paritas.lower.mindspore.ops.arithmetic import FLOATS
 from paritas.lower.mindspore.ops.factories import filled
+from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.where_clamp import number
 from paritas.lower.mindspore.write.source import Value
-from paritas.lower.registry import lowers
 
 
 def flat_places(emit, self, dim, index):
@@ -52,9 +52,7 @@ def scattered(emit, self, places, written, reduce, include_self):
     if not include_self:
         neutral = emit.constant(_neutral(self.dtype, reduce), "neutral")
         blank = emit.infix("+", emit.call("ops.zeros_like", written), neutral)
-        x = emit.let(
-            emit.typed(emit.prim("ops.TensorScatterUpdate")(x, places, blank), **like), "x"
-        )
+        x = emit.let(emit.typed(emit.prim("ops.TensorScatterUpdate")(x, places, blank), **like), "x")
     if reduce == "prod":
         return emit.prim("ops.TensorScatterMul")(x, places, written)
     if reduce in ("amax", "amin"):
@@ -89,7 +87,7 @@ def _neutral(dtype, reduce):
     return torch.tensor([number], dtype=kind)
 
 
-@lowers("mindspore", "aten.scatter_reduce.two")
+@lowers("aten.scatter_reduce.two")
 def scatter_reduce(emit, self, dim, index, src, reduce, *, include_self=True):
     """scatter_reduce.two(Tensor self, int dim, Tensor index, Tensor src, str reduce, *, bool include_self=True) -> Tensor"""  # noqa: E501
     if any(size == 0 for size in index.shape):
@@ -109,14 +107,14 @@ def scatter_reduce(emit, self, dim, index, src, reduce, *, include_self=True):
     return emit.cast(found, emit.out.dtype)
 
 
-@lowers("mindspore", "aten.scatter.reduce")
+@lowers("aten.scatter.reduce")
 def scatter_with(emit, self, dim, index, src, *, reduce):
     """scatter.reduce(Tensor self, int dim, Tensor index, Tensor src, *, str reduce) -> Tensor"""
     how = {"add": "sum", "multiply": "prod"}[reduce]
     return scatter_reduce(emit, self, dim, index, src, how)
 
 
-@lowers("mindspore", "aten.scatter.value_reduce")
+@lowers("aten.scatter.value_reduce")
 def scatter_value_with(emit, self, dim, index, value, *, reduce):
     """scatter.value_reduce(Tensor self, int dim, Tensor index, Scalar value, *, str reduce) -> Tensor"""
     spread = filled(emit, value, shape=index.shape)
@@ -124,7 +122,7 @@ def scatter_value_with(emit, self, dim, index, value, *, reduce):
     return scatter_with(emit, self, dim, index, src, reduce=reduce)
 
 
-@lowers("mindspore", "aten.index_reduce.default")
+@lowers("aten.index_reduce.default")
 def index_reduce(emit, self, dim, index, source, reduce, *, include_self=True):
     """index_reduce(Tensor self, int dim, Tensor index, Tensor source, str reduce, *, bool include_self=True) -> Tensor"""  # noqa: E501
     if self.rank == 0 or source.rank == 0:
@@ -145,7 +143,7 @@ def index_reduce(emit, self, dim, index, source, reduce, *, include_self=True):
 # --- taken from, or put into, the flat tensor or rows of it ---
 
 
-@lowers("mindspore", "aten.take.default")
+@lowers("aten.take.default")
 def take(emit, self, index):
     """take(Tensor self, Tensor index) -> Tensor"""
     if (nothing := emit.nothing()) is not None:
@@ -153,7 +151,7 @@ def take(emit, self, index):
     return emit.help("picked", emit.call("ops.reshape", self, (-1,)), index, 0, emit.training)
 
 
-@lowers("mindspore", "aten.take_along_dim.default")
+@lowers("aten.take_along_dim.default")
 def take_along_dim(emit, self, indices, dim=None):
     """take_along_dim(Tensor self, Tensor indices, int? dim=None) -> Tensor"""
     if dim is None:
@@ -183,19 +181,17 @@ def _marked(emit, self, dim, index):
     return emit.typed(emit.call("ops.reshape", found, tuple(shape)), dtype="bool")
 
 
-@lowers("mindspore", "aten.index_fill.int_Scalar")
+@lowers("aten.index_fill.int_Scalar")
 def index_fill(emit, self, dim, index, value):
     """index_fill.int_Scalar(Tensor self, int dim, Tensor index, Scalar value) -> Tensor"""
     if self.rank == 0:
         return filled(emit, value)
     if any(size == 0 for size in index.shape):
         return self
-    return emit.call(
-        "ops.where", _marked(emit, self, dim % self.rank, index), number(emit, value), self
-    )
+    return emit.call("ops.where", _marked(emit, self, dim % self.rank, index), number(emit, value), self)
 
 
-@lowers("mindspore", "aten.index_fill.int_Tensor")
+@lowers("aten.index_fill.int_Tensor")
 def index_fill_tensor(emit, self, dim, index, value):
     """index_fill.int_Tensor(Tensor self, int dim, Tensor index, Tensor value) -> Tensor"""
     if self.rank == 0:

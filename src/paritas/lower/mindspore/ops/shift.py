@@ -2,8 +2,8 @@
 """Bits moved to the left or to the right. Beyond an integer's width torch leaves nothing, or the sign."""
 
 from paritas.lower.mindspore.ops.arithmetic import WHOLE, exactly, promote, wrapped
+from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.write.source import Value
-from paritas.lower.registry import lowers
 
 
 def _bits(dtype):
@@ -15,7 +15,13 @@ def _most(dtype):
     return _bits(dtype) - (dtype != "uint8")
 
 
-def _by(emit, name, self, other):
+@lowers("aten.__lshift__.Tensor", "aten.__lshift__.Scalar", name="left")
+@lowers("aten.bitwise_left_shift.Tensor", "aten.bitwise_left_shift.Tensor_Scalar", name="left")
+@lowers("aten.bitwise_left_shift.Scalar_Tensor", name="left")
+@lowers("aten.__rshift__.Tensor", "aten.__rshift__.Scalar", name="right")
+@lowers("aten.bitwise_right_shift.Tensor", "aten.bitwise_right_shift.Tensor_Scalar", name="right")
+@lowers("aten.bitwise_right_shift.Scalar_Tensor", name="right")
+def shifted(emit, name, self, other):
     dtype = emit.out.dtype
     if dtype not in WHOLE:
         raise emit.refuse("floats have no bits to move")
@@ -31,9 +37,7 @@ def _by(emit, name, self, other):
     x = promote(emit, self)[0] if isinstance(self, Value) else _full(emit, self)
     by = emit.let(promote(emit, other)[0], "by")
     bound = _bits(dtype) if left else _most(dtype)
-    outside = emit.let(
-        emit.call("ops.logical_or", Value(f"{by} < 0"), Value(f"{by} >= {bound}")), "outside"
-    )
+    outside = emit.let(emit.call("ops.logical_or", Value(f"{by} < 0"), Value(f"{by} >= {bound}")), "outside")
     if left:
         by = emit.call("ops.where", outside, emit.call("ops.zeros_like", by), by)
         moved = emit.call("ops.bitwise_left_shift", x, by)
@@ -44,26 +48,3 @@ def _by(emit, name, self, other):
 
 def _full(emit, value):
     return exactly(emit, value, emit.out.dtype)
-
-
-def _named(name, target, schema):
-    def lowering(emit, self, other):
-        return _by(emit, name, self, other)
-
-    lowering.__doc__, lowering.__name__ = schema, target.split(".")[1]
-    lowers("mindspore", target)(lowering)
-
-
-for _sign, _name in (("l", "left"), ("r", "right")):
-    for _overload in ("Tensor", "Scalar"):
-        _packet = f"__{_sign}shift__"
-        _schema = f"{_packet}.{_overload}(Tensor self, {_overload} other) -> Tensor"
-        _named(_name, f"aten.{_packet}.{_overload}", _schema)
-    for _overload, _types in (
-        ("Tensor", ("Tensor", "Tensor")),
-        ("Tensor_Scalar", ("Tensor", "Scalar")),
-        ("Scalar_Tensor", ("Scalar", "Tensor")),
-    ):
-        _packet = f"bitwise_{_name}_shift"
-        _schema = f"{_packet}.{_overload}({_types[0]} self, {_types[1]} other) -> Tensor"
-        _named(_name, f"aten.{_packet}.{_overload}", _schema)

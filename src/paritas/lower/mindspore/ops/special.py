@@ -4,55 +4,41 @@
 import numpy as np
 
 from paritas.lower.mindspore.ops.activation import in_float32
+from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.unary import in_float64
 from paritas.lower.mindspore.ops.where_clamp import bounded
-from paritas.lower.registry import lowers
 
 
-def _function(function, write):
-    def lowering(emit, self):
-        return write(emit, function, self)
-
-    return lowering
-
-
-def _accurate(emit, function, self):
+@lowers("aten.acos.default", "aten.arccos.default", function="ops.acos")
+@lowers("aten.acosh.default", "aten.arccosh.default", function="ops.acosh")
+@lowers("aten.asin.default", "aten.arcsin.default", function="ops.asin")
+@lowers("aten.asinh.default", "aten.arcsinh.default", function="ops.asinh")
+@lowers("aten.atanh.default", "aten.arctanh.default", function="ops.atanh")
+@lowers("aten.cosh.default", function="ops.cosh")
+@lowers("aten.sinh.default", function="ops.sinh")
+@lowers("aten.erfc.default", "aten.special_erfc.default", function="ops.erfc")
+@lowers("aten.exp2.default", "aten.special_exp2.default", function="ops.exp2")
+def accurate(emit, function, self):
     """MindSpore's float32 kernel is as good as torch's; float16 goes by way of float32, as in torch."""
     return in_float32(emit, self, lambda x: emit.call(function, x))
 
 
-#: ATen name -> MindSpore's function, and how it is called.
-_FUNCTIONS = {
-    "acos": ("ops.acos", _accurate),
-    "acosh": ("ops.acosh", _accurate),
-    "asin": ("ops.asin", _accurate),
-    "asinh": ("ops.asinh", _accurate),
-    "atanh": ("ops.atanh", _accurate),
-    "cosh": ("ops.cosh", _accurate),
-    "sinh": ("ops.sinh", _accurate),
-    "erfc": ("ops.erfc", _accurate),
-    "exp2": ("ops.exp2", _accurate),
-    "lgamma": ("ops.lgamma", in_float64),  # 1e-5 off in float32
-    "i0": ("ops.bessel_i0", in_float64),
-    "special_i0e": ("ops.bessel_i0e", in_float64),
-    "special_i1": ("ops.bessel_i1", in_float64),
-    "special_i1e": ("ops.bessel_i1e", in_float64),
-}
-
-for _name, (_mindspore, _write) in _FUNCTIONS.items():
-    _lowering = _function(_mindspore, _write)
-    _lowering.__doc__, _lowering.__name__ = f"{_name}(Tensor self) -> Tensor", _name
-    lowers("mindspore", f"aten.{_name}.default")(_lowering)
+# 1e-5 off in float32.
+lowers("aten.lgamma.default", "aten.special_gammaln.default", function="ops.lgamma")(in_float64)
+lowers("aten.i0.default", "aten.special_i0.default", function="ops.bessel_i0")(in_float64)
+lowers("aten.special_i0e.default", function="ops.bessel_i0e")(in_float64)
+lowers("aten.special_i1.default", function="ops.bessel_i1")(in_float64)
+lowers("aten.special_i1e.default", function="ops.bessel_i1e")(in_float64)
 
 
-@lowers("mindspore", "aten.erfinv.default")
+@lowers("aten.erfinv.default", "aten.special_erfinv.default")
 def erfinv(emit, self):
     """erfinv(Tensor self) -> Tensor"""
     wide = emit.help("erfinv", emit.cast(self, "float64"))
     return emit.cast(emit.typed(wide, dtype="float64"), emit.out.dtype)
 
 
-@lowers("mindspore", "aten.logit.default", "aten.special_logit.default")
+@lowers("aten.logit.default", "aten.special_logit.default")
 def logit(emit, self, eps=None):
     """logit(Tensor self, float? eps=None) -> Tensor"""
     x = emit.cast(self, emit.out.dtype)

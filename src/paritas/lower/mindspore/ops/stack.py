@@ -3,16 +3,14 @@
 
 from paritas.lower.mindspore.ops.pad_roll_repeat import flip
 from paritas.lower.mindspore.ops.reduce import summed
-from paritas.lower.mindspore.ops.shape import joined, permuted, reshaped, slices_of, tuple_of
-from paritas.lower.registry import lowers
+from paritas.lower.mindspore.ops.registry import lowers
+from paritas.lower.mindspore.ops.shape import joined, permuted, slices_of, tuple_of
 
 
 def _shaped(emit, x, shape):
     if list(x.shape) == list(shape):
         return x
-    return emit.typed(
-        emit.call("ops.reshape", x, emit.dims(shape, free=True)), dtype=x.dtype, shape=shape
-    )
+    return emit.typed(emit.call("ops.reshape", x, emit.dims(shape, free=True)), dtype=x.dtype, shape=shape)
 
 
 def at_least_1d(shape):
@@ -27,68 +25,27 @@ def at_least_3d(shape):
     return list(shape) if len(shape) >= 3 else [*at_least_2d(shape), 1]
 
 
-def _stacked(emit, tensors, rank_of, dim):
-    parts = [_shaped(emit, x, rank_of(x.shape)) for x in tensors]
+@lowers("aten.hstack.default", widen=at_least_1d, dim=1)
+@lowers("aten.vstack.default", "aten.row_stack.default", widen=at_least_2d, dim=0)
+@lowers("aten.dstack.default", widen=at_least_3d, dim=2)
+@lowers("aten.column_stack.default", widen=lambda s: list(s) if len(s) >= 2 else [*at_least_1d(s), 1], dim=1)
+def stacked(emit, tensors, widen, dim):
+    parts = [_shaped(emit, x, widen(x.shape)) for x in tensors]
     return joined(emit, parts, 0 if len(emit.out.shape) == 1 else dim)
 
 
-@lowers("mindspore", "aten.hstack.default")
-def hstack(emit, tensors):
-    """hstack(Tensor[] tensors) -> Tensor"""
-    return _stacked(emit, tensors, at_least_1d, 1)
-
-
-@lowers("mindspore", "aten.vstack.default", "aten.row_stack.default")
-def vstack(emit, tensors):
-    """vstack(Tensor[] tensors) -> Tensor"""
-    return _stacked(emit, tensors, at_least_2d, 0)
-
-
-@lowers("mindspore", "aten.dstack.default")
-def dstack(emit, tensors):
-    """dstack(Tensor[] tensors) -> Tensor"""
-    return _stacked(emit, tensors, at_least_3d, 2)
-
-
-@lowers("mindspore", "aten.column_stack.default")
-def column_stack(emit, tensors):
-    """column_stack(Tensor[] tensors) -> Tensor"""
-    return _stacked(emit, tensors, lambda s: list(s) if len(s) >= 2 else [*at_least_1d(s), 1], 1)
-
-
-@lowers(
-    "mindspore", "aten.atleast_1d.default", "aten.atleast_2d.default", "aten.atleast_3d.default"
-)
-def atleast(emit, self):
-    """atleast_1d(Tensor self) -> Tensor"""
-    return reshaped(emit, self)
-
-
-@lowers(
-    "mindspore",
-    "aten.atleast_1d.Sequence",
-    "aten.atleast_2d.Sequence",
-    "aten.atleast_3d.Sequence",
-)
+@lowers("aten.atleast_1d.Sequence", "aten.atleast_2d.Sequence", "aten.atleast_3d.Sequence")
 def atleast_each(emit, tensors):
     """atleast_1d.Sequence(Tensor[] tensors) -> Tensor[]"""
     pieces = zip(tensors, emit.out, strict=True)
     return tuple_of([str(_shaped(emit, x, piece.shape)) for x, piece in pieces])
 
 
-@lowers("mindspore", "aten.fliplr.default")
-def fliplr(emit, self):
-    """fliplr(Tensor self) -> Tensor"""
-    return flip(emit, self, [1])
+lowers("aten.fliplr.default", dims=[1])(flip)
+lowers("aten.flipud.default", dims=[0])(flip)
 
 
-@lowers("mindspore", "aten.flipud.default")
-def flipud(emit, self):
-    """flipud(Tensor self) -> Tensor"""
-    return flip(emit, self, [0])
-
-
-@lowers("mindspore", "aten.rot90.default")
+@lowers("aten.rot90.default")
 def rot90(emit, self, k=1, dims=(0, 1)):
     """rot90(Tensor self, int k=1, int[] dims=[0, 1]) -> Tensor"""
     first, second = (d % self.rank for d in dims)
@@ -106,13 +63,13 @@ def rot90(emit, self, k=1, dims=(0, 1)):
     return flip(emit, turned, [second])
 
 
-@lowers("mindspore", "aten.numpy_T.default")
+@lowers("aten.numpy_T.default")
 def numpy_t(emit, self):
     """numpy_T(Tensor(a) self) -> Tensor(a)"""
     return permuted(emit, self, range(self.rank - 1, -1, -1))
 
 
-@lowers("mindspore", "aten.mH.default", "aten.matrix_H.default", "aten.adjoint.default")
+@lowers("aten.mH.default", "aten.matrix_H.default", "aten.adjoint.default")
 def adjoint(emit, self):
     """mH(Tensor(a) self) -> Tensor(a)"""
     if self.dtype.startswith("complex"):
@@ -122,7 +79,7 @@ def adjoint(emit, self):
     return permuted(emit, self, [*range(self.rank - 2), self.rank - 1, self.rank - 2])
 
 
-@lowers("mindspore", "aten.tensor_split.indices")
+@lowers("aten.tensor_split.indices")
 def tensor_split_indices(emit, self, indices, dim=0):
     """tensor_split.indices(Tensor(a -> *) self, SymInt[] indices, int dim=0) -> Tensor(a)[]"""
     dim = dim % self.rank
@@ -138,7 +95,7 @@ def tensor_split_indices(emit, self, indices, dim=0):
     return tuple_of(texts)
 
 
-@lowers("mindspore", "aten.hsplit.int", "aten.vsplit.int", "aten.dsplit.int")
+@lowers("aten.hsplit.int", "aten.vsplit.int", "aten.dsplit.int")
 def hsplit(emit, self, sections):
     """hsplit.int(Tensor(a -> *) self, int sections) -> Tensor(a)[]"""
     return slices_of(emit, self, _cut(self, emit))
@@ -151,19 +108,7 @@ def _cut(self, emit):
     return differing[0] if differing else 0
 
 
-@lowers("mindspore", "aten.unsafe_split.Tensor")
-def unsafe_split(emit, self, split_size, dim=0):
-    """unsafe_split.Tensor(Tensor self, SymInt split_size, int dim=0) -> Tensor[]"""
-    return slices_of(emit, self, dim % self.rank)
-
-
-@lowers("mindspore", "aten.unsafe_chunk.default")
-def unsafe_chunk(emit, self, chunks, dim=0):
-    """unsafe_chunk(Tensor self, int chunks, int dim=0) -> Tensor[]"""
-    return slices_of(emit, self, dim % self.rank)
-
-
-@lowers("mindspore", "aten.sum_to_size.default")
+@lowers("aten.sum_to_size.default")
 def sum_to_size(emit, self, size):
     """sum_to_size(Tensor self, SymInt[] size) -> Tensor"""
     missing = self.rank - len(size)

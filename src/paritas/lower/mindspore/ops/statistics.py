@@ -11,15 +11,13 @@ from paritas.lower.mindspore.ops.logic import truth
 from paritas.lower.mindspore.ops.reduce import (
     axes_of,
     extreme,
-    linalg_vector_norm,
     reduced_by,
-    spread_and_mean,
     summed,
-    variance,
 )
+from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.shape import is_empty, permuted
 from paritas.lower.mindspore.write.source import Value
-from paritas.lower.registry import lowers
+from paritas.lower.registry import Arg
 
 
 def _present(emit, self):
@@ -30,16 +28,16 @@ def _present(emit, self):
     return emit.typed(emit.call("ops.where", there, x, nothing), like=self), there
 
 
-@lowers("mindspore", "aten.nansum.default")
-def nansum(emit, self, dim=None, keepdim=False, *, dtype=None):
+@lowers("aten.nansum.default")
+def nansum(emit, self, dim=None, keepdim=False):
     """nansum(Tensor self, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
     if self.dtype in FLOATS and not is_empty(self):
         self, _ = _present(emit, self)
     return summed(emit, self, dim, keepdim)
 
 
-@lowers("mindspore", "aten.nanmean.default")
-def nanmean(emit, self, dim=None, keepdim=False, *, dtype=None):
+@lowers("aten.nanmean.default")
+def nanmean(emit, self, dim=None, keepdim=False):
     """nanmean(Tensor self, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
     if is_empty(self):
         return filled(emit, math.nan)
@@ -52,6 +50,7 @@ def nanmean(emit, self, dim=None, keepdim=False, *, dtype=None):
     return emit.cast(emit.typed(total, dtype=x.dtype), emit.out.dtype)
 
 
+@lowers("aten.count_nonzero.default", "aten.count_nonzero.dim_IntList")
 def _counted(emit, self, dim):
     if is_empty(self):
         return filled(emit, 0)
@@ -60,83 +59,15 @@ def _counted(emit, self, dim):
     return reduced_by(emit, "ops.ReduceSum", flags, axes, False) if axes else flags
 
 
-@lowers("mindspore", "aten.count_nonzero.default")
-def count_nonzero(emit, self, dim=None):
-    """count_nonzero(Tensor self, int? dim=None) -> Tensor"""
-    return _counted(emit, self, dim)
-
-
-@lowers("mindspore", "aten.count_nonzero.dim_IntList")
-def count_nonzero_dims(emit, self, dim):
-    """count_nonzero.dim_IntList(Tensor self, int[] dim) -> Tensor"""
-    return _counted(emit, self, dim)
-
-
-@lowers("mindspore", "aten.aminmax.default")
+@lowers("aten.aminmax.default")
 def aminmax(emit, self, *, dim=None, keepdim=False):
     """aminmax(Tensor self, *, int? dim=None, bool keepdim=False) -> (Tensor min, Tensor max)"""
     x = emit.let(self, "x")
-    low, high = (
-        extreme(emit, x, axes_of(self, dim), keepdim, largest) for largest in (False, True)
-    )
+    low, high = (extreme(emit, x, dim, keepdim, largest) for largest in (False, True))
     return Value(f"({low}, {high})")
 
 
-@lowers("mindspore", "aten.var.default")
-def var(emit, self, unbiased=True):
-    """var(Tensor self, bool unbiased=True) -> Tensor"""
-    return variance(emit, self, None, int(unbiased), False, False)
-
-
-@lowers("mindspore", "aten.std.default")
-def std(emit, self, unbiased=True):
-    """std(Tensor self, bool unbiased=True) -> Tensor"""
-    return variance(emit, self, None, int(unbiased), False, True)
-
-
-@lowers("mindspore", "aten.var_mean.default")
-def var_mean(emit, self, unbiased=True):
-    """var_mean(Tensor self, bool unbiased=True) -> (Tensor, Tensor)"""
-    return spread_and_mean(emit, self, None, int(unbiased), False, False)
-
-
-@lowers("mindspore", "aten.var_mean.dim")
-def var_mean_dim(emit, self, dim, unbiased=True, keepdim=False):
-    """var_mean.dim(Tensor self, int[1]? dim, bool unbiased=True, bool keepdim=False) -> (Tensor, Tensor)"""
-    return spread_and_mean(emit, self, dim, int(unbiased), keepdim, False)
-
-
-@lowers("mindspore", "aten.std_mean.default")
-def std_mean(emit, self, unbiased=True):
-    """std_mean(Tensor self, bool unbiased=True) -> (Tensor, Tensor)"""
-    return spread_and_mean(emit, self, None, int(unbiased), False, True)
-
-
-@lowers("mindspore", "aten.std_mean.dim")
-def std_mean_dim(emit, self, dim, unbiased=True, keepdim=False):
-    """std_mean.dim(Tensor self, int[1]? dim, bool unbiased=True, bool keepdim=False) -> (Tensor, Tensor)"""
-    return spread_and_mean(emit, self, dim, int(unbiased), keepdim, True)
-
-
-@lowers("mindspore", "aten.std_mean.correction")
-def std_mean_correction(emit, self, dim=None, *, correction=None, keepdim=False):
-    """std_mean.correction(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False) -> (Tensor, Tensor)"""  # noqa: E501
-    return spread_and_mean(emit, self, dim, correction, keepdim, True)
-
-
-@lowers("mindspore", "aten.norm.Scalar")
-def norm(emit, self, p=2):
-    """norm.Scalar(Tensor self, Scalar p=2) -> Tensor"""
-    return linalg_vector_norm(emit, self, p)
-
-
-@lowers("mindspore", "aten.norm.ScalarOpt_dim")
-def norm_dim(emit, self, p, dim, keepdim=False):
-    """norm.ScalarOpt_dim(Tensor self, Scalar? p, int[1] dim, bool keepdim=False) -> Tensor"""
-    return linalg_vector_norm(emit, self, 2 if p is None else p, dim, keepdim)
-
-
-@lowers("mindspore", "aten.trace.default")
+@lowers("aten.trace.default")
 def trace(emit, self):
     """trace(Tensor self) -> Tensor"""
     if not all(isinstance(size, int) for size in self.shape):  # without its length
@@ -148,27 +79,23 @@ def trace(emit, self):
     return summed(emit, diagonal_of(emit, self, 0, 0, 1), None, False)
 
 
+@lowers("aten.diagonal.default")
+@lowers("aten.linalg_diagonal.default", self=Arg("A"))
 def diagonal_of(emit, self, offset, dim1, dim2):
     """The diagonal of two dimensions, as the last dimension."""
     dim1, dim2 = dim1 % self.rank, dim2 % self.rank
     rest = [d for d in range(self.rank) if d not in (dim1, dim2)]
     rows, columns = self.shape[dim1], self.shape[dim2]
-    if not all(
-        isinstance(size, int) or getattr(size, "is_Integer", False) for size in (rows, columns)
-    ):
+    if not all(isinstance(size, int) or getattr(size, "is_Integer", False) for size in (rows, columns)):
         return _free_diagonal(emit, self, offset, dim1, dim2)
     rows, columns = int(rows), int(columns)
     low, high = max(-offset, 0), max(offset, 0)
     length = max(min(rows - low, columns - high), 0)
     shape = (*(self.shape[d] for d in rest), length)
     if is_empty(self) or length == 0:
-        return emit.typed(
-            filled(emit, 0, shape=shape, dtype=self.dtype), dtype=self.dtype, shape=shape
-        )
+        return emit.typed(filled(emit, 0, shape=shape, dtype=self.dtype), dtype=self.dtype, shape=shape)
     turned = permuted(emit, self, [*rest, dim1, dim2])
-    flat = emit.call(
-        "ops.reshape", turned, (*emit.dims([self.shape[d] for d in rest]), rows * columns)
-    )
+    flat = emit.call("ops.reshape", turned, (*emit.dims([self.shape[d] for d in rest]), rows * columns))
     places = emit.call("ops.arange", 0, length)
     places = emit.infix("+", emit.infix("*", places, columns + 1), low * columns + high)
     found = emit.call("ops.gather", flat, places, len(rest))
@@ -191,19 +118,7 @@ def _free_diagonal(emit, self, offset, dim1, dim2):
     return emit.typed(found, dtype=self.dtype, shape=out)
 
 
-@lowers("mindspore", "aten.diagonal.default")
-def diagonal(emit, self, offset=0, dim1=0, dim2=1):
-    """diagonal(Tensor(a) self, int offset=0, int dim1=0, int dim2=1) -> Tensor(a)"""
-    return diagonal_of(emit, self, offset, dim1, dim2)
-
-
-@lowers("mindspore", "aten.linalg_diagonal.default")
-def linalg_diagonal(emit, A, *, offset=0, dim1=-2, dim2=-1):
-    """linalg_diagonal(Tensor(a) A, *, int offset=0, int dim1=-2, int dim2=-1) -> Tensor(a)"""
-    return diagonal_of(emit, A, offset, dim1, dim2)
-
-
-@lowers("mindspore", "aten.diag.default")
+@lowers("aten.diag.default")
 def diag(emit, self, diagonal=0):
     """diag(Tensor self, int diagonal=0) -> Tensor"""
     if self.rank == 2:
@@ -225,9 +140,7 @@ def embedded(emit, self, offset, dim1, dim2):
         edge = filled(emit, 0, shape=(*self.shape[:-1], abs(offset)), dtype=self.dtype)
         x = emit.call("ops.cat", (edge, x) if offset > 0 else (x, edge), -1)
     wide = emit.call("ops.expand_dims", x, -2)
-    nothing = emit.call(
-        "ops.full", (), bool(0) if self.dtype == "bool" else 0, dtype=emit.dtype(self.dtype)
-    )
+    nothing = emit.call("ops.full", (), bool(0) if self.dtype == "bool" else 0, dtype=emit.dtype(self.dtype))
     shape = (*self.shape[:-1], size, size)
     made = emit.typed(emit.call("ops.where", on, wide, nothing), dtype=self.dtype, shape=shape)
     order = list(range(rank - 2))
@@ -236,7 +149,7 @@ def embedded(emit, self, offset, dim1, dim2):
     return permuted(emit, made, order)
 
 
-@lowers("mindspore", "aten.diag_embed.default")
+@lowers("aten.diag_embed.default")
 def diag_embed(emit, self, offset=0, dim1=-2, dim2=-1):
     """diag_embed(Tensor self, int offset=0, int dim1=-2, int dim2=-1) -> Tensor"""
     if (nothing := emit.nothing()) is not None:

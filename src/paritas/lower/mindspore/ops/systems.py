@@ -11,9 +11,10 @@ import math
 import torch
 
 from paritas.lower.mindspore.ops.factories import filled
+from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.shape import is_empty, permuted
 from paritas.lower.mindspore.write.source import Value
-from paritas.lower.registry import lowers
+from paritas.lower.registry import Arg
 
 
 def _wide(emit, self):
@@ -31,7 +32,8 @@ def _no_info(emit, shape):
     return emit.call("ops.zeros", emit.dims(shape), emit.dtype("int32"))
 
 
-@lowers("mindspore", "aten.linalg_inv.default")
+@lowers("aten.inverse.default", A=Arg("self"))
+@lowers("aten.linalg_inv.default")
 def linalg_inv(emit, A):
     """linalg_inv(Tensor A) -> Tensor"""
     if is_empty(A):
@@ -39,13 +41,7 @@ def linalg_inv(emit, A):
     return _narrow(emit, emit.help("inverted", _wide(emit, A)), A.dtype)
 
 
-@lowers("mindspore", "aten.inverse.default")
-def inverse(emit, self):
-    """inverse(Tensor self) -> Tensor"""
-    return linalg_inv(emit, self)
-
-
-@lowers("mindspore", "aten.linalg_inv_ex.default")
+@lowers("aten.linalg_inv_ex.default")
 def linalg_inv_ex(emit, A, *, check_errors=False):
     """linalg_inv_ex(Tensor A, *, bool check_errors=False) -> (Tensor inverse, Tensor info)"""
     if is_empty(A):
@@ -55,7 +51,7 @@ def linalg_inv_ex(emit, A, *, check_errors=False):
     return Value(f"({found}, {_no_info(emit, A.shape[:-2])})")
 
 
-@lowers("mindspore", "aten.linalg_det.default")
+@lowers("aten.linalg_det.default")
 def linalg_det(emit, A):
     """linalg_det(Tensor A) -> Tensor"""
     if (nothing := emit.nothing()) is not None:
@@ -79,14 +75,14 @@ def _sign_and_log(emit, A):
     )
 
 
-@lowers("mindspore", "aten.linalg_slogdet.default")
+@lowers("aten.linalg_slogdet.default")
 def linalg_slogdet(emit, A):
     """linalg_slogdet(Tensor A) -> (Tensor sign, Tensor logabsdet)"""
     sign, size = _sign_and_log(emit, A)
     return Value(f"({sign}, {size})")
 
 
-@lowers("mindspore", "aten.logdet.default")
+@lowers("aten.logdet.default")
 def logdet(emit, self):
     """logdet(Tensor self) -> Tensor"""
     sign, size = _sign_and_log(emit, self)
@@ -116,7 +112,7 @@ def _turned(emit, x):
     return emit.typed(permuted(emit, x, order), dtype=x.dtype, shape=shape)
 
 
-@lowers("mindspore", "aten.linalg_solve.default")
+@lowers("aten.linalg_solve.default")
 def linalg_solve(emit, A, B, *, left=True):
     """linalg_solve(Tensor A, Tensor B, *, bool left=True) -> Tensor"""
     if (nothing := emit.nothing()) is not None:
@@ -124,7 +120,7 @@ def linalg_solve(emit, A, B, *, left=True):
     return _solved(emit, A, B, left, emit.out.dtype)
 
 
-@lowers("mindspore", "aten.linalg_solve_ex.default")
+@lowers("aten.linalg_solve_ex.default")
 def linalg_solve_ex(emit, A, B, *, left=True, check_errors=False):
     """linalg_solve_ex(Tensor A, Tensor B, *, bool left=True, bool check_errors=False) -> (Tensor result, Tensor info)"""  # noqa: E501
     found = (
@@ -135,7 +131,8 @@ def linalg_solve_ex(emit, A, B, *, left=True, check_errors=False):
     return Value(f"({found}, {_no_info(emit, A.shape[:-2])})")
 
 
-def _cholesky(emit, self, upper):
+@lowers("aten.cholesky.default", "aten.linalg_cholesky.default")
+def cholesky(emit, self, upper):
     if is_empty(self):
         return filled(emit, 0, shape=self.shape, dtype=self.dtype)
     x = _wide(emit, self)
@@ -146,25 +143,13 @@ def _cholesky(emit, self, upper):
     return _narrow(emit, _turned(emit, found) if upper else found, self.dtype)
 
 
-@lowers("mindspore", "aten.cholesky.default")
-def cholesky(emit, self, upper=False):
-    """cholesky(Tensor self, bool upper=False) -> Tensor"""
-    return _cholesky(emit, self, upper)
-
-
-@lowers("mindspore", "aten.linalg_cholesky.default")
-def linalg_cholesky(emit, self, *, upper=False):
-    """linalg_cholesky(Tensor self, *, bool upper=False) -> Tensor"""
-    return _cholesky(emit, self, upper)
-
-
-@lowers("mindspore", "aten.linalg_cholesky_ex.default")
+@lowers("aten.linalg_cholesky_ex.default")
 def linalg_cholesky_ex(emit, self, *, upper=False, check_errors=False):
     """linalg_cholesky_ex(Tensor self, *, bool upper=False, bool check_errors=False) -> (Tensor L, Tensor info)"""
-    return Value(f"({_cholesky(emit, self, upper)}, {_no_info(emit, self.shape[:-2])})")
+    return Value(f"({cholesky(emit, self, upper)}, {_no_info(emit, self.shape[:-2])})")
 
 
-@lowers("mindspore", "aten.linalg_qr.default")
+@lowers("aten.linalg_qr.default")
 def linalg_qr(emit, A, mode="reduced"):
     """linalg_qr(Tensor A, str mode="reduced") -> (Tensor Q, Tensor R)"""
     if is_empty(A):
@@ -183,13 +168,13 @@ def linalg_qr(emit, A, mode="reduced"):
     return Value(f"({factors[0]}, {factors[1]})")
 
 
-@lowers("mindspore", "aten.qr.default")
+@lowers("aten.qr.default")
 def qr(emit, self, some=True):
     """qr(Tensor self, bool some=True) -> (Tensor Q, Tensor R)"""
     return linalg_qr(emit, self, "reduced" if some else "complete")
 
 
-@lowers("mindspore", "aten.linalg_svdvals.default")
+@lowers("aten.linalg_svdvals.default")
 def linalg_svdvals(emit, A, *, driver=None):
     """linalg_svdvals(Tensor A, *, str? driver=None) -> Tensor"""
     if (nothing := emit.nothing()) is not None:
@@ -197,7 +182,7 @@ def linalg_svdvals(emit, A, *, driver=None):
     return _narrow(emit, emit.call("ops.svd", _wide(emit, A), False, False), A.dtype)
 
 
-@lowers("mindspore", "aten.linalg_eigvalsh.default")
+@lowers("aten.linalg_eigvalsh.default")
 def linalg_eigvalsh(emit, self, UPLO="L"):
     """linalg_eigvalsh(Tensor self, str UPLO="L") -> Tensor"""
     if (nothing := emit.nothing()) is not None:
@@ -207,7 +192,8 @@ def linalg_eigvalsh(emit, self, UPLO="L"):
     return _narrow(emit, emit.help("eigenvalues", emit.help("lower_of", x)), self.dtype)
 
 
-def _pseudo_inverse(emit, A, atol, rtol):
+@lowers("aten.pinverse.default", A=Arg("self"), atol=0.0, rtol=Arg("rcond"))
+def pseudo_inverse(emit, A, atol, rtol):
     if (nothing := emit.nothing()) is not None:
         return nothing
     if isinstance(atol, Value) and rtol is None:
@@ -227,29 +213,12 @@ def _tolerance(emit, value):
     return emit.cast(value, "float64") if isinstance(value, Value) else float(value or 0.0)
 
 
-@lowers("mindspore", "aten.linalg_pinv.atol_rtol_float")
+@lowers("aten.linalg_pinv.atol_rtol_float", "aten.linalg_pinv.atol_rtol_tensor")
+@lowers("aten.linalg_pinv.default", atol=0.0, rtol=Arg("rcond"))
 def linalg_pinv(emit, self, *, atol=None, rtol=None, hermitian=False):
     """linalg_pinv.atol_rtol_float(Tensor self, *, float? atol=None, float? rtol=None, bool hermitian=False) -> Tensor"""  # noqa: E501
     x = emit.typed(emit.help("lower_of", self), like=self) if hermitian else self
-    return _pseudo_inverse(emit, x, atol, rtol)
-
-
-@lowers("mindspore", "aten.linalg_pinv.atol_rtol_tensor")
-def linalg_pinv_tensor(emit, self, *, atol=None, rtol=None, hermitian=False):
-    """linalg_pinv.atol_rtol_tensor(Tensor self, *, Tensor? atol=None, Tensor? rtol=None, bool hermitian=False) -> Tensor"""  # noqa: E501
-    return linalg_pinv(emit, self, atol=atol, rtol=rtol, hermitian=hermitian)
-
-
-@lowers("mindspore", "aten.linalg_pinv.default")
-def linalg_pinv_rcond(emit, self, rcond, hermitian=False):
-    """linalg_pinv(Tensor self, float rcond, bool hermitian=False) -> Tensor"""
-    return linalg_pinv(emit, self, atol=0.0, rtol=rcond, hermitian=hermitian)
-
-
-@lowers("mindspore", "aten.pinverse.default")
-def pinverse(emit, self, rcond=1e-15):
-    """pinverse(Tensor self, float rcond=1.0000000000000001e-15) -> Tensor"""
-    return _pseudo_inverse(emit, self, 0.0, rcond)
+    return pseudo_inverse(emit, x, atol, rtol)
 
 
 # --- whole numbers ---
@@ -259,27 +228,20 @@ def pinverse(emit, self, rcond=1e-15):
 _NARROW = {"int8": (-(2**7), 12), "int16": (-(2**15), 24)}
 
 
-def _of_whole(emit, name, self, other, *more, kind=None):
-    kind = kind or (
-        "int64" if emit.out.dtype == "int64" else "int32"
-    )  # there is no kernel of narrower ones
+@lowers("aten.lcm.default", name="common_multiple")
+def of_whole(emit, name, self, other, more=(), kind=None):
+    """A function of the prelude of two whole numbers, and of what it needs `more`, computed in `kind`."""
+    # There is no kernel of narrower ones.
+    kind = kind or ("int64" if emit.out.dtype == "int64" else "int32")
     x, y = (emit.cast(v, kind) for v in (self, other))
     if self.shape != other.shape:  # whose kernel does not broadcast in either mode
         x, y = (emit.call("ops.broadcast_to", v, emit.dims(emit.out.shape)) for v in (x, y))
     return emit.cast(emit.typed(emit.help(name, x, y, *more), dtype=kind), emit.out.dtype)
 
 
-@lowers("mindspore", "aten.gcd.default")
+@lowers("aten.gcd.default")
 def gcd(emit, self, other):
     """gcd(Tensor self, Tensor other) -> Tensor"""
     if emit.out.dtype in _NARROW:
-        return _of_whole(
-            emit, "common_divisor_narrow", self, other, *_NARROW[emit.out.dtype], kind="float32"
-        )
-    return _of_whole(emit, "common_divisor", self, other)
-
-
-@lowers("mindspore", "aten.lcm.default")
-def lcm(emit, self, other):
-    """lcm(Tensor self, Tensor other) -> Tensor"""
-    return _of_whole(emit, "common_multiple", self, other)
+        return of_whole(emit, "common_divisor_narrow", self, other, _NARROW[emit.out.dtype], kind="float32")
+    return of_whole(emit, "common_divisor", self, other)

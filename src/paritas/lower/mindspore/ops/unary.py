@@ -3,17 +3,17 @@
 
 import torch
 
+from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.write.source import Value
-from paritas.lower.registry import lowers
 
 
-@lowers("mindspore", "aten.neg.default")
+@lowers("aten.neg.default", "aten.negative.default")
 def neg(emit, self):
     """neg(Tensor self) -> Tensor"""
     return emit.prefix("-", self)
 
 
-@lowers("mindspore", "aten.abs.default")
+@lowers("aten.abs.default", "aten.absolute.default")
 def abs_(emit, self):
     """abs(Tensor self) -> Tensor"""
     if self.dtype in ("complex64", "complex128"):  # ops.abs gives a complex number
@@ -21,7 +21,7 @@ def abs_(emit, self):
     return self if self.dtype == "uint8" else emit.call("ops.abs", self)
 
 
-@lowers("mindspore", "aten.sign.default")
+@lowers("aten.sign.default")
 def sign(emit, self):
     """sign(Tensor self) -> Tensor"""
     if self.dtype == "bool":
@@ -33,7 +33,7 @@ def sign(emit, self):
     return emit.call("ops.sign", self)
 
 
-@lowers("mindspore", "aten.reciprocal.default")
+@lowers("aten.reciprocal.default")
 def reciprocal(emit, self):
     """reciprocal(Tensor self) -> Tensor"""
     return emit.infix("/", 1.0, emit.cast(self, emit.out.dtype))
@@ -41,16 +41,23 @@ def reciprocal(emit, self):
 
 def negative(emit, x):
     """Whether each float has its sign bit: the reciprocal of -0.0 says so, -inf."""
-    below = emit.infix(
-        "<", emit.typed(emit.call("ops.where", Value(f"{x} == 0"), Value(f"1.0 / {x}"), x)), 0
-    )
+    below = emit.infix("<", emit.typed(emit.call("ops.where", Value(f"{x} == 0"), Value(f"1.0 / {x}"), x)), 0)
     return emit.typed(below, dtype="bool")
 
 
+@lowers("aten.sqrt.default", function="ops.sqrt")
+@lowers("aten.rsqrt.default", function="ops.rsqrt")
+@lowers("aten.sin.default", function="ops.sin")
+@lowers("aten.cos.default", function="ops.cos")
+@lowers("aten.tan.default", function="ops.tan")
+@lowers("aten.atan.default", "aten.arctan.default", function="ops.atan")
+@lowers("aten.erf.default", "aten.special_erf.default", function="ops.erf")
 def _floating(emit, function, self):
     return emit.call(function, emit.cast(self, emit.out.dtype))
 
 
+@lowers("aten.exp.default", function="ops.exp")
+@lowers("aten.log.default", function="ops.log")
 def in_float64(emit, function, self):
     """In float64 where the fp32 kernel of MindSpore's CPU backend is 3e-6 off (torch: 6e-8), or wrong near 0."""
     if emit.target == "ascend" or emit.out.dtype not in ("float32", "float16"):
@@ -59,6 +66,8 @@ def in_float64(emit, function, self):
     return emit.cast(wide, emit.out.dtype)
 
 
+@lowers("aten.expm1.default", "aten.special_expm1.default", name="expm1")
+@lowers("aten.log1p.default", "aten.special_log1p.default", name="log1p")
 def near_zero(emit, name, self):
     """log1p or expm1, of which MindSpore's CPU backend keeps nothing near 0. In and out: the result's dtype."""
     if emit.target == "ascend":
@@ -68,122 +77,30 @@ def near_zero(emit, name, self):
     return emit.cast(wide, emit.out.dtype)
 
 
-@lowers("mindspore", "aten.exp.default")
-def exp(emit, self):
-    """exp(Tensor self) -> Tensor"""
-    return in_float64(emit, "ops.exp", self)
+@lowers("aten.log2.default", per_e=1.4426950408889634)
+@lowers("aten.log10.default", per_e=0.4342944819032518)
+def logarithm(emit, self, per_e):
+    """The natural one in float64, times what the logarithm of e is to this base."""
+    natural = emit.typed(emit.call("ops.log", emit.cast(self, "float64")), dtype="float64")
+    return emit.cast(emit.typed(emit.infix("*", natural, per_e), dtype="float64"), emit.out.dtype)
 
 
-@lowers("mindspore", "aten.expm1.default")
-def expm1(emit, self):
-    """expm1(Tensor self) -> Tensor"""
-    return near_zero(emit, "expm1", self)
-
-
-@lowers("mindspore", "aten.log.default")
-def log(emit, self):
-    """log(Tensor self) -> Tensor"""
-    return in_float64(emit, "ops.log", self)
-
-
-@lowers("mindspore", "aten.log1p.default")
-def log1p(emit, self):
-    """log1p(Tensor self) -> Tensor"""
-    return near_zero(emit, "log1p", self)
-
-
-def _times(emit, value, factor):
-    return emit.cast(emit.typed(emit.infix("*", value, factor), dtype="float64"), emit.out.dtype)
-
-
-def _log64(emit, self):
-    return emit.typed(emit.call("ops.log", emit.cast(self, "float64")), dtype="float64")
-
-
-@lowers("mindspore", "aten.log2.default")
-def log2(emit, self):
-    """log2(Tensor self) -> Tensor"""
-    return _times(emit, _log64(emit, self), 1.4426950408889634)
-
-
-@lowers("mindspore", "aten.log10.default")
-def log10(emit, self):
-    """log10(Tensor self) -> Tensor"""
-    return _times(emit, _log64(emit, self), 0.4342944819032518)
-
-
-@lowers("mindspore", "aten.sqrt.default")
-def sqrt(emit, self):
-    """sqrt(Tensor self) -> Tensor"""
-    return _floating(emit, "ops.sqrt", self)
-
-
-@lowers("mindspore", "aten.rsqrt.default")
-def rsqrt(emit, self):
-    """rsqrt(Tensor self) -> Tensor"""
-    return _floating(emit, "ops.rsqrt", self)
-
-
-@lowers("mindspore", "aten.sin.default")
-def sin(emit, self):
-    """sin(Tensor self) -> Tensor"""
-    return _floating(emit, "ops.sin", self)
-
-
-@lowers("mindspore", "aten.cos.default")
-def cos(emit, self):
-    """cos(Tensor self) -> Tensor"""
-    return _floating(emit, "ops.cos", self)
-
-
-@lowers("mindspore", "aten.tan.default")
-def tan(emit, self):
-    """tan(Tensor self) -> Tensor"""
-    return _floating(emit, "ops.tan", self)
-
-
-@lowers("mindspore", "aten.atan.default")
-def atan(emit, self):
-    """atan(Tensor self) -> Tensor"""
-    return _floating(emit, "ops.atan", self)
-
-
-@lowers("mindspore", "aten.atan2.default")
+@lowers("aten.atan2.default", "aten.arctan2.default")
 def atan2(emit, self, other):
     """atan2(Tensor self, Tensor other) -> Tensor"""
     return emit.call("ops.atan2", emit.cast(self, emit.out.dtype), emit.cast(other, emit.out.dtype))
 
 
-@lowers("mindspore", "aten.erf.default")
-def erf(emit, self):
-    """erf(Tensor self) -> Tensor"""
-    return _floating(emit, "ops.erf", self)
-
-
+@lowers("aten.floor.default", function="ops.floor")
+@lowers("aten.ceil.default", function="ops.ceil")
+@lowers("aten.round.default", function="ops.round")
+@lowers("aten.trunc.default", "aten.fix.default", function="ops.trunc")
 def _rounded(emit, function, self):
     """torch rounds integers to themselves."""
     return emit.call(function, self) if self.dtype.startswith(("float", "bfloat")) else self
 
 
-@lowers("mindspore", "aten.floor.default")
-def floor(emit, self):
-    """floor(Tensor self) -> Tensor"""
-    return _rounded(emit, "ops.floor", self)
-
-
-@lowers("mindspore", "aten.ceil.default")
-def ceil(emit, self):
-    """ceil(Tensor self) -> Tensor"""
-    return _rounded(emit, "ops.ceil", self)
-
-
-@lowers("mindspore", "aten.round.default")
-def round_(emit, self):
-    """round(Tensor self) -> Tensor"""
-    return _rounded(emit, "ops.round", self)
-
-
-@lowers("mindspore", "aten.round.decimals")
+@lowers("aten.round.decimals")
 def round_decimals(emit, self, *, decimals):
     """round.decimals(Tensor self, *, int decimals) -> Tensor"""
     if not self.dtype.startswith("float") or decimals == 0:
@@ -195,20 +112,14 @@ def round_decimals(emit, self, *, decimals):
     return emit.cast(emit.typed(emit.infix(down, moved, by), dtype=x.dtype), self.dtype)
 
 
-@lowers("mindspore", "aten.trunc.default")
-def trunc(emit, self):
-    """trunc(Tensor self) -> Tensor"""
-    return _rounded(emit, "ops.trunc", self)
-
-
-@lowers("mindspore", "aten.isnan.default")
+@lowers("aten.isnan.default")
 def isnan(emit, self):
     """isnan(Tensor self) -> Tensor"""
     x = emit.let(self, "x")
     return emit.infix("!=", x, x)
 
 
-@lowers("mindspore", "aten.isinf.default")
+@lowers("aten.isinf.default")
 def isinf(emit, self):
     """isinf(Tensor self) -> Tensor"""
     if not self.dtype.startswith(("float", "bfloat")):
@@ -216,7 +127,7 @@ def isinf(emit, self):
     return emit.infix("==", emit.call("ops.abs", self), float("inf"))
 
 
-@lowers("mindspore", "aten.isfinite.default")
+@lowers("aten.isfinite.default")
 def isfinite(emit, self):
     """isfinite(Tensor self) -> Tensor"""
     if not self.dtype.startswith(("float", "bfloat")):
@@ -224,7 +135,7 @@ def isfinite(emit, self):
     return emit.infix("<", emit.call("ops.abs", self), float("inf"))
 
 
-@lowers("mindspore", "aten.nan_to_num.default")
+@lowers("aten.nan_to_num.default")
 def nan_to_num(emit, self, nan=None, posinf=None, neginf=None):
     """nan_to_num(Tensor self, float? nan=None, float? posinf=None, float? neginf=None) -> Tensor"""
     if not self.dtype.startswith("float"):

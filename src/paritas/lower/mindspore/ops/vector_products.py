@@ -7,18 +7,18 @@ from paritas.lower.mindspore.ops.arithmetic import promote
 from paritas.lower.mindspore.ops.factories import filled
 from paritas.lower.mindspore.ops.matmul import matmul, plus_product
 from paritas.lower.mindspore.ops.reduce import summed
+from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.shape import is_empty, permuted
 from paritas.lower.mindspore.write.source import Value
-from paritas.lower.registry import lowers
 
 
-@lowers("mindspore", "aten.addmv.default")
+@lowers("aten.addmv.default")
 def addmv(emit, self, mat, vec, *, beta=1, alpha=1):
     """addmv(Tensor self, Tensor mat, Tensor vec, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
     return plus_product(emit, self, matmul(emit, mat, vec), beta, alpha)
 
 
-@lowers("mindspore", "aten.addr.default")
+@lowers("aten.addr.default")
 def addr(emit, self, vec1, vec2, *, beta=1, alpha=1):
     """addr(Tensor self, Tensor vec1, Tensor vec2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
     if emit.out.dtype == "bool":
@@ -30,7 +30,7 @@ def addr(emit, self, vec1, vec2, *, beta=1, alpha=1):
     return plus_product(emit, self, product, beta, alpha)
 
 
-@lowers("mindspore", "aten.inner.default")
+@lowers("aten.inner.default")
 def inner(emit, self, other):
     """inner(Tensor self, Tensor other) -> Tensor"""
     if self.rank == 0 or other.rank == 0:
@@ -40,7 +40,7 @@ def inner(emit, self, other):
     return _contracted(emit, self, other, [self.rank - 1], [other.rank - 1])
 
 
-@lowers("mindspore", "aten.vdot.default")
+@lowers("aten.vdot.default")
 def vdot(emit, self, other):
     """vdot(Tensor self, Tensor other) -> Tensor"""
     if emit.out.dtype.startswith("complex"):
@@ -48,7 +48,7 @@ def vdot(emit, self, other):
     return matmul(emit, self, other)
 
 
-@lowers("mindspore", "aten.tensordot.default")
+@lowers("aten.tensordot.default")
 def tensordot(emit, self, other, dims_self, dims_other):
     """tensordot(Tensor self, Tensor other, int[] dims_self, int[] dims_other) -> Tensor"""
     if is_empty(self) or is_empty(other):
@@ -71,9 +71,7 @@ def _contracted(emit, self, other, left, right):
     height = math.prod([self.shape[d] for d in rows])
     width = math.prod([other.shape[d] for d in columns])
     a = emit.call("ops.reshape", permuted(emit, self, [*rows, *left]), emit.dims([height, count]))
-    b = emit.call(
-        "ops.reshape", permuted(emit, other, [*right, *columns]), emit.dims([count, width])
-    )
+    b = emit.call("ops.reshape", permuted(emit, other, [*right, *columns]), emit.dims([count, width]))
     product = emit.prim("ops.MatMul")(a, b)
     return emit.call("ops.reshape", product, emit.dims(emit.out.shape))
 
@@ -84,7 +82,7 @@ def _summed_over(emit, x, dim):
     return emit.typed(total, dtype=x.dtype, shape=shape)
 
 
-@lowers("mindspore", "aten.linalg_vecdot.default")
+@lowers("aten.linalg_vecdot.default")
 def linalg_vecdot(emit, x, y, *, dim=-1):
     """linalg_vecdot(Tensor x, Tensor y, *, int dim=-1) -> Tensor"""
     if emit.out.dtype.startswith("complex"):
@@ -99,7 +97,7 @@ def linalg_vecdot(emit, x, y, *, dim=-1):
     return summed(emit, product, [dim], False)
 
 
-@lowers("mindspore", "aten.kron.default")
+@lowers("aten.kron.default")
 def kron(emit, self, other):
     """kron(Tensor self, Tensor other) -> Tensor"""
     if (nothing := emit.nothing()) is not None:
@@ -110,9 +108,7 @@ def kron(emit, self, other):
     a, b = promote(emit, self, other)
     a = emit.call("ops.reshape", a, emit.dims([s for size in left for s in (size, 1)]))
     b = emit.call("ops.reshape", b, emit.dims([s for size in right for s in (1, size)]))
-    product = (
-        emit.call("ops.logical_and", a, b) if emit.out.dtype == "bool" else emit.infix("*", a, b)
-    )
+    product = emit.call("ops.logical_and", a, b) if emit.out.dtype == "bool" else emit.infix("*", a, b)
     return emit.call("ops.reshape", product, emit.dims(emit.out.shape))
 
 
@@ -135,7 +131,7 @@ def _difference(emit, first, second):
     return Value(f"{first[0]} * {second[1]} - {second[0]} * {first[1]}", atomic=False)
 
 
-@lowers("mindspore", "aten.linalg_cross.default")
+@lowers("aten.linalg_cross.default")
 def linalg_cross(emit, self, other, *, dim=-1):
     """linalg_cross(Tensor self, Tensor other, *, int dim=-1) -> Tensor"""
     if (nothing := emit.nothing()) is not None:
@@ -143,7 +139,7 @@ def linalg_cross(emit, self, other, *, dim=-1):
     return _cross(emit, self, other, dim)
 
 
-@lowers("mindspore", "aten.cross.default")
+@lowers("aten.cross.default")
 def cross(emit, self, other, dim=None):
     """cross(Tensor self, Tensor other, int? dim=None) -> Tensor"""
     if (nothing := emit.nothing()) is not None:

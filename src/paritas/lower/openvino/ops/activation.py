@@ -9,11 +9,11 @@ import torch
 
 from paritas.capture.normalise import expression, name_of
 from paritas.lower.openvino.emit import out, rank_of
-from paritas.lower.openvino.ops.arithmetic import clamp, computed, expm1_of, log1p_of, with_nan
-from paritas.lower.registry import lowers
+from paritas.lower.openvino.ops.arithmetic import computed, expm1_of, log1p_of, with_nan
+from paritas.lower.openvino.ops.registry import lowers
 
 
-@lowers("openvino", "aten.relu.default")
+@lowers("aten.relu.default")
 def relu(emit, self):
     """relu(Tensor self) -> Tensor"""
     if emit.dtype.is_floating_point:
@@ -92,19 +92,19 @@ def _is_harmless(node):
     return node.get_type_name() == "Divide" and bool((numbers != 0).all() and np.isfinite(numbers).all())
 
 
-@lowers("openvino", "aten.gelu.default")
+@lowers("aten.gelu.default")
 def gelu(emit, self, approximate="none"):
     """gelu(Tensor self, *, str approximate="none") -> Tensor"""
     return ops.gelu(self, "erf" if approximate == "none" else "tanh")
 
 
-@lowers("openvino", "aten.silu.default")
+@lowers("aten.silu.default")
 def silu(emit, self):
     """silu(Tensor self) -> Tensor"""
     return ops.swish(self)
 
 
-@lowers("openvino", "aten.mish.default")
+@lowers("aten.mish.default")
 def mish(emit, self):
     """mish(Tensor self) -> Tensor"""
     return ops.multiply(self, ops.tanh(softplus_of(self)))
@@ -115,7 +115,7 @@ def softplus_of(x):
     return ops.add(ops.maximum(np.float32(0), x), log1p_of(ops.exp(ops.multiply(ops.abs(x), np.float32(-1)))))
 
 
-@lowers("openvino", "aten.softplus.default")
+@lowers("aten.softplus.default")
 def softplus(emit, self, beta=1, threshold=20):
     """softplus(Tensor self, Scalar beta=1, Scalar threshold=20) -> Tensor"""
     scaled = ops.multiply(self, np.float32(beta))
@@ -123,15 +123,15 @@ def softplus(emit, self, beta=1, threshold=20):
     return ops.select(ops.greater(scaled, np.float32(threshold)), self, found)
 
 
-@lowers("openvino", "aten.log_sigmoid.default")
+@lowers("aten.log_sigmoid.default")
 def log_sigmoid(emit, self):
     """log_sigmoid(Tensor self) -> Tensor"""
     minus = np.float32(-1)
     return ops.multiply(softplus_of(ops.multiply(self, minus)), minus)
 
 
-@lowers("openvino", "aten.softmax.int", "aten._softmax.default")
-def softmax(emit, self, dim, dtype=None):
+@lowers("aten.softmax.int", "aten._softmax.default")
+def softmax(emit, self, dim):
     """softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor"""
     x = emit.cast(self, emit.dtype)
     rank = rank_of(self)
@@ -166,8 +166,8 @@ _VIEWS = (
 )  # fmt: skip
 
 
-@lowers("openvino", "aten.log_softmax.int", "aten._log_softmax.default")
-def log_softmax(emit, self, dim, dtype=None):
+@lowers("aten.log_softmax.int", "aten._log_softmax.default")
+def log_softmax(emit, self, dim):
     """log_softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor"""
     x = emit.cast(self, emit.dtype)
     rank = rank_of(self)
@@ -178,14 +178,14 @@ def log_softmax(emit, self, dim, dtype=None):
     return ops.select(ops.reduce_logical_or(lost, axis, True), np.float32(math.nan), found)
 
 
-@lowers("openvino", "aten.leaky_relu.default")
+@lowers("aten.leaky_relu.default")
 def leaky_relu(emit, self, negative_slope=0.01):
     """leaky_relu(Tensor self, Scalar negative_slope=0.01) -> Tensor"""
     below = ops.multiply(self, np.float32(negative_slope))
     return ops.select(ops.greater(self, np.float32(0)), self, below)
 
 
-@lowers("openvino", "aten.prelu.default")
+@lowers("aten.prelu.default")
 def prelu(emit, self, weight):
     """prelu(Tensor self, Tensor weight) -> Tensor"""
     rank = rank_of(self)
@@ -196,7 +196,7 @@ def prelu(emit, self, weight):
     return ops.select(ops.greater(self, np.float32(0)), self, ops.multiply(self, weight))
 
 
-@lowers("openvino", "aten.elu.default")
+@lowers("aten.elu.default")
 def elu(emit, self, alpha=1, scale=1, input_scale=1):
     """elu(Tensor self, Scalar alpha=1, Scalar scale=1, Scalar input_scale=1) -> Tensor"""
     x = ops.multiply(self, np.float32(input_scale)) if input_scale != 1 else self
@@ -205,38 +205,26 @@ def elu(emit, self, alpha=1, scale=1, input_scale=1):
     return ops.multiply(found, np.float32(scale)) if scale != 1 else found
 
 
-@lowers("openvino", "aten.hardtanh.default")
-def hardtanh(emit, self, min_val=-1, max_val=1):
-    """hardtanh(Tensor self, Scalar min_val=-1, Scalar max_val=1) -> Tensor"""
-    return clamp(emit, self, min_val, max_val)
-
-
-@lowers("openvino", "aten.relu6.default")
-def relu6(emit, self):
-    """relu6(Tensor self) -> Tensor"""
-    return hardtanh(emit, self, 0, 6)
-
-
-@lowers("openvino", "aten.hardsigmoid.default")
+@lowers("aten.hardsigmoid.default")
 def hardsigmoid(emit, self):
     """hardsigmoid(Tensor self) -> Tensor"""
     return with_nan(ops.divide(ops.clamp(ops.add(self, np.float32(3)), 0.0, 6.0), np.float32(6)), self)
 
 
-@lowers("openvino", "aten.hardswish.default")
+@lowers("aten.hardswish.default")
 def hardswish(emit, self):
     """hardswish(Tensor self) -> Tensor"""
     return ops.hswish(self)
 
 
-@lowers("openvino", "aten.glu.default")
+@lowers("aten.glu.default")
 def glu(emit, self, dim=-1):
     """glu(Tensor self, int dim=-1) -> Tensor"""
     a, b = ops.split(self, np.int64(dim % rank_of(self)), 2).outputs()
     return ops.multiply(a, ops.sigmoid(b))
 
 
-@lowers("openvino", "aten.special_logit.default", "aten.logit.default")
+@lowers("aten.special_logit.default", "aten.logit.default")
 def logit(emit, self, eps=None):
     """logit(Tensor self, float? eps=None) -> Tensor"""
     x = emit.cast(self, emit.dtype)
@@ -252,7 +240,7 @@ _LANCZOS = (
 )  # fmt: skip
 
 
-@lowers("openvino", "aten.lgamma.default")
+@lowers("aten.lgamma.default")
 def lgamma(emit, self):
     """lgamma(Tensor self) -> Tensor
 

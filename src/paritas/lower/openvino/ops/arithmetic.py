@@ -9,9 +9,10 @@ import torch
 
 from paritas.lower.openvino.emit import HALF, NARROW, is_tensor, out, rank_of
 from paritas.lower.openvino.integers import chosen, floor_division, less, truncated_division
+from paritas.lower.openvino.ops.registry import lowers
 from paritas.lower.openvino.quotients import exact_rest, floor_quotient, floored
 from paritas.lower.openvino.rounding import rounded_to_half
-from paritas.lower.registry import lowers, schema_of
+from paritas.lower.registry import Arg
 
 
 def computed(emit, function, *operands):
@@ -42,7 +43,7 @@ def as_added(emit, x):
     return x
 
 
-@lowers("openvino", "aten.add.Tensor", "aten.add.Scalar")
+@lowers("aten.add.Tensor", "aten.add.Scalar")
 def add(emit, self, other, alpha=1):
     """add.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
     if emit.dtype == torch.bool:
@@ -50,26 +51,25 @@ def add(emit, self, other, alpha=1):
     return computed(emit, ops.add, self, scaled(emit, as_added(emit, other), alpha))
 
 
-@lowers("openvino", "aten.sub.Tensor", "aten.sub.Scalar", "aten.subtract.Tensor")
+@lowers("aten.sub.Tensor", "aten.sub.Scalar", "aten.subtract.Tensor")
 def sub(emit, self, other, alpha=1):
     """sub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
     return computed(emit, ops.subtract, self, scaled(emit, as_added(emit, other), alpha))
 
 
-@lowers("openvino", "aten.rsub.Scalar", "aten.rsub.Tensor")
+@lowers("aten.rsub.Scalar", "aten.rsub.Tensor")
 def rsub(emit, self, other, alpha=1):
     """rsub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor"""
     return computed(emit, ops.subtract, as_added(emit, other), scaled(emit, self, alpha))
 
 
-@lowers("openvino", "aten.mul.Tensor", "aten.mul.Scalar", "aten.multiply.Tensor", "aten.multiply.Scalar")
+@lowers("aten.mul.Tensor", "aten.mul.Scalar", "aten.multiply.Tensor", "aten.multiply.Scalar")
 def mul(emit, self, other):
     """mul.Tensor(Tensor self, Tensor other) -> Tensor"""
     return computed(emit, ops.logical_and if emit.dtype == torch.bool else ops.multiply, self, other)
 
 
 @lowers(
-    "openvino",
     "aten.div.Tensor",
     "aten.div.Scalar",
     "aten.true_divide.Tensor",
@@ -81,25 +81,14 @@ def div(emit, self, other):
     return computed(emit, ops.divide, self, other)
 
 
+@lowers("aten.floor_divide.default", "aten.floor_divide.Scalar", a=Arg("self"), b=Arg("other"))
 def floor_of(emit, a, b):
     dtype = emit.dtype
     a, b = operand(emit, a, dtype), operand(emit, b, dtype)
     return emit.result(floor_quotient(a, b) if dtype.is_floating_point else floor_division(a, b)[0])
 
 
-@lowers("openvino", "aten.floor_divide.default", "aten.floor_divide.Scalar")
-def floor_divide(emit, self, other):
-    """floor_divide(Tensor self, Tensor other) -> Tensor"""
-    return floor_of(emit, self, other)
-
-
-@lowers(
-    "openvino",
-    "aten.div.Tensor_mode",
-    "aten.div.Scalar_mode",
-    "aten.divide.Tensor_mode",
-    "aten.divide.Scalar_mode",
-)
+@lowers("aten.div.Tensor_mode", "aten.div.Scalar_mode", "aten.divide.Tensor_mode", "aten.divide.Scalar_mode")
 def div_mode(emit, self, other, rounding_mode=None):
     """div.Tensor_mode(Tensor self, Tensor other, *, str? rounding_mode) -> Tensor"""
     dtype = emit.dtype
@@ -114,7 +103,7 @@ def div_mode(emit, self, other, rounding_mode=None):
     return ops.multiply(sign, floored(ops.abs(a), ops.abs(b)))
 
 
-@lowers("openvino", "aten.remainder.Tensor", "aten.remainder.Scalar", "aten.remainder.Scalar_Tensor")
+@lowers("aten.remainder.Tensor", "aten.remainder.Scalar", "aten.remainder.Scalar_Tensor")
 def remainder(emit, self, other):
     """remainder.Tensor(Tensor self, Tensor other) -> Tensor"""
     dtype = emit.dtype
@@ -127,7 +116,7 @@ def remainder(emit, self, other):
     return emit.result(floor_division(a, b)[1])
 
 
-@lowers("openvino", "aten.fmod.Tensor", "aten.fmod.Scalar")
+@lowers("aten.fmod.Tensor", "aten.fmod.Scalar")
 def fmod(emit, self, other):
     """fmod.Tensor(Tensor self, Tensor other) -> Tensor"""
     dtype = emit.dtype
@@ -137,7 +126,7 @@ def fmod(emit, self, other):
     return emit.result(truncated_division(a, b)[1])
 
 
-@lowers("openvino", "aten.pow.Tensor_Scalar")
+@lowers("aten.pow.Tensor_Scalar")
 def pow_scalar(emit, self, exponent):
     """pow.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor"""
     dtype = emit.dtype
@@ -184,7 +173,7 @@ def repeated(x, times):
     return found
 
 
-@lowers("openvino", "aten.pow.Tensor_Tensor", "aten.pow.Scalar")
+@lowers("aten.pow.Tensor_Tensor", "aten.pow.Scalar")
 def pow_tensor(emit, self, exponent):
     """pow.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor"""
     dtype = emit.dtype
@@ -210,96 +199,106 @@ def exp_of(x):
     return ops.select(ops.is_nan(x), x, ops.exp(x))
 
 
-def _float(function):
-    return lambda emit, x: function(emit.cast(x, emit.dtype))
+def expm1_of(x):
+    """exp(x) - 1."""
+    # 2 tanh(x/2) / (1 - tanh(x/2)), which loses nothing near 0.
+    t = ops.tanh(ops.multiply(x, np.float32(0.5)))
+    near = ops.divide(ops.multiply(np.float32(2), t), ops.subtract(np.float32(1), t))
+    far = ops.subtract(exp_of(x), np.float32(1))
+    return ops.select(ops.less(ops.abs(x), np.float32(0.5)), near, far)
 
 
-def _log_base(base):
-    return _float(lambda x: ops.multiply(ops.log(x), np.float32(1 / math.log(base))))
+def log1p_of(x):
+    """log(1 + x) near 0 too: 2 artanh(x / (2 + x)), a series there, OpenVINO's logarithm elsewhere."""
+    z = ops.divide(x, ops.add(x, np.float32(2)))
+    square = ops.multiply(z, z)
+    series = np.float32(1 / 13)
+    for odd in (11, 9, 7, 5, 3, 1):
+        series = ops.add(ops.multiply(square, series), np.float32(1 / odd))
+    near = ops.multiply(ops.multiply(z, np.float32(2)), series)
+    far = ops.log(ops.add(x, np.float32(1)))
+    inside = ops.logical_and(ops.greater(x, np.float32(-0.5)), ops.less_equal(x, np.float32(1)))
+    return ops.select(inside, near, far)
 
 
-#: Functions of one float: integers are cast first, as torch does.
-UNARY = {
-    "acos": _float(ops.acos),
-    "acosh": _float(ops.acosh),
-    "asin": _float(ops.asin),
-    "asinh": _float(ops.asinh),
-    "atan": _float(ops.atan),
-    "atanh": _float(ops.atanh),
-    "cos": _float(ops.cos),
-    "cosh": _float(ops.cosh),
-    "exp": _float(exp_of),
-    "exp2": _float(lambda x: ops.power(np.float32(2), x)),
-    "log": _float(ops.log),
-    "log10": _log_base(10),
-    "log2": _log_base(2),
-    "reciprocal": _float(lambda x: ops.divide(np.float32(1), x)),
-    "rsqrt": _float(lambda x: ops.divide(np.float32(1), ops.sqrt(x))),
-    "sigmoid": _float(ops.sigmoid),
-    "sin": _float(ops.sin),
-    "sinh": _float(ops.sinh),
-    "sqrt": _float(ops.sqrt),
-    "tan": _float(ops.tan),
-    "tanh": _float(ops.tanh),
-}
+@lowers("aten.acos.default", function=ops.acos)
+@lowers("aten.acosh.default", function=ops.acosh)
+@lowers("aten.asin.default", function=ops.asin)
+@lowers("aten.asinh.default", function=ops.asinh)
+@lowers("aten.atan.default", function=ops.atan)
+@lowers("aten.atanh.default", function=ops.atanh)
+@lowers("aten.cos.default", function=ops.cos)
+@lowers("aten.cosh.default", function=ops.cosh)
+@lowers("aten.exp.default", function=exp_of)
+@lowers("aten.exp2.default", function=lambda x: ops.power(np.float32(2), x))
+@lowers("aten.expm1.default", function=expm1_of)
+@lowers("aten.log.default", function=ops.log)
+@lowers("aten.log1p.default", function=log1p_of)
+@lowers("aten.log2.default", function=lambda x: ops.multiply(ops.log(x), np.float32(1 / math.log(2))))
+@lowers("aten.log10.default", function=lambda x: ops.multiply(ops.log(x), np.float32(1 / math.log(10))))
+@lowers("aten.reciprocal.default", function=lambda x: ops.divide(np.float32(1), x))
+@lowers("aten.rsqrt.default", function=lambda x: ops.divide(np.float32(1), ops.sqrt(x)))
+@lowers("aten.sigmoid.default", function=ops.sigmoid)
+@lowers("aten.sin.default", function=ops.sin)
+@lowers("aten.sinh.default", function=ops.sinh)
+@lowers("aten.sqrt.default", function=ops.sqrt)
+@lowers("aten.tan.default", function=ops.tan)
+@lowers("aten.tanh.default", function=ops.tanh)
+def of_float(emit, function, self):
+    """Of one float: integers are cast first, as torch does."""
+    return function(emit.cast(self, emit.dtype))
 
 
-def _register(name, rule):
-    def lowering(emit, self):
-        return rule(emit, self)
-
-    lowering.__doc__ = schema_of(f"aten.{name}.default")
-    lowering.__name__ = lowering.__qualname__ = name
-    lowers("openvino", f"aten.{name}.default")(lowering)
-
-
-for _name, _rule in UNARY.items():
-    _register(_name, _rule)
+@lowers("aten.ceil.default", function=ops.ceiling)
+@lowers("aten.floor.default", function=ops.floor)
+@lowers("aten.round.default", function=lambda x: ops.round(x, "half_to_even"))
+@lowers("aten.trunc.default", function=lambda x: ops.multiply(ops.sign(x), ops.floor(ops.abs(x))))
+def rounded(emit, function, self):
+    """Whole numbers are rounded to themselves."""
+    return function(self) if emit.dtype.is_floating_point else out(self)
 
 
-def _rounding(function):
-    def rule(emit, x):
-        return out(x) if not emit.dtype.is_floating_point else function(x)
-
-    return rule
-
-
-def _same(emit, function, x):
-    return emit.result(function(emit.wide(x, emit.dtype)))
+@lowers("aten.abs.default")
+def abs_(emit, self):
+    """abs(Tensor self) -> Tensor"""
+    return self if emit.dtype == torch.uint8 else computed(emit, ops.abs, self)
 
 
-#: Functions that keep the dtype of their argument.
-KEEPING = {
-    "abs": lambda emit, x: _same(emit, ops.abs, x) if emit.dtype != torch.uint8 else x,
-    "ceil": _rounding(ops.ceiling),
-    "floor": _rounding(ops.floor),
-    # Floats are multiplied, since that is how OpenVINO's fusion knows rotary positions.
-    "neg": lambda emit, x: (
-        ops.multiply(x, np.float32(-1)) if emit.dtype.is_floating_point else _same(emit, ops.negative, x)
-    ),
-    "round": _rounding(lambda x: ops.round(x, "half_to_even")),
-    "sign": lambda emit, x: (
-        ops.select(ops.is_nan(x), np.float32(0), ops.sign(x))
-        if emit.dtype.is_floating_point
-        else _same(emit, ops.sign, x)
-        if emit.dtype != torch.bool
-        else x
-    ),
-    "trunc": _rounding(lambda x: ops.multiply(ops.sign(x), ops.floor(ops.abs(x)))),
-    "positive": lambda emit, x: x,
-    "square": lambda emit, x: (
-        ops.power(emit.cast(x, emit.dtype), np.float32(2))
-        if emit.dtype.is_floating_point
-        else computed(emit, lambda y: ops.multiply(y, y), x)
-    ),
-}
-for _name, _rule in KEEPING.items():
-    _register(_name, _rule)
+@lowers("aten.neg.default")
+def neg(emit, self):
+    """neg(Tensor self) -> Tensor"""
+    if emit.dtype.is_floating_point:  # as OpenVINO's fusion knows rotary positions
+        return ops.multiply(self, np.float32(-1))
+    return computed(emit, ops.negative, self)
 
 
+@lowers("aten.sign.default")
+def sign(emit, self):
+    """sign(Tensor self) -> Tensor"""
+    if emit.dtype.is_floating_point:
+        return ops.select(ops.is_nan(self), np.float32(0), ops.sign(self))
+    return self if emit.dtype == torch.bool else computed(emit, ops.sign, self)
+
+
+@lowers("aten.positive.default")
+def positive(emit, self):
+    """positive(Tensor(a) self) -> Tensor(a)"""
+    return self
+
+
+@lowers("aten.square.default")
+def square(emit, self):
+    """square(Tensor self) -> Tensor"""
+    if emit.dtype.is_floating_point:
+        return ops.power(emit.cast(self, emit.dtype), np.float32(2))
+    return computed(emit, lambda x: ops.multiply(x, x), self)
+
+
+@lowers("aten.atan2.default", "aten.arctan2.default", y=Arg("self"), x=Arg("other"))
 def angle_of(emit, y, x):
     """atan2(y, x): of |y| / |x|, in the quadrant that the signs say."""
     f = np.float32
+    y, x = emit.cast(y, emit.dtype), emit.cast(x, emit.dtype)
     high, wide = ops.abs(y), ops.abs(x)
     both = ops.logical_or(
         ops.equal(ops.maximum(high, wide), f(0)), ops.equal(ops.minimum(high, wide), f(np.inf))
@@ -310,13 +309,7 @@ def angle_of(emit, y, x):
     return ops.select(ops.less(y, f(0)), ops.multiply(angle, f(-1)), angle)
 
 
-@lowers("openvino", "aten.atan2.default", "aten.arctan2.default")
-def atan2(emit, self, other):
-    """atan2(Tensor self, Tensor other) -> Tensor"""
-    return angle_of(emit, emit.cast(self, emit.dtype), emit.cast(other, emit.dtype))
-
-
-@lowers("openvino", "aten.erfinv.default", "aten.special_erfinv.default")
+@lowers("aten.erfinv.default", "aten.special_erfinv.default")
 def erfinv(emit, self):
     """erfinv(Tensor self) -> Tensor
 
@@ -352,40 +345,6 @@ def _polynomial(x, coefficients):
     return found
 
 
-@lowers("openvino", "aten.expm1.default")
-def expm1(emit, self):
-    """expm1(Tensor self) -> Tensor"""
-    return expm1_of(emit.cast(self, emit.dtype))
-
-
-def expm1_of(x):
-    """exp(x) - 1."""
-    # 2 tanh(x/2) / (1 - tanh(x/2)), which loses nothing near 0.
-    t = ops.tanh(ops.multiply(x, np.float32(0.5)))
-    near = ops.divide(ops.multiply(np.float32(2), t), ops.subtract(np.float32(1), t))
-    far = ops.subtract(exp_of(x), np.float32(1))
-    return ops.select(ops.less(ops.abs(x), np.float32(0.5)), near, far)
-
-
-def log1p_of(x):
-    """log(1 + x) near 0 too: 2 artanh(x / (2 + x)), a series there, OpenVINO's logarithm elsewhere."""
-    z = ops.divide(x, ops.add(x, np.float32(2)))
-    square = ops.multiply(z, z)
-    series = np.float32(1 / 13)
-    for odd in (11, 9, 7, 5, 3, 1):
-        series = ops.add(ops.multiply(square, series), np.float32(1 / odd))
-    near = ops.multiply(ops.multiply(z, np.float32(2)), series)
-    far = ops.log(ops.add(x, np.float32(1)))
-    inside = ops.logical_and(ops.greater(x, np.float32(-0.5)), ops.less_equal(x, np.float32(1)))
-    return ops.select(inside, near, far)
-
-
-@lowers("openvino", "aten.log1p.default")
-def log1p(emit, self):
-    """log1p(Tensor self) -> Tensor"""
-    return log1p_of(emit.cast(self, emit.dtype))
-
-
 def with_nan(found, *operands):
     """`found`, and NaN where an operand is: OpenVINO 2026.4 takes the other one, as its clamp does."""
     for x in operands:
@@ -393,31 +352,35 @@ def with_nan(found, *operands):
     return found
 
 
-def extreme_of(emit, function, logical, a, b):
+@lowers("aten.maximum.default", "aten.max.other", function=ops.maximum, logical=ops.logical_or)
+@lowers("aten.minimum.default", "aten.min.other", function=ops.minimum, logical=ops.logical_and)
+@lowers(
+    "aten.clamp_min.default",
+    "aten.clamp_min.Tensor",
+    other=Arg("min"),
+    function=ops.maximum,
+    logical=ops.logical_or,
+)
+@lowers(
+    "aten.clamp_max.default",
+    "aten.clamp_max.Tensor",
+    other=Arg("max"),
+    function=ops.minimum,
+    logical=ops.logical_and,
+)
+def extreme_of(emit, function, logical, self, other):
     dtype = emit.dtype
     if dtype == torch.bool:
-        return computed(emit, logical, a, b)
-    if not dtype.is_floating_point and (not is_tensor(b) or rank_of(b) == 0):
-        bounds = (None, b) if function is ops.minimum else (b, None)
-        return emit.result(clamped(emit, emit.wide(a, dtype), *bounds))
+        return computed(emit, logical, self, other)
+    if not dtype.is_floating_point and (not is_tensor(other) or rank_of(other) == 0):
+        bounds = (None, other) if function is ops.minimum else (other, None)
+        return emit.result(clamped(emit, emit.wide(self, dtype), *bounds))
     if not dtype.is_floating_point:
-        return computed(emit, function, a, b)
-    tensors = [emit.cast(x, dtype) for x in (a, b)]
+        return computed(emit, function, self, other)
+    tensors = [emit.cast(x, dtype) for x in (self, other)]
     return with_nan(
-        function(*tensors), *(x for x, given in zip(tensors, (a, b), strict=True) if is_tensor(given))
+        function(*tensors), *(x for x, given in zip(tensors, (self, other), strict=True) if is_tensor(given))
     )
-
-
-@lowers("openvino", "aten.maximum.default", "aten.max.other")
-def maximum(emit, self, other):
-    """maximum(Tensor self, Tensor other) -> Tensor"""
-    return extreme_of(emit, ops.maximum, ops.logical_or, self, other)
-
-
-@lowers("openvino", "aten.minimum.default", "aten.min.other")
-def minimum(emit, self, other):
-    """minimum(Tensor self, Tensor other) -> Tensor"""
-    return extreme_of(emit, ops.minimum, ops.logical_and, self, other)
 
 
 def clamped(emit, x, least, most):
@@ -440,7 +403,9 @@ def bound_of(emit, bound, dtype, is_least):
     return operand(emit, bound, dtype)
 
 
-@lowers("openvino", "aten.clamp.default", "aten.clamp.Tensor", "aten.clip.default", "aten.clip.Tensor")
+@lowers("aten.clamp.default", "aten.clamp.Tensor", "aten.clip.default", "aten.clip.Tensor")
+@lowers("aten.hardtanh.default", min=Arg("min_val"), max=Arg("max_val"))
+@lowers("aten.relu6.default", min=0, max=6)
 def clamp(emit, self, min=None, max=None):
     """clamp(Tensor self, Scalar? min=None, Scalar? max=None) -> Tensor"""
     dtype = emit.dtype
@@ -457,19 +422,7 @@ def clamp(emit, self, min=None, max=None):
     return with_nan(found, x, *(emit.cast(bound, dtype) for bound in (min, max) if is_tensor(bound)))
 
 
-@lowers("openvino", "aten.clamp_min.default", "aten.clamp_min.Tensor")
-def clamp_min(emit, self, min):
-    """clamp_min(Tensor self, Scalar min) -> Tensor"""
-    return extreme_of(emit, ops.maximum, ops.logical_or, self, min)
-
-
-@lowers("openvino", "aten.clamp_max.default", "aten.clamp_max.Tensor")
-def clamp_max(emit, self, max):
-    """clamp_max(Tensor self, Scalar max) -> Tensor"""
-    return extreme_of(emit, ops.minimum, ops.logical_and, self, max)
-
-
-@lowers("openvino", "aten.addcmul.default")
+@lowers("aten.addcmul.default")
 def addcmul(emit, self, tensor1, tensor2, value=1):
     """addcmul(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"""
     dtype = emit.dtype
@@ -477,7 +430,7 @@ def addcmul(emit, self, tensor1, tensor2, value=1):
     return computed(emit, ops.add, self, scaled(emit, product, value))
 
 
-@lowers("openvino", "aten.addcdiv.default")
+@lowers("aten.addcdiv.default")
 def addcdiv(emit, self, tensor1, tensor2, value=1):
     """addcdiv(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"""
     dtype = emit.dtype
@@ -485,7 +438,7 @@ def addcdiv(emit, self, tensor1, tensor2, value=1):
     return computed(emit, ops.add, self, scaled(emit, quotient, value))
 
 
-@lowers("openvino", "aten.lerp.Scalar", "aten.lerp.Tensor")
+@lowers("aten.lerp.Scalar", "aten.lerp.Tensor")
 def lerp(emit, self, end, weight):
     """lerp.Scalar(Tensor self, Tensor end, Scalar weight) -> Tensor"""
     return ops.add(self, ops.multiply(emit.cast(weight, emit.dtype), ops.subtract(end, self)))
@@ -494,6 +447,7 @@ def lerp(emit, self, end, weight):
 # --- casts ---------------------------------------------------------------------------------------------
 
 
+@lowers("prims.convert_element_type.default", x=Arg("a"))
 def converted(emit, x, dtype):
     """A cast. In a float32 program one to half precision rounds, though the result is held as float32."""
     found = emit.cast(x, dtype)
@@ -503,48 +457,28 @@ def converted(emit, x, dtype):
     return out(found)
 
 
-@lowers("openvino", "aten._to_copy.default")
-def to_copy(
-    emit,
-    self,
-    dtype=None,
-    layout=None,
-    device=None,
-    pin_memory=None,
-    non_blocking=False,
-    memory_format=None,
-):
-    """_to_copy(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, bool non_blocking=False, MemoryFormat? memory_format=None) -> Tensor"""  # noqa: E501
+@lowers(
+    "aten._to_copy.default", "aten.to.dtype", "aten.to.dtype_layout", "aten.to.other", "aten.type_as.default"
+)
+def cast(emit, self, **_):
+    """The result's dtype says all."""
     return converted(emit, self, emit.dtype)
-
-
-@lowers("openvino", "aten.to.dtype", "aten.to.dtype_layout", "aten.type_as.default", "aten.to.other")
-def to_dtype(emit, self, *_, **__):
-    """to.dtype(Tensor(a) self, ScalarType dtype, bool non_blocking=False, bool copy=False, MemoryFormat? memory_format=None) -> Tensor(a)"""  # noqa: E501
-    return converted(emit, self, emit.dtype)
-
-
-@lowers("openvino", "prims.convert_element_type.default")
-def convert_element_type(emit, a, dtype):
-    """convert_element_type(Tensor a, ScalarType dtype) -> Tensor"""
-    return converted(emit, a, dtype)
 
 
 @lowers(
-    "openvino",
     "aten.alias.default",
     "aten.clone.default",
     "aten.detach.default",
     "aten.contiguous.default",
     "aten.lift_fresh_copy.default",
 )
-def alias(emit, self, memory_format=None):
+def alias(emit, self):
     """alias(Tensor(a) self) -> Tensor(a)"""
     return self
 
 
-@lowers("openvino", "aten.copy.default")
-def copy(emit, self, src, non_blocking=False):
+@lowers("aten.copy.default")
+def copy(emit, self, src):
     """copy(Tensor self, Tensor src, bool non_blocking=False) -> Tensor"""
     found = converted(emit, src, emit.dtype)
     return emit.broadcast(found, emit.sizes(self)) if is_tensor(self) else found

@@ -6,14 +6,14 @@ import openvino
 import openvino.opset16 as ops
 
 from paritas.lower.openvino.emit import out, rank_of
+from paritas.lower.openvino.ops.registry import lowers
 from paritas.lower.openvino.ops.shape import shared_sizes
-from paritas.lower.registry import lowers
 
 #: The lowest value of a mask: just above bfloat16's minimum, so that no rounding makes it -inf.
 SMALLEST = -3.38e38
 
 
-@lowers("openvino", "aten.scaled_dot_product_attention.default")
+@lowers("aten.scaled_dot_product_attention.default")
 def scaled_dot_product_attention(
     emit, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
 ):

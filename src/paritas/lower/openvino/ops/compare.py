@@ -8,87 +8,68 @@ import torch
 from paritas.lower.openvino import integers
 from paritas.lower.openvino.emit import is_tensor, out
 from paritas.lower.openvino.ops.arithmetic import computed, operand
-from paritas.lower.registry import lowers, schema_of
-
-_COMPARISONS = {
-    "eq": (ops.equal, integers.equal),
-    "ne": (ops.not_equal, integers.not_equal),
-    "lt": (ops.less, integers.less),
-    "le": (ops.less_equal, integers.less_equal),
-    # OpenVINO 2026.4 finds NaN > 1 and NaN >= 1; < and <= are right.
-    "gt": (lambda a, b: ops.less(b, a), lambda a, b: integers.less(b, a)),
-    "ge": (lambda a, b: ops.less_equal(b, a), lambda a, b: integers.less_equal(b, a)),
-}
+from paritas.lower.openvino.ops.registry import lowers
+from paritas.lower.registry import Arg
 
 
-def compared(emit, functions, a, b):
-    """functions: what compares floats and small whole numbers, and what compares any."""
-    dtype = emit.promoted(a, b)
+@lowers("aten.eq.Tensor", "aten.eq.Scalar", plain=ops.equal, exact=integers.equal)
+@lowers("aten.ne.Tensor", "aten.ne.Scalar", plain=ops.not_equal, exact=integers.not_equal)
+@lowers("aten.lt.Tensor", "aten.lt.Scalar", plain=ops.less, exact=integers.less)
+@lowers("aten.le.Tensor", "aten.le.Scalar", plain=ops.less_equal, exact=integers.less_equal)
+# OpenVINO 2026.4 finds NaN > 1 and NaN >= 1; < and <= are right.
+@lowers(
+    "aten.gt.Tensor",
+    "aten.gt.Scalar",
+    plain=lambda a, b: ops.less(b, a),
+    exact=lambda a, b: integers.less(b, a),
+)
+@lowers(
+    "aten.ge.Tensor",
+    "aten.ge.Scalar",
+    plain=lambda a, b: ops.less_equal(b, a),
+    exact=lambda a, b: integers.less_equal(b, a),
+)
+def compared(emit, plain, exact, self, other):
+    """plain compares floats and small whole numbers, exact any."""
+    dtype = emit.promoted(self, other)
     if dtype == torch.bool:
         dtype = torch.int32  # the order of False and True
-    plain, exact = functions
     if dtype in (torch.int32, torch.int64) and not emit.operands_within(integers.KNOWN_APART):
         plain = exact
-    if dtype == torch.int64 and isinstance(b, int) and not -(2**31) <= b < 2**31:
+    if dtype == torch.int64 and isinstance(other, int) and not -(2**31) <= other < 2**31:
         # Larger than all that is held here, or smaller: so any number on that side of 0 says.
-        side = emit.const(1 if b > 0 else -1, dtype)
-        return plain(emit.full(emit.sizes(a), 0, dtype), side)
-    return plain(operand(emit, a, dtype), operand(emit, b, dtype))
+        side = emit.const(1 if other > 0 else -1, dtype)
+        return plain(emit.full(emit.sizes(self), 0, dtype), side)
+    return plain(operand(emit, self, dtype), operand(emit, other, dtype))
 
 
-def _comparison(name, functions):
-    def lowering(emit, self, other):
-        return compared(emit, functions, self, other)
-
-    lowering.__doc__ = schema_of(f"aten.{name}.Tensor")
-    lowering.__name__ = lowering.__qualname__ = name
-    lowers("openvino", f"aten.{name}.Tensor", f"aten.{name}.Scalar")(lowering)
+@lowers("aten.logical_and.default", function=ops.logical_and)
+@lowers("aten.logical_or.default", function=ops.logical_or)
+@lowers("aten.logical_xor.default", function=ops.logical_xor)
+def logical(emit, function, self, other):
+    return function(emit.cast(self, torch.bool), emit.cast(other, torch.bool))
 
 
-for _name, _functions in _COMPARISONS.items():
-    _comparison(_name, _functions)
+@lowers("aten.__and__.Tensor", "aten.__and__.Scalar", boolean=ops.logical_and, bits=ops.bitwise_and)
+@lowers("aten.bitwise_and.Tensor", "aten.bitwise_and.Scalar", boolean=ops.logical_and, bits=ops.bitwise_and)
+@lowers("aten.bitwise_and.Scalar_Tensor", boolean=ops.logical_and, bits=ops.bitwise_and)
+@lowers("aten.__or__.Tensor", "aten.__or__.Scalar", boolean=ops.logical_or, bits=ops.bitwise_or)
+@lowers("aten.bitwise_or.Tensor", "aten.bitwise_or.Scalar", boolean=ops.logical_or, bits=ops.bitwise_or)
+@lowers("aten.bitwise_or.Scalar_Tensor", boolean=ops.logical_or, bits=ops.bitwise_or)
+@lowers("aten.__xor__.Tensor", "aten.__xor__.Scalar", boolean=ops.logical_xor, bits=ops.bitwise_xor)
+@lowers("aten.bitwise_xor.Tensor", "aten.bitwise_xor.Scalar", boolean=ops.logical_xor, bits=ops.bitwise_xor)
+@lowers("aten.bitwise_xor.Scalar_Tensor", boolean=ops.logical_xor, bits=ops.bitwise_xor)
+def bitwise(emit, boolean, bits, self, other):
+    return computed(emit, boolean if emit.dtype == torch.bool else bits, self, other)
 
 
-def _logic(name, function):
-    def lowering(emit, self, other):
-        return function(emit.cast(self, torch.bool), emit.cast(other, torch.bool))
-
-    lowering.__doc__ = schema_of(f"aten.logical_{name}.default")
-    lowering.__name__ = lowering.__qualname__ = f"logical_{name}"
-    lowers("openvino", f"aten.logical_{name}.default")(lowering)
-
-
-for _name, _function in {
-    "and": ops.logical_and,
-    "or": ops.logical_or,
-    "xor": ops.logical_xor,
-}.items():
-    _logic(_name, _function)
-
-
-def _bits(name, logical, bitwise):
-    def lowering(emit, self, other):
-        return computed(emit, logical if emit.dtype == torch.bool else bitwise, self, other)
-
-    lowering.__doc__ = schema_of(f"aten.bitwise_{name}.Tensor")
-    lowering.__name__ = lowering.__qualname__ = f"bitwise_{name}"
-    overloads = [f"aten.bitwise_{name}.{kind}" for kind in ("Tensor", "Scalar", "Scalar_Tensor")]
-    overloads += [f"aten.__{name}__.{kind}" for kind in ("Tensor", "Scalar")]
-    lowers("openvino", *overloads)(lowering)
-
-
-_bits("and", ops.logical_and, ops.bitwise_and)
-_bits("or", ops.logical_or, ops.bitwise_or)
-_bits("xor", ops.logical_xor, ops.bitwise_xor)
-
-
-@lowers("openvino", "aten.bitwise_not.default")
+@lowers("aten.bitwise_not.default")
 def bitwise_not(emit, self):
     """bitwise_not(Tensor self) -> Tensor"""
     return computed(emit, ops.logical_not if emit.dtype == torch.bool else ops.bitwise_not, self)
 
 
-@lowers("openvino", "aten.logical_not.default")
+@lowers("aten.logical_not.default")
 def logical_not(emit, self):
     """logical_not(Tensor self) -> Tensor"""
     return ops.logical_not(emit.cast(self, torch.bool))
@@ -98,46 +79,36 @@ def _never(emit, x):
     return ops.not_equal(x, x) if emit.dtype_of(x) != torch.bool else ops.logical_xor(x, x)
 
 
-def _about_floats(name, function, of_integers):
-    def lowering(emit, self):
-        if emit.dtype_of(self).is_floating_point:
-            return function(self)
-        never = _never(emit, self)
-        return ops.logical_not(never) if of_integers else never
-
-    lowering.__doc__ = schema_of(f"aten.{name}.default")
-    lowering.__name__ = lowering.__qualname__ = name
-    lowers("openvino", f"aten.{name}.default")(lowering)
-
-
-_about_floats("isnan", ops.is_nan, False)
-_about_floats("isinf", ops.is_inf, False)
+@lowers("aten.isnan.default", function=ops.is_nan)
+@lowers("aten.isinf.default", function=ops.is_inf)
 # OpenVINO's `is_finite` takes denormals for none.
-_about_floats("isfinite", lambda x: ops.less(ops.abs(x), np.float32(np.inf)), True)
-_about_floats("isposinf", lambda x: ops.equal(x, np.float32(np.inf)), False)
-_about_floats("isneginf", lambda x: ops.equal(x, np.float32(-np.inf)), False)
-
-
 @lowers(
-    "openvino",
-    "aten.where.self",
-    "aten.where.ScalarOther",
-    "aten.where.ScalarSelf",
-    "aten.where.Scalar",
+    "aten.isfinite.default", function=lambda x: ops.less(ops.abs(x), np.float32(np.inf)), of_integers=True
 )
+@lowers("aten.isposinf.default", function=lambda x: ops.equal(x, np.float32(np.inf)))
+@lowers("aten.isneginf.default", function=lambda x: ops.equal(x, np.float32(-np.inf)))
+def about_floats(emit, function, self, of_integers=False):
+    if emit.dtype_of(self).is_floating_point:
+        return function(self)
+    never = _never(emit, self)
+    return ops.logical_not(never) if of_integers else never
+
+
+@lowers("aten.where.self", "aten.where.ScalarOther", "aten.where.ScalarSelf", "aten.where.Scalar")
 def where(emit, condition, self, other):
     """where.self(Tensor condition, Tensor self, Tensor other) -> Tensor"""
     dtype = emit.dtype
     return integers.chosen(emit.cast(condition, torch.bool), emit.cast(self, dtype), emit.cast(other, dtype))
 
 
-@lowers("openvino", "aten.masked_fill.Scalar", "aten.masked_fill.Tensor")
+@lowers("aten.masked_fill.Scalar", "aten.masked_fill.Tensor")
 def masked_fill(emit, self, mask, value):
     """masked_fill.Scalar(Tensor self, Tensor mask, Scalar value) -> Tensor"""
     return integers.chosen(emit.cast(mask, torch.bool), emit.cast(value, emit.dtype), self)
 
 
-@lowers("openvino", "aten.isin.Tensor_Tensor", "aten.isin.Tensor_Scalar")
+@lowers("aten.isin.Tensor_Tensor")
+@lowers("aten.isin.Tensor_Scalar", test_elements=Arg("test_element"))
 def isin(emit, elements, test_elements, assume_unique=False, invert=False):
     """isin.Tensor_Tensor(Tensor elements, Tensor test_elements, *, bool assume_unique=False, bool invert=False) -> Tensor"""  # noqa: E501
     dtype = emit.promoted(elements, test_elements)
@@ -148,7 +119,7 @@ def isin(emit, elements, test_elements, assume_unique=False, invert=False):
     return ops.logical_not(found) if invert else found
 
 
-@lowers("openvino", "aten.bitwise_left_shift.Tensor", "aten.__lshift__.Tensor", "aten.__lshift__.Scalar")
+@lowers("aten.bitwise_left_shift.Tensor", "aten.__lshift__.Tensor", "aten.__lshift__.Scalar")
 def left_shift(emit, self, other):
     """bitwise_left_shift.Tensor(Tensor self, Tensor other) -> Tensor"""
 
@@ -161,13 +132,13 @@ def left_shift(emit, self, other):
     return computed(emit, shifted, self, other)
 
 
-@lowers("openvino", "aten.bitwise_right_shift.Tensor", "aten.__rshift__.Tensor", "aten.__rshift__.Scalar")
+@lowers("aten.bitwise_right_shift.Tensor", "aten.__rshift__.Tensor", "aten.__rshift__.Scalar")
 def right_shift(emit, self, other):
     """bitwise_right_shift.Tensor(Tensor self, Tensor other) -> Tensor"""
     return computed(emit, ops.bitwise_right_shift, self, other)
 
 
-@lowers("openvino", "aten.equal.default", "aten._is_all_true.default")
+@lowers("aten.equal.default", "aten._is_all_true.default")
 def equal(emit, self, other=None):
     """equal(Tensor self, Tensor other) -> bool"""
     same = out(self) if not is_tensor(other) else integers.equal(self, other)

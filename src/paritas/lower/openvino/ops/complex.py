@@ -10,23 +10,23 @@ import torch
 from paritas.lower.openvino.complexes import also_complex, paired, parts
 from paritas.lower.openvino.emit import complex_numbers, is_tensor, out
 from paritas.lower.openvino.ops.arithmetic import angle_of
+from paritas.lower.openvino.ops.registry import lowers
 from paritas.lower.openvino.ops.shape import shared_sizes
 from paritas.lower.openvino.rounding import rounded_to_half
-from paritas.lower.registry import lowers
 
 
 def _is_complex(emit, x):
     return emit.meta(x).is_complex()
 
 
-@lowers("openvino", "aten.view_as_real.default", "aten.view_as_complex.default")
+@lowers("aten.view_as_real.default", "aten.view_as_complex.default")
 @complex_numbers
 def view_as_real(emit, self):
     """view_as_real(Tensor(a) self) -> Tensor(a)"""
     return out(ops.identity(self))  # a value of its own: torch knows two shapes of it
 
 
-@lowers("openvino", "aten.complex.default")
+@lowers("aten.complex.default")
 @complex_numbers
 def complex_of(emit, real, imag):
     """complex(Tensor real, Tensor imag) -> Tensor"""
@@ -38,33 +38,28 @@ def _alike(emit, a, b):
     return emit.broadcast(a, sizes), emit.broadcast(b, sizes)
 
 
-@lowers("openvino", "aten.polar.default")
+@lowers("aten.polar.default")
 @complex_numbers
 def polar(emit, abs, angle):
     """polar(Tensor abs, Tensor angle) -> Tensor"""
     return paired(emit, ops.multiply(abs, ops.cos(angle)), ops.multiply(abs, ops.sin(angle)))
 
 
-@lowers("openvino", "aten.real.default")
+@lowers("aten.real.default")
 @complex_numbers
 def real(emit, self):
     """real(Tensor(a) self) -> Tensor(a)"""
     return parts(emit, self)[0] if _is_complex(emit, self) else self
 
 
-@lowers("openvino", "aten.imag.default")
+@lowers("aten.imag.default")
 @complex_numbers
 def imag(emit, self):
     """imag(Tensor(a) self) -> Tensor(a)"""
     return parts(emit, self)[1]
 
 
-@lowers(
-    "openvino",
-    "aten._conj.default",
-    "aten.conj.default",
-    "aten.conj_physical.default",
-)
+@lowers("aten._conj.default", "aten.conj.default", "aten.conj_physical.default")
 @complex_numbers
 def conj(emit, self):
     """_conj(Tensor(a) self) -> Tensor(a)"""
@@ -74,14 +69,14 @@ def conj(emit, self):
     return paired(emit, a, ops.multiply(b, np.float32(-1)))
 
 
-@lowers("openvino", "aten.resolve_conj.default")
+@lowers("aten.resolve_conj.default")
 @complex_numbers
 def resolve_conj(emit, self):
     """resolve_conj(Tensor(a) self) -> Tensor(a)"""
     return self
 
 
-@lowers("openvino", "aten.angle.default")
+@lowers("aten.angle.default")
 @complex_numbers
 def angle(emit, self):
     """angle(Tensor self) -> Tensor"""

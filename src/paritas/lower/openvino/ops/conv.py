@@ -7,7 +7,8 @@ import openvino.opset16 as ops
 from paritas.lower.openvino.emit import rank_of
 from paritas.lower.openvino.integers import division_of_sizes
 from paritas.lower.openvino.ops.conv_free import convolved_as_product, is_free, transposed_as_product
-from paritas.lower.registry import lowers, schema_of
+from paritas.lower.openvino.ops.registry import lowers
+from paritas.lower.registry import Arg
 
 
 def each(value, count):
@@ -16,6 +17,8 @@ def each(value, count):
     return value * count if len(value) == 1 else value
 
 
+@lowers("aten.conv1d.default", "aten.conv2d.default", "aten.conv3d.default", x=Arg("input"))
+@lowers("aten.conv1d.padding", "aten.conv2d.padding", "aten.conv3d.padding", x=Arg("input"))
 def convolved(emit, x, weight, bias, stride, padding, dilation, groups):
     count = rank_of(weight) - 2
     single = rank_of(x) == count + 1  # a picture without a batch
@@ -49,29 +52,12 @@ def paddings(emit, padding, weight, dilation, count):
     return padding, padding
 
 
-def _conv(name):
-    def lowering(emit, input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
-        return convolved(emit, input, weight, bias, stride, padding, dilation, groups)
-
-    lowering.__doc__ = schema_of(f"aten.{name}.default")
-    lowering.__name__ = lowering.__qualname__ = name
-    lowers("openvino", f"aten.{name}.default", f"aten.{name}.padding")(lowering)
-
-
-def _transposed(name, overload):
-    def lowering(emit, input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
-        return transposed(emit, input, weight, bias, stride, padding, output_padding, groups, dilation)
-
-    lowering.__doc__ = schema_of(f"aten.{name}.{overload}")
-    lowering.__name__ = lowering.__qualname__ = name
-    lowers("openvino", f"aten.{name}.{overload}")(lowering)
-
-
-for _dim in (1, 2, 3):
-    _conv(f"conv{_dim}d")
-    _transposed(f"conv_transpose{_dim}d", "default" if _dim == 1 else "input")
-
-
+@lowers(
+    "aten.conv_transpose1d.default",
+    "aten.conv_transpose2d.input",
+    "aten.conv_transpose3d.input",
+    x=Arg("input"),
+)
 def transposed(emit, x, weight, bias, stride, padding, output_padding, groups, dilation):
     count = rank_of(weight) - 2
     single = rank_of(x) == count + 1
@@ -98,7 +84,7 @@ def transposed(emit, x, weight, bias, stride, padding, output_padding, groups, d
     return emit.result(emit.squeeze(found, 0) if single else found)
 
 
-@lowers("openvino", "aten.convolution.default")
+@lowers("aten.convolution.default", transposed_=Arg("transposed"))
 def convolution(emit, input, weight, bias, stride, padding, dilation, transposed_, output_padding, groups):
     """convolution(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups) -> Tensor"""  # noqa: E501
     if transposed_:

@@ -8,7 +8,8 @@ import torch
 from paritas.lower.openvino.emit import concatenated, out, rank_of
 from paritas.lower.openvino.integers import less_equal
 from paritas.lower.openvino.ops.move import END
-from paritas.lower.registry import lowers
+from paritas.lower.openvino.ops.registry import lowers
+from paritas.lower.registry import Arg
 
 #: An axis of free size may be so long: joining prefixes beyond its end costs next to nothing.
 LONGEST = 2**20
@@ -29,39 +30,32 @@ def scanned(emit, parts, axis, join):
     return parts
 
 
-def _running_extreme(name, better):
-    def lowering(emit, self, dim):
-        dtype, rank = emit.dtype_of(self), rank_of(self)
-        if rank == 0:
-            return [out(self), emit.const(0, torch.int64)]
-        axis = dim % rank
-        x = emit.cast(self, torch.int32) if dtype == torch.bool else emit.wide(self, dtype)
-        sizes = [1 if a != axis else s for a, s in enumerate(emit.sizes(x))]
-        places = emit.reshape(emit.arange(0, emit.size(x, axis)), sizes)
-        places = emit.broadcast(places, emit.sizes(x))
-
-        def join(before, after):
-            # Of equal ones the later counts, and a NaN stays.
-            wins = better(after[0], before[0])
-            if dtype.is_floating_point:
-                wins = ops.logical_or(wins, ops.is_nan(after[0]))
-            return [ops.select(wins, b, a) for a, b in zip(before, after, strict=True)]
-
-        values, found = scanned(emit, [x, places], axis, join)
-        return [emit.cast(values, dtype), found]
-
-    lowering.__doc__ = f"{name}(Tensor self, int dim) -> (Tensor values, Tensor indices)"
-    lowering.__name__ = lowering.__qualname__ = name
-    lowers("openvino", f"aten.{name}.default")(lowering)
-
-
 # OpenVINO 2026.4 finds 1 >= NaN: no `greater_equal` here.
-_running_extreme("cummax", lambda after, before: less_equal(before, after))
-_running_extreme("cummin", lambda after, before: less_equal(after, before))
+@lowers("aten.cummax.default", better=lambda after, before: less_equal(before, after))
+@lowers("aten.cummin.default", better=lambda after, before: less_equal(after, before))
+def running_extreme(emit, self, dim, better):
+    dtype, rank = emit.dtype_of(self), rank_of(self)
+    if rank == 0:
+        return [out(self), emit.const(0, torch.int64)]
+    axis = dim % rank
+    x = emit.cast(self, torch.int32) if dtype == torch.bool else emit.wide(self, dtype)
+    sizes = [1 if a != axis else s for a, s in enumerate(emit.sizes(x))]
+    places = emit.reshape(emit.arange(0, emit.size(x, axis)), sizes)
+    places = emit.broadcast(places, emit.sizes(x))
+
+    def join(before, after):
+        # Of equal ones the later counts, and a NaN stays.
+        wins = better(after[0], before[0])
+        if dtype.is_floating_point:
+            wins = ops.logical_or(wins, ops.is_nan(after[0]))
+        return [ops.select(wins, b, a) for a, b in zip(before, after, strict=True)]
+
+    values, found = scanned(emit, [x, places], axis, join)
+    return [emit.cast(values, dtype), found]
 
 
-@lowers("openvino", "aten.cumprod.default")
-def cumprod(emit, self, dim, dtype=None):
+@lowers("aten.cumprod.default")
+def cumprod(emit, self, dim):
     """cumprod(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor"""
     x, rank = emit.wide(self, emit.dtype), rank_of(self)
     if rank == 0:
@@ -69,10 +63,12 @@ def cumprod(emit, self, dim, dtype=None):
     return emit.result(scanned(emit, [x], dim % rank, lambda a, b: [ops.multiply(a[0], b[0])])[0])
 
 
+@lowers("aten.logaddexp.default", a=Arg("self"), b=Arg("other"))
 def logarithm_of_sum(emit, a, b):
     """log(exp(a) + exp(b)), where one of them may be infinite."""
     from paritas.lower.openvino.ops.arithmetic import log1p_of
 
+    a, b = emit.cast(a, emit.dtype), emit.cast(b, emit.dtype)
     most, least = ops.maximum(a, b), ops.minimum(a, b)
     apart = ops.subtract(least, most)
     found = ops.add(most, log1p_of(ops.exp(apart)))
@@ -83,16 +79,10 @@ def logarithm_of_sum(emit, a, b):
     return ops.select(nan, ops.add(a, b), found)
 
 
-@lowers("openvino", "aten.logcumsumexp.default")
+@lowers("aten.logcumsumexp.default")
 def logcumsumexp(emit, self, dim):
     """logcumsumexp(Tensor self, int dim) -> Tensor"""
     x, rank = emit.cast(self, emit.dtype), rank_of(self)
     if rank == 0:
         return x
     return scanned(emit, [x], dim % rank, lambda a, b: [logarithm_of_sum(emit, a[0], b[0])])[0]
-
-
-@lowers("openvino", "aten.logaddexp.default")
-def logaddexp(emit, self, other):
-    """logaddexp(Tensor self, Tensor other) -> Tensor"""
-    return logarithm_of_sum(emit, emit.cast(self, emit.dtype), emit.cast(other, emit.dtype))

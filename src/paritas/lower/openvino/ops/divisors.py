@@ -7,7 +7,7 @@ import torch
 
 from paritas.lower.openvino.emit import out
 from paritas.lower.openvino.integers import chosen, truncated_division
-from paritas.lower.registry import lowers
+from paritas.lower.openvino.ops.registry import lowers
 
 #: Euclid's algorithm needs no more steps for 32 bits: Fibonacci numbers are the worst, and one to turn them round.
 STEPS = {torch.int64: 47, torch.int32: 47, torch.int16: 24, torch.int8: 12, torch.uint8: 13}
@@ -25,13 +25,13 @@ def common_divisor(emit, a, b, dtype):
     return ops.abs(b) if dtype == torch.int64 else b
 
 
-@lowers("openvino", "aten.gcd.default")
+@lowers("aten.gcd.default")
 def gcd(emit, self, other):
     """gcd(Tensor self, Tensor other) -> Tensor"""
     return emit.result(common_divisor(emit, self, other, emit.dtype))
 
 
-@lowers("openvino", "aten.lcm.default")
+@lowers("aten.lcm.default")
 def lcm(emit, self, other):
     """lcm(Tensor self, Tensor other) -> Tensor"""
     dtype = emit.dtype

@@ -7,21 +7,13 @@ import torch
 
 from paritas.lower.openvino.emit import is_tensor, rank_of
 from paritas.lower.openvino.integers import chosen
-from paritas.lower.registry import lowers, schema_of
+from paritas.lower.openvino.ops.registry import lowers
+from paritas.lower.registry import Arg
 
 
-@lowers("openvino", "aten.arange.default")
-def arange(emit, end, dtype=None, layout=None, device=None, pin_memory=None):
-    """arange(Scalar end, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
-    return counted(emit, 0, end, 1)
-
-
-@lowers("openvino", "aten.arange.start", "aten.arange.start_step")
-def arange_start(emit, start, end, step=1, dtype=None, layout=None, device=None, pin_memory=None):
-    """arange.start(Scalar start, Scalar end, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
-    return counted(emit, start, end, step)
-
-
+@lowers("aten.arange.default", start=0, step=1)
+@lowers("aten.arange.start", step=1)
+@lowers("aten.arange.start_step")
 def counted(emit, start, end, step):
     dtype = emit.dtype
     if not any(is_tensor(bound) for bound in (start, end, step)):
@@ -42,13 +34,12 @@ def _is_float(bound):
 
 
 @lowers(
-    "openvino",
     "aten.linspace.default",
     "aten.linspace.Tensor_Tensor",
     "aten.linspace.Tensor_Scalar",
     "aten.linspace.Scalar_Tensor",
 )
-def linspace(emit, start, end, steps, dtype=None, layout=None, device=None, pin_memory=None):
+def linspace(emit, start, end, steps):
     """linspace(Scalar start, Scalar end, int steps, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
     if not any(is_tensor(bound) for bound in (start, end, steps)):
         return emit.tensor(torch.linspace(start, end, steps, dtype=emit.dtype))
@@ -64,54 +55,24 @@ def linspace(emit, start, end, steps, dtype=None, layout=None, device=None, pin_
     return ops.select(ops.less(places, ops.divide(count, np.float32(2))), up, down)
 
 
-def _sized(name, value):
-    def lowering(emit, size, *_, **__):
-        return emit.full(size, value, emit.dtype)
-
-    kind = "memory_format" if name == "empty" else "default"
-    lowering.__doc__ = schema_of(f"aten.{name}.{kind}")
-    lowering.__name__ = lowering.__qualname__ = name
-    lowers("openvino", f"aten.{name}.{kind}")(lowering)
-
-    def new(emit, self, size, *_, **__):
-        return emit.full(size, value, emit.dtype)
-
-    new.__doc__ = schema_of(f"aten.new_{name}.default")
-    new.__name__ = new.__qualname__ = f"new_{name}"
-    lowers("openvino", f"aten.new_{name}.default")(new)
-
-    def like(emit, self, *_, **__):
-        return emit.full(emit.sizes(self), value, emit.dtype)
-
-    like.__doc__ = schema_of(f"aten.{name}_like.default")
-    like.__name__ = like.__qualname__ = f"{name}_like"
-    lowers("openvino", f"aten.{name}_like.default")(like)
-
-
-for _name, _value in {"zeros": 0, "ones": 1, "empty": 0}.items():
-    _sized(_name, _value)
-
-
-@lowers("openvino", "aten.full.default")
-def full(emit, size, fill_value, *_, **__):
-    """full(SymInt[] size, Scalar fill_value, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
+@lowers("aten.zeros.default", "aten.new_zeros.default", fill_value=0)
+@lowers("aten.ones.default", "aten.new_ones.default", fill_value=1)
+@lowers("aten.empty.memory_format", "aten.new_empty.default", fill_value=0)
+@lowers("aten.full.default", "aten.new_full.default")
+def full(emit, size, fill_value, **_):
     return emit.full(size, fill_value, emit.dtype)
 
 
-@lowers("openvino", "aten.new_full.default")
-def new_full(emit, self, size, fill_value, *_, **__):
-    """new_full(Tensor self, SymInt[] size, Scalar fill_value, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
-    return emit.full(size, fill_value, emit.dtype)
-
-
-@lowers("openvino", "aten.full_like.default", "aten.fill.Scalar", "aten.fill.Tensor")
-def full_like(emit, self, fill_value, *_, **__):
-    """full_like(Tensor self, Scalar fill_value, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor"""  # noqa: E501
+@lowers("aten.zeros_like.default", "aten.empty_like.default", fill_value=0)
+@lowers("aten.ones_like.default", fill_value=1)
+@lowers("aten.full_like.default")
+@lowers("aten.fill.Scalar", "aten.fill.Tensor", fill_value=Arg("value"))
+def full_like(emit, self, fill_value):
     return emit.full(emit.sizes(self), fill_value, emit.dtype)
 
 
-@lowers("openvino", "aten.scalar_tensor.default")
-def scalar_tensor(emit, s, *_, **__):
+@lowers("aten.scalar_tensor.default")
+def scalar_tensor(emit, s):
     """scalar_tensor(Scalar s, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
     return emit.cast(s, emit.dtype)
 
@@ -121,33 +82,24 @@ def rows_and_columns(emit, rows, columns):
     return emit.unsqueeze(emit.arange(0, rows), 1), emit.unsqueeze(emit.arange(0, columns), 0)
 
 
-@lowers("openvino", "aten.eye.default", "aten.eye.m")
-def eye(emit, n, m=None, *_, **__):
-    """eye(SymInt n, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
-    m = n if not (isinstance(m, int) or is_tensor(m)) else m
+@lowers("aten.eye.default", m=Arg("n"))
+@lowers("aten.eye.m")
+def eye(emit, n, m):
+    """eye.m(SymInt n, SymInt m, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
     rows, columns = rows_and_columns(emit, n, m)
     return emit.cast(ops.equal(rows, columns), emit.dtype)
 
 
-def _triangle(emit, x, keep):
-    rank = rank_of(x)
-    rows, columns = rows_and_columns(emit, emit.size(x, rank - 2), emit.size(x, rank - 1))
-    return chosen(keep(ops.subtract(columns, rows)), x, emit.const(0, emit.dtype))
+@lowers("aten.tril.default", keeps=ops.less_equal)
+@lowers("aten.triu.default", keeps=ops.greater_equal)
+def triangle(emit, self, diagonal, keeps):
+    rank = rank_of(self)
+    rows, columns = rows_and_columns(emit, emit.size(self, rank - 2), emit.size(self, rank - 1))
+    kept = keeps(ops.subtract(columns, rows), emit.number(diagonal))
+    return chosen(kept, self, emit.const(0, emit.dtype))
 
 
-@lowers("openvino", "aten.tril.default")
-def tril(emit, self, diagonal=0):
-    """tril(Tensor self, SymInt diagonal=0) -> Tensor"""
-    return _triangle(emit, self, lambda offset: ops.less_equal(offset, emit.number(diagonal)))
-
-
-@lowers("openvino", "aten.triu.default")
-def triu(emit, self, diagonal=0):
-    """triu(Tensor self, SymInt diagonal=0) -> Tensor"""
-    return _triangle(emit, self, lambda offset: ops.greater_equal(offset, emit.number(diagonal)))
-
-
-@lowers("openvino", "aten.one_hot.default")
+@lowers("aten.one_hot.default")
 def one_hot(emit, self, num_classes=-1):
     """one_hot(Tensor self, int num_classes=-1) -> Tensor"""
     if isinstance(num_classes, int) and num_classes < 0:
@@ -174,7 +126,7 @@ def _diagonal_size(emit, x, offset):
     return ops.maximum(found, np.int64(0)).output(0)
 
 
-@lowers("openvino", "aten.diagonal.default")
+@lowers("aten.diagonal.default")
 def diagonal(emit, self, offset=0, dim1=0, dim2=1):
     """diagonal(Tensor(a) self, int offset=0, int dim1=0, int dim2=1) -> Tensor(a)"""
     x, _ = _matrices(emit, self, dim1, dim2)
@@ -190,7 +142,7 @@ def diagonal(emit, self, offset=0, dim1=0, dim2=1):
     return ops.gather(flat, place, np.int64(len(lead)))
 
 
-@lowers("openvino", "aten.diagonal_scatter.default")
+@lowers("aten.diagonal_scatter.default")
 def diagonal_scatter(emit, self, src, offset=0, dim1=0, dim2=1):
     """diagonal_scatter(Tensor self, Tensor src, int offset=0, int dim1=0, int dim2=1) -> Tensor"""
     x, order = _matrices(emit, self, dim1, dim2)

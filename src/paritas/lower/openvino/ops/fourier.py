@@ -15,7 +15,7 @@ import torch
 from paritas.lower.openvino.complexes import paired
 from paritas.lower.openvino.emit import complex_numbers, out, rank_of
 from paritas.lower.openvino.integers import floor_division
-from paritas.lower.registry import lowers
+from paritas.lower.openvino.ops.registry import lowers
 
 #: A transform of so many is one product with a matrix; sums of more terms are worth splitting.
 SMALL = 64
@@ -208,7 +208,7 @@ def _all_exact(emit, x, axes):
     return all(_is_exact(emit.size(x, axis)) for axis in axes)
 
 
-@lowers("openvino", "aten._fft_c2c.default")
+@lowers("aten._fft_c2c.default")
 @complex_numbers
 def fft_c2c(emit, self, dim, normalization, forward):
     """_fft_c2c(Tensor self, SymInt[] dim, int normalization, bool forward) -> Tensor"""
@@ -220,7 +220,7 @@ def fft_c2c(emit, self, dim, normalization, forward):
     return _scaled(transformed(emit, self, axes, forward), factor)
 
 
-@lowers("openvino", "aten._fft_r2c.default")
+@lowers("aten._fft_r2c.default")
 @complex_numbers
 def fft_r2c(emit, self, dim, normalization, onesided):
     """_fft_r2c(Tensor self, int[] dim, int normalization, bool onesided) -> Tensor"""
@@ -241,7 +241,7 @@ def _halved(size):
     return out(ops.divide(size, np.int64(2)))
 
 
-@lowers("openvino", "aten._fft_c2r.default")
+@lowers("aten._fft_c2r.default")
 @complex_numbers
 def fft_c2r(emit, self, dim, normalization, last_dim_size):
     """_fft_c2r(Tensor self, int[] dim, int normalization, SymInt last_dim_size) -> Tensor"""

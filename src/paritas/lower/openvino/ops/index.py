@@ -9,17 +9,18 @@ from paritas.capture.normalise import expression
 from paritas.lower.openvino.emit import concatenated, is_tensor, out, rank_of
 from paritas.lower.openvino.integers import chosen, floor_division
 from paritas.lower.openvino.ops.move import END
+from paritas.lower.openvino.ops.registry import lowers
 from paritas.lower.openvino.ops.shape import shared_sizes
-from paritas.lower.registry import lowers
+from paritas.lower.registry import Arg
 
 
-@lowers("openvino", "aten.embedding.default")
+@lowers("aten.embedding.default")
 def embedding(emit, weight, indices, padding_idx=-1, scale_grad_by_freq=False, sparse=False):
     """embedding(Tensor weight, Tensor indices, SymInt padding_idx=-1, bool scale_grad_by_freq=False, bool sparse=False) -> Tensor"""  # noqa: E501
     return ops.gather(weight, indices, np.int64(0))
 
 
-@lowers("openvino", "aten.index_select.default")
+@lowers("aten.index_select.default")
 def index_select(emit, self, dim, index):
     """index_select(Tensor self, int dim, Tensor index) -> Tensor"""
     if rank_of(self) == 0:
@@ -69,7 +70,7 @@ def linear(emit, x, found):
     return merged, emit.broadcast(places, shape), shape
 
 
-@lowers("openvino", "aten.index.Tensor", "aten._unsafe_index.Tensor")
+@lowers("aten.index.Tensor", "aten._unsafe_index.Tensor")
 def index(emit, self, indices):
     """index.Tensor(Tensor self, Tensor?[] indices) -> Tensor"""
     found = whole_indices(emit, self, indices)
@@ -92,7 +93,7 @@ def _apart(indices):
     return given != list(range(given[0], given[0] + len(given)))
 
 
-@lowers("openvino", "aten.index_put.default", "aten._unsafe_index_put.default")
+@lowers("aten.index_put.default", "aten._unsafe_index_put.default")
 def index_put(emit, self, indices, values, accumulate=False, unsafe=False):
     """index_put(Tensor self, Tensor?[] indices, Tensor values, bool accumulate=False) -> Tensor"""
     rank = rank_of(self)
@@ -161,7 +162,7 @@ def narrowed(emit, x, index, dim):
     return x
 
 
-@lowers("openvino", "aten.gather.default")
+@lowers("aten.gather.default")
 def gather(emit, self, dim, index, sparse_grad=False):
     """gather(Tensor self, int dim, Tensor index, *, bool sparse_grad=False) -> Tensor"""
     rank = rank_of(self)
@@ -177,6 +178,9 @@ def gather(emit, self, dim, index, sparse_grad=False):
     return emit.cast(ops.gather_elements(x, emit.cast(index, torch.int64), dim), kind)
 
 
+@lowers("aten.scatter.value", src=Arg("value"), reduction="none")
+@lowers("aten.scatter.src", reduction="none")
+@lowers("aten.scatter_add.default", reduction="sum")
 def scattered(emit, self, dim, index, src, reduction="none", include=True):
     rank = rank_of(self)
     if rank == 0:
@@ -203,26 +207,14 @@ def scattered(emit, self, dim, index, src, reduction="none", include=True):
     return emit.cast(found, dtype)
 
 
-@lowers("openvino", "aten.scatter.value", "aten.scatter.src")
-def scatter(emit, self, dim, index, src=None, value=None):
-    """scatter.src(Tensor self, int dim, Tensor index, Tensor src) -> Tensor"""
-    return scattered(emit, self, dim, index, src if src is not None else value)
-
-
-@lowers("openvino", "aten.scatter.reduce", "aten.scatter.value_reduce")
+@lowers("aten.scatter.reduce", "aten.scatter.value_reduce")
 def scatter_reduced(emit, self, dim, index, src=None, reduce="add", value=None):
     """scatter.reduce(Tensor self, int dim, Tensor index, Tensor src, *, str reduce) -> Tensor"""
     kind = {"add": "sum", "multiply": "prod"}[reduce]
     return scattered(emit, self, dim, index, src if src is not None else value, kind)
 
 
-@lowers("openvino", "aten.scatter_add.default")
-def scatter_add(emit, self, dim, index, src):
-    """scatter_add(Tensor self, int dim, Tensor index, Tensor src) -> Tensor"""
-    return scattered(emit, self, dim, index, src, "sum")
-
-
-@lowers("openvino", "aten.scatter_reduce.two")
+@lowers("aten.scatter_reduce.two")
 def scatter_reduce(emit, self, dim, index, src, reduce, include_self=True):
     """scatter_reduce.two(Tensor self, int dim, Tensor index, Tensor src, str reduce, *, bool include_self=True) -> Tensor"""  # noqa: E501
     kind = {"sum": "sum", "prod": "prod", "mean": "mean", "amax": "max", "amin": "min"}[reduce]
@@ -256,7 +248,7 @@ def _with_nan(emit, found, self, dim, index, src, include):
     return ops.select(seen, np.float32(np.nan), found)
 
 
-@lowers("openvino", "aten.index_add.default")
+@lowers("aten.index_add.default")
 def index_add(emit, self, dim, index, source, alpha=1):
     """index_add(Tensor self, int dim, Tensor index, Tensor source, *, Scalar alpha=1) -> Tensor"""
     dtype = emit.dtype
@@ -267,12 +259,7 @@ def index_add(emit, self, dim, index, source, alpha=1):
     return along_axis(emit, self, dim, index, source, "sum")
 
 
-@lowers("openvino", "aten.index_copy.default")
-def index_copy(emit, self, dim, index, source):
-    """index_copy(Tensor self, int dim, Tensor index, Tensor source) -> Tensor"""
-    return along_axis(emit, self, dim, index, source, "none")
-
-
+@lowers("aten.index_copy.default", reduction="none")
 def along_axis(emit, self, dim, index, source, reduction):
     """Whole slices of `self` along an axis, written or added at positions."""
     rank = rank_of(self)
@@ -292,7 +279,7 @@ def along_axis(emit, self, dim, index, source, reduction):
     return emit.cast(emit.transpose(written, back), emit.dtype)
 
 
-@lowers("openvino", "aten.index_fill.int_Scalar", "aten.index_fill.int_Tensor")
+@lowers("aten.index_fill.int_Scalar", "aten.index_fill.int_Tensor")
 def index_fill(emit, self, dim, index, value):
     """index_fill.int_Scalar(Tensor self, int dim, Tensor index, Scalar value) -> Tensor"""
     if rank_of(self) == 0:
@@ -303,7 +290,7 @@ def index_fill(emit, self, dim, index, value):
     return along_axis(emit, self, dim, index, emit.full(sizes, value, emit.dtype), "none")
 
 
-@lowers("openvino", "aten.masked_scatter.default")
+@lowers("aten.masked_scatter.default")
 def masked_scatter(emit, self, mask, source):
     """masked_scatter(Tensor self, Tensor mask, Tensor source) -> Tensor"""
     sizes = shared_sizes(emit, [self, mask])
@@ -316,7 +303,7 @@ def masked_scatter(emit, self, mask, source):
     return chosen(wide, ops.reshape(taken, emit.shape_of(x), False), x)
 
 
-@lowers("openvino", "aten.slice_scatter.default")
+@lowers("aten.slice_scatter.default")
 def slice_scatter(emit, self, src, dim=0, start=None, end=None, step=1):
     """slice_scatter(Tensor self, Tensor src, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor"""  # noqa: E501
     dim %= rank_of(self)
@@ -343,7 +330,7 @@ def _start(emit, x, dim, start):
     return from_front(emit, start, size)
 
 
-@lowers("openvino", "aten.select_scatter.default")
+@lowers("aten.select_scatter.default")
 def select_scatter(emit, self, src, dim, index):
     """select_scatter(Tensor self, Tensor src, int dim, SymInt index) -> Tensor"""
     dim %= rank_of(self)
@@ -354,7 +341,7 @@ def select_scatter(emit, self, src, dim, index):
     return concatenated([before, src, after], dim)
 
 
-@lowers("openvino", "aten.nonzero.default", "aten.argwhere.default")
+@lowers("aten.nonzero.default", "aten.argwhere.default")
 def nonzero(emit, self):
     """nonzero(Tensor self) -> Tensor"""
     is_scalar = rank_of(self) == 0
@@ -363,7 +350,8 @@ def nonzero(emit, self):
     return emit.slice(found, 0, 0, 1) if is_scalar else found  # a scalar has no axis to name
 
 
-@lowers("openvino", "aten.where.default", "aten.nonzero_numpy.default")
+@lowers("aten.where.default")
+@lowers("aten.nonzero_numpy.default", condition=Arg("self"))
 def where_true(emit, condition):
     """where(Tensor condition) -> Tensor[]"""
     there = emit.cast(condition, torch.bool)
@@ -372,7 +360,7 @@ def where_true(emit, condition):
     return [ops.gather(places, np.int64(axis), np.int64(0)) for axis in range(rank_of(there))]
 
 
-@lowers("openvino", "aten.masked_select.default")
+@lowers("aten.masked_select.default")
 def masked_select(emit, self, mask):
     """masked_select(Tensor self, Tensor mask) -> Tensor"""
     sizes = shared_sizes(emit, [self, mask])
@@ -382,7 +370,7 @@ def masked_select(emit, self, mask):
     return ops.gather(ops.reshape(x, emit.array([-1]), False), places, np.int64(0))
 
 
-@lowers("openvino", "aten.take.default")
+@lowers("aten.take.default")
 def take(emit, self, index):
     """take(Tensor self, Tensor index) -> Tensor"""
     flat = ops.reshape(self, emit.array([-1]), False)

@@ -6,7 +6,7 @@ import openvino.opset16 as ops
 import torch
 
 from paritas.lower.openvino.emit import out, rank_of
-from paritas.lower.registry import lowers
+from paritas.lower.openvino.ops.registry import lowers
 
 NONE, MEAN, SUM = 0, 1, 2
 
@@ -19,7 +19,7 @@ def reduced(emit, x, reduction):
     return (ops.reduce_mean if reduction == MEAN else ops.reduce_sum)(x, axes, False)
 
 
-@lowers("openvino", "aten.multilabel_margin_loss.default")
+@lowers("aten.multilabel_margin_loss.default")
 def multilabel_margin_loss(emit, self, target, reduction=MEAN):
     """multilabel_margin_loss(Tensor self, Tensor target, int reduction=1) -> Tensor
 

@@ -10,9 +10,14 @@ import torch
 from paritas.lower.openvino.emit import is_tensor, out, rank_of
 from paritas.lower.openvino.integers import chosen
 from paritas.lower.openvino.ops.reduce import summed
-from paritas.lower.registry import lowers
+from paritas.lower.openvino.ops.registry import lowers
+from paritas.lower.registry import Arg
 
 
+@lowers("aten.matmul.default", a=Arg("self"), b=Arg("other"))
+@lowers("aten.mm.default", "aten.bmm.default", a=Arg("self"), b=Arg("mat2"))
+@lowers("aten.mv.default", a=Arg("self"), b=Arg("vec"))
+@lowers("aten.dot.default", a=Arg("self"), b=Arg("tensor"))
 def product(emit, a, b, transpose_b=False):
     """A matrix product as NumPy has it. Whole numbers by exact sums: the plugin multiplies matrices of floats only."""
     dtype = emit.dtype
@@ -36,20 +41,7 @@ def multiplied(emit, a, b, transpose_b=False):
     return emit.squeeze(found, *gone) if gone else found
 
 
-@lowers(
-    "openvino",
-    "aten.matmul.default",
-    "aten.mm.default",
-    "aten.bmm.default",
-    "aten.mv.default",
-    "aten.dot.default",
-)
-def matmul(emit, self, other):
-    """matmul(Tensor self, Tensor other) -> Tensor"""
-    return product(emit, self, other)
-
-
-@lowers("openvino", "aten.linear.default")
+@lowers("aten.linear.default")
 def linear(emit, input, weight, bias=None):
     """linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor"""
     found = product(emit, input, weight, transpose_b=rank_of(weight) == 2)
@@ -62,7 +54,9 @@ def _scaled(emit, x, factor):
     return ops.multiply(x, emit.wide(factor, emit.dtype))
 
 
-@lowers("openvino", "aten.addmm.default", "aten.addmv.default")
+@lowers("aten.baddbmm.default", mat1=Arg("batch1"), mat2=Arg("batch2"))
+@lowers("aten.addmm.default")
+@lowers("aten.addmv.default", mat1=Arg("mat"), mat2=Arg("vec"))
 def addmm(emit, self, mat1, mat2, beta=1, alpha=1):
     """addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
     found = _scaled(emit, product(emit, mat1, mat2), alpha)
@@ -71,13 +65,7 @@ def addmm(emit, self, mat1, mat2, beta=1, alpha=1):
     return emit.result(ops.add(found, _scaled(emit, emit.wide(self, emit.dtype), beta)))
 
 
-@lowers("openvino", "aten.baddbmm.default")
-def baddbmm(emit, self, batch1, batch2, beta=1, alpha=1):
-    """baddbmm(Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
-    return addmm(emit, self, batch1, batch2, beta, alpha)
-
-
-@lowers("openvino", "aten.outer.default", "aten.ger.default")
+@lowers("aten.outer.default", "aten.ger.default")
 def outer(emit, self, vec2):
     """outer(Tensor self, Tensor vec2) -> Tensor"""
     a, b = emit.wide(self, emit.dtype), emit.wide(vec2, emit.dtype)
@@ -85,7 +73,7 @@ def outer(emit, self, vec2):
     return emit.result(times(emit.unsqueeze(a, 1), emit.unsqueeze(b, 0)))
 
 
-@lowers("openvino", "aten.einsum.default")
+@lowers("aten.einsum.default")
 def einsum(emit, equation, tensors, path=None):
     """einsum(str equation, Tensor[] tensors, *, int[]? path=None) -> Tensor"""
     dtype = emit.dtype
@@ -207,13 +195,14 @@ def _grouped(emit, x, batch, first, second):
     return emit.reshape(x, [*sizes[:lead], *merged])
 
 
-@lowers("openvino", "aten.inverse.default", "aten.linalg_inv.default")
+@lowers("aten.inverse.default")
+@lowers("aten.linalg_inv.default", self=Arg("A"))
 def inverse(emit, self):
     """inverse(Tensor self) -> Tensor"""
     return ops.inverse(self)
 
 
-@lowers("openvino", "aten.linalg_inv_ex.default")
+@lowers("aten.linalg_inv_ex.default")
 def linalg_inv_ex(emit, A, check_errors=False):
     """linalg_inv_ex(Tensor A, *, bool check_errors=False) -> (Tensor inverse, Tensor info)"""
     return [ops.inverse(A), emit.full(emit.sizes(A)[:-2], 0, torch.int32)]

@@ -5,10 +5,10 @@ import numpy as np
 import openvino.opset16 as ops
 
 from paritas.lower.openvino.ops.move import END
-from paritas.lower.registry import lowers
+from paritas.lower.openvino.ops.registry import lowers
 
 
-@lowers("openvino", "transformers.grouped_mm_fallback.default")
+@lowers("transformers.grouped_mm_fallback.default")
 def grouped_mm_fallback(emit, input, weight, offs):
     """grouped_mm_fallback(Tensor input, Tensor weight, Tensor offs) -> Tensor
 

@@ -7,12 +7,13 @@ import torch
 
 from paritas.lower.openvino.emit import concatenated, out, rank_of
 from paritas.lower.openvino.integers import KNOWN_APART, division_of_sizes
-from paritas.lower.registry import lowers, schema_of
+from paritas.lower.openvino.ops.registry import lowers
+from paritas.lower.registry import Arg
 
 END = 2**31 - 1  # the engine counts in 32 bits
 
 
-@lowers("openvino", "aten.slice.Tensor")
+@lowers("aten.slice.Tensor")
 def slice_tensor(emit, self, dim=0, start=None, end=None, step=1):
     """slice.Tensor(Tensor(a) self, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor(a)"""
     start = 0 if start is None else start
@@ -20,7 +21,7 @@ def slice_tensor(emit, self, dim=0, start=None, end=None, step=1):
     return emit.slice(self, start, end, dim % rank_of(self), step)
 
 
-@lowers("openvino", "aten.narrow.default")
+@lowers("aten.narrow.default")
 def narrow(emit, self, dim, start, length):
     """narrow(Tensor(a) self, int dim, SymInt start, SymInt length) -> Tensor(a)"""
     dim %= rank_of(self)
@@ -29,21 +30,29 @@ def narrow(emit, self, dim, start, length):
     return emit.slice(self, start, emit.plus(start, length), dim)
 
 
-@lowers("openvino", "aten.select.int")
+@lowers("aten.select.int")
 def select(emit, self, dim, index):
     """select.int(Tensor(a) self, int dim, SymInt index) -> Tensor(a)"""
     return ops.gather(self, emit.number(index), np.int64(dim % rank_of(self)))
 
 
-@lowers("openvino", "aten.unbind.int")
+@lowers("aten.unbind.int")
 def unbind(emit, self, dim=0):
     """unbind.int(Tensor(a -> *) self, int dim=0) -> Tensor(a)[]"""
     axis = np.int64(dim % rank_of(self))
     return [ops.gather(self, np.int64(i), axis) for i in range(len(emit.out))]
 
 
+@lowers(
+    "aten.split_with_sizes.default",
+    "aten.unsafe_split_with_sizes.default",
+    x=Arg("self"),
+    sizes=Arg("split_sizes"),
+)
+@lowers("aten.split.sizes", x=Arg("self"), sizes=Arg("split_size"))
 def parts(emit, x, sizes, dim):
     """Cut `x` along an axis into parts of these sizes, ints or i64 scalars."""
+    sizes, dim = list(sizes), dim % rank_of(x)
     found, start = [], 0
     for size in sizes:
         stop = emit.plus(start, size)
@@ -56,7 +65,7 @@ def parts(emit, x, sizes, dim):
     return [emit.slice(x, begin, end, dim) for begin, end in found]
 
 
-@lowers("openvino", "aten.split.Tensor", "aten.unsafe_split.Tensor")
+@lowers("aten.split.Tensor", "aten.unsafe_split.Tensor")
 def split(emit, self, split_size, dim=0):
     """split.Tensor(Tensor(a -> *) self, SymInt split_size, int dim=0) -> Tensor(a)[]"""
     dim %= rank_of(self)
@@ -68,15 +77,7 @@ def split(emit, self, split_size, dim=0):
     ]
 
 
-@lowers(
-    "openvino", "aten.split_with_sizes.default", "aten.split.sizes", "aten.unsafe_split_with_sizes.default"
-)
-def split_with_sizes(emit, self, split_sizes, dim=0):
-    """split_with_sizes(Tensor(a -> *) self, SymInt[] split_sizes, int dim=0) -> Tensor(a)[]"""
-    return parts(emit, self, list(split_sizes), dim % rank_of(self))
-
-
-@lowers("openvino", "aten.chunk.default")
+@lowers("aten.chunk.default")
 def chunk(emit, self, chunks, dim=0):
     """chunk(Tensor(a -> *) self, int chunks, int dim=0) -> Tensor(a)[]"""
     dim %= rank_of(self)
@@ -90,6 +91,7 @@ def chunk(emit, self, chunks, dim=0):
     return parts(emit, self, [min(width, size - i * width) for i in range(len(emit.out))], dim)
 
 
+@lowers("aten.cat.default", "aten.concat.default", "aten.concatenate.default")
 def joined(emit, tensors, dim):
     dtype = emit.dtype
     # A vector of no elements goes with anything, as it always did.
@@ -98,17 +100,19 @@ def joined(emit, tensors, dim):
     return cast[0] if len(cast) == 1 else concatenated(cast, dim % rank_of(cast[0]))
 
 
-@lowers("openvino", "aten.cat.default", "aten.concat.default", "aten.concatenate.default")
-def cat(emit, tensors, dim=0):
-    """cat(Tensor[] tensors, int dim=0) -> Tensor"""
-    return joined(emit, tensors, dim)
-
-
-@lowers("openvino", "aten.stack.default")
+@lowers("aten.stack.default")
 def stack(emit, tensors, dim=0):
     """stack(Tensor[] tensors, int dim=0) -> Tensor"""
     axis = dim % (rank_of(tensors[0]) + 1)
     return concatenated([emit.unsqueeze(emit.cast(x, emit.dtype), axis) for x in tensors], axis)
+
+
+@lowers("aten.hstack.default", rank=1, dim=1)
+@lowers("aten.vstack.default", rank=2, dim=0)
+@lowers("aten.dstack.default", rank=3, dim=2)
+def stacked(emit, tensors, rank, dim):
+    shaped = [_shaped(emit, x, rank) for x in tensors]
+    return joined(emit, shaped, 0 if rank_of(shaped[0]) == 1 else dim)
 
 
 def _shaped(emit, x, rank):
@@ -121,49 +125,22 @@ def _shaped(emit, x, rank):
     return emit.unsqueeze(x, 2) if rank == 3 and own == 2 else x
 
 
-def _stacking(name, rank, dim):
-    def lowering(emit, tensors):
-        shaped = [_shaped(emit, x, rank) for x in tensors]
-        return joined(emit, shaped, 0 if rank_of(shaped[0]) == 1 else dim)
-
-    lowering.__doc__ = schema_of(f"aten.{name}.default")
-    lowering.__name__ = lowering.__qualname__ = name
-    lowers("openvino", f"aten.{name}.default")(lowering)
-
-
-_stacking("hstack", 1, 1)
-_stacking("vstack", 2, 0)
-_stacking("dstack", 3, 2)
-
-
-@lowers("openvino", "aten.pad.default")
-def pad(emit, self, pad, mode="constant", value=None):
-    """pad(Tensor self, SymInt[] pad, str mode="constant", float? value=None) -> Tensor"""
-    return padded(emit, self, pad, mode, value or 0)
-
-
-@lowers("openvino", "aten.constant_pad_nd.default")
-def constant_pad(emit, self, pad, value=0):
-    """constant_pad_nd(Tensor self, SymInt[] pad, Scalar value=0) -> Tensor"""
-    return padded(emit, self, pad, "constant", value)
-
-
-def _padding(name, mode):
-    def lowering(emit, self, padding):
-        return padded(emit, self, padding, mode, 0)
-
-    lowering.__doc__ = schema_of(f"aten.{name}.default")
-    lowering.__name__ = lowering.__qualname__ = name
-    lowers("openvino", f"aten.{name}.default")(lowering)
-
-
-for _dim in (1, 2, 3):
-    _padding(f"reflection_pad{_dim}d", "reflect")
-    _padding(f"replication_pad{_dim}d", "replicate")
-
-
-def padded(emit, x, pad, mode, value):
+@lowers("aten.pad.default", x=Arg("self"))
+@lowers("aten.constant_pad_nd.default", x=Arg("self"), mode="constant")
+@lowers(
+    "aten.reflection_pad1d.default",
+    "aten.reflection_pad2d.default",
+    x=Arg("self"),
+    pad=Arg("padding"),
+    mode="reflect",
+)
+@lowers("aten.reflection_pad3d.default", x=Arg("self"), pad=Arg("padding"), mode="reflect")
+@lowers("aten.replication_pad1d.default", x=Arg("self"), pad=Arg("padding"), mode="replicate")
+@lowers("aten.replication_pad2d.default", x=Arg("self"), pad=Arg("padding"), mode="replicate")
+@lowers("aten.replication_pad3d.default", x=Arg("self"), pad=Arg("padding"), mode="replicate")
+def padded(emit, x, pad, mode, value=0):
     """torch's pairs of paddings, the last axis first. Where one is negative, that much is cut off."""
+    value = value or 0
     rank = rank_of(x)
     pairs = [(0, 0)] * rank
     for i in range(len(pad) // 2):
@@ -207,7 +184,8 @@ def _not_below_0(p):
 _MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
 
 
-@lowers("openvino", "aten.repeat.default", "aten.tile.default")
+@lowers("aten.repeat.default")
+@lowers("aten.tile.default", repeats=Arg("dims"))
 def repeat(emit, self, repeats):
     """repeat(Tensor self, SymInt[] repeats) -> Tensor"""
     repeats = [1] * (rank_of(self) - len(repeats)) + list(repeats)
@@ -217,7 +195,7 @@ def repeat(emit, self, repeats):
     return ops.tile(x, emit.dims(repeats)) if repeats else x
 
 
-@lowers("openvino", "aten.repeat_interleave.self_int")
+@lowers("aten.repeat_interleave.self_int")
 def repeat_interleave(emit, self, repeats, dim=None, output_size=None):
     """repeat_interleave.self_int(Tensor self, SymInt repeats, int? dim=None, *, SymInt? output_size=None) -> Tensor"""
     x = self
@@ -230,7 +208,7 @@ def repeat_interleave(emit, self, repeats, dim=None, output_size=None):
     return emit.reshape(wide, [*sizes[:dim], emit.times(sizes[dim], repeats), *sizes[dim + 1 :]])
 
 
-@lowers("openvino", "aten.repeat_interleave.self_Tensor")
+@lowers("aten.repeat_interleave.self_Tensor")
 def repeat_interleave_tensor(emit, self, repeats, dim=None, output_size=None):
     """repeat_interleave.self_Tensor(Tensor self, Tensor repeats, int? dim=None, *, SymInt? output_size=None) -> Tensor"""  # noqa: E501
     x = self
@@ -249,7 +227,7 @@ def repeat_interleave_tensor(emit, self, repeats, dim=None, output_size=None):
     return ops.gather(x, repeated_indices(emit, counts), np.int64(dim))
 
 
-@lowers("openvino", "aten.repeat_interleave.Tensor")
+@lowers("aten.repeat_interleave.Tensor")
 def repeat_counts(emit, repeats, output_size=None):
     """repeat_interleave.Tensor(Tensor repeats, *, SymInt? output_size=None) -> Tensor"""
     return emit.cast(repeated_indices(emit, repeats), emit.dtype)
@@ -264,7 +242,7 @@ def repeated_indices(emit, counts):
     return out(ops.convert(ops.reduce_sum(ops.convert(before, "f32"), emit.array([1]), False), "i64"))
 
 
-@lowers("openvino", "aten.flip.default")
+@lowers("aten.flip.default")
 def flip(emit, self, dims):
     """flip(Tensor self, int[] dims) -> Tensor"""
     x, rank = self, rank_of(self)
@@ -273,7 +251,7 @@ def flip(emit, self, dims):
     return x
 
 
-@lowers("openvino", "aten.roll.default")
+@lowers("aten.roll.default")
 def roll(emit, self, shifts, dims=()):
     """roll(Tensor self, SymInt[1] shifts, int[1] dims=[]) -> Tensor"""
     x = emit.cast(self, torch.uint8) if emit.dtype == torch.bool else self
@@ -287,7 +265,7 @@ def roll(emit, self, shifts, dims=()):
     return emit.cast(found, emit.dtype)
 
 
-@lowers("openvino", "aten.meshgrid.indexing", "aten.meshgrid.default")
+@lowers("aten.meshgrid.indexing", "aten.meshgrid.default")
 def meshgrid(emit, tensors, indexing="ij"):
     """meshgrid.indexing(Tensor[] tensors, *, str indexing) -> Tensor[]"""
     flat = [ops.reshape(x, emit.array([-1]), False) for x in tensors]
@@ -302,7 +280,7 @@ def meshgrid(emit, tensors, indexing="ij"):
     return grids
 
 
-@lowers("openvino", "aten.unfold.default")
+@lowers("aten.unfold.default")
 def unfold(emit, self, dimension, size, step):
     """unfold(Tensor(a) self, int dimension, int size, int step) -> Tensor(a)"""
     rank = rank_of(self)
@@ -317,7 +295,7 @@ def unfold(emit, self, dimension, size, step):
     return emit.transpose(found, order)
 
 
-@lowers("openvino", "aten.diff.default")
+@lowers("aten.diff.default")
 def diff(emit, self, n=1, dim=-1, prepend=None, append=None):
     """diff(Tensor self, int n=1, int dim=-1, Tensor? prepend=None, Tensor? append=None) -> Tensor"""
     dtype, dim = emit.dtype, dim % rank_of(self)

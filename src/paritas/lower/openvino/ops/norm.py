@@ -7,10 +7,10 @@ import torch
 
 from paritas.lower.openvino.emit import out, rank_of
 from paritas.lower.openvino.ops.reduce import varied
-from paritas.lower.registry import lowers
+from paritas.lower.openvino.ops.registry import lowers
 
 
-@lowers("openvino", "aten.layer_norm.default")
+@lowers("aten.layer_norm.default")
 def layer_norm(emit, input, normalized_shape, weight=None, bias=None, eps=1e-05, cudnn_enable=True):
     """layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enable=True) -> Tensor"""  # noqa: E501
     axes = emit.array(range(-len(normalized_shape), 0))
@@ -32,7 +32,7 @@ def per_channel_of(emit, x, value):
     return emit.broadcast(ops.constant(np.float32(value)), [emit.size(x, 1)])
 
 
-@lowers("openvino", "aten.group_norm.default")
+@lowers("aten.group_norm.default")
 def group_norm(emit, input, num_groups, weight=None, bias=None, eps=1e-05, cudnn_enabled=True):
     """group_norm(Tensor input, int num_groups, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enabled=True) -> Tensor"""  # noqa: E501
     scale = per_channel_of(emit, input, 1) if weight is None else weight
@@ -44,7 +44,7 @@ def group_norm(emit, input, num_groups, weight=None, bias=None, eps=1e-05, cudnn
     return emit.squeeze(ops.group_normalization(long, scale, shift, num_groups, float(eps)), 2)
 
 
-@lowers("openvino", "aten.native_group_norm.default")
+@lowers("aten.native_group_norm.default")
 def native_group_norm(emit, input, weight, bias, N, C, HxW, group, eps):
     """native_group_norm(Tensor input, Tensor? weight, Tensor? bias, SymInt N, SymInt C, SymInt HxW, int group, float eps) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     rows = out(ops.reshape(input, emit.dims([N, group, -1]), False))
@@ -53,14 +53,14 @@ def native_group_norm(emit, input, weight, bias, N, C, HxW, group, eps):
     return [group_norm(emit, input, group, weight, bias, eps), mean, scale]
 
 
-@lowers("openvino", "aten._native_batch_norm_legit_no_training.default")
+@lowers("aten._native_batch_norm_legit_no_training.default")
 def batch_norm_inference(emit, input, weight, bias, running_mean, running_var, momentum, eps):
     """_native_batch_norm_legit_no_training(Tensor input, Tensor? weight, Tensor? bias, Tensor running_mean, Tensor running_var, float momentum, float eps) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     nothing = emit.const(np.zeros(0), torch.float32)
     return [normalised(emit, input, weight, bias, running_mean, running_var, eps), nothing, nothing]
 
 
-@lowers("openvino", "aten.batch_norm.default")
+@lowers("aten.batch_norm.default")
 def batch_norm(emit, input, weight, bias, running_mean, running_var, training, momentum, eps, cudnn_enabled):
     """batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float momentum, float eps, bool cudnn_enabled) -> Tensor"""  # noqa: E501
     if training and running_mean is not None:
@@ -87,7 +87,7 @@ def of_the_batch(emit, x, weight, bias, eps):
     return found if bias is None else ops.add(found, per_channel(emit, bias, rank))
 
 
-@lowers("openvino", "aten._native_batch_norm_legit.no_stats")
+@lowers("aten._native_batch_norm_legit.no_stats")
 def batch_norm_no_stats(emit, input, weight, bias, training, momentum, eps):
     """_native_batch_norm_legit.no_stats(Tensor input, Tensor? weight, Tensor? bias, bool training, float momentum, float eps) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     axes = emit.array([axis for axis in range(rank_of(input)) if axis != 1])
@@ -98,7 +98,7 @@ def batch_norm_no_stats(emit, input, weight, bias, training, momentum, eps):
     return [of_the_batch(emit, input, weight, bias, eps), mean, scale]
 
 
-@lowers("openvino", "aten.instance_norm.default")
+@lowers("aten.instance_norm.default")
 def instance_norm(
     emit, input, weight, bias, running_mean, running_var, use_input_stats, momentum, eps, cudnn_enabled
 ):
@@ -111,7 +111,7 @@ def instance_norm(
     return found if bias is None else ops.add(found, per_channel(emit, bias, rank))
 
 
-@lowers("openvino", "aten.rms_norm.default")
+@lowers("aten.rms_norm.default")
 def rms_norm(emit, input, normalized_shape, weight=None, eps=None):
     """rms_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, float? eps=None) -> Tensor"""
     eps = torch.finfo(emit.dtype).eps if eps is None else eps
@@ -122,7 +122,7 @@ def rms_norm(emit, input, normalized_shape, weight=None, eps=None):
     return found if weight is None else ops.multiply(found, weight)
 
 
-@lowers("openvino", "aten._weight_norm.default")
+@lowers("aten._weight_norm.default")
 def weight_norm(emit, v, g, dim=0):
     """_weight_norm(Tensor v, Tensor g, int dim=0) -> Tensor"""
     rank = rank_of(v)

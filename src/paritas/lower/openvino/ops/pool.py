@@ -11,7 +11,8 @@ from paritas.lower.openvino.emit import out, rank_of
 from paritas.lower.openvino.integers import division_of_sizes, floor_division
 from paritas.lower.openvino.ops.conv import each
 from paritas.lower.openvino.ops.move import padded
-from paritas.lower.registry import lowers, schema_of
+from paritas.lower.openvino.ops.registry import lowers
+from paritas.lower.registry import Arg
 
 
 def _batched(emit, x, count):
@@ -19,6 +20,17 @@ def _batched(emit, x, count):
     return (emit.unsqueeze(x, 0) if single else x), single
 
 
+@lowers("aten.max_pool1d.default", count=1)
+@lowers("aten.max_pool2d.default", count=2)
+@lowers("aten.max_pool3d.default", count=3)
+def maxima(emit, self, count, kernel_size, stride, padding, dilation, ceil_mode):
+    values, _ = max_pooled(emit, self, count, kernel_size, stride, padding, dilation, ceil_mode)
+    return values
+
+
+@lowers("aten.max_pool1d_with_indices.default", count=1, x=Arg("self"), kernel=Arg("kernel_size"))
+@lowers("aten.max_pool2d_with_indices.default", count=2, x=Arg("self"), kernel=Arg("kernel_size"))
+@lowers("aten.max_pool3d_with_indices.default", count=3, x=Arg("self"), kernel=Arg("kernel_size"))
 def max_pooled(emit, x, count, kernel, stride, padding, dilation, ceil_mode):
     """(the largest of each window, its place in the flat picture)."""
     x, single = _batched(emit, x, count)
@@ -44,7 +56,7 @@ def max_pooled(emit, x, count, kernel, stride, padding, dilation, ceil_mode):
         values, places = found.output(0), found.output(1)
     if single:
         values, places = emit.squeeze(values, 0), emit.squeeze(places, 0)
-    return values, places
+    return [values, places]
 
 
 def _overhanging(emit, x, kernel, stride, padding, dilation, windows):
@@ -67,22 +79,6 @@ def _overhanging(emit, x, kernel, stride, padding, dilation, windows):
         places = along if places is None else ops.add(places, along)
         below = emit.times(sizes[axis], below)
     return out(values), out(places)
-
-
-def _max_pool(count):
-    def lowering(emit, self, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False):
-        return max_pooled(emit, self, count, kernel_size, stride, padding, dilation, ceil_mode)[0]
-
-    lowering.__doc__ = schema_of(f"aten.max_pool{count}d.default")
-    lowering.__name__ = lowering.__qualname__ = f"max_pool{count}d"
-    lowers("openvino", f"aten.max_pool{count}d.default")(lowering)
-
-    def both(emit, self, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False):
-        return list(max_pooled(emit, self, count, kernel_size, stride, padding, dilation, ceil_mode))
-
-    name = f"max_pool{count}d_with_indices"
-    both.__doc__, both.__name__, both.__qualname__ = schema_of(f"aten.{name}.default"), name, name
-    lowers("openvino", f"aten.{name}.default")(both)
 
 
 def averaged(x, step, begins, ends, kernel, exclude_pad, rounding):
@@ -156,66 +152,49 @@ def last_window(emit, size, kernel, step, padding):
     return out(ops.subtract(last, ops.convert(late, "i64")))
 
 
-def _avg_pool(count):
-    def lowering(
-        emit,
-        self,
-        kernel_size,
-        stride=(),
-        padding=0,
-        ceil_mode=False,
-        count_include_pad=True,
-        divisor_override=None,
+@lowers("aten.avg_pool1d.default", count=1)
+@lowers("aten.avg_pool2d.default", count=2)
+@lowers("aten.avg_pool3d.default", count=3)
+def mean_pooled(
+    emit, self, count, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override=None
+):
+    x, single = _batched(emit, self, count)
+    kernel = each(kernel_size, count)
+    step = each(stride, count) if stride else kernel
+    pads = each(padding, count)
+
+    def mean(x):
+        if divisor_override is not None or (ceil_mode and count_include_pad and any(pads)):
+            return divided_sums(emit, x, kernel, step, pads, ceil_mode, divisor_override)
+        rounding = "ceil_torch" if ceil_mode else "floor"
+        # What lies beyond the edge never counts, in torch.
+        inside = not count_include_pad or ceil_mode
+        return averaged(x, step, pads, pads, kernel, inside, rounding)
+
+    if emit.dtype.is_floating_point:
+        found = mean(x)
+    else:
+        whole, emit = emit, emit.of_floats()
+        ones = emit.full(emit.sizes(x), 1.0, torch.float32)
+        divisor = ops.divide(divided_sums(emit, ones, kernel, step, pads, ceil_mode, 1), mean(ones))
+        found = whole.result(mean_of_whole(whole.wide(x, whole.dtype), mean, divisor))
+    return emit.squeeze(found, 0) if single else found
+
+
+@lowers("aten.adaptive_avg_pool1d.default", count=1)
+@lowers("aten.adaptive_avg_pool2d.default", count=2)
+@lowers("aten.adaptive_avg_pool3d.default", count=3)
+def adaptive_means(emit, self, count, output_size):
+    rank = rank_of(self)
+    wanted, own = each(output_size, count), emit.sizes(self)[rank - count :]
+    if all(size == 1 for size in wanted):
+        return ops.reduce_mean(self, emit.array(range(rank - count, rank)), True)
+    x, single = _batched(emit, self, count)
+    if all(
+        isinstance(a, int) and isinstance(b, int) and a % b == 0 for a, b in zip(own, wanted, strict=True)
     ):
-        x, single = _batched(emit, self, count)
-        kernel = each(kernel_size, count)
-        step = each(stride, count) if stride else kernel
-        pads = each(padding, count)
-
-        def mean(x):
-            if divisor_override is not None or (ceil_mode and count_include_pad and any(pads)):
-                return divided_sums(emit, x, kernel, step, pads, ceil_mode, divisor_override)
-            rounding = "ceil_torch" if ceil_mode else "floor"
-            # What lies beyond the edge never counts, in torch.
-            inside = not count_include_pad or ceil_mode
-            return averaged(x, step, pads, pads, kernel, inside, rounding)
-
-        if emit.dtype.is_floating_point:
-            found = mean(x)
-        else:
-            whole, emit = emit, emit.of_floats()
-            ones = emit.full(emit.sizes(x), 1.0, torch.float32)
-            divisor = ops.divide(divided_sums(emit, ones, kernel, step, pads, ceil_mode, 1), mean(ones))
-            found = whole.result(mean_of_whole(whole.wide(x, whole.dtype), mean, divisor))
-        return emit.squeeze(found, 0) if single else found
-
-    lowering.__doc__ = schema_of(f"aten.avg_pool{count}d.default")
-    lowering.__name__ = lowering.__qualname__ = f"avg_pool{count}d"
-    lowers("openvino", f"aten.avg_pool{count}d.default")(lowering)
-
-
-def _adaptive(count):
-    def lowering(emit, self, output_size):
-        rank = rank_of(self)
-        wanted, own = each(output_size, count), emit.sizes(self)[rank - count :]
-        if all(size == 1 for size in wanted):
-            return ops.reduce_mean(self, emit.array(range(rank - count, rank)), True)
-        x, single = _batched(emit, self, count)
-        if all(
-            isinstance(a, int) and isinstance(b, int) and a % b == 0 for a, b in zip(own, wanted, strict=True)
-        ):
-            kernel = [a // b for a, b in zip(own, wanted, strict=True)]
-            found = averaged(x, kernel, [0] * count, [0] * count, kernel, False, "floor")
-        else:
-            found = ops.adaptive_avg_pool(x, emit.dims(wanted))
-        return emit.squeeze(found, 0) if single else found
-
-    lowering.__doc__ = schema_of(f"aten.adaptive_avg_pool{count}d.default")
-    lowering.__name__ = lowering.__qualname__ = f"adaptive_avg_pool{count}d"
-    lowers("openvino", f"aten.adaptive_avg_pool{count}d.default")(lowering)
-
-
-for _count in (1, 2, 3):
-    _max_pool(_count)
-    _avg_pool(_count)
-    _adaptive(_count)
+        kernel = [a // b for a, b in zip(own, wanted, strict=True)]
+        found = averaged(x, kernel, [0] * count, [0] * count, kernel, False, "floor")
+    else:
+        found = ops.adaptive_avg_pool(x, emit.dims(wanted))
+    return emit.squeeze(found, 0) if single else found

@@ -9,7 +9,8 @@ from paritas.lower.empties import may_be_empty
 from paritas.lower.openvino.emit import out, rank_of
 from paritas.lower.openvino.ops.arithmetic import exp_of
 from paritas.lower.openvino.ops.move import END
-from paritas.lower.registry import lowers, schema_of
+from paritas.lower.openvino.ops.registry import lowers
+from paritas.lower.registry import Arg
 
 
 def axes_of(x, dim):
@@ -43,14 +44,14 @@ def summed(emit, x, axes, keepdim):
     return out(x) if keepdim else emit.squeeze(x, *axes)
 
 
-@lowers("openvino", "aten.sum.dim_IntList", "aten.sum.default")
-def sum_dim(emit, self, dim=None, keepdim=False, dtype=None):
+@lowers("aten.sum.dim_IntList", "aten.sum.default")
+def sum_dim(emit, self, dim=None, keepdim=False):
     """sum.dim_IntList(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
     return emit.result(summed(emit, emit.wide(self, emit.dtype), axes_of(self, dim), keepdim))
 
 
-@lowers("openvino", "aten.mean.dim", "aten.mean.default")
-def mean_dim(emit, self, dim=None, keepdim=False, dtype=None):
+@lowers("aten.mean.dim", "aten.mean.default")
+def mean_dim(emit, self, dim=None, keepdim=False):
     """mean.dim(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
     x, axes = emit.cast(self, emit.dtype), axes_of(self, dim)
     return x if _nothing_to_do(x, axes) else _mean(emit, self, x, axes, keepdim)
@@ -73,8 +74,8 @@ def _may_be_empty(emit, x, axes):
     return any(may_be_empty(sizes[axis]) for axis in axes if axis < len(sizes))
 
 
-@lowers("openvino", "aten.prod.dim_int", "aten.prod.default")
-def prod(emit, self, dim=None, keepdim=False, dtype=None):
+@lowers("aten.prod.dim_int", "aten.prod.default")
+def prod(emit, self, dim=None, keepdim=False):
     """prod.dim_int(Tensor self, int dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
     x, axes = emit.wide(self, emit.dtype), axes_of(self, dim if isinstance(dim, int) else None)
     if _nothing_to_do(x, axes):
@@ -114,8 +115,11 @@ def multiplied_up(emit, x, axis):
     return x
 
 
-def extreme(emit, x, axes, keepdim, largest):
+@lowers("aten.amax.default", "aten.max.default", x=Arg("self"), largest=True)
+@lowers("aten.amin.default", "aten.min.default", x=Arg("self"), largest=False)
+def extreme(emit, x, dim=None, keepdim=False, largest=True):
     """The largest or smallest along axes. Whole numbers through TopK: OpenVINO 2026.4 compares them as float32."""
+    axes = axes_of(x, dim)
     if _nothing_to_do(x, axes):
         return out(x)
     kind = out(x).get_element_type()
@@ -134,19 +138,7 @@ def extreme(emit, x, axes, keepdim, largest):
     return out(ops.convert(found, kind.to_string()) if kind.bitwidth < 32 else found)
 
 
-@lowers("openvino", "aten.amax.default", "aten.max.default")
-def amax(emit, self, dim=None, keepdim=False):
-    """amax(Tensor self, int[1] dim=[], bool keepdim=False) -> Tensor"""
-    return extreme(emit, self, axes_of(self, dim), keepdim, True)
-
-
-@lowers("openvino", "aten.amin.default", "aten.min.default")
-def amin(emit, self, dim=None, keepdim=False):
-    """amin(Tensor self, int[1] dim=[], bool keepdim=False) -> Tensor"""
-    return extreme(emit, self, axes_of(self, dim), keepdim, False)
-
-
-@lowers("openvino", "aten.aminmax.default")
+@lowers("aten.aminmax.default")
 def aminmax(emit, self, dim=None, keepdim=False):
     """aminmax(Tensor self, *, int? dim=None, bool keepdim=False) -> (Tensor min, Tensor max)"""
     axes = axes_of(self, dim)
@@ -183,46 +175,31 @@ def found_extreme(emit, x, axis, keepdim, largest):
     return (values, places) if keepdim else (emit.squeeze(values, axis), emit.squeeze(places, axis))
 
 
-def _found(name, largest):
-    def lowering(emit, self, dim, keepdim=False):
-        return list(found_extreme(emit, self, dim % max(rank_of(self), 1), keepdim, largest))
-
-    lowering.__doc__ = schema_of(f"aten.{name}.dim")
-    lowering.__name__ = lowering.__qualname__ = f"{name}_dim"
-    lowers("openvino", f"aten.{name}.dim")(lowering)
-
-    def place(emit, self, dim=None, keepdim=False):
-        if dim is None:
-            flat = ops.reshape(self, emit.array([-1]), False)
-            found = found_extreme(emit, flat, 0, False, largest)[1]
-            return emit.reshape(found, [1] * rank_of(self)) if keepdim else found
-        return found_extreme(emit, self, dim % max(rank_of(self), 1), keepdim, largest)[1]
-
-    place.__doc__ = schema_of(f"aten.arg{name}.default")
-    place.__name__ = place.__qualname__ = f"arg{name}"
-    lowers("openvino", f"aten.arg{name}.default")(place)
+@lowers("aten.max.dim", largest=True)
+@lowers("aten.min.dim", largest=False)
+def extreme_and_place(emit, self, dim, keepdim, largest):
+    return list(found_extreme(emit, self, dim % max(rank_of(self), 1), keepdim, largest))
 
 
-_found("max", True)
-_found("min", False)
+@lowers("aten.argmax.default", largest=True)
+@lowers("aten.argmin.default", largest=False)
+def place_of_extreme(emit, self, dim, keepdim, largest):
+    if dim is None:
+        flat = ops.reshape(self, emit.array([-1]), False)
+        found = found_extreme(emit, flat, 0, False, largest)[1]
+        return emit.reshape(found, [1] * rank_of(self)) if keepdim else found
+    return found_extreme(emit, self, dim % max(rank_of(self), 1), keepdim, largest)[1]
 
 
-def _all_or_any(name, reduce):
-    def lowering(emit, self, dim=None, keepdim=False):
-        x, axes = emit.cast(self, torch.bool), axes_of(self, dim)
-        return emit.cast(x if _nothing_to_do(x, axes) else reduce(x, emit.array(axes), keepdim), emit.dtype)
-
-    lowering.__doc__ = schema_of(f"aten.{name}.dim")
-    lowering.__name__ = lowering.__qualname__ = f"{name}_of"
-    lowers("openvino", *(f"aten.{name}.{kind}" for kind in ("default", "dim", "dims")))(lowering)
+@lowers("aten.all.default", "aten.all.dim", "aten.all.dims", reduce=ops.reduce_logical_and)
+@lowers("aten.any.default", "aten.any.dim", "aten.any.dims", reduce=ops.reduce_logical_or)
+def all_or_any(emit, self, reduce, dim=None, keepdim=False):
+    x, axes = emit.cast(self, torch.bool), axes_of(self, dim)
+    return emit.cast(x if _nothing_to_do(x, axes) else reduce(x, emit.array(axes), keepdim), emit.dtype)
 
 
-_all_or_any("all", ops.reduce_logical_and)
-_all_or_any("any", ops.reduce_logical_or)
-
-
-@lowers("openvino", "aten.cumsum.default")
-def cumsum(emit, self, dim, dtype=None):
+@lowers("aten.cumsum.default")
+def cumsum(emit, self, dim):
     """cumsum(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor"""
     x = emit.wide(self, emit.dtype)
     rank = rank_of(self)
@@ -246,41 +223,28 @@ def varied(emit, x, axes, correction, keepdim):
     return out(ops.divide(total, left))
 
 
-def _spread(name, root):
-    def lowering(emit, self, dim=None, unbiased=True, keepdim=False, correction=None):
-        if isinstance(dim, bool):
-            dim, unbiased = None, dim
-        less = (
-            correction if correction is not None else 1 if unbiased or "correction" in overload(emit) else 0
-        )
-        x = emit.cast(self, emit.dtype)
-        found = varied(emit, x, axes_of(self, dim), less, keepdim)
-        return ops.sqrt(found) if root else found
-
-    lowering.__doc__ = schema_of(f"aten.{name}.dim")
-    lowering.__name__ = lowering.__qualname__ = name
-    lowers("openvino", *(f"aten.{name}.{kind}" for kind in ("default", "dim", "correction")))(lowering)
+@lowers("aten.var.correction", root=False)
+@lowers("aten.var.default", "aten.var.dim", root=False, correction=Arg("unbiased"))
+@lowers("aten.std.correction", root=True)
+@lowers("aten.std.default", "aten.std.dim", root=True, correction=Arg("unbiased"))
+def spread(emit, self, correction, root, dim=None, keepdim=False):
+    """The variance, or its root. torch's `unbiased` is a correction of 1."""
+    correction = 1 if correction is None else correction
+    found = varied(emit, emit.cast(self, emit.dtype), axes_of(self, dim), correction, keepdim)
+    return ops.sqrt(found) if root else found
 
 
-def overload(emit):
-    return str(emit.node.target).rpartition(".")[2]
+@lowers("aten.var_mean.correction", root=False)
+@lowers("aten.var_mean.default", "aten.var_mean.dim", root=False, correction=Arg("unbiased"))
+@lowers("aten.std_mean.correction", root=True)
+@lowers("aten.std_mean.default", "aten.std_mean.dim", root=True, correction=Arg("unbiased"))
+def spread_and_mean(emit, self, correction, root, dim=None, keepdim=False):
+    axes, correction = axes_of(self, dim), 1 if correction is None else correction
+    variance, mean = varied(emit, self, axes, correction, keepdim), _mean(emit, self, self, axes, keepdim)
+    return [ops.sqrt(variance) if root else variance, mean]
 
 
-_spread("var", False)
-_spread("std", True)
-
-
-@lowers("openvino", "aten.var_mean.correction", "aten.var_mean.dim", "aten.var_mean.default")
-def var_mean(emit, self, dim=None, unbiased=True, keepdim=False, correction=None):
-    """var_mean.correction(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False) -> (Tensor, Tensor)"""  # noqa: E501
-    if isinstance(dim, bool):
-        dim, unbiased = None, dim
-    less = correction if correction is not None else 1 if unbiased or "correction" in overload(emit) else 0
-    axes = axes_of(self, dim)
-    return [varied(emit, self, axes, less, keepdim), _mean(emit, self, self, axes, keepdim)]
-
-
-@lowers("openvino", "aten.logsumexp.default")
+@lowers("aten.logsumexp.default")
 def logsumexp(emit, self, dim, keepdim=False):
     """logsumexp(Tensor self, int[1] dim, bool keepdim=False) -> Tensor"""
     x, axes = emit.cast(self, emit.dtype), axes_of(self, dim)
@@ -292,14 +256,12 @@ def logsumexp(emit, self, dim, keepdim=False):
     return ops.add(ops.log(total), most if keepdim else emit.squeeze(most, *axes))
 
 
-@lowers("openvino", "aten.linalg_vector_norm.default")
-def vector_norm(emit, self, ord=2, dim=None, keepdim=False, dtype=None):
-    """linalg_vector_norm(Tensor self, Scalar ord=2, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""  # noqa: E501
-    return normed(emit, emit.cast(self, emit.dtype), ord, axes_of(self, dim), keepdim)
-
-
-def normed(emit, x, ord, axes, keepdim):
-    x = ops.abs(x)
+@lowers("aten.linalg_vector_norm.default", x=Arg("self"))
+@lowers("aten.norm.Scalar", "aten.norm.ScalarOpt_dim", x=Arg("self"), ord=Arg("p"))
+def normed(emit, x, ord, dim=None, keepdim=False):
+    """Of a vector, or of all that the axes hold; by the root of the squares where `ord` is None."""
+    ord = 2 if ord is None else ord
+    x, axes = ops.abs(emit.cast(x, emit.dtype)), axes_of(x, dim)
     if _nothing_to_do(x, axes):
         return x if ord else ops.convert(ops.not_equal(x, np.float32(0)), "f32")
     if ord in (float("inf"), float("-inf")):
@@ -315,24 +277,18 @@ def normed(emit, x, ord, axes, keepdim):
     return ops.power(total, np.float32(1 / ord))
 
 
-@lowers("openvino", "aten.norm.ScalarOpt_dim", "aten.norm.Scalar")
-def norm(emit, self, p=None, dim=None, keepdim=False, dtype=None):
-    """norm.ScalarOpt_dim(Tensor self, Scalar? p, int[1] dim, bool keepdim=False) -> Tensor"""
-    return normed(emit, emit.cast(self, emit.dtype), 2 if p is None else p, axes_of(self, dim), keepdim)
-
-
-@lowers("openvino", "aten.linalg_norm.default", "aten.linalg_norm.ord_str")
-def linalg_norm(emit, self, ord=None, dim=None, keepdim=False, dtype=None):
+@lowers("aten.linalg_norm.default", "aten.linalg_norm.ord_str")
+def linalg_norm(emit, self, ord=None, dim=None, keepdim=False):
     """linalg_norm(Tensor self, Scalar? ord=None, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""  # noqa: E501
     x, axes = emit.cast(self, emit.dtype), axes_of(self, dim)
     dims = [dim] if isinstance(dim, int) else dim
     if ord is not None and len(axes) == 2:
         return matrix_norm(emit, x, ord, [axis % rank_of(x) for axis in dims or axes], keepdim)
-    return normed(emit, x, 2 if ord is None else ord, axes, keepdim)
+    return normed(emit, x, ord, axes, keepdim)
 
 
-@lowers("openvino", "aten.linalg_matrix_norm.default", "aten.linalg_matrix_norm.str_ord")
-def linalg_matrix_norm(emit, self, ord="fro", dim=(-2, -1), keepdim=False, dtype=None):
+@lowers("aten.linalg_matrix_norm.default", "aten.linalg_matrix_norm.str_ord")
+def linalg_matrix_norm(emit, self, ord="fro", dim=(-2, -1), keepdim=False):
     """linalg_matrix_norm(Tensor self, Scalar ord, int[] dim=[-2, -1], bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""  # noqa: E501
     x = emit.cast(self, emit.dtype)
     return matrix_norm(emit, x, ord, [axis % rank_of(x) for axis in dim], keepdim)
@@ -350,7 +306,7 @@ def matrix_norm(emit, x, ord, axes, keepdim):
     return found if keepdim else emit.squeeze(found, *axes)
 
 
-@lowers("openvino", "aten.count_nonzero.dim_IntList", "aten.count_nonzero.default")
+@lowers("aten.count_nonzero.dim_IntList", "aten.count_nonzero.default")
 def count_nonzero(emit, self, dim=None):
     """count_nonzero.dim_IntList(Tensor self, int[] dim) -> Tensor"""
     there = emit.cast(emit.cast(self, torch.bool), torch.int64)

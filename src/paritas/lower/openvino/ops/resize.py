@@ -9,9 +9,15 @@ import torch
 
 from paritas.lower.openvino.emit import is_tensor, out, rank_of
 from paritas.lower.openvino.integers import division_of_sizes
-from paritas.lower.registry import lowers, schema_of
+from paritas.lower.openvino.ops.registry import lowers
+from paritas.lower.registry import Arg
 
 
+@lowers("aten.upsample_nearest1d.vec", "aten.upsample_nearest2d.vec", x=Arg("input"), mode="nearest")
+@lowers("aten.upsample_nearest3d.vec", x=Arg("input"), mode="nearest")
+@lowers("aten.upsample_linear1d.vec", "aten.upsample_bilinear2d.vec", x=Arg("input"), mode="linear_onnx")
+@lowers("aten.upsample_trilinear3d.vec", x=Arg("input"), mode="linear_onnx")
+@lowers("aten.upsample_bicubic2d.vec", x=Arg("input"), mode="cubic")
 def resized(emit, x, output_size, scale_factors, mode, align_corners=False):
     """The axes behind the channels in their new size.
 
@@ -182,56 +188,23 @@ def _scaled(emit, size, factor):
 LARGEST = 16384
 
 
-def _register(name, mode, aligned):
-    def lowering(emit, input, output_size=None, align_corners=None, scale_factors=None):
-        if not aligned:  # upsample_nearest has no such argument: its third one is the scale
-            align_corners, scale_factors = False, align_corners if scale_factors is None else scale_factors
-        return resized(emit, input, output_size, scale_factors, mode, bool(align_corners))
-
-    lowering.__doc__ = schema_of(f"aten.{name}.vec")
-    lowering.__name__ = lowering.__qualname__ = name
-    lowers("openvino", f"aten.{name}.vec")(lowering)
+@lowers("aten._upsample_nearest_exact1d.vec", "aten._upsample_nearest_exact2d.vec")
+@lowers("aten._upsample_nearest_exact3d.vec")
+def nearest_exact(emit, input, output_size, scale_factors):
+    own = emit.sizes(input)[2:]
+    wanted, factors, _ = sizes_and_factors(emit, own, output_size, scale_factors)
+    return looked_up(emit, input, own, wanted, factors, True)
 
 
-for _dim in (1, 2, 3):
-    _register(f"upsample_nearest{_dim}d", "nearest", False)
-_register("upsample_linear1d", "linear_onnx", True)
-_register("upsample_bilinear2d", "linear_onnx", True)
-_register("upsample_trilinear3d", "linear_onnx", True)
-_register("upsample_bicubic2d", "cubic", True)
+@lowers("aten._upsample_bilinear2d_aa.vec", kind="smooth linear")
+@lowers("aten._upsample_bicubic2d_aa.vec", kind="smooth cubic")
+def smooth(emit, input, output_size, align_corners, scale_factors, kind):
+    own = emit.sizes(input)[2:]
+    wanted, factors, _ = sizes_and_factors(emit, own, output_size, scale_factors)
+    return by_matrices(emit, input, own, wanted, factors, kind, align_corners)
 
 
-def _exact(name):
-    def lowering(emit, input, output_size, scale_factors):
-        own = emit.sizes(input)[2:]
-        wanted, factors, _ = sizes_and_factors(emit, own, output_size, scale_factors)
-        return looked_up(emit, input, own, wanted, factors, True)
-
-    lowering.__doc__ = schema_of(f"aten.{name}.vec")
-    lowering.__name__ = lowering.__qualname__ = name
-    lowers("openvino", f"aten.{name}.vec")(lowering)
-
-
-for _dim in (1, 2, 3):
-    _exact(f"_upsample_nearest_exact{_dim}d")
-
-
-def _smooth(name, kind):
-    def lowering(emit, input, output_size, align_corners, scale_factors):
-        own = emit.sizes(input)[2:]
-        wanted, factors, _ = sizes_and_factors(emit, own, output_size, scale_factors)
-        return by_matrices(emit, input, own, wanted, factors, kind, align_corners)
-
-    lowering.__doc__ = schema_of(f"aten.{name}.vec")
-    lowering.__name__ = lowering.__qualname__ = name
-    lowers("openvino", f"aten.{name}.vec")(lowering)
-
-
-_smooth("_upsample_bilinear2d_aa", "smooth linear")
-_smooth("_upsample_bicubic2d_aa", "smooth cubic")
-
-
-@lowers("openvino", "aten.pixel_shuffle.default")
+@lowers("aten.pixel_shuffle.default")
 def pixel_shuffle(emit, self, upscale_factor):
     """pixel_shuffle(Tensor self, int upscale_factor) -> Tensor"""
     *lead, channels, height, width = emit.sizes(self)
@@ -242,7 +215,7 @@ def pixel_shuffle(emit, self, upscale_factor):
     return emit.reshape(moved, [*lead, *sizes])
 
 
-@lowers("openvino", "aten.pixel_unshuffle.default")
+@lowers("aten.pixel_unshuffle.default")
 def pixel_unshuffle(emit, self, downscale_factor):
     """pixel_unshuffle(Tensor self, int downscale_factor) -> Tensor"""
     *lead, channels, height, width = emit.sizes(self)

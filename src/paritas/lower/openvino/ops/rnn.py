@@ -8,7 +8,7 @@ import numpy as np
 import openvino.opset16 as ops
 
 from paritas.lower.openvino.emit import out
-from paritas.lower.registry import lowers
+from paritas.lower.openvino.ops.registry import lowers
 
 
 def _layers(emit, input, params, has_biases, num_layers, train, bidirectional, batch_first, dropout, one):
@@ -68,7 +68,7 @@ def _way(reverse):
     return "reverse" if reverse else "forward"
 
 
-@lowers("openvino", "aten.lstm.input")
+@lowers("aten.lstm.input")
 def lstm(emit, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first):
     """lstm.input(Tensor input, Tensor[] hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     plain = 4 if has_biases else 2
@@ -115,7 +115,7 @@ def _values(emit, weight):
     return np.array(node.data, np.float64)
 
 
-@lowers("openvino", "aten.gru.input")
+@lowers("aten.gru.input")
 def gru(emit, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first):
     """gru.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)"""  # noqa: E501
     width = emit.meta(hx).shape[-1]
@@ -180,14 +180,14 @@ def _simple(
     return [found, h]
 
 
-@lowers("openvino", "aten.rnn_tanh.input")
+@lowers("aten.rnn_tanh.input")
 def rnn_tanh(emit, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first):
     """rnn_tanh.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)"""  # noqa: E501
     how = (has_biases, num_layers, dropout, train, bidirectional, batch_first)
     return _simple(emit, "tanh", input, hx, params, *how)
 
 
-@lowers("openvino", "aten.rnn_relu.input")
+@lowers("aten.rnn_relu.input")
 def rnn_relu(emit, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first):
     """rnn_relu.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)"""  # noqa: E501
     how = (has_biases, num_layers, dropout, train, bidirectional, batch_first)
@@ -205,7 +205,7 @@ def _cell(emit, cell, order, input, hidden, more, weights):
     return cell(input, hidden, *more, *gates, bias, width)
 
 
-@lowers("openvino", "aten.lstm_cell.default")
+@lowers("aten.lstm_cell.default")
 def lstm_cell(emit, input, hx, w_ih, w_hh, b_ih=None, b_hh=None):
     """lstm_cell(Tensor input, Tensor[] hx, Tensor w_ih, Tensor w_hh, Tensor? b_ih=None, Tensor? b_hh=None) -> (Tensor, Tensor)"""  # noqa: E501
     order = (1, 0, 2, 3)
@@ -213,7 +213,7 @@ def lstm_cell(emit, input, hx, w_ih, w_hh, b_ih=None, b_hh=None):
     return list(found.outputs())
 
 
-@lowers("openvino", "aten.gru_cell.default")
+@lowers("aten.gru_cell.default")
 def gru_cell(emit, input, hx, w_ih, w_hh, b_ih=None, b_hh=None):
     """gru_cell(Tensor input, Tensor hx, Tensor w_ih, Tensor w_hh, Tensor? b_ih=None, Tensor? b_hh=None) -> Tensor"""
     params = [w for w in (w_ih, w_hh, b_ih, b_hh) if w is not None]
@@ -222,20 +222,10 @@ def gru_cell(emit, input, hx, w_ih, w_hh, b_ih=None, b_hh=None):
     return emit.squeeze(found, 0)
 
 
-def _simple_cell(emit, activation, input, hx, weights):
+@lowers("aten.rnn_tanh_cell.default", activation="tanh")
+@lowers("aten.rnn_relu_cell.default", activation="relu")
+def simple_cell(emit, activation, input, hx, w_ih, w_hh, b_ih, b_hh):
     def cell(*arguments):
         return ops.rnn_cell(*arguments, [activation], [], [])
 
-    return _cell(emit, cell, (0,), input, hx, [], weights)
-
-
-@lowers("openvino", "aten.rnn_tanh_cell.default")
-def rnn_tanh_cell(emit, input, hx, w_ih, w_hh, b_ih=None, b_hh=None):
-    """rnn_tanh_cell(Tensor input, Tensor hx, Tensor w_ih, Tensor w_hh, Tensor? b_ih=None, Tensor? b_hh=None) -> Tensor"""  # noqa: E501
-    return _simple_cell(emit, "tanh", input, hx, (w_ih, w_hh, b_ih, b_hh))
-
-
-@lowers("openvino", "aten.rnn_relu_cell.default")
-def rnn_relu_cell(emit, input, hx, w_ih, w_hh, b_ih=None, b_hh=None):
-    """rnn_relu_cell(Tensor input, Tensor hx, Tensor w_ih, Tensor w_hh, Tensor? b_ih=None, Tensor? b_hh=None) -> Tensor"""  # noqa: E501
-    return _simple_cell(emit, "relu", input, hx, (w_ih, w_hh, b_ih, b_hh))
+    return _cell(emit, cell, (0,), input, hx, [], (w_ih, w_hh, b_ih, b_hh))

@@ -4,22 +4,24 @@
 import openvino.opset16 as ops
 
 from paritas.lower.openvino.emit import out, rank_of
-from paritas.lower.registry import lowers
+from paritas.lower.openvino.ops.registry import lowers
+from paritas.lower.registry import Arg
 
 
-@lowers("openvino", "aten.reshape.default", "aten.view.default", "aten._unsafe_view.default")
+@lowers("aten.reshape.default")
+@lowers("aten.view.default", "aten._unsafe_view.default", shape=Arg("size"))
 def reshape(emit, self, shape):
     """reshape(Tensor(a) self, SymInt[] shape) -> Tensor(a)"""
     return emit.reshape(self, shape, like=emit.out)
 
 
-@lowers("openvino", "aten.view_as.default", "aten.reshape_as.default")
+@lowers("aten.view_as.default", "aten.reshape_as.default")
 def view_as(emit, self, other):
     """view_as(Tensor(a) self, Tensor other) -> Tensor(a)"""
     return emit.reshape(self, emit.sizes(other), like=emit.out)
 
 
-@lowers("openvino", "aten.flatten.using_ints")
+@lowers("aten.flatten.using_ints")
 def flatten(emit, self, start_dim=0, end_dim=-1):
     """flatten.using_ints(Tensor(a) self, int start_dim=0, int end_dim=-1) -> Tensor(a)"""
     rank = rank_of(self)
@@ -33,7 +35,7 @@ def flatten(emit, self, start_dim=0, end_dim=-1):
     return emit.reshape(self, [*sizes[:first], whole, *sizes[last + 1 :]], like=emit.out)
 
 
-@lowers("openvino", "aten.unflatten.int")
+@lowers("aten.unflatten.int")
 def unflatten(emit, self, dim, sizes):
     """unflatten.int(Tensor(a) self, int dim, SymInt[] sizes) -> Tensor(a)"""
     own = emit.sizes(self)
@@ -41,13 +43,13 @@ def unflatten(emit, self, dim, sizes):
     return emit.reshape(self, [*own[:dim], *sizes, *own[dim + 1 :]], like=emit.out)
 
 
-@lowers("openvino", "aten.unsqueeze.default")
+@lowers("aten.unsqueeze.default")
 def unsqueeze(emit, self, dim):
     """unsqueeze(Tensor(a) self, int dim) -> Tensor(a)"""
     return emit.unsqueeze(self, dim % (rank_of(self) + 1))
 
 
-@lowers("openvino", "aten.squeeze.dim", "aten.squeeze.dims", "aten.squeeze.default")
+@lowers("aten.squeeze.dim", "aten.squeeze.dims", "aten.squeeze.default")
 def squeeze(emit, self, dim=None):
     """squeeze.dim(Tensor(a) self, int dim) -> Tensor(a)"""
     rank = rank_of(self)
@@ -61,14 +63,15 @@ def squeeze(emit, self, dim=None):
     return emit.squeeze(self, *axes) if axes else self
 
 
-@lowers("openvino", "aten.permute.default")
+@lowers("aten.permute.default")
 def permute(emit, self, dims):
     """permute(Tensor(a) self, int[] dims) -> Tensor(a)"""
     rank = rank_of(self)
     return emit.transpose(self, [dim % rank for dim in dims])
 
 
-@lowers("openvino", "aten.transpose.int", "aten.swapaxes.default", "aten.swapdims.default")
+@lowers("aten.transpose.int", "aten.swapdims.default")
+@lowers("aten.swapaxes.default", dim0=Arg("axis0"), dim1=Arg("axis1"))
 def transpose(emit, self, dim0, dim1):
     """transpose.int(Tensor(a) self, int dim0, int dim1) -> Tensor(a)"""
     rank = rank_of(self)
@@ -79,7 +82,7 @@ def transpose(emit, self, dim0, dim1):
     return emit.transpose(self, order)
 
 
-@lowers("openvino", "aten.t.default", "aten.numpy_T.default", "aten.mT.default")
+@lowers("aten.t.default", "aten.numpy_T.default", "aten.mT.default")
 def t(emit, self):
     """t(Tensor(a) self) -> Tensor(a)"""
     rank = rank_of(self)
@@ -91,7 +94,7 @@ def t(emit, self):
     )
 
 
-@lowers("openvino", "aten.movedim.int", "aten.movedim.intlist", "aten.moveaxis.int", "aten.moveaxis.intlist")
+@lowers("aten.movedim.int", "aten.movedim.intlist", "aten.moveaxis.int", "aten.moveaxis.intlist")
 def movedim(emit, self, source, destination):
     """movedim.intlist(Tensor(a) self, int[] source, int[] destination) -> Tensor(a)"""
     rank = rank_of(self)
@@ -102,18 +105,13 @@ def movedim(emit, self, source, destination):
     return emit.transpose(self, order)
 
 
-@lowers("openvino", "aten.expand.default", "aten.broadcast_to.default")
-def expand(emit, self, size, implicit=False):
-    """expand(Tensor(a) self, SymInt[] size, *, bool implicit=False) -> Tensor(a)"""
-    return expanded(emit, self, size)
-
-
-@lowers("openvino", "aten.expand_as.default")
+@lowers("aten.expand_as.default")
 def expand_as(emit, self, other):
     """expand_as(Tensor(a) self, Tensor other) -> Tensor(a)"""
     return expanded(emit, self, emit.sizes(other))
 
 
+@lowers("aten.expand.default", "aten.broadcast_to.default", x=Arg("self"))
 def expanded(emit, x, size):
     """`x` in a wider shape, where -1 is the size that it has."""
     own = emit.sizes(x)
@@ -122,7 +120,7 @@ def expanded(emit, x, size):
     return emit.broadcast(x, sizes)
 
 
-@lowers("openvino", "aten.broadcast_tensors.default")
+@lowers("aten.broadcast_tensors.default")
 def broadcast_tensors(emit, tensors):
     """broadcast_tensors(Tensor[] tensors) -> Tensor[]"""
     sizes = shared_sizes(emit, tensors)

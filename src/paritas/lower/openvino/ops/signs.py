@@ -8,7 +8,7 @@ import torch
 from paritas.lower.openvino.integers import chosen, equal
 from paritas.lower.openvino.ops.arithmetic import computed
 from paritas.lower.openvino.ops.reduce import axes_of, summed
-from paritas.lower.registry import lowers
+from paritas.lower.openvino.ops.registry import lowers
 
 ZERO, ONE = np.float32(0), np.float32(1)
 
@@ -20,7 +20,7 @@ def is_negative(x):
     )
 
 
-@lowers("openvino", "aten.signbit.default")
+@lowers("aten.signbit.default")
 def signbit(emit, self):
     """signbit(Tensor self) -> Tensor"""
     dtype = emit.dtype_of(self)
@@ -34,14 +34,14 @@ def dtype_of_wide(dtype):
     return torch.int64 if dtype == torch.int64 else torch.int32
 
 
-@lowers("openvino", "aten.copysign.Tensor", "aten.copysign.Scalar")
+@lowers("aten.copysign.Tensor", "aten.copysign.Scalar")
 def copysign(emit, self, other):
     """copysign.Tensor(Tensor self, Tensor other) -> Tensor"""
     size, sign = ops.abs(emit.cast(self, emit.dtype)), is_negative(emit.cast(other, emit.dtype))
     return ops.select(sign, ops.negative(size), size)
 
 
-@lowers("openvino", "aten.heaviside.default")
+@lowers("aten.heaviside.default")
 def heaviside(emit, self, values):
     """heaviside(Tensor self, Tensor values) -> Tensor"""
     dtype = emit.dtype
@@ -53,24 +53,18 @@ def heaviside(emit, self, values):
     return emit.result(chosen(ops.equal(x, zero), at_zero, found))
 
 
-def _without_nan(name, function, logical):
-    def lowering(emit, self, other):
-        dtype = emit.dtype
-        if not dtype.is_floating_point:
-            return computed(emit, logical if dtype == torch.bool else function, self, other)
-        a, b = emit.cast(self, dtype), emit.cast(other, dtype)
-        return ops.select(ops.is_nan(a), b, ops.select(ops.is_nan(b), a, function(a, b)))
-
-    lowering.__doc__ = f"{name}(Tensor self, Tensor other) -> Tensor"
-    lowering.__name__ = lowering.__qualname__ = name
-    lowers("openvino", f"aten.{name}.default")(lowering)
+@lowers("aten.fmax.default", function=ops.maximum, logical=ops.logical_or)
+@lowers("aten.fmin.default", function=ops.minimum, logical=ops.logical_and)
+def extreme_of_numbers(emit, function, logical, self, other):
+    """What is a number, where the other one is NaN."""
+    dtype = emit.dtype
+    if not dtype.is_floating_point:
+        return computed(emit, logical if dtype == torch.bool else function, self, other)
+    a, b = emit.cast(self, dtype), emit.cast(other, dtype)
+    return ops.select(ops.is_nan(a), b, ops.select(ops.is_nan(b), a, function(a, b)))
 
 
-_without_nan("fmax", ops.maximum, ops.logical_or)
-_without_nan("fmin", ops.minimum, ops.logical_and)
-
-
-@lowers("openvino", "aten.hypot.default")
+@lowers("aten.hypot.default")
 def hypot(emit, self, other):
     """hypot(Tensor self, Tensor other) -> Tensor"""
     a, b = (ops.abs(emit.cast(x, emit.dtype)) for x in (self, other))
@@ -84,7 +78,7 @@ def hypot(emit, self, other):
     return ops.select(infinite, endless, ops.select(nan, ops.add(a, b), found))
 
 
-@lowers("openvino", "aten.isclose.default")
+@lowers("aten.isclose.default")
 def isclose(emit, self, other, rtol=1e-05, atol=1e-08, equal_nan=False):
     """isclose(Tensor self, Tensor other, float rtol=1.0000000000000001e-05, float atol=1e-08, bool equal_nan=False) -> Tensor"""  # noqa: E501
     dtype = emit.promoted(self, other)
@@ -103,8 +97,8 @@ def isclose(emit, self, other, rtol=1e-05, atol=1e-08, equal_nan=False):
     return ops.logical_or(same, near)
 
 
-@lowers("openvino", "aten.nansum.default")
-def nansum(emit, self, dim=None, keepdim=False, dtype=None):
+@lowers("aten.nansum.default")
+def nansum(emit, self, dim=None, keepdim=False):
     """nansum(Tensor self, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
     return emit.result(summed(emit, _zero_for_nan(emit, self), axes_of(self, dim), keepdim))
 
@@ -114,8 +108,8 @@ def _zero_for_nan(emit, x):
     return ops.select(ops.is_nan(wide), ZERO, wide).output(0) if emit.dtype.is_floating_point else wide
 
 
-@lowers("openvino", "aten.nanmean.default")
-def nanmean(emit, self, dim=None, keepdim=False, dtype=None):
+@lowers("aten.nanmean.default")
+def nanmean(emit, self, dim=None, keepdim=False):
     """nanmean(Tensor self, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
     axes = axes_of(self, dim)
     x = emit.cast(self, emit.dtype)

@@ -9,7 +9,8 @@ from paritas.lower.openvino.emit import is_tensor, out, rank_of
 from paritas.lower.openvino.integers import less, less_equal
 from paritas.lower.openvino.ops.move import END
 from paritas.lower.openvino.ops.reduce import orderable
-from paritas.lower.registry import lowers
+from paritas.lower.openvino.ops.registry import lowers
+from paritas.lower.registry import Arg
 
 
 def ordered(emit, x, count, dim, descending):
@@ -26,25 +27,25 @@ def ordered(emit, x, count, dim, descending):
     return [emit.cast(found.output(0), kind), found.output(1)]
 
 
-@lowers("openvino", "aten.topk.default")
+@lowers("aten.topk.default")
 def topk(emit, self, k, dim=-1, largest=True, sorted=True):
     """topk(Tensor self, SymInt k, int dim=-1, bool largest=True, bool sorted=True) -> (Tensor values, Tensor indices)"""  # noqa: E501
     return ordered(emit, self, k, dim, largest)
 
 
-@lowers("openvino", "aten.sort.default", "aten.sort.stable")
+@lowers("aten.sort.default", "aten.sort.stable")
 def sort(emit, self, dim=-1, descending=False, stable=None):
     """sort(Tensor self, int dim=-1, bool descending=False) -> (Tensor values, Tensor indices)"""
     return ordered(emit, self, emit.size(self, dim) if rank_of(self) else 1, dim, descending)
 
 
-@lowers("openvino", "aten.argsort.default", "aten.argsort.stable")
+@lowers("aten.argsort.default", "aten.argsort.stable")
 def argsort(emit, self, dim=-1, descending=False, stable=None):
     """argsort(Tensor self, int dim=-1, bool descending=False) -> Tensor"""
     return ordered(emit, self, emit.size(self, dim) if rank_of(self) else 1, dim, descending)[1]
 
 
-@lowers("openvino", "aten.histc.default")
+@lowers("aten.histc.default")
 def histc(emit, self, bins=100, min=0, max=0):
     """histc(Tensor self, int bins=100, Scalar min=0, Scalar max=0) -> Tensor"""
     if min == max and bins == 1:
@@ -72,7 +73,8 @@ def histc(emit, self, bins=100, min=0, max=0):
     return emit.cast(ops.reduce_sum(ops.convert(hit, "f32"), emit.array([0]), False), emit.dtype)
 
 
-def placed(emit, ends, x, right):
+@lowers("aten.bucketize.Tensor", ends=Arg("boundaries"), x=Arg("self"))
+def placed(emit, ends, x, right, **_):
     """How many of the sorted `ends`, [.., n], lie before each of `x`: a NaN is after all, as torch sorts it."""
     dtype = emit.promoted(ends, x)
     floats = dtype.is_floating_point
@@ -88,13 +90,7 @@ def placed(emit, ends, x, right):
     return emit.cast(count, emit.dtype)
 
 
-@lowers("openvino", "aten.bucketize.Tensor")
-def bucketize(emit, self, boundaries, out_int32=False, right=False):
-    """bucketize.Tensor(Tensor self, Tensor boundaries, *, bool out_int32=False, bool right=False) -> Tensor"""
-    return placed(emit, boundaries, self, right)
-
-
-@lowers("openvino", "aten.searchsorted.Tensor", "aten.searchsorted.Scalar")
+@lowers("aten.searchsorted.Tensor", "aten.searchsorted.Scalar")
 def searchsorted(emit, sorted_sequence, self, out_int32=False, right=False, side=None, sorter=None):
     """searchsorted.Tensor(Tensor sorted_sequence, Tensor self, *, bool out_int32=False, bool right=False, str? side=None, Tensor? sorter=None) -> Tensor"""  # noqa: E501
     ends = sorted_sequence

@@ -6,8 +6,8 @@ import openvino.opset16 as ops
 
 from paritas.capture.ranges import kind_of
 from paritas.lower.openvino.ops.arithmetic import exp_of
+from paritas.lower.openvino.ops.registry import lowers
 from paritas.lower.openvino.quotients import halves
-from paritas.lower.registry import lowers, schema_of
 
 _f = np.float32
 
@@ -15,7 +15,7 @@ _f = np.float32
 _ERF = tuple(2 / np.sqrt(np.pi) * c for c in (1 / 9360, -1 / 1320, 1 / 216, -1 / 42, 1 / 10, -1 / 3, 1))
 
 
-@lowers("openvino", "aten.erf.default")
+@lowers("aten.erf.default")
 def erf(emit, self):
     """erf(Tensor self) -> Tensor
 
@@ -46,7 +46,7 @@ def _square_exponential(x):
     return ops.multiply(ops.exp(ops.negative(ops.multiply(high, high))), ops.exp(ops.negative(rest)))
 
 
-@lowers("openvino", "aten.erfc.default", "aten.special_erfc.default")
+@lowers("aten.erfc.default", "aten.special_erfc.default")
 def erfc(emit, self):
     """erfc(Tensor self) -> Tensor"""
     x = emit.cast(self, emit.dtype)
@@ -108,19 +108,11 @@ def _bessel(x, coefficients, is_odd):
     return ops.select(ops.is_nan(x), x, found)
 
 
-def _register(name, coefficients, is_odd, is_scaled):
-    def lowering(emit, self):
-        x = emit.cast(self, emit.dtype)
-        found = _bessel(x, coefficients, is_odd)
-        return found if is_scaled else ops.multiply(found, exp_of(ops.abs(x)))
-
-    lowering.__doc__ = schema_of(f"aten.special_{name}.default").replace("special_i0(", "i0(")
-    lowering.__name__ = lowering.__qualname__ = name
-    names = [f"aten.special_{name}.default", *(["aten.i0.default"] if name == "i0" else [])]
-    lowers("openvino", *reversed(names))(lowering)
-
-
-_register("i0", _I0, False, False)
-_register("i0e", _I0, False, True)
-_register("i1", _I1, True, False)
-_register("i1e", _I1, True, True)
+@lowers("aten.i0.default", "aten.special_i0.default", coefficients=_I0, is_odd=False, is_scaled=False)
+@lowers("aten.special_i0e.default", coefficients=_I0, is_odd=False, is_scaled=True)
+@lowers("aten.special_i1.default", coefficients=_I1, is_odd=True, is_scaled=False)
+@lowers("aten.special_i1e.default", coefficients=_I1, is_odd=True, is_scaled=True)
+def bessel(emit, self, coefficients, is_odd, is_scaled):
+    x = emit.cast(self, emit.dtype)
+    found = _bessel(x, coefficients, is_odd)
+    return found if is_scaled else ops.multiply(found, exp_of(ops.abs(x)))

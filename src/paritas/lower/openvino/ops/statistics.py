@@ -7,8 +7,9 @@ import torch
 
 from paritas.lower.openvino.emit import out, rank_of
 from paritas.lower.openvino.integers import equal
+from paritas.lower.openvino.ops.registry import lowers
 from paritas.lower.openvino.ops.sort import ordered
-from paritas.lower.registry import lowers
+from paritas.lower.registry import Arg
 
 
 def taken(emit, pair, place, axis, keepdim):
@@ -18,7 +19,7 @@ def taken(emit, pair, place, axis, keepdim):
     return [out(part) if keepdim else emit.squeeze(part, axis) for part in found]
 
 
-@lowers("openvino", "aten.kthvalue.default")
+@lowers("aten.kthvalue.default")
 def kthvalue(emit, self, k, dim=-1, keepdim=False):
     """kthvalue(Tensor self, SymInt k, int dim=-1, bool keepdim=False) -> (Tensor values, Tensor indices)"""
     rank = rank_of(self)
@@ -64,34 +65,24 @@ def _half(emit, size):
     )
 
 
-def _median(name, skips_nan):
-    def of_dim(emit, self, dim, keepdim=False):
-        if rank_of(self) == 0:
-            return [out(self), emit.const(0, torch.int64)]
-        return middle(emit, self, dim % rank_of(self), keepdim, skips_nan)
-
-    of_dim.__doc__ = (
-        f"{name}.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)"
-    )
-    of_dim.__name__ = of_dim.__qualname__ = f"{name}_dim"
-    lowers("openvino", f"aten.{name}.dim")(of_dim)
-
-    def of_all(emit, self):
-        if rank_of(self) == 0:
-            return out(self)
-        flat = out(ops.reshape(self, emit.array([-1]), False))
-        return middle(emit, flat, 0, False, skips_nan)[0]
-
-    of_all.__doc__ = f"{name}(Tensor self) -> Tensor"
-    of_all.__name__ = of_all.__qualname__ = name
-    lowers("openvino", f"aten.{name}.default")(of_all)
+@lowers("aten.median.dim", skips_nan=False)
+@lowers("aten.nanmedian.dim", skips_nan=True)
+def median_of_axis(emit, self, dim, keepdim, skips_nan):
+    if rank_of(self) == 0:
+        return [out(self), emit.const(0, torch.int64)]
+    return middle(emit, self, dim % rank_of(self), keepdim, skips_nan)
 
 
-_median("median", False)
-_median("nanmedian", True)
+@lowers("aten.median.default", skips_nan=False)
+@lowers("aten.nanmedian.default", skips_nan=True)
+def median(emit, self, skips_nan):
+    if rank_of(self) == 0:
+        return out(self)
+    flat = out(ops.reshape(self, emit.array([-1]), False))
+    return middle(emit, flat, 0, False, skips_nan)[0]
 
 
-@lowers("openvino", "aten.mode.default")
+@lowers("aten.mode.default")
 def mode(emit, self, dim=-1, keepdim=False):
     """mode(Tensor self, int dim=-1, bool keepdim=False) -> (Tensor values, Tensor indices)"""
     rank = rank_of(self)
@@ -122,6 +113,8 @@ def blended(first, second, weight):
     return ops.select(ops.less(weight, np.float32(0.5)), near, far)
 
 
+@lowers("aten.quantile.default", "aten.quantile.scalar", x=Arg("self"), skips_nan=False)
+@lowers("aten.nanquantile.default", "aten.nanquantile.scalar", x=Arg("self"), skips_nan=True)
 def quantiles(emit, x, q, dim, keepdim, interpolation, skips_nan):
     x, shape = emit.cast(x, torch.float32), []
     if dim is None:
@@ -173,30 +166,7 @@ def quantiles(emit, x, q, dim, keepdim, interpolation, skips_nan):
     return found if several else emit.squeeze(found, 0)
 
 
-def _quantile(name, skips_nan):
-    def lowering(emit, self, q, dim=None, keepdim=False, interpolation="linear"):
-        return quantiles(emit, self, q, dim, keepdim, interpolation, skips_nan)
-
-    options = 'int? dim=None, bool keepdim=False, *, str interpolation="linear"'
-    lowering.__doc__ = f"{name}(Tensor self, Tensor q, {options}) -> Tensor"
-    lowering.__name__ = lowering.__qualname__ = name
-    lowers("openvino", f"aten.{name}.default", f"aten.{name}.scalar")(lowering)
-
-
-_quantile("quantile", False)
-_quantile("nanquantile", True)
-
-
-@lowers("openvino", "aten.std_mean.correction", "aten.std_mean.dim", "aten.std_mean.default")
-def std_mean(emit, self, dim=None, unbiased=True, keepdim=False, correction=None):
-    """std_mean.correction(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False) -> (Tensor, Tensor)"""  # noqa: E501
-    from paritas.lower.openvino.ops.reduce import var_mean
-
-    variance, mean = var_mean(emit, self, dim, unbiased, keepdim, correction)
-    return [ops.sqrt(variance), mean]
-
-
-@lowers("openvino", "aten.msort.default")
+@lowers("aten.msort.default")
 def msort(emit, self):
     """msort(Tensor self) -> Tensor"""
     return ordered(emit, self, emit.size(self, 0) if rank_of(self) else 1, 0, False)[0]

@@ -8,10 +8,18 @@ import torch
 from paritas.lower.openvino.emit import out, rank_of
 from paritas.lower.openvino.integers import not_equal
 from paritas.lower.openvino.ops.move import END
-from paritas.lower.registry import lowers
+from paritas.lower.openvino.ops.registry import lowers
+from paritas.lower.registry import Arg
 
 
-def _counted(emit, x, axis, inverse, counts):
+@lowers(
+    "aten._unique2.default",
+    x=Arg("self"),
+    axis=None,
+    inverse=Arg("return_inverse"),
+    counts=Arg("return_counts"),
+)
+def _counted(emit, x, axis, inverse, counts, **_):
     """(values, inverse, counts) in ascending order; along an axis, or of the flat tensor."""
     dtype = emit.dtype_of(x)
     wide = emit.cast(x, torch.int32) if dtype == torch.bool else emit.wide(x, dtype)
@@ -32,19 +40,13 @@ def _counted(emit, x, axis, inverse, counts):
     ]
 
 
-@lowers("openvino", "aten._unique2.default")
-def unique2(emit, self, sorted=True, return_inverse=False, return_counts=False):
-    """_unique2(Tensor self, bool sorted=True, bool return_inverse=False, bool return_counts=False) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
-    return _counted(emit, self, None, return_inverse, return_counts)
-
-
-@lowers("openvino", "aten.unique_dim.default")
+@lowers("aten.unique_dim.default")
 def unique_dim(emit, self, dim, sorted=True, return_inverse=False, return_counts=False):
     """unique_dim(Tensor self, int dim, bool sorted=True, bool return_inverse=False, bool return_counts=False) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     return _counted(emit, self, dim % max(rank_of(self), 1), return_inverse, return_counts)
 
 
-@lowers("openvino", "aten.unique_consecutive.default")
+@lowers("aten.unique_consecutive.default")
 def unique_consecutive(emit, self, return_inverse=False, return_counts=False, dim=None):
     """unique_consecutive(Tensor self, bool return_inverse=False, bool return_counts=False, int? dim=None) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     x = out(self)

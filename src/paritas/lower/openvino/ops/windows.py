@@ -10,13 +10,14 @@ import torch
 from paritas.lower.openvino.emit import out, rank_of
 from paritas.lower.openvino.ops.conv import each
 from paritas.lower.openvino.ops.move import padded
-from paritas.lower.registry import lowers
+from paritas.lower.openvino.ops.registry import lowers
+from paritas.lower.registry import Arg
 
 _MODES = ("bilinear", "nearest", "bicubic")
 _BORDERS = ("zeros", "border", "reflection")
 
 
-@lowers("openvino", "aten.grid_sampler.default", "aten.grid_sampler_2d.default")
+@lowers("aten.grid_sampler.default", "aten.grid_sampler_2d.default")
 def grid_sampler(emit, input, grid, interpolation_mode, padding_mode, align_corners):
     """grid_sampler(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners) -> Tensor"""  # noqa: E501
     if rank_of(input) == 5:
@@ -39,12 +40,13 @@ def finite_places(grid):
 FAR = 1e5
 
 
-@lowers("openvino", "aten.grid_sampler_3d.default")
-def grid_sampler_3d(emit, input, grid, interpolation_mode, padding_mode, align_corners):
-    """grid_sampler_3d(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners) -> Tensor"""  # noqa: E501
-    return sampled_volume(emit, input, grid, interpolation_mode, padding_mode, align_corners)
-
-
+@lowers(
+    "aten.grid_sampler_3d.default",
+    x=Arg("input"),
+    mode=Arg("interpolation_mode"),
+    border=Arg("padding_mode"),
+    align=Arg("align_corners"),
+)
 def sampled_volume(emit, x, grid, mode, border, align):
     """The eight neighbours of each place, or the nearest; x [N, C, D, H, W], grid [N, .., 3]."""
     f = np.float32
@@ -118,7 +120,7 @@ def _places(emit, size, kernel, stride, dilation):
     return out(ops.add(emit.unsqueeze(offsets, 1), emit.unsqueeze(starts, 0))), emit.size(starts, 0)
 
 
-@lowers("openvino", "aten.im2col.default")
+@lowers("aten.im2col.default")
 def im2col(emit, self, kernel_size, dilation, padding, stride):
     """im2col(Tensor self, int[2] kernel_size, int[2] dilation, int[2] padding, int[2] stride) -> Tensor"""
     kernel, dilation, padding, stride = (each(v, 2) for v in (kernel_size, dilation, padding, stride))
@@ -137,7 +139,7 @@ def im2col(emit, self, kernel_size, dilation, padding, stride):
     return emit.squeeze(found, 0) if single else found
 
 
-@lowers("openvino", "aten.col2im.default")
+@lowers("aten.col2im.default")
 def col2im(emit, self, output_size, kernel_size, dilation, padding, stride):
     """col2im(Tensor self, SymInt[2] output_size, int[2] kernel_size, int[2] dilation, int[2] padding, int[2] stride) -> Tensor"""  # noqa: E501
     kernel, dilation, padding, stride = (each(v, 2) for v in (kernel_size, dilation, padding, stride))
