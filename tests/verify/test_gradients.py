@@ -181,7 +181,7 @@ FAULTS = (
     ),
     Fault(
         "a padding token that learns",
-        (r"return look_up\(self\.weight, input, 0, self\.training\)", "return ops.gather(self.weight, input, 0)"),
+        (r"return embedding_lookup\(self\.weight, input, 0, self\.training\)", "return ops.gather(self.weight, input, 0)"),
         {"aten.embedding.default"},
         "words = self.words(ids)"
     ),

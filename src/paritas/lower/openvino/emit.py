@@ -2,7 +2,7 @@
 """What a lowering to OpenVINO sees: `Emitter`, which turns one node's arguments into opset nodes.
 
     @lowers("aten.rsqrt.default")
-    def rsqrt(emit, self):
+    def rsqrt(emit: Emitter, self: Tensor) -> Tensor:
         '''rsqrt(Tensor self) -> Tensor'''          # the ATen schema; a test compares it
         return ops.divide(1.0, ops.sqrt(emit.cast(self, emit.dtype)))
 
@@ -23,7 +23,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import openvino
@@ -35,6 +35,13 @@ from torch.fx import Node
 from paritas.capture.normalise import expression
 from paritas.errors import LoweringError
 from paritas.lower.registry import Lowering
+
+#: An `Output`, or a node with one output: what OpenVINO's functions take and return, though its type stubs do not say so.
+Tensor: TypeAlias = Any
+#: A size in a program: an int where it is fixed, else an i64 scalar.
+Size: TypeAlias = Any
+#: A number: Python's, or a scalar tensor where it is made of free sizes.
+Scalar: TypeAlias = Any
 
 #: How OpenVINO spells torch's dtypes inside the graph: every float as float32.
 TYPES = {

@@ -15,7 +15,7 @@ def embedding(emit, weight, indices, padding_idx=-1, scale_grad_by_freq=False, s
     """embedding(Tensor weight, Tensor indices, SymInt padding_idx=-1, bool scale_grad_by_freq=False, bool sparse=False) -> Tensor"""  # noqa: E501
     if padding_idx < 0:
         return emit.call("ops.gather", weight, indices, 0)
-    return emit.help("look_up", weight, indices, padding_idx, emit.training)
+    return emit.help("embedding_lookup", weight, indices, padding_idx, emit.training)
 
 
 @lowers("aten.index_select.default")

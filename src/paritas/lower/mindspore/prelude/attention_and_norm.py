@@ -6,39 +6,39 @@ here was measured with MindSpore 2.10 on two x86 cores with AVX512, float32, aga
 """
 
 import mindspore as ms
-from mindspore import ops
+from mindspore import Tensor, ops
 
 mean_last = ops.ReduceMean(keep_dims=True)
 any_last = ops.ReduceAny(keep_dims=True)
 softmax_last = ops.Softmax(-1)
-outer = ops.MatMul()
+outer_product = ops.MatMul()
 scores = ops.BatchMatMul(transpose_b=True)
-mix = ops.BatchMatMul()
+weighted_sum = ops.BatchMatMul()
 add_bias = ops.BiasAdd()
 rsqrt = ops.Rsqrt()
 sigmoid = ops.Sigmoid()
-coarse_tanh = ops.Tanh()
-least = -3.4028234663852886e38
+raw_tanh = ops.Tanh()
+MIN_FLOAT32 = -3.4028234663852886e38
 
 
-def layer_norm(x, weight, bias, eps):
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     # Means are spread by an outer product: MindSpore's broadcasting is 10 times slower on CPU, and
     # ops.LayerNorm 5 times slower than this.
     width = x.shape[-1]
     rows = x.reshape((-1, width))
-    centred = rows - outer(mean_last(rows, -1), ops.ones((1, width), x.dtype))
-    scale = outer(rsqrt(mean_last(centred * centred, -1) + eps), weight.reshape((1, width)))
+    centred = rows - outer_product(mean_last(rows, -1), ops.ones((1, width), x.dtype))
+    scale = outer_product(rsqrt(mean_last(centred * centred, -1) + eps), weight.reshape((1, width)))
     return add_bias(centred * scale, bias).reshape(x.shape)
 
 
-def rms_norm(x, weight, eps):
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     width = x.shape[-1]
     rows = x.reshape((-1, width))
-    scale = outer(rsqrt(mean_last(rows * rows, -1) + eps), weight.reshape((1, width)))
+    scale = outer_product(rsqrt(mean_last(rows * rows, -1) + eps), weight.reshape((1, width)))
     return (rows * scale).reshape(x.shape)
 
 
-def gelu(x):
+def gelu(x: Tensor) -> Tensor:
     # x * Phi(x) with Phi(x) = sigmoid(x * p(x * x)), exact to 6e-7 for every x: p was fitted to the
     # logit of Phi. ops.gelu and ops.Erf agree with torch no better, and take 3 times as long.
     t = x * x
@@ -51,56 +51,56 @@ def gelu(x):
     return x * sigmoid(x * p)
 
 
-def gelu_tanh(x):
+def gelu_tanh(x: Tensor) -> Tensor:
     # 0.5 * (1 + tanh(y)) is sigmoid(2 * y); ops.Tanh is off by 1e-4 near 5.
     return x * sigmoid(x * (x * x * 0.0713548162726009 + 1.5957691216057308))
 
 
-def tanh(x):
+def tanh(x: Tensor) -> Tensor:
     # ops.Tanh is off by 1e-4 near |x| = 5, but at half the angle that error falls to 1e-7;
     # 2 * sigmoid(2 * x) - 1, no faster, is off by 1.6e-6.
-    t = coarse_tanh(x * 0.5)
+    t = raw_tanh(x * 0.5)
     return (t + t) / (t * t + 1)
 
 
-def attend(query, key, value, scale):
-    weights = softmax_last(scores(widened(query) * scale, widened(key)))
-    return mix(weights.astype(value.dtype), value)
+def attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    weights = softmax_last(scores(upcast_half(query) * scale, upcast_half(key)))
+    return weighted_sum(weights.astype(value.dtype), value)
 
 
-def attend_where(query, key, value, mask, scale):
+def attend_where(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
     # ops.Softmax writes nothing at all if one row is all -inf, so masked scores are the least
     # finite number; and a query that sees no key gets 0, as in torch.
-    logits = scores(widened(query) * scale, widened(key))
-    hidden = ops.select(mask, ops.zeros_like(mask).astype(logits.dtype), least)
-    weights = softmax_last(logits + spread(hidden, logits))
-    mixed = mix(weights.astype(value.dtype), value)
-    return mixed * spread(any_last(mask, -1).astype(value.dtype), mixed)
+    logits = scores(upcast_half(query) * scale, upcast_half(key))
+    hidden = ops.select(mask, ops.zeros_like(mask).astype(logits.dtype), MIN_FLOAT32)
+    weights = softmax_last(logits + broadcast_like(hidden, logits))
+    mixed = weighted_sum(weights.astype(value.dtype), value)
+    return mixed * broadcast_like(any_last(mask, -1).astype(value.dtype), mixed)
 
 
-def attend_bias(query, key, value, bias, scale):
+def attend_bias(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float) -> Tensor:
     # The same for an additive mask, whose -inf means masked.
-    logits = scores(widened(query) * scale, widened(key))
-    bias = widened(bias)
+    logits = scores(upcast_half(query) * scale, upcast_half(key))
+    bias = upcast_half(bias)
     # Not ops.Maximum, which would lose NaN.
-    bounded = ops.select(bias < least, ops.full_like(bias, least), bias)
-    weights = softmax_last(logits + spread(bounded, logits))
-    mixed = mix(weights.astype(value.dtype), value)
-    return mixed * spread(any_last(bias != -float("inf"), -1).astype(value.dtype), mixed)
+    bounded = ops.select(bias < MIN_FLOAT32, ops.full_like(bias, MIN_FLOAT32), bias)
+    weights = softmax_last(logits + broadcast_like(bounded, logits))
+    mixed = weighted_sum(weights.astype(value.dtype), value)
+    return mixed * broadcast_like(any_last(bias != -float("inf"), -1).astype(value.dtype), mixed)
 
 
-def widened(x):
+def upcast_half(x: Tensor) -> Tensor:
     # torch adds masks and takes softmax in float32.
     return x.astype(ms.float32) if x.dtype == ms.float16 else x
 
 
-def spread(x, like):
+def broadcast_like(x: Tensor, like: Tensor) -> Tensor:
     # Broadcasting inside an operator is 5 to 10 times slower on CPU than beforehand; and what all
     # layers spread alike, such as a mask, Graph mode spreads once.
     return ops.broadcast_to(x, like.shape)
 
 
-def swap_middle(x):
+def swap_heads(x: Tensor) -> Tensor:
     # ops.transpose(x, (0, 2, 1, 3)) as a look-up of whole rows: 4 times faster on CPU.
     outer_size, first, second, width = x.shape
     order = ops.arange(outer_size * first * second).reshape((outer_size, first, second))
@@ -109,7 +109,7 @@ def swap_middle(x):
     return rows.reshape((outer_size, second, first, width))
 
 
-def repeat_heads(x, times):
+def repeat_heads(x: Tensor, times: int) -> Tensor:
     batch, heads, length, width = x.shape
     copies = ops.broadcast_to(
         x.reshape((batch, heads, 1, length, width)), (batch, heads, times, length, width)

@@ -10,7 +10,7 @@ from mindspore import Tensor, ops
 from paritas.lower.mindspore.prelude.special import whole_quotient
 
 
-def int_pow(x, exponent, bits):
+def int_pow(x: Tensor, exponent: Tensor, bits: int) -> Tensor:
     # ops.pow goes by way of float64: it loses what lies above 2**53, and does not wrap around. A turn
     # for each bit that an exponent may have.
     size = ops.abs(exponent) + ops.zeros_like(x)
@@ -29,32 +29,32 @@ def int_pow(x, exponent, bits):
     return ops.where(exponent < 0, inverse, power)
 
 
-def log1p(x):
+def log1p(x: Tensor) -> Tensor:
     # In float64. ops.log1p is the logarithm of 1 + x, which loses what is small.
     near = ops.atanh(x / (x + 2.0)) * 2.0
     return ops.where(ops.abs(x) < 0.5, near, ops.log(x + 1.0))
 
 
-def expm1(x):
+def expm1(x: Tensor) -> Tensor:
     # In float64. ops.expm1 is exp(x) - 1, which loses what is small.
     half = ops.tanh(x * 0.5)
     return ops.where(ops.abs(x) < 0.5, 2.0 * half / (1.0 - half), ops.exp(x) - 1.0)
 
 
-def log1p_near(x):
+def log1p_near(x: Tensor) -> Tensor:
     # In float64, for a result in float32: below 1e-9 it is x itself.
     return ops.where(ops.abs(x) < 1e-09, x, ops.log(x + 1.0))
 
 
-def expm1_near(x):
+def expm1_near(x: Tensor) -> Tensor:
     return ops.where(ops.abs(x) < 1e-09, x, ops.exp(x) - 1.0)
 
 
-def gelu_64(x):
+def gelu_64(x: Tensor) -> Tensor:
     return x * (ops.erf(x / ops.sqrt(ops.full_like(x, 2.0))) + 1.0) * 0.5
 
 
-def hypot(x, y):
+def hypot(x: Tensor, y: Tensor) -> Tensor:
     # In float64, whose squares may overflow; an infinity wins over NaN.
     x, y = ops.abs(x), ops.abs(y)
     large, small = ops.maximum(x, y), ops.minimum(x, y)
@@ -64,11 +64,11 @@ def hypot(x, y):
     return ops.where(either, ops.full_like(found, float("inf")), found)
 
 
-def common_divisor(x, y):
+def common_divisor(x: Tensor, y: Tensor) -> Tensor:
     return ops.abs(ops.gcd(x, y))
 
 
-def common_divisor_narrow(x, y, least, turns):
+def common_divisor_narrow(x: Tensor, y: Tensor, least: int, turns: int) -> Tensor:
     # Euclid's algorithm as C++ runs it: the smallest number of a type has no absolute value in it, and every
     # remainder has its dividend's sign. float32 holds all of these numbers, and their quotients far enough.
     x, y = ops.where(x == least, x, ops.abs(x)), ops.where(y == least, y, ops.abs(y))
@@ -83,7 +83,7 @@ def common_divisor_narrow(x, y, least, turns):
     return y
 
 
-def common_multiple(x, y):
+def common_multiple(x: Tensor, y: Tensor) -> Tensor:
     divisor = ops.abs(ops.gcd(x, y))
     divisor = ops.where(divisor == 0, ops.ones_like(divisor), divisor)
     return ops.abs(whole_quotient(x, divisor) * y)

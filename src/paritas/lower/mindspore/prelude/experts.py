@@ -5,7 +5,7 @@ A library of source text, as `attention_and_norm.py` is. Measured with MindSpore
 """
 
 import mindspore as ms
-from mindspore import ops
+from mindspore import Tensor, ops
 
 blocks_product = ops.BatchMatMul()
 blocks_product_t = ops.BatchMatMul(transpose_b=True)
@@ -17,14 +17,14 @@ sum_of = ops.ReduceSum()
 counted_up = ops.Range(2**30)
 
 
-def experts_product(x, weight, ends):
+def experts_product(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
     # Rows ends[e - 1] to ends[e] of x times weight[e], and 0 for the rows behind the last expert's.
     rows, owner, place = expert_blocks(x, ops.cast(ends, ms.int64))
     product = blocks_product(rows, ops.gather(weight, owner, 0))
     return ops.gather(product.reshape((-1, weight.shape[2])), place, 0)
 
 
-def experts_product_t(x, weight, ends):
+def experts_product_t(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
     # The same for weights of shape (experts, outputs, inputs): to transpose them takes as long as
     # the product.
     rows, owner, place = expert_blocks(x, ops.cast(ends, ms.int64))
@@ -32,7 +32,7 @@ def experts_product_t(x, weight, ends):
     return ops.gather(product.reshape((-1, weight.shape[1])), place, 0)
 
 
-def expert_blocks(x, ends):
+def expert_blocks(x: Tensor, ends: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     # Every expert's rows in blocks of one height, the last one padded: the blocks, the expert of
     # each, and each row's place in them. Only contents depend on the routing, all shapes are known,
     # so one compile serves every routing. A loop over the experts with slices of run-time sizes is
@@ -64,20 +64,20 @@ def expert_blocks(x, ends):
     return rows, owner, place
 
 
-def part_of(position, ends):
+def part_of(position: Tensor, ends: Tensor) -> Tensor:
     # The first part that ends behind a position; the last part for what lies behind all.
     passed = ops.cast(position.reshape((-1, 1)) >= ends, ms.int64)
     return ops.minimum(sum_of(passed, 1), ends.shape[0] - 1)
 
 
-def repeated_places(repeats):
+def repeated_places(repeats: Tensor) -> Tensor:
     # Each place as many times as its number says. How many these are is known when it runs.
     ends = running_sum(ops.cast(repeats, ms.int64), 0)
     zero = ends[-1] * 0
     return part_of(counted_up(zero, ends[-1], zero + 1), ends)
 
 
-def histogram(x, bins, low, high):
+def histogram(x: Tensor, bins: int, low: float, high: float) -> Tensor:
     # What lies outside, and NaN, is counted in one bin more, which is left out.
     x = x.reshape((-1,))
     inside = ops.logical_and(x >= low, x <= high)
@@ -87,7 +87,7 @@ def histogram(x, bins, low, high):
     return scatter_add(counts, place.reshape((-1, 1)), ops.ones_like(x))[:bins]
 
 
-def histogram_of_all(x, bins):
+def histogram_of_all(x: Tensor, bins: int) -> Tensor:
     # From the smallest to the largest; around the one value if there is no other.
     x = x.reshape((-1,))
     low, high = smallest_of_all(x), largest_of_all(x)

@@ -6,8 +6,10 @@ A library of source text, as `attention_and_norm.py` is. Measured with MindSpore
 
 # ruff: noqa: RUF005 - Graph mode joins tuples by + only
 
+from collections.abc import Sequence
+
 import mindspore as ms
-from mindspore import ops
+from mindspore import Tensor, ops
 
 cut_out = ops.Slice()
 columns_t = ops.MatMul(transpose_b=True)
@@ -20,7 +22,7 @@ total_of = ops.ReduceSum()
 place_of_largest = ops.Argmax(-1, ms.int64)
 
 
-def bordered(x, axis, before, after, value):
+def bordered(x: Tensor, axis: int, before: int, after: int, value: float) -> Tensor:
     # ops.Pad is 20 times slower than joining on CPU.
     if before + after == 0:
         return x
@@ -32,7 +34,7 @@ def bordered(x, axis, before, after, value):
     return ops.cat((first, x), axis) if before > 0 else ops.cat((x, last), axis)
 
 
-def cut_axis(x, axis, start, size):
+def cut_axis(x: Tensor, axis: int, start: int, size: int) -> Tensor:
     # x[:, start : start + size]; ops.StridedSlice is 20 times slower on CPU.
     if size == x.shape[axis]:
         return x
@@ -40,7 +42,7 @@ def cut_axis(x, axis, start, size):
     return cut_out(x, begin, x.shape[:axis] + (size,) + x.shape[axis + 1 :])
 
 
-def convolve_columns(x, weight, stride, padding, dilation):
+def convolve_columns(x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
     # A 1-d convolution as one matrix product with the taps' shifted copies: no transposition of
     # weight or result. MindSpore's own Conv2D is 70 times slower than torch's on CPU, or slows
     # every matrix product of the process (see run/mindspore.py).
@@ -62,7 +64,7 @@ def convolve_columns(x, weight, stride, padding, dilation):
     return ops.matmul(weight.reshape((outputs, channels * taps)), columns)
 
 
-def depth_windows(x, taps, stride, padding, dilation):
+def depth_windows(x: Tensor, taps: int, stride: int, padding: int, dilation: int) -> Tensor:
     # [B, C, D, H, W] as images [B * positions, C * taps, H, W], one for each position of a window
     # along the depth: a 3-d convolution is then a 2-d one.
     x = bordered(x, 2, padding, padding, 0)
@@ -76,7 +78,7 @@ def depth_windows(x, taps, stride, padding, dilation):
     return planes.reshape((batch * positions, channels * taps, height, width))
 
 
-def depth_joined(x, batch):
+def depth_joined(x: Tensor, batch: int) -> Tensor:
     # The images of `depth_windows`, convolved, as [B, C, positions, H, W].
     images, channels, height, width = x.shape
     x = x.reshape((batch, images // batch, channels, height * width))
@@ -84,7 +86,7 @@ def depth_joined(x, batch):
     return x.reshape((batch, channels, images // batch, height, width))
 
 
-def dilated(weight, axis, dilation):
+def dilated(weight: Tensor, axis: int, dilation: int) -> Tensor:
     # A kernel with dilation - 1 zeros between its taps.
     taps, shape = weight.shape[axis], weight.shape
     if dilation == 1 or taps == 1:
@@ -94,7 +96,7 @@ def dilated(weight, axis, dilation):
     return cut_axis(spread, axis, 0, dilation * (taps - 1) + 1)
 
 
-def phase_kernel(weight, groups, deep, high, wide):
+def phase_kernel(weight: Tensor, groups: int, deep: int, high: int, wide: int) -> Tensor:
     # The kernel of a transposed convolution of these strides, [C, O, k1, k2, k3], as that of a
     # plain one whose deep * high * wide outputs per channel are the places between two positions.
     weight = bordered(weight, 2, 0, -weight.shape[2] % deep, 0)
@@ -114,7 +116,7 @@ def phase_kernel(weight, groups, deep, high, wide):
     return turned.reshape((-1, channels // groups, layers, rows, columns))
 
 
-def unphased(x, deep, high, wide):
+def unphased(x: Tensor, deep: int, high: int, wide: int) -> Tensor:
     # [B, O * deep * high * wide, D, H, W] -> [B, O, D * deep, H * high, W * wide]
     batch, channels, depth, height, width = x.shape
     outputs = channels // (deep * high * wide)
@@ -124,7 +126,7 @@ def unphased(x, deep, high, wide):
     return x.reshape((batch, outputs, depth * deep, height * high, width * wide))
 
 
-def window_of(x, axis, start, size):
+def window_of(x: Tensor, axis: int, start: int, size: int) -> Tensor:
     # x[start : start + size], with zeros after its end.
     return cut_axis(
         bordered(x, axis, 0, max(start + size - x.shape[axis], 0), 0), axis, start, size
@@ -134,7 +136,7 @@ def window_of(x, axis, start, size):
 # --- normalisation ---
 
 
-def scaled_channels(x, scale, offset):
+def scaled_channels(x: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
     # x * scale + offset, one of each per channel. Broadcasting inside an operator takes twice the
     # time on CPU of an outer product with ones.
     batch, channels = x.shape[0], x.shape[1]
@@ -144,7 +146,7 @@ def scaled_channels(x, scale, offset):
     return offset_channels(image * factors.reshape(image.shape), offset).reshape(x.shape)
 
 
-def group_norm(x, groups, weight, bias, eps):
+def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     # As above, 4 times faster than with broadcasting.
     batch, channels = x.shape[0], x.shape[1]
     rows = x.reshape((batch * groups, -1))
@@ -160,7 +162,13 @@ def group_norm(x, groups, weight, bias, eps):
 # --- windows ---
 
 
-def windows_2d(x, kernel, dilation, padding, stride):
+def windows_2d(
+    x: Tensor,
+    kernel: tuple[int, int],
+    dilation: tuple[int, int],
+    padding: tuple[int, int],
+    stride: tuple[int, int],
+) -> Tensor:
     # [N, C, H, W] -> [N, C * taps, positions], as torch's unfold.
     x = bordered(bordered(x, 2, padding[0], padding[0], 0), 3, padding[1], padding[1], 0)
     batch, channels, height, width = x.shape
@@ -175,13 +183,13 @@ def windows_2d(x, kernel, dilation, padding, stride):
     return found.reshape((batch, channels * kernel[0] * kernel[1], rows * columns))
 
 
-def gathered_sum(x, places):
+def gathered_sum(x: Tensor, places: Tensor) -> Tensor:
     # x: [.., n]; places: [m, k], with n for nothing. The sum of k elements each.
     x = bordered(x, x.ndim - 1, 0, 1, 0)
     return total_of(ops.gather(x, places, x.ndim - 1), -1)
 
 
-def window_maxima(x, places):
+def window_maxima(x: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
     # The largest of each window and where it is; places: [m, k] into the last axis, whose size
     # means outside. As in torch, NaN is the largest of all.
     axis = x.ndim - 1
@@ -204,7 +212,7 @@ def window_maxima(x, places):
 # --- resizing: a matrix for each axis ---
 
 
-def resized(x, axis, matrix):
+def resized(x: Tensor, axis: int, matrix: Tensor) -> Tensor:
     # matrix: [after, before], applied to one axis.
     shape = x.shape
     if axis == x.ndim - 1:
@@ -215,13 +223,13 @@ def resized(x, axis, matrix):
     return mixed.reshape(shape[:axis] + (matrix.shape[0],) + shape[axis + 1 :])
 
 
-def sources(after, scale, align):
+def sources(after: int, scale: float, align: bool) -> Tensor:
     # The place in the input of each place of the output.
     places = ops.arange(after).astype(ms.float32)
     return places * scale if align else (places + 0.5) * scale - 0.5
 
 
-def step_of(before, after, step, align):
+def step_of(before: int, after: int, step: float, align: bool) -> Tensor:
     # step: 1 / the scale factor, or 0.0 where the sizes say; not divided here, where Graph mode
     # rounds the factor first and may so come to another pixel.
     if align:
@@ -229,26 +237,26 @@ def step_of(before, after, step, align):
     return step if step > 0.0 else before / after
 
 
-def linear_matrix(before, after, step, align):
+def linear_matrix(before: int, after: int, step: float, align: bool) -> Tensor:
     places = ops.relu(sources(after, step_of(before, after, step, align), align))
     places = ops.minimum(places, float(before - 1)).reshape((-1, 1))
     return ops.relu(1.0 - ops.abs(places - ops.arange(before).astype(ms.float32)))
 
 
-def near_cubic(x, a):  # |x| <= 1
+def near_cubic(x: Tensor, a: float) -> Tensor:  # |x| <= 1
     return ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
 
 
-def far_cubic(x, a):  # 1 < |x| < 2
+def far_cubic(x: Tensor, a: float) -> Tensor:  # 1 < |x| < 2
     return ((x - 5.0) * x + 8.0) * x * a - 4.0 * a
 
 
-def cubic(x, a):
+def cubic(x: Tensor, a: float) -> Tensor:
     x = ops.abs(x)
     return ops.where(x <= 1.0, near_cubic(x, a), ops.where(x < 2.0, far_cubic(x, a), 0.0))
 
 
-def cubic_matrix(before, after, step, align):
+def cubic_matrix(before: int, after: int, step: float, align: bool) -> Tensor:
     places = sources(after, step_of(before, after, step, align), align).reshape((-1, 1, 1))
     taps = ops.floor(places) + ops.arange(-1, 3).reshape((-1, 1)).astype(ms.float32)
     inside = ops.maximum(ops.minimum(taps, float(before - 1)), 0.0)
@@ -256,7 +264,7 @@ def cubic_matrix(before, after, step, align):
     return total_of(hit * cubic(taps - places, -0.75), 1)
 
 
-def smooth_matrix(before, after, step, align, taps):
+def smooth_matrix(before: int, after: int, step: float, align: bool, taps: int) -> Tensor:
     # Antialiased: the filter is as wide as the step.
     step = step_of(before, after, step, align)
     narrow = 1.0 / step if step >= 1.0 else 1.0
@@ -266,7 +274,7 @@ def smooth_matrix(before, after, step, align, taps):
     return weights / ops.broadcast_to(total_of(weights, -1).reshape((-1, 1)), weights.shape)
 
 
-def nearest_places(before, after, step, offset):
+def nearest_places(before: int, after: int, step: float, offset: float) -> Tensor:
     step = step_of(before, after, step, False)
     places = ops.floor((ops.arange(after).astype(ms.float32) + offset) * step)
     return ops.minimum(places, float(before - 1)).astype(ms.int64)
@@ -275,7 +283,9 @@ def nearest_places(before, after, step, offset):
 # --- pools ---
 
 
-def window_means(before, after, kernel, stride, padding, counts):
+def window_means(
+    before: int, after: int, kernel: int, stride: int, padding: int, counts: bool
+) -> Tensor:
     # What a mean over whole windows is off by, for one axis, where windows reach over the edge.
     start = ops.arange(after) * stride - padding
     end = ops.minimum(start + kernel, before + padding)
@@ -284,7 +294,7 @@ def window_means(before, after, kernel, stride, padding, counts):
     return kernel / (end - start).astype(ms.float32)
 
 
-def adaptive_matrix(before, after):
+def adaptive_matrix(before: int, after: int) -> Tensor:
     places = ops.arange(after).reshape((-1, 1))
     start, end = places * before // after, ((places + 1) * before + after - 1) // after
     each = ops.arange(before)
@@ -292,7 +302,9 @@ def adaptive_matrix(before, after):
     return inside / ops.broadcast_to((end - start).astype(ms.float64), inside.shape)
 
 
-def spread_maxima(x, axis, after, kernel, stride, dilation):
+def spread_maxima(
+    x: Tensor, axis: int, after: int, kernel: int, stride: int, dilation: int
+) -> Tensor:
     # The maxima of windows with gaps, along one axis.
     places = ops.arange(after).reshape((-1, 1)) * stride + ops.arange(kernel) * dilation
     found = ops.gather(x, places.reshape((-1,)), axis)
@@ -303,13 +315,13 @@ def spread_maxima(x, axis, after, kernel, stride, dilation):
 # --- sampling at given places ---
 
 
-def grid_places(grid, axis, size, align):
+def grid_places(grid: Tensor, axis: int, size: int, align: bool) -> Tensor:
     # Coordinates in pixels of axis `axis` of the grid, [N, places], in float32 as in torch.
     at = cut_axis(grid, grid.ndim - 1, axis, 1).reshape((grid.shape[0], -1))
     return (at + 1.0) * ((size - 1) / 2.0) if align else ((at + 1.0) * size - 1.0) / 2.0
 
 
-def reflected(at, size, align):
+def reflected(at: Tensor, size: int, align: bool) -> Tensor:
     # Back and forth between the borders: the middles of the outermost pixels, or their edges.
     low, span = (0.0, size - 1.0) if align else (-0.5, float(size))
     if span == 0.0:
@@ -320,19 +332,21 @@ def reflected(at, size, align):
     return ops.where(turns - 2.0 * ops.floor(turns / 2.0) == 0.0, rest + low, span - rest + low)
 
 
-def within(at, size):
+def within(at: Tensor, size: int) -> Tensor:
     # NaN counts as 0.
     at = ops.where(at != at, 0.0, at)
     return ops.minimum(ops.maximum(at, 0.0), size - 1.0)
 
 
-def placed(at, size, border, align):
+def placed(at: Tensor, size: int, border: str, align: bool) -> Tensor:
     if border == "zeros":
         return at
     return within(reflected(at, size, align) if border == "reflection" else at, size)
 
 
-def pixel_2d(pixels, first, x, y, width, height):
+def pixel_2d(
+    pixels: Tensor, first: Tensor, x: Tensor, y: Tensor, width: int, height: int
+) -> Tensor:
     inside = (x >= 0.0) & (x <= width - 1.0) & (y >= 0.0) & (y <= height - 1.0)
     # Each by itself: a place far outside may be beyond what float32 counts.
     chosen = within(y, height).astype(ms.int64) * width + within(x, width).astype(ms.int64)
@@ -340,7 +354,16 @@ def pixel_2d(pixels, first, x, y, width, height):
     return ops.where(inside.reshape((-1, 1)), found, ops.zeros_like(found))
 
 
-def pixel_3d(pixels, first, x, y, z, width, height, depth):
+def pixel_3d(
+    pixels: Tensor,
+    first: Tensor,
+    x: Tensor,
+    y: Tensor,
+    z: Tensor,
+    width: int,
+    height: int,
+    depth: int,
+) -> Tensor:
     inside = (x >= 0.0) & (x <= width - 1.0) & (y >= 0.0) & (y <= height - 1.0)
     inside = inside & (z >= 0.0) & (z <= depth - 1.0)
     chosen = within(z, depth).astype(ms.int64) * height + within(y, height).astype(ms.int64)
@@ -349,11 +372,11 @@ def pixel_3d(pixels, first, x, y, z, width, height, depth):
     return ops.where(inside.reshape((-1, 1)), found, ops.zeros_like(found))
 
 
-def weighed(found, weights):
+def weighed(found: Tensor, weights: Tensor) -> Tensor:
     return found * weights.reshape((-1, 1)).astype(found.dtype)
 
 
-def sampled_2d(images, grid, mode, border, align):
+def sampled_2d(images: Tensor, grid: Tensor, mode: str, border: str, align: bool) -> Tensor:
     batch, channels, height, width = images.shape
     rows, columns = grid.shape[1], grid.shape[2]
     pixels = ops.transpose(images, (0, 2, 3, 1)).reshape((-1, channels))
@@ -392,11 +415,11 @@ def sampled_2d(images, grid, mode, border, align):
     return ops.transpose(out.reshape((batch, rows, columns, channels)), (0, 3, 1, 2))
 
 
-def added_up(parts):
+def added_up(parts: Sequence[Tensor]) -> Tensor:
     return total_of(ops.stack(parts), 0)
 
 
-def sampled_3d(volumes, grid, mode, border, align):
+def sampled_3d(volumes: Tensor, grid: Tensor, mode: str, border: str, align: bool) -> Tensor:
     batch, channels, depth, height, width = volumes.shape
     sizes = grid.shape[1:4]
     pixels = ops.transpose(volumes, (0, 2, 3, 4, 1)).reshape((-1, channels))
@@ -432,7 +455,7 @@ def sampled_3d(volumes, grid, mode, border, align):
     return ops.transpose(out.reshape((batch,) + sizes + (channels,)), (0, 4, 1, 2, 3))
 
 
-def adaptive_windows(before, after):
+def adaptive_windows(before: int, after: int) -> Tensor:
     # For each output the positions of its window; -1 where the window is narrower than others.
     places = ops.arange(after).reshape((-1, 1))
     start, end = places * before // after, ((places + 1) * before + after - 1) // after
@@ -440,14 +463,16 @@ def adaptive_windows(before, after):
     return ops.where(window < end, window, ops.full_like(window, -1))
 
 
-def strided_windows(before, after, kernel, stride, edge, dilation):
+def strided_windows(
+    before: int, after: int, kernel: int, stride: int, edge: int, dilation: int
+) -> Tensor:
     places = ops.arange(after).reshape((-1, 1)) * stride
     window = places + ops.arange(kernel) * dilation - edge
     inside = ops.logical_and(window >= 0, window < before)
     return ops.where(inside, window, ops.full_like(window, -1))
 
 
-def joined_windows(flat, window, size):
+def joined_windows(flat: Tensor, window: Tensor, size: int) -> Tensor:
     # [outputs, taps] of the axes so far, and of one more: all pairs.
     before, here = flat.reshape((-1, 1, flat.shape[1], 1)), window.reshape((-1, 1, window.shape[1]))
     place = before * size + here
@@ -456,6 +481,6 @@ def joined_windows(flat, window, size):
     return place.reshape((-1, flat.shape[1] * window.shape[1]))
 
 
-def outside_last(places, first, second=1, third=1):
+def outside_last(places: Tensor, first: int, second: int = 1, third: int = 1) -> Tensor:
     # What lies outside is looked up behind the last element.
     return ops.where(places < 0, ops.full_like(places, first * second * third), places)

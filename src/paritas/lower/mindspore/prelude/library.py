@@ -9,6 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from paritas.errors import LoweringError
+from paritas.lower.mindspore.write.source import wrap
 
 _LIBRARIES = (
     "attention_and_norm.py",
@@ -29,15 +30,29 @@ def _definitions() -> dict[str, tuple[str, frozenset[str]]]:
     texts = [Path(__file__).with_name(name).read_text(encoding="utf-8") for name in _LIBRARIES]
     found = {}
     for text, node in ((t, node) for t in texts for node in ast.parse(t).body):
+        segment = ast.get_source_segment(text, node) or ""
         if isinstance(node, ast.FunctionDef):
-            name = node.name
+            name, segment = node.name, _without_types(segment, node)
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             name = node.targets[0].id
         else:
             continue
         reads = frozenset(n.id for n in ast.walk(node) if isinstance(n, ast.Name))
-        found[name] = (ast.get_source_segment(text, node) or "", reads)
+        found[name] = (segment, reads)
     return found
+
+
+def _without_types(text: str, node: ast.FunctionDef) -> str:
+    """The source of a function as generated code has it: its grammar knows no annotations. They leave the `node` too."""
+    assert node.returns is not None, f"{node.name} says not what it returns"
+    end = (node.returns.end_lineno or 0) - node.lineno + 1
+    node.returns = None
+    for argument in node.args.args:
+        argument.annotation = None
+    lines = text.splitlines()
+    comment = lines[end - 1].partition(":  #")[2]
+    header = f"def {node.name}({ast.unparse(node.args)}):" + (f"  #{comment}" if comment else "")
+    return "\n".join([*wrap(header, 0), *lines[end:]])
 
 
 #: Everything that the library defines: no variable of generated code may hide it.

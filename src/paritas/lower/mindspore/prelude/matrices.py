@@ -4,13 +4,13 @@
 A library of source text, as `attention_and_norm.py` is. Measured with MindSpore 2.10 on x86 CPUs.
 """
 
-from mindspore import ops
+from mindspore import Tensor, ops
 
 sum_last = ops.ReduceSum()
 greatest_last = ops.ReduceMax()
 
 
-def with_a_one(x):
+def with_a_one(x: Tensor) -> Tensor:
     # With a row and a column more, 1 where they meet: MindSpore's kernels know no matrix of one row.
     # Determinant and inverse of the rest are as before.
     rows = x.shape[:-1]
@@ -20,7 +20,7 @@ def with_a_one(x):
     return ops.cat((wide, row), -2)
 
 
-def inverted(x):
+def inverted(x: Tensor) -> Tensor:
     # ops.inverse answers for a matrix that has no inverse; here the answer is NaN.
     whole = with_a_one(x)
     size = ops.slogdet(whole)[1]
@@ -30,23 +30,23 @@ def inverted(x):
     return inverse[..., :-1, :-1]
 
 
-def solved(a, b):
+def solved(a: Tensor, b: Tensor) -> Tensor:
     # The second product takes the rounding of the first back.
     inverse = inverted(a)
     x = ops.matmul(inverse, b)
     return x + ops.matmul(inverse, b - ops.matmul(a, x))
 
 
-def determinant(x):
+def determinant(x: Tensor) -> Tensor:
     return ops.det(with_a_one(x))
 
 
-def sign_and_log(x):
+def sign_and_log(x: Tensor) -> Tensor:
     # ops.slogdet gives NaN no sign of its own.
     return ops.slogdet(with_a_one(x))
 
 
-def lower_of(x):
+def lower_of(x: Tensor) -> Tensor:
     # As torch, which reads no element above the diagonal.
     row = ops.arange(x.shape[-1])
     below = ops.where(ops.expand_dims(row, -1) >= row, x, ops.zeros_like(x))
@@ -54,7 +54,7 @@ def lower_of(x):
     return below + under.swapaxes(-1, -2)
 
 
-def eigenvalues(x):
+def eigenvalues(x: Tensor) -> Tensor:
     # Of a symmetric matrix, the smallest first: moved so far that none is negative, they are its
     # singular values.
     size = ops.abs(x)
@@ -64,13 +64,13 @@ def eigenvalues(x):
     return ops.flip(ops.svd(moved, False, False), (-1,)) - ops.squeeze(least, -1)
 
 
-def greatest_sum(x):
+def greatest_sum(x: Tensor) -> Tensor:
     # The largest of the sums of rows.
     total = sum_last(x, -1)
     return greatest_last(total, -1)
 
 
-def pseudo_inverse(x, absolute, relative):
+def pseudo_inverse(x: Tensor, absolute: Tensor | float, relative: Tensor | float) -> Tensor:
     # Singular values that are small beside the largest count as 0.
     values, left, right = ops.svd(x, False, True)
     bound = ops.maximum(relative * greatest_last(values, -1), absolute)

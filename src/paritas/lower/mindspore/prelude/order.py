@@ -5,7 +5,7 @@ A library of source text, as `attention_and_norm.py` is. Measured with MindSpore
 """
 
 import mindspore as ms
-from mindspore import ops
+from mindspore import Tensor, ops
 
 sort_up = ops.Sort(-1, False)
 sort_down = ops.Sort(-1, True)
@@ -15,14 +15,14 @@ any_missing_of = ops.ReduceAny(keep_dims=True)
 count_of = ops.ReduceSum(keep_dims=True)
 
 
-def order_keys(x, top):
+def order_keys(x: Tensor, top: Tensor) -> Tensor:
     # Numbers in the order that torch gives to x, whose NaN is above infinity: ops.TopK has it below
     # all. A wider dtype has a number, `top`, between the largest of x and infinity.
     wide = ops.where(x == float("inf"), top, x.astype(top.dtype))
     return ops.where(x != x, ops.full_like(wide, float("inf")), wide)
 
 
-def places_in_order(x, descending):
+def places_in_order(x: Tensor, descending: bool) -> Tensor:
     # Where the elements of the last dimension come from. NaN, which ops.Sort has below all, is
     # sorted as infinity, and then apart from it: ops.Sort keeps the order of equals.
     missing = x != x
@@ -36,7 +36,7 @@ def places_in_order(x, descending):
     return ops.gather_elements(places, x.ndim - 1, sort_up(apart)[1].astype(ms.int64))
 
 
-def places_in_order_64(keys):
+def places_in_order_64(keys: Tensor) -> Tensor:
     # The same from the largest on, for float64, which ops.Sort compares in float32 and ops.TopK does
     # not. ops.TopK keeps no order of equals: so runs of them are sorted by place.
     count = keys.shape[-1]
@@ -47,7 +47,7 @@ def places_in_order_64(keys):
     return sort_up(run * count + places)[0] % count
 
 
-def median_nan(x, middle, place, axis):
+def median_nan(x: Tensor, middle: Tensor, place: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     missing = x != x
     first = ops.expand_dims(ops.argmax(missing.astype(ms.int32), axis), axis)
     some = any_missing_of(missing, axis)
@@ -56,7 +56,7 @@ def median_nan(x, middle, place, axis):
     )
 
 
-def middle_known(x, ordered, places, axis):
+def middle_known(x: Tensor, ordered: Tensor, places: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     # Of the elements that are numbers, which come first.
     known = count_of((x == x).astype(ms.int64), axis)
     at = ops.maximum(known - 1, 0) // 2

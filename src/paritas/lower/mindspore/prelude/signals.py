@@ -13,7 +13,7 @@ product_t = ops.MatMul(transpose_b=True)
 write_row = ops.TensorScatterUpdate()
 
 
-def spectrogram(x, window, width, hop):
+def spectrogram(x: Tensor, window: Tensor, width: int, hop: int) -> Tensor:
     # (.., length) to (.., width // 2 + 1, frames).
     frames = (x.shape[-1] - width) // hop + 1
     taken = ops.arange(frames).reshape((frames, 1)) * hop + ops.arange(width)
@@ -21,13 +21,13 @@ def spectrogram(x, window, width, hop):
     return ops.rfft(pieces).swapaxes(-1, -2)
 
 
-def project(x, weight):
+def project(x: Tensor, weight: Tensor) -> Tensor:
     # One product for all steps of a sequence.
     steps, batch, width = x.shape
     return product_t(x.reshape((steps * batch, width)), weight).reshape((steps, batch, -1))
 
 
-def gru_steps(gates, state, weight, bias):
+def gru_steps(gates: Tensor, state: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     # gates: (steps, batch, 3 * width), what the inputs give to the gates. The loop is on a tensor,
     # so Graph mode keeps it a loop; 200 steps written out would compile for most of a minute.
     width = state.shape[1]
@@ -45,7 +45,9 @@ def gru_steps(gates, state, weight, bias):
     return outputs, state
 
 
-def lstm_steps(gates, state, cell, weight, bias):
+def lstm_steps(
+    gates: Tensor, state: Tensor, cell: Tensor, weight: Tensor, bias: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     # ops.LSTM is faster, but knows float32 only. gates: (steps, batch, 4 * width).
     width = state.shape[1]
     outputs = ops.zeros((*gates.shape[:2], width), gates.dtype)
@@ -60,7 +62,9 @@ def lstm_steps(gates, state, cell, weight, bias):
     return outputs, state, cell
 
 
-def lstm_steps_projected(gates, state, cell, weight, bias, projection):
+def lstm_steps_projected(
+    gates: Tensor, state: Tensor, cell: Tensor, weight: Tensor, bias: Tensor, projection: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     width = cell.shape[1]
     outputs = ops.zeros((*gates.shape[:2], state.shape[1]), gates.dtype)
     step = Tensor(0, ms.int64)
@@ -74,7 +78,9 @@ def lstm_steps_projected(gates, state, cell, weight, bias, projection):
     return outputs, state, cell
 
 
-def rnn_tanh_steps(gates, state, weight, bias):
+def rnn_tanh_steps(
+    gates: Tensor, state: Tensor, weight: Tensor, bias: Tensor
+) -> tuple[Tensor, Tensor]:
     outputs = ops.zeros_like(gates)
     step = Tensor(0, ms.int64)
     while step < gates.shape[0]:
@@ -84,7 +90,9 @@ def rnn_tanh_steps(gates, state, weight, bias):
     return outputs, state
 
 
-def rnn_relu_steps(gates, state, weight, bias):
+def rnn_relu_steps(
+    gates: Tensor, state: Tensor, weight: Tensor, bias: Tensor
+) -> tuple[Tensor, Tensor]:
     outputs = ops.zeros_like(gates)
     step = Tensor(0, ms.int64)
     while step < gates.shape[0]:
@@ -94,11 +102,11 @@ def rnn_relu_steps(gates, state, weight, bias):
     return outputs, state
 
 
-def run_starts(x):
+def run_starts(x: Tensor) -> Tensor:
     # Where a run of equal values begins.
     return ops.cat((ops.ones((1,), ms.bool_), x[1:] != x[:-1]), 0)
 
 
-def run_lengths(starts, x):
+def run_lengths(starts: Tensor, x: Tensor) -> Tensor:
     ends = ops.cat((starts[1:], ops.full((1,), x.shape[0], dtype=ms.int64)), 0)
     return ends - starts

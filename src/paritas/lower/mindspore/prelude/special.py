@@ -4,7 +4,7 @@
 A library of source text, as `attention_and_norm.py` is. Measured with MindSpore 2.10 on x86 CPUs.
 """
 
-from mindspore import ops
+from mindspore import Tensor, ops
 
 flat_add = ops.TensorScatterAdd()
 flat_max = ops.TensorScatterMax()
@@ -16,7 +16,7 @@ whole_division = ops.FloorDiv()
 truncated_remainder = ops.TruncateMod()
 
 
-def erfinv(y):
+def erfinv(y: Tensor) -> Tensor:
     # In float64. ops.erfinv is 2 % off; this is torch's way: a rational guess on either side of
     # 0.7, and two steps of Newton.
     size = ops.abs(y)
@@ -36,7 +36,7 @@ def erfinv(y):
     return ops.where(size <= 1.0, x, ops.full_like(x, float("nan")))
 
 
-def distances(x, y):
+def distances(x: Tensor, y: Tensor) -> Tensor:
     # The Euclidean distance of each row of x to each row of y, by the product of the two, in
     # float64: in float32 the difference of two squares would lose half of its digits.
     square_x = plain_sum(x * x, -1)
@@ -46,7 +46,7 @@ def distances(x, y):
     return ops.sqrt(ops.where(left < 0.0, ops.zeros_like(left), left))
 
 
-def blocks_inverted(inverse, x, size):
+def blocks_inverted(inverse: Tensor, x: Tensor, size: int) -> Tensor:
     # The inverse of the blocks of 2 * size rows on the diagonal of a lower triangular matrix with
     # ones there, of the inverses of those of `size` rows: forward substitution by blocks.
     row = ops.arange(x.shape[-1]) // size
@@ -56,43 +56,43 @@ def blocks_inverted(inverse, x, size):
     return inverse - ops.matmul(ops.matmul(inverse, part), inverse)
 
 
-def nan_beyond(x, rows):
+def nan_beyond(x: Tensor, rows: int) -> Tensor:
     # NaN where a row and a column lie in different blocks of so many rows.
     row = ops.arange(x.shape[-1]) // rows
     return ops.where(ops.expand_dims(row, -1) == row, x, ops.full_like(x, float("nan")))
 
 
-def any_missing(x, places, written):
+def any_missing(x: Tensor, places: Tensor, written: Tensor) -> Tensor:
     # Where a NaN takes part, in x or in what is written: the scatters of the largest and of the
     # smallest step over some.
     counted = flat_add((x != x).astype(x.dtype), places, (written != written).astype(x.dtype))
     return counted > 0
 
 
-def scatter_largest(x, places, written):
+def scatter_largest(x: Tensor, places: Tensor, written: Tensor) -> Tensor:
     found = flat_max(x, places, written)
     return ops.where(any_missing(x, places, written), ops.full_like(x, float("nan")), found)
 
 
-def scatter_smallest(x, places, written):
+def scatter_smallest(x: Tensor, places: Tensor, written: Tensor) -> Tensor:
     found = flat_min(x, places, written)
     return ops.where(any_missing(x, places, written), ops.full_like(x, float("nan")), found)
 
 
-def whole_sum(x, axis):
+def whole_sum(x: Tensor, axis: int | tuple[int, ...]) -> Tensor:
     # ops.ReduceSum adds int64 in float64, and loses what lies above 2**53: two halves of 32 bits stay below.
     low = ops.bitwise_and(x, 4294967295)
     high = whole_division(x - low, ops.zeros_like(x) + 4294967296)
     return plain_sum(high, axis) * 4294967296 + plain_sum(low, axis)
 
 
-def whole_sum_kept(x, axis):
+def whole_sum_kept(x: Tensor, axis: int | tuple[int, ...]) -> Tensor:
     low = ops.bitwise_and(x, 4294967295)
     high = whole_division(x - low, ops.zeros_like(x) + 4294967296)
     return kept_sum(high, axis) * 4294967296 + kept_sum(low, axis)
 
 
-def whole_quotient(x, y):
+def whole_quotient(x: Tensor, y: Tensor) -> Tensor:
     # ops.FloorDiv divides int64 in float64: what is left is divided again, and the result is then off by one at most.
     quotient = whole_division(x, y)
     quotient = quotient + whole_division(x - quotient * y, y)
@@ -103,23 +103,23 @@ def whole_quotient(x, y):
     return quotient - below.astype(x.dtype) + beyond.astype(x.dtype)
 
 
-def whole_remainder(x, y):
+def whole_remainder(x: Tensor, y: Tensor) -> Tensor:
     return x - whole_quotient(x, y) * y
 
 
-def whole_quotient_truncated(x, y):
+def whole_quotient_truncated(x: Tensor, y: Tensor) -> Tensor:
     quotient = whole_quotient(x, y)
     inexact = ops.logical_and(quotient < 0, quotient * y != x)
     return quotient + inexact.astype(x.dtype)
 
 
-def float_remainder(x, y):
+def float_remainder(x: Tensor, y: Tensor) -> Tensor:
     # ops.FloorMod loses the remainder of large numbers; ops.TruncateMod has it, with the sign of x.
     left = truncated_remainder(x, y)
     return ops.where(ops.logical_and(left != 0, (left < 0) != (y < 0)), left + y, left)
 
 
-def float_quotient(x, y):
+def float_quotient(x: Tensor, y: Tensor) -> Tensor:
     # As torch has it: x without its remainder, over y, is a whole number but for rounding.
     left = truncated_remainder(x, y)
     whole = (x - left) / y

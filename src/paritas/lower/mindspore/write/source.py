@@ -6,23 +6,30 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 LINE_LENGTH = 100
 
 _NAME = re.compile(r"(?<![\w.])[^\W\d]\w*")
 
 
+#: A size in a program: an int, a sympy expression of free sizes, or the `Value` that computes one.
+Size: TypeAlias = Any
+#: A number: Python's, or the `Value` of one that is made of free sizes.
+Scalar: TypeAlias = Any
+
+
 @dataclasses.dataclass(frozen=True)
 class Value:
     """A Python expression in generated code, and what it evaluates to.
 
-    `shape` holds ints and sympy expressions, `dtype` is torch's name ("float32"); both are None for
-    what is no tensor. An expression that is not atomic is put in parentheses inside another one.
+    `shape` holds ints and sympy expressions, `dtype` is torch's name ("float32"); what is no tensor has "" for a dtype
+    and None for a shape. An expression that is not atomic is put in parentheses inside another one.
     """
 
     text: str
-    dtype: str | None = None
-    shape: tuple | None = None
+    dtype: str = ""
+    shape: Any = None
     atomic: bool = True
 
     @property
