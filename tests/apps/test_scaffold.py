@@ -34,15 +34,25 @@ def _texts(root: Path) -> dict[Path, str]:
 #: An operator, the file of its family, a line of its function, what its case must have; "" where another engine's
 #: lowering has brought cases of it.
 OPERATORS = [
-    ("aten.special_airy_ai.default", "", "def special_airy_ai(emit, x):", "tensor(20).with_(nan, inf, -inf)"),
+    (
+        "aten.special_airy_ai.default",
+        "",
+        "def special_airy_ai(emit: Emitter, x: Value) -> Value:",
+        "tensor(20).with_(nan, inf, -inf)",
+    ),
     ("aten.nonzero_numpy.default", "", '    """nonzero_numpy(Tensor self) -> Tensor[]"""', ""),
     (
         "aten.multi_margin_loss.default",
         "",
-        "def multi_margin_loss(emit, self, target, p=1, margin=1, weight=None, reduction=1):",
+        "    p: Scalar = 1,\n    margin: Scalar = 1,\n    weight: Value | None = None,\n    reduction: int = 1,\n",
         "",
     ),
-    ("aten.trapezoid.x", "reduce.py", "def trapezoid(emit, y, x, *, dim=-1):", "tensor("),
+    (
+        "aten.trapezoid.x",
+        "reduce.py",
+        "def trapezoid(emit: Emitter, y: Value, x: Value, *, dim: int = -1) -> Value:",
+        "tensor(",
+    ),
 ]
 
 

@@ -26,25 +26,52 @@ def output(
     name: str = "last_hidden_state", case: str = "batch 1", excess: float = 0.1, **more
 ) -> OutputParity:
     row = OutputParity(
-        case, name, excess, excess * 1e-4, max_abs=1e-6, own=2e-7, ours=3e-7, elements=15, worst=(0, 1), want=1.0,
-        got=1.1, histogram=counts(exact=5, at7=10),
-    )  # fmt: skip
+        case,
+        name,
+        excess=excess,
+        error=excess * 1e-4,
+        max_abs=1e-6,
+        torch_error=2e-7,
+        port_error=3e-7,
+        elements=15,
+        worst=(0, 1),
+        want=1.0,
+        got=1.1,
+        histogram=counts(exact=5, at7=10),
+    )
     return dataclasses.replace(row, **more)
 
 
 def module(path: str, excess: float = 0.01, **more) -> ModuleParity:
     row = ModuleParity(
-        path, path.rpartition(".")[2].title() or "Model", 0, f"node_{path}", excess, excess * 1e-4, own=2e-7,
-        ours=3e-7, elements=12, source=f"modeling_made.py:7  x = self.{path or 'all'}(x)",
-    )  # fmt: skip
+        path,
+        path.rpartition(".")[2].title() or "Model",
+        0,
+        f"node_{path}",
+        excess=excess,
+        error=excess * 1e-4,
+        torch_error=2e-7,
+        port_error=3e-7,
+        elements=12,
+        source=f"modeling_made.py:7  x = self.{path or 'all'}(x)",
+    )
     return dataclasses.replace(row, **more)
 
 
 def node(name: str, excess: float = 0.1, **more) -> NodeParity:
     row = NodeParity(
-        name, "aten.gelu.default", "encoder.layer.0.act", "GELU", excess, excess * 1e-6, shape=(2, 3), dtype="float32",
-        own=1e-7, ours=2e-7, source="modeling_made.py:7  x = gelu(x)",
-    )  # fmt: skip
+        name,
+        "aten.gelu.default",
+        "encoder.layer.0.act",
+        "GELU",
+        excess=excess,
+        error=excess * 1e-6,
+        shape=(2, 3),
+        dtype="float32",
+        torch_error=1e-7,
+        port_error=2e-7,
+        source="modeling_made.py:7  x = gelu(x)",
+    )
     return dataclasses.replace(row, **more)
 
 

@@ -156,7 +156,7 @@ def test_two_nodes_that_are_wrong_together_are_found() -> None:
     lab = laboratory(Mlp(), {"x": values(3, 8)}, wrong)
     found = search(lab.borders, lab.attempt)
     assert set(found.nodes) == {"gelu", "linear_1"}
-    assert not found.outcome.rows[-1].agrees and found.outcome.rows[-1].ours > 1e-4
+    assert not found.outcome.rows[-1].agrees and found.outcome.rows[-1].port_error > 1e-4
 
 
 @pytest.mark.parametrize(

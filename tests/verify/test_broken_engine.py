@@ -79,7 +79,7 @@ def test_a_port_that_is_right_agrees_at_both_levels(mlp_program, check):
         assert report.verdict == "agrees" and report.error == 0, str(report)
         assert [row.path for row in report.modules] == ["up", "norm", "down"]
         assert report.first_divergence is None and not report.unseen_modules
-        assert all(0 < row.own < 1e-6 and row.own == row.ours for row in report.modules)
+        assert all(0 < row.torch_error < 1e-6 and row.torch_error == row.port_error for row in report.modules)
 
 
 FAULTS = {

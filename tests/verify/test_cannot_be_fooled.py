@@ -250,14 +250,14 @@ def test_a_port_that_crashes_diverges():
 
 @pytest.mark.parametrize("excess", [nan, inf, 1.0000001])
 def test_a_row_passes_only_by_being_within(excess):
-    row = OutputParity("c", "o", excess, 0.0, elements=1)
+    row = OutputParity("c", "o", excess=excess, error=0.0, elements=1)
     assert not row.agrees and row.diverges
 
 
 def test_an_unjudged_row_is_neither():
-    row = OutputParity("c", "o", 0.0, 0.0, unjudged="why", elements=1)
+    row = OutputParity("c", "o", excess=0.0, error=0.0, unjudged="why", elements=1)
     assert not row.agrees and not row.diverges
-    good = OutputParity("c", "p", 0.0, 0.0, elements=1)
+    good = OutputParity("c", "p", excess=0.0, error=0.0, elements=1)
     assert ParityReport(Environment("stub"), FP32, (good, row)).verdict == "incomplete"
 
 

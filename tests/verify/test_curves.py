@@ -99,9 +99,9 @@ def test_what_has_no_curve_is_said() -> None:
 
 ODD = looked_inside(
     (
-        module("encoder.layer.0", math.inf, fault="NaN", own=math.nan),
+        module("encoder.layer.0", math.inf, fault="NaN", torch_error=math.nan),
         module("encoder.layer.$\\frac{1", 0.0),
-        module("decoder.layer.0", math.nan, own=0.0),
+        module("decoder.layer.0", math.nan, torch_error=0.0),
         *[module(f"decoder.layer.{at}", call=1) for at in range(80)],
     ),
     module_tolerance=None,

@@ -181,7 +181,7 @@ FAULTS = (
     ),
     Fault(
         "a padding token that learns",
-        (r"return embedding_lookup\(self\.weight, input, 0, self\.training\)", "return ops.gather(self.weight, input, 0)"),
+        (r"embedding_lookup\(self\.weight, input, 0, self\.training\)", "ops.gather(self.weight, input, 0)"),
         {"aten.embedding.default"},
         "words = self.words(ids)"
     ),

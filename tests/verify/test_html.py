@@ -113,7 +113,7 @@ def test_gradients_and_the_search_are_on_the_page() -> None:
     off = GradientParity("a.weight", "parameter", (2, 3), excess=7.0, error=0.1)
     fine = GradientParity("b.bias", "parameter", (3,), excess=0.1, error=1e-6)
     node = NodeGradientParity(
-        "mul_7", "aten.mul.Tensor", "a", "Mlp", "linear", 7.0, 0.1, source="mlp.py:3  x * y"
+        "mul_7", "aten.mul.Tensor", "a", "Mlp", "mlp.py:3  x * y", wrt="linear", excess=7.0, error=0.1
     )
     sought = Sought("60 s", 3, 60.0, tries=41, restarts=2, refused=0, unjudged=0)
     one = report(

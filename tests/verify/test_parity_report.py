@@ -20,14 +20,26 @@ ENVIRONMENT = Environment(
     "openvino", "2026.4.1", "", "bfloat16", "float32", machine="a machine", date="2026-01-02"
 )
 GOOD = OutputParity(
-    "batch 1", "last_hidden_state", 0.01, 3e-7, max_abs=1e-6, own=2e-7, ours=3e-7, elements=9, worst=(0, 1)
+    "batch 1",
+    "last_hidden_state",
+    excess=0.01,
+    error=3e-7,
+    max_abs=1e-6,
+    torch_error=2e-7,
+    port_error=3e-7,
+    elements=9,
+    worst=(0, 1),
 )
 BAD = dataclasses.replace(
     GOOD, case="left padding", excess=4.2, error=4e-4, needed="|got-want| <= 1e-3", edge=True
 )
-FAULT = OutputParity("odd", "pooler_output", math.inf, math.inf, fault="NaN: NaN where the original has none")
-UP = ModuleParity("encoder.layer.0", "BertLayer", 0, "add_4", 0.5, 1e-6, source="modeling_bert.py:1  a | b")
-DOWN = ModuleParity("encoder.layer.0", "BertLayer", 1, "add_5", 1.5, 1e-3, own=1e-7, ours=1e-3)
+FAULT = OutputParity("odd", "pooler_output", fault="NaN: NaN where the original has none")
+UP = ModuleParity(
+    "encoder.layer.0", "BertLayer", 0, "add_4", excess=0.5, error=1e-6, source="modeling_bert.py:1  a | b"
+)
+DOWN = ModuleParity(
+    "encoder.layer.0", "BertLayer", 1, "add_5", excess=1.5, error=1e-3, torch_error=1e-7, port_error=1e-3
+)
 
 
 def report(*rows, **kwargs) -> ParityReport:
@@ -61,6 +73,13 @@ def test_json_round_trip(value):
     assert str(back) == str(value) and back.to_markdown() == value.to_markdown()
 
 
+def test_a_report_of_the_first_format_is_read():
+    data = json.loads(FULL.to_json())
+    for row in [*data["outputs"], *data["modules"]]:
+        row["own"], row["ours"] = row.pop("torch_error"), row.pop("port_error")
+    assert ParityReport.from_json(json.dumps(data | {"format_version": 1})).to_json() == FULL.to_json()
+
+
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"format_version": 99}', '{"format_version": 1, "outputs": 3}', "3"]
 )
@@ -84,8 +103,8 @@ def test_figures():
     assert report().worst_module is None and report().worst_output is None
     assert GOOD.ratio == pytest.approx(1.5) and math.isnan(FAULT.ratio)
     assert (
-        dataclasses.replace(GOOD, own=0.0, ours=0.0).ratio == 1
-        and dataclasses.replace(GOOD, own=0.0).ratio == math.inf
+        dataclasses.replace(GOOD, torch_error=0.0, port_error=0.0).ratio == 1
+        and dataclasses.replace(GOOD, torch_error=0.0).ratio == math.inf
     )
 
 

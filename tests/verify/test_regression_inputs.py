@@ -191,7 +191,9 @@ def test_a_port_that_cannot_be_written_to_is_verified_all_the_same(
 def report_with(**excess: float) -> ParityReport:
     """A report of cases with these excesses; `new` is what the search found."""
     rows = tuple(
-        OutputParity("search" if name == "new" else f"regression: {name}", "y", value, value, elements=1)
+        OutputParity(
+            "search" if name == "new" else f"regression: {name}", "y", excess=value, error=value, elements=1
+        )
         for name, value in excess.items()
     )
     sought = Sought("9 tries", 0, 1.0, 9, 1, 0, 0, excess=excess["new"], case="search")

@@ -27,8 +27,8 @@ _Reader = Callable[[Any, str], Any]
 _SHA256 = frozenset("0123456789abcdef")
 
 
-class _Wrong(Exception):
-    """What is wrong with a manifest; the caller knows in which file."""
+class Wrong(Exception):
+    """What is wrong with a record; the caller knows in which file."""
 
 
 def manifest_to_json(manifest: Manifest) -> str:
@@ -80,10 +80,10 @@ def manifest_from_json(text: str, where: str = "port.json") -> Manifest:
     try:
         raw = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
         if not isinstance(raw, dict):
-            raise _Wrong("it is not a JSON object")
+            raise Wrong("it is not a JSON object")
         version = raw.get("format_version")
         if type(version) is not int:
-            raise _Wrong("it has no format_version, so Paritas did not write it")
+            raise Wrong("it has no format_version, so Paritas did not write it")
         if version != FORMAT_VERSION:
             advice = "Make the port again with this Paritas."
             if version > FORMAT_VERSION:
@@ -91,14 +91,14 @@ def manifest_from_json(text: str, where: str = "port.json") -> Manifest:
             raise PortError(
                 f"{where} has format {version}; this Paritas reads format {FORMAT_VERSION}. {advice}"
             )
-        return _check_guards(_check_meaning(_check_files(_record(Manifest, raw, "port.json"))))
+        return _check_guards(_check_meaning(_check_files(record(Manifest, raw, "port.json"))))
     except (
         ValueError,
         RecursionError,
     ) as error:  # JSONDecodeError among them, and numbers of too many digits
         reason = f"it is not whole JSON ({error})" if str(error) else "it is nested too deeply"
         raise PortError(f"{where} is damaged: {reason}. Make the port again.") from None
-    except _Wrong as wrong:
+    except Wrong as wrong:
         raise PortError(f"{where} is damaged: {wrong}. Make the port again.") from None
 
 
@@ -106,38 +106,47 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     # Two readers that pick different ones of two equal keys would check one file and run another.
     result = dict(pairs)
     if len(result) != len(pairs):
-        raise _Wrong("it has the same key twice")
+        raise Wrong("it has the same key twice")
     return result
 
 
 def _no_constant(name: str) -> Any:
-    raise _Wrong(f"it holds {name}, which is not JSON")
+    raise Wrong(f"it holds {name}, which is not JSON")
 
 
 def _reader(hint: Any) -> _Reader:
     """The function that reads a value of that type, and refuses every other."""
     if dataclasses.is_dataclass(hint):
-        return lambda value, where: _record(hint, value, where)
+        return lambda value, where: record(hint, value, where)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple:
         return _many(_reader(arguments[0]))
     if origin is Mapping:
         return _mapping(_reader(arguments[1]))
+    if type(None) in arguments and any(map(dataclasses.is_dataclass, arguments)):
+        present = _reader(next(filter(dataclasses.is_dataclass, arguments)))
+        return lambda value, where: None if value is None else present(value, where)
     if hint is Any:
         return _decode
+    if hint is float:
+        return _float
     return _typed(*(arguments or (hint,)))
 
 
-def _record(cls: Any, raw: Any, where: str) -> Any:
+def record(cls: Any, raw: Any, where: str) -> Any:
+    """A dataclass of what JSON says of it: its fields, of the types that it declares, and no others.
+
+    Lists are tuples; floats that are not finite may be strings. Raises `Wrong`.
+    """
     if not isinstance(raw, dict):
-        raise _Wrong(f"{where} is not an object")
+        raise Wrong(f"{where} is not an object")
     fields = {field.name: field for field in dataclasses.fields(cls)}
     if unknown := sorted(set(raw) - set(fields)):
-        raise _Wrong(f"{where} has unknown fields: {', '.join(unknown)}")
+        raise Wrong(f"{where} has unknown fields: {', '.join(unknown)}")
     missing = dataclasses.MISSING
     required = {f.name for f in fields.values() if f.default is missing and f.default_factory is missing}
     if lacking := sorted(required - set(raw)):
-        raise _Wrong(f"{where} lacks: {', '.join(lacking)}")
+        raise Wrong(f"{where} lacks: {', '.join(lacking)}")
     hints = _hints(cls)
     return cls(**{name: _reader(hints[name])(value, f"{where}: {name}") for name, value in raw.items()})
 
@@ -150,16 +159,22 @@ def _hints(cls: type) -> dict[str, Any]:
 def _typed(*types: type) -> _Reader:
     def reader(value: Any, where: str) -> Any:
         if type(value) not in types:  # not isinstance: True is an int
-            raise _Wrong(f"{where} is {type(value).__name__}, not {' or '.join(t.__name__ for t in types)}")
+            raise Wrong(f"{where} is {type(value).__name__}, not {' or '.join(t.__name__ for t in types)}")
         return _small(value, where)
 
     return reader
 
 
+def _float(value: Any, where: str) -> float:
+    if type(value) in (int, float) or value in ("nan", "inf", "-inf"):
+        return float(value)
+    raise Wrong(f"{where} is {type(value).__name__}, not a number")
+
+
 def _many(reader: _Reader) -> _Reader:
     def many(value: Any, where: str) -> tuple[Any, ...]:
         if not isinstance(value, list):
-            raise _Wrong(f"{where} is {type(value).__name__}, not a list")
+            raise Wrong(f"{where} is {type(value).__name__}, not a list")
         return tuple(reader(item, f"{where}[{index}]") for index, item in enumerate(value))
 
     return many
@@ -168,7 +183,7 @@ def _many(reader: _Reader) -> _Reader:
 def _mapping(reader: _Reader) -> _Reader:
     def mapping(value: Any, where: str) -> dict[str, Any]:
         if not isinstance(value, dict):
-            raise _Wrong(f"{where} is {type(value).__name__}, not an object")
+            raise Wrong(f"{where} is {type(value).__name__}, not an object")
         return {key: reader(item, f"{where}.{key}") for key, item in value.items()}
 
     return mapping
@@ -188,7 +203,7 @@ def _decode(value: Any, where: str) -> Any:
 
 def _small(value: Any, where: str) -> Any:
     if type(value) is int and not -(2**63) <= value < 2**64:
-        raise _Wrong(f"{where} is a number of {value.bit_length()} bits")
+        raise Wrong(f"{where} is a number of {value.bit_length()} bits")
     return value
 
 
@@ -196,9 +211,9 @@ def _check_files(manifest: Manifest) -> Manifest:
     for name, entry in manifest.files.items():
         digest, size = entry.get("sha256"), entry.get("bytes")
         if entry.keys() != {"sha256", "bytes"} or type(digest) is not str or type(size) is not int:
-            raise _Wrong(f"files: {name!r} needs sha256 and bytes")
+            raise Wrong(f"files: {name!r} needs sha256 and bytes")
         if len(digest) != 64 or set(digest) - _SHA256:
-            raise _Wrong(f"files: {name!r} has no valid sha256")
+            raise Wrong(f"files: {name!r} has no valid sha256")
     return manifest
 
 
@@ -213,22 +228,22 @@ def _check_meaning(manifest: Manifest) -> Manifest:
     for field in ("inputs", "outputs"):
         names = [spec.name for spec in getattr(manifest, field)]
         if twice := [name for name, count in Counter(names).items() if count > 1]:
-            raise _Wrong(f"{field}: the name {twice[0]!r} is there twice")
+            raise Wrong(f"{field}: the name {twice[0]!r} is there twice")
         for spec in getattr(manifest, field):
             if spec.dtype not in DTYPES:
-                raise _Wrong(f"{field}: {spec.name!r} has the dtype {spec.dtype[:40]!r}")
+                raise Wrong(f"{field}: {spec.name!r} has the dtype {spec.dtype[:40]!r}")
             if spec.counts and not set(sizes_in(spec.counts.removeprefix("sorted "))) <= known:
-                raise _Wrong(f"{field}: {spec.name!r} counts {spec.counts[:60]!r}")
+                raise Wrong(f"{field}: {spec.name!r} counts {spec.counts[:60]!r}")
             for dim in spec.dims:
                 if dim < 0 if isinstance(dim, int) else not is_dimension(dim):
-                    raise _Wrong(f"{field}: {spec.name!r} has the dimension {str(dim)[:60]!r}")
+                    raise Wrong(f"{field}: {spec.name!r} has the dimension {str(dim)[:60]!r}")
     if wrong := [name for name, most in manifest.limits.items() if most < 1]:
-        raise _Wrong(f"limits: {wrong[0]!r} is {manifest.limits[wrong[0]]}")
+        raise Wrong(f"limits: {wrong[0]!r} is {manifest.limits[wrong[0]]}")
     if not described(manifest.structure, len(manifest.outputs)):
-        raise _Wrong("structure does not say how the outputs make what the original returns")
+        raise Wrong("structure does not say how the outputs make what the original returns")
     for name, structure in manifest.nesting.items():
         if not described(structure):
-            raise _Wrong(f"nesting: {name!r} does not say how inputs make it")
+            raise Wrong(f"nesting: {name!r} does not say how inputs make it")
     return manifest
 
 
@@ -258,19 +273,19 @@ def sizes_in(text: str, *, of_dimension: bool = False) -> tuple[str, ...]:
     except NoFormula as wrong:
         if of_dimension:
             return ()
-        raise _Wrong(f"{text[:60]!r} is no size: {wrong}") from None
+        raise Wrong(f"{text[:60]!r} is no size: {wrong}") from None
 
 
 def _check_guards(manifest: Manifest) -> Manifest:
     if len(manifest.guards) > MOST_GUARDS:
-        raise _Wrong(f"guards: there are {len(manifest.guards)}, and no model has more than {MOST_GUARDS}")
+        raise Wrong(f"guards: there are {len(manifest.guards)}, and no model has more than {MOST_GUARDS}")
     for number, guard in enumerate(manifest.guards):
         try:
             parsed(guard.holds)
         except NoFormula as wrong:
-            raise _Wrong(f"guards[{number}] is not a guard: {wrong}") from None
+            raise Wrong(f"guards[{number}] is not a guard: {wrong}") from None
         if len(guard.where) > MOST_CHARACTERS or not guard.where.isprintable():
-            raise _Wrong(f"guards[{number}] names no source line")
+            raise Wrong(f"guards[{number}] names no source line")
     return manifest
 
 

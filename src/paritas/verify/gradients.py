@@ -192,7 +192,7 @@ def _base(precision: str) -> float:
 
 def _blank(name: str, want: np.ndarray | None, flow: Flow, fault: str = "") -> GradientParity:
     kind = "parameter" if name in flow.parameters else "input"
-    return GradientParity(name, kind, () if want is None else tuple(want.shape), math.inf, math.inf, fault)
+    return GradientParity(name, kind, () if want is None else tuple(want.shape), fault=fault)
 
 
 def _row(name: str, sides: _Sides, flow: Flow, precision: str) -> GradientParity:
@@ -243,20 +243,28 @@ def _judged(
     fault: str = "",
 ) -> GradientParity:
     return dataclasses.replace(
-        row, excess=excess, error=result.error, fault=fault, max_abs=result.max_abs, own=own, ours=ours
+        row,
+        excess=excess,
+        error=result.error,
+        fault=fault,
+        max_abs=result.max_abs,
+        torch_error=own,
+        port_error=ours,
     )
 
 
 def _with_usual(rows: tuple[GradientParity, ...], precision: str) -> tuple[GradientParity, ...]:
     """In half precision a few elements may be exact in PyTorch by luck: the yardstick is never below the median."""
-    known = sorted(row.own for row in rows if not row.fault and math.isfinite(row.own))
+    known = sorted(row.torch_error for row in rows if not row.fault and math.isfinite(row.torch_error))
     if precision not in HALF or not known:
         return rows
     usual = known[len(known) // 2]
     return tuple(
         row
-        if row.fault or math.isnan(row.own)
-        else dataclasses.replace(row, excess=row.ours / _allowed(max(row.own, usual), precision))
+        if row.fault or math.isnan(row.torch_error)
+        else dataclasses.replace(
+            row, excess=row.port_error / _allowed(max(row.torch_error, usual), precision)
+        )
         for row in rows
     )
 
@@ -432,7 +440,12 @@ class _Edges:
         within = RESIDUE if own > TOO_INACCURATE else AS_ACCURATE
         allowed = max(within * own, BACKWARDS * roundings * EPSILON[self.every.session.precision])
         return dataclasses.replace(
-            row, excess=ours / allowed, error=result.error, max_abs=result.max_abs, own=own, ours=ours
+            row,
+            excess=ours / allowed,
+            error=result.error,
+            max_abs=result.max_abs,
+            torch_error=own,
+            port_error=ours,
         )
 
 

@@ -123,8 +123,8 @@ def compare_modules(
                 error=result.error,
                 fault=result.fault,
                 max_abs=result.max_abs,
-                own=own,
-                ours=ours,
+                torch_error=own,
+                port_error=ours,
                 elements=sum(found[n].elements for n in seen),
                 source=_source(origin, node),
             )

@@ -181,7 +181,7 @@ def row_of(
         excess=ours / allowed,
         error=result.error,
         max_abs=result.max_abs,
-        own=own,
-        ours=ours,
+        torch_error=own,
+        port_error=ours,
         needed=ours,
     )

@@ -281,7 +281,7 @@ class _Judge:
             raise
         except Exception as error:  # noqa: BLE001 - the original ran, the port did not: that is a divergence
             fault = f"the engine failed: {reason_of(error)}"
-            return [], [OutputParity(case.name, s.name, math.inf, math.inf, case.edge, fault) for s in specs]
+            return [], [OutputParity(case.name, s.name, edge=case.edge, fault=fault) for s in specs]
 
     def _settled(
         self, case: Case, want: list[np.ndarray], got: list[np.ndarray], specs: Sequence[TensorSpec]
@@ -341,8 +341,8 @@ class _Judge:
             worst=result.worst,
             want=result.want,
             got=result.got,
-            own=at.own,
-            ours=at.ours,
+            torch_error=at.own,
+            port_error=at.ours,
             elements=result.elements,
             rule=result.tolerance.rule,
             needed="" if needed is None else needed.rule,
@@ -463,8 +463,8 @@ def _usual(rows: Sequence[OutputParity]) -> dict[str, list[float]]:
     """PyTorch's own errors in the ordinary cases, by output."""
     usual: dict[str, list[float]] = {}
     for row in rows:
-        if not row.edge and not row.unjudged and math.isfinite(row.own):
-            usual.setdefault(row.output, []).append(row.own)
+        if not row.edge and not row.unjudged and math.isfinite(row.torch_error):
+            usual.setdefault(row.output, []).append(row.torch_error)
     return usual
 
 
@@ -482,14 +482,14 @@ def _judge_by_truth(
     """
     judged = []
     for row in rows:
-        if row.fault or row.unjudged or math.isnan(row.own):
+        if row.fault or row.unjudged or math.isnan(row.torch_error):
             judged.append(row)
             continue
         typical = statistics.median(usual[row.output]) if row.output in usual else 0.0
         times = AS_ACCURATE_SEARCHED if row.case in searched else AS_ACCURATE
-        limit = max(times * max(row.own, typical), EPSILON[precision])
+        limit = max(times * max(row.torch_error, typical), EPSILON[precision])
         rule = f"port/f64 <= {limit:.3g} = max({times:g} * PyTorch/f64, one rounding)"
-        judged.append(dataclasses.replace(row, excess=row.ours / limit, rule=rule))
+        judged.append(dataclasses.replace(row, excess=row.port_error / limit, rule=rule))
     return judged
 
 

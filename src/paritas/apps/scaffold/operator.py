@@ -12,8 +12,9 @@ import inspect
 import keyword
 import os
 import re
+import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def scaffold(
     home = OPS[engine] / _named_file(file, root, engine) if file else _family(target, known, engine)
     name = _function_name(target, (root / home).read_text(encoding="utf-8"))
     function = _function(target, engine, name, schema, overload, calls)
-    edits = [_appended(root, home, function)]
+    edits = [_appended(root, home, function, engine)]
     if calls and engine == "mindspore":
         edits += _allowed(root, calls)
     if not _has_cases(root, target):
@@ -208,7 +209,7 @@ def _function(target: str, engine: str, name: str, schema: str, overload: Any, c
     if len(docstring) > WIDTH:
         docstring += "  # noqa: E501"
     lines = ["", "", f'@lowers("{target}")']
-    lines += _definition(name, overload._schema.arguments)
+    lines += _definition(name, overload._schema, engine)
     lines += [docstring]
     if calls:
         tensors = [_spelled(a.name) for a in overload._schema.arguments if not a.has_default_value()]
@@ -224,16 +225,47 @@ def _function(target: str, engine: str, name: str, schema: str, overload: Any, c
     return "\n".join([*lines, ""])
 
 
-def _definition(name: str, arguments: Sequence[Any]) -> list[str]:
-    parts, named = ["emit"], False
-    for argument in arguments:
+def _definition(name: str, schema: Any, engine: str) -> list[str]:
+    parts, named, types = ["emit: Emitter"], False, _types(str(schema))
+    for argument in schema.arguments:
         if argument.kwarg_only and not named:
             parts.append("*")
             named = True
-        default = f"={_default(argument.default_value)}" if argument.has_default_value() else ""
-        parts.append(_spelled(argument.name) + default)
-    line = f"def {name}({', '.join(parts)}):"
-    return [line] if len(line) <= WIDTH else [f"def {name}(", f"    {', '.join(parts)}", "):"]
+        default = f" = {_default(argument.default_value)}" if argument.has_default_value() else ""
+        parts.append(f"{_spelled(argument.name)}: {_type(types[argument.name], engine)}{default}")
+    many = engine == "openvino" and [str(r.type) for r in schema.returns] != ["Tensor"]
+    result = f"list[{TENSORS[engine]}]" if many else TENSORS[engine]
+    line = f"def {name}({', '.join(parts)}) -> {result}:"
+    if len(line) <= WIDTH:
+        return [line]
+    inside = f"    {', '.join(parts)}"
+    lines = [inside] if len(inside) <= WIDTH else [f"    {part}," for part in parts]
+    return [f"def {name}(", *lines, f") -> {result}:"]
+
+
+#: What a tensor is in a lowering.
+TENSORS = {"mindspore": "Value", "openvino": "Tensor"}
+
+
+def _types(schema: str) -> dict[str, str]:
+    """What a schema's text says of each argument, such as "SymInt[2]?"; its own fields do not tell SymInt from int."""
+    inside = schema[schema.index("(") + 1 : schema.rindex(") ->")]
+    found = re.findall(r"([A-Za-z]\w*(?:\([^)]*\))?[][\d?]*) (\w+)(?:=(?:\[[^]]*\]|[^,]*))?(?:, |$)", inside)
+    return {name: kind for kind, name in found}
+
+
+#: The types of a schema that are no tensors. What is made of free sizes is no number of Python's.
+_TYPES = {"SymInt": "Size", "Scalar": "Scalar", "int": "int", "float": "float", "bool": "bool", "str": "str"}
+
+
+def _type(text: str, engine: str) -> str:
+    if text.endswith("?"):
+        inner = _type(text[:-1], engine)
+        return inner if inner in ("Any", "Size", "Scalar") else f"{inner} | None"
+    if text.endswith("]"):
+        return f"Sequence[{_type(text[: text.rindex('[')], engine)}]"
+    name = text.partition("(")[0]
+    return TENSORS[engine] if name == "Tensor" else _TYPES.get(name, "Any")
 
 
 def _spelled(name: str) -> str:
@@ -247,6 +279,8 @@ def _spelled(name: str) -> str:
 def _default(value: Any) -> str:
     if isinstance(value, list):
         return repr(tuple(value))
+    if isinstance(value, str):
+        return f'"{value}"'
     return repr(value) if value is None or type(value) in (bool, int, float, str) else "None"
 
 
@@ -275,9 +309,43 @@ def _decomposition(overload: Any) -> list[str]:
     return [f"How torch computes it, {where}:{line}:", *(f"    {text}" for text in fits), *more]
 
 
-def _appended(root: Path, path: Path, added: str) -> Edit:
+def _appended(root: Path, path: Path, added: str, engine: str) -> Edit:
     text = (root / path).read_text(encoding="utf-8").rstrip("\n") + "\n"
+    homes = {"Sequence": "collections.abc", "Any": "typing"}
+    for name in ("Sequence", "Any", "Emitter", TENSORS[engine], "Size", "Scalar"):
+        if re.search(rf"[ \[]{name}\b(?!\()", added):
+            where = _EMITTER[engine] if name == "Emitter" else homes.get(name, _VALUES[engine])
+            text = _with_import(text, where, name)
     return Edit(path, added.lstrip("\n"), text + added)
+
+
+#: Where the types of a lowering are.
+_EMITTER = {"mindspore": "paritas.lower.mindspore.write.emitter", "openvino": "paritas.lower.openvino.emit"}
+_VALUES = {"mindspore": "paritas.lower.mindspore.write.source", "openvino": "paritas.lower.openvino.emit"}
+
+
+def _with_import(text: str, module: str, name: str) -> str:
+    """`text` with `from module import name` in its place among the others."""
+    line = re.search(rf"^from {re.escape(module)} import (\([^)]*\)|.*)$", text, re.M)
+    if line is not None:
+        names = {part.strip() for part in line[1].strip("()").split(",") if part.strip()} | {name}
+        ordered = sorted(names, key=lambda n: (not n.isupper(), n.islower(), n))
+        return text[: line.start()] + f"from {module} import {', '.join(ordered)}" + text[line.end() :]
+    ours = [
+        m for m in re.finditer(r"^(?:from|import) (\S+)", text, re.M) if _section(m[1]) >= _section(module)
+    ]
+    later = [m for m in ours if _section(m[1]) > _section(module) or m[1] > module]
+    if later:
+        gap = "\n" if _section(later[0][1]) > _section(module) else ""
+        return f"{text[: later[0].start()]}from {module} import {name}\n{gap}{text[later[0].start() :]}"
+    end = list(re.finditer(r"^from \S+ import (?:\([^)]*\)|.*)\n", text, re.M))[-1].end()
+    return f"{text[:end]}from {module} import {name}\n{text[end:]}"
+
+
+def _section(module: str) -> int:
+    """Python's own modules, then others, then ours; `__future__` first of all."""
+    root = module.partition(".")[0]
+    return 0 if root == "__future__" else 1 if root in sys.stdlib_module_names else 2 + (root == "paritas")
 
 
 def _allowed(root: Path, calls: str) -> list[Edit]:

@@ -36,7 +36,7 @@ from paritas.capture.normalise import expression
 from paritas.errors import LoweringError
 from paritas.lower.registry import Lowering
 
-#: An `Output`, or a node with one output: what OpenVINO's functions take and return, though its type stubs do not say so.
+#: An `Output`, or a node with one output: what OpenVINO's functions take, though its type stubs do not say so.
 Tensor: TypeAlias = Any
 #: A size in a program: an int where it is fixed, else an i64 scalar.
 Size: TypeAlias = Any

@@ -236,8 +236,12 @@ def _header(
         found.append(f"It raises: {one_line(outcome.reason, 300)}")
     for row in outcome.rows:
         if not row.agrees:
-            what = row.fault or f"{row.ours:.3g} from float64, {row.excess:.3g} times what is allowed"
-            own = "" if row.own != row.own else f"; PyTorch's own error is {row.own:.3g}"
+            what = row.fault or f"{row.port_error:.3g} from float64, {row.excess:.3g} times what is allowed"
+            own = (
+                ""
+                if row.torch_error != row.torch_error
+                else f"; PyTorch's own error is {row.torch_error:.3g}"
+            )
             found.append(f"{one_line(row.node)}, {row.dtype}{list(row.shape)}: {one_line(what, 200)}{own}")
     return [f"# {line}".rstrip() for line in found]
 

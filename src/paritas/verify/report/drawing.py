@@ -124,7 +124,7 @@ class _Drawing:
     def _span(self) -> tuple[float, float]:
         """The decades to show, with room for the tolerance, and below for what is exact."""
         rows = [row for line in self.panel.lines for row in line.rows]
-        values = [v for row in rows for v in (row.error, row.own) if 0 < v < math.inf]
+        values = [v for row in rows for v in (row.error, row.torch_error) if 0 < v < math.inf]
         values += [bound for _, bound in self._bounds()]
         low, high = min(values, default=1e-7), max(values, default=1e-4)
         exact = any(row.error == 0 for row in rows)
@@ -185,9 +185,9 @@ class _Drawing:
         """PyTorch's own distance from float64: it depends on the case alone, so it is drawn once for each."""
         dashes: dict[str, Any] = {"color": COLOURS["quiet"], "linewidth": 1, "linestyle": (0, (4, 2))}
         by_case = {line.report.module_case: line for line in reversed(self.panel.lines)}
-        known = [line for line in by_case.values() if any(row.own > 0 for row in line.rows)]
+        known = [line for line in by_case.values() if any(row.torch_error > 0 for row in line.rows)]
         for line in known:
-            heights = [row.own if row.own > 0 else math.nan for row in line.rows]
+            heights = [row.torch_error if row.torch_error > 0 else math.nan for row in line.rows]
             for xs, ys in self._segments(line, heights):
                 self.axes.plot(xs, ys, zorder=1, **dashes)
         if known:

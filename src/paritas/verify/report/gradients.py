@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from paritas.verify.report.tables import number, table
+from paritas.verify.report.tables import table
 
 if TYPE_CHECKING:
     from paritas.verify.report.rows import Findings, GradientParity, NodeGradientParity
@@ -83,11 +83,8 @@ def section(report: Findings) -> list[str]:
 
 
 def cells(row: GradientParity) -> tuple[str, ...]:
-    figures = [""] * 4 if row.fault else [number(v) for v in (row.error, row.max_abs, row.own, row.ours)]
-    return (row.name, str(list(row.shape)), row.fault or f"{row.excess:.3g}", *figures)
+    return (row.name, str(list(row.shape)), *row.figures("max_abs"))
 
 
 def node_cells(row: NodeGradientParity) -> tuple[str, ...]:
-    figures = [""] * 3 if row.fault else [number(v) for v in (row.error, row.own, row.ours)]
-    excess = row.fault or f"{row.excess:.3g}"
-    return (row.node, row.target, row.wrt, row.module, excess, *figures, row.source)
+    return (row.node, row.target, row.wrt, row.module, *row.figures(), row.source)

@@ -128,9 +128,7 @@ def _node_section(report: Findings) -> list[str]:
 
 
 def node_cells(row: NodeParity) -> tuple[str, ...]:
-    figures = ("", "", "") if row.fault else tuple(map(number, (row.error, row.own, row.ours)))
-    excess = row.fault or f"{row.excess:.3g}"
-    return (row.node, row.target, row.module, excess, *figures, row.source)
+    return (row.node, row.target, row.module, *row.figures(), row.source)
 
 
 def _worst(rows: Sequence[Any], count: int) -> list[Any]:
@@ -141,17 +139,14 @@ def _worst(rows: Sequence[Any], count: int) -> list[Any]:
 
 def output_cells(row: OutputParity) -> tuple[str, ...]:
     case = row.case + (" (edge)" if row.edge else "")
-    if row.fault or row.unjudged:
-        return (case, row.output, row.fault or "not judged", *[""] * 7)
-    figures = (row.error, row.max_abs, row.mean_abs, row.mean_rel, row.own, row.ours)
-    ratio = "" if math.isnan(row.ratio) else f"{row.ratio:.2f}"
-    return (case, row.output, f"{row.excess:.3g}", *map(number, figures), ratio)
+    if row.unjudged and not row.fault:
+        return (case, row.output, "not judged", *[""] * 7)
+    ratio = "" if row.fault or math.isnan(row.ratio) else f"{row.ratio:.2f}"
+    return (case, row.output, *row.figures("max_abs", "mean_abs", "mean_rel"), ratio)
 
 
 def module_cells(row: ModuleParity) -> tuple[str, ...]:
-    if row.fault:
-        return (row.name, row.module_class, row.fault, "", "", "")
-    return (row.name, row.module_class, f"{row.excess:.3g}", *map(number, (row.error, row.own, row.ours)))
+    return (row.name, row.module_class, *row.figures())
 
 
 def _narrow(cells: Sequence[str]) -> tuple[str, ...]:

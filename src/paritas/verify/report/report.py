@@ -5,27 +5,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from paritas.errors import PortError
 from paritas.printable import printable
-from paritas.verify.inputs.search import Sought
+from paritas.store.manifest import Wrong, record
 from paritas.verify.report.gradients import lines as gradient_lines
 from paritas.verify.report.markdown import markdown
-from paritas.verify.report.rows import (
-    Environment,
-    Findings,
-    GradientParity,
-    ModuleParity,
-    NodeGradientParity,
-    NodeParity,
-    OutputParity,
-    plain,
-)
-from paritas.verify.tolerance import Tolerance
+from paritas.verify.report.rows import Findings, plain
 
-REPORT_VERSION = 1
+#: 1 called the errors of PyTorch and of the port `own` and `ours`.
+REPORT_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,13 +99,9 @@ class ParityReport(Findings):
     def from_json(cls, text: str) -> ParityReport:
         """Raises `PortError` for text that is no report, or is one of a newer Paritas."""
         try:
-            data = json.loads(text)
-            version = data["format_version"]
-            if version > REPORT_VERSION:
-                raise PortError(
-                    f"This report has format {version}; this Paritas reads up to {REPORT_VERSION}."
-                )
-            return _restore_report(data)
+            return _restored(json.loads(text))
+        except Wrong as wrong:
+            raise PortError(f"This is no parity report: {wrong}") from None
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise PortError(f"This is no parity report: {type(error).__name__}: {error}") from None
 
@@ -134,45 +120,17 @@ class ParityReport(Findings):
         return page(self, directory)
 
 
-def _restore(cls: Any, data: Mapping[str, Any]) -> Any:
-    """A flat dataclass from its JSON object: floats may be strings there, tuples are lists."""
-    values: dict[str, Any] = {}
-    for field in dataclasses.fields(cls):
-        value = data[field.name]
-        values[field.name] = (
-            float(value) if field.type == "float" else tuple(value) if isinstance(value, list) else value
-        )
-    return cls(**values)
+def _restored(data: dict[str, Any]) -> ParityReport:
+    version = data.pop("format_version")
+    if version > REPORT_VERSION:
+        raise PortError(f"This report has format {version}; this Paritas reads up to {REPORT_VERSION}.")
+    if version == 1:
+        rows = (row for name in _MEASURED for row in data.get(name, ()))
+        for row in rows:
+            row["torch_error"], row["port_error"] = row.pop("own"), row.pop("ours")
+    follows = ("verdict", "error")
+    return record(ParityReport, {key: value for key, value in data.items() if key not in follows}, "report")
 
 
-def _restore_all(cls: Any, rows: Sequence[Mapping[str, Any]]) -> tuple[Any, ...]:
-    return tuple(_restore(cls, row) for row in rows)
-
-
-def _restore_report(data: Mapping[str, Any]) -> ParityReport:
-    inside = data["module_tolerance"]
-    return ParityReport(
-        environment=_restore(Environment, data["environment"]),
-        tolerance=_restore(Tolerance, data["tolerance"]),
-        outputs=_restore_all(OutputParity, [{"histogram": (), **row} for row in data["outputs"]]),
-        unseen=dict(data["unseen"]),
-        cases=tuple(data["cases"]),
-        subject=data["subject"],
-        level=data["level"],
-        modules=_restore_all(ModuleParity, data["modules"]),
-        module_case=data["module_case"],
-        module_tolerance=None if inside is None else _restore(Tolerance, inside),
-        unseen_modules=dict(data["unseen_modules"]),
-        observed=data["observed"],
-        notes=tuple(data["notes"]),
-        nodes=_restore_all(NodeParity, data.get("nodes", ())),
-        unseen_nodes=dict(data.get("unseen_nodes", {})),
-        observed_nodes=data.get("observed_nodes", ""),
-        search=None if data.get("search") is None else _restore(Sought, data["search"]),
-        gradients=_restore_all(GradientParity, data.get("gradients", ())),
-        unseen_gradients=dict(data.get("unseen_gradients", {})),
-        gradient_case=data.get("gradient_case", ""),
-        gradient_rule=data.get("gradient_rule", ""),
-        gradient_nodes=_restore_all(NodeGradientParity, data.get("gradient_nodes", ())),
-        unseen_gradient_nodes=dict(data.get("unseen_gradient_nodes", {})),
-    )
+#: Where the rows are.
+_MEASURED = ("outputs", "modules", "nodes", "gradients", "gradient_nodes")

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from paritas.verify.inputs.search import Sought
+from paritas.verify.report.tables import number
 from paritas.verify.tolerance import Tolerance
 
 Verdict = Literal["agrees", "diverges", "incomplete"]
@@ -76,68 +77,20 @@ def _processor() -> str:
     return platform.processor() or "unknown processor"
 
 
-@dataclasses.dataclass(frozen=True)
-class OutputParity:
-    """One output in one case. `excess` is what rules: at most 1 agrees.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What rows have in common. `excess` is what rules: without a fault, one of at most 1 agrees.
 
-    error: max|got-want| / mean|want| against the original. own, ours: PyTorch's and the port's distance from
-    float64, max|x-truth| / (typical|truth| + |truth|), NaN where there is no float64. unjudged: why this row
-    counts neither for nor against the port.
+    error: max|got-want| / mean|want| against the original. torch_error, port_error: PyTorch's and the port's distance
+    from float64 of the same inputs, max|x-truth| / (typical|truth| + |truth|), NaN where there is no float64.
     """
 
-    case: str
-    output: str
-    excess: float
-    error: float
-    edge: bool = False
+    excess: float = math.inf
+    error: float = math.inf
     fault: str = ""
-    unjudged: str = ""
     max_abs: float = math.nan
-    mean_abs: float = math.nan
-    mean_rel: float = math.nan
-    worst: tuple[int, ...] = ()
-    want: float = math.nan
-    got: float = math.nan
-    own: float = math.nan
-    ours: float = math.nan
-    elements: int = 0
-    rule: str = ""
-    needed: str = ""
-    hint: str = ""
-    histogram: tuple[int, ...] = ()  # how many elements are how far off: see `verify.report.histogram`
-
-    @property
-    def agrees(self) -> bool:
-        return not self.fault and not self.unjudged and self.excess <= 1.0
-
-    @property
-    def diverges(self) -> bool:
-        return not self.unjudged and not self.agrees
-
-    @property
-    def ratio(self) -> float:
-        """The port's error against float64 as a multiple of PyTorch's own; NaN where either is unknown."""
-        if self.own:
-            return self.ours / self.own
-        return 1.0 if self.ours == 0 else (math.nan if math.isnan(self.ours) else math.inf)
-
-    def __str__(self) -> str:
-        where = f'{self.output}, case "{self.case}"{" (edge)" if self.edge else ""}'
-        if self.unjudged:
-            return f"{where}: not judged: {self.unjudged}"
-        if self.fault:
-            return f"{where}: {self.fault}"
-        at = f"; at {list(self.worst)} want {self.want:.9g}, got {self.got:.9g}" if self.max_abs else ""
-        needed = f"; would pass with {self.needed}" if self.needed and not self.agrees else ""
-        return f"{where}: {self.excess:.3g}x tolerance, error {self.error:.2e}{at}{needed}"
-
-
-class Judged:
-    """What rows have in common: without a fault, an excess of at most 1 agrees."""
-
-    excess: float
-    error: float
-    fault: str
+    torch_error: float = math.nan
+    port_error: float = math.nan
 
     @property
     def agrees(self) -> bool:
@@ -152,113 +105,140 @@ class Judged:
     def what(self) -> str:
         return self.fault or f"{self.excess:.3g}x tolerance, error {self.error:.2e}"
 
+    def figures(self, *names: str) -> tuple[str, ...]:
+        """The cells of a table: the fault or the excess, then the error, what is named, and both distances."""
+        if self.fault:
+            return (self.fault, *[""] * (3 + len(names)))
+        values = (self.error, *(getattr(self, name) for name in names), self.torch_error, self.port_error)
+        return (f"{self.excess:.3g}", *map(number, values))
+
 
 @dataclasses.dataclass(frozen=True)
-class ModuleParity(Judged):
-    """One call of one module, each side on its own values up to here; the worst of the call's outputs."""
+class OutputParity(Measured):
+    """One output in one case. unjudged: why this row counts neither for nor against the port.
+
+    histogram: how many elements are how far off (`verify.report.histogram`).
+    """
+
+    case: str
+    output: str
+    edge: bool = False
+    unjudged: str = ""
+    mean_abs: float = math.nan
+    mean_rel: float = math.nan
+    worst: tuple[int, ...] = ()
+    want: float = math.nan
+    got: float = math.nan
+    elements: int = 0
+    rule: str = ""
+    needed: str = ""
+    hint: str = ""
+    histogram: tuple[int, ...] = ()
+
+    @property
+    def agrees(self) -> bool:
+        return not self.unjudged and super().agrees
+
+    @property
+    def diverges(self) -> bool:
+        return not self.unjudged and not self.agrees
+
+    @property
+    def ratio(self) -> float:
+        """The port's error against float64 as a multiple of PyTorch's own; NaN where either is unknown."""
+        if self.torch_error:
+            return self.port_error / self.torch_error
+        return 1.0 if self.port_error == 0 else (math.nan if math.isnan(self.port_error) else math.inf)
+
+    def __str__(self) -> str:
+        where = f'{self.output}, case "{self.case}"{" (edge)" if self.edge else ""}'
+        if self.unjudged:
+            return f"{where}: not judged: {self.unjudged}"
+        at = f"; at {list(self.worst)} want {self.want:.9g}, got {self.got:.9g}" if self.max_abs else ""
+        needed = f"; would pass with {self.needed}" if self.needed and not self.agrees else ""
+        return f"{where}: {self.what}" + ("" if self.fault else f"{at}{needed}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModuleParity(Measured):
+    """One call of one module, each side on its own values up to here; the worst of the call's outputs.
+
+    source: "modeling_bert.py:348  hidden_states = self.dense(hidden_states)".
+    """
 
     path: str
     module_class: str
     call: int
     node: str
-    excess: float
-    error: float
-    fault: str = ""
-    max_abs: float = math.nan
-    own: float = math.nan
-    ours: float = math.nan
     elements: int = 0
-    source: str = ""  # "modeling_bert.py:348  hidden_states = self.dense(hidden_states)"
+    source: str = ""
 
     @property
     def name(self) -> str:
         return self.path + (f" (call {self.call + 1})" if self.call else "")
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.module_class}): {self.what}" + (
-            f"\n    {self.source}" if self.source else ""
-        )
+        source = f"\n    {self.source}" if self.source else ""
+        return f"{self.name} ({self.module_class}): {self.what}{source}"
 
 
 @dataclasses.dataclass(frozen=True)
-class NodeParity(Judged):
-    """One node of the graph, computed by the port from the original's inputs to it.
-
-    own, ours: PyTorch's and the port's distance from float64 of the same inputs, as in `OutputParity`. needed: the
-    distance that would have to be allowed.
-    """
-
-    node: str
-    target: str  # "aten.linear.default"
-    module: str
-    module_class: str
-    excess: float
-    error: float
-    source: str = ""
-    shape: tuple[int, ...] = ()
-    dtype: str = ""
-    fault: str = ""
-    max_abs: float = math.nan
-    own: float = math.nan
-    ours: float = math.nan
-    needed: float = math.nan
-
-    def __str__(self) -> str:
-        where = (
-            f"{self.node} = {self.target}, {self.dtype}{list(self.shape)}, in {self.module or 'the model'}"
-        )
-        return f"{where} ({self.module_class}): {self.what}" + (f"\n    {self.source}" if self.source else "")
-
-
-@dataclasses.dataclass(frozen=True)
-class GradientParity(Judged):
+class GradientParity(Measured):
     """The gradient of a random combination of the outputs by one parameter or floating input.
 
-    error: max|got-want| / mean|want| against the original. own, ours: PyTorch's and the port's distance from
-    float64, max|x-truth| / (mean|truth| + |truth|).
+    kind: "parameter" or "input".
     """
 
     name: str
-    kind: str  # "parameter" | "input"
+    kind: str
     shape: tuple[int, ...]
-    excess: float
-    error: float
-    fault: str = ""
-    max_abs: float = math.nan
-    own: float = math.nan
-    ours: float = math.nan
 
     def __str__(self) -> str:
         return f"{self.name} {list(self.shape)}: {self.what}"
 
 
 @dataclasses.dataclass(frozen=True)
-class NodeGradientParity(Judged):
-    """The vector-Jacobian product of one node at the original's values; the worst of those to what the node uses.
-
-    wrt: the node, parameter or input that it is the gradient of; shape and dtype are that one's.
-    """
+class OfNode(Measured):
+    """What belongs to one node of the graph. target: "aten.linear.default"."""
 
     node: str
     target: str
     module: str
     module_class: str
-    wrt: str
-    excess: float
-    error: float
     source: str = ""
     shape: tuple[int, ...] = ()
     dtype: str = ""
-    fault: str = ""
-    max_abs: float = math.nan
-    own: float = math.nan
-    ours: float = math.nan
+
+    def of(self) -> str:
+        """Of which tensor the row tells."""
+        return f", {self.dtype}{list(self.shape)}"
 
     def __str__(self) -> str:
+        source = f"\n    {self.source}" if self.source else ""
         where = (
-            f"{self.node} = {self.target} by {self.wrt} {list(self.shape)}, in {self.module or 'the model'}"
+            f"{self.node} = {self.target}{self.of()}, in {self.module or 'the model'} ({self.module_class})"
         )
-        return f"{where} ({self.module_class}): {self.what}" + (f"\n    {self.source}" if self.source else "")
+        return f"{where}: {self.what}{source}"
+
+
+@dataclasses.dataclass(frozen=True)
+class NodeParity(OfNode):
+    """One node, computed by the port from the original's inputs to it. needed: the distance that it would take."""
+
+    needed: float = math.nan
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NodeGradientParity(OfNode):
+    """The vector-Jacobian product of one node at the original's values; the worst of those to what the node uses.
+
+    wrt: the node, parameter or input that it is the gradient of; shape and dtype are that one's.
+    """
+
+    wrt: str
+
+    def of(self) -> str:
+        return f" by {self.wrt} {list(self.shape)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,7 +248,8 @@ class Findings:
     environment: Environment
     tolerance: Tolerance
     outputs: tuple[OutputParity, ...] = ()
-    unseen: Mapping[str, str] = dataclasses.field(default_factory=dict)  # output or case -> why not compared
+    #: Output or case -> why it was not compared.
+    unseen: Mapping[str, str] = dataclasses.field(default_factory=dict)
     cases: tuple[str, ...] = ()
     subject: str = ""
     level: str = "outputs"
@@ -276,17 +257,21 @@ class Findings:
     module_case: str = ""
     module_tolerance: Tolerance | None = None
     unseen_modules: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    observed: str = ""  # what looking inside changed: "modules observed: outputs added, which undoes fusions"
+    #: What looking inside changed: "modules observed: outputs added, which undoes fusions".
+    observed: str = ""
     notes: tuple[str, ...] = ()
-    nodes: tuple[NodeParity, ...] = ()  # in the graph's order
+    #: In the graph's order.
+    nodes: tuple[NodeParity, ...] = ()
     unseen_nodes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     observed_nodes: str = ""
     search: Sought | None = None
     gradients: tuple[GradientParity, ...] = ()
     unseen_gradients: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    gradient_case: str = ""  # where gradients were asked for
+    #: Where gradients were asked for.
+    gradient_case: str = ""
     gradient_rule: str = ""
-    gradient_nodes: tuple[NodeGradientParity, ...] = ()  # in backward order
+    #: In backward order.
+    gradient_nodes: tuple[NodeGradientParity, ...] = ()
     unseen_gradient_nodes: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
@@ -308,7 +293,7 @@ class Findings:
 
     @property
     def worst_output(self) -> OutputParity | None:
-        return max(self.outputs, key=lambda r: (bool(r.fault), badness(r.excess)), default=None)
+        return max(self.outputs, key=lambda row: row.badness, default=None)
 
     @property
     def worst_module(self) -> ModuleParity | None:

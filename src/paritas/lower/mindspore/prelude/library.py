@@ -43,7 +43,7 @@ def _definitions() -> dict[str, tuple[str, frozenset[str]]]:
 
 
 def _without_types(text: str, node: ast.FunctionDef) -> str:
-    """The source of a function as generated code has it: its grammar knows no annotations. They leave the `node` too."""
+    """The source of a function as generated code has it: its grammar has no annotations. `node` loses them too."""
     assert node.returns is not None, f"{node.name} says not what it returns"
     end = (node.returns.end_lineno or 0) - node.lineno + 1
     node.returns = None
