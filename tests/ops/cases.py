@@ -15,8 +15,6 @@ import cases_siblings
 import cases_special
 import cases_systems
 
-from paritas.lower.mindspore.ops.aliases import ALIASES
-
 CASES = [
     *cases_numbers.ARITHMETIC,
     *cases_numbers.FUNCTIONS,
@@ -66,4 +64,4 @@ CASES = [
     *cases_systems.SYSTEMS,
     *cases_systems.WITHOUT_KERNELS,
 ]
-CASES += cases_siblings.aliased(CASES, ALIASES)
+CASES += cases_siblings.aliased(CASES)
