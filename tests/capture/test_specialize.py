@@ -9,7 +9,7 @@ import torch
 import paritas
 from paritas.capture import capture
 from paritas.capture.normalise import name_of
-from paritas.capture.specialize import settled
+from paritas.capture.specialize import specialized
 from paritas.errors import InputError, LoweringError
 
 
@@ -61,14 +61,14 @@ def test_sizes_read_out_of_constants_are_numbers() -> None:
 
 def test_an_input_that_sizes_are_read_from_keeps_its_value_and_the_others_stay_free() -> None:
     program = capture(Pictures(), {"patches": patches(), "grid": GRID})
-    fixed = settled(program)
+    fixed = specialized(program)
     assert [spec.value for spec in fixed.inputs] == [None, GRID.tolist()]
     assert fixed.outputs[0].dims == (10, 6)
     assert any("grid=[[2, 3], [1, 4]] is fixed" in note.text for note in fixed.notes)
     # The program itself is another one: OpenVINO, and verification, run that.
     assert program.inputs[1].value is None
     assert "aten.item.default" in set(map(name_of, program.graph.nodes))
-    assert settled(fixed) is fixed
+    assert specialized(fixed) is fixed
 
 
 @pytest.mark.parametrize("engine", ["mindspore", "openvino"])

@@ -244,7 +244,7 @@ def _assemble(
         prepared=call.prepared,
         signature=example.signature(model, chosen or {}),
         guards=guards.as_guards(
-            ones.settled(facts, model, exported, placeholders, call, equal), equal, sizes
+            ones.decided(facts, model, exported, placeholders, call, equal), equal, sizes
         ),
         sizes=sizes,
     )

@@ -28,7 +28,7 @@ MOST = 6
 ROUNDING, HALF = 1e-4, 5e-2
 
 
-def settled(
+def decided(
     facts: Sequence[Found],
     model: torch.nn.Module,
     exported: torch.export.ExportedProgram,

@@ -31,7 +31,7 @@ _READS_VALUES = {
 _NUMBERS_PER_ROW = 4
 
 
-def settled(program: Program) -> Program:
+def specialized(program: Program) -> Program:
     """`program` with numbers for the sizes that are read out of its inputs, if such inputs only describe sizes.
 
     These inputs keep the values of the example: `TensorSpec.value` and a note say so. Itself where there are none.
@@ -46,7 +46,7 @@ def settled(program: Program) -> Program:
     examples = {nodes[node.name]: program.examples[by_node[node].name] for node in fixed}
     fold_constants(exported, examples)
     normalise(exported)
-    inputs = tuple(_settled(spec, node, nodes[node.name]) for node, spec in by_node.items())
+    inputs = tuple(_specialized(spec, node, nodes[node.name]) for node, spec in by_node.items())
     names = {by_node[node].name for node in fixed}
     inputs = tuple(
         dataclasses.replace(spec, value=program.examples[spec.name].tolist()) if spec.name in names else spec
@@ -108,7 +108,7 @@ def _describes_sizes(spec: TensorSpec, program: Program) -> bool:
     return not shape or shape[-1] <= _NUMBERS_PER_ROW
 
 
-def _settled(spec: TensorSpec, before: Node, after: Node) -> TensorSpec:
+def _specialized(spec: TensorSpec, before: Node, after: Node) -> TensorSpec:
     # Names of equal sizes may have been united: only what is a number now is written anew.
     sizes = zip(spec.dims, dims_of(before.meta["val"]), dims_of(after.meta["val"]), strict=True)
     return dataclasses.replace(spec, dims=tuple(now if now != was else dim for dim, was, now in sizes))

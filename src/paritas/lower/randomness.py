@@ -17,7 +17,7 @@ _DRAWS = re.compile(
 )
 
 
-def refuse_chance(program: Program, engine: str) -> None:
+def refuse_random_ops(program: Program, engine: str) -> None:
     """Raise `LoweringError` with the source line if the program draws random numbers."""
     nodes = [node for node in program.graph.nodes if _draws(node)]
     if not nodes:

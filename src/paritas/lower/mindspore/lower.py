@@ -9,14 +9,14 @@ from pathlib import Path
 
 import torch
 
-from paritas.capture.specialize import settled
+from paritas.capture.specialize import specialized
 from paritas.errors import LoweringError, TamperedPort
 from paritas.lower.mindspore.check import grammar
 from paritas.lower.mindspore.widen import NOTE, is_bfloat16
 from paritas.lower.mindspore.write import steps
 from paritas.lower.mindspore.write.module import Module, generate
 from paritas.lower.mindspore.write.weights import constants_for_file
-from paritas.lower.randomness import refuse_chance
+from paritas.lower.randomness import refuse_random_ops
 from paritas.lower.result import Lowered
 from paritas.program import Program
 
@@ -29,8 +29,8 @@ def lower(program: Program, directory: Path, *, target: str = "cpu") -> Lowered:
     But for bfloat16 on "cpu", which is float32 there. Raises `UnsupportedOps` and `LoweringError` before anything is
     written.
     """
-    refuse_chance(program, "mindspore")
-    whole, program = program, settled(program)
+    refuse_random_ops(program, "mindspore")
+    whole, program = program, specialized(program)
     module = generate(program, target=target)
     entry = f"modeling_{_snake(module.class_name)}.py"
     try:

@@ -64,7 +64,7 @@ def in_float32(lowering: Callable[..., Value], emit: Emitter, args: Any, kwargs:
         _described(part, "float32") if wide else part for part, wide in zip(parts, rounded, strict=True)
     ]
     emit.out = tuple(described) if isinstance(out, tuple) else described[0]
-    value = emit.nothing() or lowering(emit, *args, **kwargs)
+    value = emit.if_empty() or lowering(emit, *args, **kwargs)
     emit.out = out
     if not any(rounded):
         return value

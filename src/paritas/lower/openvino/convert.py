@@ -15,7 +15,7 @@ from paritas.lower.openvino.composed import COMPOSED
 from paritas.lower.openvino.compress import compress
 from paritas.lower.openvino.graph import build
 from paritas.lower.openvino.precision import notes_of
-from paritas.lower.randomness import refuse_chance
+from paritas.lower.randomness import refuse_random_ops
 from paritas.lower.registry import lowerings
 from paritas.lower.result import Lowered
 from paritas.program import Note, Program
@@ -69,7 +69,7 @@ def lower(
     """
     if dtype not in HINTS:
         raise LoweringError(f"openvino has no dtype {dtype!r}; it has {', '.join(HINTS)}.")
-    refuse_chance(program, "openvino")
+    refuse_random_ops(program, "openvino")
     notes: tuple[Note, ...] = notes_of(program)
     simple = decomposed(program, lowerings("openvino"), COMPOSED)
     built = build(simple)

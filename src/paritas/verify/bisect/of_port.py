@@ -167,9 +167,9 @@ class _Bisected:
         self.engine = port.manifest.engine
         self.program: Program = port.program()
         if self.engine == "mindspore":
-            from paritas.capture.specialize import settled
+            from paritas.capture.specialize import specialized
 
-            self.program = settled(self.program)
+            self.program = specialized(self.program)
         self.infos = {info.name: info for info in nodes_of(self.program)}
         source = port.manifest.source
         self.name = source.id or source.model_class

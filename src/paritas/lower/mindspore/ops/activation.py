@@ -22,13 +22,13 @@ def gelu(emit, self, *, approximate="none"):
         return emit.call("ops.gelu", self, approximate=approximate)
     if self.dtype == "float64":
         return _gelu_64(emit, self, approximate)
-    return in_float32(emit, self, lambda x: emit.help("gelu" if approximate == "none" else "gelu_tanh", x))
+    return in_float32(emit, self, lambda x: emit.prelude("gelu" if approximate == "none" else "gelu_tanh", x))
 
 
 def _gelu_64(emit, self, approximate):
     """Where the digits of the fit for float32 are not enough."""
     if approximate == "none":
-        return emit.help("gelu_64", self)
+        return emit.prelude("gelu_64", self)
     x = emit.let(self, "x")
     bent = emit.infix("*", emit.infix("*", emit.infix("*", x, x), x), 0.044715)
     inner = emit.infix("*", emit.infix("+", x, bent), math.sqrt(8 / math.pi))
@@ -40,7 +40,7 @@ def tanh(emit, self):
     """tanh(Tensor self) -> Tensor"""
     if emit.target == "ascend":
         return emit.call("ops.tanh", emit.cast(self, emit.out.dtype))
-    return in_float32(emit, self, lambda x: emit.help("tanh", x))
+    return in_float32(emit, self, lambda x: emit.prelude("tanh", x))
 
 
 @lowers("aten.sigmoid.default", "aten.special_expit.default")
@@ -100,7 +100,7 @@ def _bent(emit, below, kind):
     if emit.target == "ascend":
         return emit.call("ops.expm1", below)
     name = "expm1" if kind == "float64" else "expm1_near"
-    return emit.cast(emit.typed(emit.help(name, emit.cast(below, "float64")), dtype="float64"), kind)
+    return emit.cast(emit.typed(emit.prelude(name, emit.cast(below, "float64")), dtype="float64"), kind)
 
 
 def stable_softplus(emit, x):
@@ -112,7 +112,7 @@ def stable_softplus(emit, x):
         small = emit.call("ops.log1p", emit.call("ops.exp", below))
     else:  # the CPU's exp in fp32 is 2e-5 of itself off where it is tiny
         grown = emit.call("ops.exp", emit.cast(below, "float64"))
-        small = emit.help("log1p" if kind == "float64" else "log1p_near", grown)
+        small = emit.prelude("log1p" if kind == "float64" else "log1p_near", grown)
         small = emit.cast(emit.typed(small, dtype="float64"), kind)
     return emit.typed(emit.infix("+", larger(emit, number(emit, 0, kind), x), small), dtype=kind)
 
@@ -146,7 +146,7 @@ def mish(emit, self):
 
     def write(x):
         x = emit.let(x, "x")
-        return emit.infix("*", x, emit.help("tanh", stable_softplus(emit, x)))
+        return emit.infix("*", x, emit.prelude("tanh", stable_softplus(emit, x)))
 
     return in_float32(emit, self, write)
 
@@ -194,10 +194,10 @@ def softmax(emit, self, dim, **_):
     if x.dtype not in ("float32", "float16") or emit.target == "ascend":
         return emit.prim("ops.Softmax", dim)(x)
     if dim % x.rank == x.rank - 1:
-        return emit.help("softmax", x)
+        return emit.prelude("softmax", x)
     order = list(range(x.rank))
     order[dim], order[-1] = order[-1], order[dim]
-    turned = emit.help("softmax", emit.call("ops.transpose", x, tuple(order)))
+    turned = emit.prelude("softmax", emit.call("ops.transpose", x, tuple(order)))
     return emit.call("ops.transpose", turned, tuple(order))
 
 

@@ -164,7 +164,7 @@ def div_mode(emit, self, other, *, rounding_mode=None):
     if emit.out.dtype in FLOATS:
         return emit.call("ops.trunc", emit.infix("/", self, other))
     if emit.out.dtype == "int64":
-        return emit.help("whole_quotient_truncated", *_tensors(emit, self, other))
+        return emit.prelude("whole_quotient_truncated", *_tensors(emit, self, other))
     return emit.prim("ops.TruncateDiv")(*_tensors(emit, self, other))
 
 
@@ -174,7 +174,7 @@ def floor_divide(emit, self, other):
     self, other = promote(emit, self, other)
     helper = _EXACT.get(emit.out.dtype)
     if helper:
-        return emit.help(f"{helper}_quotient", *_tensors(emit, self, other))
+        return emit.prelude(f"{helper}_quotient", *_tensors(emit, self, other))
     return emit.prim("ops.FloorDiv")(*_tensors(emit, self, other))
 
 
@@ -184,7 +184,7 @@ def remainder(emit, self, other):
     self, other = promote(emit, self, other)
     helper = _EXACT.get(emit.out.dtype)
     if helper:
-        return emit.help(f"{helper}_remainder", *_tensors(emit, self, other))
+        return emit.prelude(f"{helper}_remainder", *_tensors(emit, self, other))
     return emit.prim("ops.FloorMod")(*_tensors(emit, self, other))
 
 
@@ -199,7 +199,7 @@ def fmod(emit, self, other):
         emit.let(_tensor(emit, other), "y"),
     )  # TruncateMod has no kernel for most whole numbers
     if emit.out.dtype == "int64":
-        quotient = emit.help("whole_quotient_truncated", self, other)
+        quotient = emit.prelude("whole_quotient_truncated", self, other)
     else:
         quotient = emit.prim("ops.TruncateDiv")(self, other)
     return emit.infix("-", self, emit.infix("*", quotient, other))
@@ -225,7 +225,7 @@ def pow_(emit, self, exponent):
     if floating and exponent == -1:
         return emit.infix("/", 1.0, self)
     if not floating:
-        return emit.help("int_pow", self, _tensor(emit, exponent), abs(exponent).bit_length())
+        return emit.prelude("int_pow", self, _tensor(emit, exponent), abs(exponent).bit_length())
     return emit.call("ops.pow", self, float(exponent))
 
 
@@ -238,7 +238,7 @@ def _bits(dtype):
 def pow_tensor(emit, self, exponent):
     """pow.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor"""
     if emit.out.dtype not in FLOATS:
-        return emit.help("int_pow", *promote(emit, self, exponent), _bits(emit.out.dtype))
+        return emit.prelude("int_pow", *promote(emit, self, exponent), _bits(emit.out.dtype))
     return emit.call("ops.pow", *promote(emit, self, exponent))
 
 
@@ -247,7 +247,7 @@ def pow_scalar(emit, self, exponent):
     """pow.Scalar(Scalar self, Tensor exponent) -> Tensor"""
     (exponent,) = promote(emit, exponent)
     if emit.out.dtype not in FLOATS:
-        return emit.help("int_pow", _tensor(emit, self), exponent, _bits(emit.out.dtype))
+        return emit.prelude("int_pow", _tensor(emit, self), exponent, _bits(emit.out.dtype))
     return emit.call("ops.pow", float(self), exponent)
 
 

@@ -33,7 +33,7 @@ def scaled_dot_product_attention(
         heads = query.shape[-3]
         key, value = (
             emit.typed(
-                emit.help("repeat_heads", x, times),
+                emit.prelude("repeat_heads", x, times),
                 dtype=x.dtype,
                 shape=(*x.shape[:-3], heads, *x.shape[-2:]),
             )
@@ -47,12 +47,12 @@ def scaled_dot_product_attention(
         mask = emit.infix("<=", columns, emit.call("ops.expand_dims", rows, -1))
         ones = [1] * (query.rank - 2)
         mask = emit.call("ops.reshape", mask, (*ones, *emit.dims([query.shape[-2], key.shape[-2]])))
-        return emit.help("attend_where", query, key, value, mask, scale)
+        return emit.prelude("attend_where", query, key, value, mask, scale)
     if attn_mask is None:
-        return emit.help("attend", query, key, value, scale)
+        return emit.prelude("attend", query, key, value, scale)
     if attn_mask.dtype == "bool":
-        return emit.help("attend_where", query, key, value, attn_mask, scale)
-    return emit.help("attend_bias", query, key, value, emit.cast(attn_mask, query.dtype), scale)
+        return emit.prelude("attend_where", query, key, value, attn_mask, scale)
+    return emit.prelude("attend_bias", query, key, value, emit.cast(attn_mask, query.dtype), scale)
 
 
 def _as_many(emit, x):

@@ -18,7 +18,7 @@ def _batch_norm(emit, input, weight, bias, running_mean, running_var, eps):
     offset = emit.prefix("-", emit.infix("*", running_mean, scale))
     offset = offset if bias is None else emit.infix("-", bias, emit.infix("*", running_mean, scale))
     if emit.target == "cpu" and input.dtype == "float32":
-        return emit.help("scaled_channels", input, scale, offset)
+        return emit.prelude("scaled_channels", input, scale, offset)
     scaled = emit.infix("*", input, _per_channel(emit, scale, input.rank))
     return emit.infix("+", scaled, _per_channel(emit, offset, input.rank))
 
@@ -101,7 +101,7 @@ def _grouped(emit, x, groups, weight, bias, eps):
     ones, zeros = (emit.call(f"ops.{name}", shape, emit.dtype(x.dtype)) for name in ("ones", "zeros"))
     weight = ones if weight is None else emit.cast(weight, x.dtype)
     bias = zeros if bias is None else emit.cast(bias, x.dtype)
-    return emit.typed(emit.help("group_norm", x, groups, weight, bias, eps), dtype=x.dtype)
+    return emit.typed(emit.prelude("group_norm", x, groups, weight, bias, eps), dtype=x.dtype)
 
 
 @lowers("aten.instance_norm.default")

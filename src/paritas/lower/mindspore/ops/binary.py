@@ -32,7 +32,7 @@ def copysign(emit, self, other):
 def hypot(emit, self, other):
     """hypot(Tensor self, Tensor other) -> Tensor"""
     if emit.out.dtype == "float64":
-        return emit.help("hypot", *(emit.cast(v, "float64") for v in (self, other)))
+        return emit.prelude("hypot", *(emit.cast(v, "float64") for v in (self, other)))
     # In float64 no square overflows; and an infinity wins over NaN.
     x, y = (emit.let(emit.cast(v, "float64"), "x") for v in (self, other))
     total = emit.infix("+", Value(f"{x} * {x}", atomic=False), Value(f"{y} * {y}", atomic=False))

@@ -15,7 +15,7 @@ from paritas.lower.mindspore.ops.registry import lowers
 @lowers("aten.conv1d.default", "aten.conv2d.default", "aten.conv3d.default")
 def convolution(emit, input, weight, bias, stride, padding, dilation, groups):
     """Any convolution of 1 to 3 dimensions, of a batch or of one."""
-    if (nothing := emit.nothing()) is not None:
+    if (nothing := emit.if_empty()) is not None:
         return nothing
     rank = weight.rank - 2
     of_known_size(emit, weight)
@@ -56,7 +56,7 @@ def _convolved(emit, input, weight, bias, stride, padding, dilation, groups):
     if cpu and groups == 1 and tiles and _divides(input, kernel):
         return _patches(emit, input, weight, bias, kernel)
     if cpu and rank == 1 and groups == 1:
-        result = emit.help("convolve_columns", input, weight, stride[0], padding[0], dilation[0])
+        result = emit.prelude("convolve_columns", input, weight, stride[0], padding[0], dilation[0])
         return biased(emit, result, bias)
     if rank == 1:
         wide = emit.typed(emit.call("ops.expand_dims", input, 2), shape=(*input.shape[:2], 1, input.shape[2]))
@@ -88,13 +88,13 @@ def volumes(emit, input, weight, bias, stride, padding, dilation, groups):
     """A 3-d convolution as a 2-d one over the windows along the depth."""
     outputs, channels, deep, high, wide = (int(size) for size in weight.shape)
     input = emit.let(input, "x")
-    windows = emit.help("depth_windows", input, deep, stride[0], padding[0], dilation[0])
+    windows = emit.prelude("depth_windows", input, deep, stride[0], padding[0], dilation[0])
     flat = emit.typed(
         emit.call("ops.reshape", weight, (outputs, channels * deep, high, wide)),
         shape=(outputs, channels * deep, high, wide),
     )
     result = images(emit, windows, flat, bias, stride[1:], padding[1:], dilation[1:], groups)
-    return emit.help("depth_joined", result, emit.size(input.shape[0]))
+    return emit.prelude("depth_joined", result, emit.size(input.shape[0]))
 
 
 def _points(emit, input, weight, bias):

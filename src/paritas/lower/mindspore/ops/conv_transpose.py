@@ -29,7 +29,7 @@ def any_convolution(emit, input, weight, bias, stride, padding, dilation, transp
 @lowers("aten.conv_transpose1d.default", "aten.conv_transpose2d.input", "aten.conv_transpose3d.input")
 def _transposed(emit, input, weight, bias, stride, padding, groups, dilation, **_):
     # output_padding is in the size of the result.
-    if (nothing := emit.nothing()) is not None:
+    if (nothing := emit.if_empty()) is not None:
         return nothing
     rank = weight.rank - 2
     of_known_size(emit, weight)
@@ -56,7 +56,7 @@ def _transposed(emit, input, weight, bias, stride, padding, groups, dilation, **
     taps = [d * (int(k) - 1) + 1 for d, k in zip(dilation, (*ones, *weight.shape[2:]), strict=True)]
     blocks = tuple(-(-t // s) for t, s in zip(taps, stride, strict=True))
     kernel = emit.call("ops.reshape", kernel, (*(int(s) for s in weight.shape[:2]), *taps))
-    phases = emit.let(emit.help("phase_kernel", kernel, groups, *stride), "phases")
+    phases = emit.let(emit.prelude("phase_kernel", kernel, groups, *stride), "phases")
     deep = blocks[0] > 1 or rank == 3
     shape = (
         int(weight.shape[1]) * groups * stride[0] * stride[1] * stride[2],
@@ -77,9 +77,9 @@ def _transposed(emit, input, weight, bias, stride, padding, groups, dilation, **
         flat = emit.typed(flat, shape=(*shape, *blocks[1:]))
         result = images(emit, x, flat, None, none[1:], edge[1:], none[1:], groups)
         result = emit.call("ops.expand_dims", result, 2)
-    result = emit.help("unphased", result, *stride)
+    result = emit.prelude("unphased", result, *stride)
     for axis in range(missing, 3):
-        result = emit.help("window_of", result, axis + 2, padding[axis], emit.size(outs[axis]))
+        result = emit.prelude("window_of", result, axis + 2, padding[axis], emit.size(outs[axis]))
     batches = emit.dims((batch, int(weight.shape[1]) * groups))
     if rank == 3:  # ops.BiasAdd knows no volumes on CPU
         rows = emit.call("ops.reshape", result, (*batches, emit.size(outs[0]), -1))
@@ -93,5 +93,5 @@ def _transposed(emit, input, weight, bias, stride, padding, groups, dilation, **
 def _dilated(emit, weight, rank, dilation):
     for axis in range(rank):
         if dilation[3 - rank + axis] > 1:
-            weight = emit.help("dilated", weight, axis + 2, dilation[3 - rank + axis])
+            weight = emit.prelude("dilated", weight, axis + 2, dilation[3 - rank + axis])
     return weight

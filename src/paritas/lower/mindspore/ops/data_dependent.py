@@ -55,7 +55,7 @@ def repeated_places(emit, repeats, *, output_size=None):
     """repeat_interleave.Tensor(Tensor repeats, *, SymInt? output_size=None) -> Tensor"""
     if repeats.rank != 1 or is_empty(repeats):
         raise emit.refuse("repetitions that are no list of numbers")
-    return emit.cast(emit.typed(emit.help("repeated_places", repeats), dtype="int64"), repeats.dtype)
+    return emit.cast(emit.typed(emit.prelude("repeated_places", repeats), dtype="int64"), repeats.dtype)
 
 
 @lowers("aten.repeat_interleave.self_Tensor")
@@ -67,7 +67,7 @@ def repeat_interleave(emit, self, repeats, dim=None, *, output_size=None):
     size = self.shape[axis] if dim is not None or self.rank == 1 else None
     if list(repeats.shape) != [size]:
         raise emit.refuse("repetitions of another number than the elements have")
-    return emit.call("ops.gather", x, emit.help("repeated_places", repeats), axis)
+    return emit.call("ops.gather", x, emit.prelude("repeated_places", repeats), axis)
 
 
 def _comparable(emit, self):
@@ -95,13 +95,13 @@ def unique_consecutive(emit, self, return_inverse=False, return_counts=False, di
     if along is None:
         x = emit.let(emit.call("ops.reshape", wide, (-1,)), "x")
         taken = x if wide.dtype == self.dtype else emit.call("ops.reshape", self, (-1,))
-        starts, shape = emit.help("run_starts", x), emit.dims(self.shape)
+        starts, shape = emit.prelude("run_starts", x), emit.dims(self.shape)
     else:
         size = self.shape[along]
         turned = permuted(emit, wide, [along, *(a for a in range(self.rank) if a != along)])
         x = emit.let(emit.call("ops.reshape", turned, (emit.size(size), -1)), "x")
         single = emit.call("ops.ones", (1,), emit.dtype("bool"))
-        starts, shape = single if size == 1 else emit.help("row_starts", x), (-1,)
+        starts, shape = single if size == 1 else emit.prelude("row_starts", x), (-1,)
         taken = self
     starts = emit.let(starts, "starts")
     places = emit.let(true_places(emit, starts), "places")
@@ -110,7 +110,7 @@ def unique_consecutive(emit, self, return_inverse=False, return_counts=False, di
     if return_inverse:
         inverse = emit.call("ops.reshape", _numbers(emit, starts), shape)
     if return_counts:
-        counts = emit.help("run_lengths", places, x)
+        counts = emit.prelude("run_lengths", places, x)
     found = emit.call("ops.gather", taken, places, along or 0)
     return Value(f"({found}, {inverse}, {counts})")
 
@@ -132,7 +132,7 @@ def unique(emit, self, sorted=True, return_inverse=False, return_counts=False):
     keys = emit.let(emit.typed(_comparable(emit, flat), shape=flat.shape), "keys")
     order = emit.let(in_order(emit, keys), "order")
     x = emit.let(emit.call("ops.gather", keys, order, 0), "x")
-    starts = emit.let(emit.help("run_starts", x), "starts")
+    starts = emit.let(emit.prelude("run_starts", x), "starts")
     places = emit.let(true_places(emit, starts), "places")
     inverse = counts = emit.call("ops.zeros", (0,), emit.dtype("int64"))
     if return_inverse:
@@ -141,6 +141,6 @@ def unique(emit, self, sorted=True, return_inverse=False, return_counts=False):
         inverse = emit.prim("ops.TensorScatterUpdate")(blank, rows, _numbers(emit, starts))
         inverse = emit.call("ops.reshape", inverse, emit.dims(self.shape))
     if return_counts:
-        counts = emit.help("run_lengths", places, x)
+        counts = emit.prelude("run_lengths", places, x)
     found = emit.call("ops.gather", flat, emit.call("ops.gather", order, places, 0), 0)
     return Value(f"({found}, {inverse}, {counts})")

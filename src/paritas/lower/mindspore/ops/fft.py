@@ -55,7 +55,7 @@ def stft(
         kind = emit.dtype(self.dtype)
         edges = [emit.call("ops.zeros", (n,), kind) for n in (left, n_fft - width - left)]
         window = emit.call("ops.cat", (edges[0], window, edges[1]), 0)
-    spectrum = emit.help("spectrogram", self, window, n_fft, hop)
+    spectrum = emit.prelude("spectrogram", self, window, n_fft, hop)
     if normalized:
         spectrum = emit.infix("*", spectrum, n_fft**-0.5)
     if return_complex:

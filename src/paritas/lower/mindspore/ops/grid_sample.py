@@ -10,7 +10,7 @@ _BORDERS = ("zeros", "border", "reflection")
 @lowers("aten.grid_sampler.default", "aten.grid_sampler_2d.default", "aten.grid_sampler_3d.default")
 def grid_sampler(emit, input, grid, interpolation_mode, padding_mode, align_corners):
     """grid_sampler(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners) -> Tensor"""  # noqa: E501
-    if (nothing := emit.nothing()) is not None:
+    if (nothing := emit.if_empty()) is not None:
         return nothing
     mode, border = _MODES[interpolation_mode], _BORDERS[padding_mode]
     if input.rank == 5 and mode == "bicubic":
@@ -18,5 +18,5 @@ def grid_sampler(emit, input, grid, interpolation_mode, padding_mode, align_corn
     helper = "sampled_2d" if input.rank == 4 else "sampled_3d"
     kind = "float32" if input.dtype == "float16" else input.dtype  # places have no digits to lose
     x, places = (emit.cast(v, kind) for v in (input, grid))
-    found = emit.help(helper, x, places, mode, border, bool(align_corners))
+    found = emit.prelude(helper, x, places, mode, border, bool(align_corners))
     return emit.cast(emit.typed(found, dtype=kind), input.dtype)

@@ -12,7 +12,7 @@ def im2col(emit, self, kernel_size, dilation, padding, stride):
     """im2col(Tensor self, int[2] kernel_size, int[2] dilation, int[2] padding, int[2] stride) -> Tensor"""
     image = _batched(emit, self, 4)
     geometry = tuple(_pair(value) for value in (kernel_size, dilation, padding, stride))
-    columns = emit.help("windows_2d", image, *geometry)
+    columns = emit.prelude("windows_2d", image, *geometry)
     return columns if self.rank == 4 else emit.call("ops.squeeze", columns, 0)
 
 
@@ -41,7 +41,7 @@ def col2im(emit, self, output_size, kernel_size, dilation, padding, stride):
     columns = emit.typed(columns, shape=(*batch, channels, None))
     return emit.call(
         "ops.reshape",
-        emit.help("gathered_sum", columns, emit.constant(places, "places")),
+        emit.prelude("gathered_sum", columns, emit.constant(places, "places")),
         emit.dims(emit.out.shape),
     )
 

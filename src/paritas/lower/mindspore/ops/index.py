@@ -15,7 +15,7 @@ def embedding(emit, weight, indices, padding_idx=-1, scale_grad_by_freq=False, s
     """embedding(Tensor weight, Tensor indices, SymInt padding_idx=-1, bool scale_grad_by_freq=False, bool sparse=False) -> Tensor"""  # noqa: E501
     if padding_idx < 0:
         return emit.call("ops.gather", weight, indices, 0)
-    return emit.help("embedding_lookup", weight, indices, padding_idx, emit.training)
+    return emit.prelude("embedding_lookup", weight, indices, padding_idx, emit.training)
 
 
 @lowers("aten.index_select.default")
@@ -86,7 +86,7 @@ def index(emit, self, indices):
     if not given:
         return self
     if len(given) == 1:
-        return emit.help("picked", self, given[0], axes[0], emit.training)
+        return emit.prelude("picked", self, given[0], axes[0], emit.training)
     shape = _common(emit, [i.shape for i in given])
     x = permuted(emit, self, _front(self, axes))
     found = emit.prim("ops.GatherNd")(x, _stacked(emit, self, axes, given, shape))
@@ -266,7 +266,7 @@ def _searched(emit, edges, values, right, **_):
 @lowers("aten.searchsorted.Tensor")
 def searchsorted(emit, sorted_sequence, self, *, out_int32=False, right=False, side=None, sorter=None):
     """searchsorted.Tensor(Tensor sorted_sequence, Tensor self, *, bool out_int32=False, bool right=False, str? side=None, Tensor? sorter=None) -> Tensor"""  # noqa: E501
-    if (nothing := emit.nothing()) is not None:
+    if (nothing := emit.if_empty()) is not None:
         return nothing
     if any(size == 0 for size in sorted_sequence.shape):
         return filled(emit, 0)

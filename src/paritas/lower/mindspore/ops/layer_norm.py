@@ -8,7 +8,7 @@ from paritas.lower.mindspore.write.source import Value
 @lowers("aten.layer_norm.default")
 def layer_norm(emit, input, normalized_shape, weight=None, bias=None, eps=1e-05, cudnn_enable=True):
     """layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enable=True) -> Tensor"""  # noqa: E501
-    if (nothing := emit.nothing()) is not None:
+    if (nothing := emit.if_empty()) is not None:
         return nothing
     weight, bias = (
         _given(emit, weight, "ops.ones", input.shape[-len(normalized_shape) :]),
@@ -16,10 +16,10 @@ def layer_norm(emit, input, normalized_shape, weight=None, bias=None, eps=1e-05,
     )
     if emit.target == "cpu" and len(normalized_shape) > 1:  # as one dimension
         x, weight, bias = _as_rows(emit, input, weight, bias, dims=len(normalized_shape))
-        found = _in_float32(emit, x, weight, bias, write=lambda *x: emit.help("layer_norm", *x, eps))
+        found = _in_float32(emit, x, weight, bias, write=lambda *x: emit.prelude("layer_norm", *x, eps))
         return emit.call("ops.reshape", found, emit.dims(input.shape, free=True))
     if emit.target == "cpu":
-        return _in_float32(emit, input, weight, bias, write=lambda *x: emit.help("layer_norm", *x, eps))
+        return _in_float32(emit, input, weight, bias, write=lambda *x: emit.prelude("layer_norm", *x, eps))
     begin = input.rank - len(normalized_shape)
     result = emit.prim("ops.LayerNorm", begin, begin, eps)(input, weight, bias)
     return Value(f"{result.text}[0]")
@@ -28,15 +28,15 @@ def layer_norm(emit, input, normalized_shape, weight=None, bias=None, eps=1e-05,
 @lowers("aten.rms_norm.default")
 def rms_norm(emit, input, normalized_shape, weight=None, eps=None):
     """rms_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, float? eps=None) -> Tensor"""
-    if (nothing := emit.nothing()) is not None:
+    if (nothing := emit.if_empty()) is not None:
         return nothing
     if eps is None:  # of the dtype in which torch computes
         eps = {"float64": 2.220446049250313e-16}.get(input.dtype, 1.1920928955078125e-07)
     weight = _given(emit, weight, "ops.ones", normalized_shape)
     if len(normalized_shape) == 1:
-        return _in_float32(emit, input, weight, write=lambda *x: emit.help("rms_norm", *x, eps))
+        return _in_float32(emit, input, weight, write=lambda *x: emit.prelude("rms_norm", *x, eps))
     x, weight = _as_rows(emit, input, weight, dims=len(normalized_shape))
-    found = _in_float32(emit, x, weight, write=lambda *x: emit.help("rms_norm", *x, eps))
+    found = _in_float32(emit, x, weight, write=lambda *x: emit.prelude("rms_norm", *x, eps))
     return emit.call("ops.reshape", found, emit.dims(input.shape, free=True))
 
 

@@ -59,9 +59,9 @@ def linalg_solve_triangular(emit, self, B, *, upper, left=True, unitriangular=Fa
         a, b = emit.let(emit.infix("/", a, diagonal), "triangle"), emit.infix("/", b, diagonal)
     size, inverse = 1, unit
     while size < (rows if known else _MOST_ROWS):
-        inverse, size = emit.help("blocks_inverted", inverse, a, size), 2 * size
+        inverse, size = emit.prelude("blocks_inverted", inverse, a, size), 2 * size
     if not known:
-        inverse = emit.help("nan_beyond", inverse, _MOST_ROWS)
+        inverse = emit.prelude("nan_beyond", inverse, _MOST_ROWS)
     x = emit.call("ops.matmul", inverse, b)
     if upper:
         x = emit.call("ops.flip", x, (-2,))
@@ -118,7 +118,7 @@ _DIFFERENCES = 1 << 22
 @lowers("aten.cdist.default")
 def cdist(emit, x1, x2, p=2, compute_mode=None):
     """cdist(Tensor x1, Tensor x2, float p=2., int? compute_mode=None) -> Tensor"""
-    if (nothing := emit.nothing()) is not None:
+    if (nothing := emit.if_empty()) is not None:
         return nothing
     if is_empty(x1) or is_empty(x2):  # rows of no elements
         return filled(emit, 0)
@@ -126,7 +126,7 @@ def cdist(emit, x1, x2, p=2, compute_mode=None):
     x1, x2 = (_batched(emit, x, batch) for x in (x1, x2))
     count = math.prod((*emit.out.shape, x1.shape[-1]))
     if p == 2 and not (isinstance(count, int) and count <= _DIFFERENCES):
-        wide = emit.help("distances", emit.cast(x1, "float64"), emit.cast(x2, "float64"))
+        wide = emit.prelude("distances", emit.cast(x1, "float64"), emit.cast(x2, "float64"))
         return emit.cast(emit.typed(wide, dtype="float64"), emit.out.dtype)
     shape = (*emit.out.shape, x1.shape[-1])
     apart = emit.infix("-", emit.call("ops.expand_dims", x1, -2), emit.call("ops.expand_dims", x2, -3))

@@ -18,8 +18,8 @@ def grouped_mm_fallback(emit, input, weight, offs):
     if stored:
         experts, inputs, outputs = weight.shape
         weight = Value(stored[1], weight.dtype, (experts, outputs, inputs))
-        return emit.help("experts_product_t", input, weight, offs)
-    return emit.help("experts_product", input, weight, offs)
+        return emit.prelude("experts_product_t", input, weight, offs)
+    return emit.prelude("experts_product", input, weight, offs)
 
 
 @lowers("aten.histc.default")
@@ -31,5 +31,5 @@ def histc(emit, self, bins=100, min=0, max=0):
     if min == max:
         if is_empty(self):
             return filled(emit, 0)
-        return emit.help("histogram_of_all", self, bins)
-    return emit.help("histogram", self, bins, float(min), float(max))
+        return emit.prelude("histogram_of_all", self, bins)
+    return emit.prelude("histogram", self, bins, float(min), float(max))

@@ -22,7 +22,7 @@ def _pair(first, second):
 def _keys(emit, x):
     if x.dtype in ("float32", "float16", "float64"):
         wide = torch.float32 if x.dtype == "float16" else torch.float64
-        return emit.help("order_keys", x, emit.constant(torch.tensor(_TOP[wide], dtype=wide), "top"))
+        return emit.prelude("order_keys", x, emit.constant(torch.tensor(_TOP[wide], dtype=wide), "top"))
     return emit.cast(x, "int32") if x.dtype == "bool" else x  # there is no order of booleans
 
 
@@ -31,9 +31,9 @@ def _places(emit, x, descending):
     if x.dtype == "float64":
         # Ascending order is that of the negative numbers from the largest on; NaN is then the smallest.
         keys = _keys(emit, x)
-        return emit.help("places_in_order_64", keys if descending else emit.prefix("-", keys))
+        return emit.prelude("places_in_order_64", keys if descending else emit.prefix("-", keys))
     if x.dtype in ("float32", "float16"):
-        return emit.help("places_in_order", x, bool(descending))
+        return emit.prelude("places_in_order", x, bool(descending))
     found = emit.let(emit.prim("ops.Sort", -1, bool(descending))(_keys(emit, x)), "found")
     return emit.cast(Value(f"{found}[1]", "int32"), "int64")
 
@@ -143,7 +143,7 @@ def median_dim(emit, self, dim, keepdim=False):
     pair = emit.let(_one(emit, x, dim, True, _middle(emit, self, dim)), "middle")
     return _squeezed(
         emit,
-        emit.help("median_nan", x, Value(f"{pair}[0]"), Value(f"{pair}[1]"), dim),
+        emit.prelude("median_nan", x, Value(f"{pair}[0]"), Value(f"{pair}[1]"), dim),
         dim,
         keepdim,
     )
@@ -181,7 +181,7 @@ def nanmedian_dim(emit, self, dim, keepdim=False):
     dim = dim % self.rank
     x = emit.let(self, "x")
     pair = emit.let(sorted_pair(emit, x, dim, False), "pair")
-    found = emit.help("middle_known", x, Value(f"{pair}[0]"), Value(f"{pair}[1]"), dim)
+    found = emit.prelude("middle_known", x, Value(f"{pair}[0]"), Value(f"{pair}[1]"), dim)
     return _squeezed(emit, found, dim, keepdim)
 
 

@@ -309,7 +309,7 @@ def unfold(emit, self, dimension, size, step):
     """unfold(Tensor(a) self, int dimension, int size, int step) -> Tensor(a)"""
     if self.rank == 0:
         return emit.call("ops.reshape", self, emit.dims(emit.out.shape))
-    if (nothing := emit.nothing()) is not None:
+    if (nothing := emit.if_empty()) is not None:
         return nothing
     dim = dimension % self.rank
     starts = emit.call("ops.arange", 0, emit.size((emit.out.shape[dim] - 1) * step + 1), step)

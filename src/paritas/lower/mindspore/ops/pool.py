@@ -30,7 +30,7 @@ def _bordered(emit, x, outs, kernel, step, edge, value):
         behind = max(behind, 0) if isinstance(behind, int) else Value(f"max({emit.size(behind)}, 0)")
         more = behind if isinstance(behind, int) else 0
         shape = (*x.shape[:axis], size + edge[place] + more, *x.shape[axis + 1 :])
-        x = emit.typed(emit.help("bordered", x, axis, edge[place], behind, value), like=x, shape=shape)
+        x = emit.typed(emit.prelude("bordered", x, axis, edge[place], behind, value), like=x, shape=shape)
     return x
 
 
@@ -64,7 +64,7 @@ def _listed(value):
 @lowers("aten.max_pool2d.default", rank=2)
 @lowers("aten.max_pool3d.default", rank=3)
 def _max_pool(emit, self, rank, kernel_size, stride, padding, dilation, **_):
-    if (nothing := emit.nothing()) is not None:
+    if (nothing := emit.if_empty()) is not None:
         return nothing
     kernel, step, edge, spread = _geometry(rank, kernel_size, stride, padding, dilation)
     outs = emit.out.shape[-rank:]
@@ -75,7 +75,7 @@ def _max_pool(emit, self, rank, kernel_size, stride, padding, dilation, **_):
         out = x
         for place in range(rank):
             sizes = emit.size(outs[place]), kernel[place], step[place], spread[place]
-            out = emit.help("spread_maxima", out, place + 2, *sizes)
+            out = emit.prelude("spread_maxima", out, place + 2, *sizes)
     else:
         out = _pooled(emit, x, x.shape[:2], outs, kernel, step, "ops.MaxPool")
     return out if self.rank == rank + 2 else emit.call("ops.reshape", out, emit.dims(emit.out.shape))
@@ -85,7 +85,7 @@ def _max_pool(emit, self, rank, kernel_size, stride, padding, dilation, **_):
 @lowers("aten.avg_pool2d.default", rank=2, counts=Arg("count_include_pad"), divisor=Arg("divisor_override"))
 @lowers("aten.avg_pool3d.default", rank=3, counts=Arg("count_include_pad"), divisor=Arg("divisor_override"))
 def _avg_pool(emit, self, rank, kernel_size, stride, padding, ceil_mode, counts, divisor=None):
-    if (nothing := emit.nothing()) is not None:
+    if (nothing := emit.if_empty()) is not None:
         return nothing
     kernel, step, edge, _ = _geometry(rank, kernel_size, stride, padding)
     outs = emit.out.shape[-rank:]
@@ -102,7 +102,7 @@ def _avg_pool(emit, self, rank, kernel_size, stride, padding, ceil_mode, counts,
             before, after = emit.size(image.shape[place + 2]), emit.size(outs[place])
             if kernel[place] > 1:
                 sizes = before, after, kernel[place], step[place], edge[place], bool(counts)
-                means = emit.help("window_means", *sizes)
+                means = emit.prelude("window_means", *sizes)
                 out = emit.infix("*", out, emit.call("ops.reshape", means, (-1, *[1] * (rank - 1 - place))))
         out = emit.cast(emit.typed(out, dtype="?"), self.dtype) if self.dtype != "float32" else out
     return out if self.rank == rank + 2 else emit.call("ops.reshape", out, emit.dims(emit.out.shape))
@@ -115,7 +115,7 @@ def _avg_pool(emit, self, rank, kernel_size, stride, padding, ceil_mode, counts,
 @lowers("aten.adaptive_avg_pool2d.default", rank=2)
 @lowers("aten.adaptive_avg_pool3d.default", rank=3)
 def _adaptive_mean(emit, self, rank, **_):
-    if (nothing := emit.nothing()) is not None:
+    if (nothing := emit.if_empty()) is not None:
         return nothing
     outs, sizes = emit.out.shape[-rank:], self.shape[-rank:]
     axes = tuple(range(self.rank - rank, self.rank))
@@ -131,10 +131,10 @@ def _adaptive_mean(emit, self, rank, **_):
             windows = torch.nn.functional.adaptive_avg_pool1d(whole[None], after)[0]
             matrix = emit.constant(windows.T.contiguous(), "windows")
         else:
-            matrix = emit.help("adaptive_matrix", emit.size(before), emit.size(after))
+            matrix = emit.prelude("adaptive_matrix", emit.size(before), emit.size(after))
             matrix = emit.cast(emit.typed(matrix, dtype="float64"), x.dtype)
         shape = (*x.shape[:axis], after, *x.shape[axis + 1 :])
-        x = emit.typed(emit.help("resized", x, axis, matrix), like=x, shape=shape)
+        x = emit.typed(emit.prelude("resized", x, axis, matrix), like=x, shape=shape)
     return emit.cast(x, "float16") if half else x
 
 
@@ -151,10 +151,10 @@ def _maxima(emit, self, windows):
         places = emit.call("ops.zeros", (1, 1), emit.dtype("int64"))
         for window, size in zip(windows, sizes, strict=True):
             window = emit.constant(window, "window") if isinstance(window, torch.Tensor) else window
-            places = emit.help("joined_windows", places, window, emit.size(size))
-        places = emit.help("outside_last", places, *emit.dims(sizes))
+            places = emit.prelude("joined_windows", places, window, emit.size(size))
+        places = emit.prelude("outside_last", places, *emit.dims(sizes))
     rows = emit.call("ops.reshape", self, (*emit.dims(self.shape[: -len(windows)]), -1))
-    found = emit.let(emit.help("window_maxima", rows, places), "found")
+    found = emit.let(emit.prelude("window_maxima", rows, places), "found")
     values = emit.call("ops.reshape", Value(f"{found}[0]"), shape)
     return Value(f"({values}, {emit.call('ops.reshape', Value(f'{found}[1]'), shape)})")
 
@@ -171,7 +171,7 @@ def _joined(windows, sizes):
 
 def _adaptive_windows(emit, before, after):
     if not (isinstance(before, int) and isinstance(after, int)):
-        return emit.help("adaptive_windows", emit.size(before), emit.size(after))
+        return emit.prelude("adaptive_windows", emit.size(before), emit.size(after))
     starts = [i * before // after for i in range(after)]
     ends = [-(-(i + 1) * before // after) for i in range(after)]
     widest = max(end - start for start, end in zip(starts, ends, strict=True))
@@ -199,7 +199,7 @@ def _strided_maxima(emit, self, rank, kernel_size, stride, padding, dilation, **
     ):
         if not (isinstance(before, int) and isinstance(after, int)):
             sizes = emit.size(before), emit.size(after)
-            windows.append(emit.help("strided_windows", *sizes, kernel, step, edge, spread))
+            windows.append(emit.prelude("strided_windows", *sizes, kernel, step, edge, spread))
             continue
         window = torch.arange(after)[:, None] * step + torch.arange(kernel) * spread - edge
         windows.append(window.masked_fill((window < 0) | (window >= before), -1))

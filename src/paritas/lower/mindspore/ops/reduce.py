@@ -58,7 +58,7 @@ def summed(emit, self, dim, keepdim, primitive="ops.ReduceSum", nothing=0):
         return emit.cast(reduced_by(emit, primitive, emit.cast(x, "float32"), axes, keepdim), "float16")
     if primitive == "ops.ReduceSum" and self.dtype == "int64" and x.dtype == "int64":
         helper = "whole_sum_kept" if keepdim else "whole_sum"
-        total = emit.help(helper, x, axes[0] if len(axes) == 1 else axes)
+        total = emit.prelude(helper, x, axes[0] if len(axes) == 1 else axes)
         return emit.typed(total, dtype="int64", shape=shape_without(self, axes, keepdim))
     return reduced_by(emit, primitive, x, axes, keepdim)
 
@@ -184,7 +184,7 @@ def extreme(emit, self, dim, keepdim, largest):
     if self.dtype not in FLOATS:
         return reduced_by(emit, primitive, self, axes, keepdim)
     x = emit.let(self, "x")
-    kept = emit.help("spread_nan", reduced_by(emit, primitive, x, axes, True), x, axes)
+    kept = emit.prelude("spread_nan", reduced_by(emit, primitive, x, axes, True), x, axes)
     out = emit.typed(kept, dtype=self.dtype, shape=shape_without(self, axes, True))
     if keepdim:
         return out
@@ -208,7 +208,7 @@ def _position(emit, self, dim, keepdim, largest):
 
 def _first(emit, self, axis, largest):
     if self.dtype in ("float32", "float16", "float64"):
-        return emit.help("first_largest" if largest else "first_smallest", self, axis)
+        return emit.prelude("first_largest" if largest else "first_smallest", self, axis)
     x = self if self.dtype in ("int64", "int32") else emit.cast(self, "int32")
     return emit.prim("ops.Argmax" if largest else "ops.Argmin", axis, emit.dtype("int64"))(x)
 
@@ -257,7 +257,7 @@ def _running(emit, primitive, self, dim):
 def diff(emit, self, n=1, dim=-1, prepend=None, append=None):
     """diff(Tensor self, int n=1, int dim=-1, Tensor? prepend=None, Tensor? append=None) -> Tensor"""
     dim = dim % self.rank
-    if (nothing := emit.nothing()) is not None:
+    if (nothing := emit.if_empty()) is not None:
         return nothing
     if n == 0:
         return self

@@ -48,10 +48,10 @@ def resized(emit, input, align_corners, kind, scale_factors=None, scales_h=None,
         else:
             sizes = emit.size(before), emit.size(after)
             name, extra = _IN_GRAPH[kind]
-            matrix = emit.help(name, *sizes, 1 / factor if factor else 0.0, bool(align_corners), *extra)
+            matrix = emit.prelude(name, *sizes, 1 / factor if factor else 0.0, bool(align_corners), *extra)
             matrix = emit.cast(emit.typed(matrix, dtype="float32"), x.dtype)
         shape = (*x.shape[:axis], after, *x.shape[axis + 1 :])
-        x = emit.typed(emit.help("resized", x, axis, matrix), dtype=x.dtype, shape=shape)
+        x = emit.typed(emit.prelude("resized", x, axis, matrix), dtype=x.dtype, shape=shape)
     return emit.cast(x, input.dtype)
 
 
@@ -107,7 +107,7 @@ def nearest(emit, input, exact, scale_factors=None, scales_h=None, scales_w=None
         else:
             offset = 0.5 if exact else 0.0
             sizes = emit.size(before), emit.size(after)
-            places = emit.help("nearest_places", *sizes, 1 / factor if factor else 0.0, offset)
+            places = emit.prelude("nearest_places", *sizes, 1 / factor if factor else 0.0, offset)
         x = emit.typed(emit.call("ops.gather", x, places, axis), dtype=x.dtype, shape=shape)
     return x
 

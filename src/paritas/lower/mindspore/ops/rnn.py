@@ -102,12 +102,12 @@ def _lstm_kernel(emit, x, state, cell, weights, has_biases, projected):
 
 
 def _lstm_steps(emit, x, state, cell, weights, has_biases, projected):
-    given = emit.infix("+", emit.help("project", x, weights[0]), _bias(emit, weights, 0))
+    given = emit.infix("+", emit.prelude("project", x, weights[0]), _bias(emit, weights, 0))
     arguments = [given, state, cell, weights[1], _bias(emit, weights, 1)]
     if projected:
-        text = emit.help("lstm_steps_projected", *arguments, weights[-1])
+        text = emit.prelude("lstm_steps_projected", *arguments, weights[-1])
     else:
-        text = emit.help("lstm_steps", *arguments)
+        text = emit.prelude("lstm_steps", *arguments)
     out = emit.let(text, "lstm")
     last = tuple(emit.call("ops.expand_dims", Value(f"{out}[{i}]"), 0).text for i in (1, 2))
     return emit.typed(Value(f"{out}[0]"), dtype=x.dtype), last
@@ -120,8 +120,8 @@ def _simple(emit, steps, input, hx, params, *how):
         states = _first_axis(emit, hx[0], num_layers * (2 if bidirectional else 1))
 
         def one(x, index, weights):
-            given = emit.infix("+", emit.help("project", x, weights[0]), _bias(emit, weights, 0))
-            text = emit.help(steps, given, states[index], weights[1], _bias(emit, weights, 1))
+            given = emit.infix("+", emit.prelude("project", x, weights[0]), _bias(emit, weights, 0))
+            text = emit.prelude(steps, given, states[index], weights[1], _bias(emit, weights, 1))
             out = emit.let(text, "outputs")
             return emit.typed(Value(f"{out}[0]"), dtype=x.dtype), f"{out}[1]"
 

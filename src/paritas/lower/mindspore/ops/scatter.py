@@ -58,7 +58,7 @@ def scattered(emit, self, places, written, reduce, include_self):
     if reduce in ("amax", "amin"):
         if self.dtype in FLOATS:
             name = "scatter_largest" if reduce == "amax" else "scatter_smallest"
-            return emit.help(name, x, places, written)
+            return emit.prelude(name, x, places, written)
         name = "ops.TensorScatterMax" if reduce == "amax" else "ops.TensorScatterMin"
         return emit.prim(name)(x, places, written)
     total = emit.typed(emit.prim("ops.TensorScatterAdd")(x, places, written), **like)
@@ -146,9 +146,9 @@ def index_reduce(emit, self, dim, index, source, reduce, *, include_self=True):
 @lowers("aten.take.default")
 def take(emit, self, index):
     """take(Tensor self, Tensor index) -> Tensor"""
-    if (nothing := emit.nothing()) is not None:
+    if (nothing := emit.if_empty()) is not None:
         return nothing
-    return emit.help("picked", emit.call("ops.reshape", self, (-1,)), index, 0, emit.training)
+    return emit.prelude("picked", emit.call("ops.reshape", self, (-1,)), index, 0, emit.training)
 
 
 @lowers("aten.take_along_dim.default")

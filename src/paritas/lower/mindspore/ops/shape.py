@@ -34,7 +34,7 @@ def permuted(emit, self, order):
     order = tuple(d % len(order) for d in order)
     # Heads to the front and back again. Narrow rows are not worth a look-up each.
     if order == (0, 2, 1, 3) and emit.target == "cpu" and self.dtype == "float32" and _wide(self.shape[3]):
-        return emit.help("swap_heads", self)
+        return emit.prelude("swap_heads", self)
     return self if order == tuple(range(len(order))) else emit.call("ops.transpose", self, order)
 
 

@@ -34,7 +34,7 @@ lowers("aten.special_i1e.default", function="ops.bessel_i1e")(in_float64)
 @lowers("aten.erfinv.default", "aten.special_erfinv.default")
 def erfinv(emit, self):
     """erfinv(Tensor self) -> Tensor"""
-    wide = emit.help("erfinv", emit.cast(self, "float64"))
+    wide = emit.prelude("erfinv", emit.cast(self, "float64"))
     return emit.cast(emit.typed(wide, dtype="float64"), emit.out.dtype)
 
 

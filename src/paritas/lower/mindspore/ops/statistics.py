@@ -152,7 +152,7 @@ def embedded(emit, self, offset, dim1, dim2):
 @lowers("aten.diag_embed.default")
 def diag_embed(emit, self, offset=0, dim1=-2, dim2=-1):
     """diag_embed(Tensor self, int offset=0, int dim1=-2, int dim2=-1) -> Tensor"""
-    if (nothing := emit.nothing()) is not None:
+    if (nothing := emit.if_empty()) is not None:
         return nothing
     if is_empty(self):
         return filled(emit, 0)

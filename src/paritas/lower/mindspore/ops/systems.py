@@ -38,7 +38,7 @@ def linalg_inv(emit, A):
     """linalg_inv(Tensor A) -> Tensor"""
     if is_empty(A):
         return filled(emit, 0)
-    return _narrow(emit, emit.help("inverted", _wide(emit, A)), A.dtype)
+    return _narrow(emit, emit.prelude("inverted", _wide(emit, A)), A.dtype)
 
 
 @lowers("aten.linalg_inv_ex.default")
@@ -47,18 +47,18 @@ def linalg_inv_ex(emit, A, *, check_errors=False):
     if is_empty(A):
         found = filled(emit, 0, shape=A.shape, dtype=A.dtype)
     else:
-        found = _narrow(emit, emit.help("inverted", _wide(emit, A)), A.dtype)
+        found = _narrow(emit, emit.prelude("inverted", _wide(emit, A)), A.dtype)
     return Value(f"({found}, {_no_info(emit, A.shape[:-2])})")
 
 
 @lowers("aten.linalg_det.default")
 def linalg_det(emit, A):
     """linalg_det(Tensor A) -> Tensor"""
-    if (nothing := emit.nothing()) is not None:
+    if (nothing := emit.if_empty()) is not None:
         return nothing
     if is_empty(A):
         return filled(emit, 1)
-    return _narrow(emit, emit.help("determinant", _wide(emit, A)), A.dtype)
+    return _narrow(emit, emit.prelude("determinant", _wide(emit, A)), A.dtype)
 
 
 def _sign_and_log(emit, A):
@@ -68,7 +68,7 @@ def _sign_and_log(emit, A):
             filled(emit, 1, shape=shape, dtype=A.dtype),
             filled(emit, 0, shape=shape, dtype=A.dtype),
         )
-    pair = emit.let(emit.help("sign_and_log", _wide(emit, A)), "pair")
+    pair = emit.let(emit.prelude("sign_and_log", _wide(emit, A)), "pair")
     return tuple(
         emit.typed(_narrow(emit, Value(f"{pair}[{i}]"), A.dtype), dtype=A.dtype, shape=A.shape[:-2])
         for i in (0, 1)
@@ -98,7 +98,7 @@ def _solved(emit, A, B, left, dtype):
         b = emit.typed(emit.call("ops.expand_dims", b, -1), dtype="float64", shape=(*B.shape, 1))
     if not left:  # x a = b is a^T x^T = b^T
         a, b = _turned(emit, a), _turned(emit, b)
-    x = emit.help("solved", a, b)
+    x = emit.prelude("solved", a, b)
     if not left:
         x = emit.method(x, "swapaxes", -1, -2)
     if vector:
@@ -115,7 +115,7 @@ def _turned(emit, x):
 @lowers("aten.linalg_solve.default")
 def linalg_solve(emit, A, B, *, left=True):
     """linalg_solve(Tensor A, Tensor B, *, bool left=True) -> Tensor"""
-    if (nothing := emit.nothing()) is not None:
+    if (nothing := emit.if_empty()) is not None:
         return nothing
     return _solved(emit, A, B, left, emit.out.dtype)
 
@@ -136,7 +136,7 @@ def cholesky(emit, self, upper):
     if is_empty(self):
         return filled(emit, 0, shape=self.shape, dtype=self.dtype)
     x = _wide(emit, self)
-    x = emit.typed(emit.help("lower_of", _turned(emit, x) if upper else x), like=x)
+    x = emit.typed(emit.prelude("lower_of", _turned(emit, x) if upper else x), like=x)
     if self.shape[-1] == 1:
         return _narrow(emit, emit.call("ops.sqrt", x), self.dtype)
     found = emit.typed(emit.call("ops.cholesky", x), like=x)
@@ -177,7 +177,7 @@ def qr(emit, self, some=True):
 @lowers("aten.linalg_svdvals.default")
 def linalg_svdvals(emit, A, *, driver=None):
     """linalg_svdvals(Tensor A, *, str? driver=None) -> Tensor"""
-    if (nothing := emit.nothing()) is not None:
+    if (nothing := emit.if_empty()) is not None:
         return nothing
     return _narrow(emit, emit.call("ops.svd", _wide(emit, A), False, False), A.dtype)
 
@@ -185,16 +185,16 @@ def linalg_svdvals(emit, A, *, driver=None):
 @lowers("aten.linalg_eigvalsh.default")
 def linalg_eigvalsh(emit, self, UPLO="L"):
     """linalg_eigvalsh(Tensor self, str UPLO="L") -> Tensor"""
-    if (nothing := emit.nothing()) is not None:
+    if (nothing := emit.if_empty()) is not None:
         return nothing
     x = _wide(emit, self)
     x = _turned(emit, x) if UPLO.upper() == "U" else x
-    return _narrow(emit, emit.help("eigenvalues", emit.help("lower_of", x)), self.dtype)
+    return _narrow(emit, emit.prelude("eigenvalues", emit.prelude("lower_of", x)), self.dtype)
 
 
 @lowers("aten.pinverse.default", A=Arg("self"), atol=0.0, rtol=Arg("rcond"))
 def pseudo_inverse(emit, A, atol, rtol):
-    if (nothing := emit.nothing()) is not None:
+    if (nothing := emit.if_empty()) is not None:
         return nothing
     if isinstance(atol, Value) and rtol is None:
         raise emit.refuse("a tolerance that is a tensor, and decides whether the other one counts")
@@ -205,7 +205,7 @@ def pseudo_inverse(emit, A, atol, rtol):
         relative = 0.0 if atol else emit.infix("*", most, precision)
     else:
         relative = _tolerance(emit, rtol)
-    found = emit.help("pseudo_inverse", _wide(emit, A), _tolerance(emit, atol), relative)
+    found = emit.prelude("pseudo_inverse", _wide(emit, A), _tolerance(emit, atol), relative)
     return _narrow(emit, found, A.dtype)
 
 
@@ -217,7 +217,7 @@ def _tolerance(emit, value):
 @lowers("aten.linalg_pinv.default", atol=0.0, rtol=Arg("rcond"))
 def linalg_pinv(emit, self, *, atol=None, rtol=None, hermitian=False):
     """linalg_pinv.atol_rtol_float(Tensor self, *, float? atol=None, float? rtol=None, bool hermitian=False) -> Tensor"""  # noqa: E501
-    x = emit.typed(emit.help("lower_of", self), like=self) if hermitian else self
+    x = emit.typed(emit.prelude("lower_of", self), like=self) if hermitian else self
     return pseudo_inverse(emit, x, atol, rtol)
 
 
@@ -236,7 +236,7 @@ def of_whole(emit, name, self, other, more=(), kind=None):
     x, y = (emit.cast(v, kind) for v in (self, other))
     if self.shape != other.shape:  # whose kernel does not broadcast in either mode
         x, y = (emit.call("ops.broadcast_to", v, emit.dims(emit.out.shape)) for v in (x, y))
-    return emit.cast(emit.typed(emit.help(name, x, y, *more), dtype=kind), emit.out.dtype)
+    return emit.cast(emit.typed(emit.prelude(name, x, y, *more), dtype=kind), emit.out.dtype)
 
 
 @lowers("aten.gcd.default")

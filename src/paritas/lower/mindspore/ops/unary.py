@@ -73,7 +73,7 @@ def near_zero(emit, name, self):
     if emit.target == "ascend":
         return _floating(emit, f"ops.{name}", self)
     exact = name if emit.out.dtype == "float64" else f"{name}_near"
-    wide = emit.typed(emit.help(exact, emit.cast(self, "float64")), dtype="float64")
+    wide = emit.typed(emit.prelude(exact, emit.cast(self, "float64")), dtype="float64")
     return emit.cast(wide, emit.out.dtype)
 
 

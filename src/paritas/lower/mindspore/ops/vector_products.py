@@ -100,7 +100,7 @@ def linalg_vecdot(emit, x, y, *, dim=-1):
 @lowers("aten.kron.default")
 def kron(emit, self, other):
     """kron(Tensor self, Tensor other) -> Tensor"""
-    if (nothing := emit.nothing()) is not None:
+    if (nothing := emit.if_empty()) is not None:
         return nothing
     rank = max(self.rank, other.rank)
     left = [1] * (rank - self.rank) + list(self.shape)
@@ -134,7 +134,7 @@ def _difference(emit, first, second):
 @lowers("aten.linalg_cross.default")
 def linalg_cross(emit, self, other, *, dim=-1):
     """linalg_cross(Tensor self, Tensor other, *, int dim=-1) -> Tensor"""
-    if (nothing := emit.nothing()) is not None:
+    if (nothing := emit.if_empty()) is not None:
         return nothing
     return _cross(emit, self, other, dim)
 
@@ -142,7 +142,7 @@ def linalg_cross(emit, self, other, *, dim=-1):
 @lowers("aten.cross.default")
 def cross(emit, self, other, dim=None):
     """cross(Tensor self, Tensor other, int? dim=None) -> Tensor"""
-    if (nothing := emit.nothing()) is not None:
+    if (nothing := emit.if_empty()) is not None:
         return nothing
     if dim is None:
         dim = next(axis for axis, size in enumerate(emit.out.shape) if size == 3)

@@ -48,7 +48,7 @@ def maximum(emit, self, other):
     self, other = promote(emit, self, other)
     if emit.out.dtype == "bool":
         return emit.call("ops.logical_or", self, other)
-    return emit.help("maximum_nan", self, other) if emit.out.dtype in FLOATS else larger(emit, self, other)
+    return emit.prelude("maximum_nan", self, other) if emit.out.dtype in FLOATS else larger(emit, self, other)
 
 
 @lowers("aten.minimum.default", "aten.min.other")
@@ -58,7 +58,9 @@ def minimum(emit, self, other):
     self, other = promote(emit, self, other)
     if emit.out.dtype == "bool":
         return emit.call("ops.logical_and", self, other)
-    return emit.help("minimum_nan", self, other) if emit.out.dtype in FLOATS else smaller(emit, self, other)
+    return (
+        emit.prelude("minimum_nan", self, other) if emit.out.dtype in FLOATS else smaller(emit, self, other)
+    )
 
 
 @lowers("aten.clamp.default", "aten.clip.default", low=Arg("min"), high=Arg("max"))
@@ -92,7 +94,7 @@ def relu(emit, self):
     """relu(Tensor self) -> Tensor"""
     if emit.out.dtype not in FLOATS:
         return bounded(emit, self, 0, None)
-    return emit.help("relu", self, emit.training)
+    return emit.prelude("relu", self, emit.training)
 
 
 @lowers("aten.clamp.Tensor", "aten.clip.Tensor")

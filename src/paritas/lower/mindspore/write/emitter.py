@@ -107,7 +107,7 @@ class Emitter:
         )
         return lambda *args: self._result(f"{name}({arguments(self._exact(args), {})})")
 
-    def help(self, name: str, *args: object, **kwargs: object) -> Value:
+    def prelude(self, name: str, *args: object, **kwargs: object) -> Value:
         """A call of one of our own functions in `prelude`, which is then written at the top of the file."""
         self.scope.helper(name)
         return self._result(f"{name}({arguments(self._exact(args), kwargs)})")
@@ -260,7 +260,7 @@ class Emitter:
 
     # --- constants and errors ---
 
-    def nothing(self) -> Value | None:
+    def if_empty(self) -> Value | None:
         """The node's result if it has no elements: kernels of MindSpore's CPU backend refuse empty tensors."""
         out = self.out
         if (

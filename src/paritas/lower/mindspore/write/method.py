@@ -236,7 +236,7 @@ class MethodWriter:
             if self.target == "cpu" and holds_bfloat16(emitter, args, kwargs):
                 value = in_float32(lowering, emitter, args, kwargs)
             else:
-                value = emitter.nothing() or lowering(emitter, *args, **kwargs)
+                value = emitter.if_empty() or lowering(emitter, *args, **kwargs)
             self.in_flight = set()
         if isinstance(emitter.out, Value):
             value = dataclasses.replace(value, dtype=emitter.out.dtype, shape=emitter.out.shape)
