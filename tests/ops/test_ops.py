@@ -16,6 +16,7 @@ import pytest
 import torch
 from cases import CASES
 from making import Case, case, matrix, nan, program_of, vector
+from packs import Packs
 from running import failures
 from under_test import ENGINES, MINDSPORE, OPENVINO, UnderTest
 
@@ -52,13 +53,19 @@ def _runs() -> Iterator[Any]:
         seen.add(one.target)
 
 
+@pytest.fixture(scope="session")
+def packs(request: pytest.FixtureRequest) -> Packs:
+    chosen = [item.callspec.params for item in request.session.items if "packs" in item.fixturenames]
+    return Packs((params["one"], params["engine"]) for params in chosen)
+
+
 @pytest.mark.parametrize(("one", "engine"), _runs())
-def test_op_agrees_with_torch(one: Case, engine: UnderTest) -> None:
+def test_op_agrees_with_torch(one: Case, engine: UnderTest, packs: Packs) -> None:
     if one.target not in engine.lowerings and _is_missing(one, engine):
         return
     gap = engine.gap_of(one)
     try:
-        wrong = failures(one, engine)
+        wrong = packs.failures(one, engine)
     except InputError:  # refused at the door: whole numbers of more than 32 bits
         return
     except (LoweringError, UnsupportedOps) as error:
@@ -183,6 +190,20 @@ class _Unusual(torch.nn.Module):
         y = torch.special.bessel_j0(x)
         y = y + torch.special.bessel_j0(y)
         return torch.special.airy_ai(y)
+
+
+def test_a_wrong_case_is_found_among_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    lowerings("mindspore")
+    known = registry.LOWERINGS["mindspore"]
+    monkeypatch.setitem(known, "aten.relu.default", lambda emit, self: emit.call("ops.relu", self))
+    right = [case("aten.neg.default", vector(size)) for size in (3, 4, 5)]
+    wrong = case("aten.relu.default", vector(40).with_(nan))
+    refused = case("aten.rand_like.default", vector(4))
+    packs = Packs((one, PYNATIVE) for one in (right[0], wrong, refused, *right[1:]))
+    assert [packs.failures(one, PYNATIVE) for one in right] == [[], [], []]
+    assert "NaN" in packs.failures(wrong, PYNATIVE)[0]
+    with pytest.raises(LoweringError):
+        packs.failures(refused, PYNATIVE)
 
 
 def test_all_missing_operators_are_reported_at_once_with_their_lines() -> None:
