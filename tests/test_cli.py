@@ -7,7 +7,6 @@ import dataclasses
 import json
 import os
 import pty
-import resource
 import shutil
 import subprocess
 import sys
@@ -29,23 +28,7 @@ HEAVY = ("torch", "transformers", "openvino", "mindspore", "numpy")
 runner = CliRunner()
 
 
-def cpu_seconds(*command: str) -> float:
-    """The least of three, of processor time: the machine may be busy with other things."""
-
-    def once() -> float:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, *command], capture_output=True, check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-    return min(once() for _ in range(3))
-
-
 # --- importing, help ---------------------------------------------------------------------------
-
-
-def test_importing_paritas_is_quick():
-    assert cpu_seconds("-c", "import paritas") - cpu_seconds("-c", "pass") < 0.2
 
 
 def test_importing_paritas_loads_no_engine_and_changes_nothing(paritas):
@@ -65,8 +48,7 @@ print(before == state())
     assert done.stdout.split("\n")[:2] == ["[]", "True"], done.stdout + done.stderr
 
 
-def test_help_is_quick_and_loads_no_engine(paritas):
-    assert cpu_seconds("-m", "paritas", "port", "--help") < 0.5
+def test_help_loads_no_engine():
     loaded = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "paritas", "port", "--help"],
         capture_output=True,

@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from paritas.cli import app
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -35,8 +38,8 @@ def test_the_example_of_generation_runs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", sorted(set(re.findall(r"`paritas (\w+)", README))))
 def test_every_command_exists(command: str) -> None:
-    run = subprocess.run([sys.executable, "-m", "paritas", command, "--help"], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
+    told = CliRunner().invoke(app, [command, "--help"])
+    assert told.exit_code == 0, told.output
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\bmake ([a-z-]+)", README))))

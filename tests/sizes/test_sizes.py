@@ -256,6 +256,8 @@ def test_generated_sizes_keep_to_the_guards_and_reach_their_edges() -> None:
     ways = Ways((Guard("s % 2 == 0"), Guard("s > 4"), Guard("s <= 20")), {"b": 2, "s": 6})
     shapes = {case.name: case.feed["x"].shape for case in generate(specs, ways=ways)}
     assert all(ways.takes({"b": b, "s": s}) for b, s, _ in shapes.values())
-    assert {(1, 6, 6), (2, 6, 6), (2, 20, 6)} <= set(shapes.values())
+    batches, lengths, _ = map(set, zip(*shapes.values(), strict=True))
+    assert min(batches) == 1
+    assert (min(lengths), max(lengths)) == (6, 20)
     two = Ways((Guard("(h // 8) * (w // 8) == 16"), Guard("h // 8 == w // 8")), {"h": 32, "w": 32})
     assert two.nearest({"h": 7, "w": 5}, {}) == {"h": 32, "w": 32}

@@ -10,6 +10,7 @@ from paritas.errors import InputError
 from paritas.program import TensorSpec
 from paritas.verify.inputs.edge_values import BLACK, LARGE, WHITE, without_denormals
 from paritas.verify.inputs.generate import generate, is_attention_mask, symbols
+from paritas.verify.inputs.sizes import Ways
 
 BERT = (
     TensorSpec("input_ids", "int64", ("s0", "s1"), high=100),
@@ -53,13 +54,20 @@ def test_padding_comes_from_both_sides_with_one_visible_token_and_one_masked_row
     assert (np.diff(right, axis=1) <= 0).all() and (np.diff(left, axis=1) >= 0).all()
     assert right[-1].tolist() == [1] + [0] * 8 and left[-1].tolist() == [0] * 8 + [1]
     assert (right.sum(1) >= 1).all() and (left.sum(1) >= 1).all()
-    assert masks["one visible token"].sum(1).tolist() == [8, 1]
-    assert masks["a row fully masked"].sum(1).tolist() == [8, 0]
+    assert masks["one visible token"].sum(1).tolist() == [7, 7, 1]
+    assert masks["a row fully masked"].sum(1).tolist() == [7, 7, 0]
 
 
 def test_only_the_fully_masked_case_is_an_edge():
     edges = [case for case in generate(BERT) if case.edge]
     assert [case.name for case in edges] == ["a row fully masked"] and "(edge)" in str(edges[0])
+
+
+def test_masks_and_corner_values_have_the_shapes_of_other_cases():
+    """Each shape is compiled anew in MindSpore's Graph mode, which is what verifying there waits for."""
+    ways = Ways(example={"s0": 2, "s1": 12})
+    shapes = [case.feed["input_ids"].shape for case in generate(BERT, ways=ways)]
+    assert sorted(set(shapes)) == [(1, 8), (2, 1), (2, 33), (3, 7), (4, 9)]
 
 
 def test_limits_hold_and_shapes_that_they_make_equal_appear_once():

@@ -70,11 +70,12 @@ def generate(
     """Cases for these inputs: batch 1, odd sizes, longer ones, for each mask all kinds of padding, corner values.
 
     ways: the guards that all sizes have to hold, and the example's sizes; then each dimension has a case at its
-    smallest size, and at its largest if a guard says so.
+    smallest size, and at its largest if a guard says so, unless one of the others has it.
 
     Corner values are one token everywhere, the first and the last of the vocabulary; silence, white, a chequerboard;
     then, for floats, numbers around the smallest normal one and values that nobody has normalised. Several are the
-    rows of one case, whose shapes another case has already, so that no engine compiles anew for them.
+    rows of one case. Masks and corner values have the shapes of other cases where they can, so that no engine compiles
+    anew for them.
 
     limits: the sizes that a dynamic dimension's symbol may take, both included ({"s1": (1, 77)}). Equal
     symbols get equal sizes in all inputs. Integers are uniform in [0, high), or between the ends that `ranges` has for
@@ -93,13 +94,15 @@ def generate(
         plans += [
             _Plan("right padding", 4, (9, 11, 6), _right_padding),
             _Plan("left padding", 4, (9, 11, 6), _left_padding),
-            _Plan("one visible token", BATCH, (LENGTH,), _one_visible),
-            _Plan("a row fully masked", BATCH, (LENGTH,), _one_row_hidden, edge=True),
+            _Plan("one visible token", 3, ODD, _one_visible),
+            _Plan("a row fully masked", 3, ODD, _one_row_hidden, edge=True),
         ]
     plans += _corner_plans(specs, limits, ways)
+    usual = [_sizes(specs, plan, limits, ways) for plan in plans]
     plans += [
-        _Plan(name, 1, (LENGTH,), edge=True, sizes=sizes)
-        for name, sizes in ways.edges(symbols(specs), limits)
+        _Plan(f"{end} {symbol}", 1, (LENGTH,), edge=True, sizes=sizes)
+        for end, symbol, sizes in ways.edges(symbols(specs), limits)
+        if all(sizes[symbol] != others[symbol] for others in usual)
     ]
     cases: list[Case] = []
     seen: set[tuple[object, ...]] = set()

@@ -45,8 +45,11 @@ class Ways:
                 return sizes
         return {**wanted, **{symbol: self.example[symbol] for symbol in involved if symbol in self.example}}
 
-    def edges(self, symbols: Iterable[str], limits: Limits) -> list[tuple[str, dict[str, int]]]:
-        """For each dimension the smallest size that is taken beside the example's others, and the largest, if any."""
+    def edges(self, symbols: Iterable[str], limits: Limits) -> list[tuple[str, str, dict[str, int]]]:
+        """(which end, symbol, sizes) for each dimension's smallest size that is taken beside the example's others.
+
+        And for its largest, if a guard ends it.
+        """
         if any(symbol not in self.example for symbol in symbols):
             return []
         asked = set().union(*map(names_in, self.guards)) if self.guards else set()
@@ -57,9 +60,9 @@ class Ways:
             taken = [n for n in range(low, min(high, FAR) + 1) if self.takes(sizes | {symbol: n})]
             if not taken:
                 continue
-            found.append((f"smallest {symbol}", sizes | {symbol: taken[0]}))
+            found.append(("smallest", symbol, sizes | {symbol: taken[0]}))
             if symbol in asked and taken[-1] < min(high, FAR) - FAR // 4:
-                found.append((f"largest {symbol}", sizes | {symbol: taken[-1]}))
+                found.append(("largest", symbol, sizes | {symbol: taken[-1]}))
         return found
 
     def _involved(self, wanted: Mapping[str, int]) -> list[str]:
