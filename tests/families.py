@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 import torch
 import transformers as T
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -57,6 +58,14 @@ FAMILIES: dict[str, Callable[[], torch.nn.Module]] = {
     "llama": lambda: T.LlamaForCausalLM(T.LlamaConfig(**TEXT, **LAYERS, num_key_value_heads=2, **IDS)),
     "whisper-encoder": _whisper,
 }
+
+
+#: One of each kind is for every day; these are their relatives, for the sweeps.
+RELATIVES = {
+    "bert-mlm", "clip", "clip-text", "clip-text-projected", "clip-vision", "mpnet", "t5-encoder", "t5", "gpt2",
+    "gpt2-lm",
+}  # fmt: skip
+KINDS = [pytest.param(f, marks=pytest.mark.slow) if f in RELATIVES else f for f in FAMILIES]
 
 
 def build(family: str) -> torch.nn.Module:

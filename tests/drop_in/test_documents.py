@@ -59,6 +59,12 @@ def t5(cls: Any) -> Any:
     )  # fmt: skip
 
 
+#: For what another test asks of MindSpore on every day too: T5Model has the encoder inside.
+REPEATED = pytest.mark.parametrize(
+    "engine", ["openvino", pytest.param("mindspore", marks=pytest.mark.slow)], indirect=True
+)
+
+
 @pytest.fixture(params=["openvino", "mindspore"])
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("PARITAS_ENGINE", request.param)
@@ -148,6 +154,7 @@ def test_t5(engine: str, tmp_path: Path) -> None:
     assert near(model.encoder(input_ids=Tensor(input_ids))[0], want.encoder_last_hidden_state)
 
 
+@REPEATED
 def test_t5_encoder(engine: str, tmp_path: Path) -> None:
     from mindspore import Tensor
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 import paritas
-from families import FAMILIES, build
+from families import KINDS, build
 from paritas.capture import capture
 from paritas.errors import UnsupportedOps
 from paritas.lower.mindspore.check import grammar
@@ -74,7 +74,7 @@ def test_comments_are_lines_of_the_original(bert: str) -> None:
             assert start.split("(")[0].split(" = ")[0].strip() in lines[int(line) - 1], (line, text)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", KINDS)
 def test_it_is_formatted_and_clean(family: str, tmp_path: Path) -> None:
     file = tmp_path / f"modeling_{family.replace('-', '_')}.py"
     file.write_text(generate(capture(build(family))).source)

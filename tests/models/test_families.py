@@ -8,7 +8,7 @@ import dataclasses
 import pytest
 
 import paritas
-from families import FAMILIES, build
+from families import FAMILIES, KINDS, build
 from paritas.pipeline import with_mode
 from paritas.verify import Case, generate
 from paritas.verify.inputs.sizes import size_ranges
@@ -24,14 +24,6 @@ def _cases(port: paritas.Port) -> list[dict]:
     cases: tuple[Case, ...] = generate(port.inputs, limits=size_ranges(port.manifest.limits))
     chosen = [case for case in cases if any(word in case.name for word in DAILY)]
     return [dict(case.feed) for case in (chosen or cases)][:2]
-
-
-#: One of each kind for every day; the others are relatives of these.
-RELATIVES = {
-    "bert-mlm", "clip", "clip-text", "clip-text-projected", "clip-vision", "mpnet", "t5-encoder", "t5", "gpt2",
-    "gpt2-lm",
-}  # fmt: skip
-KINDS = [pytest.param(f, marks=pytest.mark.slow) if f in RELATIVES else f for f in FAMILIES]
 
 
 @pytest.mark.parametrize("family", KINDS)
