@@ -22,7 +22,7 @@ from paritas.errors import EngineError, LoweringError, PortError
 from paritas.lower.openvino import lower
 from paritas.lower.openvino.watch import BEYOND
 from paritas.program import Artifact, Manifest, Program
-from paritas.run.openvino.session import OpenVINO
+from paritas.run.openvino.adapter import OpenVINO
 from paritas.run.torch.session import TorchSession
 from paritas.run.values import describe_output
 from paritas.store.manifest import manifest_to_json

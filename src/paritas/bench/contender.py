@@ -64,6 +64,7 @@ def _load(order: dict[str, Any]) -> tuple[Call, dict[str, Any]]:
 
 def _port(order: dict[str, Any]) -> tuple[Call, str, str]:
     import paritas
+    from paritas.run.engine import about
 
     port = paritas.load(
         order["directory"],
@@ -72,7 +73,7 @@ def _port(order: dict[str, Any]) -> tuple[Call, str, str]:
         allow_modified=order["allow_modified"],
     )
     feed = _feed(order)
-    return lambda: port(**feed), port.session.precision, port.manifest.engine
+    return lambda: port(**feed), port.session.precision, about(port.manifest.engine).package
 
 
 def _original(order: dict[str, Any]) -> tuple[Call, str, str]:

@@ -29,6 +29,7 @@ import numpy as np
 from paritas import leftovers
 from paritas.errors import OriginalMissing
 from paritas.program import Source
+from paritas.run.engine import about
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -256,8 +257,9 @@ def _ported(port: Subject, scratch: Path) -> Contender:
         port.save(scratch)
         directory = scratch
     name = " ".join(part for part in (manifest.engine, port.mode, port.session.precision) if part)
-    precision = "" if manifest.engine == "mindspore" else port.session.precision
-    return Contender(name, str(directory), port.mode, precision, allow_modified=port.artifact.modified)
+    return Contender(
+        name, str(directory), port.mode, port.session.precision, allow_modified=port.artifact.modified
+    )
 
 
 def _original(port: Subject, scratch: Path) -> Contender:
@@ -276,7 +278,7 @@ def _original(port: Subject, scratch: Path) -> Contender:
             )
         save(scratch)
         source = Source("directory", id=str(scratch), model_class=source.model_class)
-    dtype = "float32" if manifest.engine == "openvino" else manifest.dtype
+    dtype = about(manifest.engine).capture_dtype(manifest.dtype) or ""
     return Contender("torch eager", source=source, dtype=dtype, constants=manifest.constants)
 
 

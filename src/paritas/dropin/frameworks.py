@@ -31,9 +31,9 @@ def to_torch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, 
 
 
 def _foreign(value: Any) -> str:
-    kind = framework_of_type(type(value))
-    if kind:
-        return "" if kind == "torch" else kind
+    framework = framework_of_type(type(value))
+    if framework:
+        return "" if framework == "torch" else framework
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, (tuple, list)):
@@ -42,7 +42,7 @@ def _foreign(value: Any) -> str:
 
 
 def _as_torch(value: Any) -> Any:
-    if framework_of_type(type(value)) in ("mindspore", "numpy"):
+    if framework_of_type(type(value)) not in ("", "torch"):
         tensor = torch.from_numpy(to_numpy("an argument", value))
         # NumPy has no bfloat16: its values came as float32, which holds them exactly.
         return tensor.bfloat16() if str(value.dtype).lower() == "bfloat16" else tensor

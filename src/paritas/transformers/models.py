@@ -14,7 +14,7 @@ from transformers.cache_utils import StaticCache
 from paritas.dropin.frameworks import back, to_torch
 from paritas.dtypes import SHORT
 from paritas.errors import InputError
-from paritas.making import check_weights
+from paritas.making import build_options
 from paritas.run.engine import default_engine
 from paritas.run.engine import engine as find_engine
 from paritas.transformers.cache import Held, arrays_of, dtype_of, freeze, is_kept
@@ -87,7 +87,7 @@ class Ported:
 
     @property
     def engine(self) -> str:
-        return self._paritas.engine if self._paritas is not None else ""
+        return self._paritas.build.engine if self._paritas is not None else ""
 
 
 def _blank(original: Any) -> Any:
@@ -185,25 +185,14 @@ def _connect(
     model: Any,
     *,
     engine: str | None = None,
-    mode: str = "graph",
+    mode: str = "",
     target: str = "cpu",
     weights: str = "",
     engine_device: str = "",
 ) -> None:
     name = engine or default_engine()
-    runtime = find_engine(name)
-    check_weights(weights, name)
-    install(
-        model,
-        Network(
-            model,
-            name,
-            mode=(mode or "graph") if len(runtime.modes) > 1 else "",
-            target=target,
-            weights=weights,
-            device=engine_device,
-        ),
-    )
+    build, _ = build_options(name, mode=mode, target=target, weights=weights, device=engine_device)
+    install(model, Network(model, build))
 
 
 # --- tensors of the caller's framework -----------------------------------------------------------------------

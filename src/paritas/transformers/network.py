@@ -21,8 +21,11 @@ from paritas.capture import capture
 from paritas.dropin import port_cache
 from paritas.errors import CaptureError, InputError, OriginalFails, SizeError, TokenError, first_line
 from paritas.guards import complaint
+from paritas.options import BuildOptions
 from paritas.program import Source
-from paritas.run.state import ArrayState, State
+from paritas.run.engine import about
+from paritas.run.session import CalledInLoops, Remembers, State
+from paritas.run.state import ArrayState
 from paritas.transformers import calls, states
 from paritas.transformers.arrays import ours
 from paritas.transformers.cache import (
@@ -90,11 +93,9 @@ class _Condition:
 class Network:
     """Runs the modules of `model` on an engine. `path` names a module inside, "" the model itself."""
 
-    def __init__(
-        self, model: torch.nn.Module, engine: str, *, mode: str, target: str, weights: str, device: str
-    ) -> None:
-        self.model, self.engine = model, engine
-        self.mode, self.target, self.weights, self.device = mode, target, weights, device
+    def __init__(self, model: torch.nn.Module, build: BuildOptions) -> None:
+        self.model, self.build = model, build
+        self._engine = about(build.engine)
         self._watch: Watch | None = None
         self._seen_weights: tuple[Any, ...] = ()
         self._digest = ""
@@ -107,11 +108,11 @@ class Network:
     def options(self) -> dict[str, str]:
         """What a copy of the model is connected with."""
         return {
-            "engine": self.engine,
-            "mode": self.mode,
-            "target": self.target,
-            "weights": self.weights,
-            "engine_device": self.device,
+            "engine": self.build.engine,
+            "mode": self.build.mode,
+            "target": self.build.target,
+            "weights": self.build.weight_format,
+            "engine_device": self.build.device,
         }
 
     def __call__(
@@ -227,8 +228,8 @@ class Network:
             return (
                 "in training mode PyTorch computes, since a port computes inference only; call model.eval()"
             )
-        if self._now.has_float64 and self.engine == "openvino":
-            return "PyTorch computes, since OpenVINO's CPU plugin has no float64"
+        if self._now.has_float64 and (why := self._engine.lacks.get("float64")):
+            return f"PyTorch computes, since {why}"
         assert self._watch is not None
         if not self._watch.is_counted:
             return (
@@ -283,9 +284,13 @@ class Network:
             arguments["use_cache"] = bool(call.use_cache) and not calls.takes(type(module), call.cache_name)
         key = (path, "computes", call.signature, call.kept, arguments.get("use_cache"))
         port = self._port(key, module, arguments)
-        if any(drawn and path.startswith(f"{outer}.") for outer, drawn in self._now.random.items() if outer):
-            session: Any = port.session
-            session.part_of_loop = True
+        loops = any(
+            drawn and path.startswith(f"{outer}.") for outer, drawn in self._now.random.items() if outer
+        )
+        if loops:
+            session = port.session
+            if isinstance(session, CalledInLoops):
+                session.part_of_loop = True
         return port(**arguments)
 
     # --- calls that remember what they have seen ---
@@ -357,7 +362,7 @@ class Network:
             call.tensors[calls.LOGITS] = torch.arange(tokens - (call.kept or tokens), tokens)
         plain = all(n in (*calls.TOKENS, *calls.SEEN, calls.LOGITS) for n in call.tensors)
         plain = plain and calls.has_plain_masks(call)
-        if begins and (pair or not plain or self.engine != "openvino"):
+        if begins and (pair or not plain or not self._engine.own_state):
             return self._begin(path, module, call, cache)
         assert tokens is not None
         return self._go_on(path, module, call, DynamicCache() if cache is None else cache, tokens)
@@ -448,10 +453,8 @@ class Network:
         return out
 
     def _state(self, port: pipeline.Port) -> State:
-        session: Any = port.session
-        if hasattr(session, "state"):
-            return session.state()
-        return ArrayState(session, port.manifest)
+        session = port.session
+        return session.state() if isinstance(session, Remembers) else ArrayState(session, port.manifest)
 
     # --- ports ---
 
@@ -480,13 +483,13 @@ class Network:
         exact = complete and any(broken_by(port, arguments) for port in alike)
         kind = ("free",)[: len(alike)] if free and not exact else fixed_sizes(arguments)
         place = self._place(key, kind)
-        read = port_cache.read(place, self.mode)
+        read = port_cache.read(place, self.build.mode)
         if read is not None and not same_values(read, arguments):
             place = self._place(key, (*kind, values(read, arguments)))
-            read = port_cache.read(place, self.mode)
+            read = port_cache.read(place, self.build.mode)
         if read is not None and complete and broken_by(read, arguments):
             exact, place = True, self._place(key, fixed_sizes(arguments))
-            read = port_cache.read(place, self.mode)
+            read = port_cache.read(place, self.build.mode)
         if read is not None and fits(read, arguments):
             port = read
         else:
@@ -503,8 +506,7 @@ class Network:
         root = port_cache.directory()
         if root is None or (content := self.content()) is None:
             return None
-        build = port_cache.Build(self.engine, self.mode, self.target, self.weights, self.device)
-        return port_cache.place(root, build, content, key, sizes)
+        return port_cache.place(root, self.build, content, key, sizes)
 
     def _made(
         self, module: torch.nn.Module, given: Mapping[str, Any], *, dynamic: bool, exact: bool = False
@@ -515,11 +517,7 @@ class Network:
             port = pipeline.port_program(
                 program,
                 twin,
-                self.engine,
-                mode=self.mode,
-                target=self.target,
-                weights=self.weights,
-                device=self.device,
+                self.build,
                 keep_example=False,  # what a user calls it with is nobody else's to read
             )
         if not is_copy and not port.manifest.prepared:

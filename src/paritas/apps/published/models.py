@@ -187,8 +187,5 @@ MODELS: dict[str, Model] = {
 def published(model: Model, column: str) -> list[Any]:
     """What the documents have for this model: figures of a mode and dtype, or of an image encoder; [] for none."""
     if model.table == ENCODER_TABLE:
-        engine, _, rest = column.partition(" ")
-        if engine != "mindspore":
-            return []
-        return [ENCODERS[key][rest] for key in model.published if rest in ENCODERS[key]]
+        return [ENCODERS[key][column] for key in model.published if column in ENCODERS[key]]
     return [CLIP[key] for key in model.published]
