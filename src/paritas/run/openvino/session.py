@@ -48,7 +48,7 @@ class OpenVINOSession:
     def __init__(self, artifact: Artifact, dtype: str, device: str):
         self._artifact, self.device = artifact, device
         self._file = model_file.File(artifact)
-        able = _attempt("asking for its abilities", core().get_property, device, "OPTIMIZATIONCAPABILITIES")
+        able = _attempt("asking for its abilities", core().get_property, device, "OPTIMIZATION_CAPABILITIES")
         if CAPABILITIES.get(dtype) not in able:
             dtype = "float32"
         # The hint is always given: left to itself, OpenVINO takes bfloat16 where the CPU has it.
