@@ -115,6 +115,7 @@ class ToySession:
         """Values of the steps in `shown`. Each reads the *given* values before it."""
         known, found = {**self._weights, **feed}, {}
         for name, target, args in self._steps:
-            value = RULES[target](*[known[a["node"]] if isinstance(a, dict) else a for a in args])
+            given_args = [known[a["node"]] if isinstance(a, dict) else a for a in args]
+            value = np.asarray(RULES[target](*given_args))
             found[name], known[name] = value, given.get(name, value)
         return {name: found[name] for name in shown}
