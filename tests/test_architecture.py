@@ -274,6 +274,24 @@ def test_frameworks_and_packages_are_no_engines(code: str) -> None:
     assert not list(_engines_compared(ast.parse(code), _engines()))
 
 
+#: Whose models a namespace may stand in for.
+_LIBRARIES = ("transformers", "diffusers", "timm", "clip", "open_clip", "sentence_transformers")
+
+
+def test_the_core_of_drop_ins_knows_no_library_of_models() -> None:
+    """Neither by import nor by name: what it has to know is registered (`dropin.library.Library`)."""
+    wrong = [
+        f"{name}:{node.lineno}"
+        for name, tree in _modules()
+        if name.startswith("dropin.")
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.Import) and any(a.name.split(".")[0] in _LIBRARIES for a in node.names))
+        or (isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in _LIBRARIES)
+        or (isinstance(node, ast.Constant) and str(node.value).split(".")[0] in _LIBRARIES)
+    ]
+    assert not wrong
+
+
 def test_importing_paritas_loads_no_engine_and_changes_nothing() -> None:
     code = (
         "import os, sys; before = dict(os.environ); import paritas; paritas.engines(); "

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache
 
 from paritas.dtypes import dtype_name
 from paritas.errors import InputError
@@ -56,15 +55,23 @@ def _as_torch(value: Any) -> Any:
     return [_as_torch(item) for item in value] if isinstance(value, list) else value
 
 
+#: Classes that are to be handed back to a model and not to be read: they stay what they are.
+_kept: set[type] = set()
+
+
+def keep(cls: type) -> None:
+    """From now on what a method returns of this class stays what it is, in whichever framework it was called."""
+    _kept.add(cls)
+
+
 def back(out: Any, framework: str) -> Any:
     """What a method returned, in the caller's framework."""
     if not framework or out is None or isinstance(out, (bool, int, float, str, torch.nn.Module)):
         return out
-    if isinstance(out, Mapping) and any(isinstance(value, Cache) for value in out.values()):
-        # To be handed back, not to be read: it stays what it is.
-        caches = {key: value for key, value in out.items() if isinstance(value, Cache)}
-        rest = back(type(out)(**{key: value for key, value in out.items() if key not in caches}), framework)
-        return type(out)(**{key: caches.get(key, rest.get(key)) for key in out})
+    if isinstance(out, Mapping) and any(isinstance(value, tuple(_kept)) for value in out.values()):
+        kept = {key: value for key, value in out.items() if isinstance(value, tuple(_kept))}
+        rest = back(type(out)(**{key: value for key, value in out.items() if key not in kept}), framework)
+        return type(out)(**{key: kept.get(key, rest.get(key)) for key in out})
     flat, structure = describe_output(out)
     changed = [from_numpy(to_numpy("an output", one), framework, dtype_name(one.dtype)) for one in flat]
     return build_output(structure, changed, framework)

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 
 from paritas import files, pipeline
+from paritas.dropin.library import packages
 from paritas.errors import ParitasError, PortError
 from paritas.options import BuildOptions
 from paritas.run.engine import about, versions
@@ -49,7 +50,7 @@ def place(root: Path, options: BuildOptions, content: Sequence[str], key: Any, s
         "sizes": repr(sizes),
         "engine": dataclasses.astuple(options),
         "model": content,
-        "versions": versions(("paritas", "torch", "transformers", about(options.engine).package)),
+        "versions": versions(("paritas", "torch", *packages(), about(options.engine).package)),
         "machine": platform.machine(),
     }
     return root / hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
