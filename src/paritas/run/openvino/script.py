@@ -10,7 +10,7 @@ import numpy as np
 import openvino
 
 from paritas.errors import LoweringError
-from paritas.run.openvino.source import source_of
+from paritas.run.openvino import source
 from paritas.run.script import Side, ToWrite
 
 if TYPE_CHECKING:
@@ -55,12 +55,12 @@ def side(it: ToWrite, *, as_calls: bool) -> Side:
         "import openvino",
     ]
     if as_calls:
-        source = source_of(model, names.new)
-        ports = [(set(found), dtype) for _, found, dtype in source.inputs]
-        results = [set(found) for found in source.outputs]
-        tensors |= source.constants
-        variables = ", ".join(variable for variable, _, _ in source.inputs)
-        lines = [*source.lines, f'return openvino.Model(results, [{variables}], "part")']
+        calls = source.source_of(model, names.new)
+        ports = [(set(found), dtype) for _, found, dtype in calls.inputs]
+        results = [set(found) for found in calls.outputs]
+        tensors |= calls.constants
+        variables = ", ".join(variable for variable, _, _ in calls.inputs)
+        lines = [*calls.lines, f'return openvino.Model(results, [{variables}], "part")']
         imports += ["import openvino.opset16 as ops", "from openvino.utils.node_factory import NodeFactory"]
         helpers, files = _MAKE.splitlines(), {}
     else:
