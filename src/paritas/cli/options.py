@@ -50,7 +50,7 @@ def _choice(lists: Iterable[Iterable[str]]) -> dict[str, Any]:
             raise typer.BadParameter(f"{value!r} is not one of {', '.join(map(repr, words))}.")
         return value
 
-    return {"parser": one_of, "metavar": f"[{'|'.join(words)}]"}
+    return {"parser": one_of, "metavar": f"<{'|'.join(words)}>"}
 
 
 def _only(engines: Sequence[Engine]) -> str:
