@@ -79,6 +79,7 @@ def test_it_answers_as_the_original_by_a_port_for_each_way_of_calling(model: Any
     assert model.ports[0].verify(level="outputs").verdict == "agrees"
 
 
+@torch.no_grad()
 def test_a_second_start_captures_nothing(
     model: Any, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
