@@ -19,7 +19,7 @@ PACKAGE = ROOT / "src" / "paritas"
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("printable", "errors", "dtypes", "options", "program", "formulas", "pytree", "arguments", "guards"),
-        *("files", "leftovers", "contents"),
+        *("files", "leftovers", "contents", "workers"),
     ),
     ("capture",),
     ("lower",),

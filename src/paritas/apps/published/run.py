@@ -20,9 +20,9 @@ import numpy as np
 from paritas.apps.journal import Journal
 from paritas.apps.published.models import Model
 from paritas.apps.published.rows import Column, Row, rows_of
-from paritas.apps.workers import Limits, Worker
 from paritas.errors import InputError
 from paritas.run import engine
+from paritas.workers import Limits, Worker
 
 JOURNAL, ANSWERS = "parity.jsonl", "parity-answers"
 

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paritas import leftovers
-from paritas.apps import workers
+from paritas import leftovers, workers
 from paritas.errors import first_lines
 
 if TYPE_CHECKING:

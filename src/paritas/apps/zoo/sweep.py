@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from paritas.apps.journal import Journal
-from paritas.apps.workers import Limits, Worker
 from paritas.apps.zoo.entries import Entry
 from paritas.run import engine
+from paritas.workers import Limits, Worker
 
 #: cell -> its title: every engine but the original, in each of its modes.
 TITLES = {

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from paritas.apps import workers
+from paritas import workers
 from paritas.errors import first_lines
 
 Answer = Callable[[dict[str, Any]], None]

@@ -73,9 +73,9 @@ def parity(
     from paritas.apps.published import run as measuring
     from paritas.apps.published import table
     from paritas.apps.published.models import MODELS
-    from paritas.apps.workers import Limits
     from paritas.run.engine import about, all_about
     from paritas.run.engine import engines as known_engines
+    from paritas.workers import Limits
 
     names = [name for name in MODELS if not models or any(part in name for part in models)]
     if wrong := [part for part in models or () if not any(part in name for name in MODELS)]:
