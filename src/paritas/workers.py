@@ -59,8 +59,9 @@ class Worker:
     def tell(self, task: Mapping[str, Any]) -> None:
         process = self._started()
         assert process.stdin is not None
-        process.stdin.write((json.dumps(task) + "\n").encode())
-        process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # `answer` says why it has ended
+            process.stdin.write((json.dumps(task) + "\n").encode())
+            process.stdin.flush()
 
     def answer(self) -> dict[str, Any] | str:
         """The next answer, or why there is none; the process has then ended."""

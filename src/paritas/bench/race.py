@@ -377,11 +377,12 @@ class _Child:
             answer = self._worker.answer()
         except (OSError, ValueError) as error:
             answer = str(error)
-        fault = answer if isinstance(answer, str) else answer.get("fault")
-        if fault:
+        if isinstance(answer, str):
+            answer = {"fault": answer}
+        if fault := answer.get("fault"):
             self.timing = dataclasses.replace(self.timing, fault=fault)
             return None
-        return dict(answer)
+        return answer
 
 
 # --- the machine -------------------------------------------------------------------------------

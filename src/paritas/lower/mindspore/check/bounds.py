@@ -31,17 +31,7 @@ _OPERATORS = (
 )  # fmt: skip
 
 #: Functions of a size.
-_MAKERS = {
-    "arange",
-    "zeros",
-    "ones",
-    "full",
-    "Range",
-    "initializer",
-    "broadcast_to",
-    "tile",
-    "BroadcastTo",
-}
+_MAKERS = {"arange", "zeros", "ones", "full", "Range", "initializer", "broadcast_to", "tile", "BroadcastTo"}
 
 #: node, what is wrong with it -> the error to raise
 Refuse = Callable[[ast.AST, str], Exception]
@@ -190,10 +180,7 @@ class _Bounds:
         )
         if own and self.counting and name not in self.classes:  # it may count up to what it is given
             for argument in node.args:
-                for number in [
-                    argument,
-                    *(argument.elts if isinstance(argument, ast.Tuple) else ()),
-                ]:
+                for number in [argument, *(argument.elts if isinstance(argument, ast.Tuple) else ())]:
                     if (value := _whole(number)) is not None and abs(value) > _ASKED:
                         raise self.refuse(node, f"{name} of {value}")
         if isinstance(node.func, ast.Attribute) and node.func.attr in _MAKERS:

@@ -4,21 +4,23 @@
 import math
 
 from paritas.lower.mindspore.ops.registry import lowers
+from paritas.lower.mindspore.write.emitter import Emitter
+from paritas.lower.mindspore.write.source import Scalar, Value
 
 
 @lowers("aten.scaled_dot_product_attention.default")
 def scaled_dot_product_attention(
-    emit,
-    query,
-    key,
-    value,
-    attn_mask=None,
-    dropout_p=0.0,
-    is_causal=False,
+    emit: Emitter,
+    query: Value,
+    key: Value,
+    value: Value,
+    attn_mask: Value | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
     *,
-    scale=None,
-    enable_gqa=False,
-):
+    scale: Scalar = None,
+    enable_gqa: bool = False,
+) -> Value:
     """scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float dropout_p=0., bool is_causal=False, *, float? scale=None, bool enable_gqa=False) -> Tensor"""  # noqa: E501
     if dropout_p:
         raise emit.refuse("dropout inside attention belongs to training")
@@ -55,7 +57,7 @@ def scaled_dot_product_attention(
     return emit.prelude("attend_bias", query, key, value, emit.cast(attn_mask, query.dtype), scale)
 
 
-def _as_many(emit, x):
+def _as_many(emit: Emitter, x: Value) -> Value:
     """`x` with as many batches and heads as the result."""
     batch = emit.out.shape[:-2]
     if tuple(x.shape[:-2]) == tuple(batch):
