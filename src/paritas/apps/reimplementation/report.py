@@ -42,7 +42,7 @@ class Side:
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class Difference:
     """One comparison: `excess` at most 1 and no fault agrees; NaN where nothing was compared, with `unseen` why."""
 
     excess: float = math.nan
@@ -70,7 +70,7 @@ class OutputTwin:
     output: str
     other: str
     precision: str
-    found: Found
+    found: Difference
 
     def __str__(self) -> str:
         name = self.output if self.output == self.other else f"{self.output} / {self.other}"
@@ -88,8 +88,8 @@ class ModuleTwin:
     original: Side
     other: Side
     call: int
-    free: Found
-    alone: Found
+    free: Difference
+    alone: Difference
     own_inputs: tuple[str, ...] = ()
     first: str = ""
 

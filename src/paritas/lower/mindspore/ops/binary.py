@@ -20,7 +20,7 @@ def _tensors(emit: Emitter, *operands: Any) -> list[Value]:
     ]
 
 
-def _chosen(emit: Emitter, condition: Value, yes: Any, no: Value) -> Value:
+def _where(emit: Emitter, condition: Value, yes: Any, no: Value) -> Value:
     return emit.call("ops.where", condition, yes, no)
 
 
@@ -29,7 +29,7 @@ def copysign(emit: Emitter, self: Value, other: Any) -> Value:
     """copysign.Tensor(Tensor self, Tensor other) -> Tensor"""
     x, sign = _tensors(emit, self, other)
     size = emit.let(emit.call("ops.abs", x), "size")
-    return _chosen(emit, negative(emit, sign), emit.prefix("-", size), size)
+    return _where(emit, negative(emit, sign), emit.prefix("-", size), size)
 
 
 @lowers("aten.hypot.default")
@@ -44,7 +44,7 @@ def hypot(emit: Emitter, self: Value, other: Value) -> Value:
         "ops.logical_or", *(emit.infix("==", emit.call("ops.abs", v), float("inf")) for v in (x, y))
     )
     root = emit.call("ops.sqrt", total)
-    found = emit.typed(_chosen(emit, either, float("inf"), root), dtype="float64")
+    found = emit.typed(_where(emit, either, float("inf"), root), dtype="float64")
     return emit.cast(found, emit.out.dtype)
 
 
@@ -57,12 +57,12 @@ def _log_of_sum(emit: Emitter, self: Value, other: Value, exponential: str, loga
     low = emit.let(emit.call("ops.minimum", x, y), "low")
     # Equal infinities would give inf - inf; NaN comes back with the sum.
     same = emit.infix("==", x, y)
-    apart = _chosen(emit, same, 0.0, emit.infix("-", low, high))
+    apart = _where(emit, same, 0.0, emit.infix("-", low, high))
     apart = emit.typed(apart, dtype="float64")
     grown = emit.infix("+", emit.call(exponential, apart), 1.0)
     total = emit.infix("+", high, emit.call(logarithm, grown))
     missing = emit.call("ops.logical_or", emit.infix("!=", x, x), emit.infix("!=", y, y))
-    found = _chosen(emit, missing, float("nan"), total)
+    found = _where(emit, missing, float("nan"), total)
     return emit.cast(emit.typed(found, dtype="float64"), emit.out.dtype)
 
 
@@ -73,7 +73,7 @@ def heaviside(emit: Emitter, self: Value, values: Value) -> Value:
     if emit.out.dtype == "bool":
         return emit.call("ops.logical_or", x, values)
     above = emit.cast(emit.typed(emit.infix(">", x, 0), dtype="bool"), emit.out.dtype)
-    return _chosen(emit, emit.infix("==", x, 0), values, above)
+    return _where(emit, emit.infix("==", x, 0), values, above)
 
 
 @lowers("aten.xlogy.Tensor", "aten.special_xlogy.default")
@@ -82,19 +82,19 @@ def xlogy(emit: Emitter, self: Value, other: Value) -> Value:
     x, y = _tensors(emit, self, other)
     wide = emit.typed(emit.call("ops.log", emit.cast(y, "float64")), dtype="float64")
     product = emit.infix("*", x, emit.cast(wide, emit.out.dtype))
-    product = _chosen(emit, emit.infix("==", x, 0), 0.0, product)
-    return _chosen(emit, emit.infix("!=", y, y), y, product)
+    product = _where(emit, emit.infix("==", x, 0), 0.0, product)
+    return _where(emit, emit.infix("!=", y, y), y, product)
 
 
 @lowers("aten.fmax.default", write=maximum)
 @lowers("aten.fmin.default", write=minimum)
-def _known(emit: Emitter, self: Value, other: Value, write: Callable[..., Any]) -> Value:
+def ignoring_nan(emit: Emitter, self: Value, other: Value, write: Callable[..., Any]) -> Value:
     """The one that is a number where the other is NaN."""
     if emit.out.dtype not in FLOATS:
         return write(emit, self, other)
     x, y = (emit.let(v, "x") for v in promote(emit, self, other))
-    found = _chosen(emit, emit.infix("!=", y, y), x, write(emit, x, y))
-    return _chosen(emit, emit.infix("!=", x, x), y, found)
+    found = _where(emit, emit.infix("!=", y, y), x, write(emit, x, y))
+    return _where(emit, emit.infix("!=", x, x), y, found)
 
 
 @lowers("aten.isclose.default")
@@ -139,7 +139,7 @@ def threshold(emit: Emitter, self: Value, threshold: Scalar, value: Scalar) -> V
     """threshold(Tensor self, Scalar threshold, Scalar value) -> Tensor"""
     x = emit.let(self, "x")
     below = emit.infix("<=", x, number(emit, threshold))
-    return _chosen(emit, below, number(emit, value), x)
+    return _where(emit, below, number(emit, value), x)
 
 
 @lowers("aten.lerp.Tensor")
@@ -151,4 +151,4 @@ def lerp_tensor(emit: Emitter, self: Value, end: Value, weight: Value) -> Value:
     high = emit.infix("-", y, emit.infix("*", apart, emit.infix("-", 1.0, w)))
     # torch starts from the nearer end, which is exact there.
     near = emit.infix("<", emit.call("ops.abs", w), 0.5)
-    return _chosen(emit, near, low, high)
+    return _where(emit, near, low, high)

@@ -108,8 +108,8 @@ def einsum(
     emit: Emitter, equation: str, tensors: Sequence[Value], *, path: Sequence[int] | None = None
 ) -> Value:
     """einsum(str equation, Tensor[] tensors, *, int[]? path=None) -> Tensor"""
-    terms, output = _spelled(equation, [x.rank for x in tensors])
-    whole = [_once(emit, term, x) for term, x in zip(terms, tensors, strict=True)]
+    terms, output = _parsed_equation(equation, [x.rank for x in tensors])
+    whole = [_diagonal_of_repeated(emit, term, x) for term, x in zip(terms, tensors, strict=True)]
     terms, tensors = [term for term, _ in whole], [x for _, x in whole]
     sizes: dict = {}
     for term, x in zip(terms, tensors, strict=True):
@@ -124,11 +124,11 @@ def einsum(
     for place, (other, y) in enumerate(kept[1:], 1):
         later = output + "".join(t for t, _ in kept[place + 1 :])
         term, x = _contracted(emit, term, x, other, y, sizes, later)
-    term, x = _without(emit, term, x, output, sizes)
+    term, x = _summed_out(emit, term, x, output, sizes)
     return permuted(emit, x, [term.index(name) for name in output])
 
 
-def _spelled(equation: str, ranks: Sequence[int]) -> tuple[Any, Any]:
+def _parsed_equation(equation: str, ranks: Sequence[int]) -> tuple[Any, Any]:
     """The terms and the output with a letter for every dimension that "..." stands for."""
     inputs, arrow, output = equation.replace(" ", "").partition("->")
     terms = inputs.split(",")
@@ -143,7 +143,7 @@ def _spelled(equation: str, ranks: Sequence[int]) -> tuple[Any, Any]:
     return terms, output
 
 
-def _once(emit: Emitter, term: str, x: Value) -> tuple[str, Value]:
+def _diagonal_of_repeated(emit: Emitter, term: str, x: Value) -> tuple[str, Value]:
     """An operand that names an index twice is read along its diagonal, which becomes the last dimension."""
     for name in dict.fromkeys(term):
         while term.count(name) > 1:
@@ -154,7 +154,7 @@ def _once(emit: Emitter, term: str, x: Value) -> tuple[str, Value]:
     return term, x
 
 
-def _without(emit: Emitter, term: str, x: Value, needed: str, sizes: dict[str, Any]) -> tuple[str, Value]:
+def _summed_out(emit: Emitter, term: str, x: Value, needed: str, sizes: dict[str, Any]) -> tuple[str, Value]:
     """`x` summed over the indices that nobody needs."""
     alone = [axis for axis, name in enumerate(term) if name not in needed]
     if not alone:
@@ -168,8 +168,8 @@ def _contracted(
     emit: Emitter, left: str, a: Value, right: str, b: Value, sizes: dict[str, Any], later: str
 ) -> tuple[str, Value]:
     """The product of two operands, summed over what neither `later` operands nor the output name."""
-    left, a = _without(emit, left, a, right + later, sizes)
-    right, b = _without(emit, right, b, left + later, sizes)
+    left, a = _summed_out(emit, left, a, right + later, sizes)
+    right, b = _summed_out(emit, right, b, left + later, sizes)
     batch = [n for n in left if n in right and n in later]
     inner = [n for n in left if n in right and n not in later]
     rows, columns = [n for n in left if n not in right], [n for n in right if n not in left]

@@ -103,10 +103,10 @@ def tensor_split_indices(emit: Emitter, self: Value, indices: Sizes, dim: int) -
 @lowers("aten.hsplit.int", "aten.vsplit.int", "aten.dsplit.int")
 def hsplit(emit: Emitter, self: Value, **_: object) -> Value:
     """hsplit.int(Tensor(a -> *) self, int sections) -> Tensor(a)[]"""
-    return slices_of(emit, self, _cut(self, emit))
+    return slices_of(emit, self, _split_dim(self, emit))
 
 
-def _cut(self: Value, emit: Emitter) -> int:
+def _split_dim(self: Value, emit: Emitter) -> int:
     """The dimension along which the pieces differ from the whole; the first if there is but one piece."""
     piece = emit.out[0]
     differing = [d for d in range(self.rank) if piece.shape[d] != self.shape[d]]

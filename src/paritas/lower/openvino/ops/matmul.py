@@ -84,7 +84,7 @@ def einsum(
     """einsum(str equation, Tensor[] tensors, *, int[]? path=None) -> Tensor"""
     dtype = emit.dtype
     tensors = [emit.wide(x, dtype) for x in tensors]
-    terms, result = spelled(equation.replace(" ", ""), [rank_of(x) for x in tensors])
+    terms, result = parsed_equation(equation.replace(" ", ""), [rank_of(x) for x in tensors])
     found, have = tensors[0], terms[0]
     found, have = diagonal_free(emit, found, have)
     for i, (x, term) in enumerate(zip(tensors[1:], terms[1:], strict=True), 1):
@@ -98,7 +98,7 @@ def einsum(
     return emit.result(emit.transpose(found, [have.index(letter) for letter in result]))
 
 
-def spelled(equation: str, ranks: Sequence[int]) -> tuple[Any, Any]:
+def parsed_equation(equation: str, ranks: Sequence[int]) -> tuple[Any, Any]:
     """The letters of each operand's axes and of the result's; "..." stands for capital letters from the end."""
     given, arrow, result = equation.partition("->")
     terms = given.split(",")
@@ -149,8 +149,8 @@ def contracted(
     batch = [letter for letter in shared if letter in wanted]
     summed_over = [letter for letter in shared if letter not in wanted]
     # What only one of them has and nobody wants is summed up before.
-    a, left = _without(emit, a, left, set(left) - set(right) - wanted)
-    b, right = _without(emit, b, right, set(right) - set(left) - wanted)
+    a, left = _summed_out(emit, a, left, set(left) - set(right) - wanted)
+    b, right = _summed_out(emit, b, right, set(right) - set(left) - wanted)
     rows = [letter for letter in left if letter not in shared]
     columns = [letter for letter in right if letter not in shared]
     size_a = dict(zip(left, emit.sizes(a), strict=True))
@@ -181,7 +181,7 @@ def _larger(a: int, b: int) -> int:
     return b if isinstance(a, int) and a == 1 else a
 
 
-def _without(emit: Emitter, x: Tensor, term: str, gone: set[str]) -> tuple[Tensor | str, Tensor | str]:
+def _summed_out(emit: Emitter, x: Tensor, term: str, gone: set[str]) -> tuple[Tensor | str, Tensor | str]:
     if not gone:
         return x, term
     axes = [term.index(letter) for letter in gone]
