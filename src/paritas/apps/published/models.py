@@ -24,9 +24,8 @@ class Model:
     entry: Entry
     table: str  # ENCODER_TABLE or CLIP_TABLE
     title: str
-    published: tuple[
-        Any, ...
-    ] = ()  # keys of `parity_published.ENCODERS` or `CLIP`: one architecture may be in two rows
+    #: Keys of `parity_published.ENCODERS` or `CLIP`: one architecture may be in two rows.
+    published: tuple[Any, ...] = ()
     layers: tuple[str, ...] = ()  # () where a model is measured whole or not at all
     remark: str = ""
     cap: int = 0  # how many layers it has here, 0 for all of them

@@ -112,9 +112,8 @@ class Comparison:
     outputs: tuple[OutputTwin, ...] = ()
     modules: tuple[ModuleTwin, ...] = ()  # in the order of returning
     cases: tuple[str, ...] = ()
-    unseen: Mapping[str, str] = dataclasses.field(
-        default_factory=dict
-    )  # output, case, module or weight -> why
+    #: Output, case, module or weight -> why.
+    unseen: Mapping[str, str] = dataclasses.field(default_factory=dict)
     apart: tuple[str, ...] = ()  # modules of the original that have no twin: parts of those that have
     other_apart: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
