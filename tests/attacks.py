@@ -177,6 +177,51 @@ ATTACKS = {
         for i in range(1, 9)
     ),
     "a class of itself": CELL + "        self.a = M()\n",
+    "a class of the square of what it is given": HEAD + "class A(nn.Cell):\n    def __init__(self, n):\n"
+    "        super().__init__()\n        self.x = Parameter(initializer('zeros', (n, n, n), ms.float32))\n\n\n"
+    + CELL[len(HEAD):] + "        self.a = A(1000000)\n",
+    "a class of the shape that it is given": HEAD + "class A(nn.Cell):\n    def __init__(self, n):\n"
+    "        super().__init__()\n        self.x = Parameter(initializer('zeros', n, ms.float32))\n\n\n"
+    + CELL[len(HEAD):] + "        self.a = A((10000000, 10000000))\n",
+    "a class of a shape in a shape": HEAD + "class A(nn.Cell):\n    def __init__(self, n, m):\n"
+    "        super().__init__()\n        self.x = Parameter(initializer('zeros', (n, *m), ms.float32))\n\n\n"
+    + CELL[len(HEAD):] + "        self.a = A(1000000, (1000000, 1000000))\n",
+    "a class given what is handed on": HEAD + "class A(nn.Cell):\n    def __init__(self, n):\n"
+    "        super().__init__()\n        self.x = Parameter(initializer('zeros', (n, n, n), ms.float32))\n\n\n"
+    "class B(nn.Cell):\n    def __init__(self, n):\n        super().__init__()\n        self.a = A(n)\n\n\n"
+    + CELL[len(HEAD):] + "        self.b = B(1000000)\n",
+    "a class given what is computed": HEAD + "class A(nn.Cell):\n    def __init__(self, n):\n"
+    "        super().__init__()\n        self.x = Parameter(initializer('zeros', (n, n), ms.float32))\n\n\n"
+    + CELL[len(HEAD):] + "        self.a = A(1000 * 1000 * 1000)\n",
+    "a class given a keyword": HEAD + "class A(nn.Cell):\n    def __init__(self, n):\n"
+    "        super().__init__()\n        self.x = Parameter(initializer('zeros', (n, n), ms.float32))\n\n\n"
+    + CELL[len(HEAD):] + "        self.a = A(n=1000000000)\n",
+    "a number that a constructor squares": HEAD + "class A(nn.Cell):\n    def __init__(self, n):\n"
+    "        super().__init__()\n" + "        n = n * n\n" * 40 + "\n\n"
+    + CELL[len(HEAD):] + "        self.a = A(10)\n",
+    "a shape without end": HEAD + "class A(nn.Cell):\n    def __init__(self, n):\n"
+    "        super().__init__()\n        self.x = ops.zeros(n * 10000000000)\n\n\n"
+    + CELL[len(HEAD):] + "        self.a = A((1,))\n",
+    "sizes that are squared again and again": CONSTRUCT
+    + "        a, _ = x.shape\n" + "        a = a * a\n" * 40 + "        return x\n",
+    # functions
+    "a function of itself": HEAD + "def f(x):\n    return f(x)\n",
+    "functions of one another": HEAD + "def f(x):\n    return g(x)\n\n\ndef g(x):\n    return f(x)\n",
+    "functions that call the next twice": HEAD + "def f0(x):\n    return x\n\n\n"
+    + "".join(f"def f{i}(x):\n    return f{i - 1}(f{i - 1}(x))\n\n\n" for i in range(1, 40)),
+    "a function a million times in a function": HEAD + "def f(x):\n    return x\n\n\ndef g(x):\n"
+    "    return [f(x) for _ in range(60000)]\n\n\ndef h(x):\n    return [g(x) for _ in range(60000)]\n",
+    "a function that hides another": HEAD + "def f(x):\n    return x\n\n\ndef f(x):\n    return x\n",
+    "a function called as a class": HEAD + "class M(nn.Cell):\n    pass\n\n\ndef M(x):\n    return x\n",
+    "a function called as a module": HEAD + "def ops(x):\n    return x\n",
+    "a function called as max": HEAD + "def max(x):\n    return x\n",
+    "a function with a function in it": HEAD + "def f(x):\n    def g(x):\n        return x\n    return g(x)\n",
+    "a function as an argument": HEAD + "def f(x):\n    return x\n\n\ndef g(x):\n    return x(x)\n\n\n"
+    "def h(x):\n    return g(f)\n",
+    "a function that binds what it calls": HEAD + "def f(x):\n    return x\n\n\n"
+    "def g(x):\n    f = x\n    return f(x)\n",
+    "a function with a cell": HEAD + "def f(self, x):\n    return self.tofile(x)\n",
+    "a function with a default that runs": HEAD + "def f(x, y=ops.ones(10**12)):\n    return x\n",
     # syntax
     "f-string": CONSTRUCT + "        return f'{x}'\n",
     "dict": CONSTRUCT + "        return {1: x}\n",

@@ -156,16 +156,20 @@ class Program:
     structure: Mapping[str, Any]  # how the flat outputs make the original's: see `run.values.build_output`
     origins: Mapping[str, Origin]  # node name -> origin
     modules: tuple[ModuleCall, ...]  # in the order in which they return
-    #: Arguments of forward that were fixed while capturing ({"use_cache": False}).
-    constants: Mapping[str, Any]
+    constants: Mapping[
+        str, Any
+    ]  # arguments of forward that were fixed while capturing ({"use_cache": False})
     source: Source
     notes: tuple[Note, ...] = ()
-    #: What it was captured with.
-    examples: Mapping[str, torch.Tensor] = dataclasses.field(default_factory=dict)
-    #: Dynamic dimension -> its largest size.
-    limits: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    #: As the checkpoint has them.
-    weights: Mapping[str, torch.Tensor] = dataclasses.field(default_factory=dict)
+    examples: Mapping[str, torch.Tensor] = dataclasses.field(
+        default_factory=dict
+    )  # what it was captured with
+    limits: Mapping[str, int] = dataclasses.field(
+        default_factory=dict
+    )  # dynamic dimension -> its largest size
+    weights: Mapping[str, torch.Tensor] = dataclasses.field(
+        default_factory=dict
+    )  # as the checkpoint has them
     trainable: frozenset[str] = frozenset()  # those that are parameters which require gradients
     module_classes: Mapping[str, str] = dataclasses.field(default_factory=dict)  # path -> qualified class
     #: See `capture.forward_names`.
@@ -199,16 +203,19 @@ class Manifest:
     mode: str = ""  # MindSpore: "graph" | "pynative"
     target: str = "cpu"
     constants: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    #: Dynamic dimension -> its largest size.
-    limits: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    limits: Mapping[str, int] = dataclasses.field(
+        default_factory=dict
+    )  # dynamic dimension -> its largest size
     modules: tuple[ModuleCall, ...] = ()
     notes: tuple[Note, ...] = ()
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    #: Name -> {sha256, bytes}.
-    files: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    files: Mapping[str, Mapping[str, Any]] = dataclasses.field(
+        default_factory=dict
+    )  # name -> {sha256, bytes}
     format_version: int = FORMAT_VERSION
-    #: The engine's own, JSON values only.
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    settings: Mapping[str, Any] = dataclasses.field(
+        default_factory=dict
+    )  # the engine's own, JSON values only
     nesting: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # see `paritas.arguments`
     prepared: tuple[str, ...] = ()  # inputs that can be computed from the others
     # forward's parameters in their order -> {"default": what leaving it out means, "by": "position" | "name" | "rest"}

@@ -17,7 +17,8 @@ import torch
 import transformers as hf
 
 import paritas.transformers as ours
-from paritas.dropin import network, port_cache
+from paritas.dropin import port_cache
+from paritas.transformers import network
 
 pytest.importorskip("openvino")
 

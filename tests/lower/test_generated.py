@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import subprocess
 import sys
@@ -45,10 +46,7 @@ def test_it_imports_only_mindspore(bert: str) -> None:
 def test_classes_and_attributes_are_the_originals(bert: str) -> None:
     model = build("bert")
     originals = {type(m).__name__ for m in model.modules()} - {"ModuleList", "Dropout"}
-    # The words' embedding differs from the others: its padding learns nothing.
-    assert set(_classes(bert)) == originals | {"Embedding_2"}, (
-        "every module has one class, identical ones share it"
-    )
+    assert set(_classes(bert)) == originals, "every module has one class, identical ones share it"
     assert "self.layer = nn.CellList([BertLayer() for _ in range(2)])" in bert
     assert "for layer in self.layer:" in bert
 
@@ -64,14 +62,22 @@ def test_forwards_read_like_the_original(bert: str) -> None:
 
 def test_comments_are_lines_of_the_original(bert: str) -> None:
     comments = re.findall(r"# (\w+\.py):(\d+)  (.+)", bert)
-    assert len(comments) > 20
+    assert len(comments) > 5
     import transformers.models.bert.modeling_bert as original
 
     lines = Path(str(original.__file__)).read_text().splitlines()
     for file, line, text in comments:
         if file == "modeling_bert.py":
-            start = text.removesuffix(" ...")[:12]
+            start = text[:12]
             assert start.split("(")[0].split(" = ")[0].strip() in lines[int(line) - 1], (line, text)
+
+
+def test_a_comment_says_more_than_the_line_below_it(bert: str) -> None:
+    lines = [line.strip() for line in bert.splitlines()]
+    for line, below in itertools.pairwise(lines):
+        if re.match(r"# \w+\.py:\d+  ", line):
+            assert line.partition("  ")[2] != below
+    assert not any(line.startswith("#") and line.endswith("...") for line in lines)
 
 
 @pytest.mark.parametrize("family", KINDS)

@@ -26,8 +26,7 @@ from transformers.cache_utils import (
     StaticSlidingWindowLayer,
 )
 
-from paritas.run.session import State
-from paritas.run.state import Array
+from paritas.run.state import Array, State
 
 #: Layers that an engine can keep: one tensor of keys and one of values, in the order of the tokens.
 KEPT = (DynamicLayer, DynamicSlidingWindowLayer, StaticLayer, StaticSlidingWindowLayer)

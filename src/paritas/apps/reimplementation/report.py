@@ -42,7 +42,7 @@ class Side:
 
 
 @dataclasses.dataclass(frozen=True)
-class Difference:
+class Found:
     """One comparison: `excess` at most 1 and no fault agrees; NaN where nothing was compared, with `unseen` why."""
 
     excess: float = math.nan
@@ -70,7 +70,7 @@ class OutputTwin:
     output: str
     other: str
     precision: str
-    found: Difference
+    found: Found
 
     def __str__(self) -> str:
         name = self.output if self.output == self.other else f"{self.output} / {self.other}"
@@ -88,8 +88,8 @@ class ModuleTwin:
     original: Side
     other: Side
     call: int
-    free: Difference
-    alone: Difference
+    free: Found
+    alone: Found
     own_inputs: tuple[str, ...] = ()
     first: str = ""
 
@@ -112,8 +112,9 @@ class Comparison:
     outputs: tuple[OutputTwin, ...] = ()
     modules: tuple[ModuleTwin, ...] = ()  # in the order of returning
     cases: tuple[str, ...] = ()
-    #: Output, case, module or weight -> why.
-    unseen: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    unseen: Mapping[str, str] = dataclasses.field(
+        default_factory=dict
+    )  # output, case, module or weight -> why
     apart: tuple[str, ...] = ()  # modules of the original that have no twin: parts of those that have
     other_apart: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

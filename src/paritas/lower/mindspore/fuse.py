@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -25,15 +25,18 @@ from paritas.program import Program
 aten = torch.ops.aten
 
 
-def fused(program: Program) -> Program:
-    """The program with fewer nodes; what it computes differs by rounding only."""
+def fused(program: Program, peepholes: Sequence[Callable[[Node], None]] = ()) -> Program:
+    """The program with fewer nodes; what it computes differs by rounding only. peepholes: all, if there are none."""
     exported: Any = _Exported(program.exported, copied(program.graph))
     program = dataclasses.replace(program, exported=exported)
-    for peephole in PEEPHOLES:
+    for peephole in peepholes or PEEPHOLES:
         for node in list(program.graph.nodes):
-            if _is_float32(node):
+            if _is_float32(node) or peephole is half_rms_norm:
                 peephole(node)
         program.graph.eliminate_dead_code()
+    for node in list(program.graph.nodes):
+        unsqueezed(node)
+    program.graph.eliminate_dead_code()
     return program
 
 
@@ -63,6 +66,22 @@ def rms_norm(node: Node) -> None:
                 return
 
 
+def half_rms_norm(node: Node) -> None:
+    """The same at half precision, by way of float32: Ascend's kernel computes so by itself."""
+    for weight, cast in _operands(node, "aten.mul.Tensor"):
+        scaled = _argument(cast, "aten._to_copy.default")
+        for wide, root in _operands(scaled, "aten.mul.Tensor"):
+            eps, x = _mean_square_eps(root, wide), _argument(wide, "aten._to_copy.default")
+            if eps is None or not isinstance(x, Node) or not isinstance(weight, Node):
+                continue
+            given = [one.meta["val"] for one in (x, weight, cast, node)]
+            halves = all(value.dtype in (torch.float16, torch.bfloat16) for value in given)
+            same = len({value.dtype for value in given}) == 1
+            if halves and same and same_dims(given[0].shape[-1:], given[1].shape):
+                _become(node, aten.rms_norm.default, (x, list(given[1].shape), weight, eps))
+                return
+
+
 def _mean_square_eps(root: Any, x: Any) -> float | None:
     """eps, if `root` is `rsqrt(mean(x ** 2, -1, keepdim=True) + eps)`."""
     shifted = _argument(root, "aten.rsqrt.default")
@@ -88,7 +107,8 @@ def gelu_tanh(node: Node) -> None:
     """`0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3)))`: GPT-2's GELU, written out."""
     for half, gate in _operands(node, "aten.mul.Tensor"):
         x = next(
-            (x for x, factor in _operands(half, "aten.mul.Tensor", "aten.mul.Scalar") if factor == 0.5), None
+            (x for x, factor in _operands(half, "aten.mul.Tensor", "aten.mul.Scalar") if factor == 0.5),
+            None,
         )
         if not isinstance(x, Node):
             continue
@@ -121,7 +141,7 @@ _BROADCASTING = ("aten.add.Tensor", "aten.sub.Tensor", "aten.mul.Tensor")
 
 
 def explicit_broadcast(node: Node) -> None:
-    """`x * cos` becomes `x * cos.expand_as(x)` inside repeated layers.
+    """`x * cos` becomes `x * cos.expand(x.shape)` inside repeated layers; free sizes are in what is known of the node.
 
     MindSpore's CPU operators are 5 to 10 times slower where they broadcast than where they do not, and
     what all layers expand alike, such as rotary embeddings and masks, Graph mode expands once.
@@ -138,7 +158,9 @@ def explicit_broadcast(node: Node) -> None:
         if value.dtype != torch.float32 or value.dim() == 0 or same_dims(value.shape, shape):
             continue
         with node.graph.inserting_before(node):
-            wide = node.graph.call_function(aten.expand_as.default, (small, large))
+            # Not `expand_as`: what `large` is has a name of its own only where something else reads it.
+            sizes = [size if isinstance(size, int) else -1 for size in shape]
+            wide = node.graph.call_function(aten.expand.default, (small, sizes))
         wide.meta = {**node.meta, "val": value.expand(shape)}
         node.replace_input_with(small, wide)
 
@@ -147,6 +169,23 @@ def _in_a_list(node: Node) -> bool:
     """Whether it ran inside one module of a list: "encoder.layer.3.attention"."""
     found = levels(node)
     return bool(found) and any(part.isdigit() for part in found[-1].path.split("."))
+
+
+# --- views -------------------------------------------------------------------------------------
+
+
+def unsqueezed(node: Node) -> None:
+    """`x[None, None, :, None]`, which is a node for each None, becomes one reshape."""
+    first: Any = node
+    while name_of(first) == "aten.unsqueeze.default" and (
+        first is node or _only_use(first, next(iter(first.users)))
+    ):
+        first = first.args[0]
+    inner = node.args[0] if node.args else None
+    if first in (node, inner) or any(name_of(user) == "aten.unsqueeze.default" for user in node.users):
+        return
+    sizes = [size if isinstance(size, int) else -1 for size in node.meta["val"].shape]
+    _become(node, aten.reshape.default, (first, sizes))
 
 
 # --- filling up --------------------------------------------------------------------------------
@@ -185,7 +224,14 @@ def filled_behind(node: Node) -> None:
     node.target, node.args = aten.where.self, (behind, row, x)
 
 
-PEEPHOLES: tuple[Callable[[Node], None], ...] = (rms_norm, gelu_tanh, explicit_broadcast, filled_behind)
+#: What has a kernel of its own. The others spare MindSpore's CPU backend what it is slow at.
+FUNCTIONS: tuple[Callable[[Node], None], ...] = (rms_norm, half_rms_norm, gelu_tanh)
+PEEPHOLES: tuple[Callable[[Node], None], ...] = (
+    rms_norm,
+    gelu_tanh,
+    explicit_broadcast,
+    filled_behind,
+)
 
 
 # --- nodes -------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from paritas.run.session import Gradients
+from paritas.run.engine import Gradients
 
 
 def whole(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from paritas.lower.mindspore.write.steps import Step, checksum, expression_of, walk
+from paritas.lower.mindspore.write.steps import Step, checksum, expression_of, of_function, walk
 
 _SEE, _ENTER, _CALL = "__paritas_see__", "__paritas_enter__", "__paritas_call__"
 
@@ -46,10 +46,14 @@ def watched(
                 if isinstance(item, ast.FunctionDef) and item.name != "__init__":
                     key = f"{definition.name}.{item.name}"
                     bodies[key] = [checksum(s) for s in item.body if expression_of(s) is not None]
-                    _instrument(item, key, places)
+                    _instrument(item, key, places, "self")
+        elif isinstance(definition, ast.FunctionDef) and of_function(definition.name) in steps:
+            key = of_function(definition.name)
+            bodies[key] = [checksum(s) for s in definition.body if expression_of(s) is not None]
+            _instrument(definition, key, places, "None")
 
     def enter(self: Any, key: str) -> dict[int, Step]:
-        path = paths.get(id(self), "")
+        path = paths.get(id(self), "") if self is not None else key  # a function is of no cell
         call = counts[path] = counts.get(path, -1) + 1
         calls = steps.get(path, [])
         if call >= len(calls):
@@ -72,6 +76,8 @@ def watched(
     try:
         for key in bodies:
             name, _, method = key.partition(".")
+            if not method:
+                continue  # the methods below call it by what `space` has under its name
             cls = getattr(module, name)
             saved.append((cls, method, vars(cls)[method]))
             setattr(cls, method, vars(space[name])[method])
@@ -81,7 +87,7 @@ def watched(
             setattr(cls, method, original)
 
 
-def _instrument(function: ast.FunctionDef, key: str, places: set[str]) -> None:
+def _instrument(function: ast.FunctionDef, key: str, places: set[str], cell: str) -> None:
     number = 0
     for statement in function.body:
         value = expression_of(statement)
@@ -89,7 +95,7 @@ def _instrument(function: ast.FunctionDef, key: str, places: set[str]) -> None:
             continue
         statement.value = _Wrapper(value, number, places).visit(value)  # type: ignore[attr-defined]
         number += 1
-    function.body[:0] = ast.parse(f"{_CALL} = {_ENTER}(self, {key!r})").body
+    function.body[:0] = ast.parse(f"{_CALL} = {_ENTER}({cell}, {key!r})").body
 
 
 class _Wrapper(ast.NodeTransformer):

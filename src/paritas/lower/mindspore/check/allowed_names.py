@@ -19,6 +19,7 @@ DTYPE_NAMES = frozenset(
 
 FUNCTIONS = frozenset(
     """
+    ops.flash_attention_score ops.rms_norm
     nn.CellList nn.Identity ops.Argmax ops.Argmin ops.AvgPool ops.BatchMatMul ops.BiasAdd ops.Complex
     ops.Conv2D ops.CumProd ops.CumSum ops.Erf ops.FloorDiv ops.FloorMod ops.GatherNd ops.LSTM ops.LayerNorm
     ops.MatMul ops.MaxPool ops.Maximum ops.Range ops.ReduceAll ops.ReduceAny ops.ReduceMax ops.ReduceMean

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 #: Numbers that are written down fit into a tensor's element; numbers that are computed may have so many bits.
 _WRITTEN_BITS, _COMPUTED_BITS = 64, 4096
@@ -31,7 +31,23 @@ _OPERATORS = (
 )  # fmt: skip
 
 #: Functions of a size.
-_MAKERS = {"arange", "zeros", "ones", "full", "Range", "initializer", "broadcast_to", "tile", "BroadcastTo"}
+_MAKERS = {
+    "arange",
+    "zeros",
+    "ones",
+    "full",
+    "Range",
+    "initializer",
+    "broadcast_to",
+    "tile",
+    "BroadcastTo",
+}
+
+#: Functions that one call may run, those that they call included; and kinds of cells, by what they are given.
+_CALLS, _KINDS = 1 << 20, 1 << 16
+
+#: What a class is given: a number or a shape.
+Given = int | tuple[int, ...]
 
 #: node, what is wrong with it -> the error to raise
 Refuse = Callable[[ast.AST, str], Exception]
@@ -46,7 +62,10 @@ class _Bounds:
     def __init__(self, tree: ast.Module, refuse: Refuse) -> None:
         self.tree, self.refuse = tree, refuse
         self.classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-        self.cost: dict[str, tuple[int, int]] = {}  # class -> (cells, elements) that one of it makes
+        self.functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+        # (class, what it is given) -> (cells, elements) that one of it makes
+        self.cost: dict[tuple[str, tuple[Given, ...]], tuple[int, int]] = {}
+        self.calls: dict[str, int] = {}  # function -> how many functions one call of it runs
         self.open: set[str] = set()  # classes whose cost is being added up
         self.numbers: dict[str, int | None] = {}  # at the top of the file -> how many bits they have
         self.counting = any(_is_call_of(node, "range") for node in ast.walk(tree))
@@ -62,8 +81,13 @@ class _Bounds:
                 for item in statement.body:
                     if isinstance(item, ast.FunctionDef):
                         self.function(item)
+        for name, function in self.functions.items():
+            self.run(name, function)
+        for node in self.classes.values():
+            if self.ran(node) > _CALLS:
+                raise self.refuse(node, f"class {node.name}, which calls {self.ran(node)} functions,")
         for name, node in self.classes.items():
-            cells, elements = self.made(name, node)
+            cells, elements = self.made(name, node, ())
             if cells > _CELLS:
                 raise self.refuse(node, f"class {name}, which makes {cells} cells,")
             self.allow(node, elements, 2 * largest + _SPARE)
@@ -77,6 +101,9 @@ class _Bounds:
     def function(self, node: ast.FunctionDef) -> None:
         """Every expression of a function, with what is known of its local numbers."""
         own: dict[str, int | None] = dict.fromkeys(argument.arg for argument in node.args.args)
+        for part in ast.walk(node) if node.name == "__init__" else ():
+            if isinstance(part, ast.BinOp) and any(isinstance(n, ast.Name) for n in (part.left, part.right)):
+                raise self.refuse(part, ast.unparse(part)[:60])  # of a tuple, it could be one without end
         for default in [*node.args.defaults, *(d for d in node.args.kw_defaults if d)]:
             self.bits(default, own)
         for statement in node.body:
@@ -88,10 +115,13 @@ class _Bounds:
             grows = isinstance(node.value, ast.BinOp) and isinstance(node.value.op, (ast.Mult, ast.Pow))
             if bits is not None and grows and repeated:
                 raise self.refuse(node, "a number that grows in a loop")
+            if isinstance(node.value, ast.Attribute) and node.value.attr == "shape":
+                bits = 63  # of each size
             for target in node.targets:
+                sizes = isinstance(target, ast.Tuple) and bits == 63
                 for name in ast.walk(target):
                     if isinstance(name, ast.Name):
-                        known[name.id] = bits if name is target else None
+                        known[name.id] = bits if name is target or sizes else None
         elif isinstance(node, (ast.While, ast.For)):
             self.bits(node.test if isinstance(node, ast.While) else node.iter, known)
             for inner in node.body:
@@ -180,7 +210,10 @@ class _Bounds:
         )
         if own and self.counting and name not in self.classes:  # it may count up to what it is given
             for argument in node.args:
-                for number in [argument, *(argument.elts if isinstance(argument, ast.Tuple) else ())]:
+                for number in [
+                    argument,
+                    *(argument.elts if isinstance(argument, ast.Tuple) else ()),
+                ]:
                     if (value := _whole(number)) is not None and abs(value) > _ASKED:
                         raise self.refuse(node, f"{name} of {value}")
         if isinstance(node.func, ast.Attribute) and node.func.attr in _MAKERS:
@@ -207,41 +240,85 @@ class _Bounds:
 
     # --- sizes ---
 
-    def made(self, name: str, node: ast.ClassDef) -> tuple[int, int]:
-        """(cells, elements) that making one cell of this class makes."""
-        if name in self.cost:
-            return self.cost[name]
+    def made(self, name: str, node: ast.ClassDef, given: tuple[Given, ...]) -> tuple[int, int]:
+        """(cells, elements) that making one cell of this class makes, from what it is given."""
+        if (name, given) in self.cost:
+            return self.cost[name, given]
         if name in self.open:
             raise self.refuse(node, f"class {name}, which makes itself,")
+        if len(self.cost) > _KINDS:
+            raise self.refuse(node, f"class {name} in {_KINDS} kinds")
         self.open.add(name)
         cells, elements = 1, 0
         for item in node.body:
-            for statement in (
-                item.body if isinstance(item, ast.FunctionDef) and item.name == "__init__" else ()
-            ):
-                more = self.makes(statement)
-                cells, elements = cells + more[0], elements + more[1]
+            if isinstance(item, ast.FunctionDef) and item.name == "__init__":
+                names = [argument.arg for argument in item.args.args[1:]]
+                known = dict(zip(names, given, strict=False))
+                for statement in item.body:
+                    more = self.makes(statement, known)
+                    cells, elements = cells + more[0], elements + more[1]
         self.open.discard(name)
-        self.cost[name] = cells, elements
+        self.cost[name, given] = cells, elements
         return cells, elements
 
-    def makes(self, node: ast.AST) -> tuple[int, int]:
+    def makes(self, node: ast.AST, known: Mapping[str, Given]) -> tuple[int, int]:
         cells, elements, times = 0, 0, 1
         if isinstance(node, ast.ListComp):
             times = self.turns(node.generators[0].iter, 1)
         elif isinstance(node, ast.Tuple):
-            return 0, _elements(node)
+            return 0, _elements(node, known)
         elif isinstance(node, ast.Call):
             name = node.func.id if isinstance(node.func, ast.Name) else ""
             if name in self.classes:
-                cells, elements = self.made(name, self.classes[name])
-            elif getattr(node.func, "attr", name) in _MAKERS:
-                elements = sum(value for value in map(_whole, node.args) if value is not None and value > 0)
+                return self.made(name, self.classes[name], self.given(node, known))
+            if getattr(node.func, "attr", name) in _MAKERS:
+                elements = sum(_asked(argument, known) for argument in node.args)
         for part in ast.iter_child_nodes(node):
             if isinstance(part, ast.expr | ast.keyword):
-                more = self.makes(part)
+                more = self.makes(part, known)
                 cells, elements = cells + more[0] * times, elements + more[1] * times
         return cells, elements
+
+    def given(self, node: ast.Call, known: Mapping[str, Given]) -> tuple[Given, ...]:
+        """What a class is given: numbers and shapes, written down or handed on."""
+        found: list[Given] = []
+        for argument in node.args:
+            if isinstance(argument, ast.Name) and argument.id in known:
+                found.append(known[argument.id])
+                continue
+            parts = argument.elts if isinstance(argument, ast.Tuple) else [argument]
+            plain = all(isinstance(part, (ast.Constant, ast.UnaryOp)) for part in parts)
+            numbers = [number for number in map(_whole, parts) if number is not None]
+            if not plain or len(numbers) < len(parts):
+                raise self.refuse(node, ast.unparse(node)[:60])
+            found.append(tuple(numbers) if isinstance(argument, ast.Tuple) else numbers[0])
+        if node.keywords:
+            raise self.refuse(node, ast.unparse(node)[:60])
+        return tuple(found)
+
+    # --- calls ---
+
+    def run(self, name: str, node: ast.FunctionDef) -> int:
+        """How many functions of the file one call of a function runs, itself included."""
+        if name not in self.calls:
+            if name in self.open:
+                raise self.refuse(node, f"function {name}, which calls itself,")
+            self.open.add(name)
+            self.calls[name] = 1 + self.ran(node)
+            self.open.discard(name)
+            if self.calls[name] > _CALLS:
+                raise self.refuse(node, f"function {name}, which calls {self.calls[name]} functions,")
+        return self.calls[name]
+
+    def ran(self, node: ast.AST) -> int:
+        """How many functions of the file run where `node` does."""
+        count = 0
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in self.functions:
+            count = self.run(node.func.id, self.functions[node.func.id])
+        inner = sum(self.ran(part) for part in ast.iter_child_nodes(node))
+        return count + inner * (
+            self.turns(node.generators[0].iter, 1) if isinstance(node, ast.ListComp) else 1
+        )
 
     def asked(self, node: ast.expr) -> int:
         """The elements that a call asks for by number: `ops.zeros((2, 3))`, `ops.arange(6)`."""
@@ -302,9 +379,23 @@ def _whole(node: ast.expr) -> int | None:
     return None
 
 
-def _elements(node: ast.Tuple) -> int:
+def _asked(node: ast.expr, known: Mapping[str, Given]) -> int:
+    """The elements that an argument asks for: a number, or a name of one or of a shape."""
+    value: Given | None = known.get(node.id) if isinstance(node, ast.Name) else _whole(node)
+    return math.prod(value) if isinstance(value, tuple) else max(value or 0, 0)
+
+
+def _elements(node: ast.Tuple, known: Mapping[str, Given] | None = None) -> int:
     """Of a tensor of this shape; 0 where it is none."""
-    sizes = [value for value in map(_whole, node.elts) if value is not None]
-    if len(sizes) < len(node.elts) or any(size < 0 for size in sizes):
-        return max((abs(size) for size in sizes), default=0) if len(sizes) < len(node.elts) else 0
+    sizes: list[int] = []
+    unknown = False
+    for element in node.elts:
+        inner = element.value if isinstance(element, ast.Starred) else element
+        value: Given | None = _whole(inner)
+        if isinstance(inner, ast.Name):
+            value = (known or {}).get(inner.id)
+        unknown = unknown or value is None
+        sizes += value if isinstance(value, tuple) else [] if value is None else [value]
+    if unknown or any(size < 0 for size in sizes):
+        return max((abs(size) for size in sizes), default=0) if unknown else 0
     return math.prod(sizes)

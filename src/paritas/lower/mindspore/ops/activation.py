@@ -2,16 +2,13 @@
 """Activation functions."""
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.where_clamp import larger, number, smaller
-from paritas.lower.mindspore.write.emitter import Emitter
-from paritas.lower.mindspore.write.source import Scalar, Value
+from paritas.lower.mindspore.write.source import Value
 
 
-def in_float32(emit: Emitter, self: Value, write: Callable[..., Any]) -> Value:
+def in_float32(emit, self, write):
     """float16 by way of float32, as torch: polynomials underflow in float16, and overflow."""
     if self.dtype != "float16":
         return write(emit.cast(self, emit.out.dtype))
@@ -19,7 +16,7 @@ def in_float32(emit: Emitter, self: Value, write: Callable[..., Any]) -> Value:
 
 
 @lowers("aten.gelu.default")
-def gelu(emit: Emitter, self: Value, *, approximate: str = "none") -> Value:
+def gelu(emit, self, *, approximate="none"):
     """gelu(Tensor self, *, str approximate="none") -> Tensor"""
     if emit.target == "ascend":
         return emit.call("ops.gelu", self, approximate=approximate)
@@ -28,7 +25,7 @@ def gelu(emit: Emitter, self: Value, *, approximate: str = "none") -> Value:
     return in_float32(emit, self, lambda x: emit.prelude("gelu" if approximate == "none" else "gelu_tanh", x))
 
 
-def _gelu_64(emit: Emitter, self: Value, approximate: str) -> Value:
+def _gelu_64(emit, self, approximate):
     """Where the digits of the fit for float32 are not enough."""
     if approximate == "none":
         return emit.prelude("gelu_64", self)
@@ -39,7 +36,7 @@ def _gelu_64(emit: Emitter, self: Value, approximate: str) -> Value:
 
 
 @lowers("aten.tanh.default")
-def tanh(emit: Emitter, self: Value) -> Value:
+def tanh(emit, self):
     """tanh(Tensor self) -> Tensor"""
     if emit.target == "ascend":
         return emit.call("ops.tanh", emit.cast(self, emit.out.dtype))
@@ -47,13 +44,13 @@ def tanh(emit: Emitter, self: Value) -> Value:
 
 
 @lowers("aten.sigmoid.default", "aten.special_expit.default")
-def sigmoid(emit: Emitter, self: Value) -> Value:
+def sigmoid(emit, self):
     """sigmoid(Tensor self) -> Tensor"""
     return in_float32(emit, self, lambda x: emit.call("ops.sigmoid", x))
 
 
 @lowers("aten.silu.default")
-def silu(emit: Emitter, self: Value) -> Value:
+def silu(emit, self):
     """silu(Tensor self) -> Tensor"""
     if emit.target == "ascend":
         return emit.call("ops.silu", self)
@@ -62,7 +59,7 @@ def silu(emit: Emitter, self: Value) -> Value:
 
 
 @lowers("aten.leaky_relu.default")
-def leaky_relu(emit: Emitter, self: Value, negative_slope: Scalar = 0.01) -> Value:
+def leaky_relu(emit, self, negative_slope=0.01):
     """leaky_relu(Tensor self, Scalar negative_slope=0.01) -> Tensor"""
     x = emit.let(self, "x")
     zero = 0.0 if self.dtype == "float32" else number(emit, 0)
@@ -72,7 +69,7 @@ def leaky_relu(emit: Emitter, self: Value, negative_slope: Scalar = 0.01) -> Val
 
 
 @lowers("aten.prelu.default")
-def prelu(emit: Emitter, self: Value, weight: Value) -> Value:
+def prelu(emit, self, weight):
     """prelu(Tensor self, Tensor weight) -> Tensor"""
     x = emit.let(self, "x")
     zero = 0.0 if self.dtype == "float32" else number(emit, 0)
@@ -84,10 +81,10 @@ def prelu(emit: Emitter, self: Value, weight: Value) -> Value:
 
 
 @lowers("aten.elu.default")
-def elu(emit: Emitter, self: Value, alpha: Scalar = 1, scale: Scalar = 1, input_scale: Scalar = 1) -> Value:
+def elu(emit, self, alpha=1, scale=1, input_scale=1):
     """elu(Tensor self, Scalar alpha=1, Scalar scale=1, Scalar input_scale=1) -> Tensor"""
 
-    def write(x: Value) -> Value:
+    def write(x):
         x = emit.let(x, "x")
         below = smaller(emit, 0.0, x if input_scale == 1 else emit.infix("*", x, input_scale))
         bent = _bent(emit, emit.typed(below, dtype=x.dtype), x.dtype)
@@ -98,7 +95,7 @@ def elu(emit: Emitter, self: Value, alpha: Scalar = 1, scale: Scalar = 1, input_
     return in_float32(emit, self, write)
 
 
-def _bent(emit: Emitter, below: Value, kind: str) -> Value:
+def _bent(emit, below, kind):
     """exp(below) - 1 in `kind`, float32 or float64."""
     if emit.target == "ascend":
         return emit.call("ops.expm1", below)
@@ -106,7 +103,7 @@ def _bent(emit: Emitter, below: Value, kind: str) -> Value:
     return emit.cast(emit.typed(emit.prelude(name, emit.cast(below, "float64")), dtype="float64"), kind)
 
 
-def stable_softplus(emit: Emitter, x: Value) -> Value:
+def stable_softplus(emit, x):
     """max(x, 0) + log1p(exp(-|x|)): never overflows, and keeps NaN, which ops.Softplus turns into inf."""
     kind = x.dtype  # float32 or float64
     x = emit.let(x, "x")
@@ -121,16 +118,16 @@ def stable_softplus(emit: Emitter, x: Value) -> Value:
 
 
 @lowers("aten.log_sigmoid.default")
-def log_sigmoid(emit: Emitter, self: Value) -> Value:
+def log_sigmoid(emit, self):
     """log_sigmoid(Tensor self) -> Tensor"""
     return in_float32(emit, self, lambda x: emit.prefix("-", stable_softplus(emit, emit.prefix("-", x))))
 
 
 @lowers("aten.softplus.default")
-def softplus(emit: Emitter, self: Value, beta: Scalar = 1, threshold: Scalar = 20) -> Value:
+def softplus(emit, self, beta=1, threshold=20):
     """softplus(Tensor self, Scalar beta=1, Scalar threshold=20) -> Tensor"""
 
-    def write(x: Value) -> Value:
+    def write(x):
         if threshold < 15:  # where it is not yet linear
             x = emit.let(x, "x")
             scaled = emit.let(emit.infix("*", x, beta), "scaled")
@@ -144,10 +141,10 @@ def softplus(emit: Emitter, self: Value, beta: Scalar = 1, threshold: Scalar = 2
 
 
 @lowers("aten.mish.default")
-def mish(emit: Emitter, self: Value) -> Value:
+def mish(emit, self):
     """mish(Tensor self) -> Tensor"""
 
-    def write(x: Value) -> Value:
+    def write(x):
         x = emit.let(x, "x")
         return emit.infix("*", x, emit.prelude("tanh", stable_softplus(emit, x)))
 
@@ -155,10 +152,10 @@ def mish(emit: Emitter, self: Value) -> Value:
 
 
 @lowers("aten.hardsigmoid.default")
-def hardsigmoid(emit: Emitter, self: Value) -> Value:
+def hardsigmoid(emit, self):
     """hardsigmoid(Tensor self) -> Tensor"""
 
-    def write(x: Value) -> Value:
+    def write(x):
         shifted = larger(emit, 0.0, emit.infix("+", x, 3.0))
         return emit.infix("/", smaller(emit, 6.0, shifted), 6.0)
 
@@ -166,10 +163,10 @@ def hardsigmoid(emit: Emitter, self: Value) -> Value:
 
 
 @lowers("aten.hardswish.default")
-def hardswish(emit: Emitter, self: Value) -> Value:
+def hardswish(emit, self):
     """hardswish(Tensor self) -> Tensor"""
 
-    def write(x: Value) -> Value:
+    def write(x):
         x = emit.let(x, "x")
         shifted = smaller(emit, 6.0, larger(emit, 0.0, emit.infix("+", x, 3.0)))
         return emit.infix("/", emit.infix("*", x, shifted), 6.0)
@@ -178,7 +175,7 @@ def hardswish(emit: Emitter, self: Value) -> Value:
 
 
 @lowers("aten.glu.default")
-def glu(emit: Emitter, self: Value, dim: int = -1) -> Value:
+def glu(emit, self, dim=-1):
     """glu(Tensor self, int dim=-1) -> Tensor"""
     dim = dim % self.rank
     half = emit.size(emit.out.shape[dim])
@@ -189,7 +186,7 @@ def glu(emit: Emitter, self: Value, dim: int = -1) -> Value:
 
 
 @lowers("aten.softmax.int", "aten._softmax.default", "aten.special_softmax.default")
-def softmax(emit: Emitter, self: Value, dim: int, **_: object) -> Value:
+def softmax(emit, self, dim, **_):
     x = emit.cast(self, emit.out.dtype)
     if x.rank == 0:
         x = emit.let(x, "x")
@@ -205,7 +202,7 @@ def softmax(emit: Emitter, self: Value, dim: int, **_: object) -> Value:
 
 
 @lowers("aten.log_softmax.int", "aten._log_softmax.default")
-def log_softmax_of(emit: Emitter, self: Value, dim: int, **_: object) -> Value:
+def log_softmax_of(emit, self, dim, **_):
     x = emit.cast(self, emit.out.dtype)
     if x.rank == 0:
         return emit.infix("-", x, x)

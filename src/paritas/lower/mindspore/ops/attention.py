@@ -4,23 +4,21 @@
 import math
 
 from paritas.lower.mindspore.ops.registry import lowers
-from paritas.lower.mindspore.write.emitter import Emitter
-from paritas.lower.mindspore.write.source import Scalar, Value
 
 
 @lowers("aten.scaled_dot_product_attention.default")
 def scaled_dot_product_attention(
-    emit: Emitter,
-    query: Value,
-    key: Value,
-    value: Value,
-    attn_mask: Value | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
+    emit,
+    query,
+    key,
+    value,
+    attn_mask=None,
+    dropout_p=0.0,
+    is_causal=False,
     *,
-    scale: Scalar = None,
-    enable_gqa: bool = False,
-) -> Value:
+    scale=None,
+    enable_gqa=False,
+):
     """scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float dropout_p=0., bool is_causal=False, *, float? scale=None, bool enable_gqa=False) -> Tensor"""  # noqa: E501
     if dropout_p:
         raise emit.refuse("dropout inside attention belongs to training")
@@ -30,6 +28,8 @@ def scaled_dot_product_attention(
             scale = 1 / math.sqrt(int(width))
         else:
             scale = emit.infix("**", emit.size(width), -0.5)
+    if emit.target == "ascend" and (found := _fused(emit, query, key, value, attn_mask, is_causal, scale)):
+        return found
     if enable_gqa and query.shape[-3] != key.shape[-3]:
         times = emit.size(query.shape[-3] // key.shape[-3])
         heads = query.shape[-3]
@@ -44,11 +44,9 @@ def scaled_dot_product_attention(
     # One key for all heads (Falcon): BatchMatMul does not broadcast on CPU.
     query, key, value = (_as_many(emit, x) for x in (query, key, value))
     if is_causal:
-        rows = emit.call("ops.arange", emit.size(query.shape[-2]))
-        columns = emit.call("ops.arange", emit.size(key.shape[-2]))
-        mask = emit.infix("<=", columns, emit.call("ops.expand_dims", rows, -1))
         ones = [1] * (query.rank - 2)
-        mask = emit.call("ops.reshape", mask, (*ones, *emit.dims([query.shape[-2], key.shape[-2]])))
+        seen = _causal(emit, query, key, "<=")
+        mask = emit.call("ops.reshape", seen, (*ones, *emit.dims([query.shape[-2], key.shape[-2]])))
         return emit.prelude("attend_where", query, key, value, mask, scale)
     if attn_mask is None:
         return emit.prelude("attend", query, key, value, scale)
@@ -57,7 +55,54 @@ def scaled_dot_product_attention(
     return emit.prelude("attend_bias", query, key, value, emit.cast(attn_mask, query.dtype), scale)
 
 
-def _as_many(emit: Emitter, x: Value) -> Value:
+def _causal(emit, query, key, comparison):
+    """Of each query, which keys are not behind it ("<="), or are (">")."""
+    rows = emit.call("ops.arange", emit.size(query.shape[-2]))
+    columns = emit.call("ops.arange", emit.size(key.shape[-2]))
+    return emit.infix(comparison, columns, emit.call("ops.expand_dims", rows, -1))
+
+
+def _fused(emit, query, key, value, attn_mask, is_causal, scale):
+    """Ascend's fused kernel, which takes half precision, heads of widths by 16, and says what is hidden.
+
+    None where it does not compute what is asked for. MindSpore 2.10: `ops.flash_attention_score`.
+    """
+    width, heads = query.shape[-1], query.shape[-3] if query.rank == 4 else 0
+    plain = all(is_whole(size) for size in (width, heads)) and heads and isinstance(scale, float)
+    if query.dtype not in ("float16", "bfloat16") or not plain or int(width) % 16 or int(width) > 512:
+        return None
+    if value.shape[-1] != width or (is_causal and attn_mask is not None):
+        return None
+    options = {}
+    if is_causal:
+        options["attn_mask"] = _causal(emit, query, key, ">")
+    elif attn_mask is not None:
+        batch, lengths = query.shape[0], (query.shape[-2], key.shape[-2])
+        hides = attn_mask.dtype == "bool"
+        rows = attn_mask.shape[-3] if hides and attn_mask.rank > 2 else 1 if hides else heads
+        shape = emit.dims((batch, rows, *lengths))
+        if hides:
+            hidden = emit.call("ops.logical_not", attn_mask)
+            options["attn_mask"] = emit.call("ops.broadcast_to", hidden, shape)
+        else:
+            options["real_shift"] = emit.call("ops.broadcast_to", emit.cast(attn_mask, query.dtype), shape)
+    return emit.call(
+        "ops.flash_attention_score",
+        query,
+        key,
+        value,
+        int(heads),
+        **options,
+        scalar_value=scale,
+        input_layout="BNSD",
+    )
+
+
+def is_whole(size):
+    return isinstance(size, int) or bool(getattr(size, "is_Integer", False))
+
+
+def _as_many(emit, x):
     """`x` with as many batches and heads as the result."""
     batch = emit.out.shape[:-2]
     if tuple(x.shape[:-2]) == tuple(batch):

@@ -1,29 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Normalisation over channels and groups, in inference."""
 
-from collections.abc import Sequence
-from typing import Any
-
 from paritas.lower.mindspore.ops.factories import filled
 from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.shape import is_empty
-from paritas.lower.mindspore.write.emitter import Emitter
-from paritas.lower.mindspore.write.source import Size, Value
+from paritas.lower.mindspore.write.source import Value
 
 
-def _per_channel(emit: Emitter, value: Value, rank: int) -> Value:
+def _per_channel(emit, value, rank):
     return emit.call("ops.reshape", value, (1, -1, *[1] * (rank - 2)))
 
 
-def _batch_norm(
-    emit: Emitter,
-    input: Value,
-    weight: Value | None,
-    bias: Value | None,
-    running_mean: Value,
-    running_var: Value,
-    eps: float,
-) -> Value:
+def _batch_norm(emit, input, weight, bias, running_mean, running_var, eps):
     # One scale and one offset per channel; ops.BatchNorm gives the same and takes 4-d tensors only.
     scale = emit.call("ops.rsqrt", emit.infix("+", running_var, eps))
     scale = emit.let(scale if weight is None else emit.infix("*", scale, weight), "scale")
@@ -36,18 +24,7 @@ def _batch_norm(
 
 
 @lowers("aten.batch_norm.default")
-def batch_norm(
-    emit: Emitter,
-    input: Value,
-    weight: Value | None,
-    bias: Value | None,
-    running_mean: Value,
-    running_var: Value,
-    training: bool,
-    momentum: float,
-    eps: float,
-    cudnn_enabled: bool,
-) -> Value:
+def batch_norm(emit, input, weight, bias, running_mean, running_var, training, momentum, eps, cudnn_enabled):
     """batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float momentum, float eps, bool cudnn_enabled) -> Tensor"""  # noqa: E501
     if training and running_mean is None:  # as weights are standardised: nothing is remembered
         return _by_own_statistics(emit, input, weight, bias, eps)[0]
@@ -57,16 +34,7 @@ def batch_norm(
 
 
 @lowers("aten._native_batch_norm_legit_no_training.default")
-def native_batch_norm(
-    emit: Emitter,
-    input: Value,
-    weight: Value | None,
-    bias: Value | None,
-    running_mean: Value,
-    running_var: Value,
-    momentum: float,
-    eps: float,
-) -> Value:
+def native_batch_norm(emit, input, weight, bias, running_mean, running_var, momentum, eps):
     """_native_batch_norm_legit_no_training(Tensor input, Tensor? weight, Tensor? bias, Tensor running_mean, Tensor running_var, float momentum, float eps) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     none = f"ops.zeros((0,), {emit.dtype(input.dtype)})"  # what training would save
     return Value(
@@ -75,17 +43,7 @@ def native_batch_norm(
 
 
 @lowers("aten.native_batch_norm.default")
-def native_batch_norm_default(
-    emit: Emitter,
-    input: Value,
-    weight: Value | None,
-    bias: Value | None,
-    running_mean: Value,
-    running_var: Value,
-    training: bool,
-    momentum: float,
-    eps: float,
-) -> Value:
+def native_batch_norm_default(emit, input, weight, bias, running_mean, running_var, training, momentum, eps):
     """native_batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float momentum, float eps) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     if training:
         raise emit.refuse("batch_norm that updates its running statistics belongs to training")
@@ -93,18 +51,14 @@ def native_batch_norm_default(
 
 
 @lowers("aten._native_batch_norm_legit.no_stats")
-def native_batch_norm_no_stats(
-    emit: Emitter, input: Value, weight: Value | None, bias: Value | None, eps: float, **_: object
-) -> Value:
+def native_batch_norm_no_stats(emit, input, weight, bias, training, momentum, eps):
     """_native_batch_norm_legit.no_stats(Tensor input, Tensor? weight, Tensor? bias, bool training, float momentum, float eps) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     out, mean, scale = _by_own_statistics(emit, input, weight, bias, eps)
     saved = (emit.call("ops.reshape", value, (-1,)) for value in (mean, scale))
     return Value(f"({', '.join([out.text, *(value.text for value in saved)])})")
 
 
-def _by_own_statistics(
-    emit: Emitter, input: Value, weight: Value | None, bias: Value | None, eps: float
-) -> tuple[Value, Value, Value]:
+def _by_own_statistics(emit, input, weight, bias, eps):
     """The result, and mean and scale of each channel."""
     axes = tuple(axis for axis in range(input.rank) if axis != 1)
     keep = emit.prim("ops.ReduceMean", keep_dims=True)
@@ -117,28 +71,20 @@ def _by_own_statistics(
     return emit.cast(emit.typed(out, dtype="float32"), input.dtype), mean, scale
 
 
-def _normalised(emit: Emitter, x: Value, axes: int | Sequence[int], eps: Any) -> Any:
+def _normalised(emit, x, axes, eps):
     mean = emit.prim("ops.ReduceMean", keep_dims=True)
     centred = emit.let(emit.infix("-", x, mean(x, axes)), "centred")
     spread = mean(emit.infix("*", centred, centred), axes)
     return emit.infix("*", centred, emit.call("ops.rsqrt", emit.infix("+", spread, eps)))
 
 
-def _affine(emit: Emitter, x: Value, weight: Value | None, bias: Value | None, rank: int) -> Value:
+def _affine(emit, x, weight, bias, rank):
     x = x if weight is None else emit.infix("*", x, _per_channel(emit, weight, rank))
     return x if bias is None else emit.infix("+", x, _per_channel(emit, bias, rank))
 
 
 @lowers("aten.group_norm.default")
-def group_norm(
-    emit: Emitter,
-    input: Value,
-    num_groups: int,
-    weight: Value | None = None,
-    bias: Value | None = None,
-    eps: float = 1e-05,
-    cudnn_enabled: bool = True,
-) -> Value:
+def group_norm(emit, input, num_groups, weight=None, bias=None, eps=1e-05, cudnn_enabled=True):
     """group_norm(Tensor input, int num_groups, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enabled=True) -> Tensor"""  # noqa: E501
     if is_empty(input):
         return filled(emit, 0)
@@ -150,9 +96,7 @@ def group_norm(
     return emit.cast(emit.typed(_affine(emit, whole, weight, bias, input.rank), dtype=x.dtype), input.dtype)
 
 
-def _grouped(
-    emit: Emitter, x: Value, groups: Size, weight: Value | None, bias: Value | None, eps: float
-) -> Value:
+def _grouped(emit, x, groups, weight, bias, eps):
     shape = (emit.size(x.shape[1]),)
     ones, zeros = (emit.call(f"ops.{name}", shape, emit.dtype(x.dtype)) for name in ("ones", "zeros"))
     weight = ones if weight is None else emit.cast(weight, x.dtype)
@@ -162,17 +106,17 @@ def _grouped(
 
 @lowers("aten.instance_norm.default")
 def instance_norm(
-    emit: Emitter,
-    input: Value,
-    weight: Value | None,
-    bias: Value | None,
-    running_mean: Value,
-    running_var: Value,
-    use_input_stats: bool,
-    momentum: float,
-    eps: float,
-    cudnn_enabled: bool,
-) -> Value:
+    emit,
+    input,
+    weight,
+    bias,
+    running_mean,
+    running_var,
+    use_input_stats,
+    momentum,
+    eps,
+    cudnn_enabled,
+):
     """instance_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool use_input_stats, float momentum, float eps, bool cudnn_enabled) -> Tensor"""  # noqa: E501
     if not use_input_stats:
         return _batch_norm(emit, input, weight, bias, running_mean, running_var, eps)
@@ -185,7 +129,7 @@ def instance_norm(
 
 
 @lowers("aten._weight_norm.default")
-def weight_norm(emit: Emitter, v: Value, g: Value, dim: int) -> Value:
+def weight_norm(emit, v, g, dim=0):
     """_weight_norm(Tensor v, Tensor g, int dim=0) -> Tensor"""
     axes = tuple(a for a in range(v.rank) if a != dim % v.rank) if dim != -1 else tuple(range(v.rank))
     v = emit.let(v, "v")

@@ -1,24 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Normalisation over the last dimensions."""
 
-from collections.abc import Callable
-from typing import Any
-
 from paritas.lower.mindspore.ops.registry import lowers
-from paritas.lower.mindspore.write.emitter import Emitter
-from paritas.lower.mindspore.write.source import Sizes, Value
+from paritas.lower.mindspore.write.source import Value
 
 
 @lowers("aten.layer_norm.default")
-def layer_norm(
-    emit: Emitter,
-    input: Value,
-    normalized_shape: Sizes,
-    weight: Value | None = None,
-    bias: Value | None = None,
-    eps: float = 1e-05,
-    cudnn_enable: bool = True,
-) -> Value:
+def layer_norm(emit, input, normalized_shape, weight=None, bias=None, eps=1e-05, cudnn_enable=True):
     """layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enable=True) -> Tensor"""  # noqa: E501
     if (nothing := emit.if_empty()) is not None:
         return nothing
@@ -38,19 +26,15 @@ def layer_norm(
 
 
 @lowers("aten.rms_norm.default")
-def rms_norm(
-    emit: Emitter,
-    input: Value,
-    normalized_shape: Sizes,
-    weight: Value | None = None,
-    eps: float | None = None,
-) -> Value:
+def rms_norm(emit, input, normalized_shape, weight=None, eps=None):
     """rms_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, float? eps=None) -> Tensor"""
     if (nothing := emit.if_empty()) is not None:
         return nothing
     if eps is None:  # of the dtype in which torch computes
         eps = {"float64": 2.220446049250313e-16}.get(input.dtype, 1.1920928955078125e-07)
     weight = _given(emit, weight, "ops.ones", normalized_shape)
+    if emit.target == "ascend" and emit.out.dtype != "float64" and input.dtype == weight.dtype:
+        return Value(f"{emit.call('ops.rms_norm', input, weight, eps).text}[0]")
     if len(normalized_shape) == 1:
         return _in_float32(emit, input, weight, write=lambda *x: emit.prelude("rms_norm", *x, eps))
     x, weight = _as_rows(emit, input, weight, dims=len(normalized_shape))
@@ -58,7 +42,7 @@ def rms_norm(
     return emit.call("ops.reshape", found, emit.dims(input.shape, free=True))
 
 
-def _as_rows(emit: Emitter, *tensors: Any, dims: int) -> list[Value]:
+def _as_rows(emit, *tensors, dims):
     """The tensors with their last `dims` dimensions as one."""
     flat = []
     for x in tensors:
@@ -67,14 +51,14 @@ def _as_rows(emit: Emitter, *tensors: Any, dims: int) -> list[Value]:
     return flat
 
 
-def _given(emit: Emitter, weight: Value | None, otherwise: str, shape: Sizes) -> Value:
+def _given(emit, weight, otherwise, shape):
     if weight is not None:
         return weight
     made = emit.call(otherwise, emit.dims(shape), emit.dtype(emit.out.dtype))
     return emit.typed(made, shape=shape)
 
 
-def _in_float32(emit: Emitter, *tensors: Any, write: Callable[..., Any]) -> Value:
+def _in_float32(emit, *tensors, write):
     """float16 by way of float32, as torch: a sum of squares overflows in float16."""
     if emit.out.dtype != "float16":
         return write(*tensors)

@@ -1,17 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Comparison, logic, and bits."""
 
-from typing import Any
-
 import torch
 
 from paritas.lower.mindspore.ops.arithmetic import FLOATS, WHOLE, exactly, promote, wrapped
 from paritas.lower.mindspore.ops.registry import lowers
-from paritas.lower.mindspore.write.emitter import Emitter
-from paritas.lower.mindspore.write.source import Size, Value
+from paritas.lower.mindspore.write.source import Value
 
 
-def _comparable(emit: Emitter, self: Value, other: Any) -> tuple[Size | float, Size | float]:
+def _comparable(emit, self, other):
     """Both operands in the dtype that torch compares in, which the result, a bool, does not say."""
     if isinstance(other, Value) and other.dtype:
         # torch.result_type knows that a 0-d tensor does not widen its own kind.
@@ -43,7 +40,7 @@ def _comparable(emit: Emitter, self: Value, other: Any) -> tuple[Size | float, S
 @lowers(
     "aten.ge.Tensor", "aten.ge.Scalar", "aten.greater_equal.Tensor", "aten.greater_equal.Scalar", symbol=">="
 )
-def compared(emit: Emitter, symbol: str, self: Value, other: Any) -> Value:
+def compared(emit, symbol, self, other):
     return emit.infix(symbol, *_comparable(emit, self, other))
 
 
@@ -57,7 +54,7 @@ def compared(emit: Emitter, symbol: str, self: Value, other: Any) -> Value:
 @lowers(
     "aten.bitwise_xor.Tensor", "aten.bitwise_xor.Scalar", boolean="ops.logical_xor", bits="ops.bitwise_xor"
 )
-def bitwise(emit: Emitter, boolean: str, bits: str, self: Value, other: Any) -> Value:
+def bitwise(emit, boolean, bits, self, other):
     if not isinstance(other, Value):
         other = exactly(emit, other, emit.out.dtype)
     if emit.out.dtype == "bool":
@@ -66,18 +63,18 @@ def bitwise(emit: Emitter, boolean: str, bits: str, self: Value, other: Any) -> 
 
 
 @lowers("aten.bitwise_not.default")
-def bitwise_not(emit: Emitter, self: Value) -> Value:
+def bitwise_not(emit, self):
     """bitwise_not(Tensor self) -> Tensor"""
     return emit.call("ops.logical_not" if self.dtype == "bool" else "ops.invert", self)
 
 
 @lowers("aten.logical_not.default")
-def logical_not(emit: Emitter, self: Value) -> Value:
+def logical_not(emit, self):
     """logical_not(Tensor self) -> Tensor"""
     return emit.call("ops.logical_not", truth(emit, self))
 
 
-def truth(emit: Emitter, value: Value) -> Value:
+def truth(emit, value):
     """Whether each element is not zero. A cast would do, but for NaN in float16."""
     return (
         value
@@ -89,12 +86,12 @@ def truth(emit: Emitter, value: Value) -> Value:
 @lowers("aten.logical_and.default", function="ops.logical_and")
 @lowers("aten.logical_or.default", function="ops.logical_or")
 @lowers("aten.logical_xor.default", function="ops.logical_xor")
-def logical(emit: Emitter, function: str, self: Value, other: Value) -> Value:
+def logical(emit, function, self, other):
     return emit.call(function, truth(emit, self), truth(emit, other))
 
 
 @lowers("aten.isin.Tensor_Tensor")
-def isin(emit: Emitter, elements: Value, test_elements: Value, *, invert: bool, **_: object) -> Value:
+def isin(emit, elements, test_elements, *, assume_unique=False, invert=False):
     """isin.Tensor_Tensor(Tensor elements, Tensor test_elements, *, bool assume_unique=False, bool invert=False) -> Tensor"""  # noqa: E501
     flat = emit.call("ops.reshape", test_elements, (-1,))
     equal = emit.infix("==", emit.call("ops.expand_dims", elements, -1), flat)

@@ -1,20 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Linear layers and matrix products. Weights keep the checkpoint's layout: [out, in]."""
 
-from collections.abc import Sequence
-from typing import Any
-
 from paritas.lower.mindspore.ops.arithmetic import FLOATS
 from paritas.lower.mindspore.ops.factories import filled
 from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.shape import is_empty, permuted
 from paritas.lower.mindspore.ops.statistics import diagonal_of
-from paritas.lower.mindspore.write.emitter import Emitter
-from paritas.lower.mindspore.write.source import Scalar, Value
 
 
 @lowers("aten.linear.default")
-def linear(emit: Emitter, input: Value, weight: Value, bias: Value | None = None) -> Value:
+def linear(emit, input, weight, bias=None):
     """linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor"""
     if is_empty(input) or is_empty(weight):
         nothing = filled(emit, 0)
@@ -28,11 +23,11 @@ def linear(emit: Emitter, input: Value, weight: Value, bias: Value | None = None
     return emit.call("ops.dense", input, weight, bias)
 
 
-def _scaled(emit: Emitter, value: Value, factor: float) -> Value:
+def _scaled(emit, value, factor):
     return value if factor == 1 else emit.infix("*", value, factor)
 
 
-def plus_product(emit: Emitter, self: Value, product: Value, beta: float, alpha: float) -> Value:
+def plus_product(emit, self, product, beta, alpha):
     """beta * self + alpha * product. With beta=0 torch ignores self outright, NaN included; 0 * self would not."""
     if emit.out.dtype not in FLOATS:  # torch takes both factors as integers then
         alpha, beta = int(alpha), int(beta)
@@ -40,14 +35,12 @@ def plus_product(emit: Emitter, self: Value, product: Value, beta: float, alpha:
     return product if beta == 0 else emit.infix("+", product, _scaled(emit, self, beta))
 
 
-def _nothing(*operands: Any) -> bool:
+def _nothing(*operands):
     return any(is_empty(x) for x in operands)
 
 
 @lowers("aten.addmm.default")
-def addmm(
-    emit: Emitter, self: Value, mat1: Value, mat2: Value, *, beta: Scalar = 1, alpha: Scalar = 1
-) -> Value:
+def addmm(emit, self, mat1, mat2, *, beta=1, alpha=1):
     """addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
     if _nothing(mat1, mat2):
         return plus_product(emit, self, filled(emit, 0), beta, 1)
@@ -58,9 +51,7 @@ def addmm(
 
 
 @lowers("aten.baddbmm.default")
-def baddbmm(
-    emit: Emitter, self: Value, batch1: Value, batch2: Value, *, beta: Scalar = 1, alpha: Scalar = 1
-) -> Value:
+def baddbmm(emit, self, batch1, batch2, *, beta=1, alpha=1):
     """baddbmm(Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
     if _nothing(batch1, batch2):
         return plus_product(emit, self, filled(emit, 0), beta, 1)
@@ -68,48 +59,46 @@ def baddbmm(
 
 
 @lowers("aten.mm.default")
-def mm(emit: Emitter, self: Value, mat2: Value) -> Value:
+def mm(emit, self, mat2):
     """mm(Tensor self, Tensor mat2) -> Tensor"""
     return filled(emit, 0) if _nothing(self, mat2) else emit.prim("ops.MatMul")(self, mat2)
 
 
 @lowers("aten.bmm.default")
-def bmm(emit: Emitter, self: Value, mat2: Value) -> Value:
+def bmm(emit, self, mat2):
     """bmm(Tensor self, Tensor mat2) -> Tensor"""
     return filled(emit, 0) if _nothing(self, mat2) else emit.prim("ops.BatchMatMul")(self, mat2)
 
 
 @lowers("aten.matmul.default", "aten.linalg_matmul.default")
-def matmul(emit: Emitter, self: Value, other: Value) -> Value:
+def matmul(emit, self, other):
     """matmul(Tensor self, Tensor other) -> Tensor"""
     return filled(emit, 0) if _nothing(self, other) else emit.call("ops.matmul", self, other)
 
 
 @lowers("aten.mv.default")
-def mv(emit: Emitter, self: Value, vec: Value) -> Value:
+def mv(emit, self, vec):
     """mv(Tensor self, Tensor vec) -> Tensor"""
     return filled(emit, 0) if _nothing(self, vec) else emit.call("ops.matmul", self, vec)
 
 
 @lowers("aten.dot.default")
-def dot(emit: Emitter, self: Value, tensor: Value) -> Value:
+def dot(emit, self, tensor):
     """dot(Tensor self, Tensor tensor) -> Tensor"""
     return filled(emit, 0) if _nothing(self, tensor) else emit.call("ops.matmul", self, tensor)
 
 
 @lowers("aten.outer.default", "aten.ger.default")
-def outer(emit: Emitter, self: Value, vec2: Value) -> Value:
+def outer(emit, self, vec2):
     """outer(Tensor self, Tensor vec2) -> Tensor"""
     return emit.infix("*", emit.call("ops.expand_dims", self, -1), vec2)
 
 
 @lowers("aten.einsum.default")
-def einsum(
-    emit: Emitter, equation: str, tensors: Sequence[Value], *, path: Sequence[int] | None = None
-) -> Value:
+def einsum(emit, equation, tensors, *, path=None):
     """einsum(str equation, Tensor[] tensors, *, int[]? path=None) -> Tensor"""
-    terms, output = _parsed_equation(equation, [x.rank for x in tensors])
-    whole = [_diagonal_of_repeated(emit, term, x) for term, x in zip(terms, tensors, strict=True)]
+    terms, output = _spelled(equation, [x.rank for x in tensors])
+    whole = [_once(emit, term, x) for term, x in zip(terms, tensors, strict=True)]
     terms, tensors = [term for term, _ in whole], [x for _, x in whole]
     sizes: dict = {}
     for term, x in zip(terms, tensors, strict=True):
@@ -124,11 +113,11 @@ def einsum(
     for place, (other, y) in enumerate(kept[1:], 1):
         later = output + "".join(t for t, _ in kept[place + 1 :])
         term, x = _contracted(emit, term, x, other, y, sizes, later)
-    term, x = _summed_out(emit, term, x, output, sizes)
+    term, x = _without(emit, term, x, output, sizes)
     return permuted(emit, x, [term.index(name) for name in output])
 
 
-def _parsed_equation(equation: str, ranks: Sequence[int]) -> tuple[Any, Any]:
+def _spelled(equation, ranks):
     """The terms and the output with a letter for every dimension that "..." stands for."""
     inputs, arrow, output = equation.replace(" ", "").partition("->")
     terms = inputs.split(",")
@@ -143,7 +132,7 @@ def _parsed_equation(equation: str, ranks: Sequence[int]) -> tuple[Any, Any]:
     return terms, output
 
 
-def _diagonal_of_repeated(emit: Emitter, term: str, x: Value) -> tuple[str, Value]:
+def _once(emit, term, x):
     """An operand that names an index twice is read along its diagonal, which becomes the last dimension."""
     for name in dict.fromkeys(term):
         while term.count(name) > 1:
@@ -154,7 +143,7 @@ def _diagonal_of_repeated(emit: Emitter, term: str, x: Value) -> tuple[str, Valu
     return term, x
 
 
-def _summed_out(emit: Emitter, term: str, x: Value, needed: str, sizes: dict[str, Any]) -> tuple[str, Value]:
+def _without(emit, term, x, needed, sizes):
     """`x` summed over the indices that nobody needs."""
     alone = [axis for axis, name in enumerate(term) if name not in needed]
     if not alone:
@@ -164,12 +153,10 @@ def _summed_out(emit: Emitter, term: str, x: Value, needed: str, sizes: dict[str
     return left, emit.typed(total, dtype=x.dtype, shape=[sizes[n] for n in left])
 
 
-def _contracted(
-    emit: Emitter, left: str, a: Value, right: str, b: Value, sizes: dict[str, Any], later: str
-) -> tuple[str, Value]:
+def _contracted(emit, left, a, right, b, sizes, later):
     """The product of two operands, summed over what neither `later` operands nor the output name."""
-    left, a = _summed_out(emit, left, a, right + later, sizes)
-    right, b = _summed_out(emit, right, b, left + later, sizes)
+    left, a = _without(emit, left, a, right + later, sizes)
+    right, b = _without(emit, right, b, left + later, sizes)
     batch = [n for n in left if n in right and n in later]
     inner = [n for n in left if n in right and n not in later]
     rows, columns = [n for n in left if n not in right], [n for n in right if n not in left]
@@ -184,7 +171,7 @@ def _contracted(
     return names, emit.typed(product, dtype=a.dtype, shape=shape)
 
 
-def _blocks(emit: Emitter, x: Value, term: str, sizes: dict[str, Any], *groups: Any) -> Value:
+def _blocks(emit, x, term, sizes, *groups):
     """`x` as [batch, rows, columns], each group of indices made one dimension."""
     turned = permuted(emit, x, [term.index(name) for group in groups for name in group])
     shape = []

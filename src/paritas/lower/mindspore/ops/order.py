@@ -4,33 +4,29 @@
 What is sorted are keys (`order_keys` in the prelude), in which NaN is a number; the values are looked up afterwards.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 
 from paritas.lower.mindspore.ops.arithmetic import FLOATS
 from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.shape import indexed, is_empty, permuted
-from paritas.lower.mindspore.write.emitter import Emitter
-from paritas.lower.mindspore.write.source import Size, Value
+from paritas.lower.mindspore.write.source import Value
 
 #: Above every number of the narrower dtype, and below infinity.
 _TOP = {torch.float32: 3e38, torch.float64: 1.7976931348623157e308}
 
 
-def _pair(first: Value | str, second: Value | str) -> Value:
+def _pair(first, second):
     return Value(f"({first}, {second})")
 
 
-def _keys(emit: Emitter, x: Value) -> Value:
+def _keys(emit, x):
     if x.dtype in ("float32", "float16", "float64"):
         wide = torch.float32 if x.dtype == "float16" else torch.float64
         return emit.prelude("order_keys", x, emit.constant(torch.tensor(_TOP[wide], dtype=wide), "top"))
     return emit.cast(x, "int32") if x.dtype == "bool" else x  # there is no order of booleans
 
 
-def _places(emit: Emitter, x: Value, descending: bool) -> Value:
+def _places(emit, x, descending):
     """Where the elements of the last dimension come from, in order. ops.Sort keeps the order of equals."""
     if x.dtype == "float64":
         # Ascending order is that of the negative numbers from the largest on; NaN is then the smallest.
@@ -42,12 +38,12 @@ def _places(emit: Emitter, x: Value, descending: bool) -> Value:
     return emit.cast(Value(f"{found}[1]", "int32"), "int64")
 
 
-def in_order(emit: Emitter, x: Value) -> Value:
+def in_order(emit, x):
     """Where the elements of a vector come from, the smallest first; of floats and whole numbers of 32 bits and more."""
     return _places(emit, x, False)
 
 
-def _last(emit: Emitter, self: Value, dim: int, write: Callable[..., Any]) -> Value:
+def _last(emit, self, dim, write):
     """(values, places) of the places that `write(x)` finds along the last dimension; dimensions as they were."""
     if self.rank == 0:
         return _pair(self, emit.call("ops.zeros", (), emit.dtype("int64")))
@@ -61,12 +57,10 @@ def _last(emit: Emitter, self: Value, dim: int, write: Callable[..., Any]) -> Va
 
 
 @lowers("aten.topk.default")
-def topk(
-    emit: Emitter, self: Value, k: Size, dim: int = -1, largest: bool = True, sorted: bool = True
-) -> Value:
+def topk(emit, self, k, dim=-1, largest=True, sorted=True):
     """topk(Tensor self, SymInt k, int dim=-1, bool largest=True, bool sorted=True) -> (Tensor values, Tensor indices)"""  # noqa: E501
 
-    def write(x: Value) -> Value:
+    def write(x):
         if largest:
             found = emit.let(emit.prim("ops.TopK", True)(_keys(emit, x), k), "found")
             return emit.cast(Value(f"{found}[1]", "int32"), "int64")
@@ -77,13 +71,13 @@ def topk(
     return _last(emit, self, dim, write)
 
 
-def _nothing(emit: Emitter) -> Any:
+def _nothing(emit):
     texts = [emit.call("ops.zeros", emit.dims(part.shape), emit.dtype(part.dtype)).text for part in emit.out]
     return _pair(*texts)
 
 
 @lowers("aten.sort.default", "aten.sort.stable")
-def sorted_pair(emit: Emitter, self: Value, dim: int, descending: bool, **_: object) -> Value:
+def sorted_pair(emit, self, dim, descending, **_):
     """Values and places in order."""
     if self.rank and is_empty(self):
         shape = emit.dims(self.shape)
@@ -92,13 +86,13 @@ def sorted_pair(emit: Emitter, self: Value, dim: int, descending: bool, **_: obj
 
 
 @lowers("aten.msort.default")
-def msort(emit: Emitter, self: Value) -> Value:
+def msort(emit, self):
     """msort(Tensor self) -> Tensor"""
     return Value(f"{emit.let(sorted_pair(emit, self, 0, False), 'pair')}[0]")
 
 
 @lowers("aten.argsort.default", "aten.argsort.stable")
-def argsort(emit: Emitter, self: Value, dim: int = -1, descending: bool = False, **_: object) -> Value:
+def argsort(emit, self, dim=-1, descending=False, **_):
     """argsort(Tensor self, int dim=-1, bool descending=False) -> Tensor"""
     pair = emit.let(sorted_pair(emit, self, dim, descending), "pair")
     return Value(f"{pair}[1]")
@@ -107,7 +101,7 @@ def argsort(emit: Emitter, self: Value, dim: int = -1, descending: bool = False,
 # --- one of them ---
 
 
-def _one(emit: Emitter, self: Value, dim: int, keepdim: bool, place: int | str) -> Value:
+def _one(emit, self, dim, keepdim, place):
     """(value, index) of the element that is at `place` in order, along a dimension."""
     if self.rank == 0:
         return _pair(self, emit.call("ops.zeros", (), emit.dtype("int64")))
@@ -119,17 +113,17 @@ def _one(emit: Emitter, self: Value, dim: int, keepdim: bool, place: int | str) 
     return _pair(*(indexed(emit, Value(f"{pair}[{i}]", shape=self.shape), dim, cut) for i in (0, 1)))
 
 
-def operand_plus_one(place: int | str) -> int | str:
+def operand_plus_one(place):
     return place + 1 if isinstance(place, int) else f"{place} + 1"
 
 
 @lowers("aten.kthvalue.default")
-def kthvalue(emit: Emitter, self: Value, k: Size, dim: int = -1, keepdim: bool = False) -> Value:
+def kthvalue(emit, self, k, dim=-1, keepdim=False):
     """kthvalue(Tensor self, SymInt k, int dim=-1, bool keepdim=False) -> (Tensor values, Tensor indices)"""
     return _one(emit, self, dim, keepdim, k - 1 if isinstance(k, int) else f"{k} - 1")
 
 
-def _middle(emit: Emitter, self: Value, dim: int) -> int | str:
+def _middle(emit, self, dim):
     size = self.shape[dim]
     if isinstance(size, int):
         return (size - 1) // 2
@@ -137,7 +131,7 @@ def _middle(emit: Emitter, self: Value, dim: int) -> int | str:
 
 
 @lowers("aten.median.dim")
-def median_dim(emit: Emitter, self: Value, dim: int, keepdim: bool = False) -> Value:
+def median_dim(emit, self, dim, keepdim=False):
     """median.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)"""
     if self.rank == 0 or is_empty(self):
         return _one(emit, self, dim, keepdim, 0)
@@ -148,18 +142,21 @@ def median_dim(emit: Emitter, self: Value, dim: int, keepdim: bool = False) -> V
     # A row with a NaN has NaN for its middle.
     pair = emit.let(_one(emit, x, dim, True, _middle(emit, self, dim)), "middle")
     return _squeezed(
-        emit, emit.prelude("median_nan", x, Value(f"{pair}[0]"), Value(f"{pair}[1]"), dim), dim, keepdim
+        emit,
+        emit.prelude("median_nan", x, Value(f"{pair}[0]"), Value(f"{pair}[1]"), dim),
+        dim,
+        keepdim,
     )
 
 
-def _squeezed(emit: Emitter, pair: Value, dim: int, keepdim: bool) -> Value:
+def _squeezed(emit, pair, dim, keepdim):
     if keepdim:
         return pair
     found = emit.let(pair, "found")
     return _pair(*(emit.call("ops.squeeze", Value(f"{found}[{i}]"), dim) for i in (0, 1)))
 
 
-def _flat(emit: Emitter, self: Value) -> Value:
+def _flat(emit, self):
     size = 1
     for part in self.shape:
         size = size * part
@@ -167,7 +164,7 @@ def _flat(emit: Emitter, self: Value) -> Value:
 
 
 @lowers("aten.median.default")
-def median(emit: Emitter, self: Value) -> Value:
+def median(emit, self):
     """median(Tensor self) -> Tensor"""
     if self.rank == 0:
         return self
@@ -177,7 +174,7 @@ def median(emit: Emitter, self: Value) -> Value:
 
 
 @lowers("aten.nanmedian.dim")
-def nanmedian_dim(emit: Emitter, self: Value, dim: int, keepdim: bool = False) -> Value:
+def nanmedian_dim(emit, self, dim, keepdim=False):
     """nanmedian.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)"""
     if self.rank == 0 or is_empty(self) or self.dtype not in FLOATS:
         return median_dim(emit, self, dim, keepdim)
@@ -189,7 +186,7 @@ def nanmedian_dim(emit: Emitter, self: Value, dim: int, keepdim: bool = False) -
 
 
 @lowers("aten.nanmedian.default")
-def nanmedian(emit: Emitter, self: Value) -> Value:
+def nanmedian(emit, self):
     """nanmedian(Tensor self) -> Tensor"""
     if self.rank == 0:
         return self

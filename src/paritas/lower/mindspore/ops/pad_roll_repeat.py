@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Elements put elsewhere: repeated, turned around, padded, written over a part of another tensor."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
-
 import sympy
 import torch
 
@@ -11,14 +8,13 @@ from paritas.capture.normalise import WHOLE_DIMENSION
 from paritas.lower.mindspore.ops.factories import filled
 from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.shape import indexed, is_empty, permuted
-from paritas.lower.mindspore.write.emitter import Emitter
-from paritas.lower.mindspore.write.source import Scalar, Size, Sizes, Value, operand
+from paritas.lower.mindspore.write.source import Value, operand
 from paritas.lower.registry import Arg
 
 
 @lowers("aten.repeat.default")
 @lowers("aten.tile.default", repeats=Arg("dims"))
-def _tiled(emit: Emitter, self: Value, repeats: Sizes) -> Value:
+def _tiled(emit, self, repeats):
     missing = len(repeats) - self.rank
     if missing > 0:
         self = emit.call("ops.reshape", self, (*[1] * missing, *emit.dims(self.shape)))
@@ -27,9 +23,7 @@ def _tiled(emit: Emitter, self: Value, repeats: Sizes) -> Value:
 
 
 @lowers("aten.repeat_interleave.self_int")
-def repeat_interleave(
-    emit: Emitter, self: Value, repeats: Size, dim: int | None = None, *, output_size: Size | None = None
-) -> Value:
+def repeat_interleave(emit, self, repeats, dim=None, *, output_size=None):
     """repeat_interleave.self_int(Tensor self, SymInt repeats, int? dim=None, *, SymInt? output_size=None) -> Tensor"""
     if dim is None:
         self, dim, sizes = emit.call("ops.reshape", self, (-1,)), 0, [_count(self.shape)]
@@ -41,7 +35,7 @@ def repeat_interleave(
     return emit.call("ops.reshape", spread, emit.dims(emit.out.shape, free=True))
 
 
-def _count(shape: Sizes) -> int:
+def _count(shape):
     total = 1
     for size in shape:
         total = total * size
@@ -49,13 +43,13 @@ def _count(shape: Sizes) -> int:
 
 
 @lowers("aten.flip.default")
-def flip(emit: Emitter, self: Value, dims: Sequence[int]) -> Value:
+def flip(emit, self, dims):
     """flip(Tensor self, int[] dims) -> Tensor"""
     return emit.call("ops.flip", self, tuple(d % self.rank for d in dims)) if dims and self.rank else self
 
 
 @lowers("aten.roll.default")
-def roll(emit: Emitter, self: Value, shifts: Sizes, dims: Sequence[int] = ()) -> Value:
+def roll(emit, self, shifts, dims=()):
     """roll(Tensor self, SymInt[1] shifts, int[1] dims=[]) -> Tensor"""
     shifts, dims = _listed(shifts), _listed(dims)
     x = self
@@ -85,7 +79,7 @@ def roll(emit: Emitter, self: Value, shifts: Sizes, dims: Sequence[int] = ()) ->
     return x if x.rank == self.rank else emit.call("ops.reshape", x, emit.dims(emit.out.shape, free=True))
 
 
-def _listed(value: Any) -> list[Any]:
+def _listed(value):
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
@@ -93,7 +87,7 @@ def _listed(value: Any) -> list[Any]:
 
 
 @lowers("aten.constant_pad_nd.default")
-def constant_pad_nd(emit: Emitter, self: Value, pad: Sizes, value: Scalar = 0) -> Value:
+def constant_pad_nd(emit, self, pad, value=0):
     """constant_pad_nd(Tensor self, SymInt[] pad, Scalar value=0) -> Tensor"""
     if not all(isinstance(width, int) for width in pad):
         in_front = any(not isinstance(width, int) or width != 0 for width in pad[::2])
@@ -103,7 +97,7 @@ def constant_pad_nd(emit: Emitter, self: Value, pad: Sizes, value: Scalar = 0) -
     return _padded(emit, self, pad, lambda x, dim, size, last: _edge(emit, x, dim, size, value))
 
 
-def _filled_up(emit: Emitter, self: Value, pad: Sizes, value: float) -> Value:
+def _filled_up(emit, self, pad, value):
     """Widths behind that are known at run time only and may be 0, which a piece to join may not."""
     x = self
     for pair in range(len(pad) // 2):
@@ -119,14 +113,12 @@ def _filled_up(emit: Emitter, self: Value, pad: Sizes, value: float) -> Value:
     return x
 
 
-def _edge(emit: Emitter, x: Value, dim: int, size: int, value: float) -> Value:
+def _edge(emit, x, dim, size, value):
     shape = [*x.shape[:dim], size, *x.shape[dim + 1 :]]
     return filled(emit, value, shape=shape)
 
 
-def _padded(
-    emit: Emitter, self: Value, pad: Sizes, edge: Callable[..., Any], mirrored: bool = False
-) -> Value:
+def _padded(emit, self, pad, edge, mirrored=False):
     """`self` with `edge(x, dim, size, last)` joined to both ends of each dimension; negative sizes cut."""
     x = self
     for pair in range(len(pad) // 2):
@@ -159,7 +151,7 @@ def _padded(
     return x
 
 
-def _looked_up(emit: Emitter, self: Value, pad: Sizes, mode: str, value: float = 0) -> Value:
+def _looked_up(emit, self, pad, mode, value=0):
     """Widths that are known at run time only: each place of the result looks up which of `self` it repeats."""
     x = self
     for pair in range(len(pad) // 2):
@@ -185,11 +177,11 @@ def _looked_up(emit: Emitter, self: Value, pad: Sizes, mode: str, value: float =
     return x
 
 
-def _within(emit: Emitter, places: Value, last: Value) -> Value:
+def _within(emit, places, last):
     return emit.call("ops.maximum", 0, emit.call("ops.minimum", last, places))
 
 
-def _mirrored(emit: Emitter, places: Value, mode: str, size: Value, last: Value) -> Value:
+def _mirrored(emit, places, mode, size, last):
     """The place inside that each place outside repeats."""
     if mode == "replicate":
         return _within(emit, places, last)
@@ -200,20 +192,20 @@ def _mirrored(emit: Emitter, places: Value, mode: str, size: Value, last: Value)
 
 
 @lowers("aten.pad.default")
-def pad(emit: Emitter, self: Value, pad: Sizes, mode: str = "constant", value: float | None = None) -> Value:
+def pad(emit, self, pad, mode="constant", value=None):
     """pad(Tensor self, SymInt[] pad, str mode="constant", float? value=None) -> Tensor"""
     if mode == "constant":
         return constant_pad_nd(emit, self, pad, 0 if value is None else value)
 
-    def reflect(x: Value, dim: int, size: int, last: bool) -> Value:
+    def reflect(x, dim, size, last):
         text = f"-{size + 1}:-1" if last else f"1:{size + 1}"
         return emit.call("ops.flip", Value(indexed(emit, x, dim, text)), (dim,))
 
-    def replicate(x: Value, dim: int, size: int, last: bool) -> Value:
+    def replicate(x, dim, size, last):
         shape = emit.dims([*x.shape[:dim], size, *x.shape[dim + 1 :]])
         return emit.call("ops.broadcast_to", Value(indexed(emit, x, dim, "-1:" if last else ":1")), shape)
 
-    def circular(x: Value, dim: int, size: int, last: bool) -> Value:
+    def circular(x, dim, size, last):
         return Value(indexed(emit, x, dim, f":{size}" if last else f"-{size}:"))
 
     if not all(isinstance(width, int) for width in pad):
@@ -225,7 +217,7 @@ def pad(emit: Emitter, self: Value, pad: Sizes, mode: str = "constant", value: f
 # --- a part overwritten ---
 
 
-def _spliced(emit: Emitter, self: Value, src: Value, dim: int, start: Size, length: Size) -> Value:
+def _spliced(emit, self, src, dim, start, length):
     """x[:start], src, x[start + length:] along dim."""
     size = self.shape[dim]
     if isinstance(start, int) and isinstance(size, int):
@@ -255,15 +247,7 @@ def _spliced(emit: Emitter, self: Value, src: Value, dim: int, start: Size, leng
 
 
 @lowers("aten.slice_scatter.default")
-def slice_scatter(
-    emit: Emitter,
-    self: Value,
-    src: Value,
-    dim: int = 0,
-    start: Size | None = None,
-    end: Size | None = None,
-    step: Size = 1,
-) -> Value:
+def slice_scatter(emit, self, src, dim=0, start=None, end=None, step=1):
     """slice_scatter(Tensor self, Tensor src, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor"""  # noqa: E501
     dim = dim % self.rank
     if step != 1:
@@ -274,9 +258,7 @@ def slice_scatter(
     return _spliced(emit, self, src, dim, start or 0, length)
 
 
-def _strided(
-    emit: Emitter, self: Value, src: Value, dim: int, start: Size, end: int | None, step: int
-) -> Value:
+def _strided(emit, self, src, dim, start, end, step):
     size = self.shape[dim]
     if is_empty(src):
         return self
@@ -292,7 +274,7 @@ def _strided(
     )
 
 
-def _every(emit: Emitter, self: Value, src: Value, dim: int, start: Size, end: Size, step: int) -> Value:
+def _every(emit, self, src, dim, start, end, step):
     """Bounds that depend on the input's size: every place says whether it is overwritten, and by which row."""
     size = sympy.sympify(self.shape[dim])
     start, end = (
@@ -312,7 +294,7 @@ def _every(emit: Emitter, self: Value, src: Value, dim: int, start: Size, end: S
 
 
 @lowers("aten.select_scatter.default")
-def select_scatter(emit: Emitter, self: Value, src: Value, dim: int, index: Size) -> Value:
+def select_scatter(emit, self, src, dim, index):
     """select_scatter(Tensor self, Tensor src, int dim, SymInt index) -> Tensor"""
     dim = dim % self.rank
     row = emit.call("ops.expand_dims", emit.cast(src, emit.out.dtype), dim)
@@ -323,7 +305,7 @@ def select_scatter(emit: Emitter, self: Value, src: Value, dim: int, index: Size
 
 
 @lowers("aten.unfold.default")
-def unfold(emit: Emitter, self: Value, dimension: int, size: int, step: int) -> Value:
+def unfold(emit, self, dimension, size, step):
     """unfold(Tensor(a) self, int dimension, int size, int step) -> Tensor(a)"""
     if self.rank == 0:
         return emit.call("ops.reshape", self, emit.dims(emit.out.shape))
@@ -338,7 +320,7 @@ def unfold(emit: Emitter, self: Value, dimension: int, size: int, step: int) -> 
 
 
 @lowers("aten.pixel_shuffle.default")
-def pixel_shuffle(emit: Emitter, self: Value, upscale_factor: int) -> Value:
+def pixel_shuffle(emit, self, upscale_factor):
     """pixel_shuffle(Tensor self, int upscale_factor) -> Tensor"""
     r = upscale_factor
     *batch, channels, height, width = self.shape
@@ -349,7 +331,7 @@ def pixel_shuffle(emit: Emitter, self: Value, upscale_factor: int) -> Value:
 
 
 @lowers("aten.pixel_unshuffle.default")
-def pixel_unshuffle(emit: Emitter, self: Value, downscale_factor: int) -> Value:
+def pixel_unshuffle(emit, self, downscale_factor):
     """pixel_unshuffle(Tensor self, int downscale_factor) -> Tensor"""
     r = downscale_factor
     *batch, channels, _, _ = self.shape

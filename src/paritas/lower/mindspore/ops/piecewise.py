@@ -8,12 +8,10 @@ from paritas.lower.mindspore.ops.arithmetic import FLOATS
 from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.unary import negative, sign
 from paritas.lower.mindspore.ops.where_clamp import number
-from paritas.lower.mindspore.write.emitter import Emitter
-from paritas.lower.mindspore.write.source import Scalar, Value
 
 
 @lowers("aten.sgn.default")
-def sgn(emit: Emitter, self: Value) -> Value:
+def sgn(emit, self):
     """sgn(Tensor self) -> Tensor"""
     if self.dtype.startswith("complex"):
         raise emit.refuse("the sign of a complex number")
@@ -21,13 +19,13 @@ def sgn(emit: Emitter, self: Value) -> Value:
 
 
 @lowers("aten.positive.default")
-def positive(emit: Emitter, self: Value) -> Value:
+def positive(emit, self):
     """positive(Tensor(a) self) -> Tensor(a)"""
     return self
 
 
 @lowers("aten.signbit.default")
-def signbit(emit: Emitter, self: Value) -> Value:
+def signbit(emit, self):
     """signbit(Tensor self) -> Tensor"""
     if self.dtype in ("bool", "uint8"):
         return emit.call("ops.zeros_like", emit.cast(self, "bool"))
@@ -38,14 +36,14 @@ def signbit(emit: Emitter, self: Value) -> Value:
 
 @lowers("aten.isneginf.default", value=-math.inf)
 @lowers("aten.isposinf.default", value=math.inf)
-def _infinite(emit: Emitter, self: Value, value: float) -> Value:
+def _infinite(emit, self, value):
     if self.dtype not in FLOATS:
         return emit.call("ops.zeros_like", emit.cast(self, "bool"))
     return emit.infix("==", self, value)
 
 
 @lowers("aten.frac.default")
-def frac(emit: Emitter, self: Value) -> Value:
+def frac(emit, self):
     """frac(Tensor self) -> Tensor"""
     x = emit.let(self, "x")
     return emit.infix("-", x, emit.call("ops.trunc", x))
@@ -53,28 +51,31 @@ def frac(emit: Emitter, self: Value) -> Value:
 
 @lowers("aten.deg2rad.default", factor=math.pi / 180)
 @lowers("aten.rad2deg.default", factor=180 / math.pi)
-def converted(emit: Emitter, self: Value, factor: float) -> Value:
+def converted(emit, self, factor):
     """An angle in the other unit."""
     return in_float32(emit, self, lambda x: emit.infix("*", x, factor))
 
 
 @lowers("aten.sinc.default", "aten.special_sinc.default")
-def sinc(emit: Emitter, self: Value) -> Value:
+def sinc(emit, self):
     """sinc(Tensor self) -> Tensor"""
 
-    def write(x: Value) -> Value:
+    def write(x):
         x = emit.let(emit.infix("*", x, math.pi), "x")
         zero = emit.let(emit.infix("==", x, 0), "zero")
         below = emit.call("ops.where", zero, emit.call("ops.ones_like", x), x)
         return emit.call(
-            "ops.where", zero, emit.call("ops.ones_like", x), emit.infix("/", emit.call("ops.sin", x), below)
+            "ops.where",
+            zero,
+            emit.call("ops.ones_like", x),
+            emit.infix("/", emit.call("ops.sin", x), below),
         )
 
     return in_float32(emit, self, write)
 
 
 @lowers("aten.special_ndtr.default")
-def special_ndtr(emit: Emitter, self: Value) -> Value:
+def special_ndtr(emit, self):
     """special_ndtr(Tensor self) -> Tensor"""
     # torch's own formula: it loses the same digits far below 0.
     x = emit.infix("*", emit.cast(self, emit.out.dtype), math.sqrt(0.5))
@@ -82,7 +83,7 @@ def special_ndtr(emit: Emitter, self: Value) -> Value:
 
 
 @lowers("aten.special_entr.default")
-def special_entr(emit: Emitter, self: Value) -> Value:
+def special_entr(emit, self):
     """special_entr(Tensor self) -> Tensor"""
     x = emit.let(emit.cast(self, "float64"), "x")
     inside = emit.prefix("-", emit.infix("*", x, emit.call("ops.log", x)))
@@ -92,7 +93,7 @@ def special_entr(emit: Emitter, self: Value) -> Value:
 
 
 @lowers("aten.hardshrink.default")
-def hardshrink(emit: Emitter, self: Value, lambd: Scalar = 0.5) -> Value:
+def hardshrink(emit, self, lambd=0.5):
     """hardshrink(Tensor self, Scalar lambd=0.5) -> Tensor"""
     x = emit.let(self, "x")
     bound = number(emit, abs(lambd))
@@ -101,10 +102,10 @@ def hardshrink(emit: Emitter, self: Value, lambd: Scalar = 0.5) -> Value:
 
 
 @lowers("aten.softshrink.default")
-def softshrink(emit: Emitter, self: Value, lambd: Scalar = 0.5) -> Value:
+def softshrink(emit, self, lambd=0.5):
     """softshrink(Tensor self, Scalar lambd=0.5) -> Tensor"""
 
-    def write(x: Value) -> Value:
+    def write(x):
         x = emit.let(x, "x")
         inside = emit.infix("<=", emit.call("ops.abs", x), lambd)
         shifted = emit.infix("-", x, emit.infix("*", emit.call("ops.sign", x), lambd))
@@ -114,7 +115,7 @@ def softshrink(emit: Emitter, self: Value, lambd: Scalar = 0.5) -> Value:
 
 
 @lowers("aten.celu.default")
-def celu(emit: Emitter, self: Value, alpha: Scalar = 1.0) -> Value:
+def celu(emit, self, alpha=1.0):
     """celu(Tensor self, Scalar alpha=1.) -> Tensor"""
     return elu(emit, self, alpha, 1, 1.0 / alpha)
 

@@ -4,17 +4,13 @@
 So they are refused, unless nothing is left to chance. A model that needs noise gets it as an input.
 """
 
-from typing import NoReturn
-
 from paritas.lower.mindspore.ops.factories import filled
 from paritas.lower.mindspore.ops.registry import lowers
-from paritas.lower.mindspore.write.emitter import Emitter
-from paritas.lower.mindspore.write.source import Value
 
 
 @lowers("aten.rand.default", "aten.randn.default", "aten.rand_like.default", "aten.randn_like.default")
 @lowers("aten.normal.float_float")
-def refused(emit: Emitter, **_: object) -> NoReturn:
+def refused(emit, **_):
     raise emit.refuse(
         "it draws random numbers, and MindSpore's are not torch's: no port could be compared with the original. "
         "Pass the noise to the model as an input, or switch it off"
@@ -22,7 +18,7 @@ def refused(emit: Emitter, **_: object) -> NoReturn:
 
 
 @lowers("aten.bernoulli.p")
-def bernoulli(emit: Emitter, self: Value, p: float, **_: object) -> Value:
+def bernoulli(emit, self, p, *, generator=None):
     """bernoulli.p(Tensor self, float p, *, Generator? generator=None) -> Tensor"""
     if p not in (0, 1):
         refused(emit)

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Operators that move elements without changing them: the views of torch, joining and cutting."""
 
-from collections.abc import Sequence
+import re
 
 import sympy
 
 from paritas.capture.normalise import WHOLE_DIMENSION
 from paritas.lower.mindspore.ops.registry import lowers
-from paritas.lower.mindspore.write.emitter import Emitter
-from paritas.lower.mindspore.write.source import Size, Value, operand
+from paritas.lower.mindspore.write.source import Value, operand
 from paritas.lower.registry import Arg
 
 
@@ -17,23 +16,23 @@ from paritas.lower.registry import Arg
 @lowers("aten.flatten.using_ints", "aten.ravel.default", "aten.unflatten.int")
 @lowers("aten.squeeze.default", "aten.squeeze.dim", "aten.squeeze.dims")
 @lowers("aten.atleast_1d.default", "aten.atleast_2d.default", "aten.atleast_3d.default")
-def reshaped(emit: Emitter, self: Value, **_: object) -> Value:
+def reshaped(emit, self, **_):
     """The result's shape says all."""
     return emit.call("ops.reshape", self, emit.dims(emit.out.shape, free=True))
 
 
 @lowers("aten.unsqueeze.default")
-def unsqueeze(emit: Emitter, self: Value, dim: int) -> Value:
+def unsqueeze(emit, self, dim):
     """unsqueeze(Tensor(a) self, int dim) -> Tensor(a)"""
     return emit.call("ops.expand_dims", self, dim)
 
 
-def _wide(size: int) -> bool:
+def _wide(size):
     return isinstance(size, (int, sympy.Integer)) and size >= 16
 
 
 @lowers("aten.permute.default", order=Arg("dims"))
-def permuted(emit: Emitter, self: Value, order: Sequence[int]) -> Value:
+def permuted(emit, self, order):
     order = tuple(d % len(order) for d in order)
     # Heads to the front and back again. Narrow rows are not worth a look-up each.
     if order == (0, 2, 1, 3) and emit.target == "cpu" and self.dtype == "float32" and _wide(self.shape[3]):
@@ -45,7 +44,7 @@ def permuted(emit: Emitter, self: Value, order: Sequence[int]) -> Value:
 @lowers("aten.swapaxes.default", dim0=Arg("axis0"), dim1=Arg("axis1"))
 @lowers("aten.t.default", dim0=0, dim1=-1)
 @lowers("aten.mT.default", dim0=-2, dim1=-1)
-def swapped(emit: Emitter, self: Value, dim0: int, dim1: int) -> Value:
+def swapped(emit, self, dim0, dim1):
     order = list(range(self.rank))
     if order:
         order[dim0], order[dim1] = order[dim1], order[dim0]
@@ -53,7 +52,7 @@ def swapped(emit: Emitter, self: Value, dim0: int, dim1: int) -> Value:
 
 
 @lowers("aten.movedim.int", "aten.moveaxis.int", "aten.movedim.intlist", "aten.moveaxis.intlist")
-def moved(emit: Emitter, self: Value, source: int | Sequence[int], destination: int | Sequence[int]) -> Value:
+def moved(emit, self, source, destination):
     source, destination = (
         [d % self.rank for d in ([dims] if isinstance(dims, int) else dims)] for dims in (source, destination)
     )
@@ -64,23 +63,23 @@ def moved(emit: Emitter, self: Value, source: int | Sequence[int], destination: 
 
 
 @lowers("aten.expand.default", "aten.expand_as.default", "aten.broadcast_to.default")
-def broadcast(emit: Emitter, self: Value, **_: object) -> Value:
+def broadcast(emit, self, **_):
     return emit.call("ops.broadcast_to", self, emit.dims(emit.out.shape))
 
 
-def tuple_of(texts: Sequence[str]) -> Value:
+def tuple_of(texts):
     return Value(f"({', '.join(texts)}{',' if len(texts) == 1 else ''})")
 
 
 @lowers("aten.broadcast_tensors.default")
-def broadcast_tensors(emit: Emitter, tensors: Sequence[Value]) -> Value:
+def broadcast_tensors(emit, tensors):
     """broadcast_tensors(Tensor[] tensors) -> Tensor[]"""
     pieces = zip(tensors, emit.out, strict=True)
     return tuple_of([emit.call("ops.broadcast_to", x, emit.dims(piece.shape)).text for x, piece in pieces])
 
 
 @lowers("aten.cat.default", "aten.concat.default", "aten.concatenate.default")
-def joined(emit: Emitter, tensors: Sequence[Value], dim: int) -> Value:
+def joined(emit, tensors, dim):
     # torch lets empty tensors of rank 1 take part.
     parts = [
         emit.cast(x, emit.out.dtype) for x in tensors if x.rank == len(emit.out.shape) and not is_empty(x)
@@ -88,37 +87,47 @@ def joined(emit: Emitter, tensors: Sequence[Value], dim: int) -> Value:
     return parts[0] if len(parts) == 1 else emit.call("ops.cat", tuple(parts), dim)
 
 
-def is_empty(value: Value) -> bool:
+def is_empty(value):
     return any(size == 0 for size in value.shape)
 
 
 @lowers("aten.stack.default")
-def stack(emit: Emitter, tensors: Sequence[Value], dim: int = 0) -> Value:
+def stack(emit, tensors, dim=0):
     """stack(Tensor[] tensors, int dim=0) -> Tensor"""
     return emit.call("ops.stack", tuple(emit.cast(x, emit.out.dtype) for x in tensors), dim)
 
 
-def indexed(emit: Emitter, self: Value, dim: int, text: str) -> str:
+def indexed(emit, self, dim, text):
     """`x[:, :, text]`"""
     index = ", ".join([":"] * (dim % self.rank) + [text])
     return f"{operand(emit.let(self, 'x'))}[{index}]"
 
 
+def slice_of(bounds):
+    """ "2:5", and ": x.shape[0]" with the space that a formatter gives what is no name and no number."""
+    if all(re.fullmatch(r"-?\w*", bound) for bound in bounds):
+        return ":".join(bounds)
+    return re.sub(r" +", " ", " : ".join(bounds)).strip()
+
+
 @lowers("aten.slice.Tensor")
-def slice_(emit: Emitter, self: Value, dim: int, start: Size | None, end: Size | None, step: Size) -> Value:
+def slice_(emit, self, dim=0, start=None, end=None, step=1):
     """slice.Tensor(Tensor(a) self, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor(a)"""
     # Both bounds may be negative or beyond the end, in torch as in Python.
-    bounds = ["" if start in (None, 0) else str(start), "" if end is None or _is_whole(end) else str(end)]
-    text = ":".join(bounds if step == 1 else [*bounds, str(step)])
+    bounds = [
+        "" if start in (None, 0) else str(start),
+        "" if end is None or _is_whole(end) else str(end),
+    ]
+    text = slice_of(bounds if step == 1 else [*bounds, str(step)])
     return Value(indexed(emit, self, dim, text), self.dtype, emit.out.shape)
 
 
-def _is_whole(end: Size) -> bool:
+def _is_whole(end):
     return isinstance(end, int) and end >= WHOLE_DIMENSION
 
 
 @lowers("aten.narrow.default")
-def narrow(emit: Emitter, self: Value, dim: int, start: Size, length: Size) -> Value:
+def narrow(emit, self, dim, start, length):
     """narrow(Tensor(a) self, int dim, SymInt start, SymInt length) -> Tensor(a)"""
     low = operand(start) if isinstance(start, Value) else str(start)
     end = (
@@ -132,14 +141,14 @@ def narrow(emit: Emitter, self: Value, dim: int, start: Size, length: Size) -> V
 
 
 @lowers("aten.select.int")
-def select(emit: Emitter, self: Value, dim: int, index: Size) -> Value:
+def select(emit, self, dim, index):
     """select.int(Tensor(a) self, int dim, SymInt index) -> Tensor(a)"""
     return Value(indexed(emit, self, dim, str(index)), self.dtype, emit.out.shape)
 
 
 @lowers("aten.split.Tensor", "aten.split_with_sizes.default", "aten.unsafe_split.Tensor")
 @lowers("aten.chunk.default", "aten.unsafe_chunk.default", "aten.tensor_split.sections")
-def slices_of(emit: Emitter, self: Value, dim: int, **_: object) -> Value:
+def slices_of(emit, self, dim, **_):
     """The pieces that `emit.out` describes, by slices: ops.StridedSlice and ops.split are slower or choosier."""
     dim = dim % self.rank
     self = emit.let(self, "x")
@@ -156,7 +165,7 @@ def slices_of(emit: Emitter, self: Value, dim: int, **_: object) -> Value:
 
 
 @lowers("aten.unbind.int")
-def unbind(emit: Emitter, self: Value, dim: int) -> Value:
+def unbind(emit, self, dim=0):
     """unbind.int(Tensor(a -> *) self, int dim=0) -> Tensor(a)[]"""
     if not emit.out:
         return Value("()")

@@ -5,16 +5,13 @@ MindSpore's Maximum and Minimum return the second operand where the comparison i
 from there and not from the first: bounds come first.
 """
 
-from typing import Any
-
 from paritas.lower.mindspore.ops.arithmetic import FLOATS, WHOLE, exactly, promote
 from paritas.lower.mindspore.ops.registry import lowers
-from paritas.lower.mindspore.write.emitter import Emitter
 from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import Arg
 
 
-def number(emit: Emitter, value: Any, dtype: str | None = None) -> Value:
+def number(emit, value, dtype=None):
     """A Python number, or a size, as a tensor of the result's dtype."""
     dtype = dtype or emit.out.dtype
     return exactly(emit, value, dtype)
@@ -28,25 +25,25 @@ def number(emit: Emitter, value: Any, dtype: str | None = None) -> Value:
     self=Arg("value"),
     other=Arg("self"),
 )
-def where(emit: Emitter, condition: Value, self: Any, other: Any) -> Value:
+def where(emit, condition, self, other):
     parts = [x if isinstance(x, Value) else number(emit, x) for x in (self, other)]
     if condition.dtype != "bool":
         condition = emit.cast(condition, "bool")
     return emit.call("ops.where", condition, *promote(emit, *parts))
 
 
-def larger(emit: Emitter, bound: Any, x: Value) -> Value:
+def larger(emit, bound, x):
     """max(bound, x); NaN only where x has it."""
     return emit.call("ops.maximum", bound, x)
 
 
-def smaller(emit: Emitter, bound: Any, x: Value) -> Value:
+def smaller(emit, bound, x):
     return emit.call("ops.minimum", bound, x)
 
 
 @lowers("aten.maximum.default", "aten.max.other")
 @lowers("aten.clamp_min.Tensor", other=Arg("min"))
-def maximum(emit: Emitter, self: Value, other: Value) -> Value:
+def maximum(emit, self, other):
     """maximum(Tensor self, Tensor other) -> Tensor"""
     self, other = promote(emit, self, other)
     if emit.out.dtype == "bool":
@@ -56,7 +53,7 @@ def maximum(emit: Emitter, self: Value, other: Value) -> Value:
 
 @lowers("aten.minimum.default", "aten.min.other")
 @lowers("aten.clamp_max.Tensor", other=Arg("max"))
-def minimum(emit: Emitter, self: Value, other: Value) -> Value:
+def minimum(emit, self, other):
     """minimum(Tensor self, Tensor other) -> Tensor"""
     self, other = promote(emit, self, other)
     if emit.out.dtype == "bool":
@@ -71,7 +68,7 @@ def minimum(emit: Emitter, self: Value, other: Value) -> Value:
 @lowers("aten.clamp_max.default", low=None, high=Arg("max"))
 @lowers("aten.hardtanh.default", low=Arg("min_val"), high=Arg("max_val"))
 @lowers("aten.relu6.default", low=0, high=6)
-def bounded(emit: Emitter, self: Value, low: Any, high: Any) -> Value:
+def bounded(emit, self, low, high):
     (x,) = promote(emit, self)
     if low is not None:
         x = larger(emit, _bound(emit, low), x)
@@ -80,7 +77,7 @@ def bounded(emit: Emitter, self: Value, low: Any, high: Any) -> Value:
     return x
 
 
-def _bound(emit: Emitter, value: Any) -> Any:
+def _bound(emit, value):
     """A bound in the result's dtype; one beyond an integer's range is that end of it, but wraps below 0 of bytes."""
     if emit.out.dtype == "float32" or not isinstance(value, (int, float)):
         return value if emit.out.dtype == "float32" else number(emit, value)
@@ -93,7 +90,7 @@ def _bound(emit: Emitter, value: Any) -> Any:
 
 
 @lowers("aten.relu.default")
-def relu(emit: Emitter, self: Value) -> Value:
+def relu(emit, self):
     """relu(Tensor self) -> Tensor"""
     if emit.out.dtype not in FLOATS:
         return bounded(emit, self, 0, None)
@@ -101,7 +98,7 @@ def relu(emit: Emitter, self: Value) -> Value:
 
 
 @lowers("aten.clamp.Tensor", "aten.clip.Tensor")
-def clamp_tensor(emit: Emitter, self: Value, min: Value | None, max: Value | None) -> Value:
+def clamp_tensor(emit, self, min=None, max=None):
     """clamp.Tensor(Tensor self, Tensor? min=None, Tensor? max=None) -> Tensor"""
     x = self
     if min is not None:

@@ -14,9 +14,10 @@ product = ops.MatMul()
 
 
 def embedding_lookup(weight: Tensor, ids: Tensor, padding: int, training: bool) -> Tensor:
-    # torch gives the row of the padding token no gradient. Only a cell in training has any.
+    # torch gives the row of the padding token no gradient; -1 is none. Only a cell in training has
+    # any.
     rows = ops.gather(weight, ids, 0)
-    if training:
+    if training and padding >= 0:
         padded = ops.broadcast_to(ops.expand_dims(ids == padding, -1), rows.shape)
         rows = ops.where(padded, ops.stop_gradient(rows), rows)
     return rows

@@ -57,6 +57,7 @@ class Scope(Protocol):
     def helper(self, name: str) -> None: ...
     def resolve(self, symbol: sympy.Symbol) -> str: ...
     def constant(self, value: torch.Tensor, hint: str) -> Value: ...
+    def number(self, name: str, value: int) -> Value | None: ...
 
 
 @dataclasses.dataclass
@@ -274,6 +275,10 @@ class Emitter:
     def constant(self, value: torch.Tensor, hint: str = "constant") -> Value:
         """A tensor that was made while lowering: an attribute of the cell."""
         return self.scope.constant(value, hint)
+
+    def number(self, name: str, value: int) -> Value:
+        """A number that the cell's constructor takes, so that cells which differ in it are of one class."""
+        return self.scope.number(name, value) or Value(str(value))
 
     def refuse(self, why: str) -> LoweringError:
         return LoweringError(f"mindspore cannot lower {self.where}: {why}.")

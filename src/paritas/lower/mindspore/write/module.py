@@ -4,24 +4,32 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping, Sequence
 
 import torch
 
 from paritas.capture.modules import Region, module_tree
+from paritas.capture.normalise import name_of
 from paritas.dtypes import dtype_name
+from paritas.errors import LoweringError
 from paritas.lower.composed import SHARED
 from paritas.lower.decompose import decomposed
 from paritas.lower.mindspore.empty import guards_of
-from paritas.lower.mindspore.fuse import fused
+from paritas.lower.mindspore.fuse import FUNCTIONS, fused
 from paritas.lower.mindspore.prelude import library
 from paritas.lower.mindspore.widen import widened
+from paritas.lower.mindspore.write import steps
+from paritas.lower.mindspore.write.comments import worth_reading, wrap_comment
+from paritas.lower.mindspore.write.constructors import Constructor, call, constructor
+from paritas.lower.mindspore.write.context import Context, Functions, Method, Weights
 from paritas.lower.mindspore.write.emitter import DTYPES
-from paritas.lower.mindspore.write.method import Method, MethodWriter, Weights
+from paritas.lower.mindspore.write.functions import function_names
+from paritas.lower.mindspore.write.method import write
 from paritas.lower.mindspore.write.names import class_name, usable
 from paritas.lower.mindspore.write.places import Places, is_index
-from paritas.lower.mindspore.write.source import LINE_LENGTH, literal, printable, wrap
+from paritas.lower.mindspore.write.source import literal, printable, wrap
 from paritas.lower.mindspore.write.steps import Step, in_order
 from paritas.lower.mindspore.write.weights import collect, constant_source
 from paritas.lower.registry import lowerings, preflight
@@ -61,7 +69,7 @@ class _Cell:
     parameters: list[str] = dataclasses.field(default_factory=list)  # names in the checkpoint
     constants: list[str] = dataclasses.field(default_factory=list)
     class_name: str = ""
-    shapes: tuple = ()  # constructor arguments
+    given: tuple = ()  # constructor arguments
 
     @property
     def is_list(self) -> bool:
@@ -85,16 +93,23 @@ def generate(program: Program, *, target: str = "cpu") -> Module:
     program = decomposed(program, lowerings("mindspore"), SHARED)
     guards = (*program.guards[asked:], *guards_of(program))
     known = preflight(program, "mindspore")
-    if target == "cpu":
-        program = fused(widened(program))
+    program = fused(widened(program)) if target == "cpu" else fused(program, FUNCTIONS)
     weights = collect(program)
     tree = module_tree(program.graph, program.module_classes.get("", program.source.model_class))
     unnamed = _unnamed(tree, weights)
     cells = _cells(tree, weights, unnamed)
     lists = {path: cell.length for path, cell in cells.items() if cell.is_list and path}
-    places = _places(cells)
-    made: dict[str, torch.Tensor] = {}
-    written: dict[str, Method] = {}
+    context = Context(
+        program,
+        known,
+        weights,
+        lists,
+        unnamed,
+        _places(cells),
+        target,
+        Functions(),
+        function_names(list(program.graph.nodes)),
+    )
     returned: dict[str, tuple[str, ...]] = {}
     for region in tree.regions():
         if (
@@ -104,10 +119,7 @@ def generate(program: Program, *, target: str = "cpu") -> Module:
         ):
             continue
         others = {k: v for m in cells[region.path].methods for k, v in m.primitives.items()}
-        writer = MethodWriter(
-            program, region, known, weights, written, lists, unnamed, made, places, others, target
-        )
-        method = writer.write()
+        method = _written(context, region, others)
         same = next((m for m in cells[region.path].methods if m.body == method.body), None)
         if same is None:
             method.name = (
@@ -118,20 +130,22 @@ def generate(program: Program, *, target: str = "cpu") -> Module:
             cells[region.path].methods.append(method)
         else:
             method.name = same.name
-        written[region.key] = method
+        context.written[region.key] = method
         if region.parent is not None:
-            returned[f"{places.named(region.path)}:{region.call}"] = tuple(
+            returned[f"{context.places.named(region.path)}:{region.call}"] = tuple(
                 node.name for node in method.outputs
             )
     # A cell's calls as the module makes them, which is not always the order of the graph.
-    steps: dict[str, list[list[Step]]] = {}
+    places, written = context.places, context.written
+    made: dict[str, list[list[Step]]] = {}
     paths = {region.key: places.named(region.path) for region in tree.regions()}
     for key in in_order(tree.key, {key: method.steps for key, method in written.items()}):
-        steps.setdefault(paths[key], []).append(written[key].steps)
-    for name, value in made.items():
+        path = paths[key] if key in paths else steps.of_function(written[key].name)
+        made.setdefault(path, []).append(written[key].steps)
+    for name, value in context.constants.items():
         cells[name.rpartition(".")[0]].constants.append(name)
         weights.values[name] = value  # type: ignore[index]
-    classes = _Classes(program, weights, places)
+    classes = _Classes(context)
     classes.define(cells[""])
     constants = {
         places.named(n): weights.values[n] for cell in cells.values() for n in cell.constants
@@ -139,15 +153,38 @@ def generate(program: Program, *, target: str = "cpu") -> Module:
     checkpoint = {name: weights.values[name] for name in weights.persistent_order}
     renamed = {places.named(name): name for name in checkpoint if not _sayable(name)}
     return Module(
-        classes.file(written),
+        classes.file(_reached(cells, context)),
         cells[""].class_name,
         checkpoint,
         constants,
         returned,
-        steps,
+        made,
         renamed,
         guards,
     )
+
+
+def _written(context: Context, region: Region, primitives: Mapping[str, str]) -> Method:
+    """The method of a region; without functions where one hides the tensor that a size is read off."""
+    try:
+        return write(context, region, primitives)
+    except LoweringError:
+        if not any(isinstance(node, torch.fx.Node) for node in region.items):
+            raise
+        return write(dataclasses.replace(context, functions=None), region, primitives)
+
+
+def _reached(cells: Mapping[str, _Cell], context: Context) -> dict[str, Method]:
+    """The functions that the cells call, and those that these call: those that are called first."""
+    assert context.functions is not None
+    known, found = context.functions.methods, {}
+    queue = [name for cell in cells.values() for method in cell.methods for name in method.called]
+    while queue:
+        name = queue.pop()
+        if name not in found:
+            found[name] = known[name]
+            queue += known[name].called
+    return {name: method for name, method in known.items() if name in found}
 
 
 def _unnamed(tree: Region, weights: Weights) -> frozenset[str]:
@@ -215,13 +252,16 @@ def _cells(tree: Region, weights: Weights, unnamed: frozenset[str]) -> dict[str,
 class _Classes:
     """Class definitions, each distinct text once."""
 
-    def __init__(self, program: Program, weights: Weights, places: Places) -> None:
-        self.program, self.weights, self.places = program, weights, places
+    def __init__(self, context: Context) -> None:
+        self.program, self.weights, self.places = context.program, context.weights, context.places
+        self.reserved = context.functions.methods if context.functions is not None else {}
         self.by_text: dict[tuple[str, str], str] = {}
         self.texts: dict[str, str] = {}  # class name -> definition, in the order of definition
+        self.cells: list[_Cell] = []
 
     def define(self, cell: _Cell) -> None:
         """Name the cell's class, having defined it and its children's unless an equal one is there."""
+        self.cells.append(cell)
         for child in cell.children.values():
             self.define(child)
         if cell.is_list and cell.path:
@@ -231,7 +271,7 @@ class _Classes:
         found = self.by_text.get((base, body))
         if found is None:
             found, count = base, 1
-            while found in self.texts:
+            while found in self.texts or found in self.reserved:
                 count += 1
                 found = f"{base}_{count}"
             self.by_text[base, body] = found
@@ -243,16 +283,18 @@ class _Classes:
         original = self.program.module_classes.get(cell.path, "")
         lines = [f'    """{_quotable(original)}"""', ""] if original else []
         leaf = bool(cell.path) and not cell.children  # the model itself is built without arguments
-        arguments = _arguments([self.places.of(n) for n in cell.parameters]) if leaf else {}
-        cell.shapes = (
-            tuple(tuple(self.weights.values[n].shape) for n in cell.parameters) if leaf else ()
-        )
+        shapes = {self.places.of(n): tuple(self.weights.values[n].shape) for n in cell.parameters}
+        how = self._constructor(cell, shapes) if leaf else Constructor((), (), {})
+        numbers = {name: value for method in cell.methods for name, value in method.numbers.items()}
+        how = how.with_numbers(numbers)
+        arguments, cell.given = how.shapes, how.values
         primitives: dict[str, str] = {}
         for method in cell.methods:
             primitives |= method.primitives
-        if cell.children or cell.parameters or cell.constants or primitives:
-            lines.append(f"    def __init__(self{''.join(', ' + a for a in arguments.values())}):")
+        if cell.children or cell.parameters or cell.constants or primitives or numbers:
+            lines.append(f"    def __init__(self{''.join(', ' + a for a in how.arguments)}):")
             lines += self._init(cell, arguments, primitives)
+            lines += [f"        self.{name} = {name}" for name in numbers]
             lines.append("")
         for method in cell.methods:
             lines += _method(method)
@@ -301,7 +343,28 @@ class _Classes:
     def _build(self, cell: _Cell) -> str:
         if cell.is_list:
             return f"nn.CellList({self._list(cell)})"
-        return f"{cell.class_name}({', '.join(literal(shape) for shape in cell.shapes)})"
+        return call(cell.class_name, cell.given)
+
+    def _constructor(self, cell: _Cell, shapes: Mapping[str, tuple[int, ...]]) -> Constructor:
+        """By the original's own arguments, or by the shapes of its weights."""
+        original = self.program.module_classes.get(cell.path, "")
+        grouped = any(name in self.grouped for name in cell.parameters)
+        found = constructor(original, shapes, grouped) if shapes else None
+        if found is not None:
+            return found
+        named = _arguments(list(shapes))
+        return Constructor(tuple(named.values()), tuple(shapes.values()), named)
+
+    @functools.cached_property
+    def grouped(self) -> frozenset[str]:
+        """Weights of convolutions in groups."""
+        return frozenset(
+            self.weights.names[node.args[1].name]
+            for node in self.program.graph.nodes
+            if name_of(node).startswith("aten.conv")
+            and any(type(argument) is int and argument > 1 for argument in node.args[6:])
+            and node.args[1].name in self.weights.names
+        )
 
     def _list(self, cell: _Cell) -> str:
         # An index that is not called and owns nothing (an activation, a dropout) still counts.
@@ -319,8 +382,9 @@ class _Classes:
     def _dtype(self, value: torch.Tensor) -> str:
         return DTYPES[dtype_name(value.dtype)]
 
-    def file(self, written: Mapping[str, Method]) -> str:
-        helpers = {name for method in written.values() for name in method.helpers}
+    def file(self, functions: Mapping[str, Method]) -> str:
+        methods = [*functions.values(), *(m for cell in self.cells for m in cell.methods)]
+        helpers = {name for method in methods for name in method.helpers}
         source = self.program.source
         name = source.id if source.kind == "hub" else source.id.rstrip("/").rpartition("/")[-1]
         what = source.model_class.rpartition(".")[-1] + (f" ({name})" if name else "")
@@ -337,8 +401,12 @@ class _Classes:
             "",
         ]
         body = "\n\n".join(self.texts.values())
-        functions = library.source(helpers)
-        text = "\n".join(head) + "\n" + (functions + "\n\n" if functions else "") + body
+        parts = [
+            library.source(helpers),
+            *(_function(method) for method in functions.values()),
+            body,
+        ]
+        text = "\n".join(head) + "\n" + "\n\n".join(part for part in parts if part)
         return _without_unused_imports(text)
 
 
@@ -355,15 +423,21 @@ def _without_unused_imports(text: str) -> str:
 
 
 def _method(method: Method) -> list[str]:
-    lines = wrap(f"def {method.name}({', '.join(['self', *method.arguments])}):", 4)
-    for line in method.lines:
-        if line.startswith("# "):
-            text = " " * 8 + line
-            lines.append(
-                text if len(text) <= LINE_LENGTH else text[: LINE_LENGTH - 4].rstrip() + " ..."
-            )
-        else:
-            lines += wrap(line, 8)
+    return [
+        *wrap(f"def {method.name}({', '.join(['self', *method.arguments])}):", 4),
+        *_lines(method, 8),
+    ]
+
+
+def _function(method: Method) -> str:
+    head = wrap(f"def {method.name}({', '.join(method.arguments)}):", 0)
+    return "\n".join([*head, *_lines(method, 4)]) + "\n"
+
+
+def _lines(method: Method, indent: int) -> list[str]:
+    lines: list[str] = []
+    for line in worth_reading(method.lines, method.comments):
+        lines += wrap_comment(line, indent) if line.startswith("# ") else wrap(line, indent)
     return lines
 
 

@@ -15,7 +15,6 @@ _NAME = re.compile(r"(?<![\w.])[^\W\d]\w*")
 
 #: A size in a program: an int, a sympy expression of free sizes, or the `Value` that computes one.
 Size: TypeAlias = Any
-Sizes: TypeAlias = Sequence[Size]
 #: A number: Python's, or the `Value` of one that is made of free sizes.
 Scalar: TypeAlias = Any
 
@@ -64,7 +63,7 @@ def literal(value: object) -> str:
             return 'float("nan")'
         if value in (float("inf"), float("-inf")):
             return 'float("inf")' if value > 0 else '-float("inf")'
-        return repr(value)
+        return repr(value).replace("e+", "e")
     if isinstance(value, str):
         plain = value.replace("\\", "\\\\").replace('"', '\\"')
         return f'"{printable(plain)}"'

@@ -93,6 +93,11 @@ def in_order(first: str, called: Mapping[str, Sequence[Step]]) -> Iterator[str]:
             yield from in_order(key, called)
 
 
+def of_function(name: str) -> str:
+    """Where the steps of a function of the file are, beside those of cells: no path of a cell ends so."""
+    return f"{name}()"
+
+
 def checksum(statement: ast.stmt) -> int:
     return zlib.crc32(ast.dump(statement).encode())
 

@@ -9,8 +9,8 @@ import torch
 
 from paritas.capture.forward_names import weight
 from paritas.dtypes import dtype_name
+from paritas.lower.mindspore.write.context import Weights
 from paritas.lower.mindspore.write.emitter import DTYPES
-from paritas.lower.mindspore.write.method import Weights
 from paritas.lower.mindspore.write.source import literal
 from paritas.program import Program
 

@@ -2,14 +2,12 @@
 """Arithmetic of tensors and numbers, element by element."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import openvino.opset16 as ops
 import torch
 
-from paritas.lower.openvino.emit import HALF, NARROW, Emitter, Scalar, Size, Tensor, is_tensor, out, rank_of
+from paritas.lower.openvino.emit import HALF, NARROW, is_tensor, out, rank_of
 from paritas.lower.openvino.integers import chosen, floor_division, less, truncated_division
 from paritas.lower.openvino.ops.registry import lowers
 from paritas.lower.openvino.quotients import exact_rest, floor_quotient, floored
@@ -17,20 +15,20 @@ from paritas.lower.openvino.rounding import rounded_to_half
 from paritas.lower.registry import Arg
 
 
-def computed(emit: Emitter, function: Callable[..., Any], *operands: Any) -> Tensor | None:
+def computed(emit, function, *operands):
     """`function` of the operands in the dtype of the node; narrow integers wrap around."""
     dtype = emit.dtype
     return emit.result(function(*(emit.wide(x, dtype) for x in operands)))
 
 
-def operand(emit: Emitter, x: Any, dtype: torch.dtype) -> Tensor | None:
+def operand(emit, x, dtype):
     """`emit.wide`, but of a number what torch makes of it first: it wraps around to narrow integers."""
     if isinstance(x, (int, float)) and dtype in NARROW:
         x = int(torch.tensor(int(x)).to(dtype))
     return emit.wide(x, dtype)
 
 
-def scaled(emit: Emitter, x: Any, alpha: float) -> Any:
+def scaled(emit, x, alpha):
     """alpha * x, where alpha is a number."""
     if isinstance(alpha, (int, float)) and not isinstance(alpha, bool) and alpha == 1:
         return x
@@ -38,7 +36,7 @@ def scaled(emit: Emitter, x: Any, alpha: float) -> Any:
     return ops.multiply(emit.wide(x, dtype), emit.wide(alpha, dtype))
 
 
-def as_added(emit: Emitter, x: Any) -> Any:
+def as_added(emit, x):
     """A number that is added: torch rounds it to half precision first, where it multiplies by all of it."""
     if emit.rounds and emit.dtype in HALF and isinstance(x, (int, float)):
         return float(torch.tensor(x, dtype=emit.dtype))
@@ -46,7 +44,7 @@ def as_added(emit: Emitter, x: Any) -> Any:
 
 
 @lowers("aten.add.Tensor", "aten.add.Scalar")
-def add(emit: Emitter, self: Tensor, other: Any, alpha: Scalar) -> Tensor:
+def add(emit, self, other, alpha=1):
     """add.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
     if emit.dtype == torch.bool:
         return computed(emit, ops.logical_or, self, other if alpha else False)
@@ -54,19 +52,19 @@ def add(emit: Emitter, self: Tensor, other: Any, alpha: Scalar) -> Tensor:
 
 
 @lowers("aten.sub.Tensor", "aten.sub.Scalar", "aten.subtract.Tensor")
-def sub(emit: Emitter, self: Tensor, other: Any, alpha: Scalar) -> Tensor:
+def sub(emit, self, other, alpha=1):
     """sub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
     return computed(emit, ops.subtract, self, scaled(emit, as_added(emit, other), alpha))
 
 
 @lowers("aten.rsub.Scalar", "aten.rsub.Tensor")
-def rsub(emit: Emitter, self: Tensor, other: Any, alpha: Scalar) -> Tensor:
+def rsub(emit, self, other, alpha=1):
     """rsub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor"""
     return computed(emit, ops.subtract, as_added(emit, other), scaled(emit, self, alpha))
 
 
 @lowers("aten.mul.Tensor", "aten.mul.Scalar", "aten.multiply.Tensor", "aten.multiply.Scalar")
-def mul(emit: Emitter, self: Tensor, other: Any) -> Tensor:
+def mul(emit, self, other):
     """mul.Tensor(Tensor self, Tensor other) -> Tensor"""
     return computed(emit, ops.logical_and if emit.dtype == torch.bool else ops.multiply, self, other)
 
@@ -78,20 +76,20 @@ def mul(emit: Emitter, self: Tensor, other: Any) -> Tensor:
     "aten.divide.Tensor",
     "aten.divide.Scalar",
 )
-def div(emit: Emitter, self: Tensor, other: Any) -> Tensor:
+def div(emit, self, other):
     """div.Tensor(Tensor self, Tensor other) -> Tensor"""
     return computed(emit, ops.divide, self, other)
 
 
 @lowers("aten.floor_divide.default", "aten.floor_divide.Scalar", a=Arg("self"), b=Arg("other"))
-def floor_of(emit: Emitter, a: Tensor, b: Any) -> Tensor:
+def floor_of(emit, a, b):
     dtype = emit.dtype
     a, b = operand(emit, a, dtype), operand(emit, b, dtype)
     return emit.result(floor_quotient(a, b) if dtype.is_floating_point else floor_division(a, b)[0])
 
 
 @lowers("aten.div.Tensor_mode", "aten.div.Scalar_mode", "aten.divide.Tensor_mode", "aten.divide.Scalar_mode")
-def div_mode(emit: Emitter, self: Tensor, other: Any, rounding_mode: str | None) -> Tensor:
+def div_mode(emit, self, other, rounding_mode=None):
     """div.Tensor_mode(Tensor self, Tensor other, *, str? rounding_mode) -> Tensor"""
     dtype = emit.dtype
     if rounding_mode is None:
@@ -106,7 +104,7 @@ def div_mode(emit: Emitter, self: Tensor, other: Any, rounding_mode: str | None)
 
 
 @lowers("aten.remainder.Tensor", "aten.remainder.Scalar", "aten.remainder.Scalar_Tensor")
-def remainder(emit: Emitter, self: Any, other: Any) -> Tensor:
+def remainder(emit, self, other):
     """remainder.Tensor(Tensor self, Tensor other) -> Tensor"""
     dtype = emit.dtype
     a, b = operand(emit, self, dtype), operand(emit, other, dtype)
@@ -119,7 +117,7 @@ def remainder(emit: Emitter, self: Any, other: Any) -> Tensor:
 
 
 @lowers("aten.fmod.Tensor", "aten.fmod.Scalar")
-def fmod(emit: Emitter, self: Tensor, other: Any) -> Tensor:
+def fmod(emit, self, other):
     """fmod.Tensor(Tensor self, Tensor other) -> Tensor"""
     dtype = emit.dtype
     a, b = operand(emit, self, dtype), operand(emit, other, dtype)
@@ -129,7 +127,7 @@ def fmod(emit: Emitter, self: Tensor, other: Any) -> Tensor:
 
 
 @lowers("aten.pow.Tensor_Scalar")
-def pow_scalar(emit: Emitter, self: Tensor, exponent: Scalar) -> Tensor:
+def pow_scalar(emit, self, exponent):
     """pow.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor"""
     dtype = emit.dtype
     x = emit.wide(self, dtype)
@@ -155,15 +153,15 @@ def pow_scalar(emit: Emitter, self: Tensor, exponent: Scalar) -> Tensor:
     return ops.power(x, emit.cast(exponent, dtype))
 
 
-def zero_of(x: Tensor) -> np.ndarray:
+def zero_of(x):
     return np.array(0, out(x).get_element_type().to_dtype())
 
 
-def one_of(x: Tensor) -> np.ndarray:
+def one_of(x):
     return np.array(1, out(x).get_element_type().to_dtype())
 
 
-def repeated(x: Tensor, times: int) -> Tensor:
+def repeated(x, times):
     """x to the power of `times` by squaring: exact for whole numbers, which wrap around."""
     found = None
     while times:
@@ -176,7 +174,7 @@ def repeated(x: Tensor, times: int) -> Tensor:
 
 
 @lowers("aten.pow.Tensor_Tensor", "aten.pow.Scalar")
-def pow_tensor(emit: Emitter, self: Any, exponent: Tensor) -> Tensor:
+def pow_tensor(emit, self, exponent):
     """pow.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor"""
     dtype = emit.dtype
     if dtype.is_floating_point:
@@ -196,12 +194,12 @@ def pow_tensor(emit: Emitter, self: Any, exponent: Tensor) -> Tensor:
     return emit.result(chosen(ops.logical_or(lost, gone), zero, found))
 
 
-def exp_of(x: Tensor) -> Tensor:
+def exp_of(x):
     """OpenVINO 2026.4's exponential of NaN is infinite."""
     return ops.select(ops.is_nan(x), x, ops.exp(x))
 
 
-def expm1_of(x: Tensor) -> Tensor:
+def expm1_of(x):
     """exp(x) - 1."""
     # 2 tanh(x/2) / (1 - tanh(x/2)), which loses nothing near 0.
     t = ops.tanh(ops.multiply(x, np.float32(0.5)))
@@ -210,7 +208,7 @@ def expm1_of(x: Tensor) -> Tensor:
     return ops.select(ops.less(ops.abs(x), np.float32(0.5)), near, far)
 
 
-def log1p_of(x: Tensor) -> Tensor:
+def log1p_of(x):
     """log(1 + x) near 0 too: 2 artanh(x / (2 + x)), a series there, OpenVINO's logarithm elsewhere."""
     z = ops.divide(x, ops.add(x, np.float32(2)))
     square = ops.multiply(z, z)
@@ -246,7 +244,7 @@ def log1p_of(x: Tensor) -> Tensor:
 @lowers("aten.sqrt.default", function=ops.sqrt)
 @lowers("aten.tan.default", function=ops.tan)
 @lowers("aten.tanh.default", function=ops.tanh)
-def of_float(emit: Emitter, function: Callable[..., Any], self: Tensor) -> Tensor:
+def of_float(emit, function, self):
     """Of one float: integers are cast first, as torch does."""
     return function(emit.cast(self, emit.dtype))
 
@@ -255,19 +253,19 @@ def of_float(emit: Emitter, function: Callable[..., Any], self: Tensor) -> Tenso
 @lowers("aten.floor.default", function=ops.floor)
 @lowers("aten.round.default", function=lambda x: ops.round(x, "half_to_even"))
 @lowers("aten.trunc.default", function=lambda x: ops.multiply(ops.sign(x), ops.floor(ops.abs(x))))
-def rounded(emit: Emitter, function: Callable[..., Any], self: Tensor) -> Tensor:
+def rounded(emit, function, self):
     """Whole numbers are rounded to themselves."""
     return function(self) if emit.dtype.is_floating_point else out(self)
 
 
 @lowers("aten.abs.default")
-def abs_(emit: Emitter, self: Tensor) -> Tensor:
+def abs_(emit, self):
     """abs(Tensor self) -> Tensor"""
     return self if emit.dtype == torch.uint8 else computed(emit, ops.abs, self)
 
 
 @lowers("aten.neg.default")
-def neg(emit: Emitter, self: Tensor) -> Tensor:
+def neg(emit, self):
     """neg(Tensor self) -> Tensor"""
     if emit.dtype.is_floating_point:  # as OpenVINO's fusion knows rotary positions
         return ops.multiply(self, np.float32(-1))
@@ -275,7 +273,7 @@ def neg(emit: Emitter, self: Tensor) -> Tensor:
 
 
 @lowers("aten.sign.default")
-def sign(emit: Emitter, self: Tensor) -> Tensor:
+def sign(emit, self):
     """sign(Tensor self) -> Tensor"""
     if emit.dtype.is_floating_point:
         return ops.select(ops.is_nan(self), np.float32(0), ops.sign(self))
@@ -283,13 +281,13 @@ def sign(emit: Emitter, self: Tensor) -> Tensor:
 
 
 @lowers("aten.positive.default")
-def positive(emit: Emitter, self: Tensor) -> Tensor:
+def positive(emit, self):
     """positive(Tensor(a) self) -> Tensor(a)"""
     return self
 
 
 @lowers("aten.square.default")
-def square(emit: Emitter, self: Tensor) -> Tensor:
+def square(emit, self):
     """square(Tensor self) -> Tensor"""
     if emit.dtype.is_floating_point:
         return ops.power(emit.cast(self, emit.dtype), np.float32(2))
@@ -297,7 +295,7 @@ def square(emit: Emitter, self: Tensor) -> Tensor:
 
 
 @lowers("aten.atan2.default", "aten.arctan2.default", y=Arg("self"), x=Arg("other"))
-def angle_of(emit: Emitter, y: Tensor, x: Tensor) -> Tensor:
+def angle_of(emit, y, x):
     """atan2(y, x): of |y| / |x|, in the quadrant that the signs say."""
     f = np.float32
     y, x = emit.cast(y, emit.dtype), emit.cast(x, emit.dtype)
@@ -312,7 +310,7 @@ def angle_of(emit: Emitter, y: Tensor, x: Tensor) -> Tensor:
 
 
 @lowers("aten.erfinv.default", "aten.special_erfinv.default")
-def erfinv(emit: Emitter, self: Tensor) -> Tensor:
+def erfinv(emit, self):
     """erfinv(Tensor self) -> Tensor
 
     By Giles' polynomials of log(1 - x^2), one for the middle and one for the tails.
@@ -340,14 +338,14 @@ _ERFINV_TAIL = (
 )  # fmt: skip
 
 
-def _polynomial(x: Tensor, coefficients: Sequence[float]) -> Tensor:
+def _polynomial(x, coefficients):
     found = np.float32(coefficients[0])
     for c in coefficients[1:]:
         found = ops.add(ops.multiply(found, x), np.float32(c))
     return found
 
 
-def with_nan(found: Tensor, *operands: Any) -> Tensor:
+def with_nan(found, *operands):
     """`found`, and NaN where an operand is: OpenVINO 2026.4 takes the other one, as its clamp does."""
     for x in operands:
         found = ops.select(ops.is_nan(x), x, found)
@@ -370,9 +368,7 @@ def with_nan(found: Tensor, *operands: Any) -> Tensor:
     function=ops.minimum,
     logical=ops.logical_and,
 )
-def extreme_of(
-    emit: Emitter, function: Callable[..., Any], logical: Callable[..., Any], self: Tensor, other: Any
-) -> Tensor:
+def extreme_of(emit, function, logical, self, other):
     dtype = emit.dtype
     if dtype == torch.bool:
         return computed(emit, logical, self, other)
@@ -387,7 +383,7 @@ def extreme_of(
     )
 
 
-def clamped(emit: Emitter, x: Tensor, least: int | None, most: Size | None) -> Tensor:
+def clamped(emit, x, least, most):
     """Whole numbers between bounds. By choices, since the plugin fuses a minimum of a maximum to its inexact clamp."""
     dtype = emit.dtype
     if least is not None:
@@ -399,7 +395,7 @@ def clamped(emit: Emitter, x: Tensor, least: int | None, most: Size | None) -> T
     return x
 
 
-def bound_of(emit: Emitter, bound: Size, dtype: torch.dtype, is_least: bool) -> Tensor:
+def bound_of(emit, bound, dtype, is_least):
     """A bound in the type in which `dtype` is computed. A number wraps around to `dtype` first, as torch has it."""
     if isinstance(bound, (int, float)) and dtype not in NARROW:
         # What lies beyond on its own side bounds nothing that is held here.
@@ -410,7 +406,7 @@ def bound_of(emit: Emitter, bound: Size, dtype: torch.dtype, is_least: bool) -> 
 @lowers("aten.clamp.default", "aten.clamp.Tensor", "aten.clip.default", "aten.clip.Tensor")
 @lowers("aten.hardtanh.default", min=Arg("min_val"), max=Arg("max_val"))
 @lowers("aten.relu6.default", min=0, max=6)
-def clamp(emit: Emitter, self: Tensor, min: Any = None, max: Any = None) -> Tensor:
+def clamp(emit, self, min=None, max=None):
     """clamp(Tensor self, Scalar? min=None, Scalar? max=None) -> Tensor"""
     dtype = emit.dtype
     x = emit.wide(self, dtype)
@@ -427,7 +423,7 @@ def clamp(emit: Emitter, self: Tensor, min: Any = None, max: Any = None) -> Tens
 
 
 @lowers("aten.addcmul.default")
-def addcmul(emit: Emitter, self: Tensor, tensor1: Tensor, tensor2: Tensor, value: Scalar = 1) -> Tensor:
+def addcmul(emit, self, tensor1, tensor2, value=1):
     """addcmul(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"""
     dtype = emit.dtype
     product = ops.multiply(emit.wide(tensor1, dtype), emit.wide(tensor2, dtype))
@@ -435,7 +431,7 @@ def addcmul(emit: Emitter, self: Tensor, tensor1: Tensor, tensor2: Tensor, value
 
 
 @lowers("aten.addcdiv.default")
-def addcdiv(emit: Emitter, self: Tensor, tensor1: Tensor, tensor2: Tensor, value: Scalar = 1) -> Tensor:
+def addcdiv(emit, self, tensor1, tensor2, value=1):
     """addcdiv(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"""
     dtype = emit.dtype
     quotient = ops.divide(emit.cast(tensor1, dtype), emit.cast(tensor2, dtype))
@@ -443,7 +439,7 @@ def addcdiv(emit: Emitter, self: Tensor, tensor1: Tensor, tensor2: Tensor, value
 
 
 @lowers("aten.lerp.Scalar", "aten.lerp.Tensor")
-def lerp(emit: Emitter, self: Tensor, end: Tensor, weight: Any) -> Tensor:
+def lerp(emit, self, end, weight):
     """lerp.Scalar(Tensor self, Tensor end, Scalar weight) -> Tensor"""
     return ops.add(self, ops.multiply(emit.cast(weight, emit.dtype), ops.subtract(end, self)))
 
@@ -452,7 +448,7 @@ def lerp(emit: Emitter, self: Tensor, end: Tensor, weight: Any) -> Tensor:
 
 
 @lowers("prims.convert_element_type.default", x=Arg("a"))
-def converted(emit: Emitter, x: Tensor, dtype: Any) -> Tensor:
+def converted(emit, x, dtype):
     """A cast. In a float32 program one to half precision rounds, though the result is held as float32."""
     found = emit.cast(x, dtype)
     own = emit.dtype_of(x)
@@ -464,7 +460,7 @@ def converted(emit: Emitter, x: Tensor, dtype: Any) -> Tensor:
 @lowers(
     "aten._to_copy.default", "aten.to.dtype", "aten.to.dtype_layout", "aten.to.other", "aten.type_as.default"
 )
-def cast(emit: Emitter, self: Tensor, **_: object) -> Tensor:
+def cast(emit, self, **_):
     """The result's dtype says all."""
     return converted(emit, self, emit.dtype)
 
@@ -476,13 +472,13 @@ def cast(emit: Emitter, self: Tensor, **_: object) -> Tensor:
     "aten.contiguous.default",
     "aten.lift_fresh_copy.default",
 )
-def alias(emit: Emitter, self: Tensor) -> Tensor:
+def alias(emit, self):
     """alias(Tensor(a) self) -> Tensor(a)"""
     return self
 
 
 @lowers("aten.copy.default")
-def copy(emit: Emitter, self: Tensor, src: Tensor) -> Tensor:
+def copy(emit, self, src):
     """copy(Tensor self, Tensor src, bool non_blocking=False) -> Tensor"""
     found = converted(emit, src, emit.dtype)
     return emit.broadcast(found, emit.sizes(self)) if is_tensor(self) else found

@@ -2,67 +2,66 @@
 """Complex numbers: how they are made, taken apart and computed with."""
 
 import math
-from typing import Any
 
 import numpy as np
 import openvino.opset16 as ops
 import torch
 
 from paritas.lower.openvino.complexes import also_complex, paired, parts
-from paritas.lower.openvino.emit import Emitter, Tensor, complex_numbers, is_tensor, out
+from paritas.lower.openvino.emit import complex_numbers, is_tensor, out
 from paritas.lower.openvino.ops.arithmetic import angle_of
 from paritas.lower.openvino.ops.registry import lowers
 from paritas.lower.openvino.ops.shape import shared_sizes
 from paritas.lower.openvino.rounding import rounded_to_half
 
 
-def _is_complex(emit: Emitter, x: Tensor) -> bool:
+def _is_complex(emit, x):
     return emit.meta(x).is_complex()
 
 
 @lowers("aten.view_as_real.default", "aten.view_as_complex.default")
 @complex_numbers
-def view_as_real(emit: Emitter, self: Tensor) -> Tensor:
+def view_as_real(emit, self):
     """view_as_real(Tensor(a) self) -> Tensor(a)"""
     return out(ops.identity(self))  # a value of its own: torch knows two shapes of it
 
 
 @lowers("aten.complex.default")
 @complex_numbers
-def complex_of(emit: Emitter, real: Tensor, imag: Tensor) -> Tensor:
+def complex_of(emit, real, imag):
     """complex(Tensor real, Tensor imag) -> Tensor"""
     return paired(emit, *_alike(emit, real, imag))
 
 
-def _alike(emit: Emitter, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def _alike(emit, a, b):
     sizes = shared_sizes(emit, [a, b])
     return emit.broadcast(a, sizes), emit.broadcast(b, sizes)
 
 
 @lowers("aten.polar.default")
 @complex_numbers
-def polar(emit: Emitter, abs: Tensor, angle: Tensor) -> Tensor:
+def polar(emit, abs, angle):
     """polar(Tensor abs, Tensor angle) -> Tensor"""
     return paired(emit, ops.multiply(abs, ops.cos(angle)), ops.multiply(abs, ops.sin(angle)))
 
 
 @lowers("aten.real.default")
 @complex_numbers
-def real(emit: Emitter, self: Tensor) -> Tensor:
+def real(emit, self):
     """real(Tensor(a) self) -> Tensor(a)"""
     return parts(emit, self)[0] if _is_complex(emit, self) else self
 
 
 @lowers("aten.imag.default")
 @complex_numbers
-def imag(emit: Emitter, self: Tensor) -> Tensor:
+def imag(emit, self):
     """imag(Tensor(a) self) -> Tensor(a)"""
     return parts(emit, self)[1]
 
 
 @lowers("aten._conj.default", "aten.conj.default", "aten.conj_physical.default")
 @complex_numbers
-def conj(emit: Emitter, self: Tensor) -> Tensor:
+def conj(emit, self):
     """_conj(Tensor(a) self) -> Tensor(a)"""
     if not _is_complex(emit, self):
         return self
@@ -72,14 +71,14 @@ def conj(emit: Emitter, self: Tensor) -> Tensor:
 
 @lowers("aten.resolve_conj.default")
 @complex_numbers
-def resolve_conj(emit: Emitter, self: Tensor) -> Tensor:
+def resolve_conj(emit, self):
     """resolve_conj(Tensor(a) self) -> Tensor(a)"""
     return self
 
 
 @lowers("aten.angle.default")
 @complex_numbers
-def angle(emit: Emitter, self: Tensor) -> Tensor:
+def angle(emit, self):
     """angle(Tensor self) -> Tensor"""
     if _is_complex(emit, self):
         a, b = parts(emit, self)
@@ -89,7 +88,7 @@ def angle(emit: Emitter, self: Tensor) -> Tensor:
     return ops.select(ops.is_nan(x), x, turned)
 
 
-def magnitude(a: Tensor, b: Tensor) -> Tensor:
+def magnitude(a, b):
     """sqrt(a^2 + b^2), by the larger of both, so that no square overflows."""
     a, b = ops.abs(a), ops.abs(b)
     most, least = ops.maximum(a, b), ops.minimum(a, b)
@@ -99,19 +98,19 @@ def magnitude(a: Tensor, b: Tensor) -> Tensor:
 
 
 @also_complex("aten.abs.default")
-def absolute(emit: Emitter, self: Tensor) -> Tensor:
+def absolute(emit, self):
     return magnitude(*parts(emit, self))
 
 
 @also_complex("aten.exp.default")
-def exponential(emit: Emitter, self: Tensor) -> Any:
+def exponential(emit, self):
     a, b = parts(emit, self)
     size = ops.exp(a)
     return paired(emit, ops.multiply(size, ops.cos(b)), ops.multiply(size, ops.sin(b)))
 
 
 @also_complex("aten._to_copy.default", "aten.to.dtype", "prims.convert_element_type.default")
-def converted(emit: Emitter, self: Tensor, *_: Any, **__: Any) -> Tensor:
+def converted(emit, self, *_, **__):
     if not emit.out.is_complex():
         raise emit.refuse("a cast that drops the imaginary part")
     found = self if _is_complex(emit, self) else paired(emit, *parts(emit, self))
@@ -121,7 +120,7 @@ def converted(emit: Emitter, self: Tensor, *_: Any, **__: Any) -> Tensor:
 
 
 @also_complex("aten.full.default", "aten.scalar_tensor.default")
-def constant_of(emit: Emitter, *arguments: Any, **__: Any) -> Any:
+def constant_of(emit, *arguments, **__):
     *sizes, value = arguments
     real, imaginary = complex(value).real, complex(value).imag
     wanted = sizes[0] if sizes else []
@@ -129,7 +128,7 @@ def constant_of(emit: Emitter, *arguments: Any, **__: Any) -> Any:
 
 
 @also_complex("aten.div.Tensor", "aten.div.Scalar", "aten.true_divide.Tensor")
-def quotient(emit: Emitter, self: Tensor, other: Tensor) -> Tensor:
+def quotient(emit, self, other):
     pairs = [parts(emit, value) for value in (self, other)]
     (a, b), (c, d) = ([emit.cast(x, torch.float32) for x in pair] for pair in pairs)
     if not isinstance(other, complex) and not (is_tensor(other) and _is_complex(emit, other)):

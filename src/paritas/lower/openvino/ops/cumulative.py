@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Running extremes, products and logarithms: prefixes of 1, 2, 4, .. elements are joined."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
-
 import numpy as np
 import openvino.opset16 as ops
 import torch
 
-from paritas.lower.openvino.emit import Emitter, Tensor, concatenated, out, rank_of
+from paritas.lower.openvino.emit import concatenated, out, rank_of
 from paritas.lower.openvino.integers import less_equal
 from paritas.lower.openvino.ops.move import END
 from paritas.lower.openvino.ops.registry import lowers
@@ -18,7 +15,7 @@ from paritas.lower.registry import Arg
 LONGEST = 2**20
 
 
-def scanned(emit: Emitter, parts: Sequence[Tensor], axis: int, join: Callable[..., Any]) -> Sequence[Tensor]:
+def scanned(emit, parts, axis, join):
     """The prefixes of `parts`, tensors side by side, along an axis. join(before, after) of lists of such tensors."""
     size = emit.size(parts[0], axis)
     step, most = 1, size if isinstance(size, int) else LONGEST
@@ -36,7 +33,7 @@ def scanned(emit: Emitter, parts: Sequence[Tensor], axis: int, join: Callable[..
 # OpenVINO 2026.4 finds 1 >= NaN: no `greater_equal` here.
 @lowers("aten.cummax.default", better=lambda after, before: less_equal(before, after))
 @lowers("aten.cummin.default", better=lambda after, before: less_equal(after, before))
-def running_extreme(emit: Emitter, self: Tensor, dim: int, better: Callable[..., Any]) -> list[Tensor]:
+def running_extreme(emit, self, dim, better):
     dtype, rank = emit.dtype_of(self), rank_of(self)
     if rank == 0:
         return [out(self), emit.const(0, torch.int64)]
@@ -46,7 +43,7 @@ def running_extreme(emit: Emitter, self: Tensor, dim: int, better: Callable[...,
     places = emit.reshape(emit.arange(0, emit.size(x, axis)), sizes)
     places = emit.broadcast(places, emit.sizes(x))
 
-    def join(before: Sequence[Tensor], after: Sequence[Tensor]) -> list[Tensor]:
+    def join(before, after):
         # Of equal ones the later counts, and a NaN stays.
         wins = better(after[0], before[0])
         if dtype.is_floating_point:
@@ -58,7 +55,7 @@ def running_extreme(emit: Emitter, self: Tensor, dim: int, better: Callable[...,
 
 
 @lowers("aten.cumprod.default")
-def cumprod(emit: Emitter, self: Tensor, dim: int) -> Tensor:
+def cumprod(emit, self, dim):
     """cumprod(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor"""
     x, rank = emit.wide(self, emit.dtype), rank_of(self)
     if rank == 0:
@@ -67,7 +64,7 @@ def cumprod(emit: Emitter, self: Tensor, dim: int) -> Tensor:
 
 
 @lowers("aten.logaddexp.default", a=Arg("self"), b=Arg("other"))
-def logarithm_of_sum(emit: Emitter, a: Tensor, b: Tensor) -> Tensor:
+def logarithm_of_sum(emit, a, b):
     """log(exp(a) + exp(b)), where one of them may be infinite."""
     from paritas.lower.openvino.ops.arithmetic import log1p_of
 
@@ -83,7 +80,7 @@ def logarithm_of_sum(emit: Emitter, a: Tensor, b: Tensor) -> Tensor:
 
 
 @lowers("aten.logcumsumexp.default")
-def logcumsumexp(emit: Emitter, self: Tensor, dim: int) -> Tensor:
+def logcumsumexp(emit, self, dim):
     """logcumsumexp(Tensor self, int dim) -> Tensor"""
     x, rank = emit.cast(self, emit.dtype), rank_of(self)
     if rank == 0:

@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parts of tensors, and tensors made of parts: slices, joins, paddings, repetitions."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 import openvino.opset16 as ops
 import torch
 
-from paritas.lower.openvino.emit import Emitter, Scalar, Size, Sizes, Tensor, concatenated, out, rank_of
+from paritas.lower.openvino.emit import concatenated, out, rank_of
 from paritas.lower.openvino.integers import KNOWN_APART, division_of_sizes
 from paritas.lower.openvino.ops.registry import lowers
 from paritas.lower.registry import Arg
@@ -17,9 +14,7 @@ END = 2**31 - 1  # the engine counts in 32 bits
 
 
 @lowers("aten.slice.Tensor")
-def slice_tensor(
-    emit: Emitter, self: Tensor, dim: int, start: Size | None, end: Size | None, step: Size
-) -> Tensor:
+def slice_tensor(emit, self, dim=0, start=None, end=None, step=1):
     """slice.Tensor(Tensor(a) self, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor(a)"""
     start = 0 if start is None else start
     end = END if end is None or (isinstance(end, int) and end >= END) else end
@@ -27,7 +22,7 @@ def slice_tensor(
 
 
 @lowers("aten.narrow.default")
-def narrow(emit: Emitter, self: Tensor, dim: int, start: Size, length: Size) -> Tensor:
+def narrow(emit, self, dim, start, length):
     """narrow(Tensor(a) self, int dim, SymInt start, SymInt length) -> Tensor(a)"""
     dim %= rank_of(self)
     if isinstance(start, int) and start < 0:
@@ -36,13 +31,13 @@ def narrow(emit: Emitter, self: Tensor, dim: int, start: Size, length: Size) -> 
 
 
 @lowers("aten.select.int")
-def select(emit: Emitter, self: Tensor, dim: int, index: Size) -> Tensor:
+def select(emit, self, dim, index):
     """select.int(Tensor(a) self, int dim, SymInt index) -> Tensor(a)"""
     return ops.gather(self, emit.number(index), np.int64(dim % rank_of(self)))
 
 
 @lowers("aten.unbind.int")
-def unbind(emit: Emitter, self: Tensor, dim: int) -> list[Tensor]:
+def unbind(emit, self, dim=0):
     """unbind.int(Tensor(a -> *) self, int dim=0) -> Tensor(a)[]"""
     axis = np.int64(dim % rank_of(self))
     return [ops.gather(self, np.int64(i), axis) for i in range(len(emit.out))]
@@ -55,7 +50,7 @@ def unbind(emit: Emitter, self: Tensor, dim: int) -> list[Tensor]:
     sizes=Arg("split_sizes"),
 )
 @lowers("aten.split.sizes", x=Arg("self"), sizes=Arg("split_size"))
-def parts(emit: Emitter, x: Tensor, sizes: Sizes, dim: int) -> list[Tensor]:
+def parts(emit, x, sizes, dim):
     """Cut `x` along an axis into parts of these sizes, ints or i64 scalars."""
     sizes, dim = list(sizes), dim % rank_of(x)
     found, start = [], 0
@@ -71,7 +66,7 @@ def parts(emit: Emitter, x: Tensor, sizes: Sizes, dim: int) -> list[Tensor]:
 
 
 @lowers("aten.split.Tensor", "aten.unsafe_split.Tensor")
-def split(emit: Emitter, self: Tensor, split_size: Size, dim: int) -> list[Tensor]:
+def split(emit, self, split_size, dim=0):
     """split.Tensor(Tensor(a -> *) self, SymInt split_size, int dim=0) -> Tensor(a)[]"""
     dim %= rank_of(self)
     count = len(emit.out)
@@ -83,7 +78,7 @@ def split(emit: Emitter, self: Tensor, split_size: Size, dim: int) -> list[Tenso
 
 
 @lowers("aten.chunk.default")
-def chunk(emit: Emitter, self: Tensor, chunks: int, dim: int = 0) -> list[Tensor]:
+def chunk(emit, self, chunks, dim=0):
     """chunk(Tensor(a -> *) self, int chunks, int dim=0) -> Tensor(a)[]"""
     dim %= rank_of(self)
     size = emit.size(self, dim)
@@ -97,7 +92,7 @@ def chunk(emit: Emitter, self: Tensor, chunks: int, dim: int = 0) -> list[Tensor
 
 
 @lowers("aten.cat.default", "aten.concat.default", "aten.concatenate.default")
-def joined(emit: Emitter, tensors: Sequence[Tensor], dim: int) -> Tensor:
+def joined(emit, tensors, dim):
     dtype = emit.dtype
     # A vector of no elements goes with anything, as it always did.
     kept = [x for x in tensors if not (rank_of(x) == 1 and emit.size(x, 0) == 0)] or list(tensors[:1])
@@ -106,7 +101,7 @@ def joined(emit: Emitter, tensors: Sequence[Tensor], dim: int) -> Tensor:
 
 
 @lowers("aten.stack.default")
-def stack(emit: Emitter, tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+def stack(emit, tensors, dim=0):
     """stack(Tensor[] tensors, int dim=0) -> Tensor"""
     axis = dim % (rank_of(tensors[0]) + 1)
     return concatenated([emit.unsqueeze(emit.cast(x, emit.dtype), axis) for x in tensors], axis)
@@ -115,12 +110,12 @@ def stack(emit: Emitter, tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 @lowers("aten.hstack.default", rank=1, dim=1)
 @lowers("aten.vstack.default", rank=2, dim=0)
 @lowers("aten.dstack.default", rank=3, dim=2)
-def stacked(emit: Emitter, tensors: Sequence[Tensor], rank: int, dim: int) -> Tensor:
+def stacked(emit, tensors, rank, dim):
     shaped = [_shaped(emit, x, rank) for x in tensors]
     return joined(emit, shaped, 0 if rank_of(shaped[0]) == 1 else dim)
 
 
-def _shaped(emit: Emitter, x: Tensor, rank: int) -> Tensor:
+def _shaped(emit, x, rank):
     """As `atleast_2d` and its kin have it."""
     own = rank_of(x)
     if own == 0:
@@ -143,7 +138,7 @@ def _shaped(emit: Emitter, x: Tensor, rank: int) -> Tensor:
 @lowers("aten.replication_pad1d.default", x=Arg("self"), pad=Arg("padding"), mode="replicate")
 @lowers("aten.replication_pad2d.default", x=Arg("self"), pad=Arg("padding"), mode="replicate")
 @lowers("aten.replication_pad3d.default", x=Arg("self"), pad=Arg("padding"), mode="replicate")
-def padded(emit: Emitter, x: Tensor, pad: Sizes, mode: str, value: Scalar | None = 0) -> Tensor:
+def padded(emit, x, pad, mode, value=0):
     """torch's pairs of paddings, the last axis first. Where one is negative, that much is cut off."""
     value = value or 0
     rank = rank_of(x)
@@ -182,7 +177,7 @@ def padded(emit: Emitter, x: Tensor, pad: Sizes, mode: str, value: Scalar | None
     return ops.pad(x, begins, ends, _MODES[mode], emit.const(value, dtype) if mode == "constant" else None)
 
 
-def _not_below_0(p: Size) -> Size:
+def _not_below_0(p):
     return 0 if isinstance(p, int) and p < 0 else p
 
 
@@ -191,7 +186,7 @@ _MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
 
 @lowers("aten.repeat.default")
 @lowers("aten.tile.default", repeats=Arg("dims"))
-def repeat(emit: Emitter, self: Tensor, repeats: Sizes) -> Tensor:
+def repeat(emit, self, repeats):
     """repeat(Tensor self, SymInt[] repeats) -> Tensor"""
     repeats = [1] * (rank_of(self) - len(repeats)) + list(repeats)
     x = self
@@ -201,7 +196,7 @@ def repeat(emit: Emitter, self: Tensor, repeats: Sizes) -> Tensor:
 
 
 @lowers("aten.repeat_interleave.self_int")
-def repeat_interleave(emit: Emitter, self: Tensor, repeats: Size, dim: int | None, **_: object) -> Tensor:
+def repeat_interleave(emit, self, repeats, dim=None, output_size=None):
     """repeat_interleave.self_int(Tensor self, SymInt repeats, int? dim=None, *, SymInt? output_size=None) -> Tensor"""
     x = self
     if dim is None:
@@ -214,9 +209,7 @@ def repeat_interleave(emit: Emitter, self: Tensor, repeats: Size, dim: int | Non
 
 
 @lowers("aten.repeat_interleave.self_Tensor")
-def repeat_interleave_tensor(
-    emit: Emitter, self: Tensor, repeats: Tensor, dim: int | None, **_: object
-) -> Tensor:
+def repeat_interleave_tensor(emit, self, repeats, dim=None, output_size=None):
     """repeat_interleave.self_Tensor(Tensor self, Tensor repeats, int? dim=None, *, SymInt? output_size=None) -> Tensor"""  # noqa: E501
     x = self
     if dim is None:
@@ -235,12 +228,12 @@ def repeat_interleave_tensor(
 
 
 @lowers("aten.repeat_interleave.Tensor")
-def repeat_counts(emit: Emitter, repeats: Tensor, **_: object) -> Tensor:
+def repeat_counts(emit, repeats, output_size=None):
     """repeat_interleave.Tensor(Tensor repeats, *, SymInt? output_size=None) -> Tensor"""
     return emit.cast(repeated_indices(emit, repeats), emit.dtype)
 
 
-def repeated_indices(emit: Emitter, counts: Tensor) -> Tensor:
+def repeated_indices(emit, counts):
     """0 as often as counts[0] says, then 1, ..: how many of the ends lie at or before each place."""
     ends = ops.cum_sum(emit.cast(counts, torch.int64), np.int64(0))
     total = emit.slice(ends, -1, END, 0)
@@ -250,7 +243,7 @@ def repeated_indices(emit: Emitter, counts: Tensor) -> Tensor:
 
 
 @lowers("aten.flip.default")
-def flip(emit: Emitter, self: Tensor, dims: Sequence[int]) -> Tensor:
+def flip(emit, self, dims):
     """flip(Tensor self, int[] dims) -> Tensor"""
     x, rank = self, rank_of(self)
     for dim in dims:
@@ -259,7 +252,7 @@ def flip(emit: Emitter, self: Tensor, dims: Sequence[int]) -> Tensor:
 
 
 @lowers("aten.roll.default")
-def roll(emit: Emitter, self: Tensor, shifts: Any, dims: Any = ()) -> Tensor:
+def roll(emit, self, shifts, dims=()):
     """roll(Tensor self, SymInt[1] shifts, int[1] dims=[]) -> Tensor"""
     x = emit.cast(self, torch.uint8) if emit.dtype == torch.bool else self
     shifts, dims = ([s] if not isinstance(s, (list, tuple)) else list(s) for s in (shifts, dims))
@@ -273,7 +266,7 @@ def roll(emit: Emitter, self: Tensor, shifts: Any, dims: Any = ()) -> Tensor:
 
 
 @lowers("aten.meshgrid.indexing", "aten.meshgrid.default")
-def meshgrid(emit: Emitter, tensors: Sequence[Tensor], indexing: str = "ij") -> list[Tensor]:
+def meshgrid(emit, tensors, indexing="ij"):
     """meshgrid.indexing(Tensor[] tensors, *, str indexing) -> Tensor[]"""
     flat = [ops.reshape(x, emit.array([-1]), False) for x in tensors]
     sizes = [emit.size(x, 0) for x in flat]
@@ -288,7 +281,7 @@ def meshgrid(emit: Emitter, tensors: Sequence[Tensor], indexing: str = "ij") -> 
 
 
 @lowers("aten.unfold.default")
-def unfold(emit: Emitter, self: Tensor, dimension: int, size: int, step: int) -> Tensor:
+def unfold(emit, self, dimension, size, step):
     """unfold(Tensor(a) self, int dimension, int size, int step) -> Tensor(a)"""
     rank = rank_of(self)
     if rank == 0:
@@ -303,14 +296,7 @@ def unfold(emit: Emitter, self: Tensor, dimension: int, size: int, step: int) ->
 
 
 @lowers("aten.diff.default")
-def diff(
-    emit: Emitter,
-    self: Tensor,
-    n: int = 1,
-    dim: int = -1,
-    prepend: Tensor | None = None,
-    append: Tensor | None = None,
-) -> Tensor:
+def diff(emit, self, n=1, dim=-1, prepend=None, append=None):
     """diff(Tensor self, int n=1, int dim=-1, Tensor? prepend=None, Tensor? append=None) -> Tensor"""
     dtype, dim = emit.dtype, dim % rank_of(self)
     if n == 0:

@@ -2,14 +2,12 @@
 """Images in other sizes."""
 
 import math
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import openvino.opset16 as ops
 import torch
 
-from paritas.lower.openvino.emit import Emitter, Size, Sizes, Tensor, is_tensor, out, rank_of
+from paritas.lower.openvino.emit import is_tensor, out, rank_of
 from paritas.lower.openvino.integers import division_of_sizes
 from paritas.lower.openvino.ops.registry import lowers
 from paritas.lower.registry import Arg
@@ -20,14 +18,7 @@ from paritas.lower.registry import Arg
 @lowers("aten.upsample_linear1d.vec", "aten.upsample_bilinear2d.vec", x=Arg("input"), mode="linear_onnx")
 @lowers("aten.upsample_trilinear3d.vec", x=Arg("input"), mode="linear_onnx")
 @lowers("aten.upsample_bicubic2d.vec", x=Arg("input"), mode="cubic")
-def resized(
-    emit: Emitter,
-    x: Tensor,
-    output_size: Sizes | None,
-    scale_factors: Sequence[float] | None,
-    mode: str,
-    align_corners: bool = False,
-) -> Tensor:
+def resized(emit, x, output_size, scale_factors, mode, align_corners=False):
     """The axes behind the channels in their new size.
 
     OpenVINO gets the sizes, and finds the places by their quotient. Where torch finds them by a factor that is another
@@ -49,7 +40,7 @@ def resized(
     return interpolated(emit, x, wanted, mode, align_corners)
 
 
-def interpolated(emit: Emitter, x: Tensor, wanted: Sizes, mode: str, align_corners: bool) -> Tensor:
+def interpolated(emit, x, wanted, mode, align_corners):
     rank = rank_of(x)
     where = "align_corners" if align_corners else "half_pixel" if mode != "nearest" else "asymmetric"
     return ops.interpolate(
@@ -64,9 +55,7 @@ def interpolated(emit: Emitter, x: Tensor, wanted: Sizes, mode: str, align_corne
     )
 
 
-def sizes_and_factors(
-    emit: Emitter, own: Sizes, output_size: Sizes | None, scale_factors: Any
-) -> tuple[Any, Any, Any]:
+def sizes_and_factors(emit, own, output_size, scale_factors):
     """(new sizes, the factors that torch computes with or None, whether the sizes' quotients are the same numbers)."""
     if output_size is not None:
         return list(output_size), [None] * len(own), True
@@ -79,9 +68,7 @@ def sizes_and_factors(
     return wanted, list(scale_factors), exact
 
 
-def looked_up(
-    emit: Emitter, x: Tensor, own: Sizes, wanted: Sizes, factors: Sequence[float | None], middle: bool
-) -> Tensor:
+def looked_up(emit, x, own, wanted, factors, middle):
     """The nearest pixel of each axis. middle: by the middles of the pixels, as `nearest-exact` has it."""
     half = np.float32(0.5 if middle else 0)
     for axis, (size, new, factor) in enumerate(zip(own, wanted, factors, strict=True), 2):
@@ -112,15 +99,7 @@ _MATRICES = {
 }
 
 
-def by_matrices(
-    emit: Emitter,
-    x: Tensor,
-    own: Sizes,
-    wanted: Sizes,
-    factors: Sequence[float | None],
-    kind: str,
-    align: bool,
-) -> Tensor:
+def by_matrices(emit, x, own, wanted, factors, kind, align):
     """One axis after the other by a matrix, which torch itself makes by resizing a unit matrix."""
     rank = rank_of(x)
     for axis, (size, new, factor) in reversed(list(enumerate(zip(own, wanted, factors, strict=True), 2))):
@@ -139,9 +118,7 @@ def by_matrices(
     return out(x)
 
 
-def free_matrix(
-    emit: Emitter, size: Tensor, new: Size, factor: float | None, kind: str, align: bool
-) -> Tensor:
+def free_matrix(emit, size, new, factor, kind, align):
     """[size, new]: how much of each old pixel is in each new one, where a size is known at run time only."""
     f = np.float32
     before, after = (emit.number(value, torch.float32) for value in (size, new))
@@ -177,22 +154,23 @@ def free_matrix(
     return total
 
 
-def _hat(off: Tensor) -> Tensor:
+def _hat(off):
     return ops.maximum(ops.subtract(np.float32(1), off), np.float32(0))
 
 
-def _cubic(off: Tensor, a: float) -> Tensor:
+def _cubic(off, a):
     """Keys' kernel at a distance of `off`."""
     f = np.float32
     near = ops.multiply(ops.subtract(ops.multiply(off, f(a + 2)), f(a + 3)), ops.multiply(off, off))
     near = ops.add(near, f(1))
     far = ops.multiply(
-        ops.subtract(ops.multiply(ops.add(ops.multiply(ops.subtract(off, f(5)), off), f(8)), off), f(4)), f(a)
+        ops.subtract(ops.multiply(ops.add(ops.multiply(ops.subtract(off, f(5)), off), f(8)), off), f(4)),
+        f(a),
     )
     return ops.select(ops.less(off, f(1)), near, ops.select(ops.less(off, f(2)), far, f(0)))
 
 
-def _scaled(emit: Emitter, size: Size, factor: float) -> Size:
+def _scaled(emit, size, factor):
     if isinstance(size, int) and not is_tensor(factor):
         return math.floor(size * factor)
     if not is_tensor(factor) and float(factor).is_integer():
@@ -212,9 +190,7 @@ LARGEST = 16384
 
 @lowers("aten._upsample_nearest_exact1d.vec", "aten._upsample_nearest_exact2d.vec")
 @lowers("aten._upsample_nearest_exact3d.vec")
-def nearest_exact(
-    emit: Emitter, input: Tensor, output_size: Sizes | None, scale_factors: Sequence[float] | None
-) -> Tensor:
+def nearest_exact(emit, input, output_size, scale_factors):
     own = emit.sizes(input)[2:]
     wanted, factors, _ = sizes_and_factors(emit, own, output_size, scale_factors)
     return looked_up(emit, input, own, wanted, factors, True)
@@ -222,21 +198,14 @@ def nearest_exact(
 
 @lowers("aten._upsample_bilinear2d_aa.vec", kind="smooth linear")
 @lowers("aten._upsample_bicubic2d_aa.vec", kind="smooth cubic")
-def smooth(
-    emit: Emitter,
-    input: Tensor,
-    output_size: Sizes | None,
-    align_corners: bool,
-    scale_factors: Sequence[float] | None,
-    kind: str,
-) -> Tensor:
+def smooth(emit, input, output_size, align_corners, scale_factors, kind):
     own = emit.sizes(input)[2:]
     wanted, factors, _ = sizes_and_factors(emit, own, output_size, scale_factors)
     return by_matrices(emit, input, own, wanted, factors, kind, align_corners)
 
 
 @lowers("aten.pixel_shuffle.default")
-def pixel_shuffle(emit: Emitter, self: Tensor, upscale_factor: int) -> Tensor:
+def pixel_shuffle(emit, self, upscale_factor):
     """pixel_shuffle(Tensor self, int upscale_factor) -> Tensor"""
     *lead, channels, height, width = emit.sizes(self)
     r, n = upscale_factor, len(lead)
@@ -247,7 +216,7 @@ def pixel_shuffle(emit: Emitter, self: Tensor, upscale_factor: int) -> Tensor:
 
 
 @lowers("aten.pixel_unshuffle.default")
-def pixel_unshuffle(emit: Emitter, self: Tensor, downscale_factor: int) -> Tensor:
+def pixel_unshuffle(emit, self, downscale_factor):
     """pixel_unshuffle(Tensor self, int downscale_factor) -> Tensor"""
     *lead, channels, height, width = emit.sizes(self)
     r, n = downscale_factor, len(lead)
@@ -257,5 +226,5 @@ def pixel_unshuffle(emit: Emitter, self: Tensor, downscale_factor: int) -> Tenso
     return emit.reshape(moved, [*lead, emit.times(channels, r * r), down, across])
 
 
-def divided(size: int, by: int) -> int:
+def divided(size, by):
     return size // by if isinstance(size, int) else division_of_sizes(size, np.int64(by))[0]

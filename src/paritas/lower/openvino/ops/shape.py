@@ -1,31 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """The same elements in another shape or order of axes."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import openvino.opset16 as ops
 
-from paritas.lower.openvino.emit import Emitter, Size, Sizes, Tensor, out, rank_of
+from paritas.lower.openvino.emit import out, rank_of
 from paritas.lower.openvino.ops.registry import lowers
 from paritas.lower.registry import Arg
 
 
 @lowers("aten.reshape.default")
 @lowers("aten.view.default", "aten._unsafe_view.default", shape=Arg("size"))
-def reshape(emit: Emitter, self: Tensor, shape: Sizes) -> Tensor:
+def reshape(emit, self, shape):
     """reshape(Tensor(a) self, SymInt[] shape) -> Tensor(a)"""
     return emit.reshape(self, shape, like=emit.out)
 
 
 @lowers("aten.view_as.default", "aten.reshape_as.default")
-def view_as(emit: Emitter, self: Tensor, other: Tensor) -> Tensor:
+def view_as(emit, self, other):
     """view_as(Tensor(a) self, Tensor other) -> Tensor(a)"""
     return emit.reshape(self, emit.sizes(other), like=emit.out)
 
 
 @lowers("aten.flatten.using_ints")
-def flatten(emit: Emitter, self: Tensor, start_dim: int, end_dim: int) -> Tensor:
+def flatten(emit, self, start_dim=0, end_dim=-1):
     """flatten.using_ints(Tensor(a) self, int start_dim=0, int end_dim=-1) -> Tensor(a)"""
     rank = rank_of(self)
     if rank == 0:
@@ -39,7 +36,7 @@ def flatten(emit: Emitter, self: Tensor, start_dim: int, end_dim: int) -> Tensor
 
 
 @lowers("aten.unflatten.int")
-def unflatten(emit: Emitter, self: Tensor, dim: int, sizes: Sizes) -> Tensor:
+def unflatten(emit, self, dim, sizes):
     """unflatten.int(Tensor(a) self, int dim, SymInt[] sizes) -> Tensor(a)"""
     own = emit.sizes(self)
     dim %= len(own)
@@ -47,13 +44,13 @@ def unflatten(emit: Emitter, self: Tensor, dim: int, sizes: Sizes) -> Tensor:
 
 
 @lowers("aten.unsqueeze.default")
-def unsqueeze(emit: Emitter, self: Tensor, dim: int) -> Tensor:
+def unsqueeze(emit, self, dim):
     """unsqueeze(Tensor(a) self, int dim) -> Tensor(a)"""
     return emit.unsqueeze(self, dim % (rank_of(self) + 1))
 
 
 @lowers("aten.squeeze.dim", "aten.squeeze.dims", "aten.squeeze.default")
-def squeeze(emit: Emitter, self: Tensor, dim: Any = None) -> Tensor:
+def squeeze(emit, self, dim=None):
     """squeeze.dim(Tensor(a) self, int dim) -> Tensor(a)"""
     rank = rank_of(self)
     known = emit.meta(self)
@@ -67,7 +64,7 @@ def squeeze(emit: Emitter, self: Tensor, dim: Any = None) -> Tensor:
 
 
 @lowers("aten.permute.default")
-def permute(emit: Emitter, self: Tensor, dims: Sequence[int]) -> Tensor:
+def permute(emit, self, dims):
     """permute(Tensor(a) self, int[] dims) -> Tensor(a)"""
     rank = rank_of(self)
     return emit.transpose(self, [dim % rank for dim in dims])
@@ -75,7 +72,7 @@ def permute(emit: Emitter, self: Tensor, dims: Sequence[int]) -> Tensor:
 
 @lowers("aten.transpose.int", "aten.swapdims.default")
 @lowers("aten.swapaxes.default", dim0=Arg("axis0"), dim1=Arg("axis1"))
-def transpose(emit: Emitter, self: Tensor, dim0: int, dim1: int) -> Tensor:
+def transpose(emit, self, dim0, dim1):
     """transpose.int(Tensor(a) self, int dim0, int dim1) -> Tensor(a)"""
     rank = rank_of(self)
     if rank == 0:
@@ -86,7 +83,7 @@ def transpose(emit: Emitter, self: Tensor, dim0: int, dim1: int) -> Tensor:
 
 
 @lowers("aten.t.default", "aten.numpy_T.default", "aten.mT.default")
-def t(emit: Emitter, self: Tensor) -> Tensor:
+def t(emit, self):
     """t(Tensor(a) self) -> Tensor(a)"""
     rank = rank_of(self)
     if rank < 2:
@@ -98,9 +95,7 @@ def t(emit: Emitter, self: Tensor) -> Tensor:
 
 
 @lowers("aten.movedim.int", "aten.movedim.intlist", "aten.moveaxis.int", "aten.moveaxis.intlist")
-def movedim(
-    emit: Emitter, self: Tensor, source: int | Sequence[int], destination: int | Sequence[int]
-) -> Tensor:
+def movedim(emit, self, source, destination):
     """movedim.intlist(Tensor(a) self, int[] source, int[] destination) -> Tensor(a)"""
     rank = rank_of(self)
     source, destination = ([d] if isinstance(d, int) else list(d) for d in (source, destination))
@@ -111,13 +106,13 @@ def movedim(
 
 
 @lowers("aten.expand_as.default")
-def expand_as(emit: Emitter, self: Tensor, other: Tensor) -> Tensor:
+def expand_as(emit, self, other):
     """expand_as(Tensor(a) self, Tensor other) -> Tensor(a)"""
     return expanded(emit, self, emit.sizes(other))
 
 
 @lowers("aten.expand.default", "aten.broadcast_to.default", x=Arg("self"))
-def expanded(emit: Emitter, x: Tensor, size: Sizes) -> Tensor:
+def expanded(emit, x, size):
     """`x` in a wider shape, where -1 is the size that it has."""
     own = emit.sizes(x)
     new = len(size) - len(own)
@@ -126,13 +121,13 @@ def expanded(emit: Emitter, x: Tensor, size: Sizes) -> Tensor:
 
 
 @lowers("aten.broadcast_tensors.default")
-def broadcast_tensors(emit: Emitter, tensors: Sequence[Tensor]) -> list[Tensor]:
+def broadcast_tensors(emit, tensors):
     """broadcast_tensors(Tensor[] tensors) -> Tensor[]"""
     sizes = shared_sizes(emit, tensors)
     return [emit.broadcast(x, sizes) for x in tensors]
 
 
-def shared_sizes(emit: Emitter, tensors: Sequence[Tensor]) -> list[Size]:
+def shared_sizes(emit, tensors):
     """The sizes of what `tensors` are together, by broadcasting."""
     found: list = []
     for x in tensors:
@@ -144,7 +139,7 @@ def shared_sizes(emit: Emitter, tensors: Sequence[Tensor]) -> list[Size]:
     return found
 
 
-def _shared(emit: Emitter, a: Size, b: Size) -> Size:
+def _shared(emit, a, b):
     if isinstance(a, int) and a != 1:
         return a
     if isinstance(b, int):
