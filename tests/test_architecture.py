@@ -7,7 +7,7 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -18,8 +18,8 @@ PACKAGE = ROOT / "src" / "paritas"
 #: Earlier to later. Everything that is in none of the folders is listed by name.
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
-        *("printable", "errors", "dtypes", "program", "formulas", "pytree", "arguments", "guards"),
-        *("files", "leftovers", "contents"),
+        *("printable", "errors", "dtypes", "options", "program", "formulas", "pytree", "arguments", "guards"),
+        *("files", "leftovers", "contents", "workers"),
     ),
     ("capture",),
     ("lower",),
@@ -159,7 +159,7 @@ def test_engines_are_imported_only_by_their_own_files() -> None:
     """`import openvino` at the top of any other file would load the engine for everybody."""
     allowed = {
         "openvino": ("run.openvino", "lower.openvino"),
-        "mindspore": ("lower.mindspore.prelude.",),
+        "mindspore": ("run.mindspore.trial", "lower.mindspore.prelude."),
     }
     wrong = [
         f"{name} imports {engine}"
@@ -176,6 +176,120 @@ def test_engines_are_imported_only_by_their_own_files() -> None:
         and not name.startswith(homes)
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def _engines() -> set[str]:
+    from paritas.run.engine import ENGINES
+
+    return set(ENGINES)
+
+
+def _is_of_engine(node: ast.AST, names: Collection[str]) -> bool:
+    return isinstance(node, ast.Constant) and node.value in names
+
+
+def _engines_compared(tree: ast.Module, names: Collection[str]) -> Iterator[str]:
+    """Where a file asks which engine it is: "line: code".
+
+    "torch" and "mindspore" are also whose tensors a caller has, and packages: what is compared is then called a
+    framework or a module.
+    """
+    others = set(names) - {"torch"}
+    outside = {id(inner): node for node in ast.walk(tree) for inner in ast.iter_child_nodes(node)}
+    for node in ast.walk(tree):
+        about = node
+        match node:
+            case ast.Compare():
+                sides = [node.left, *node.comparators]
+                inner = [leaf for side in sides for leaf in getattr(side, "elts", [side])]
+                found = any(_is_of_engine(leaf, names) for leaf in inner)
+            case ast.Dict():
+                found = any(key is not None and _is_of_engine(key, names) for key in node.keys)
+            case ast.Tuple() | ast.List() | ast.Set():
+                found, about = any(_is_of_engine(leaf, others) for leaf in node.elts), outside[id(node)]
+            case ast.Subscript():
+                found = _is_of_engine(node.slice, names)
+            case ast.MatchValue():
+                found = _is_of_engine(node.value, names)
+            case ast.Call(
+                func=ast.Attribute(attr="get" | "pop" | "startswith" | "endswith" | "removeprefix")
+            ):
+                found = any(_is_of_engine(leaf, names) for leaf in node.args)
+            case _:
+                continue
+        if found and not re.search("framework|module", text := ast.unparse(about), re.IGNORECASE):
+            yield f"{node.lineno}: {text[:100]}"
+
+
+def _homes_of_engines(names: Collection[str]) -> tuple[str, ...]:
+    return ("run.engine", *(f"{room}.{name}" for room in ("run", "lower") for name in names))
+
+
+def test_an_engines_name_is_compared_at_home_only() -> None:
+    """What the rest has to know of an engine its adapter says: see CONTRIBUTING.md, "Add an engine"."""
+    names = _engines()
+    wrong = [
+        f"{name}:{found}"
+        for name, tree in _modules()
+        if not f"{name}.".startswith(tuple(f"{home}." for home in _homes_of_engines(names)))
+        and name not in NAMES_OF_PACKAGES
+        for found in _engines_compared(tree, names)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+#: Files in which an engine's name is that of a package, as somebody else's contract has it.
+NAMES_OF_PACKAGES = {"apps.hf_backend": "transformers' exporters list the packages that they need by name"}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'engine == "openvino"',
+        '"torch" != port.manifest.engine',
+        'engine in ("torch", "numpy")',
+        'BEST = ("openvino", "torch")',
+        'TITLES = {"mindspore": "MindSpore"}',
+        'TITLES["openvino"]',
+        'titles.get("torch", "")',
+        'column.startswith("openvino")',
+        'match engine:\n    case "mindspore":\n        pass',
+    ],
+)
+def test_a_comparison_of_an_engines_name_is_found(code: str) -> None:
+    assert list(_engines_compared(ast.parse(code), _engines()))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'framework == "torch"',
+        'cls.__module__.partition(".")[0] in ("torch", "typing")',
+        'FRAMEWORKS = ("torch", "mindspore", "numpy")',
+        'port(source, engine="openvino")',
+        '"The engine torch has no modes."',
+    ],
+)
+def test_frameworks_and_packages_are_no_engines(code: str) -> None:
+    assert not list(_engines_compared(ast.parse(code), _engines()))
+
+
+#: Whose models a namespace may stand in for.
+_LIBRARIES = ("transformers", "diffusers", "timm", "clip", "open_clip", "sentence_transformers")
+
+
+def test_the_core_of_drop_ins_knows_no_library_of_models() -> None:
+    """Neither by import nor by name: what it has to know is registered (`dropin.library.Library`)."""
+    wrong = [
+        f"{name}:{node.lineno}"
+        for name, tree in _modules()
+        if name.startswith("dropin.")
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.Import) and any(a.name.split(".")[0] in _LIBRARIES for a in node.names))
+        or (isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in _LIBRARIES)
+        or (isinstance(node, ast.Constant) and str(node.value).split(".")[0] in _LIBRARIES)
+    ]
+    assert not wrong
 
 
 def test_importing_paritas_loads_no_engine_and_changes_nothing() -> None:

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paritas.errors import InputError
-from paritas.making import computed_in
+from paritas.making import build_options
 from paritas.pipeline import Port, Progress, assemble
-from paritas.run.engine import engine as find_engine
 
 if TYPE_CHECKING:
     import openvino
@@ -40,7 +40,7 @@ def adopt(
     Raises `InputError` for a file that is no model or whose inputs or outputs are not the original's, and what
     `paritas.port` raises of the original.
     """
-    wanted, notes = computed_in(dtype, find_engine("openvino"))
+    options, notes = build_options("openvino", dtype=dtype)
     from paritas.capture import capture
     from paritas.capture.source import resolve
     from paritas.lower.openvino import adopt as written
@@ -60,9 +60,11 @@ def adopt(
     program = capture(module, inputs, source=origin)
 
     def write(directory: Path) -> Lowered:
-        return written(theirs, program, directory, dtype=wanted)
+        return written(theirs, program, directory, dtype=options.dtype)
 
-    return assemble(program, module, "openvino", write, notes=notes, progress=progress)
+    return assemble(
+        program, module, dataclasses.replace(options, dtype=""), write, notes=notes, progress=progress
+    )
 
 
 def _read(model: Any) -> openvino.Model:

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paritas.dtypes import dtype_name, named_dtype
-from paritas.errors import InputError
+from paritas.errors import InputError, UnknownMode
 from paritas.guards import remaining
+from paritas.options import BuildOptions
 from paritas.program import Manifest, Note, Program
-from paritas.run.engine import versions
+from paritas.run.engine import Engine, about, all_about, versions
+from paritas.run.engine import engine as find_engine
 from paritas.run.values import to_numpy
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ def arrays(program: Program) -> dict[str, np.ndarray]:
     return {spec.name: to_numpy(spec.name, program.examples[spec.name]) for spec in program.inputs}
 
 
-def computed_in(dtype: Any, runtime: Any) -> tuple[str, list[Note]]:
+def computed_in(dtype: Any, runtime: Engine) -> tuple[str, list[Note]]:
     """The dtype asked for ("" for the model's own), or what the engine does instead, with a note."""
     if dtype is None:
         return "", []
@@ -38,17 +40,42 @@ def computed_in(dtype: Any, runtime: Any) -> tuple[str, list[Note]]:
     return name, []
 
 
-def check_weights(weights: str, engine: str) -> None:
+def build_options(
+    engine: str,
+    *,
+    dtype: Any = None,
+    mode: str = "",
+    target: str = "cpu",
+    weights: str = "",
+    device: str = "",
+) -> tuple[BuildOptions, list[Note]]:
+    """What is asked for, as the engine has it; what it does instead is a note.
+
+    mode: the engine's first if not given; of no meaning for an engine that has one way of running. Raises
+    `UnknownEngine`, `EngineMissing`, `UnknownMode`, and `InputError` for a dtype, a target or weights.
+    """
+    runtime = find_engine(engine)
+    if len(runtime.modes) > 1 and mode and mode not in runtime.modes:
+        raise UnknownMode(engine, mode, tuple(runtime.modes))
+    wanted, notes = computed_in(dtype, runtime)
+    check_weights(weights, runtime)
+    if target not in runtime.targets:
+        raise InputError(f"{engine} has no target {target!r}; it has {', '.join(runtime.targets)}.")
+    chosen = (mode or next(iter(runtime.modes))) if len(runtime.modes) > 1 else ""
+    return BuildOptions(engine, wanted, chosen, target, weights, device), notes
+
+
+def check_weights(weights: str, runtime: Engine) -> None:
     """Raise `InputError` if the engine has no such weights."""
-    if weights not in ("", "int8", "int4"):
-        raise InputError(f"weights={weights!r} is not possible: int8 and int4 are.")
-    if weights and engine != "openvino":
-        raise InputError(f"weights={weights!r} is for engine='openvino', not for {engine}.")
-
-
-def stored_as(dtype: str, engine: str) -> str | None:
-    """The dtype in which the original is captured. OpenVINO lowers the precision of a float32 graph by itself."""
-    return "float32" if engine == "openvino" and dtype else dtype or None
+    if not weights or weights in runtime.weight_formats:
+        return
+    able = [one.name for one in all_about() if weights in one.weight_formats]
+    if not able:
+        known = dict.fromkeys(name for one in all_about() for name in one.weight_formats)
+        raise InputError(f"weights={weights!r} is not possible: {' and '.join(known)} are.")
+    raise InputError(
+        f"weights={weights!r} is for engine={' or '.join(map(repr, able))}, not for {runtime.name}."
+    )
 
 
 def dtype_of(program: Program) -> str:
@@ -59,29 +86,26 @@ def dtype_of(program: Program) -> str:
 def manifest_of(
     program: Program,
     lowered: Lowered,
-    engine: str,
+    options: BuildOptions,
     *,
-    dtype: str = "",
-    mode: str = "",
-    target: str = "cpu",
     notes: Sequence[Note] = (),
 ) -> Manifest:
     """What `port.json` says of a program that was lowered."""
     return Manifest(
-        engine=engine,
-        dtype=lowered.dtype or dtype or dtype_of(program),
+        engine=options.engine,
+        dtype=lowered.dtype or options.dtype or dtype_of(program),
         inputs=lowered.inputs or program.inputs,
         outputs=lowered.outputs or program.outputs,
         structure=program.structure,
         source=program.source,
         entry=lowered.entry,
-        mode=mode if engine == "mindspore" else "",
-        target=target,
+        mode=options.mode,
+        target=options.target,
         constants=dict(program.constants.items()),
         limits=program.limits,
         modules=program.modules,
         notes=(*notes, *program.notes, *lowered.notes),
-        versions=_versions(engine),
+        versions=_versions(options.engine),
         settings=lowered.settings,
         nesting=program.nesting,
         prepared=program.prepared,
@@ -95,4 +119,4 @@ def manifest_of(
 
 @functools.cache
 def _versions(engine: str) -> dict[str, str]:
-    return versions(("paritas", "torch", "transformers", engine, "numpy"))
+    return versions(("paritas", "torch", "transformers", about(engine).package, "numpy"))

@@ -15,15 +15,17 @@ import numpy as np
 
 from paritas import leftovers, store
 from paritas.arguments import bound, flatten, nest
-from paritas.errors import InputError, OriginalMissing, SizeError, UnknownMode
-from paritas.making import arrays, check_weights, computed_in, dtype_of, manifest_of, stored_as
+from paritas.errors import InputError, OriginalMissing, SizeError
+from paritas.making import arrays, build_options, dtype_of, manifest_of
+from paritas.options import BuildOptions
 from paritas.others import Others
 from paritas.printable import printable
 from paritas.program import Artifact, Manifest, Note, Program, TensorSpec
 from paritas.pytree import build_output, has_sizes
-from paritas.run.engine import Session
+from paritas.run.engine import about, lower
 from paritas.run.engine import engine as find_engine
 from paritas.run.results import check_finite, check_outputs
+from paritas.run.session import Session
 from paritas.run.values import check_feed, dynamic_sizes, framework_of, from_numpy, to_numpy
 
 if TYPE_CHECKING:
@@ -72,11 +74,10 @@ def port(
     from paritas.capture.source import resolve
 
     tell = progress or (lambda stage: None)
-    runtime = find_engine(engine)  # before any work: it may not be installed
-    if len(runtime.modes) > 1 and mode not in runtime.modes:
-        raise UnknownMode(engine, mode, tuple(runtime.modes))
-    wanted, notes = computed_in(dtype, runtime)
-    check_weights(weights, engine)
+    # Before any work: the engine may not be installed.
+    options, notes = build_options(
+        engine, dtype=dtype, mode=mode, target=target, weights=weights, device=device
+    )
 
     tell("load")
     original, origin = resolve(
@@ -84,7 +85,7 @@ def port(
         revision=revision,
         subfolder=subfolder,
         model_class=model_class,
-        dtype=stored_as(wanted, engine),
+        dtype=about(engine).capture_dtype(options.dtype),
         notes=notes,
     )
 
@@ -93,12 +94,7 @@ def port(
         ported = port_program(
             capture(original, example, dynamic=dynamic, source=origin, exact=exact),
             original,
-            engine,
-            dtype=wanted,
-            device=device,
-            mode=mode,
-            target=target,
-            weights=weights,
+            options,
             notes=notes,
             progress=progress,
         )
@@ -113,46 +109,29 @@ def port(
 def port_program(
     program: Program,
     original: torch.nn.Module,
-    engine: str,
+    options: BuildOptions,
     *,
-    dtype: str = "",
-    device: str = "",
-    mode: str = "graph",
-    target: str = "cpu",
-    weights: str = "",
     notes: Sequence[Note] = (),
     progress: Progress | None = None,
     keep_example: bool = True,
 ) -> Port:
     """Lower and run what was captured: the second half of `port`."""
-    from paritas.lower import lower
+    given = dataclasses.replace(options, dtype=options.dtype or dtype_of(program))
 
     def write(directory: Path) -> Lowered:
-        return lower(
-            program,
-            engine,
-            directory,
-            dtype=dtype or dtype_of(program),
-            target=target,
-            weights=weights,
-        )
+        return lower(program, directory, given)
 
     return assemble(
-        program, original, engine, write, dtype=dtype, device=device, mode=mode, target=target, notes=notes,
-        progress=progress, keep_example=keep_example,
-    )  # fmt: skip
+        program, original, options, write, notes=notes, progress=progress, keep_example=keep_example
+    )
 
 
 def assemble(
     program: Program,
     original: torch.nn.Module,
-    engine: str,
+    options: BuildOptions,
     write: Callable[[Path], Lowered],
     *,
-    dtype: str = "",
-    device: str = "",
-    mode: str = "graph",
-    target: str = "cpu",
     notes: Sequence[Note] = (),
     progress: Progress | None = None,
     keep_example: bool = True,
@@ -174,16 +153,9 @@ def assemble(
             from paritas.verify.inputs import example
 
             notes = (*notes, *example.write(directory, arrays(program)))
-        manifest = manifest_of(program, lowered, engine, dtype=dtype, mode=mode, target=target, notes=notes)
-        artifact = Artifact(directory, manifest)
+        artifact = Artifact(directory, manifest_of(program, lowered, options, notes=notes))
         tell("run")
-        session: Session
-        if engine == "torch":
-            from paritas.run.torch.session import TorchSession
-
-            session = TorchSession(program, manifest.dtype)
-        else:
-            session = find_engine(engine).load(artifact, mode=manifest.mode, device=device)
+        session = find_engine(options.engine).start(program, artifact, device=options.device)
     except BaseException:
         leftovers.remove(directory)
         raise
@@ -405,26 +377,16 @@ class Port:
         weights: str = "",
     ) -> Port:
         """The same capture on another engine, or in another precision of OpenVINO's: nothing is captured again."""
-        runtime = find_engine(engine)
-        wanted, notes = computed_in(dtype, runtime)
-        check_weights(weights, engine)
+        options, notes = build_options(
+            engine, dtype=dtype, mode=mode, target=target, weights=weights, device=device
+        )
         program, original = self.program(), self.original()
-        if engine != "openvino" and wanted not in ("", dtype_of(program)):
+        if not about(engine).captured_in and options.dtype not in ("", dtype_of(program)):
             raise InputError(
                 f"{engine} computes in the dtype of the capture, {dtype_of(program)}. Port the original again: "
-                f"paritas.port(..., engine={engine!r}, dtype={wanted!r})"
+                f"paritas.port(..., engine={engine!r}, dtype={options.dtype!r})"
             )
-        made = port_program(
-            program,
-            original,
-            engine,
-            dtype=wanted,
-            device=device,
-            mode=mode,
-            target=target,
-            weights=weights,
-            notes=notes,
-        )
+        made = port_program(program, original, options, notes=notes)
         made.check_finite = self.check_finite
         return made
 
@@ -464,7 +426,7 @@ class Port:
             from paritas.capture.source import load_again
 
             self._original = load_again(
-                self.manifest.source, dtype=stored_as(self.manifest.dtype, self.manifest.engine)
+                self.manifest.source, dtype=about(self.manifest.engine).capture_dtype(self.manifest.dtype)
             )
         return self._original
 

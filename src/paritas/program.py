@@ -156,20 +156,16 @@ class Program:
     structure: Mapping[str, Any]  # how the flat outputs make the original's: see `run.values.build_output`
     origins: Mapping[str, Origin]  # node name -> origin
     modules: tuple[ModuleCall, ...]  # in the order in which they return
-    constants: Mapping[
-        str, Any
-    ]  # arguments of forward that were fixed while capturing ({"use_cache": False})
+    #: Arguments of forward that were fixed while capturing ({"use_cache": False}).
+    constants: Mapping[str, Any]
     source: Source
     notes: tuple[Note, ...] = ()
-    examples: Mapping[str, torch.Tensor] = dataclasses.field(
-        default_factory=dict
-    )  # what it was captured with
-    limits: Mapping[str, int] = dataclasses.field(
-        default_factory=dict
-    )  # dynamic dimension -> its largest size
-    weights: Mapping[str, torch.Tensor] = dataclasses.field(
-        default_factory=dict
-    )  # as the checkpoint has them
+    #: What it was captured with.
+    examples: Mapping[str, torch.Tensor] = dataclasses.field(default_factory=dict)
+    #: Dynamic dimension -> its largest size.
+    limits: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    #: As the checkpoint has them.
+    weights: Mapping[str, torch.Tensor] = dataclasses.field(default_factory=dict)
     trainable: frozenset[str] = frozenset()  # those that are parameters which require gradients
     module_classes: Mapping[str, str] = dataclasses.field(default_factory=dict)  # path -> qualified class
     #: See `capture.forward_names`.
@@ -203,19 +199,16 @@ class Manifest:
     mode: str = ""  # MindSpore: "graph" | "pynative"
     target: str = "cpu"
     constants: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    limits: Mapping[str, int] = dataclasses.field(
-        default_factory=dict
-    )  # dynamic dimension -> its largest size
+    #: Dynamic dimension -> its largest size.
+    limits: Mapping[str, int] = dataclasses.field(default_factory=dict)
     modules: tuple[ModuleCall, ...] = ()
     notes: tuple[Note, ...] = ()
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    files: Mapping[str, Mapping[str, Any]] = dataclasses.field(
-        default_factory=dict
-    )  # name -> {sha256, bytes}
+    #: Name -> {sha256, bytes}.
+    files: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     format_version: int = FORMAT_VERSION
-    settings: Mapping[str, Any] = dataclasses.field(
-        default_factory=dict
-    )  # the engine's own, JSON values only
+    #: The engine's own, JSON values only.
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     nesting: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # see `paritas.arguments`
     prepared: tuple[str, ...] = ()  # inputs that can be computed from the others
     # forward's parameters in their order -> {"default": what leaving it out means, "by": "position" | "name" | "rest"}

@@ -213,8 +213,8 @@ def _tensors_of(layer: Any) -> dict[str, Any]:
 
 
 def is_tensor(value: Any) -> bool:
-    roots = {(cls.__module__.partition(".")[0], cls.__name__) for cls in type(value).__mro__}
-    return not roots.isdisjoint({("torch", "Tensor"), ("mindspore", "Tensor"), ("numpy", "ndarray")})
+    classes = {f"{cls.__module__.partition('.')[0]}.{cls.__name__}" for cls in type(value).__mro__}
+    return not classes.isdisjoint({"torch.Tensor", "mindspore.Tensor", "numpy.ndarray"})
 
 
 def _is_output(cls: type) -> bool:

@@ -21,10 +21,10 @@ from paritas.apps.published import table as parity_table
 from paritas.apps.published.figures import CLIP, ENCODERS
 from paritas.apps.published.models import CLIP_TABLE, ENCODER_TABLE, MODELS, Model
 from paritas.apps.published.rows import Column, Distance, Row, distance, distances
-from paritas.apps.workers import Limits
 from paritas.apps.zoo.entries import entry_of
 from paritas.cli.app import app
 from paritas.errors import InputError
+from paritas.workers import Limits
 
 OPENVINO = Column("openvino", "", "float32")
 GRAPH = Column("mindspore", "graph", "float32")

@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from paritas.apps.scaffold.operator import NAMES, OPS, scaffold
+from paritas.apps.scaffold.operator import OPS, scaffold
 from paritas.errors import InputError
+from paritas.lower.mindspore import scaffold as mindspore
+
+NAMES = Path(mindspore.NAMES)
 
 ROOT = Path(__file__).parent.parent.parent
 

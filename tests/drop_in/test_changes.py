@@ -13,9 +13,9 @@ import transformers as hf
 from changes import CHANGES, adapter, adapter_merged, data_in_place, llama, with_adapter
 
 import paritas.transformers as ours
-from paritas.transformers import arrays, network
-from paritas.transformers.describe import describe
-from paritas.transformers.watch import Watch
+from paritas.dropin import arrays, network
+from paritas.dropin.describe import describe
+from paritas.dropin.watch import Watch
 from work import calls_of
 
 IDS = torch.randint(3, 90, (2, 7), generator=torch.Generator().manual_seed(1))

@@ -17,8 +17,7 @@ import torch
 import transformers as hf
 
 import paritas.transformers as ours
-from paritas.dropin import port_cache
-from paritas.transformers import network
+from paritas.dropin import network, port_cache
 
 pytest.importorskip("openvino")
 

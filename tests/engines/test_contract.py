@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,13 +14,14 @@ import torch
 
 import paritas
 from paritas.errors import InputError
-from paritas.run.engine import Differentiates, differentiates
+from paritas.run import engine as known
+from paritas.run.session import Cuts, Differentiates, Observes, StepsNodes
 from paritas.run.torch.gradients import eager_gradients
 from paritas.verify import Tolerance, compare
 from paritas.verify.gradients import cotangents_of
 
 #: One line per engine and mode.
-ENGINES = [("torch", ""), ("openvino", ""), ("mindspore", "graph"), ("mindspore", "pynative")]
+ENGINES = [("torch", ""), ("openvino", ""), ("mindspore", "graph"), ("mindspore", "pynative"), ("toy", "")]
 
 TOLERANCE = Tolerance(1e-5, 1e-6, "fp32, a few operators")
 
@@ -60,11 +62,22 @@ def _inputs(batch: int, length: int) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def model() -> torch.nn.Module:
     torch.manual_seed(0)
-    return Everything().eval()
+    made = Everything().eval()
+    with torch.no_grad():
+        made.norm.bias += torch.rand(4)  # else the mean is zero, and its error is as large as itself
+    return made
+
+
+@pytest.fixture(scope="module", autouse=True)
+def toy() -> Iterator[None]:
+    """The line that an engine is: here one of the tests' own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(known.ENGINES, "toy", known.EngineSpec("toy:Toy", "toy:lower"))
+        yield
 
 
 @pytest.fixture(scope="module", params=ENGINES, ids="-".join)
-def port(request: pytest.FixtureRequest, model: torch.nn.Module) -> paritas.Port:
+def port(request: pytest.FixtureRequest, model: torch.nn.Module, toy: None) -> paritas.Port:
     engine, mode = request.param
     return paritas.port(model, engine=engine, mode=mode or "graph", inputs=_inputs(2, 5))
 
@@ -125,7 +138,7 @@ def test_calls_do_not_share_memory(port: paritas.Port) -> None:
 def test_an_engine_that_declares_gradients_has_the_originals(
     port: paritas.Port, model: torch.nn.Module
 ) -> None:
-    if not differentiates(port.manifest.engine):
+    if not known.about(port.manifest.engine).differentiates:
         assert not hasattr(port.session, "gradients")
         return
     inputs = _inputs(2, 5)
@@ -173,3 +186,25 @@ def test_saved_and_loaded(port: paritas.Port, model: torch.nn.Module, tmp_path: 
     with torch.no_grad():
         _same(model(**inputs), loaded(**{name: value.numpy() for name, value in inputs.items()}))
     loaded.close()
+
+
+def test_an_adapter_says_what_it_is_without_its_engine(port: paritas.Port) -> None:
+    about = known.about(port.manifest.engine)
+    assert about.name == port.manifest.engine and about.title(port.mode).startswith(about.label)
+    assert port.mode in about.modes and port.manifest.target in about.targets
+    assert about.precisions()["float32"] == ""
+    assert about.capture_dtype("") is None and about.capture_dtype("float32") == "float32"
+
+
+def test_it_verifies_down_to_its_nodes(port: paritas.Port) -> None:
+    report = port.verify(_inputs(2, 5), level="nodes")
+    assert report.verdict == "agrees", str(report)
+    if isinstance(port.session, Observes):
+        assert {row.path for row in report.modules} >= {"linear", "norm"} and not report.guilty
+    if isinstance(port.session, StepsNodes):
+        assert {row.target for row in report.nodes} >= {"aten.linear.default", "aten.layer_norm.default"}
+
+
+def test_nothing_is_found_in_what_is_right(port: paritas.Port) -> None:
+    assert isinstance(port.session, Cuts) or known.about(port.manifest.engine).is_original
+    assert port.bisect(_inputs(2, 5)).verdict == "clean"

@@ -21,8 +21,9 @@ from paritas.capture import capture
 from paritas.errors import EngineError, LoweringError, PortError
 from paritas.lower.openvino import lower
 from paritas.lower.openvino.watch import BEYOND
+from paritas.options import BuildOptions
 from paritas.program import Artifact, Manifest, Program
-from paritas.run.openvino.session import OpenVINO
+from paritas.run.openvino.adapter import OpenVINO
 from paritas.run.torch.session import TorchSession
 from paritas.run.values import describe_output
 from paritas.store.manifest import manifest_to_json
@@ -130,7 +131,7 @@ def case(tmp_path_factory):
 
 
 def write(program: Program, directory: Path, dtype: str = "float32") -> Artifact:
-    lowered = lower(program, directory, dtype=dtype)
+    lowered = lower(program, directory, BuildOptions("openvino", dtype))
     manifest = Manifest(
         engine="openvino",
         dtype=dtype,
@@ -381,7 +382,7 @@ def test_errors_name_what_failed(odd, tmp_path):
     with pytest.raises(PortError, match=r"openvino_model\.xml is missing"):
         OpenVINO().load(dataclasses.replace(artifact, directory=tmp_path))
     with pytest.raises(LoweringError, match="no dtype 'int8'"):
-        lower(capture(model, inputs), tmp_path, dtype="int8")
+        lower(capture(model, inputs), tmp_path, BuildOptions("openvino", "int8"))
 
 
 def test_a_model_in_bfloat16_becomes_a_float32_graph(tmp_path):

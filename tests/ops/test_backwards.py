@@ -17,6 +17,7 @@ from cases import CASES
 from making import Case, Given, case, ints, matrix, program_of, tensor, values
 
 from paritas.lower.mindspore.lower import lower
+from paritas.options import BuildOptions
 from paritas.program import Artifact, Manifest
 from paritas.verify.compare import RELATIVE, compare
 from paritas.verify.gradients import cotangents_of, distance
@@ -97,7 +98,7 @@ def _torch(one: Case, dtype: torch.dtype, cotangents: Any) -> dict[str, np.ndarr
 
 def failures(one: Case, modes: tuple[str, ...]) -> Iterator[str]:
     """What is wrong with the gradients of this case, in words. Skips what torch does not differentiate."""
-    from paritas.run.mindspore.session import MindSpore
+    from paritas.run.mindspore.adapter import MindSpore
 
     cotangents = cotangents_of([v.detach().resolve_conj().numpy() for v in one.eager(one.tensors())], 0)
     try:
@@ -107,7 +108,7 @@ def failures(one: Case, modes: tuple[str, ...]) -> Iterator[str]:
         pytest.skip(f"torch: {str(error).splitlines()[0]}")
     program = program_of(one)
     with tempfile.TemporaryDirectory() as directory:
-        lowered = lower(program, Path(directory))
+        lowered = lower(program, Path(directory), BuildOptions("mindspore"))
         manifest = Manifest(
             engine="mindspore", dtype="float32", inputs=program.inputs, outputs=program.outputs, structure={},
             source=program.source, entry=lowered.entry, settings=lowered.settings,

@@ -17,12 +17,12 @@ import torch
 from gaps import Gap, ModuleGap, SampleGap
 from making import Case
 
-from paritas.lower import lower
 from paritas.lower.composed import SHARED
 from paritas.lower.openvino.composed import COMPOSED
 from paritas.lower.registry import lowerings
+from paritas.options import BuildOptions
 from paritas.program import Artifact, Manifest, Note, Program
-from paritas.run.engine import engine
+from paritas.run.engine import engine, lower
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,13 +57,13 @@ class UnderTest:
     def lower(self, program: Program) -> tuple[Note, ...]:
         """What is said of it, written into a directory that is gone afterwards. Raises what the lowering raises."""
         with tempfile.TemporaryDirectory() as directory:
-            return lower(program, self.name, Path(directory), dtype="float32").notes
+            return lower(program, Path(directory), BuildOptions(self.name, "float32")).notes
 
     @contextlib.contextmanager
     def running(self, program: Program) -> Iterator[Any]:
         """The program lowered, written and loaded, as a session."""
         with tempfile.TemporaryDirectory() as directory:
-            lowered = lower(program, self.name, Path(directory), dtype="float32")
+            lowered = lower(program, Path(directory), BuildOptions(self.name, "float32"))
             manifest = Manifest(
                 engine=self.name, dtype="float32", inputs=lowered.inputs or program.inputs,
                 outputs=lowered.outputs or program.outputs, structure={}, source=program.source,

@@ -18,10 +18,10 @@ from typer.testing import CliRunner
 from paritas.cli.app import app
 from paritas.errors import EngineError, LoweringError
 from paritas.program import Frame, Origin
+from paritas.run.script import Side
 from paritas.run.torch.part import Part, Recorded, compute, part_of, record
 from paritas.verify.bisect.reduce import search
 from paritas.verify.bisect.script import write_script
-from paritas.verify.bisect.script_engine import Side
 from paritas.verify.bisect.script_torch import Identifiers, one_line
 from paritas.verify.bisect.trial import Laboratory, Outcome
 from paritas.verify.of_port import nodes_of

@@ -23,7 +23,7 @@ import paritas
 from paritas.cli.app import app
 from paritas.errors import InputError
 from paritas.program import Program
-from paritas.run.engine import Gradients
+from paritas.run.session import Gradients
 from paritas.run.torch.gradients import differentiable, eager_gradients, weight_names
 from paritas.run.torch.session import TorchSession
 from paritas.verify.gradients import Backwards, Flow, compare_backwards, distance

@@ -142,10 +142,11 @@ def run(
 ) -> Result:
     """Port, verify, measure and use. Leaves a port for each engine and precision in `out`. Raises `ParitasError`."""
     from paritas.capture.source import minilm_directory
+    from paritas.run.engine import about
     from paritas.run.engine import engines as all_engines
     from paritas.verify import Environment
 
-    known = {name: info for name, info in all_engines().items() if name != "torch"}
+    known = {name: info for name, info in all_engines().items() if not about(name).is_original}
     if unknown := [name for name in engines or () if name not in known or not known[name].available]:
         from paritas.run.engine import engine
 
@@ -217,7 +218,7 @@ def _ported(
         size = sum(
             int(entry["bytes"]) for entry in store.attach(target, "PARITY.md", text).manifest.files.values()
         )
-        inside = reports[runtime.modes[0]].worst_module
+        inside = reports[next(iter(runtime.modes))].worst_module
         worst = inside.name if inside else ""
         for mode, report in reports.items():
             verdict, error = report.verdict, report.error

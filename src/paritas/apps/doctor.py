@@ -22,10 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from paritas.run.engine import EngineInfo, engines
-
-#: Broken, these break the main job: the engine of `paritas port`, and what captures the original.
-NEEDED = ("torch", "openvino")
+from paritas.run.engine import EngineInfo, all_about, engines
 
 TIMEOUT = 180.0
 
@@ -41,47 +38,19 @@ FEATURES = {
 
 _PACKAGES = ("paritas", "torch", "transformers", "numpy", "safetensors", "huggingface-hub")
 
-# Each prints one JSON object: what it computed with, dtype -> "" or what happens instead.
-_TRIALS = {
-    "torch": """
-import json, torch
-got = torch.nn.functional.linear(torch.ones(2, 3), torch.full((4, 3), 2.0))
-assert got.shape == (2, 4) and bool((got == 6).all()), got
-from transformers.exporters import DynamoExporter
-from paritas.run.torch.session import Torch
-print(json.dumps({"precisions": dict(Torch().precisions())}))
-""",
-    "openvino": """
-import json, numpy as np, openvino as ov, openvino.opset16 as ops
-x = ops.parameter([2, 3], np.float32)
-model = ov.Model([ops.matmul(x, ops.constant(np.full((3, 4), 2, np.float32)), False, False)], [x], "trial")
-got = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(np.ones((2, 3), np.float32))[0]
-assert got.shape == (2, 4) and (got == 6).all(), got
-from paritas.run.openvino.session import OpenVINO
-print(json.dumps({"precisions": dict(OpenVINO().precisions())}))
-""",
-    "mindspore": """
-import json, sys, types, numpy as np
-from paritas.run.mindspore.session import MindSpore, _mindspore
-ms = _mindspore()
-source = '''
-from mindspore import nn, ops
-class Trial(nn.Cell):
-    def construct(self, x):
-        return ops.matmul(x, ops.ones((3, 4), x.dtype) * 2)
-'''
-module = types.ModuleType("paritas_trial")
-sys.modules["paritas_trial"] = module
-import linecache
-linecache.cache["paritas_trial.py"] = (len(source), None, source.splitlines(True), "paritas_trial.py")
-exec(compile(source, "paritas_trial.py", "exec"), module.__dict__)
-for mode in (ms.PYNATIVE_MODE, ms.GRAPH_MODE):
-    ms.set_context(mode=mode)
-    got = module.Trial()(ms.Tensor(np.ones((2, 3), np.float32))).asnumpy()
-    assert got.shape == (2, 4) and (got == 6).all(), got
-print(json.dumps({"precisions": dict(MindSpore().precisions())}))
-""",
-}
+#: Prints one JSON object: dtype -> "" or what happens instead.
+_TRIAL = """
+import json
+from paritas.run.engine import engine
+found = engine({name!r})
+found.trial()
+print(json.dumps({{"precisions": dict(found.precisions())}}))
+"""
+
+
+def script(name: str) -> str:
+    """What the process runs that tries an engine."""
+    return _TRIAL.format(name=name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +79,7 @@ class Diagnosis:
     @property
     def healthy(self) -> bool:
         """The default engine and the capture work."""
-        return all(trial.works for trial in self.trials if trial.engine in NEEDED)
+        return all(trial.works for trial in self.trials if trial.engine in needed())
 
     def to_json(self) -> str:
         return json.dumps({"healthy": self.healthy, **dataclasses.asdict(self)}, indent=1)
@@ -146,9 +115,15 @@ class Diagnosis:
             for name, has in self.features.items()
         ]
         lines += ["", f"checkpoint of paritas demo: {self.checkpoint or 'not installed:   ' + _pip('demo')}"]
-        broken = [trial.engine for trial in self.trials if not trial.works and trial.engine in NEEDED]
+        broken = [trial.engine for trial in self.trials if not trial.works and trial.engine in needed()]
         lines += ["", f"NOT healthy: {' and '.join(broken)} must work." if broken else "Healthy."]
         return "\n".join(lines)
+
+
+def needed() -> set[str]:
+    """Broken, these break the main job: the engine of `paritas port`, and what captures the original."""
+    every = all_about()
+    return {min(every, key=lambda one: one.rank).name} | {one.name for one in every if one.is_original}
 
 
 def diagnose(
@@ -184,7 +159,7 @@ def _try(info: EngineInfo) -> Trial:
     try:
         # Not in the current directory: a user's folder there may be called like a package.
         done = subprocess.run(
-            [sys.executable, "-c", _TRIALS[info.name]],
+            [sys.executable, "-c", script(info.name)],
             capture_output=True, text=True, timeout=TIMEOUT, cwd=tempfile.gettempdir(), stdin=subprocess.DEVNULL,
             check=False,
         )  # fmt: skip

@@ -31,9 +31,9 @@ from paritas.capture import assemble
 from paritas.capture.export import quiet
 from paritas.errors import CaptureError, TamperedPort
 from paritas.lower.mindspore.lower import lower
-from paritas.making import manifest_of
+from paritas.making import build_options, manifest_of
 from paritas.program import Artifact
-from paritas.run.mindspore.session import MindSpore
+from paritas.run.mindspore.adapter import MindSpore
 from paritas.store.manifest import manifest_from_json, manifest_to_json
 
 __all__ = ["MindSporeConfig", "MindSporeExporter", "MindSporeModelRunner", "MindSporeProgram"]
@@ -96,10 +96,11 @@ class MindSporeExporter(DynamoExporter):
         tensors = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
         fixed = {name: value for name, value in inputs.items() if not isinstance(value, torch.Tensor)}
         program = assemble(model, exported, tensors, fixed, dynamic=config.dynamic)
+        options, _ = build_options(self.export_format, mode=config.mode, target=config.target)
         directory = leftovers.make()
         try:
-            lowered = lower(program, directory, target=config.target)
-            manifest = manifest_of(program, lowered, "mindspore", mode=config.mode, target=config.target)
+            lowered = lower(program, directory, options)
+            manifest = manifest_of(program, lowered, options)
         except BaseException:
             leftovers.remove(directory)
             raise

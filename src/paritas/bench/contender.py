@@ -11,7 +11,6 @@ A failure is {"fault": "..."}; then the process ends. Between two lines it sleep
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import resource
 import sys
@@ -21,32 +20,28 @@ from typing import Any
 
 from paritas.dtypes import dtype_name
 from paritas.errors import reason_of
+from paritas.workers import serve
 
 Call = Callable[[], object]
 
 
-def main() -> None:
-    """Read orders until there are no more."""
-    # Whatever an engine prints must not get between the answers.
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
+class _Contender:
+    """Answers the first order by loading what it names, and every other one by calling that."""
 
-    def answer(value: dict[str, Any]) -> None:
-        answers.write(json.dumps(value) + "\n")
-        answers.flush()
+    def __init__(self) -> None:
+        self.call: Call | None = None
 
-    try:
-        order = json.loads(sys.stdin.readline())
-        call, loaded = _load(order)
-        answer(loaded)
-        for line in iter(sys.stdin.readline, ""):
-            question = json.loads(line)
-            if "finish" in question:
+    def work(self, question: dict[str, Any], answer: Callable[[dict[str, Any]], None]) -> None:
+        try:
+            if self.call is None:
+                self.call, loaded = _load(question)
+                answer(loaded)
+            elif "finish" in question:
                 answer({"memory": _peak()})
-                return
-            answer(_turn(call, question["seconds"]))
-    except Exception as error:  # noqa: BLE001 - it belongs into the report, whatever it is
-        answer({"fault": reason_of(error)})
+            else:
+                answer(_turn(self.call, question["seconds"]))
+        except Exception as error:  # noqa: BLE001 - it belongs into the report, whatever it is
+            answer({"fault": reason_of(error)})
 
 
 def _load(order: dict[str, Any]) -> tuple[Call, dict[str, Any]]:
@@ -64,6 +59,7 @@ def _load(order: dict[str, Any]) -> tuple[Call, dict[str, Any]]:
 
 def _port(order: dict[str, Any]) -> tuple[Call, str, str]:
     import paritas
+    from paritas.run.engine import about
 
     port = paritas.load(
         order["directory"],
@@ -72,7 +68,7 @@ def _port(order: dict[str, Any]) -> tuple[Call, str, str]:
         allow_modified=order["allow_modified"],
     )
     feed = _feed(order)
-    return lambda: port(**feed), port.session.precision, port.manifest.engine
+    return lambda: port(**feed), port.session.precision, about(port.manifest.engine).package
 
 
 def _original(order: dict[str, Any]) -> tuple[Call, str, str]:
@@ -121,3 +117,7 @@ def _peak() -> int:
             return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
     except (OSError, StopIteration):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+if __name__ == "__main__":
+    serve(_Contender().work)

@@ -13,12 +13,10 @@ import contextlib
 import dataclasses
 import datetime
 import json
+import math
 import os
 import platform
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +27,8 @@ import numpy as np
 from paritas import leftovers
 from paritas.errors import OriginalMissing
 from paritas.program import Source
+from paritas.run.engine import about
+from paritas.workers import Limits, Worker
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -256,8 +256,9 @@ def _ported(port: Subject, scratch: Path) -> Contender:
         port.save(scratch)
         directory = scratch
     name = " ".join(part for part in (manifest.engine, port.mode, port.session.precision) if part)
-    precision = "" if manifest.engine == "mindspore" else port.session.precision
-    return Contender(name, str(directory), port.mode, precision, allow_modified=port.artifact.modified)
+    return Contender(
+        name, str(directory), port.mode, port.session.precision, allow_modified=port.artifact.modified
+    )
 
 
 def _original(port: Subject, scratch: Path) -> Contender:
@@ -276,7 +277,7 @@ def _original(port: Subject, scratch: Path) -> Contender:
             )
         save(scratch)
         source = Source("directory", id=str(scratch), model_class=source.model_class)
-    dtype = "float32" if manifest.engine == "openvino" else manifest.dtype
+    dtype = about(manifest.engine).capture_dtype(manifest.dtype) or ""
     return Contender("torch eager", source=source, dtype=dtype, constants=manifest.constants)
 
 
@@ -337,28 +338,20 @@ class _Child:
         self.timing = Timing(contender.name)
         self._rounds: list[tuple[float, ...]] = []
         self._processor: list[float] = []  # seconds per call, by round
-        order = {**dataclasses.asdict(contender), "feed": str(feed), "cores": list(cores)}
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", "from paritas.bench.contender import main; main()"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,
-            env={**os.environ, "OMP_NUM_THREADS": str(len(cores)), "TOKENIZERS_PARALLELISM": "false"},
-        )  # fmt: skip
-        self._order = {**order, "started": time.monotonic()}
+        self._order = {**dataclasses.asdict(contender), "feed": str(feed), "cores": list(cores)}
+        limits = Limits(seconds=PATIENCE, gib=math.inf)
+        environment = {"OMP_NUM_THREADS": str(len(cores)), "TOKENIZERS_PARALLELISM": "false"}
+        self._worker = Worker("paritas.bench.contender", limits, environment, listens=True)
 
     def __enter__(self) -> _Child:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-        with contextlib.suppress(BrokenPipeError):  # what it never read
-            self._process.__exit__(None, None, None)
-        self._errors.close()
+        self._worker.end()
 
     def load(self) -> None:
-        if (answer := self._ask(self._order)) is not None:
-            self.timing = dataclasses.replace(self.timing, **answer, process=self._process.pid)
+        if (answer := self._ask({**self._order, "started": time.monotonic()})) is not None:
+            self.timing = dataclasses.replace(self.timing, **answer, process=self._worker.pid or 0)
 
     def play(self, seconds: float) -> float | None:
         """One turn. Returns the processor time that it took, None where the contender has failed."""
@@ -380,36 +373,16 @@ class _Child:
         if self.timing.fault:
             return None
         try:
-            assert self._process.stdin and self._process.stdout
-            self._process.stdin.write(json.dumps(question) + "\n")
-            self._process.stdin.flush()
-            answer = json.loads(_line(self._process.stdout))
+            self._worker.tell(question)
+            answer = self._worker.answer()
         except (OSError, ValueError) as error:
-            answer = {"fault": self._last_words(error)}
+            answer = str(error)
+        if isinstance(answer, str):
+            answer = {"fault": answer}
         if fault := answer.get("fault"):
             self.timing = dataclasses.replace(self.timing, fault=fault)
             return None
-        return dict(answer)
-
-    def _last_words(self, error: Exception) -> str:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(1)
-        code = self._process.poll()
-        if code is None:
-            return str(error)
-        self._errors.seek(0)
-        said = [
-            line.strip() for line in self._errors.read().decode(errors="replace").splitlines() if line.strip()
-        ]
-        return f"its process ended with {code}" + (f": {said[-1]}" if said else "")
-
-
-def _line(stream: Any) -> str:
-    import select
-
-    if not select.select([stream], [], [], PATIENCE)[0]:
-        raise TimeoutError(f"it said nothing for {PATIENCE:.0f} s")
-    return str(stream.readline())
+        return answer
 
 
 # --- the machine -------------------------------------------------------------------------------

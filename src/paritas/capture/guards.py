@@ -214,7 +214,7 @@ def _line(frame: FrameType | None) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class Fact:
     """A fact about sizes that the graph depends on, as sympy has it. assumed: known of every size from 2 on."""
 
     fact: Any
@@ -222,7 +222,7 @@ class Found:
     assumed: bool = False
 
 
-def found(exported: torch.export.ExportedProgram) -> list[Found]:
+def found(exported: torch.export.ExportedProgram) -> list[Fact]:
     """What has to hold of the inputs' sizes, so that the graph computes what the model would.
 
     Has to be called before the graph is in normal form.
@@ -239,7 +239,7 @@ def found(exported: torch.export.ExportedProgram) -> list[Found]:
     return list(facts.values())
 
 
-def _is_denied(fact: Any, facts: Mapping[Any, Found]) -> bool:
+def _is_denied(fact: Any, facts: Mapping[Any, Fact]) -> bool:
     """Whether a size of 1 that `fact` excludes is excluded already."""
     ones = dict.fromkeys(fact.free_symbols, sympy.Integer(1))
     return any(not known.assumed and other.xreplace(ones) == sympy.false for other, known in facts.items())
@@ -264,7 +264,7 @@ class Before:
 
 def found_since(
     exported: torch.export.ExportedProgram, environment: ShapeEnv, before: Before, where: str
-) -> list[Found]:
+) -> list[Fact]:
     """As `found`, of what was asked after `before`, by operators that the line `where` calls.
 
     And of sizes that torch has replaced meanwhile, by a number or by one another, whoever asked.
@@ -275,12 +275,12 @@ def found_since(
     facts = [dataclasses.replace(found, where=where) for found in _facts(environment, new, free).values()]
     for symbol in sorted(free - before.replaced, key=str):
         if (value := environment.replace(symbol)) != symbol:
-            facts.append(Found(sympy.Eq(symbol, value), where))
+            facts.append(Fact(sympy.Eq(symbol, value), where))
     return facts
 
 
-def _facts(environment: ShapeEnv, questions: Mapping[Any, _Asked], free: set[Any]) -> dict[Any, Found]:
-    facts: dict[Any, Found] = {}
+def _facts(environment: ShapeEnv, questions: Mapping[Any, _Asked], free: set[Any]) -> dict[Any, Fact]:
+    facts: dict[Any, Fact] = {}
     for (question, answer), asked in questions.items():
         fact = _fact(environment.replace(question), answer)
         # Sizes that follow from values of an input are not known at the door.
@@ -289,7 +289,7 @@ def _facts(environment: ShapeEnv, questions: Mapping[Any, _Asked], free: set[Any
         assumed = _always(fact, 2)
         if _always(fact, 1) or (assumed and not asked.by_program):
             continue
-        facts[fact] = Found(fact, asked.where, assumed)
+        facts[fact] = Fact(fact, asked.where, assumed)
     return facts
 
 
@@ -321,7 +321,7 @@ def _input_sizes(exported: torch.export.ExportedProgram) -> list[Any]:
     ]
 
 
-def _of_operators(exported: torch.export.ExportedProgram) -> Iterator[Found]:
+def _of_operators(exported: torch.export.ExportedProgram) -> Iterator[Fact]:
     """A dimension that `squeeze` left alone was not 1 wide: another size there is another shape.
 
     And of `x[-2:]` there are two rows, as torch.export has it, unless `x` has only one.
@@ -337,10 +337,10 @@ def _of_operators(exported: torch.export.ExportedProgram) -> Iterator[Found]:
         for axis in [named] if isinstance(named, int) else named:
             size = expression(shape[axis]) if shape else 1
             if not isinstance(size, int):
-                yield Found(sympy.Ne(size, 1), str(origin(node)))
+                yield Fact(sympy.Ne(size, 1), str(origin(node)))
 
 
-def _of_slice(node: torch.fx.Node) -> Iterator[Found]:
+def _of_slice(node: torch.fx.Node) -> Iterator[Fact]:
     source: Any = node.args[0]
     arguments: list[Any] = [*node.args[1:], *(0, None, None, 1)[len(node.args) - 1 :]]
     axis, *ends = arguments
@@ -353,7 +353,7 @@ def _of_slice(node: torch.fx.Node) -> Iterator[Found]:
         try:
             asked = slice(*(None if end is None else _at(end, numbers) for end in ends))
             if _at(part, numbers) != len(range(*asked.indices(_at(whole, numbers)))):
-                yield Found(sympy.Ne(symbol, 1), str(origin(node)))
+                yield Fact(sympy.Ne(symbol, 1), str(origin(node)))
         except (TypeError, ValueError, ZeroDivisionError):
             continue  # of what values decide
 
@@ -362,7 +362,7 @@ def _at(size: Any, numbers: Mapping[Any, Any]) -> int:
     return size if isinstance(size, int) else int(size.xreplace(numbers))
 
 
-def as_guards(facts: list[Found], names: Mapping[str, str], hints: Mapping[str, int]) -> tuple[Guard, ...]:
+def as_guards(facts: list[Fact], names: Mapping[str, str], hints: Mapping[str, int]) -> tuple[Guard, ...]:
     """The facts as plain data. names: symbols that go by another name. hints: the example's sizes.
 
     What cannot be written in the grammar of guards fixes the sizes in it: no other can be known to be right.

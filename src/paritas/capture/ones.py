@@ -17,7 +17,7 @@ import torch
 from paritas.capture.export import quiet
 from paritas.capture.forward import Call
 from paritas.capture.forward_names import run_graph, with_padding
-from paritas.capture.guards import Found
+from paritas.capture.guards import Fact
 from paritas.capture.normalise import expression
 from paritas.capture.origin import origin
 from paritas.pytree import describe_output
@@ -29,13 +29,13 @@ ROUNDING, HALF = 1e-4, 5e-2
 
 
 def decided(
-    facts: Sequence[Found],
+    facts: Sequence[Fact],
     model: torch.nn.Module,
     exported: torch.export.ExportedProgram,
     placeholders: Mapping[str, torch.fx.Node],
     call: Call,
     equal: Mapping[str, str],
-) -> list[Found]:
+) -> list[Fact]:
     """The facts without those that only deny sizes of 1 for which the graph is right all the same; with those of 1
     for which it is wrong. equal: sizes that go by another's name."""
     trial = _Trial(model, exported, placeholders, call, equal)
@@ -44,7 +44,7 @@ def decided(
     if len(symbols) > 1:
         groups.append(tuple(symbols))
     right: set[tuple[Any, ...]] = set()
-    wrong: list[Found] = []
+    wrong: list[Fact] = []
     for group in groups:
         sizes = trial.hints | dict.fromkeys(group, 1)
         broken = [found for found in facts if _is_false(found.fact, sizes)]
@@ -62,7 +62,7 @@ def decided(
             right.add(group)
         elif same is False:
             where = broken[0].where if broken else trial.where
-            wrong.append(Found(sympy.Or(*(sympy.Ne(symbol, 1) for symbol in group)), where))
+            wrong.append(Fact(sympy.Or(*(sympy.Ne(symbol, 1) for symbol in group)), where))
     kept = []
     for found in facts:
         breaks = [g for g in groups if _is_false(found.fact, trial.hints | dict.fromkeys(g, 1))]
@@ -71,7 +71,7 @@ def decided(
     return [*kept, *(found for found in wrong if found.fact not in {other.fact for other in kept})]
 
 
-def _denied(wrong: Sequence[Found]) -> list[set[Any]]:
+def _denied(wrong: Sequence[Fact]) -> list[set[Any]]:
     return [found.fact.free_symbols for found in wrong]
 
 
@@ -125,7 +125,7 @@ class _Trial:
                 return found
         return True
 
-    def same_beside(self, symbol: Any, facts: Sequence[Found]) -> bool | None:
+    def same_beside(self, symbol: Any, facts: Sequence[Fact]) -> bool | None:
         """As `same`, with another size shorter by as much: a mask is as long as a cache and its new tokens."""
         for other, size in self.hints.items():
             shorter = size - (self.hints[symbol] - 1)

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from paritas.run.engine import Engine, all_about
 
 
 class Dtype(StrEnum):
@@ -15,20 +18,43 @@ class Dtype(StrEnum):
     float32, bfloat16, float16 = "float32", "bfloat16", "float16"
 
 
-class ModeName(StrEnum):
-    graph, pynative = "graph", "pynative"
-
-
-class TargetName(StrEnum):
-    cpu, ascend = "cpu", "ascend"
-
-
-class WeightsName(StrEnum):
-    int8, int4 = "int8", "int4"
-
-
 class LevelName(StrEnum):
     outputs, modules, nodes = "outputs", "modules", "nodes"
+
+
+# --- what engines have -------------------------------------------------------------------------
+
+#: The best one first.
+_EVERY = sorted(all_about(), key=lambda one: one.rank)
+_WITH_MODES = [one for one in _EVERY if len(one.modes) > 1]
+_WITH_TARGETS = [one for one in _EVERY if len(one.targets) > 1]
+_WITH_FORMATS = [one for one in _EVERY if one.weight_formats]
+
+ENGINE_NAMES = [one.name for one in _EVERY]
+
+#: Those that are compared with the original.
+OTHER_ENGINES = [one.name for one in _EVERY if not one.is_original]
+
+
+def either(names: Sequence[str]) -> str:
+    """ "a, b or c"."""
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _choice(lists: Iterable[Iterable[str]]) -> dict[str, Any]:
+    """What makes an option take one of these words, as it does for those of an Enum."""
+    words = list(dict.fromkeys(name for names in lists for name in names))
+
+    def one_of(value: str) -> str:
+        if value not in words:
+            raise typer.BadParameter(f"{value!r} is not one of {', '.join(map(repr, words))}.")
+        return value
+
+    return {"parser": one_of, "metavar": f"<{'|'.join(words)}>"}
+
+
+def _only(engines: Sequence[Engine]) -> str:
+    return f"{either([one.label for one in engines])} only"
 
 
 # --- all commands ------------------------------------------------------------------------------
@@ -53,22 +79,33 @@ Out = Annotated[
     Path, typer.Option("--out", "-o", help="The directory to write: new, empty, or a port to replace.")
 ]
 EngineName = Annotated[
-    str, typer.Option("--engine", "-e", help="openvino, mindspore or torch; see paritas doctor.")
+    str, typer.Option("--engine", "-e", help=f"{either(ENGINE_NAMES)}; see paritas doctor.")
 ]
 Precision = Annotated[
     Dtype | None, typer.Option("--dtype", help="Precision of the port; the model's own if not given.")
 ]
 Mode = Annotated[
-    ModeName | None, typer.Option("--mode", help="MindSpore only; graph, or the port's own, if not given.")
+    str | None,
+    typer.Option(
+        "--mode",
+        **_choice(one.modes for one in _WITH_MODES),
+        help=f"{_only(_WITH_MODES)}; graph, or the port's own, if not given.",
+    ),
 ]
 Target = Annotated[
-    TargetName | None,
-    typer.Option("--target", help="MindSpore only: whose idioms to write; cpu if not given."),
+    str | None,
+    typer.Option(
+        "--target",
+        **_choice(one.targets for one in _WITH_TARGETS),
+        help=f"{_only(_WITH_TARGETS)}: whose idioms to write; cpu if not given.",
+    ),
 ]
 Weights = Annotated[
-    WeightsName | None,
+    str | None,
     typer.Option(
-        "--weights", help="OpenVINO only: round the weights to so many bits; the report says what that costs."
+        "--weights",
+        **_choice(one.weight_formats for one in _WITH_FORMATS),
+        help=f"{_only(_WITH_FORMATS)}: round the weights to so many bits; the report says what that costs.",
     ),
 ]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")]
@@ -186,7 +223,9 @@ Baseline = Annotated[
 DemoOut = Annotated[Path, typer.Option("--out", "-o", help="Where the ports go, one directory each.")]
 DemoEngines = Annotated[
     list[str] | None,
-    typer.Option("--engine", "-e", help="openvino or mindspore; repeatable; all that are here if not given."),
+    typer.Option(
+        "--engine", "-e", help=f"{either(OTHER_ENGINES)}; repeatable; all that are here if not given."
+    ),
 ]
 Measure = Annotated[
     bool, typer.Option("--bench/--no-bench", help="Measure the time per call against PyTorch eager.")

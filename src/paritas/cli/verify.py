@@ -13,9 +13,10 @@ def original_of(port: Any, source: str) -> Any:
     """The module in another place than `port.json` says, in the dtype in which the port was captured."""
     from paritas.capture.source import resolve
     from paritas.cli.models import named
+    from paritas.run.engine import about
 
     manifest = port.manifest
-    dtype = "float32" if manifest.engine == "openvino" else manifest.dtype
+    dtype = about(manifest.engine).capture_dtype(manifest.dtype)
     model_class = manifest.source.model_class
     known = model_class if model_class.startswith("transformers.") else None
     return resolve(named(source), model_class=known, dtype=dtype)[0]

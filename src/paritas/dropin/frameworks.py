@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache
 
 from paritas.dtypes import dtype_name
 from paritas.errors import InputError
@@ -31,9 +30,9 @@ def to_torch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, 
 
 
 def _foreign(value: Any) -> str:
-    kind = framework_of_type(type(value))
-    if kind:
-        return "" if kind == "torch" else kind
+    framework = framework_of_type(type(value))
+    if framework:
+        return "" if framework == "torch" else framework
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, (tuple, list)):
@@ -42,7 +41,7 @@ def _foreign(value: Any) -> str:
 
 
 def _as_torch(value: Any) -> Any:
-    if framework_of_type(type(value)) in ("mindspore", "numpy"):
+    if framework_of_type(type(value)) not in ("", "torch"):
         tensor = torch.from_numpy(to_numpy("an argument", value))
         # NumPy has no bfloat16: its values came as float32, which holds them exactly.
         return tensor.bfloat16() if str(value.dtype).lower() == "bfloat16" else tensor
@@ -56,15 +55,23 @@ def _as_torch(value: Any) -> Any:
     return [_as_torch(item) for item in value] if isinstance(value, list) else value
 
 
+#: Classes that are to be handed back to a model and not to be read: they stay what they are.
+_kept: set[type] = set()
+
+
+def keep(cls: type) -> None:
+    """From now on what a method returns of this class stays what it is, in whichever framework it was called."""
+    _kept.add(cls)
+
+
 def back(out: Any, framework: str) -> Any:
     """What a method returned, in the caller's framework."""
     if not framework or out is None or isinstance(out, (bool, int, float, str, torch.nn.Module)):
         return out
-    if isinstance(out, Mapping) and any(isinstance(value, Cache) for value in out.values()):
-        # To be handed back, not to be read: it stays what it is.
-        caches = {key: value for key, value in out.items() if isinstance(value, Cache)}
-        rest = back(type(out)(**{key: value for key, value in out.items() if key not in caches}), framework)
-        return type(out)(**{key: caches.get(key, rest.get(key)) for key in out})
+    if isinstance(out, Mapping) and any(isinstance(value, tuple(_kept)) for value in out.values()):
+        kept = {key: value for key, value in out.items() if isinstance(value, tuple(_kept))}
+        rest = back(type(out)(**{key: value for key, value in out.items() if key not in kept}), framework)
+        return type(out)(**{key: kept.get(key, rest.get(key)) for key in out})
     flat, structure = describe_output(out)
     changed = [from_numpy(to_numpy("an output", one), framework, dtype_name(one.dtype)) for one in flat]
     return build_output(structure, changed, framework)

@@ -26,8 +26,10 @@ from typing import Any
 import torch
 
 from paritas import files, pipeline
+from paritas.dropin.library import packages
 from paritas.errors import ParitasError, PortError
-from paritas.run.engine import versions
+from paritas.options import BuildOptions
+from paritas.run.engine import about, versions
 
 _USED = ".used"
 _warned: set[str] = set()
@@ -41,28 +43,17 @@ def directory() -> Path | None:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paritas" / "ports"
 
 
-@dataclasses.dataclass(frozen=True)
-class Build:
-    """What a model is ported to."""
-
-    engine: str
-    mode: str
-    target: str
-    weights: str
-    device: str
-
-
-def place(root: Path, build: Build, content: Sequence[str], key: Any, sizes: Any) -> Path:
+def place(root: Path, options: BuildOptions, content: Sequence[str], key: Any, sizes: Any) -> Path:
     """The directory of the port for calls of that key. content: what describes the model, whole."""
-    about = {
+    parts = {
         "key": repr(key),
         "sizes": repr(sizes),
-        "engine": dataclasses.astuple(build),
+        "engine": dataclasses.astuple(options),
         "model": content,
-        "versions": versions(("paritas", "torch", "transformers", build.engine)),
+        "versions": versions(("paritas", "torch", *packages(), about(options.engine).package)),
         "machine": platform.machine(),
     }
-    return root / hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
+    return root / hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def read(place: Path | None, mode: str) -> pipeline.Port | None:

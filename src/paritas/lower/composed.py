@@ -198,11 +198,7 @@ def digamma(self: torch.Tensor) -> torch.Tensor:
 
 
 def rrelu(
-    self: torch.Tensor,
-    lower: Any = 0.125,
-    upper: Any = 1 / 3,
-    training: bool = False,
-    generator: Any = None,
+    self: torch.Tensor, lower: Any = 0.125, upper: Any = 1 / 3, training: bool = False, generator: Any = None
 ) -> torch.Tensor:
     """As no training leaves it: the slope is the middle of where it would be drawn."""
     if training:

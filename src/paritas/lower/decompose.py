@@ -37,7 +37,7 @@ def decomposed(program: Program, known: Collection[str], ours: Compositions | No
         return program
     exported = with_own_graph(program.exported)
     module = exported.graph_module
-    facts: list[guards.Found] = []
+    facts: list[guards.Fact] = []
     for node in list(exported.graph.nodes):
         if _is_missing(node, known):
             part, asked = _part(program, node, known, ours or {})
@@ -64,7 +64,7 @@ def _is_missing(node: Node, known: Collection[str]) -> bool:
 
 def _part(
     program: Program, node: Node, known: Collection[str], ours: Compositions
-) -> tuple[GraphModule | None, list[guards.Found]]:
+) -> tuple[GraphModule | None, list[guards.Fact]]:
     """A graph that computes the node from its sources, in known operators; None where there is none.
 
     And what a decomposition asked of free sizes: a window of L // 2 is the example's, once it is a number.

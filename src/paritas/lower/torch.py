@@ -6,10 +6,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from paritas.lower.result import Lowered
+from paritas.options import BuildOptions
 from paritas.program import Program
 
 
-def lower(program: Program, directory: Path) -> Lowered:
+def lower(program: Program, directory: Path, options: BuildOptions) -> Lowered:
     from safetensors.torch import save_file
 
     weights = {name: value.contiguous() for name, value in program.weights.items()}

@@ -1,83 +1,177 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an engine signs: `Engine` says what it is and loads an artifact, `Session` runs it.
+"""What an engine signs: an `Engine` says what it is and loads an artifact; what it loads is a `run.session.Session`.
 
-An engine is imported inside `load`, never above it. Adding one: `lower/<engine>/`, `run/<engine>/`,
-a line in `ENGINES`, an extra in pyproject.toml, and a line in tests/engines/test_contract.py.
+The facts are told without importing the engine, which happens inside `load`, `trial` and `precisions` only. Nothing
+outside of `run/<engine>/`, `lower/<engine>/` and the table below knows an engine by name: CONTRIBUTING.md says how one
+is added.
 """
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import importlib
 import importlib.metadata
 import importlib.util
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
-
-import numpy as np
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from paritas.errors import EngineMissing, UnknownEngine
-from paritas.program import Artifact
+
+if TYPE_CHECKING:
+    import torch
+
+    from paritas.lower.result import Lowered
+    from paritas.options import BuildOptions
+    from paritas.program import Artifact, Program
+    from paritas.run.script import Side, ToWrite
+    from paritas.run.session import Session
 
 
-class Session(Protocol):
-    """A loaded port.
+class Engine(abc.ABC):
+    """An adapter. Facts that are not given are those of an engine of which nothing is special."""
 
-    `run` takes one contiguous NumPy array per input of the manifest, by name, already checked, and
-    returns the flat outputs in the manifest's order. bfloat16 crosses as float32, which holds it exactly.
-    """
+    #: As users write it: "openvino".
+    name: ClassVar[str]
 
-    precision: str  # the arithmetic that really happens: "float32", "bfloat16", "float16"
+    #: As its makers write it: "OpenVINO".
+    label: ClassVar[str]
 
-    def run(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]: ...
+    #: The distribution that `pip install` fetches, and the package that is imported.
+    package: ClassVar[str]
 
-    def close(self) -> None: ...
+    #: Where no engine is named, the one of the lowest rank is taken that is installed.
+    rank: ClassVar[int] = 100
+
+    #: The ways of running, each as its makers write it; the first is taken where none is named.
+    modes: ClassVar[Mapping[str, str]] = {"": ""}
+
+    #: For which machines its lowering can write.
+    targets: ClassVar[Sequence[str]] = ("cpu",)
+
+    #: To which its lowering can round weights.
+    weight_formats: ClassVar[Sequence[str]] = ()
+
+    #: The dtype in which its programs are captured where another one is asked for, if it chooses its precision when
+    #: it runs; "" for one that computes in the dtype of the program.
+    captured_in: ClassVar[str] = ""
+
+    #: dtype -> why the engine has none, in words: such models PyTorch computes.
+    lacks: ClassVar[Mapping[str, str]] = {}
+
+    #: Whether programs are for the example's value of an input from which sizes are read, as its memory is planned.
+    needs_static_sizes: ClassVar[bool] = False
+
+    #: Whether it can begin a generation with the empty state of a port that goes on with one.
+    own_state: ClassVar[bool] = False
+
+    #: Whether its sessions have gradients.
+    differentiates: ClassVar[bool] = False
+
+    #: Whether a part of a port can be lowered again, to be computed by itself.
+    lowers_parts: ClassVar[bool] = True
+
+    #: Whether it runs the original itself: that with which the others are compared.
+    is_original: ClassVar[bool] = False
+
+    #: What `pip install` has to be told beside the package; by default the extra of the engine's name.
+    extra: ClassVar[str | None] = None
+
+    #: What its scripts define or import, so that nothing of a model may be called so in one.
+    script_names: ClassVar[frozenset[str]] = frozenset()
+
+    def title(self, mode: str = "") -> str:
+        """ "MindSpore PyNative"."""
+        return " ".join(filter(None, (self.label, self.modes.get(mode, mode))))
+
+    def capture_dtype(self, dtype: str) -> str | None:
+        """In which an original is captured that is to compute in `dtype`; None for its own."""
+        return (self.captured_in or dtype) if dtype else None
+
+    @abc.abstractmethod
+    def precisions(self) -> Mapping[str, str]:
+        """dtype -> "" where this machine's engine computes in it, else what it does instead and why."""
+
+    @abc.abstractmethod
+    def load(self, artifact: Artifact, *, mode: str = "", precision: str = "", device: str = "") -> Session:
+        """What runs a port. Raises `EngineError` for a mode, precision or device that it does not have."""
+
+    def start(self, program: Program, artifact: Artifact, *, device: str = "") -> Session:
+        """What runs a port in the process in which it was made."""
+        return self.load(artifact, mode=artifact.manifest.mode, device=device)
+
+    @abc.abstractmethod
+    def trial(self) -> None:
+        """Compute something in each mode. Raises whatever is wrong with the engine."""
+
+    def stored(self, program: Program, artifact: Artifact) -> Mapping[str, torch.Tensor]:
+        """Placeholder -> what a port's files have for it, where that may be other than the program's own."""
+        return {}
+
+    def scripts(self) -> Sequence[Callable[[ToWrite], Side]]:
+        """The ways of writing a part of a port as a script, the best one first.
+
+        Each raises `LoweringError` or `UnsupportedOps` for what it cannot express.
+        """
+        return ()
 
 
 @dataclasses.dataclass(frozen=True)
-class Gradients:
-    """Gradients of one scalar by name, of the dtype of what they are gradients of; None where nothing depends on it."""
+class EngineSpec:
+    """Where an engine is: "module:name" of a subclass of `Engine`, and of the function that lowers to it.
 
-    parameters: Mapping[str, np.ndarray | None] = dataclasses.field(default_factory=dict)
-    inputs: Mapping[str, np.ndarray | None] = dataclasses.field(default_factory=dict)
-    nodes: Mapping[str, np.ndarray | None] = dataclasses.field(default_factory=dict)
-
-
-class Differentiates(Session, Protocol):
-    """A session of an engine whose class says `differentiates = True`.
-
-    The scalar of `gradients` is the sum of outputs times cotangents, one per output, None where an output is no
-    float. That of `vjps` is the sum of nodes times cotangents, in which each node of `given`, once computed, is
-    replaced by the value given for it: what arrives at a node is then the sum of its users' vector-Jacobian
-    products, each of them evaluated at the given values and the given cotangents. Optional: where a session has
-    no `vjps`, nobody can say which node is wrong.
+    `lower(program, directory, options)` writes the engine's files and returns a `Lowered`; it raises `UnsupportedOps`
+    or `LoweringError`.
     """
 
-    def gradients(
-        self, feed: Mapping[str, np.ndarray], cotangents: Sequence[np.ndarray | None]
-    ) -> Gradients: ...
-
-    def vjps(
-        self,
-        feed: Mapping[str, np.ndarray],
-        given: Mapping[str, np.ndarray],
-        cotangents: Mapping[str, np.ndarray],
-    ) -> Gradients: ...
+    adapter: str
+    lowering: str
 
 
-class Engine(Protocol):
-    name: str  # "openvino"
-    package: str  # the distribution that `pip install` fetches
-    modes: Sequence[str]  # the ways of running: ("graph", "pynative"); ("",) where there is one
+#: Each module is imported on first use.
+ENGINES: dict[str, EngineSpec] = {
+    "torch": EngineSpec("paritas.run.torch.adapter:Torch", "paritas.lower.torch:lower"),
+    "openvino": EngineSpec("paritas.run.openvino.adapter:OpenVINO", "paritas.lower.openvino:lower"),
+    "mindspore": EngineSpec("paritas.run.mindspore.adapter:MindSpore", "paritas.lower.mindspore.lower:lower"),
+}
 
-    def precisions(self) -> Mapping[str, str]:
-        """dtype -> "" where this machine's engine computes in it, else what it does instead and why."""
-        ...
 
-    def load(
-        self, artifact: Artifact, *, mode: str = "", precision: str = "", device: str = ""
-    ) -> Session: ...
+def about(name: str) -> Engine:
+    """What an engine is, installed or not. Imports its adapter, not the engine. Raises `UnknownEngine`."""
+    if name not in ENGINES:
+        raise UnknownEngine(name, tuple(ENGINES))
+    found: Engine = _named(ENGINES[name].adapter)()
+    return found
+
+
+def all_about() -> list[Engine]:
+    """What every engine is that Paritas knows, installed or not."""
+    return [about(name) for name in ENGINES]
+
+
+def engine(name: str) -> Engine:
+    """The engine of that name, ready to load artifacts.
+
+    Raises `UnknownEngine` for a name that is none, `EngineMissing` for one that is not installed.
+    """
+    found = about(name)
+    info = _info(found)
+    if not info.available:
+        raise EngineMissing(name, info.install, [n for n, i in engines().items() if i.available])
+    return found
+
+
+def lower(program: Program, directory: Path, options: BuildOptions) -> Lowered:
+    """Write the files of `options.engine` into `directory`. Raises `UnsupportedOps` or `LoweringError`."""
+    lowered: Lowered = _named(ENGINES[options.engine].lowering)(program, directory, options)
+    return lowered
+
+
+def _named(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +180,12 @@ class EngineInfo:
 
     name: str
     package: str
-    version: str  # "" where it is not installed
-    install: str  # the command that installs it
+
+    #: "" where it is not installed.
+    version: str
+
+    #: The command that installs it.
+    install: str
 
     @property
     def available(self) -> bool:
@@ -101,29 +199,22 @@ class EngineInfo:
         )
 
 
-#: name -> ("module:class", distribution). The module is imported on first use.
-ENGINES: dict[str, tuple[str, str]] = {
-    "torch": ("paritas.run.torch.session:Torch", "torch"),
-    "openvino": ("paritas.run.openvino.session:OpenVINO", "openvino"),
-    "mindspore": ("paritas.run.mindspore.session:MindSpore", "mindspore"),
-}
-
-
 def engines() -> dict[str, EngineInfo]:
     """Every engine Paritas knows, installed or not. Imports none of them."""
-    return {name: _info(name) for name in ENGINES}
+    return {one.name: _info(one) for one in all_about()}
 
 
-def _info(name: str) -> EngineInfo:
-    package = ENGINES[name][1]
+def _info(found: Engine) -> EngineInfo:
     version = ""
-    if importlib.util.find_spec(package) is not None:
+    if importlib.util.find_spec(found.package) is not None:
         try:
-            version = importlib.metadata.version(package)
+            version = importlib.metadata.version(found.package)
         except importlib.metadata.PackageNotFoundError:
             version = "unknown"
-    extra = "" if name == "torch" else f"[{name}]"
-    return EngineInfo(name, package, version, f"pip install 'paritas{extra}'")
+    extra = found.name if found.extra is None else found.extra
+    return EngineInfo(
+        found.name, found.package, version, f"pip install 'paritas{f'[{extra}]' if extra else ''}'"
+    )
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
@@ -137,31 +228,10 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def differentiates(name: str) -> bool:
-    """Whether an engine of `ENGINES` declares gradients. Imports our adapter, not the engine."""
-    return bool(getattr(_class(name), "differentiates", False))
+def packages() -> tuple[str, ...]:
+    """The packages of all engines, whose versions belong to what was measured."""
+    return tuple(one.package for one in all_about())
 
-
-def engine(name: str) -> Engine:
-    """The engine of that name, ready to load artifacts.
-
-    Raises `UnknownEngine` for a name that is none, `EngineMissing` for one that is not installed.
-    """
-    if name not in ENGINES:
-        raise UnknownEngine(name, tuple(ENGINES))
-    info = _info(name)
-    if not info.available:
-        raise EngineMissing(name, info.install, [n for n, i in engines().items() if i.available])
-    return _class(name)()
-
-
-def _class(name: str) -> Any:
-    module, _, cls = ENGINES[name][0].partition(":")
-    return getattr(importlib.import_module(module), cls)
-
-
-#: The order in which an engine is chosen where none is named.
-_PREFERRED = ("openvino", "mindspore", "torch")
 
 _chosen: list[str] = []
 
@@ -186,5 +256,4 @@ def default_engine() -> str:
     if named := os.environ.get("PARITAS_ENGINE"):
         engine(named)
         return named
-    known = engines()
-    return next(name for name in _PREFERRED if known[name].available)
+    return min((one for one in all_about() if _info(one).available), key=lambda one: one.rank).name

@@ -4,38 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 
 from paritas.program import Manifest
-from paritas.run.engine import Session
+from paritas.run.session import Session
 
 Array = np.ndarray
-
-
-class State(Protocol):
-    """What a network remembers of the tokens that it has seen: arrays [batch, heads, tokens, width].
-
-    `run` computes on `tokens` more of each sequence and remembers them; it returns the outputs that are no part of
-    the memory, as {index among the manifest's outputs: array}. `reorder` says which row each row goes on with;
-    `crop` forgets the last tokens.
-    """
-
-    @property
-    def length(self) -> int:
-        """How many tokens of each sequence."""
-        ...
-
-    def run(self, feed: Mapping[str, Array], tokens: int) -> dict[int, Array]: ...
-
-    def reorder(self, rows: Array) -> None: ...
-
-    def crop(self, tokens: int) -> None: ...
-
-    def arrays(self) -> list[Array]: ...
-
-    def load(self, arrays: Sequence[Array]) -> None: ...
 
 
 def remembered(manifest: Manifest) -> dict[str, int]:

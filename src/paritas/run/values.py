@@ -60,16 +60,19 @@ def framework_of(inputs: Mapping[str, Any]) -> str:
     return found.pop() if found else "numpy"
 
 
-_FRAMEWORKS: dict[type, str] = {}
+#: Whose tensors a caller may have, by the package of their class.
+FRAMEWORKS = ("torch", "mindspore", "numpy")
+
+_of_type: dict[type, str] = {}
 
 
 def framework_of_type(cls: type) -> str:
     """Of one type: "" for what is no tensor."""
-    if cls not in _FRAMEWORKS:
+    if cls not in _of_type:
         bases = [base for base in cls.__mro__ if base.__name__ in ("Tensor", "ndarray", "generic")]
         roots = [base.__module__.partition(".")[0] for base in bases]
-        _FRAMEWORKS[cls] = next((root for root in roots if root in ("torch", "mindspore", "numpy")), "")
-    return _FRAMEWORKS[cls]
+        _of_type[cls] = next((root for root in roots if root in FRAMEWORKS), "")
+    return _of_type[cls]
 
 
 def to_numpy(name: str, value: Any) -> Array:
@@ -78,13 +81,13 @@ def to_numpy(name: str, value: Any) -> Array:
     bfloat16 becomes float32, which holds it exactly. Raises `InputError` naming `name` for what is no dense
     array of numbers.
     """
-    kind = framework_of_type(type(value))
-    if kind == "torch":
+    framework = framework_of_type(type(value))
+    if framework == "torch":
         return _from_torch(name, value)
-    if kind == "mindspore":
+    if framework == "mindspore":
         with turn(computes=False):
             return _plain(name, value.asnumpy())
-    if not kind and not isinstance(value, list | tuple | int | float):
+    if not framework and not isinstance(value, list | tuple | int | float):
         _refuse(f"{name} is a {type(value).__module__}.{type(value).__qualname__}, not an array or tensor")
     if isinstance(value, np.ma.MaskedArray):
         _refuse(f"{name} is a masked array; fill its gaps first: {name}.filled(0)")

@@ -19,6 +19,7 @@ from typing import Any
 
 import transformers as _transformers
 
+import paritas.transformers.library  # noqa: F401 - registers it
 from paritas.transformers.tokens import teach_tokenizers
 
 teach_tokenizers()

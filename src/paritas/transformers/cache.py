@@ -26,7 +26,8 @@ from transformers.cache_utils import (
     StaticSlidingWindowLayer,
 )
 
-from paritas.run.state import Array, State
+from paritas.run.session import State
+from paritas.run.state import Array
 
 #: Layers that an engine can keep: one tensor of keys and one of values, in the order of the tokens.
 KEPT = (DynamicLayer, DynamicSlidingWindowLayer, StaticLayer, StaticSlidingWindowLayer)

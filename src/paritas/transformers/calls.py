@@ -4,15 +4,27 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache
 
+from paritas.dropin import calls
+from paritas.dropin.calls import is_object, takes
 from paritas.errors import InputError
+
+__all__ = [
+    "CACHE",
+    "CACHE_OF_MAMBA",
+    "LABELS",
+    "LOGITS",
+    "SEEN",
+    "TOKENS",
+    "Call",
+    "is_object",
+    "take",
+    "takes",
+]
 
 #: Arguments with one entry per new token along dimension 1, by transformers' names.
 TOKENS = (
@@ -22,9 +34,6 @@ TOKENS = (
 
 #: And with one per token seen so far.
 SEEN = ("attention_mask", "decoder_attention_mask")
-
-#: Arguments that are constants of a graph.
-_CONSTANTS = (bool, int, float, str)
 
 #: The name of the argument that is a cache, and of a few older models'.
 CACHE, CACHE_OF_MAMBA = "past_key_values", "cache_params"
@@ -38,67 +47,33 @@ LABELS = "labels"
 
 
 @dataclasses.dataclass(frozen=True)
-class Call:
+class Call(calls.Call):
     """A call taken apart.
 
-    tensors: by name, nested ones as they came. fixed: numbers, strings and switches. kept: how many of the last
-    logits are wanted, 0 for all. cache: the caller's, or None. cache_name: of that argument.
+    cache: the caller's, or None. kept: how many of the last logits are wanted, 0 for all. cache_name: of that argument.
     """
 
-    tensors: dict[str, Any]
-    fixed: dict[str, Any]
-    cache: Any
-    use_cache: bool | None
-    as_tuple: bool
-    kept: int
+    cache: Any = None
+    use_cache: bool | None = None
+    as_tuple: bool = False
+    kept: int = 0
     cache_name: str = CACHE
-
-    @property
-    def signature(self) -> tuple[Any, ...]:
-        """Calls of one signature are served by one port, as long as their shapes fit it."""
-        tensors = tuple(sorted((name, *_kind(value)) for name, value in self.tensors.items()))
-        return tensors, tuple(sorted((name, repr(value)) for name, value in self.fixed.items()))
-
-
-def _kind(value: Any) -> tuple[Any, ...]:
-    if isinstance(value, torch.Tensor):
-        return str(value.dtype), value.dim()
-    if isinstance(value, Mapping):
-        return tuple((key, *_kind(item)) for key, item in value.items())
-    if isinstance(value, (tuple, list)):
-        return tuple(_kind(item) for item in value)
-    return (repr(value),)
 
 
 def take(cls: type, args: tuple[Any, ...], kwargs: Mapping[str, Any], config: Any = None) -> Call:
     """The call `forward(*args, **kwargs)` of a module of class `cls`. Raises `InputError` for unknown arguments."""
-    names, defaults, open_ended = _parameters(cls)
-    if len(args) > len(names):
-        raise InputError(
-            f"{cls.__name__} takes {len(names)} arguments by position, {len(args)} were given: {', '.join(names)}"
-        )
-    given = {**dict(zip(names, args, strict=False)), **kwargs}
-    tensors: dict[str, Any] = {}
-    fixed: dict[str, Any] = {}
+    given = calls.given_to(cls, args, kwargs)
+    _, defaults, open_ended = calls.parameters(cls)
     cache_name = CACHE_OF_MAMBA if CACHE_OF_MAMBA in defaults else CACHE
     cache = given.pop(cache_name, None)
     as_dict = given.pop("return_dict", None)
     as_tuple = (getattr(config, "return_dict", True) if as_dict is None else as_dict) is False
     use_cache = given.pop("use_cache", None)
     kept = given.pop(LOGITS, 0)
-    for name, value in given.items():
-        if value is None:
-            continue
-        if open_ended and name not in defaults and isinstance(value, torch.nn.Module):
-            continue  # a beam search hands on the assistant that it does not ask
-        if not open_ended and name not in defaults:
-            raise InputError(
-                f"{cls.__name__}.forward has no argument {name!r}; it has {', '.join(defaults)}."
-            )
-        if _holds_tensor(value):
-            tensors[name] = value
-        elif value != defaults.get(name, inspect.Parameter.empty) and value is not False:
-            fixed[name] = value
+    if open_ended:  # a beam search hands on the assistant that it does not ask
+        given = {n: v for n, v in given.items() if n in defaults or not isinstance(v, torch.nn.Module)}
+    # A switch that is off is one that is not given.
+    tensors, fixed = calls.sorted_out(cls, {name: v for name, v in given.items() if v is not False})
     if isinstance(kept, torch.Tensor):
         tensors[LOGITS], kept = kept, 0
     return Call(tensors, fixed, cache, use_cache, as_tuple, int(kept or 0), cache_name)
@@ -108,44 +83,6 @@ def has_plain_masks(call: Call) -> bool:
     """Whether the masks say which of the tokens count, [batch, tokens], and not which token sees which."""
     masks = [call.tensors[name] for name in SEEN if name in call.tensors]
     return all(isinstance(mask, torch.Tensor) and mask.dim() == 2 for mask in masks)
-
-
-def takes(cls: type, name: str) -> bool:
-    """Whether forward of `cls` has that argument by name."""
-    return name in _parameters(cls)[1]
-
-
-def original_class(cls: type) -> Any:
-    """The class of transformers that a ported one was made of; any other class itself."""
-    return getattr(cls, "_paritas_original", cls)
-
-
-@functools.cache
-def _parameters(cls: type) -> tuple[tuple[str, ...], dict[str, Any], bool]:
-    parameters = list(inspect.signature(original_class(cls).forward).parameters.values())[1:]
-    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.POSITIONAL_ONLY)]
-    keyed = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    return tuple(p.name for p in named), {p.name: p.default for p in keyed}, open_ended
-
-
-def is_object(value: Any) -> bool:
-    """Whether an argument is, or holds, what is neither a tensor nor a number nor made of them: a paged cache."""
-    if value is None or isinstance(value, (torch.Tensor, Cache, torch.nn.Module, *_CONSTANTS)):
-        return False
-    if isinstance(value, Mapping):
-        return any(map(is_object, value.values()))
-    if isinstance(value, (tuple, list)):
-        return any(map(is_object, value))
-    return not dataclasses.is_dataclass(value)
-
-
-def _holds_tensor(value: Any) -> bool:
-    if isinstance(value, torch.Tensor):
-        return True
-    if isinstance(value, Mapping):
-        return any(map(_holds_tensor, value.values()))
-    return isinstance(value, (tuple, list)) and any(map(_holds_tensor, value))
 
 
 # --- examples to capture a generation with -----------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from paritas.errors import ParitasError, reason_of
-from paritas.run.engine import Differentiates, Gradients
+from paritas.run.session import Differentiates, Gradients, StepsBackwards, TakesVjps
 from paritas.verify.compare import RELATIVE, Comparison, compare
 from paritas.verify.nodes import NodeInfo, roundings_of
 from paritas.verify.report.rows import GradientParity, NodeGradientParity
@@ -37,7 +37,7 @@ BACKWARDS = 2
 TURNS = 24
 
 
-class Differentiable(Differentiates, Protocol):
+class Differentiable(Differentiates, TakesVjps, Protocol):
     """A captured graph that can be differentiated as a whole and node by node: `run.torch.session.TorchSession`."""
 
     def walk(self, feed: Feed, see: Any = None, names: Any = None) -> list[np.ndarray]: ...
@@ -280,7 +280,7 @@ def compare_vjps(
     flow: Flow,
     nodes: Sequence[NodeInfo],
     *,
-    half: Differentiates | None = None,
+    half: TakesVjps | None = None,
     seed: int = 0,
 ) -> tuple[tuple[NodeGradientParity, ...], dict[str, str]]:
     """Compare each node's vector-Jacobian product, of a random vector, at the reference's values: (rows, unseen).
@@ -292,16 +292,16 @@ def compare_vjps(
     order, which is the order in which a wrong gradient spreads. Raises what PyTorch raises.
     """
     flowing = [node for node in nodes if node.name in flow.nodes]
-    able = getattr(session, "nodes", None)
-    if able is None or not hasattr(session, "vjps"):
+    precision = session.precision
+    if not isinstance(session, StepsBackwards):
         return (), {node.name: "the engine does not show its nodes" for node in flowing}
-    seen = frozenset(able())
+    seen = frozenset(session.nodes())
     given: dict[str, np.ndarray] = {}
     reference.walk(feed, given.__setitem__, seen & {node.name for node in nodes})
     # Complex values are left as they are: they are one with the nodes that make reals of them.
     given = {name: value for name, value in given.items() if value.dtype.kind != "c"}
     uses = flow.users(given)
-    every = _Pass(session, reference, truth, half, feed, flow, given, seed)
+    every = _Pass(session, precision, reference, truth, half, feed, flow, given, seed)
     infos = {node.name: node for node in flowing}
     sums = every.run(uses)
     if isinstance(sums, str):
@@ -359,10 +359,11 @@ class _Arrived:
 
 @dataclasses.dataclass(frozen=True)
 class _Pass:
-    session: Differentiates
-    reference: Differentiates
-    truth: Differentiates
-    half: Differentiates | None
+    session: TakesVjps
+    precision: str
+    reference: TakesVjps
+    truth: TakesVjps
+    half: TakesVjps | None
     feed: Feed
     flow: Flow
     given: Mapping[str, np.ndarray]
@@ -379,7 +380,7 @@ class _Pass:
         mine = self._arrived(self.half, cotangents) if self.half is not None else want
         return _Arrived(exact, want, mine, got)
 
-    def _arrived(self, side: Differentiates, cotangents: Feed) -> dict[str, np.ndarray | None]:
+    def _arrived(self, side: TakesVjps, cotangents: Feed) -> dict[str, np.ndarray | None]:
         found = side.vjps(self.feed, self.given, cotangents)
         return {**_named(found, self.flow), **found.nodes}
 
@@ -438,7 +439,7 @@ class _Edges:
         terms = max(1.0, info.terms * value.size / max(exact.size, 1))
         roundings = roundings_of(info, terms)
         within = RESIDUE if own > TOO_INACCURATE else AS_ACCURATE
-        allowed = max(within * own, BACKWARDS * roundings * EPSILON[self.every.session.precision])
+        allowed = max(within * own, BACKWARDS * roundings * EPSILON[self.every.precision])
         return dataclasses.replace(
             row,
             excess=ours / allowed,
@@ -460,7 +461,7 @@ def compare_backwards(
     *,
     case: str,
     yardstick: Differentiate | None = None,
-    half: Differentiates | None = None,
+    half: TakesVjps | None = None,
     seed: int = 0,
 ) -> Backwards:
     """`compare_gradients`, and where there was something to compare, `compare_vjps`. What PyTorch refuses is unseen."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from paritas.errors import reason_of
 from paritas.program import ModuleCall, Origin
-from paritas.run.engine import Session
+from paritas.run.session import Observes, Session
 from paritas.verify.compare import Comparison, compare, distance
 from paritas.verify.report.rows import ModuleParity
 from paritas.verify.tolerance import HALF, Tolerance, whole_model
@@ -61,18 +61,17 @@ def compare_modules(
     truth: the same graph in float64, to tell the port's error from PyTorch's own. Raises what the reference
     raises; what the engine raises is a reason for `unseen`.
     """
-    # An engine need not be able to show inner values, so `observe` is no part of Session.
-    observe = getattr(session, "observe", None)
-    if observe is None:
+    precision = session.precision
+    if not isinstance(session, Observes):
         return Inside(
             (), {_name(call): "the engine shows outputs only" for call in modules}, "modules not observed"
         )
     try:
-        got = dict(observe(feed))
+        got = dict(session.observe(feed))
     except Exception as error:  # noqa: BLE001 - whatever an engine does when observed, the outputs rule
         why = f"observing failed: {reason_of(error)}"
         return Inside((), {_name(call): why for call in modules}, "modules not observed")
-    tolerance = tolerance or whole_model(session.precision)
+    tolerance = tolerance or whole_model(precision)
     names = {node for call in modules for node in call.outputs}
     wanted = names & set(got)
     found: dict[str, Comparison] = {}
@@ -80,7 +79,7 @@ def compare_modules(
 
     def see(node: str, want: np.ndarray) -> None:
         value = got[node]
-        dtype = _dtype(want, value, session.precision)
+        dtype = _dtype(want, value, precision)
         result = compare(want, value, tolerance, dtype=dtype)
         found[node] = result
         if truth is not None and want.dtype.kind == "f" and not result.fault:
@@ -129,8 +128,7 @@ def compare_modules(
                 source=_source(origin, node),
             )
         )
-    how = getattr(session, "observed_with", "") or "by the engine's own means"
-    return Inside(tuple(rows), unseen, f"modules observed: {how}")
+    return Inside(tuple(rows), unseen, f"modules observed: {session.observed_with}")
 
 
 def _name(call: ModuleCall) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from paritas.errors import reason_of
 from paritas.program import Origin
-from paritas.run.engine import Session
+from paritas.run.session import Session, StepsNodes
 from paritas.verify.compare import RELATIVE, compare, distance
 from paritas.verify.report.rows import NodeParity
 from paritas.verify.tolerance import AS_ACCURATE, EPSILON
@@ -85,14 +85,14 @@ def compare_nodes(
     A node agrees if its distance from truth is at most `AS_ACCURATE` times PyTorch's own, or `ROUNDINGS`
     roundings, more in long sums; integers and booleans must be equal. Raises what the reference raises.
     """
-    able = getattr(session, "nodes", None)
-    if able is None:
+    precision = session.precision
+    if not isinstance(session, StepsNodes):
         return Lockstep(unseen={node.name: "the engine shows outputs only" for node in nodes})
-    wanted = frozenset(able()) & {node.name for node in nodes}
+    wanted = frozenset(session.nodes()) & {node.name for node in nodes}
     given: dict[str, np.ndarray] = {}
     reference.walk(feed, given.__setitem__, wanted)
     try:
-        got = dict(session.lockstep(feed, given))  # type: ignore[attr-defined]
+        got = dict(session.lockstep(feed, given))
     except Exception as error:  # noqa: BLE001 - whatever an engine does when taken apart, the outputs rule
         why = f"the engine failed: {reason_of(error)}"
         return Lockstep(unseen={node.name: why for node in nodes})
@@ -108,7 +108,7 @@ def compare_nodes(
             node, value = known[name], got.pop(name)
             if node.orders in given and same_order(given[node.orders], given[name], value, node.dim):
                 value = given[name]
-            found[name] = row_of(node, exact, given[name], mine, value, session.precision, roundings_of(node))
+            found[name] = row_of(node, exact, given[name], mine, value, precision, roundings_of(node))
 
     truth.locally(feed, given, judge)
     unseen = {
@@ -119,7 +119,7 @@ def compare_nodes(
         if node.name not in found
     }
     rows = tuple(found[node.name] for node in nodes if node.name in found)
-    return Lockstep(rows, unseen, f"nodes computed one by one: {getattr(session, 'computed_with', '')}")
+    return Lockstep(rows, unseen, f"nodes computed one by one: {session.computed_with}")
 
 
 def roundings_of(node: NodeInfo, terms: float = 0) -> float:

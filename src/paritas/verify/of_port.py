@@ -14,7 +14,8 @@ import numpy as np
 from paritas.arguments import invoke, nest
 from paritas.errors import EngineError, InputError
 from paritas.pytree import describe_output
-from paritas.run.engine import ENGINES, Differentiates, differentiates
+from paritas.run.engine import about, all_about
+from paritas.run.session import Differentiates
 from paritas.run.values import to_numpy
 from paritas.verify import Budget, Case, Environment, Found, NodeInfo, ParityReport, Space, generate, verify
 from paritas.verify.gradients import Differentiate, Flow, compare_backwards
@@ -73,7 +74,6 @@ def verify_port(
     half = port.session.precision in HALF
     full = in_precision(module, "float32")
     cases, remarks = cases_of(port, inputs, eager(port, full), seed)
-    door: Any = _Door(port)
     notes += remarks
     space = Space(
         manifest.inputs,
@@ -96,14 +96,15 @@ def verify_port(
         return found[0]
 
     report = verify(
-        door,
+        _Door(port),
         eager(port, full),
         cases,
         outputs=manifest.outputs,
         environment=Environment.here(
-            manifest.engine, package=ENGINES[manifest.engine][1], mode=port.mode, dtype=manifest.dtype
+            manifest.engine, package=about(manifest.engine).package, mode=port.mode, dtype=manifest.dtype
         ),
         level=level,
+        inside=port.session,
         truth=truth,
         reference=reference,
         yardstick=eager(port, in_precision(module, port.session.precision)) if half else None,
@@ -130,8 +131,7 @@ class _Door:
     """The port's session, entered as a caller enters it: what is refused there, or is wrong on the way out, counts."""
 
     def __init__(self, port: Subject) -> None:
-        self._port = port
-
+        self._port, self.precision = port, port.session.precision
         self._before: list[tuple[np.ndarray, np.ndarray]] = []
 
     def run(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -145,8 +145,8 @@ class _Door:
         self._before = [(value, value.copy()) for value in found] if small else []
         return found
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._port.session, name)
+    def close(self) -> None:
+        self._port.session.close()
 
 
 def _budget(search: Budget | float) -> Budget | None:
@@ -170,8 +170,8 @@ def _around_what_was_given(space: Space) -> Space:
 
 def check_differentiates(engine: str) -> None:
     """Raise `InputError` for an engine that has no gradients."""
-    if not differentiates(engine):
-        able = " and ".join(name for name in sorted(ENGINES) if differentiates(name))
+    if not about(engine).differentiates:
+        able = " and ".join(sorted(one.name for one in all_about() if one.differentiates))
         raise InputError(
             f"{engine} has no gradients, so there are none to compare; {able} have. Port the original to one of them: "
             f"paritas port SOURCE --engine mindspore"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from paritas.program import Artifact, Manifest, Note, Program, TensorSpec
-from paritas.run.engine import Session
+from paritas.run.session import Session
 
 if TYPE_CHECKING:
     import torch

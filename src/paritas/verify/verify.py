@@ -14,7 +14,7 @@ import numpy as np
 
 from paritas.errors import InputError, ParitasError, reason_of
 from paritas.program import ModuleCall, Origin, TensorSpec
-from paritas.run.engine import Session
+from paritas.run.session import Session
 from paritas.verify.compare import RELATIVE, Comparison, compare, distance
 from paritas.verify.inputs.edge_values import without_denormals
 from paritas.verify.inputs.generate import Case
@@ -63,6 +63,7 @@ def verify(
     reference: Reference | None = None,
     yardstick: Runner | None = None,
     tolerance: Tolerance | None = None,
+    inside: Session | None = None,
     modules: Sequence[ModuleCall] = (),
     nodes: Sequence[NodeInfo] = (),
     half: Steps | None = None,
@@ -77,7 +78,8 @@ def verify(
     original: feed -> flat outputs in the manifest's order, of the eager fp32 model. truth: the captured graph
     in float64. reference: the captured graph at its own precision; without it, level "modules" sees nothing,
     and fp32 rounding is never taken as an excuse. yardstick: PyTorch at the port's half precision, feed -> flat
-    outputs. half: the captured graph at that precision, for level "nodes". bfloat16 arrives as float32 from all
+    outputs. half: the captured graph at that precision, for level "nodes". inside: what is looked into, if that is not
+    `session` itself. bfloat16 arrives as float32 from all
     of them. seek: called after the cases with what scores an input; the case that it finds is judged as they are.
 
     At fp32 and float64 `tolerance` rules (default: `whole_model(session.precision)`), against the original.
@@ -89,6 +91,7 @@ def verify(
     if level not in LEVELS:
         raise ParitasError(f"level must be one of {', '.join(LEVELS)}, not {level!r}.")
     judge = _Judge(session, original, truth, reference, yardstick, tolerance)
+    shown = session if inside is None else inside
     rows: list[OutputParity] = []
     unseen: dict[str, str] = {}
     feeds: dict[str, Case] = {}
@@ -109,7 +112,7 @@ def verify(
                 unseen[f'case "{case.name}"'] = refused
             continue
         if case.special:
-            notes += _special(judge, case, want, outputs, nodes, level)
+            notes += _special(judge, shown, case, want, outputs, nodes, level)
             continue
         made, refused = judge.case(case, want, outputs)
         if refused:
@@ -131,13 +134,13 @@ def verify(
     if judge.by_truth:
         searched = {case.name for case in feeds.values() if case.searched}
         rows = _judge_by_truth(rows, session.precision, usual, searched)
-    inside, module_case, lockstep = Inside(), "", Lockstep()
+    looked, module_case, lockstep = Inside(), "", Lockstep()
     if level != "outputs":
-        inside, module_case = _look_inside(session, rows, feeds, reference, truth, modules, origin)
+        looked, module_case = _look_inside(shown, rows, feeds, reference, truth, modules, origin)
     if level == "nodes":
         if progress is not None:
             progress("nodes")
-        lockstep = _step(session, feeds.get(module_case), reference, truth, nodes, half)
+        lockstep = _step(shown, feeds.get(module_case), reference, truth, nodes, half)
     return ParityReport(
         environment=dataclasses.replace(environment, precision=session.precision),
         tolerance=judge.stated,
@@ -146,11 +149,11 @@ def verify(
         cases=tuple(map(str, feeds.values())),
         subject=subject,
         level=level,
-        modules=inside.rows,
+        modules=looked.rows,
         module_case=module_case,
         module_tolerance=whole_model(session.precision) if level != "outputs" else None,
-        unseen_modules=inside.unseen,
-        observed=inside.observed,
+        unseen_modules=looked.unseen,
+        observed=looked.observed,
         notes=tuple(notes),
         nodes=lockstep.rows,
         unseen_nodes=lockstep.unseen,
@@ -165,6 +168,7 @@ FEW_NODES = 400
 
 def _special(
     judge: _Judge,
+    shown: Session,
     case: Case,
     want: list[np.ndarray],
     outputs: Sequence[TensorSpec],
@@ -182,7 +186,7 @@ def _special(
         and judge.truth is not None
         and (level == "nodes" or len(nodes) <= FEW_NODES)
     ):
-        steps = _step(judge.session, case, judge.reference, judge.truth, nodes, None)
+        steps = _step(shown, case, judge.reference, judge.truth, nodes, None)
         guilty = {row.target: row.source for row in steps.rows if not row.agrees}
         lost = ", ".join(f"{target} ({source})" if source else target for target, source in guilty.items())
     names = ", ".join(row.output for row in off)

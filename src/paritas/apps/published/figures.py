@@ -4,52 +4,55 @@
 from __future__ import annotations
 
 #: mindone.transformers, "Numerical Parity": max|ms-pt| / mean|pt|, MindSpore on Ascend against PyTorch 2.2 on a CPU.
-#: model -> (MindSpore 2.2.10, MindSpore 2.3) of each mode and dtype; None is their "N.A.".
+#: model -> (MindSpore 2.2.10, MindSpore 2.3) of each column of ours; None is their "N.A.".
 Pair = tuple[float | None, float | None]
 ENCODERS: dict[str, dict[str, Pair]] = {
     "openai/clip-vit-large-patch14": {
-        "pynative float16": (0.0385, 0.0385),
-        "pynative float32": (0.0062, 8.30e-05),
-        "graph float16": (0.0385, 0.0385),
-        "graph float32": (0.0186, 7.81e-05),
+        "mindspore pynative float16": (0.0385, 0.0385),
+        "mindspore pynative float32": (0.0062, 8.30e-05),
+        "mindspore graph float16": (0.0385, 0.0385),
+        "mindspore graph float32": (0.0186, 7.81e-05),
     },
     "stabilityai/stable-diffusion-2-1": {
-        "pynative float16": (0.0272, 0.0272),
-        "pynative float32": (0.0053, 3.28e-05),
-        "graph float16": (0.0340, 0.0268),
-        "graph float32": (0.0084, 3.16e-05),
+        "mindspore pynative float16": (0.0272, 0.0272),
+        "mindspore pynative float32": (0.0053, 3.28e-05),
+        "mindspore graph float16": (0.0340, 0.0268),
+        "mindspore graph float32": (0.0084, 3.16e-05),
     },
     "stabilityai/stable-diffusion-xl-base-1.0(H)": {
-        "pynative float16": (0.0212, 0.0212),
-        "pynative float32": (0.0030, 1.55e-05),
-        "graph float16": (0.0151, 0.0151),
-        "graph float32": (0.0059, 1.72e-05),
+        "mindspore pynative float16": (0.0212, 0.0212),
+        "mindspore pynative float32": (0.0030, 1.55e-05),
+        "mindspore graph float16": (0.0151, 0.0151),
+        "mindspore graph float32": (0.0059, 1.72e-05),
     },
     "stabilityai/stable-diffusion-xl-base-1.0(bigG)": {
-        "pynative float16": (0.0233, 0.0233),
-        "pynative float32": (0.0023, 1.38e-05),
-        "graph float16": (0.0208, 0.0258),
-        "graph float32": (0.0039, 1.75e-05),
+        "mindspore pynative float16": (0.0233, 0.0233),
+        "mindspore pynative float32": (0.0023, 1.38e-05),
+        "mindspore graph float16": (0.0208, 0.0258),
+        "mindspore graph float32": (0.0039, 1.75e-05),
     },
     "google-t5/t5-small": {
-        "pynative float16": (0.0488, 0.0636),
-        "pynative float32": (0.0466, 6.72e-05),
-        "graph float16": (None, 0.0488),
-        "graph float32": (None, 4.88e-05),
+        "mindspore pynative float16": (0.0488, 0.0636),
+        "mindspore pynative float32": (0.0466, 6.72e-05),
+        "mindspore graph float16": (None, 0.0488),
+        "mindspore graph float32": (None, 4.88e-05),
     },
     "DeepFloyd/t5-v1_1-xxl": {
-        "pynative float16": (0.0480, 0.0426),
-        "pynative float32": (0.0349, 1.40e-04),
-        "graph float16": (None, 0.0918),
-        "graph float32": (None, 9.84e-05),
+        "mindspore pynative float16": (0.0480, 0.0426),
+        "mindspore pynative float32": (0.0349, 1.40e-04),
+        "mindspore graph float16": (None, 0.0918),
+        "mindspore graph float32": (None, 9.84e-05),
     },
     "google/flan-t5-large": {
-        "pynative float16": (0.0032, 0.0025),
-        "pynative float32": (0.0009, 4.55e-06),
-        "graph float16": (None, 0.0023),
-        "graph float32": (None, 4.55e-06),
+        "mindspore pynative float16": (0.0032, 0.0025),
+        "mindspore pynative float32": (0.0009, 4.55e-06),
+        "mindspore graph float16": (None, 0.0023),
+        "mindspore graph float32": (None, 4.55e-06),
     },
 }
+
+#: The columns of which there are figures.
+PUBLISHED_COLUMNS = frozenset(column for figures in ENCODERS.values() for column in figures)
 
 #: The MindSpore-CLIP Handbook, "Inference Difference", MindSpore in Graph mode on Ascend against PyTorch on a GPU:
 #: (library, image encoder, checkpoint) -> output -> (mean|pt-ms|, mean(|pt-ms| / (|pt| + 1e-6))).

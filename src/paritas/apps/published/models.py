@@ -24,9 +24,8 @@ class Model:
     entry: Entry
     table: str  # ENCODER_TABLE or CLIP_TABLE
     title: str
-    published: tuple[
-        Any, ...
-    ] = ()  # keys of `parity_published.ENCODERS` or `CLIP`: one architecture may be in two rows
+    #: Keys of `parity_published.ENCODERS` or `CLIP`: one architecture may be in two rows.
+    published: tuple[Any, ...] = ()
     layers: tuple[str, ...] = ()  # () where a model is measured whole or not at all
     remark: str = ""
     cap: int = 0  # how many layers it has here, 0 for all of them
@@ -187,8 +186,5 @@ MODELS: dict[str, Model] = {
 def published(model: Model, column: str) -> list[Any]:
     """What the documents have for this model: figures of a mode and dtype, or of an image encoder; [] for none."""
     if model.table == ENCODER_TABLE:
-        engine, _, rest = column.partition(" ")
-        if engine != "mindspore":
-            return []
-        return [ENCODERS[key][rest] for key in model.published if rest in ENCODERS[key]]
+        return [ENCODERS[key][column] for key in model.published if column in ENCODERS[key]]
     return [CLIP[key] for key in model.published]

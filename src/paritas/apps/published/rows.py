@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from paritas.apps.published.models import Model
+from paritas.run.engine import about
 from paritas.verify import compare, whole_model
 from paritas.verify.tolerance import AS_ACCURATE
 
@@ -33,8 +34,8 @@ class Column:
 
     @property
     def weights(self) -> str:
-        """What the engine is given. OpenVINO lowers the precision of a float32 model itself."""
-        return "float32" if self.engine == "openvino" else self.dtype
+        """The dtype of what the engine is given."""
+        return about(self.engine).capture_dtype(self.dtype) or self.dtype
 
 
 @dataclasses.dataclass(frozen=True)

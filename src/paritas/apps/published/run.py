@@ -20,9 +20,9 @@ import numpy as np
 from paritas.apps.journal import Journal
 from paritas.apps.published.models import Model
 from paritas.apps.published.rows import Column, Row, rows_of
-from paritas.apps.workers import Limits, Worker
 from paritas.errors import InputError
 from paritas.run import engine
+from paritas.workers import Limits, Worker
 
 JOURNAL, ANSWERS = "parity.jsonl", "parity-answers"
 
@@ -77,7 +77,7 @@ def tables(
     if fresh:
         clear(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    known = _Known(Journal(directory / JOURNAL, engine.versions(_PACKAGES)))
+    known = _Known(Journal(directory / JOURNAL, engine.versions(packages())))
     models, missing = _with_library(models)
     models = [model.capped(layers or known.cap(model) or fitting(model, limits.gib)) for model in models]
     steps = _steps(models, columns)
@@ -103,7 +103,9 @@ def clear(directory: Path) -> None:
     shutil.rmtree(directory / ANSWERS, ignore_errors=True)
 
 
-_PACKAGES = ("paritas", "torch", "transformers", "mindspore", "openvino", "open_clip_torch")
+def packages() -> tuple[str, ...]:
+    """Those whose versions belong to the figures."""
+    return ("paritas", "torch", "transformers", *engine.packages(), "open_clip_torch")
 
 
 def _with_library(models: Sequence[Model]) -> tuple[list[Model], list[str]]:

@@ -11,9 +11,10 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from paritas.apps.published.figures import PUBLISHED_COLUMNS
 from paritas.apps.published.models import CLIP_TABLE, ENCODER_TABLE, Model, published
 from paritas.apps.published.rows import BAR, Column, Distance, Row, worst
-from paritas.apps.published.run import Results
+from paritas.apps.published.run import Results, packages
 from paritas.bench.race import describe_machine
 from paritas.run import engine
 from paritas.verify.tolerance import AS_ACCURATE
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 OUTPUTS = ("image_features", "text_features", "probs")
 
 _SHORT = {"float32": "FP32", "float16": "FP16", "bfloat16": "BF16"}
-_ENGINES = {"mindspore": "MindSpore", "openvino": "OpenVINO"}
-_MODES = {"pynative": "PyNative", "graph": "Graph"}
 
 _WORDS = {
     "within": f"at most {BAR:.0e}",
@@ -155,7 +154,7 @@ def _cell(row: Row) -> str:
 
 
 def _encoders(column: Column, rows: Sequence[Row]) -> Table:
-    theirs = column.engine == "mindspore" and column.dtype != "bfloat16"
+    theirs = column.name in PUBLISHED_COLUMNS
     head = ("model", *(("published, 2.2.10", "published, 2.3") if theirs else ()), "here")
     made = []
     for row in rows:
@@ -257,8 +256,7 @@ def _cut(model: Model) -> str:
 
 
 def _title(column: Column) -> str:
-    words = (_ENGINES.get(column.engine, column.engine), _MODES.get(column.mode, ""), _SHORT[column.dtype])
-    return " ".join(filter(None, words))
+    return f"{engine.about(column.engine).title(column.mode)} {_SHORT[column.dtype]}"
 
 
 def _figure(value: float) -> str:
@@ -283,8 +281,7 @@ def _counts(results: Results, column: Column) -> dict[str, int]:
 
 
 def _versions() -> dict[str, str]:
-    packages = ("paritas", "torch", "transformers", "mindspore", "openvino", "open_clip_torch")
-    return engine.versions(packages)
+    return engine.versions(packages())
 
 
 def _row_json(row: Row) -> dict[str, Any]:

@@ -10,6 +10,7 @@ of a model have made the same ones. Engines run after the original is gone, so t
 from __future__ import annotations
 
 import copy
+import dataclasses
 import gc
 import hashlib
 import resource
@@ -19,8 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paritas import leftovers
-from paritas.apps import workers
+from paritas import leftovers, workers
 from paritas.errors import first_lines
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 Answer = Callable[[dict[str, Any]], None]
 Outputs = Sequence[np.ndarray]
+
+#: The columns of the original in PyTorch are "torch <dtype>", those of its graph in float64 "truth <dtype>".
+EAGER, TRUTH = "torch", "truth"
 
 
 def main() -> None:
@@ -94,19 +97,21 @@ def _before(
     inputs = _in(entry.values(), stored)
     for name in columns:
         kind, _, dtype = name.partition(" ")
-        if kind == "torch" and dtype == stored:
+        if kind == EAGER and dtype == stored:
             column(name, lambda: _eager(model, inputs))
-        elif kind == "torch":
+        elif kind == EAGER:
             column(name, lambda dtype=dtype: _eager(_twin(model, dtype), _in(inputs, dtype)))  # type: ignore[misc]
-    engines = dict.fromkeys(name.split()[0] for name in columns if not name.startswith(("torch ", "truth ")))
-    if not engines and not any(name.startswith("truth ") for name in columns):
+    engines = dict.fromkeys(
+        name.split()[0] for name in columns if not name.startswith((f"{EAGER} ", f"{TRUTH} "))
+    )
+    if not engines and not any(name.startswith(f"{TRUTH} ") for name in columns):
         return {}, {}
     answer({"begun": "the capture"})
     program = capture(model, inputs)
     # Not the program's examples: a batch of one was made two for the capture, so that it stays free.
     feed = {spec.name: np.array(to_numpy(spec.name, inputs[spec.name])) for spec in program.inputs}
     for name in columns:
-        if name.startswith("truth "):  # each weight is made wider where it is used: never the whole model
+        if name.startswith(f"{TRUTH} "):  # each weight is made wider where it is used: never the whole model
             column(name, lambda: TorchSession(program, "float64").run(feed))
     artifacts: dict[str, Artifact | str] = {}
     for engine in engines:
@@ -161,13 +166,13 @@ def _eager(model: torch.nn.Module, inputs: Mapping[str, Any]) -> Outputs:
 
 
 def _lowered(program: Program, engine: str, dtype: str, directory: Path) -> Artifact:
-    from paritas.lower import lower
-    from paritas.making import manifest_of
+    from paritas.making import build_options, manifest_of
     from paritas.program import Artifact
+    from paritas.run.engine import lower
 
     directory.mkdir()
-    lowered = lower(program, engine, directory, dtype=dtype)
-    return Artifact(directory, manifest_of(program, lowered, engine, dtype=dtype, mode="graph"))
+    options = dataclasses.replace(build_options(engine)[0], dtype=dtype)
+    return Artifact(directory, manifest_of(program, lower(program, directory, options), options))
 
 
 def _ran(artifact: Artifact, column: str, feed: Mapping[str, np.ndarray]) -> Outputs:

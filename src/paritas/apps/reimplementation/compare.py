@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from paritas.apps.reimplementation.hooks import Call, InFloat64, callable_paths, definition, watching
+from paritas.apps.reimplementation.hooks import InFloat64, WatchedCall, callable_paths, definition, watching
 from paritas.apps.reimplementation.isolated import alone, found_of
 from paritas.apps.reimplementation.module_pairs import Twins, twins
-from paritas.apps.reimplementation.report import Comparison, Found, ModuleTwin, OutputTwin, Side
+from paritas.apps.reimplementation.report import Comparison, Difference, ModuleTwin, OutputTwin, Side
 from paritas.apps.reimplementation.rules import Rules, read
 from paritas.apps.reimplementation.suggest_rules import with_suggestion
 from paritas.apps.reimplementation.weight_map import WeightReport, carry, plan, state_of, ties_of
@@ -293,7 +293,7 @@ class _Walk:
             self.run(given)
         self._compare_modules(calls, other_calls)
 
-    def _compare_modules(self, calls: list[Call], other_calls: list[Call]) -> None:
+    def _compare_modules(self, calls: list[WatchedCall], other_calls: list[WatchedCall]) -> None:
         other_path = dict(self.pairs.pairs)
         theirs = {(call.path, call.number): call for call in other_calls}
         ours = {(call.path, call.number): call for call in calls}
@@ -317,11 +317,13 @@ class _Walk:
         # Its weights may be used all the same, without a call; its caller is compared.
         self.unseen.setdefault(f"module {path}", f"called more often in {here} than {twin} in {there}")
 
-    def _row(self, call: Call, twin: Call, ours: Mapping[tuple[str, int], Call]) -> ModuleTwin:
+    def _row(
+        self, call: WatchedCall, twin: WatchedCall, ours: Mapping[tuple[str, int], WatchedCall]
+    ) -> ModuleTwin:
         one, two = self.ours.get_submodule(call.path), self.theirs.get_submodule(twin.path)
         free = found_of(call.tensors, twin.tensors, self.tolerance, inside=bool(call.path))
         whole = self._whole(twin.path)
-        by_itself = Found(unseen=whole)
+        by_itself = Difference(unseen=whole)
         own: tuple[str, ...] = ()
         first = ""
         if not whole:
@@ -333,15 +335,17 @@ class _Walk:
             Side(call.path, type(one).__name__, definition(one), call.site if call.path else ""),
             Side(twin.path, type(two).__name__, definition(two), twin.site if twin.path else ""),
             call.number,
-            free if self.weights.complete else Found(unseen="not all weights are the original's"),
+            free if self.weights.complete else Difference(unseen="not all weights are the original's"),
             by_itself,
             own,
             first,
         )
 
-    def _inner(self, call: Call, twin: Call, ours: Mapping[tuple[str, int], Call]) -> dict[str, Call]:
+    def _inner(
+        self, call: WatchedCall, twin: WatchedCall, ours: Mapping[tuple[str, int], WatchedCall]
+    ) -> dict[str, WatchedCall]:
         """The twins inside a module, by their paths in the other model from there; of a first call only."""
-        found: dict[str, Call] = {}
+        found: dict[str, WatchedCall] = {}
         for path, other in self.pairs.pairs:
             inside = path != call.path and path.startswith(call.path + "." if call.path else "")
             below = other.startswith(twin.path + "." if twin.path else "") and other != twin.path
@@ -434,7 +438,9 @@ def _outputs(
                 tolerance = widened(tolerance, own)
             result = compare_arrays(both.ours[name].numpy(), both.theirs[other].numpy(), tolerance)
             rows.append(
-                OutputTwin(case, name, other, precision, Found(result.excess, result.error, result.fault))
+                OutputTwin(
+                    case, name, other, precision, Difference(result.excess, result.error, result.fault)
+                )
             )
     return rows, gaps
 

@@ -56,7 +56,7 @@ class InFloat64(TorchFunctionMode):
 
 
 @dataclasses.dataclass
-class Call:
+class WatchedCall:
     """One call of one module. order: counts the calls of all modules as they begin. site: the line that called it."""
 
     path: str
@@ -74,17 +74,17 @@ class Call:
 
 
 @contextlib.contextmanager
-def watching(model: torch.nn.Module, paths: Collection[str]) -> Iterator[list[Call]]:
+def watching(model: torch.nn.Module, paths: Collection[str]) -> Iterator[list[WatchedCall]]:
     """The calls of the modules at `paths` while the block runs, in the order of returning. Tensors are copies."""
-    calls: list[Call] = []
-    open_: list[Call] = []
+    calls: list[WatchedCall] = []
+    open_: list[WatchedCall] = []
     begun: dict[str, int] = {}
 
     def before(path: str) -> Callable[..., None]:
         def hook(module: torch.nn.Module, args: Any, kwargs: Any) -> None:
             site = call_site()
             args, kwargs = copied((args, kwargs))
-            open_.append(Call(path, begun.get(path, 0), sum(begun.values()), args, kwargs, site=site))
+            open_.append(WatchedCall(path, begun.get(path, 0), sum(begun.values()), args, kwargs, site=site))
             begun[path] = begun.get(path, 0) + 1
 
         return hook
@@ -148,7 +148,7 @@ def definition(module: torch.nn.Module) -> str:
     return "" if not file or file.startswith(_TORCH) else f"{os.path.basename(file)}:{line}"
 
 
-def arguments_of(module: torch.nn.Module, call: Call) -> dict[str, torch.Tensor]:
+def arguments_of(module: torch.nn.Module, call: WatchedCall) -> dict[str, torch.Tensor]:
     """A call's tensors by name of forward's parameters, parts of nested ones numbered: "position_embeddings.1"."""
     try:
         bound = inspect.signature(module.forward).bind(*call.args, **call.kwargs)
@@ -163,7 +163,7 @@ def arguments_of(module: torch.nn.Module, call: Call) -> dict[str, torch.Tensor]
     return found
 
 
-def with_arguments(call: Call, tensors: list[torch.Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def with_arguments(call: WatchedCall, tensors: list[torch.Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The call's arguments with other tensors in the places of its own, in the order of `tensors_of`."""
     leaves, spec = pytree.tree_flatten((call.args, call.kwargs))
     remaining = iter(tensors)
@@ -171,7 +171,7 @@ def with_arguments(call: Call, tensors: list[torch.Tensor]) -> tuple[tuple[Any, 
     return pytree.tree_unflatten(leaves, spec)
 
 
-def tensors_of(call: Call) -> list[torch.Tensor]:
+def tensors_of(call: WatchedCall) -> list[torch.Tensor]:
     """The tensors that a module was called with, flat."""
     leaves = pytree.tree_leaves((call.args, call.kwargs))
     return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]

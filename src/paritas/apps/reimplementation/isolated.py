@@ -8,27 +8,27 @@ from collections.abc import Mapping
 import torch
 
 from paritas.apps.reimplementation.hooks import (
-    Call,
     InFloat64,
+    WatchedCall,
     arguments_of,
     copied,
     tensors_of,
     watching,
     with_arguments,
 )
-from paritas.apps.reimplementation.report import Found
+from paritas.apps.reimplementation.report import Difference
 from paritas.errors import reason_of
 from paritas.verify.compare import compare, distance
 from paritas.verify.tolerance import Tolerance
 
 
 def alone(
-    original: tuple[torch.nn.Module, Call],
-    other: tuple[torch.nn.Module, Call],
-    inner: Mapping[str, Call],
+    original: tuple[torch.nn.Module, WatchedCall],
+    other: tuple[torch.nn.Module, WatchedCall],
+    inner: Mapping[str, WatchedCall],
     tolerance: Tolerance,
-) -> tuple[Found, tuple[str, ...], str]:
-    """Call the other module with the tensors of the original's call, and compare what the two return.
+) -> tuple[Difference, tuple[str, ...], str]:
+    """WatchedCall the other module with the tensors of the original's call, and compare what the two return.
 
     inner: module inside the other, by its path from there -> the first call of its twin in the original. Returns what
     was found, the inputs that stayed the other's own, and where inside it begins to differ ("" if it does not).
@@ -36,19 +36,19 @@ def alone(
     (_, call), (module, twin) = original, other
     given, own = fitted(original, other)
     if tensors_of(twin) and len(own) == len(tensors_of(twin)):
-        return Found(unseen="its twin takes no tensor of the shapes that it takes"), (), ""
+        return Difference(unseen="its twin takes no tensor of the shapes that it takes"), (), ""
     args, kwargs = copied(with_arguments(twin, given))
     try:
         with InFloat64(), torch.no_grad(), watching(module, ["", *inner]) as calls:
             module(*args, **kwargs)
     except Exception as error:  # noqa: BLE001 - in whichever way a module refuses another model's tensors
-        return Found(unseen=f"its twin does not take its inputs: {reason_of(error)}"), own, ""
+        return Difference(unseen=f"its twin does not take its inputs: {reason_of(error)}"), own, ""
     found = found_of(call.tensors, calls[-1].tensors, tolerance, inside=bool(call.path))
     return found, own, _first_difference(module, calls[:-1], inner, tolerance) if found.diverges else ""
 
 
 def fitted(
-    original: tuple[torch.nn.Module, Call], other: tuple[torch.nn.Module, Call]
+    original: tuple[torch.nn.Module, WatchedCall], other: tuple[torch.nn.Module, WatchedCall]
 ) -> tuple[list[torch.Tensor], tuple[str, ...]]:
     """For each tensor that the other module was called with, the one of the original's call that it stands for.
 
@@ -87,7 +87,7 @@ def _distance(one: torch.Tensor, two: torch.Tensor) -> float:
 
 
 def _first_difference(
-    module: torch.nn.Module, calls: list[Call], inner: Mapping[str, Call], tolerance: Tolerance
+    module: torch.nn.Module, calls: list[WatchedCall], inner: Mapping[str, WatchedCall], tolerance: Tolerance
 ) -> str:
     """The first part that is called with something else than its twin in the original, in words."""
     for call in sorted(calls, key=lambda c: c.order):
@@ -106,14 +106,14 @@ def _first_difference(
 
 def found_of(
     want: list[torch.Tensor], got: list[torch.Tensor], tolerance: Tolerance, *, inside: bool = True
-) -> Found:
+) -> Difference:
     """The worst of what two modules returned, in order, as far as both returned something.
 
     inside: they are parts of the models, which may divide the same work in other ways: another shape is no fault.
     """
     if not want or not got:
-        return Found(unseen="it returns no tensor" if not want else "its twin returns no tensor")
-    worst = Found(0.0, 0.0)
+        return Difference(unseen="it returns no tensor" if not want else "its twin returns no tensor")
+    worst = Difference(0.0, 0.0)
     for one, two in zip(
         want, got, strict=False
     ):  # a twin may leave out what only its original returns besides
@@ -121,8 +121,10 @@ def found_of(
             two = two.reshape(one.shape)  # a batch of 1 that one of them leaves away
         result = compare(one.numpy(), two.numpy(), tolerance)
         if inside and result.fault.startswith("shape"):
-            return Found(unseen=f"its twin returns another shape: {list(two.shape)}, not {list(one.shape)}")
-        found = Found(result.excess, result.error, result.fault)
+            return Difference(
+                unseen=f"its twin returns another shape: {list(two.shape)}, not {list(one.shape)}"
+            )
+        found = Difference(result.excess, result.error, result.fault)
         if found.fault or found.excess > worst.excess:
             worst = found
         if found.fault:

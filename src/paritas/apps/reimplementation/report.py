@@ -42,7 +42,7 @@ class Side:
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class Difference:
     """One comparison: `excess` at most 1 and no fault agrees; NaN where nothing was compared, with `unseen` why."""
 
     excess: float = math.nan
@@ -70,7 +70,7 @@ class OutputTwin:
     output: str
     other: str
     precision: str
-    found: Found
+    found: Difference
 
     def __str__(self) -> str:
         name = self.output if self.output == self.other else f"{self.output} / {self.other}"
@@ -88,8 +88,8 @@ class ModuleTwin:
     original: Side
     other: Side
     call: int
-    free: Found
-    alone: Found
+    free: Difference
+    alone: Difference
     own_inputs: tuple[str, ...] = ()
     first: str = ""
 
@@ -112,9 +112,8 @@ class Comparison:
     outputs: tuple[OutputTwin, ...] = ()
     modules: tuple[ModuleTwin, ...] = ()  # in the order of returning
     cases: tuple[str, ...] = ()
-    unseen: Mapping[str, str] = dataclasses.field(
-        default_factory=dict
-    )  # output, case, module or weight -> why
+    #: Output, case, module or weight -> why.
+    unseen: Mapping[str, str] = dataclasses.field(default_factory=dict)
     apart: tuple[str, ...] = ()  # modules of the original that have no twin: parts of those that have
     other_apart: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

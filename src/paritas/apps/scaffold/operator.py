@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import importlib
 import inspect
 import keyword
 import os
@@ -20,12 +21,16 @@ from typing import Any
 
 import torch
 
+import paritas
 from paritas.apps.scaffold.cases import example_cases
 from paritas.errors import InputError
 from paritas.lower.registry import Lowering, lowerings
 
-OPS = {engine: Path(f"src/paritas/lower/{engine}/ops") for engine in ("mindspore", "openvino")}
-NAMES = Path("src/paritas/lower/mindspore/check/allowed_names.py")
+#: Engines whose lowering is a function for each operator: where these are.
+OPS = {
+    path.parent.name: Path(f"src/paritas/lower/{path.parent.name}/ops")
+    for path in sorted(Path(paritas.__file__).parent.glob("lower/*/scaffold.py"))
+}
 CASES = Path("tests/ops")
 
 WIDTH = 110
@@ -89,8 +94,8 @@ def scaffold(
     name = _function_name(target, (root / home).read_text(encoding="utf-8"))
     function = _function(target, engine, name, schema, overload, calls)
     edits = [_appended(root, home, function, engine)]
-    if calls and engine == "mindspore":
-        edits += _allowed(root, calls)
+    if calls and (names := _style(engine).NAMES):
+        edits += _allowed(root, Path(names), calls)
     if not _has_cases(root, target):
         edits.append(_with_cases(root, target, home, known, overload))
     return Scaffold(target, schema, tuple(edits), f"python -m pytest tests/ops -k {target.split('.')[1]}")
@@ -100,8 +105,6 @@ def scaffold(
 
 
 def _checkout() -> Path:
-    import paritas
-
     root = Path(paritas.__file__).resolve().parents[2]
     if not (all((root / ops).is_dir() for ops in OPS.values()) and (root / CASES / "cases.py").is_file()):
         raise InputError(
@@ -173,11 +176,12 @@ def _family(target: str, known: Mapping[str, Lowering], engine: str) -> Path:
             for other, home in homes.items()
             if other.startswith("aten.") and _kinds(_schema(other)) == kind
         )
-    return OPS[engine] / (votes.most_common(1)[0][0] if votes else _FIRST[engine])
+    return OPS[engine] / (votes.most_common(1)[0][0] if votes else _style(engine).FIRST)
 
 
-#: The family of what resembles nothing.
-_FIRST = {"mindspore": "special.py", "openvino": "arithmetic.py"}
+def _style(engine: str) -> Any:
+    """How a lowering to that engine is written."""
+    return importlib.import_module(f"paritas.lower.{engine}.scaffold")
 
 
 def _schema(target: str) -> Any:
@@ -214,11 +218,7 @@ def _function(target: str, engine: str, name: str, schema: str, overload: Any, c
     if calls:
         tensors = [_spelled(a.name) for a in overload._schema.arguments if not a.has_default_value()]
         given = ", ".join(tensors)
-        lines.append(
-            f"    return {calls}({given})"
-            if engine == "openvino"
-            else f'    return emit.call("{calls}", {given})'
-        )
+        lines.append(f"    {_style(engine).body(calls, given)}")
     else:
         lines += [f"    # {line}".rstrip() for line in _decomposition(overload)]
         lines.append('    raise emit.refuse("its lowering is a scaffold that waits for its body")')
@@ -233,18 +233,13 @@ def _definition(name: str, schema: Any, engine: str) -> list[str]:
             named = True
         default = f" = {_default(argument.default_value)}" if argument.has_default_value() else ""
         parts.append(f"{_spelled(argument.name)}: {_type(types[argument.name], engine)}{default}")
-    many = engine == "openvino" and [str(r.type) for r in schema.returns] != ["Tensor"]
-    result = f"list[{TENSORS[engine]}]" if many else TENSORS[engine]
+    result = _style(engine).result([str(r.type) for r in schema.returns] == ["Tensor"])
     line = f"def {name}({', '.join(parts)}) -> {result}:"
     if len(line) <= WIDTH:
         return [line]
     inside = f"    {', '.join(parts)}"
     lines = [inside] if len(inside) <= WIDTH else [f"    {part}," for part in parts]
     return [f"def {name}(", *lines, f") -> {result}:"]
-
-
-#: What a tensor is in a lowering.
-TENSORS = {"mindspore": "Value", "openvino": "Tensor"}
 
 
 def _types(schema: str) -> dict[str, str]:
@@ -265,7 +260,7 @@ def _type(text: str, engine: str) -> str:
     if text.endswith("]"):
         return f"Sequence[{_type(text[: text.rindex('[')], engine)}]"
     name = text.partition("(")[0]
-    return TENSORS[engine] if name == "Tensor" else _TYPES.get(name, "Any")
+    return _style(engine).TENSOR if name == "Tensor" else _TYPES.get(name, "Any")
 
 
 def _spelled(name: str) -> str:
@@ -299,7 +294,8 @@ def _decomposition(overload: Any) -> list[str]:
         file = Path(inspect.getsourcefile(function) or "")
     except (OSError, TypeError):
         return ["torch has a decomposition of it, without source."]
-    where = "/".join(file.parts[file.parts.index("torch") :]) if "torch" in file.parts else file.name
+    package = Path(torch.__file__).parent
+    where = str(file.relative_to(package.parent)) if file.is_relative_to(package) else file.name
     lines = inspect.cleandoc("".join(source)).splitlines()
     begins = next((number for number, text in enumerate(lines) if text.startswith("def ")), 0)
     lines = lines[begins:]  # without its decorators
@@ -312,16 +308,11 @@ def _decomposition(overload: Any) -> list[str]:
 def _appended(root: Path, path: Path, added: str, engine: str) -> Edit:
     text = (root / path).read_text(encoding="utf-8").rstrip("\n") + "\n"
     homes = {"Sequence": "collections.abc", "Any": "typing"}
-    for name in ("Sequence", "Any", "Emitter", TENSORS[engine], "Size", "Scalar"):
+    for name in ("Sequence", "Any", "Emitter", _style(engine).TENSOR, "Size", "Scalar"):
         if re.search(rf"[ \[]{name}\b(?!\()", added):
-            where = _EMITTER[engine] if name == "Emitter" else homes.get(name, _VALUES[engine])
+            where = _style(engine).EMITTER if name == "Emitter" else homes.get(name, _style(engine).TYPES)
             text = _with_import(text, where, name)
     return Edit(path, added.lstrip("\n"), text + added)
-
-
-#: Where the types of a lowering are.
-_EMITTER = {"mindspore": "paritas.lower.mindspore.write.emitter", "openvino": "paritas.lower.openvino.emit"}
-_VALUES = {"mindspore": "paritas.lower.mindspore.write.source", "openvino": "paritas.lower.openvino.emit"}
 
 
 def _with_import(text: str, module: str, name: str) -> str:
@@ -348,15 +339,15 @@ def _section(module: str) -> int:
     return 0 if root == "__future__" else 1 if root in sys.stdlib_module_names else 2 + (root == "paritas")
 
 
-def _allowed(root: Path, calls: str) -> list[Edit]:
+def _allowed(root: Path, names: Path, calls: str) -> list[Edit]:
     """`calls` among the names that generated code may use, if it is not yet there."""
     if not re.fullmatch(r"(ops|mint|nn)(\.\w+)+", calls):
         raise InputError(f"--calls {calls!r} is no function of MindSpore, such as ops.erfc.")
-    text = (root / NAMES).read_text(encoding="utf-8")
+    text = (root / names).read_text(encoding="utf-8")
     if re.search(rf"(?<![\w.]){re.escape(calls)}(?![\w.])", text):
         return []
     end = text.index('    """.split()', text.index("FUNCTIONS = "))
-    return [Edit(NAMES, f"    {calls}\n", f"{text[:end]}    {calls}\n{text[end:]}")]
+    return [Edit(names, f"    {calls}\n", f"{text[:end]}    {calls}\n{text[end:]}")]
 
 
 # --- the cases ---------------------------------------------------------------------------------

@@ -14,11 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from paritas.apps.journal import Journal
-from paritas.apps.workers import Limits, Worker
 from paritas.apps.zoo.entries import Entry
 from paritas.run import engine
+from paritas.workers import Limits, Worker
 
-CELLS = ("mindspore graph", "mindspore pynative", "openvino")
+#: cell -> its title: every engine but the original, in each of its modes.
+TITLES = {
+    " ".join(filter(None, (one.name, mode))): one.title(mode)
+    for one in sorted(engine.all_about(), key=lambda one: one.name)
+    if not one.is_original
+    for mode in one.modes
+}
+CELLS = tuple(TITLES)
 
 #: Where results are kept as they come, until the table is written.
 JOURNAL = "support.jsonl"
@@ -109,7 +116,7 @@ def sweep(
 
 
 def versions() -> dict[str, str]:
-    return engine.versions(("paritas", "torch", "transformers", "diffusers", "mindspore", "openvino"))
+    return engine.versions(("paritas", "torch", "transformers", "diffusers", *engine.packages()))
 
 
 def examine(worker: Worker, entry: Entry, cells: Sequence[str]) -> Result:

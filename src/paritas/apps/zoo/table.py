@@ -10,17 +10,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from paritas.apps.zoo.sweep import CELLS, Result, failed, versions
+from paritas.apps.zoo.sweep import CELLS, TITLES, Result, failed, versions
 
 #: The errors by which the summary counts: max|got-want| / mean|want| at float32.
 BOUNDS = (1e-5, 1e-4)
-
-_TITLES = {
-    "mindspore graph": "MindSpore Graph",
-    "mindspore pynative": "MindSpore PyNative",
-    "openvino": "OpenVINO",
-    "torch": "PyTorch",
-}
 
 
 def to_json(results: Sequence[Result], cells: Sequence[str] = CELLS) -> str:
@@ -66,7 +59,7 @@ def to_markdown(results: Sequence[Result], cells: Sequence[str] = CELLS) -> str:
         "",
         f"Measured on {datetime.datetime.now(datetime.UTC).date().isoformat()} with {packages}.",
         "",
-        "| | " + " | ".join(_TITLES.get(cell, cell) for cell in cells) + " |",
+        "| | " + " | ".join(TITLES.get(cell, cell) for cell in cells) + " |",
         "|---|" + "---|" * len(cells),
     ]
     counts = {cell: summary(results, cell) for cell in cells}
@@ -105,7 +98,7 @@ def to_markdown(results: Sequence[Result], cells: Sequence[str] = CELLS) -> str:
         "",
         "## Every entry",
         "",
-        "| model type | class | " + " | ".join(_TITLES.get(cell, cell) for cell in cells) + " |",
+        "| model type | class | " + " | ".join(TITLES.get(cell, cell) for cell in cells) + " |",
         "|---|---|" + "---|" * len(cells),
         *table,
         "",

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from paritas.apps import workers
+from paritas import workers
 from paritas.errors import first_lines
 
 Answer = Callable[[dict[str, Any]], None]
@@ -32,6 +32,7 @@ def examine(entry: Any, cells: Sequence[str], answer: Answer) -> None:
     """Port `entry` once, lower it to every engine of `cells`, and verify each cell on the entry's own inputs."""
     from paritas import pipeline
     from paritas.capture import capture
+    from paritas.making import build_options
     from paritas.program import Source
 
     began = time.perf_counter()
@@ -62,7 +63,7 @@ def examine(entry: Any, cells: Sequence[str], answer: Answer) -> None:
             if engine in ports and mode:
                 port = pipeline.with_mode(ports[engine], mode)
             else:
-                port = pipeline.port_program(program, shared["model"], engine, mode=mode or "graph")
+                port = pipeline.port_program(program, shared["model"], build_options(engine, mode=mode)[0])
                 ports[engine] = port
             result = _judged(port, shared["inputs"])
         except Exception as error:  # noqa: BLE001 - every failure is an answer

@@ -137,13 +137,15 @@ def _first(layer: Any, hx: Any, index: int, batch: Any, x: torch.Tensor) -> Any:
     return hidden, torch.zeros(1, batch, layer.hidden_size, dtype=x.dtype)
 
 
-def _code_of_pack(input, lengths, batch_first=False, enforce_sorted=True):
+def _code_of_pack(input: Any, lengths: Any, batch_first: Any = False, enforce_sorted: Any = True) -> Any:
     from paritas.capture.patches.packed import pack
 
     return pack(input, lengths, batch_first, enforce_sorted)
 
 
-def _code_of_unpack(sequence, batch_first=False, padding_value=0.0, total_length=None):
+def _code_of_unpack(
+    sequence: Any, batch_first: Any = False, padding_value: Any = 0.0, total_length: Any = None
+) -> Any:
     from paritas.capture.patches.packed import unpack
 
     return unpack(sequence, batch_first, padding_value, total_length)

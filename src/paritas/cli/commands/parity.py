@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from paritas.cli.bar import Bar
-from paritas.cli.options import Debug, Json, Quiet
+from paritas.cli.options import OTHER_ENGINES, Debug, Json, Quiet, either
 from paritas.cli.outcome import DIVERGES, OK, console, print_json, say
 from paritas.errors import InputError
 
@@ -22,7 +22,9 @@ Models = Annotated[
 ]
 Engines = Annotated[
     list[str] | None,
-    typer.Option("--engines", "-e", help="mindspore, openvino; repeatable. All that are here if not given."),
+    typer.Option(
+        "--engines", "-e", help=f"{either(OTHER_ENGINES)}; repeatable. All that are here if not given."
+    ),
 ]
 ParityOut = Annotated[
     Path, typer.Option("--out", "-o", help="Where PARITY-TABLES.md, .html and parity.json go.")
@@ -71,15 +73,19 @@ def parity(
     from paritas.apps.published import run as measuring
     from paritas.apps.published import table
     from paritas.apps.published.models import MODELS
-    from paritas.apps.workers import Limits
+    from paritas.run.engine import about, all_about
     from paritas.run.engine import engines as known_engines
+    from paritas.workers import Limits
 
     names = [name for name in MODELS if not models or any(part in name for part in models)]
     if wrong := [part for part in models or () if not any(part in name for name in MODELS)]:
         raise InputError(f"--models {wrong[0]} is in no name. They are: {', '.join(MODELS)}.")
-    here = [name for name, info in known_engines().items() if name != "torch" and info.available]
-    if "torch" in (engines or ()):
-        raise InputError("--engines torch is what the others are compared with. Name mindspore or openvino.")
+    here = [name for name, info in known_engines().items() if info.available and not about(name).is_original]
+    others = sorted(one.name for one in all_about() if not one.is_original)
+    if base := [name for name in engines or () if about(name).is_original]:
+        raise InputError(
+            f"--engines {base[0]} is what the others are compared with. Name {' or '.join(others)}."
+        )
     columns, absent = measuring.columns_of(engines or here)
     limits = Limits(timeout, memory or round(0.75 * measuring.available_gib(), 1))
     with Bar("parity", "columns", quiet=quiet) as bar:

@@ -73,14 +73,12 @@ def port(
 
       paritas port ./gpt2 --class AutoModelForCausalLM --input input_ids=1x8:int64 --static --out gpt2-static
     """
-    if engine != "mindspore" and (mode or target):
-        raise InputError(f"--mode and --target are for --engine mindspore, not for {engine}.")
-    if engine != "openvino" and weights:
-        raise InputError(f"--weights is for --engine openvino, not for {engine}.")
+    # What cannot succeed is refused before torch is imported and minutes pass.
+    refuse_options(engine, mode=bool(mode or target), weights=bool(weights))
     from paritas import store
     from paritas.run.engine import engine as find_engine
 
-    find_engine(engine)  # what cannot succeed is refused before torch is imported and minutes pass
+    find_engine(engine)
     store.check_target(out, force=force)
     given = examples_of(inputs) if inputs else None
     with Stages(f"{source} to {engine}", quiet=quiet) as stages:
@@ -94,12 +92,12 @@ def port(
             given,
             dtype.value if dtype else None,
             dynamic=dynamic,
-            mode=mode.value if mode else "graph",
+            mode=mode or "",
             revision=revision,
             subfolder=subfolder,
             model_class=model_class,
-            target=target.value if target else "cpu",
-            weights=weights.value if weights else "",
+            target=target or "cpu",
+            weights=weights or "",
             progress=lambda stage: None if stage == "load" else stages(stage),
         )
         report = None
@@ -112,6 +110,19 @@ def port(
             attach_report(out, report)
     show(made, out, report, stages.seconds, as_json)
     return OK if report is None or report.verdict == "agrees" else DIVERGES
+
+
+def refuse_options(name: str, *, mode: bool, weights: bool) -> None:
+    """Raise `InputError` for options that are other engines', `UnknownEngine` for an engine that is none."""
+    from paritas.run.engine import about, all_about
+
+    engine = about(name)
+    if mode and len(engine.modes) == 1:
+        able = " and ".join(one.name for one in all_about() if len(one.modes) > 1)
+        raise InputError(f"--mode and --target are for --engine {able}, not for {name}.")
+    if weights and not engine.weight_formats:
+        able = " and ".join(one.name for one in all_about() if one.weight_formats)
+        raise InputError(f"--weights is for --engine {able}, not for {name}.")
 
 
 def show(

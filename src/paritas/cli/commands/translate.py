@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from paritas.cli.bar import Bar
-from paritas.cli.options import Debug, Json, Quiet
+from paritas.cli.options import ENGINE_NAMES, Debug, Json, Quiet, either
 from paritas.cli.outcome import OK, print_json, say
 
 Translators = Annotated[
@@ -25,9 +25,7 @@ Texts = Annotated[
 ]
 EngineOption = Annotated[
     str | None,
-    typer.Option(
-        "--engine", "-e", help="openvino, mindspore or torch; the best that is installed if not given."
-    ),
+    typer.Option("--engine", "-e", help=f"{either(ENGINE_NAMES)}; the best that is installed if not given."),
 ]
 NumBeams = Annotated[int | None, typer.Option(min=1, help="The model's own if not given.")]
 LengthPenalty = Annotated[

@@ -14,7 +14,7 @@ import sympy
 import torch
 from torch.fx import Node
 
-from paritas.capture.guards import Found, as_guards
+from paritas.capture.guards import Fact, as_guards
 from paritas.capture.normalise import equal_inputs, expression, name_of
 from paritas.lower.empties import may_be_empty
 from paritas.program import Guard, Program
@@ -31,7 +31,7 @@ def guards_of(program: Program) -> tuple[Guard, ...]:
     """What sizes have to be, so that nothing that is reduced is empty."""
     known = {name: sympy.Integer(size) for name, size in program.sizes.items()}
     equal = equal_inputs(program.exported)
-    facts: dict[object, Found] = {}
+    facts: dict[object, Fact] = {}
     for node, size in _reduced(program):
         fact = sympy.Ge(size, 1)
         symbols: set[sympy.Symbol] = getattr(fact, "free_symbols", set())
@@ -39,7 +39,7 @@ def guards_of(program: Program) -> tuple[Guard, ...]:
         if not symbols or not set(named.values()) <= known.keys():
             continue
         if fact.xreplace({symbol: known[name] for symbol, name in named.items()}) == sympy.true:
-            facts.setdefault(fact, Found(fact, str(program.origin(node.meta.get("paritas_of", node.name)))))
+            facts.setdefault(fact, Fact(fact, str(program.origin(node.meta.get("paritas_of", node.name)))))
     found = as_guards(list(facts.values()), equal, program.sizes)
     return tuple(guard for guard in found if guard not in program.guards)
 

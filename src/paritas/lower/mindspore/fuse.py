@@ -107,8 +107,7 @@ def gelu_tanh(node: Node) -> None:
     """`0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3)))`: GPT-2's GELU, written out."""
     for half, gate in _operands(node, "aten.mul.Tensor"):
         x = next(
-            (x for x, factor in _operands(half, "aten.mul.Tensor", "aten.mul.Scalar") if factor == 0.5),
-            None,
+            (x for x, factor in _operands(half, "aten.mul.Tensor", "aten.mul.Scalar") if factor == 0.5), None
         )
         if not isinstance(x, Node):
             continue
@@ -226,12 +225,7 @@ def filled_behind(node: Node) -> None:
 
 #: What has a kernel of its own. The others spare MindSpore's CPU backend what it is slow at.
 FUNCTIONS: tuple[Callable[[Node], None], ...] = (rms_norm, half_rms_norm, gelu_tanh)
-PEEPHOLES: tuple[Callable[[Node], None], ...] = (
-    rms_norm,
-    gelu_tanh,
-    explicit_broadcast,
-    filled_behind,
-)
+PEEPHOLES: tuple[Callable[[Node], None], ...] = (rms_norm, gelu_tanh, explicit_broadcast, filled_behind)
 
 
 # --- nodes -------------------------------------------------------------------------------------

@@ -18,17 +18,19 @@ from paritas.lower.mindspore.write.module import Module, generate
 from paritas.lower.mindspore.write.weights import constants_for_file
 from paritas.lower.randomness import refuse_random_ops
 from paritas.lower.result import Lowered
+from paritas.options import BuildOptions
 from paritas.program import Program
 
 WEIGHTS, CONSTANTS = "model.safetensors", "constants.safetensors"
 
 
-def lower(program: Program, directory: Path, *, target: str = "cpu") -> Lowered:
+def lower(program: Program, directory: Path, options: BuildOptions) -> Lowered:
     """Write `modeling_<name>.py` and `model.safetensors` into `directory`, in the program's own dtypes.
 
     But for bfloat16 on "cpu", which is float32 there. Raises `UnsupportedOps` and `LoweringError` before anything is
     written.
     """
+    target = options.target
     refuse_random_ops(program, "mindspore")
     whole, program = program, specialized(program)
     module = generate(program, target=target)

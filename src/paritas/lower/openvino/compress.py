@@ -32,10 +32,7 @@ def compress(model: openvino.Model, weights: str) -> tuple[openvino.Model, Note]
         raise LoweringError(
             f"weights={weights!r} needs NNCF, which is not installed: pip install 'paritas[compress]'"
         ) from None
-    mode = {
-        "int8": nncf.CompressWeightsMode.INT8_ASYM,
-        "int4": nncf.CompressWeightsMode.INT4_ASYM,
-    }[weights]
+    mode = {"int8": nncf.CompressWeightsMode.INT8_ASYM, "int4": nncf.CompressWeightsMode.INT4_ASYM}[weights]
     with _quiet():
         compressed = nncf.compress_weights(model, mode=mode)
     version = importlib.metadata.version("nncf")

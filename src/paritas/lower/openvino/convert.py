@@ -18,6 +18,7 @@ from paritas.lower.openvino.precision import notes_of
 from paritas.lower.randomness import refuse_random_ops
 from paritas.lower.registry import lowerings
 from paritas.lower.result import Lowered
+from paritas.options import BuildOptions
 from paritas.program import Note, Program
 
 ENTRY = "openvino_model.xml"
@@ -53,20 +54,15 @@ def _unnoticed(lines: Sequence[str]) -> tuple[Note, ...]:
     return tuple(notes)
 
 
-def lower(
-    program: Program,
-    directory: Path,
-    *,
-    dtype: str = "float32",
-    weights: str = "",
-) -> Lowered:
+def lower(program: Program, directory: Path, options: BuildOptions) -> Lowered:
     """Write the program as an OpenVINO model.
 
     Inputs and outputs carry the program's names; every tensor inside carries the name of its node. Dynamic
-    dimensions stay dynamic. `dtype` is the arithmetic that is asked for: the graph is float32, its weights
+    dimensions stay dynamic. `options.dtype` is the arithmetic that is asked for: the graph is float32, its weights
     are stored as float16 where that is the dtype, or compressed: see `compress`. Raises `UnsupportedOps` and
     `LoweringError`.
     """
+    dtype, weights = options.dtype or "float32", options.weight_format
     if dtype not in HINTS:
         raise LoweringError(f"openvino has no dtype {dtype!r}; it has {', '.join(HINTS)}.")
     refuse_random_ops(program, "openvino")

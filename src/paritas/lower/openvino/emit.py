@@ -40,6 +40,7 @@ from paritas.lower.registry import Lowering
 Tensor: TypeAlias = Any
 #: A size in a program: an int where it is fixed, else an i64 scalar.
 Size: TypeAlias = Any
+Sizes: TypeAlias = Sequence[Size]
 #: A number: Python's, or a scalar tensor where it is made of free sizes.
 Scalar: TypeAlias = Any
 

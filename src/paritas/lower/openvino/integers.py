@@ -131,8 +131,7 @@ def division_of_sizes(a: Any, b: Any) -> tuple[Output, Output]:
     quotient, rest = _guessed_division(a, b)
     for _ in range(2):  # a rest of the other sign: one less
         wrong = ops.logical_and(
-            ops.not_equal(rest, _zero(a)),
-            ops.not_equal(ops.less(rest, _zero(a)), ops.less(b, _zero(a))),
+            ops.not_equal(rest, _zero(a)), ops.not_equal(ops.less(rest, _zero(a)), ops.less(b, _zero(a)))
         )
         off = _ones_where(wrong, a)
         quotient, rest = ops.subtract(quotient, off), ops.add(rest, ops.multiply(off, b))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from paritas.run.engine import Gradients
+from paritas.run.session import Gradients
 
 
 def whole(

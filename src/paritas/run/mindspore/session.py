@@ -18,9 +18,9 @@ import numpy as np
 from paritas.errors import EngineError, PortError, first_line, reason_of
 from paritas.lower.mindspore.write import steps
 from paritas.program import Artifact
-from paritas.run.engine import Gradients
 from paritas.run.mindspore import gradients, module
 from paritas.run.mindspore import nodes as mindspore_nodes
+from paritas.run.session import Gradients
 from paritas.run.state import generates, new_tokens
 from paritas.run.turns import in_turn, turn
 
@@ -39,44 +39,6 @@ _GRAPHS_OF_STEPS = 4
 Shapes = tuple[tuple[int | None, ...], ...]
 
 
-class MindSpore:
-    """The engine: MindSpore on the CPU."""
-
-    name = "mindspore"
-    package = "mindspore"
-    modes: Sequence[str] = ("graph", "pynative")
-    differentiates = True
-
-    def precisions(self) -> Mapping[str, str]:
-        """dtype -> "" where the CPU backend computes in it, else what happens instead and why."""
-        return {
-            "float32": "",
-            "float16": "",
-            "bfloat16": "run as float32: MindSpore's CPU backend has no bfloat16 kernels for MatMul, Softmax or Gather",
-        }
-
-    @in_turn
-    def load(
-        self, artifact: Artifact, *, mode: str = "", precision: str = "", device: str = ""
-    ) -> MindSporeSession:
-        """Execute the generated module (checked before) and load its weights.
-
-        mode: "graph" (compiled at the first call of each shape) or "pynative"; the artifact's by default.
-        Raises `EngineError`, `PortError` for weights that do not fit, `TamperedPort` for a foreign module.
-        """
-        mode = mode or artifact.manifest.mode or "graph"
-        if mode not in self.modes:
-            raise EngineError(f"mindspore has no mode {mode!r}; it has {', '.join(self.modes)}.")
-        if precision and precision != artifact.manifest.dtype:
-            raise EngineError(
-                f"This port is {artifact.manifest.dtype}; mindspore computes in the dtype of the weights. "
-                f"Port the model again with dtype={precision!r}."
-            )
-        if device not in ("", "cpu", "CPU"):
-            raise EngineError(f"mindspore runs on cpu here, not on {device!r}.")
-        return MindSporeSession(artifact, mode)
-
-
 class MindSporeSession:
     """A generated cell with its weights. `observe` runs in PyNative mode, where cells can be watched."""
 
@@ -85,11 +47,14 @@ class MindSporeSession:
     observed_with = "cells watched in PyNative mode"
     #: And `lockstep`.
     computed_with = "the module's statements one by one in PyNative mode"
+    #: And `part`, whose values replace what the statements compute.
+    cut_with = "the statements of the port's file, in PyNative mode"
+    cut_mode, cut_runs_all = "pynative", True
 
     def __init__(self, artifact: Artifact, mode: str) -> None:
         self.manifest, self.mode = artifact.manifest, mode
         self.precision = artifact.manifest.dtype
-        self._ms = _mindspore()
+        self._ms = imported()
         self._bfloat16 = str(artifact.manifest.settings.get("bfloat16", "bfloat16"))  # what stands for it
         self._source = module.source_of(artifact)
         parameters, constants = module.weights(artifact)
@@ -200,7 +165,7 @@ class MindSporeSession:
 
     @in_turn
     def gradients(self, feed: Mapping[str, np.ndarray], cotangents: Sequence[np.ndarray | None]) -> Gradients:
-        """See `run.engine.Differentiates`: in the session's mode. A parameter that is frozen here has none."""
+        """See `run.session.Differentiates`: in the session's mode. A parameter that is frozen here has none."""
         tensors = [self._tensor(feed[spec.name], spec.dtype) for spec in self.manifest.inputs]
         names = [spec.name for spec in self.manifest.inputs]
         with self._training(self.mode):
@@ -213,7 +178,7 @@ class MindSporeSession:
         given: Mapping[str, np.ndarray],
         cotangents: Mapping[str, np.ndarray],
     ) -> Gradients:
-        """See `run.engine.Differentiates`: the module's statements in PyNative mode."""
+        """See `run.session.TakesVjps`: the module's statements in PyNative mode."""
         tensors = [self._tensor(feed[spec.name], spec.dtype) for spec in self.manifest.inputs]
         names = [spec.name for spec in self.manifest.inputs]
         each = gradients.Nodes(self._ms, given, cotangents)
@@ -325,7 +290,7 @@ class MindSporeSession:
         return self._bfloat16 if dtype == "bfloat16" else dtype
 
 
-def _mindspore() -> types.ModuleType:
+def imported() -> types.ModuleType:
     """mindspore, imported without its log on the terminal and with its failure dumps out of the way."""
     level = os.environ.get("GLOG_v")  # noqa: SIM112 - its name
     os.environ["GLOG_v"] = level or "4"  # noqa: SIM112

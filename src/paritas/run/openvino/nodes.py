@@ -44,8 +44,8 @@ def alone(
                 user.replace_source_output(stand_in.output(0))
             stand_ins.append((stand_in, value))
     inputs = [(p, feed[_own_name(p, feed)]) for p in model.get_parameters()] + stand_ins
-    arrays = {
-        index: np.ascontiguousarray(value.astype(p.get_element_type().to_dtype(), copy=False))
+    arrays = {  # not `ascontiguousarray`, which gives a scalar a dimension
+        index: np.asarray(value.astype(p.get_element_type().to_dtype(), copy=False), order="C")
         for index, (p, value) in enumerate(inputs)
     }
     parameters = [parameter for parameter, _ in inputs]

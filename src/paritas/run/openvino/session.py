@@ -21,46 +21,15 @@ from paritas.run.openvino.state import OpenVINOState, stateful
 from paritas.run.state import remembered
 
 #: dtype -> what OpenVINO calls it when it is asked for, when it answers, and among a device's capabilities.
-_HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
-_CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
-_DTYPES = {hint: dtype for dtype, hint in _HINTS.items()}
+HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
+_DTYPES = {hint: dtype for dtype, hint in HINTS.items()}
 
 #: A tensor with this prefix carries the name of a node of the program.
 _NODE = "node/"
 
 #: The layers that multiply matrices: their precision is the model's.
 _PRODUCTS = {"FullyConnected", "MatMul", "Convolution", "Deconvolution", "RNNSeq"}
-
-
-class OpenVINO:
-    """The engine: OpenVINO on the CPU, or on the device that `load` is given."""
-
-    name = "openvino"
-    package = "openvino"
-    modes: Sequence[str] = ("",)
-
-    def precisions(self) -> Mapping[str, str]:
-        """dtype -> "" where the CPU computes in it, else what happens instead and why."""
-        able = set(_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-        name = str(_core().get_property("CPU", "FULL_DEVICE_NAME")).strip()
-        return {
-            dtype: "" if word in able else f"the arithmetic is float32: {name} does not compute in {dtype}"
-            for dtype, word in _CAPABILITIES.items()
-        }
-
-    def load(
-        self, artifact: Artifact, *, mode: str = "", precision: str = "", device: str = ""
-    ) -> OpenVINOSession:
-        """Compile the artifact's model.
-
-        precision: the dtype to compute in, by default the artifact's; float32 where the device does not
-        have it. device: as OpenVINO names it, "CPU" by default. Raises `EngineError`.
-        """
-        if mode not in self.modes:
-            raise EngineError(f"openvino has no mode {mode!r}: it has one way of running.")
-        if precision and precision not in _HINTS:
-            raise EngineError(f"openvino has no precision {precision!r}; it has {', '.join(_HINTS)}.")
-        return OpenVINOSession(artifact, precision or artifact.manifest.dtype, device or "CPU")
 
 
 class OpenVINOSession:
@@ -70,18 +39,23 @@ class OpenVINOSession:
     observed_with = "outputs added to the graph"
     #: And `lockstep`: nothing is fused across a node.
     computed_with = "the graph cut at every node, so that nothing is fused across one"
+    #: And `part`.
+    cut_with = (
+        "the port's own graph, cut at their borders only: inside, the engine fuses what it fuses in the whole"
+    )
+    cut_mode, cut_runs_all = "", False
 
     def __init__(self, artifact: Artifact, dtype: str, device: str):
         self._artifact, self.device = artifact, device
         self._file = model_file.File(artifact)
-        able = _attempt("asking for its abilities", _core().get_property, device, "OPTIMIZATION_CAPABILITIES")
-        if _CAPABILITIES.get(dtype) not in able:
+        able = _attempt("asking for its abilities", core().get_property, device, "OPTIMIZATION_CAPABILITIES")
+        if CAPABILITIES.get(dtype) not in able:
             dtype = "float32"
         # The hint is always given: left to itself, OpenVINO takes bfloat16 where the CPU has it.
         # OpenVINO 2026.4's snippets leave memory unwritten in grouped attention of dynamic shape whose output
         # goes into a matrix product (8 heads of 128 on 2); without them BERT and Llama are no slower.
         self._config = {
-            "INFERENCE_PRECISION_HINT": _HINTS[dtype],
+            "INFERENCE_PRECISION_HINT": HINTS[dtype],
             "PERFORMANCE_HINT": "LATENCY",
         }
         if not artifact.manifest.settings.get("adopted"):  # what others have made runs as it would without us
@@ -205,16 +179,16 @@ class OpenVINOSession:
         model = stateful(self._read(), self._artifact.manifest, _own_name)
         # Left to itself, the CPU keeps keys and values as 8-bit integers.
         config = {**self._config, "KV_CACHE_PRECISION": self._config["INFERENCE_PRECISION_HINT"]}
-        return _core().compile_model(model, self.device, config)
+        return core().compile_model(model, self.device, config)
 
     def _read(self) -> openvino.Model:
-        return _attempt("reading this port", self._file.model, _core())
+        return _attempt("reading this port", self._file.model, core())
 
     def _compile(self, model: openvino.Model, watched: Sequence[str] = ()) -> _Model:
         return _Model(self._compiled(model), self._artifact.manifest, watched)
 
     def _compiled(self, model: openvino.Model) -> openvino.CompiledModel:
-        return _core().compile_model(model, self.device, self._config)
+        return core().compile_model(model, self.device, self._config)
 
     def _with_outputs(self) -> tuple[openvino.Model, list[str]]:
         """The model with the nodes that leave a module as its outputs, and their names."""
@@ -256,7 +230,7 @@ def _own_name(port: openvino.ConstOutput) -> str:
 
 
 @functools.cache
-def _core() -> openvino.Core:
+def core() -> openvino.Core:
     return openvino.Core()
 
 

@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from paritas.arguments import invoke, nest
 from paritas.errors import EngineError, first_line
 from paritas.program import Program
-from paritas.run.engine import Gradients
+from paritas.run.session import Gradients
 from paritas.run.torch.walk import Walk, captured_dtype
 from paritas.run.values import describe_output, to_numpy
 
@@ -28,7 +28,7 @@ def eager_gradients(
     nesting: Mapping[str, Any],
     constants: Mapping[str, Any],
 ) -> Gradients:
-    """See `run.engine.Differentiates`, under the names of `named_parameters`. Raises `EngineError`."""
+    """See `run.session.Differentiates`, under the names of `named_parameters`. Raises `EngineError`."""
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     inputs = {name: torch.from_numpy(np.array(value)) for name, value in feed.items()}
     inputs = {n: t.to(dtype).requires_grad_() if t.is_floating_point() else t for n, t in inputs.items()}
@@ -53,14 +53,14 @@ def eager_gradients(
 def graph_gradients(
     program: Program, dtype: torch.dtype, feed: Feed, cotangents: Sequence[np.ndarray | None]
 ) -> Gradients:
-    """See `run.engine.Differentiates`: by the parameters that require gradients, and by the floating inputs."""
+    """See `run.session.Differentiates`: by the parameters that require gradients, and by the floating inputs."""
     walk = _Differentiable(program, dtype)
     flat = walk.differentiably(feed)
     return walk.gradients(_pairs(flat, cotangents))
 
 
 def node_vjps(program: Program, dtype: torch.dtype, feed: Feed, given: Feed, cotangents: Feed) -> Gradients:
-    """See `run.engine.Differentiates`."""
+    """See `run.session.TakesVjps`."""
     walk = _EachNode(program, dtype, given, cotangents)
     walk.differentiably(feed)
     return walk.gradients(walk.terms)

@@ -18,42 +18,29 @@ from paritas import contents, leftovers
 from paritas.arguments import invoke, nest
 from paritas.errors import EngineError, ParitasError, PortError, first_line
 from paritas.program import Artifact, Program
-from paritas.run.engine import Gradients
+from paritas.run.session import Gradients
 from paritas.run.torch.gradients import eager_gradients, graph_gradients, node_vjps
-from paritas.run.torch.walk import DTYPES, LocalWalk, Seen, Walk, captured_dtype, dtype_of
+from paritas.run.torch.walk import LocalWalk, Seen, Walk, captured_dtype, dtype_of
 from paritas.run.values import describe_output, from_numpy, to_numpy
 
 
-class Torch:
-    """The engine "torch": the original itself, behind the contract that all engines sign."""
+def eager_session(artifact: Artifact, mode: str, precision: str, device: str) -> EagerSession:
+    """The original's class with the port's weights, in eager mode.
 
-    name = "torch"
-    package = "torch"
-    modes = ("",)
-    differentiates = True
-
-    def precisions(self) -> Mapping[str, str]:
-        return dict.fromkeys(DTYPES, "")
-
-    def load(
-        self, artifact: Artifact, *, mode: str = "", precision: str = "", device: str = ""
-    ) -> EagerSession:
-        """The original's class with the port's weights, in eager mode.
-
-        The directory holds config.json and model.safetensors; nothing else of it is read, and no code in it
-        is run. Raises `PortError` if the manifest's class is not one of transformers' or the weights do not
-        fit it, `EngineError` for an unknown mode, precision or device.
-        """
-        if mode not in self.modes:
-            raise EngineError(f"The engine torch has no modes, so not {mode!r} either.")
-        precision = precision or artifact.manifest.dtype
-        dtype = dtype_of(precision)
-        model = _original(artifact)
-        try:
-            model = model.to(device=device or "cpu", dtype=dtype).eval()
-        except (RuntimeError, AssertionError) as error:
-            raise EngineError(f"torch cannot use the device {device!r}: {first_line(error)}") from None
-        return EagerSession(model, artifact, precision)
+    The directory holds config.json and model.safetensors; nothing else of it is read, and no code in it
+    is run. Raises `PortError` if the manifest's class is not one of transformers' or the weights do not
+    fit it, `EngineError` for an unknown mode, precision or device.
+    """
+    if mode:
+        raise EngineError(f"The engine torch has no modes, so not {mode!r} either.")
+    precision = precision or artifact.manifest.dtype
+    dtype = dtype_of(precision)
+    model = _original(artifact)
+    try:
+        model = model.to(device=device or "cpu", dtype=dtype).eval()
+    except (RuntimeError, AssertionError) as error:
+        raise EngineError(f"torch cannot use the device {device!r}: {first_line(error)}") from None
+    return EagerSession(model, artifact, precision)
 
 
 def _original(artifact: Artifact) -> torch.nn.Module:
@@ -138,7 +125,7 @@ class EagerSession:
         return flat
 
     def gradients(self, feed: Mapping[str, np.ndarray], cotangents: Sequence[np.ndarray | None]) -> Gradients:
-        """See `run.engine.Differentiates`. Raises `EngineError` with torch's reason."""
+        """See `run.session.Differentiates`. Raises `EngineError` with torch's reason."""
         if self._model is None:
             raise EngineError("This session is closed.")
         manifest = self._manifest
@@ -205,7 +192,7 @@ class TorchSession:
         LocalWalk(self._opened(), self._dtype if self._cast else None, see, given).outputs(feed)
 
     def gradients(self, feed: Mapping[str, np.ndarray], cotangents: Sequence[np.ndarray | None]) -> Gradients:
-        """See `run.engine.Differentiates`: of the parameters that require gradients and of the floating inputs."""
+        """See `run.session.Differentiates`: of the parameters that require gradients and of the floating inputs."""
         return graph_gradients(self._opened(), self._dtype, feed, cotangents)
 
     def vjps(
@@ -214,7 +201,7 @@ class TorchSession:
         given: Mapping[str, np.ndarray],
         cotangents: Mapping[str, np.ndarray],
     ) -> Gradients:
-        """See `run.engine.Differentiates`."""
+        """See `run.session.TakesVjps`."""
         return node_vjps(self._opened(), self._dtype, feed, given, cotangents)
 
     def _opened(self) -> Program:

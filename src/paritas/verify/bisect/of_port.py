@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,14 +14,16 @@ import numpy as np
 
 from paritas.errors import InputError, LoweringError, ParitasError, UnsupportedOps, first_line
 from paritas.program import Origin
-from paritas.run.engine import ENGINES
+from paritas.run.engine import about
+from paritas.run.script import RESERVED, Side, ToWrite
+from paritas.run.session import Cuts
 from paritas.run.torch.part import Part, Recorded, record
 from paritas.run.torch.session import TorchSession
 from paritas.verify import Case, Environment, NodeInfo, ParityReport
 from paritas.verify.bisect.reduce import Search, search
 from paritas.verify.bisect.report import BisectReport, PartNode, ScriptRow
-from paritas.verify.bisect.script import Script, versions_of, write_script
-from paritas.verify.bisect.script_engine import mindspore_side, openvino_side
+from paritas.verify.bisect.script import Script, own_tensors, versions_of, write_script
+from paritas.verify.bisect.script_torch import Identifiers
 from paritas.verify.bisect.subprogram import LoweredAgain
 from paritas.verify.bisect.trial import RULE, Compute, Laboratory, Outcome
 from paritas.verify.nodes import row_of
@@ -32,14 +35,13 @@ if TYPE_CHECKING:
 
     from paritas.program import Program
 
+#: Writes a part as a script's side of an engine.
+Write = Callable[[ToWrite], Side]
+
 #: Guilty nodes that get a script each.
 SCRIPTS = 10
 
-_OWN_GRAPH = (
-    "the port's own graph, cut at their borders only: inside, the engine fuses what it fuses in the whole"
-)
-_OWN_STATEMENTS = "the statements of the port's file, in PyNative mode"
-_AGAIN = "lowered again with the port's weights, run in {mode} mode, with the sizes of the case"
+_AGAIN = "lowered again with the port's weights,{mode} with the sizes of the case"
 
 
 def bisect_port(
@@ -76,7 +78,7 @@ def bisect_port(
         if not lab.borders:
             report = _noted(report, f"{method}: no node has a tensor of its own")
             continue
-        if method == _OWN_STATEMENTS and whole.kind == "crashes":
+        if whole.kind == "crashes" and subject.runs_all(method):
             report = _noted(report, f"{method}: these all run whatever the part is, so a crash has no place")
             continue
         left = seconds - (time.monotonic() - began)
@@ -164,9 +166,9 @@ class _Bisected:
     def __init__(self, port: Subject, original: torch.nn.Module | None) -> None:
         port.original(original)
         self.port, self.session = port, port.session
-        self.engine = port.manifest.engine
+        self.engine = about(port.manifest.engine)
         self.program: Program = port.program()
-        if self.engine == "mindspore":
+        if self.engine.needs_static_sizes:
             from paritas.capture.specialize import specialized
 
             self.program = specialized(self.program)
@@ -175,7 +177,7 @@ class _Bisected:
         self.name = source.id or source.model_class
         self.environment = dataclasses.replace(
             Environment.here(
-                self.engine, package=ENGINES[self.engine][1], mode=port.mode, dtype=port.manifest.dtype
+                self.engine.name, package=self.engine.package, mode=port.mode, dtype=port.manifest.dtype
             ),
             precision=self.session.precision,
         )
@@ -214,33 +216,42 @@ class _Bisected:
         """(how parts are computed, where), the way that is nearest to how the port runs first."""
         every = [name for name in self.infos if name in recorded.tensors]
         ways: list[tuple[str, Callable[[], Laboratory]]] = []
-        if hasattr(self.session, "part"):
-            own = _OWN_GRAPH if self.engine == "openvino" else _OWN_STATEMENTS
-            ways.append((own, lambda: self._laboratory(recorded, self._own, self._borders(recorded))))
-        if self.engine == "mindspore":
-            again = _AGAIN.format(mode=self.port.mode)
+        session = self.session
+        if isinstance(session, Cuts):
+            own = functools.partial(_computed, session)
+            borders = self._borders(session)
+            ways.append((session.cut_with, lambda: self._laboratory(recorded, own, borders)))
+        if self.engine.lowers_parts:
+            mode = f" run in {self.port.mode} mode," if self.port.mode else ""
+            again = _AGAIN.format(mode=mode)
             ways.append((again, lambda: self._laboratory(recorded, self.again, every)))
-            if self.port.mode == "graph":
+            if isinstance(session, Cuts) and session.cut_mode not in ("", self.port.mode):
                 ways.reverse()
         if not ways:
-            raise InputError(f"{self.engine} runs the original itself: there is nothing to bisect.")
+            raise InputError(f"{self.engine.name} runs the original itself: there is nothing to bisect.")
         for method, make in ways:
             yield method, make()
 
     def script(self, lab: Laboratory, nodes: Sequence[str], outcome: Outcome, out: Path) -> ScriptRow:
         """The part as a script, run once; why there is none where a script cannot express it."""
-        versions, remark = versions_of(ENGINES[self.engine][1], "torch"), self.edited()
+        versions, remark = versions_of(self.engine.package, "torch"), self.edited()
         row = ScriptRow(nodes[-1], doubt="no way to write it")
-        for as_calls in (True, False) if self.engine == "openvino" else (True,):
+        reserved = RESERVED | self.engine.script_names
+        for write in self.engine.scripts():
 
-            def side(part: Part, names: Any, stem: str, as_calls: bool = as_calls) -> Any:
-                if self.engine == "openvino":
-                    return openvino_side(self.session, lab, part, names, stem, as_calls=as_calls)
-                target = self.port.manifest.target
-                return mindspore_side(self.again, self.port.mode, target, lab, part, names)
+            def side(part: Part, names: Identifiers, stem: str, write: Write = write) -> Side:
+                return write(
+                    ToWrite(
+                        part, lab.recorded, lab.borders, own_tensors(lab, part, names), names, stem, self.session,
+                        self.port.mode, self.port.manifest.target,
+                        lambda: self.again.program(part, lab.recorded), reserved,
+                    )
+                )  # fmt: skip
 
             try:
-                script = write_script(out, lab, nodes, outcome, side, versions=versions, remark=remark)
+                script = write_script(
+                    out, lab, nodes, outcome, side, versions=versions, remark=remark, reserved=reserved
+                )
             except (LoweringError, UnsupportedOps) as error:
                 row = ScriptRow(nodes[-1], doubt=first_line(error))
                 continue
@@ -248,6 +259,11 @@ class _Bisected:
             if script.reproduces:
                 break
         return row
+
+    def runs_all(self, method: str) -> bool:
+        """Whether every node runs, whatever the part is."""
+        session = self.session
+        return isinstance(session, Cuts) and session.cut_runs_all and method == session.cut_with
 
     def edited(self) -> str:
         """Words for a port whose files were changed."""
@@ -263,17 +279,21 @@ class _Bisected:
         order = [name for name in self.infos if name in set(borders) and name in recorded.tensors]
         return Laboratory(self.program, recorded, self.infos, compute, tuple(order), self.session.precision)
 
-    def _own(self, part: Part, recorded: Recorded, borders: Sequence[str]) -> Mapping[str, np.ndarray]:
-        inside = set(part.nodes)
-        given = {name: recorded.tensors[name] for name in borders if name not in inside}
-        return self.session.part(recorded.feed, given, part.outputs)  # type: ignore[attr-defined]
-
-    def _borders(self, recorded: Recorded) -> list[str]:
+    def _borders(self, session: Cuts) -> list[str]:
         """One node per tensor of the engine's: what comes first, where several are one tensor."""
-        groups: Sequence[frozenset[str]] = self.session.borders()  # type: ignore[attr-defined]
         place = {name: index for index, name in enumerate(self.infos)}
-        known = (sorted((n for n in group if n in place), key=place.__getitem__) for group in groups)
+        known = (
+            sorted((n for n in group if n in place), key=place.__getitem__) for group in session.borders()
+        )
         return [names[0] for names in known if names]
+
+
+def _computed(
+    session: Cuts, part: Part, recorded: Recorded, borders: Sequence[str]
+) -> Mapping[str, np.ndarray]:
+    inside = set(part.nodes)
+    given = {name: recorded.tensors[name] for name in borders if name not in inside}
+    return session.part(recorded.feed, given, part.outputs)
 
 
 def _noted(report: BisectReport, note: str) -> BisectReport:

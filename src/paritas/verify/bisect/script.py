@@ -15,8 +15,8 @@ import numpy as np
 
 from paritas import leftovers, store
 from paritas.errors import LoweringError, PortError
-from paritas.run.torch.part import Part
-from paritas.verify.bisect.script_engine import RESERVED, Side, own_tensors
+from paritas.run.script import RESERVED, Side
+from paritas.run.torch.part import Part, tensors_of
 from paritas.verify.bisect.script_torch import Identifiers, one_line, torch_lines
 from paritas.verify.bisect.trial import Laboratory, Outcome
 from paritas.verify.compare import typical
@@ -118,15 +118,16 @@ def write_script(
     *,
     versions: str,
     remark: str = "",
+    reserved: frozenset[str] = RESERVED,
 ) -> Script:
     """Write NODE.repro.py and NODE.safetensors into `directory`, run the script once, and say what that showed.
 
-    NODE is the worst output of the part. remark: what else its reader must know. Raises `LoweringError` for what a
-    script cannot express, `PortError` for a directory that cannot be written.
+    NODE is the worst output of the part. remark: what else its reader must know. reserved: what no variable may be
+    called. Raises `LoweringError` for what a script cannot express, `PortError` for a directory that cannot be written.
     """
     part = lab.part(nodes)
     worst = outcome.worst.node if outcome.worst is not None else part.outputs[-1]
-    names = Identifiers(RESERVED)
+    names = Identifiers(reserved)
     stem = Identifiers(frozenset()).of(worst)
     lines = torch_lines(lab.program, part, lab.recorded, names)
     own = own_tensors(lab, part, names)
@@ -138,14 +139,18 @@ def write_script(
     try:
         directory.mkdir(parents=True, exist_ok=True)
         _save(tensors, data)
-        for name, model in engine.models.items():
-            import openvino
-
-            openvino.save_model(model, str(directory / name), compress_to_fp16=False)
+        for name, save in engine.files.items():
+            save(str(directory / name))
         store.replace(file, text.encode("utf-8"))
     except OSError as error:
         raise PortError(f"{directory} cannot be written: {error.strerror or error}.") from None
     return Script(file, data, _checked(file))
+
+
+def own_tensors(lab: Laboratory, part: Part, names: Identifiers) -> dict[str, torch.Tensor]:
+    """What PyTorch's side reads: the values at the border and the weights, by variable."""
+    found = {names.of(name): _array(lab.recorded.tensors[name]) for name in part.inputs}
+    return found | {names.of(name): value.detach() for name, value in tensors_of(lab.program, part)}
 
 
 def _array(value: np.ndarray) -> torch.Tensor:

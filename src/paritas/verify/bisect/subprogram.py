@@ -20,12 +20,13 @@ from torch.export.graph_signature import (
 )
 from torch.fx import Graph, GraphModule, Node
 
-from paritas import contents, leftovers
+from paritas import leftovers
 from paritas.dtypes import dtype_name
 from paritas.errors import LoweringError
-from paritas.lower import lower
+from paritas.options import BuildOptions
 from paritas.program import Artifact, Manifest, Program, Source, TensorSpec
 from paritas.run.engine import engine as find_engine
+from paritas.run.engine import lower
 from paritas.run.torch.part import Part, Recorded, compute, tensors_of
 
 #: The class that is generated for a part.
@@ -151,14 +152,16 @@ class LoweredAgain:
 
     def __init__(self, program: Program, artifact: Artifact, mode: str) -> None:
         self._program, self._manifest, self._mode = program, artifact.manifest, mode
-        self._weights = _stored(program, artifact)
+        self._weights = find_engine(artifact.manifest.engine).stored(program, artifact)
 
     def __call__(self, part: Part, recorded: Recorded, borders: Sequence[str] = ()) -> dict[str, np.ndarray]:
         """Output -> value. Raises `LoweringError`, `UnsupportedOps` or `EngineError`."""
         program = self.program(part, recorded)
         manifest = self._manifest
         with leftovers.temporary() as directory:
-            lowered = lower(program, manifest.engine, directory, dtype=manifest.dtype, target=manifest.target)
+            lowered = lower(
+                program, directory, BuildOptions(manifest.engine, manifest.dtype, target=manifest.target)
+            )
             small = Manifest(
                 engine=manifest.engine,
                 dtype=manifest.dtype,
@@ -186,23 +189,3 @@ class LoweredAgain:
 
 def _fed(value: np.ndarray, dtype: str) -> np.ndarray:
     return np.ascontiguousarray(value.astype("float32" if dtype == "bfloat16" else dtype, copy=False))
-
-
-def _stored(program: Program, artifact: Artifact) -> dict[str, torch.Tensor]:
-    """Placeholder -> the tensor that the port's files have for it, where its shape and dtype are still the same."""
-    from safetensors.torch import load
-
-    from paritas.lower.mindspore.write.weights import collect
-
-    found: dict[str, torch.Tensor] = {}
-    for file in ("model.safetensors", "constants.safetensors"):
-        if not contents.has(artifact, file):
-            continue
-        tensors = load(bytes(contents.take(artifact, file)))
-        weights = collect(program)
-        for placeholder, name in weights.names.items():
-            value = tensors.get(name)
-            known = weights.values[name]
-            if value is not None and (value.shape, value.dtype) == (known.shape, known.dtype):
-                found[placeholder] = value
-    return found

@@ -31,17 +31,7 @@ _OPERATORS = (
 )  # fmt: skip
 
 #: Functions of a size.
-_MAKERS = {
-    "arange",
-    "zeros",
-    "ones",
-    "full",
-    "Range",
-    "initializer",
-    "broadcast_to",
-    "tile",
-    "BroadcastTo",
-}
+_MAKERS = {"arange", "zeros", "ones", "full", "Range", "initializer", "broadcast_to", "tile", "BroadcastTo"}
 
 #: Functions that one call may run, those that they call included; and kinds of cells, by what they are given.
 _CALLS, _KINDS = 1 << 20, 1 << 16
@@ -210,10 +200,7 @@ class _Bounds:
         )
         if own and self.counting and name not in self.classes:  # it may count up to what it is given
             for argument in node.args:
-                for number in [
-                    argument,
-                    *(argument.elts if isinstance(argument, ast.Tuple) else ()),
-                ]:
+                for number in [argument, *(argument.elts if isinstance(argument, ast.Tuple) else ())]:
                     if (value := _whole(number)) is not None and abs(value) > _ASKED:
                         raise self.refuse(node, f"{name} of {value}")
         if isinstance(node.func, ast.Attribute) and node.func.attr in _MAKERS:

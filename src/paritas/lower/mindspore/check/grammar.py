@@ -417,10 +417,7 @@ class _Check:
 
     def attribute(self, node: ast.Attribute, scope: _Scope) -> None:
         """An attribute that is read, not called: a dtype, a parameter, a shape."""
-        training = isinstance(node.value, ast.Name) and (node.value.id, node.attr) == (
-            "self",
-            "training",
-        )
+        training = isinstance(node.value, ast.Name) and (node.value.id, node.attr) == ("self", "training")
         if training or _module_name(node) in DTYPE_NAMES:
             return
         held = self.resolve(node, scope)

@@ -2,13 +2,16 @@
 """Activation functions."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.where_clamp import larger, number, smaller
-from paritas.lower.mindspore.write.source import Value
+from paritas.lower.mindspore.write.emitter import Emitter
+from paritas.lower.mindspore.write.source import Scalar, Value
 
 
-def in_float32(emit, self, write):
+def in_float32(emit: Emitter, self: Value, write: Callable[..., Any]) -> Value:
     """float16 by way of float32, as torch: polynomials underflow in float16, and overflow."""
     if self.dtype != "float16":
         return write(emit.cast(self, emit.out.dtype))
@@ -16,7 +19,7 @@ def in_float32(emit, self, write):
 
 
 @lowers("aten.gelu.default")
-def gelu(emit, self, *, approximate="none"):
+def gelu(emit: Emitter, self: Value, *, approximate: str = "none") -> Value:
     """gelu(Tensor self, *, str approximate="none") -> Tensor"""
     if emit.target == "ascend":
         return emit.call("ops.gelu", self, approximate=approximate)
@@ -25,7 +28,7 @@ def gelu(emit, self, *, approximate="none"):
     return in_float32(emit, self, lambda x: emit.prelude("gelu" if approximate == "none" else "gelu_tanh", x))
 
 
-def _gelu_64(emit, self, approximate):
+def _gelu_64(emit: Emitter, self: Value, approximate: str) -> Value:
     """Where the digits of the fit for float32 are not enough."""
     if approximate == "none":
         return emit.prelude("gelu_64", self)
@@ -36,7 +39,7 @@ def _gelu_64(emit, self, approximate):
 
 
 @lowers("aten.tanh.default")
-def tanh(emit, self):
+def tanh(emit: Emitter, self: Value) -> Value:
     """tanh(Tensor self) -> Tensor"""
     if emit.target == "ascend":
         return emit.call("ops.tanh", emit.cast(self, emit.out.dtype))
@@ -44,13 +47,13 @@ def tanh(emit, self):
 
 
 @lowers("aten.sigmoid.default", "aten.special_expit.default")
-def sigmoid(emit, self):
+def sigmoid(emit: Emitter, self: Value) -> Value:
     """sigmoid(Tensor self) -> Tensor"""
     return in_float32(emit, self, lambda x: emit.call("ops.sigmoid", x))
 
 
 @lowers("aten.silu.default")
-def silu(emit, self):
+def silu(emit: Emitter, self: Value) -> Value:
     """silu(Tensor self) -> Tensor"""
     if emit.target == "ascend":
         return emit.call("ops.silu", self)
@@ -59,7 +62,7 @@ def silu(emit, self):
 
 
 @lowers("aten.leaky_relu.default")
-def leaky_relu(emit, self, negative_slope=0.01):
+def leaky_relu(emit: Emitter, self: Value, negative_slope: Scalar = 0.01) -> Value:
     """leaky_relu(Tensor self, Scalar negative_slope=0.01) -> Tensor"""
     x = emit.let(self, "x")
     zero = 0.0 if self.dtype == "float32" else number(emit, 0)
@@ -69,7 +72,7 @@ def leaky_relu(emit, self, negative_slope=0.01):
 
 
 @lowers("aten.prelu.default")
-def prelu(emit, self, weight):
+def prelu(emit: Emitter, self: Value, weight: Value) -> Value:
     """prelu(Tensor self, Tensor weight) -> Tensor"""
     x = emit.let(self, "x")
     zero = 0.0 if self.dtype == "float32" else number(emit, 0)
@@ -81,10 +84,10 @@ def prelu(emit, self, weight):
 
 
 @lowers("aten.elu.default")
-def elu(emit, self, alpha=1, scale=1, input_scale=1):
+def elu(emit: Emitter, self: Value, alpha: Scalar = 1, scale: Scalar = 1, input_scale: Scalar = 1) -> Value:
     """elu(Tensor self, Scalar alpha=1, Scalar scale=1, Scalar input_scale=1) -> Tensor"""
 
-    def write(x):
+    def write(x: Value) -> Value:
         x = emit.let(x, "x")
         below = smaller(emit, 0.0, x if input_scale == 1 else emit.infix("*", x, input_scale))
         bent = _bent(emit, emit.typed(below, dtype=x.dtype), x.dtype)
@@ -95,7 +98,7 @@ def elu(emit, self, alpha=1, scale=1, input_scale=1):
     return in_float32(emit, self, write)
 
 
-def _bent(emit, below, kind):
+def _bent(emit: Emitter, below: Value, kind: str) -> Value:
     """exp(below) - 1 in `kind`, float32 or float64."""
     if emit.target == "ascend":
         return emit.call("ops.expm1", below)
@@ -103,7 +106,7 @@ def _bent(emit, below, kind):
     return emit.cast(emit.typed(emit.prelude(name, emit.cast(below, "float64")), dtype="float64"), kind)
 
 
-def stable_softplus(emit, x):
+def stable_softplus(emit: Emitter, x: Value) -> Value:
     """max(x, 0) + log1p(exp(-|x|)): never overflows, and keeps NaN, which ops.Softplus turns into inf."""
     kind = x.dtype  # float32 or float64
     x = emit.let(x, "x")
@@ -118,16 +121,16 @@ def stable_softplus(emit, x):
 
 
 @lowers("aten.log_sigmoid.default")
-def log_sigmoid(emit, self):
+def log_sigmoid(emit: Emitter, self: Value) -> Value:
     """log_sigmoid(Tensor self) -> Tensor"""
     return in_float32(emit, self, lambda x: emit.prefix("-", stable_softplus(emit, emit.prefix("-", x))))
 
 
 @lowers("aten.softplus.default")
-def softplus(emit, self, beta=1, threshold=20):
+def softplus(emit: Emitter, self: Value, beta: Scalar = 1, threshold: Scalar = 20) -> Value:
     """softplus(Tensor self, Scalar beta=1, Scalar threshold=20) -> Tensor"""
 
-    def write(x):
+    def write(x: Value) -> Value:
         if threshold < 15:  # where it is not yet linear
             x = emit.let(x, "x")
             scaled = emit.let(emit.infix("*", x, beta), "scaled")
@@ -141,10 +144,10 @@ def softplus(emit, self, beta=1, threshold=20):
 
 
 @lowers("aten.mish.default")
-def mish(emit, self):
+def mish(emit: Emitter, self: Value) -> Value:
     """mish(Tensor self) -> Tensor"""
 
-    def write(x):
+    def write(x: Value) -> Value:
         x = emit.let(x, "x")
         return emit.infix("*", x, emit.prelude("tanh", stable_softplus(emit, x)))
 
@@ -152,10 +155,10 @@ def mish(emit, self):
 
 
 @lowers("aten.hardsigmoid.default")
-def hardsigmoid(emit, self):
+def hardsigmoid(emit: Emitter, self: Value) -> Value:
     """hardsigmoid(Tensor self) -> Tensor"""
 
-    def write(x):
+    def write(x: Value) -> Value:
         shifted = larger(emit, 0.0, emit.infix("+", x, 3.0))
         return emit.infix("/", smaller(emit, 6.0, shifted), 6.0)
 
@@ -163,10 +166,10 @@ def hardsigmoid(emit, self):
 
 
 @lowers("aten.hardswish.default")
-def hardswish(emit, self):
+def hardswish(emit: Emitter, self: Value) -> Value:
     """hardswish(Tensor self) -> Tensor"""
 
-    def write(x):
+    def write(x: Value) -> Value:
         x = emit.let(x, "x")
         shifted = smaller(emit, 6.0, larger(emit, 0.0, emit.infix("+", x, 3.0)))
         return emit.infix("/", emit.infix("*", x, shifted), 6.0)
@@ -175,7 +178,7 @@ def hardswish(emit, self):
 
 
 @lowers("aten.glu.default")
-def glu(emit, self, dim=-1):
+def glu(emit: Emitter, self: Value, dim: int = -1) -> Value:
     """glu(Tensor self, int dim=-1) -> Tensor"""
     dim = dim % self.rank
     half = emit.size(emit.out.shape[dim])
@@ -186,7 +189,7 @@ def glu(emit, self, dim=-1):
 
 
 @lowers("aten.softmax.int", "aten._softmax.default", "aten.special_softmax.default")
-def softmax(emit, self, dim, **_):
+def softmax(emit: Emitter, self: Value, dim: int, **_: object) -> Value:
     x = emit.cast(self, emit.out.dtype)
     if x.rank == 0:
         x = emit.let(x, "x")
@@ -202,7 +205,7 @@ def softmax(emit, self, dim, **_):
 
 
 @lowers("aten.log_softmax.int", "aten._log_softmax.default")
-def log_softmax_of(emit, self, dim, **_):
+def log_softmax_of(emit: Emitter, self: Value, dim: int, **_: object) -> Value:
     x = emit.cast(self, emit.out.dtype)
     if x.rank == 0:
         return emit.infix("-", x, x)

@@ -2,12 +2,14 @@
 """Arithmetic, element by element, with torch's type promotion. The result's dtype is the one torch computes in."""
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 
 from paritas.lower.mindspore.ops.registry import lowers
-from paritas.lower.mindspore.write.emitter import is_float32
-from paritas.lower.mindspore.write.source import Value
+from paritas.lower.mindspore.write.emitter import Emitter, is_float32
+from paritas.lower.mindspore.write.source import Scalar, Value
 
 #: Where MindSpore's own quotient and remainder lose digits: by which functions of ours they are computed.
 _EXACT = {"int64": "whole", "float32": "float", "float64": "float"}
@@ -25,18 +27,18 @@ WHOLE = {
 }
 
 
-def wrapped(value, dtype):
+def wrapped(value: int, dtype: str) -> int:
     """A whole number as an integer dtype has it."""
     low, count = WHOLE[dtype]
     return (int(value) - low) % count + low
 
 
-def promote(emit, *operands):
+def promote(emit: Emitter, *operands: Any) -> list[Any]:
     """The operands in the result's dtype. Python's floats and small whole numbers stay as they are."""
     return [_promoted(emit, x) for x in operands]
 
 
-def _promoted(emit, x):
+def _promoted(emit: Emitter, x: Any) -> Any:
     if isinstance(x, Value):
         return emit.cast(x, emit.out.dtype) if x.dtype else x
     if isinstance(x, complex) or (isinstance(x, int) and emit.out.dtype in ("uint8", "int8", "int16")):
@@ -44,12 +46,12 @@ def _promoted(emit, x):
     return x
 
 
-def _scaled(emit, value, alpha):
+def _scaled(emit: Emitter, value: Value, alpha: float) -> Value:
     return value if alpha == 1 else emit.infix("*", value, alpha)
 
 
 @lowers("aten.add.Tensor", "aten.add.Scalar")
-def add(emit, self, other, *, alpha=1):
+def add(emit: Emitter, self: Value, other: Any, *, alpha: Scalar = 1) -> Value:
     """add.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
     if emit.out.dtype == "bool":
         return emit.call("ops.logical_or", self, _truth(emit, other)) if alpha else self
@@ -59,7 +61,7 @@ def add(emit, self, other, *, alpha=1):
     return emit.infix("+", self, _scaled(emit, other, alpha))
 
 
-def _truth(emit, value):
+def _truth(emit: Emitter, value: Value) -> Value:
     return (
         value
         if isinstance(value, Value)
@@ -68,7 +70,7 @@ def _truth(emit, value):
 
 
 @lowers("aten.sub.Tensor", "aten.sub.Scalar", "aten.subtract.Tensor", "aten.subtract.Scalar")
-def sub(emit, self, other, *, alpha=1):
+def sub(emit: Emitter, self: Value, other: Any, *, alpha: Scalar) -> Value:
     """sub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
     self, other = promote(emit, self, other)
     if isinstance(other, (int, float)):
@@ -77,21 +79,21 @@ def sub(emit, self, other, *, alpha=1):
 
 
 @lowers("aten.rsub.Scalar")
-def rsub(emit, self, other, alpha=1):
+def rsub(emit: Emitter, self: Value, other: Scalar, alpha: Scalar) -> Value:
     """rsub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor"""
     self, other = promote(emit, self, other)
     return emit.infix("-", other, _scaled(emit, self, alpha))
 
 
 @lowers("aten.rsub.Tensor")
-def rsub_tensor(emit, self, other, *, alpha=1):
+def rsub_tensor(emit: Emitter, self: Value, other: Value, *, alpha: Scalar) -> Value:
     """rsub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
     self, other = promote(emit, self, other)
     return emit.infix("-", other, _scaled(emit, self, alpha))
 
 
 @lowers("aten.mul.Tensor", "aten.mul.Scalar", "aten.multiply.Tensor", "aten.multiply.Scalar")
-def mul(emit, self, other):
+def mul(emit: Emitter, self: Value, other: Any) -> Value:
     """mul.Tensor(Tensor self, Tensor other) -> Tensor"""
     if emit.out.dtype == "bool":
         return emit.call("ops.logical_and", self, _truth(emit, other))
@@ -106,7 +108,7 @@ def mul(emit, self, other):
     "aten.divide.Scalar",
     "aten.true_divide.Scalar",
 )
-def div(emit, self, other):
+def div(emit: Emitter, self: Value, other: Any) -> Value:
     """div.Tensor(Tensor self, Tensor other) -> Tensor"""
     self, other = promote(emit, self, other)
     if isinstance(other, (int, float)) and math.isfinite(other) and other:
@@ -123,16 +125,16 @@ def div(emit, self, other):
     return emit.infix("/", self, other)
 
 
-def _tensor(emit, value):
+def _tensor(emit: Emitter, value: Any) -> Value:
     """A Python number as a tensor: MindSpore's integer division takes no other."""
     return value if isinstance(value, Value) else exactly(emit, value, emit.out.dtype)
 
 
-def _tensors(emit, *values):
+def _tensors(emit: Emitter, *values: Any) -> Iterator[Any]:
     return (_tensor(emit, value) for value in values)
 
 
-def exactly(emit, value, dtype):
+def exactly(emit: Emitter, value: Any, dtype: str) -> Value:
     """A number of Python, or a size, as a 0-d tensor of `dtype`, to its last digit.
 
     In Graph mode ops.full knows numbers of 32 bits only (MindSpore 2.10): beyond them it takes a constant.
@@ -154,7 +156,7 @@ def exactly(emit, value, dtype):
 
 
 @lowers("aten.div.Tensor_mode", "aten.div.Scalar_mode", "aten.divide.Tensor_mode", "aten.divide.Scalar_mode")
-def div_mode(emit, self, other, *, rounding_mode=None):
+def div_mode(emit: Emitter, self: Value, other: Any, *, rounding_mode: str | None) -> Value:
     """div.Tensor_mode(Tensor self, Tensor other, *, str? rounding_mode) -> Tensor"""
     if rounding_mode is None:
         return div(emit, self, other)
@@ -169,7 +171,7 @@ def div_mode(emit, self, other, *, rounding_mode=None):
 
 
 @lowers("aten.floor_divide.default", "aten.floor_divide.Scalar")
-def floor_divide(emit, self, other):
+def floor_divide(emit: Emitter, self: Value, other: Any) -> Value:
     """floor_divide(Tensor self, Tensor other) -> Tensor"""
     self, other = promote(emit, self, other)
     helper = _EXACT.get(emit.out.dtype)
@@ -179,7 +181,7 @@ def floor_divide(emit, self, other):
 
 
 @lowers("aten.remainder.Tensor", "aten.remainder.Scalar")
-def remainder(emit, self, other):
+def remainder(emit: Emitter, self: Value, other: Any) -> Value:
     """remainder.Tensor(Tensor self, Tensor other) -> Tensor"""
     self, other = promote(emit, self, other)
     helper = _EXACT.get(emit.out.dtype)
@@ -189,7 +191,7 @@ def remainder(emit, self, other):
 
 
 @lowers("aten.fmod.Tensor", "aten.fmod.Scalar")
-def fmod(emit, self, other):
+def fmod(emit: Emitter, self: Value, other: Any) -> Value:
     """fmod.Tensor(Tensor self, Tensor other) -> Tensor"""
     self, other = promote(emit, self, other)
     if emit.out.dtype in FLOATS:
@@ -207,7 +209,7 @@ def fmod(emit, self, other):
 
 @lowers("aten.square.default", exponent=2)
 @lowers("aten.pow.Tensor_Scalar")
-def pow_(emit, self, exponent):
+def pow_(emit: Emitter, self: Value, exponent: Scalar) -> Value:
     """pow.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor"""
     (self,) = promote(emit, self)
     floating = emit.out.dtype in FLOATS
@@ -229,13 +231,13 @@ def pow_(emit, self, exponent):
     return emit.call("ops.pow", self, float(exponent))
 
 
-def _bits(dtype):
+def _bits(dtype: str) -> int:
     """How many an exponent has at most."""
     return WHOLE[dtype][1].bit_length() - 1
 
 
 @lowers("aten.pow.Tensor_Tensor")
-def pow_tensor(emit, self, exponent):
+def pow_tensor(emit: Emitter, self: Value, exponent: Value) -> Value:
     """pow.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor"""
     if emit.out.dtype not in FLOATS:
         return emit.prelude("int_pow", *promote(emit, self, exponent), _bits(emit.out.dtype))
@@ -243,7 +245,7 @@ def pow_tensor(emit, self, exponent):
 
 
 @lowers("aten.pow.Scalar")
-def pow_scalar(emit, self, exponent):
+def pow_scalar(emit: Emitter, self: Scalar, exponent: Value) -> Value:
     """pow.Scalar(Scalar self, Tensor exponent) -> Tensor"""
     (exponent,) = promote(emit, exponent)
     if emit.out.dtype not in FLOATS:
@@ -252,7 +254,7 @@ def pow_scalar(emit, self, exponent):
 
 
 @lowers("aten.lerp.Scalar")
-def lerp(emit, self, end, weight):
+def lerp(emit: Emitter, self: Value, end: Value, weight: Scalar) -> Value:
     """lerp.Scalar(Tensor self, Tensor end, Scalar weight) -> Tensor"""
     self, end = (emit.let(x, "x") for x in promote(emit, self, end))
     # torch starts from the nearer end, which is exact there.
@@ -262,20 +264,20 @@ def lerp(emit, self, end, weight):
 
 
 @lowers("aten.addcmul.default")
-def addcmul(emit, self, tensor1, tensor2, *, value=1):
+def addcmul(emit: Emitter, self: Value, tensor1: Value, tensor2: Value, *, value: Scalar = 1) -> Value:
     """addcmul(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"""
     self, tensor1, tensor2 = promote(emit, self, tensor1, tensor2)
     return emit.infix("+", self, emit.infix("*", _scaled(emit, tensor1, value), tensor2))
 
 
 @lowers("aten.addcdiv.default")
-def addcdiv(emit, self, tensor1, tensor2, *, value=1):
+def addcdiv(emit: Emitter, self: Value, tensor1: Value, tensor2: Value, *, value: Scalar = 1) -> Value:
     """addcdiv(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"""
     self, tensor1, tensor2 = promote(emit, self, tensor1, tensor2)
     return emit.infix("+", self, emit.infix("/", _scaled(emit, tensor1, value), tensor2))
 
 
-def _real(emit, self):
+def _real(emit: Emitter, self: Value) -> Value:
     """What a cast to real numbers keeps of complex ones."""
     if self.dtype not in ("complex64", "complex128") or emit.out.dtype.startswith("complex"):
         return self
@@ -286,19 +288,19 @@ def _real(emit, self):
 
 
 @lowers("aten._to_copy.default", "aten.to.dtype", "aten.type_as.default")
-def cast(emit, self, **_):
+def cast(emit: Emitter, self: Value, **_: object) -> Value:
     """The result's dtype says all."""
     return emit.cast(_real(emit, self), emit.out.dtype)
 
 
 @lowers("aten.clone.default", "aten.contiguous.default", "aten.alias.default", "aten.detach.default")
-def clone(emit, self):
+def clone(emit: Emitter, self: Value) -> Value:
     """clone(Tensor self, *, MemoryFormat? memory_format=None) -> Tensor"""
     return self
 
 
 @lowers("aten.copy.default")
-def copy(emit, self, src):
+def copy(emit: Emitter, self: Value, src: Value) -> Value:
     """copy(Tensor self, Tensor src, bool non_blocking=False) -> Tensor"""
     src = emit.cast(src, emit.out.dtype)
     return (

@@ -4,21 +4,23 @@
 import math
 
 from paritas.lower.mindspore.ops.registry import lowers
+from paritas.lower.mindspore.write.emitter import Emitter
+from paritas.lower.mindspore.write.source import Scalar, Value
 
 
 @lowers("aten.scaled_dot_product_attention.default")
 def scaled_dot_product_attention(
-    emit,
-    query,
-    key,
-    value,
-    attn_mask=None,
-    dropout_p=0.0,
-    is_causal=False,
+    emit: Emitter,
+    query: Value,
+    key: Value,
+    value: Value,
+    attn_mask: Value | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
     *,
-    scale=None,
-    enable_gqa=False,
-):
+    scale: Scalar = None,
+    enable_gqa: bool = False,
+) -> Value:
     """scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float dropout_p=0., bool is_causal=False, *, float? scale=None, bool enable_gqa=False) -> Tensor"""  # noqa: E501
     if dropout_p:
         raise emit.refuse("dropout inside attention belongs to training")
@@ -55,14 +57,22 @@ def scaled_dot_product_attention(
     return emit.prelude("attend_bias", query, key, value, emit.cast(attn_mask, query.dtype), scale)
 
 
-def _causal(emit, query, key, comparison):
+def _causal(emit: Emitter, query: Value, key: Value, comparison: str) -> Value:
     """Of each query, which keys are not behind it ("<="), or are (">")."""
     rows = emit.call("ops.arange", emit.size(query.shape[-2]))
     columns = emit.call("ops.arange", emit.size(key.shape[-2]))
     return emit.infix(comparison, columns, emit.call("ops.expand_dims", rows, -1))
 
 
-def _fused(emit, query, key, value, attn_mask, is_causal, scale):
+def _fused(
+    emit: Emitter,
+    query: Value,
+    key: Value,
+    value: Value,
+    attn_mask: Value | None,
+    is_causal: bool,
+    scale: float | Value,
+) -> Value | None:
     """Ascend's fused kernel, which takes half precision, heads of widths by 16, and says what is hidden.
 
     None where it does not compute what is asked for. MindSpore 2.10: `ops.flash_attention_score`.
@@ -98,11 +108,11 @@ def _fused(emit, query, key, value, attn_mask, is_causal, scale):
     )
 
 
-def is_whole(size):
+def is_whole(size: object) -> bool:
     return isinstance(size, int) or bool(getattr(size, "is_Integer", False))
 
 
-def _as_many(emit, x):
+def _as_many(emit: Emitter, x: Value) -> Value:
     """`x` with as many batches and heads as the result."""
     batch = emit.out.shape[:-2]
     if tuple(x.shape[:-2]) == tuple(batch):

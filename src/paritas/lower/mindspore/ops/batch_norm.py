@@ -1,17 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """Normalisation over channels and groups, in inference."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from paritas.lower.mindspore.ops.factories import filled
 from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.shape import is_empty
-from paritas.lower.mindspore.write.source import Value
+from paritas.lower.mindspore.write.emitter import Emitter
+from paritas.lower.mindspore.write.source import Size, Value
 
 
-def _per_channel(emit, value, rank):
+def _per_channel(emit: Emitter, value: Value, rank: int) -> Value:
     return emit.call("ops.reshape", value, (1, -1, *[1] * (rank - 2)))
 
 
-def _batch_norm(emit, input, weight, bias, running_mean, running_var, eps):
+def _batch_norm(
+    emit: Emitter,
+    input: Value,
+    weight: Value | None,
+    bias: Value | None,
+    running_mean: Value,
+    running_var: Value,
+    eps: float,
+) -> Value:
     # One scale and one offset per channel; ops.BatchNorm gives the same and takes 4-d tensors only.
     scale = emit.call("ops.rsqrt", emit.infix("+", running_var, eps))
     scale = emit.let(scale if weight is None else emit.infix("*", scale, weight), "scale")
@@ -24,7 +36,18 @@ def _batch_norm(emit, input, weight, bias, running_mean, running_var, eps):
 
 
 @lowers("aten.batch_norm.default")
-def batch_norm(emit, input, weight, bias, running_mean, running_var, training, momentum, eps, cudnn_enabled):
+def batch_norm(
+    emit: Emitter,
+    input: Value,
+    weight: Value | None,
+    bias: Value | None,
+    running_mean: Value,
+    running_var: Value,
+    training: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> Value:
     """batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float momentum, float eps, bool cudnn_enabled) -> Tensor"""  # noqa: E501
     if training and running_mean is None:  # as weights are standardised: nothing is remembered
         return _by_own_statistics(emit, input, weight, bias, eps)[0]
@@ -34,7 +57,16 @@ def batch_norm(emit, input, weight, bias, running_mean, running_var, training, m
 
 
 @lowers("aten._native_batch_norm_legit_no_training.default")
-def native_batch_norm(emit, input, weight, bias, running_mean, running_var, momentum, eps):
+def native_batch_norm(
+    emit: Emitter,
+    input: Value,
+    weight: Value | None,
+    bias: Value | None,
+    running_mean: Value,
+    running_var: Value,
+    momentum: float,
+    eps: float,
+) -> Value:
     """_native_batch_norm_legit_no_training(Tensor input, Tensor? weight, Tensor? bias, Tensor running_mean, Tensor running_var, float momentum, float eps) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     none = f"ops.zeros((0,), {emit.dtype(input.dtype)})"  # what training would save
     return Value(
@@ -43,7 +75,17 @@ def native_batch_norm(emit, input, weight, bias, running_mean, running_var, mome
 
 
 @lowers("aten.native_batch_norm.default")
-def native_batch_norm_default(emit, input, weight, bias, running_mean, running_var, training, momentum, eps):
+def native_batch_norm_default(
+    emit: Emitter,
+    input: Value,
+    weight: Value | None,
+    bias: Value | None,
+    running_mean: Value,
+    running_var: Value,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> Value:
     """native_batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float momentum, float eps) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     if training:
         raise emit.refuse("batch_norm that updates its running statistics belongs to training")
@@ -51,14 +93,18 @@ def native_batch_norm_default(emit, input, weight, bias, running_mean, running_v
 
 
 @lowers("aten._native_batch_norm_legit.no_stats")
-def native_batch_norm_no_stats(emit, input, weight, bias, training, momentum, eps):
+def native_batch_norm_no_stats(
+    emit: Emitter, input: Value, weight: Value | None, bias: Value | None, eps: float, **_: object
+) -> Value:
     """_native_batch_norm_legit.no_stats(Tensor input, Tensor? weight, Tensor? bias, bool training, float momentum, float eps) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     out, mean, scale = _by_own_statistics(emit, input, weight, bias, eps)
     saved = (emit.call("ops.reshape", value, (-1,)) for value in (mean, scale))
     return Value(f"({', '.join([out.text, *(value.text for value in saved)])})")
 
 
-def _by_own_statistics(emit, input, weight, bias, eps):
+def _by_own_statistics(
+    emit: Emitter, input: Value, weight: Value | None, bias: Value | None, eps: float
+) -> tuple[Value, Value, Value]:
     """The result, and mean and scale of each channel."""
     axes = tuple(axis for axis in range(input.rank) if axis != 1)
     keep = emit.prim("ops.ReduceMean", keep_dims=True)
@@ -71,20 +117,28 @@ def _by_own_statistics(emit, input, weight, bias, eps):
     return emit.cast(emit.typed(out, dtype="float32"), input.dtype), mean, scale
 
 
-def _normalised(emit, x, axes, eps):
+def _normalised(emit: Emitter, x: Value, axes: int | Sequence[int], eps: Any) -> Any:
     mean = emit.prim("ops.ReduceMean", keep_dims=True)
     centred = emit.let(emit.infix("-", x, mean(x, axes)), "centred")
     spread = mean(emit.infix("*", centred, centred), axes)
     return emit.infix("*", centred, emit.call("ops.rsqrt", emit.infix("+", spread, eps)))
 
 
-def _affine(emit, x, weight, bias, rank):
+def _affine(emit: Emitter, x: Value, weight: Value | None, bias: Value | None, rank: int) -> Value:
     x = x if weight is None else emit.infix("*", x, _per_channel(emit, weight, rank))
     return x if bias is None else emit.infix("+", x, _per_channel(emit, bias, rank))
 
 
 @lowers("aten.group_norm.default")
-def group_norm(emit, input, num_groups, weight=None, bias=None, eps=1e-05, cudnn_enabled=True):
+def group_norm(
+    emit: Emitter,
+    input: Value,
+    num_groups: int,
+    weight: Value | None = None,
+    bias: Value | None = None,
+    eps: float = 1e-05,
+    cudnn_enabled: bool = True,
+) -> Value:
     """group_norm(Tensor input, int num_groups, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enabled=True) -> Tensor"""  # noqa: E501
     if is_empty(input):
         return filled(emit, 0)
@@ -96,7 +150,9 @@ def group_norm(emit, input, num_groups, weight=None, bias=None, eps=1e-05, cudnn
     return emit.cast(emit.typed(_affine(emit, whole, weight, bias, input.rank), dtype=x.dtype), input.dtype)
 
 
-def _grouped(emit, x, groups, weight, bias, eps):
+def _grouped(
+    emit: Emitter, x: Value, groups: Size, weight: Value | None, bias: Value | None, eps: float
+) -> Value:
     shape = (emit.size(x.shape[1]),)
     ones, zeros = (emit.call(f"ops.{name}", shape, emit.dtype(x.dtype)) for name in ("ones", "zeros"))
     weight = ones if weight is None else emit.cast(weight, x.dtype)
@@ -106,17 +162,17 @@ def _grouped(emit, x, groups, weight, bias, eps):
 
 @lowers("aten.instance_norm.default")
 def instance_norm(
-    emit,
-    input,
-    weight,
-    bias,
-    running_mean,
-    running_var,
-    use_input_stats,
-    momentum,
-    eps,
-    cudnn_enabled,
-):
+    emit: Emitter,
+    input: Value,
+    weight: Value | None,
+    bias: Value | None,
+    running_mean: Value,
+    running_var: Value,
+    use_input_stats: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> Value:
     """instance_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool use_input_stats, float momentum, float eps, bool cudnn_enabled) -> Tensor"""  # noqa: E501
     if not use_input_stats:
         return _batch_norm(emit, input, weight, bias, running_mean, running_var, eps)
@@ -129,7 +185,7 @@ def instance_norm(
 
 
 @lowers("aten._weight_norm.default")
-def weight_norm(emit, v, g, dim=0):
+def weight_norm(emit: Emitter, v: Value, g: Value, dim: int) -> Value:
     """_weight_norm(Tensor v, Tensor g, int dim=0) -> Tensor"""
     axes = tuple(a for a in range(v.rank) if a != dim % v.rank) if dim != -1 else tuple(range(v.rank))
     v = emit.let(v, "v")

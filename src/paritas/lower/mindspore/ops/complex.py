@@ -4,19 +4,20 @@
 import math
 
 from paritas.lower.mindspore.ops.registry import lowers
+from paritas.lower.mindspore.write.emitter import Emitter
 from paritas.lower.mindspore.write.source import Value
 
 REAL = {"complex64": "float32", "complex128": "float64"}
 
 
 @lowers("aten.imag.default", name="imag")
-def part(emit, self, name):
+def part(emit: Emitter, self: Value, name: str) -> Value:
     """`ops.real` or `ops.imag` of a complex value."""
     return emit.typed(emit.call(f"ops.{name}", self), dtype=REAL[self.dtype], shape=self.shape)
 
 
 @lowers("aten.view_as_complex.default")
-def view_as_complex(emit, self):
+def view_as_complex(emit: Emitter, self: Value) -> Value:
     """view_as_complex(Tensor(a) self) -> Tensor(a)"""
     # x[..., 0] would be ops.StridedSlice, twice as slow on CPU.
     parts = emit.let(emit.call("ops.split", self, 1, -1), "parts")
@@ -25,34 +26,32 @@ def view_as_complex(emit, self):
 
 
 @lowers("aten.view_as_real.default")
-def view_as_real(emit, self):
+def view_as_real(emit: Emitter, self: Value) -> Value:
     """view_as_real(Tensor(a) self) -> Tensor(a)"""
     x = emit.let(self, "x")
     return emit.call("ops.stack", (part(emit, x, "real"), part(emit, x, "imag")), -1)
 
 
 @lowers("aten.complex.default")
-def complex_(emit, real, imag):
+def complex_(emit: Emitter, real: Value, imag: Value) -> Value:
     """complex(Tensor real, Tensor imag) -> Tensor"""
     emit.dtype(emit.out.dtype)  # refused if MindSpore has none
     return emit.prim("ops.Complex")(*(_spread(emit, x) for x in (real, imag)))
 
 
-def _spread(emit, x):
+def _spread(emit: Emitter, x: Value) -> Value:
     if list(x.shape) == list(emit.out.shape):
         return x
     return emit.call("ops.broadcast_to", x, emit.dims(emit.out.shape))
 
 
 @lowers("aten.polar.default")
-def polar(emit, abs, angle):
+def polar(emit: Emitter, abs: Value, angle: Value) -> Value:
     """polar(Tensor abs, Tensor angle) -> Tensor"""
     length, angle = emit.let(abs, "length"), emit.let(angle, "angle")
     real, imag = (
         emit.typed(
-            emit.infix("*", length, emit.call(f"ops.{name}", angle)),
-            dtype=length.dtype,
-            shape=emit.out.shape,
+            emit.infix("*", length, emit.call(f"ops.{name}", angle)), dtype=length.dtype, shape=emit.out.shape
         )
         for name in ("cos", "sin")
     )
@@ -60,13 +59,13 @@ def polar(emit, abs, angle):
 
 
 @lowers("aten.real.default")
-def real(emit, self):
+def real(emit: Emitter, self: Value) -> Value:
     """real(Tensor(a) self) -> Tensor(a)"""
     return part(emit, self, "real") if self.dtype in REAL else self
 
 
 @lowers("aten.angle.default")
-def angle(emit, self):
+def angle(emit: Emitter, self: Value) -> Value:
     """angle(Tensor self) -> Tensor"""
     if self.dtype not in REAL:  # 0 or half a turn, and NaN as it is
         x = emit.let(emit.cast(self, emit.out.dtype), "x")
@@ -78,12 +77,12 @@ def angle(emit, self):
 
 
 @lowers("aten.conj.default", "aten._conj.default", "aten.conj_physical.default")
-def conj(emit, self):
+def conj(emit: Emitter, self: Value) -> Value:
     """conj(Tensor(a) self) -> Tensor(a)"""
     return emit.call("ops.conj", self) if self.dtype in REAL else self
 
 
 @lowers("aten.resolve_conj.default")
-def resolve_conj(emit, self):
+def resolve_conj(emit: Emitter, self: Value) -> Value:
     """resolve_conj(Tensor(a) self) -> Tensor(a)"""
     return self

@@ -8,12 +8,25 @@ to the kernel) and 1-d convolutions. All others are `ops.Conv2D`, which is then 
 volumes become images with the taps of the depth as channels.
 """
 
+from typing import Any
+
 from paritas.lower.mindspore.ops.conv_places import WITHOUT_KERNEL, by_places, places
 from paritas.lower.mindspore.ops.registry import lowers
+from paritas.lower.mindspore.write.emitter import Emitter
+from paritas.lower.mindspore.write.source import Size, Sizes, Value
 
 
 @lowers("aten.conv1d.default", "aten.conv2d.default", "aten.conv3d.default")
-def convolution(emit, input, weight, bias, stride, padding, dilation, groups):
+def convolution(
+    emit: Emitter,
+    input: Value,
+    weight: Value,
+    bias: Value | None,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    groups: Size,
+) -> Value:
     """Any convolution of 1 to 3 dimensions, of a batch or of one."""
     if (nothing := emit.if_empty()) is not None:
         return nothing
@@ -22,12 +35,7 @@ def convolution(emit, input, weight, bias, stride, padding, dilation, groups):
     stride, padding, dilation = (per_axis(v, rank) for v in (stride, padding, dilation))
     if input.dtype in WITHOUT_KERNEL:
         return by_places(
-            emit,
-            input,
-            weight,
-            bias,
-            places(input, weight, emit.out, stride, padding, dilation),
-            groups,
+            emit, input, weight, bias, places(input, weight, emit.out, stride, padding, dilation), groups
         )
     unbatched = input.rank == rank + 1
     if unbatched:
@@ -36,18 +44,27 @@ def convolution(emit, input, weight, bias, stride, padding, dilation, groups):
     return emit.call("ops.squeeze", result, 0) if unbatched else result
 
 
-def of_known_size(emit, weight):
+def of_known_size(emit: Emitter, weight: Value) -> None:
     if not all(isinstance(size, int) for size in weight.shape):
         raise emit.refuse("a convolution whose kernel has a free size")
 
 
-def per_axis(value, rank):
+def per_axis(value: Any, rank: int) -> tuple[int, ...]:
     """An argument that may be one number for all axes."""
     value = [int(v) for v in value] if isinstance(value, (list, tuple)) else [int(value)]
     return tuple(value * rank if len(value) == 1 else value)
 
 
-def _convolved(emit, input, weight, bias, stride, padding, dilation, groups):
+def _convolved(
+    emit: Emitter,
+    input: Value,
+    weight: Value,
+    bias: Value | None,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    groups: int,
+) -> Value:
     kernel = tuple(int(k) for k in weight.shape[2:])
     cpu, rank = emit.target == "cpu", len(kernel)
     if cpu and groups == 1 and set(kernel) == set(stride) == {1} and not any(padding):
@@ -70,11 +87,20 @@ def _convolved(emit, input, weight, bias, stride, padding, dilation, groups):
     return images(emit, input, weight, bias, stride, padding, dilation, groups)
 
 
-def biased(emit, result, bias):
+def biased(emit: Emitter, result: Value, bias: Value | None) -> Value:
     return result if bias is None else emit.prim("ops.BiasAdd")(result, bias)
 
 
-def images(emit, input, weight, bias, stride, padding, dilation, groups):
+def images(
+    emit: Emitter,
+    input: Value,
+    weight: Value,
+    bias: Value | None,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    groups: int,
+) -> Value:
     """A 2-d convolution."""
     options = {
         "kernel_size": tuple(int(k) for k in weight.shape[2:]), "pad_mode": "pad",
@@ -84,7 +110,16 @@ def images(emit, input, weight, bias, stride, padding, dilation, groups):
     return biased(emit, emit.prim("ops.Conv2D", int(weight.shape[0]), **options)(input, weight), bias)
 
 
-def volumes(emit, input, weight, bias, stride, padding, dilation, groups):
+def volumes(
+    emit: Emitter,
+    input: Value,
+    weight: Value,
+    bias: Value | None,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    groups: int,
+) -> Value:
     """A 3-d convolution as a 2-d one over the windows along the depth."""
     outputs, channels, deep, high, wide = (int(size) for size in weight.shape)
     input = emit.let(input, "x")
@@ -97,7 +132,7 @@ def volumes(emit, input, weight, bias, stride, padding, dilation, groups):
     return emit.prelude("depth_joined", result, emit.size(input.shape[0]))
 
 
-def _points(emit, input, weight, bias):
+def _points(emit: Emitter, input: Value, weight: Value, bias: Value | None) -> Value:
     """A convolution of kernel 1: a matrix product with all positions."""
     outputs, channels = (int(size) for size in weight.shape[:2])
     flat = emit.call("ops.reshape", weight, (outputs, channels))
@@ -112,14 +147,14 @@ def _points(emit, input, weight, bias):
     return emit.call("ops.reshape", result, (*emit.dims(input.shape[:1]), outputs, *sizes))
 
 
-def _divides(input, kernel):
+def _divides(input: Value, kernel: Sizes) -> bool:
     # A remainder at the edge, which the convolution leaves out, would have to be cut off first.
     return all(
         isinstance(size, int) and size % k == 0 for size, k in zip(input.shape[2:], kernel, strict=True)
     )
 
 
-def _patches(emit, input, weight, bias, kernel):
+def _patches(emit: Emitter, input: Value, weight: Value, bias: Value | None, kernel: Sizes) -> Value:
     """Cut the image into patches and multiply: [B, C, h*k, w*k] -> [B*h*w, C*k*k] @ [out, C*k*k].T."""
     batch, channels = emit.dims(input.shape[:2])
     outputs, depth = int(weight.shape[0]), int(weight.shape[1])

@@ -4,10 +4,21 @@
 from paritas.lower.mindspore.ops.conv import convolution, of_known_size
 from paritas.lower.mindspore.ops.pad_roll_repeat import constant_pad_nd
 from paritas.lower.mindspore.ops.registry import lowers
+from paritas.lower.mindspore.write.emitter import Emitter
+from paritas.lower.mindspore.write.source import Size, Sizes, Value
 
 
 @lowers("aten.conv1d.padding", "aten.conv2d.padding", "aten.conv3d.padding")
-def padded_convolution(emit, input, weight, bias, stride, padding, dilation, groups):
+def padded_convolution(
+    emit: Emitter,
+    input: Value,
+    weight: Value,
+    bias: Value | None,
+    stride: Sizes,
+    padding: str,
+    dilation: Sizes,
+    groups: Size,
+) -> Value:
     """What "same" adds is halved between both ends, and one more at the end where it is odd."""
     rank = weight.rank - 2
     if padding == "valid":

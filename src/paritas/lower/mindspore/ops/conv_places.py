@@ -6,13 +6,26 @@ For each output and each tap of the kernel one place of the input is looked up; 
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import torch
+
+from paritas.lower.mindspore.write.emitter import Emitter
+from paritas.lower.mindspore.write.source import Sizes, Value
 
 WITHOUT_KERNEL = ("int64", "int32", "int16", "int8", "uint8", "float64")
 
 
-def places(input, weight, out, stride, padding, dilation, *, transposed=False):
+def places(
+    input: Value,
+    weight: Value,
+    out: Value,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    *,
+    transposed: bool = False,
+) -> torch.Tensor | None:
     """The place of the flat image for each tap and output, [taps, outputs]; -1 where there is none.
 
     None if a size is not known.
@@ -39,7 +52,7 @@ def places(input, weight, out, stride, padding, dilation, *, transposed=False):
     return torch.stack(rows)
 
 
-def _joined(axes, sizes):
+def _joined(axes: Sequence[torch.Tensor], sizes: Sizes) -> torch.Tensor:
     flat, inside = torch.zeros(1, dtype=torch.int64), torch.ones(1, dtype=torch.bool)
     for found, size in zip(axes, sizes, strict=True):
         flat = (flat[:, None] * size + found.clamp(min=0)).reshape(-1)
@@ -47,7 +60,16 @@ def _joined(axes, sizes):
     return torch.where(inside, flat, -1)
 
 
-def by_places(emit, input, weight, bias, found, groups, *, transposed=False):
+def by_places(
+    emit: Emitter,
+    input: Value,
+    weight: Value,
+    bias: Value | None,
+    found: torch.Tensor | None,
+    groups: int,
+    *,
+    transposed: bool = False,
+) -> Value:
     """The convolution, of what `places` has found."""
     if found is None:
         raise emit.refuse(f"a convolution of {input.dtype} with a size that is free")

@@ -6,28 +6,44 @@ stride * n to stride * (n + 1) depend on the ceil(kernel / stride) positions up 
 stride 1 with stride times the channels, whose results are then put beside one another.
 """
 
-from paritas.lower.mindspore.ops.conv import (
-    biased,
-    convolution,
-    images,
-    of_known_size,
-    per_axis,
-    volumes,
-)
+from paritas.lower.mindspore.ops.conv import biased, convolution, images, of_known_size, per_axis, volumes
 from paritas.lower.mindspore.ops.conv_places import WITHOUT_KERNEL, by_places, places
 from paritas.lower.mindspore.ops.registry import lowers
+from paritas.lower.mindspore.write.emitter import Emitter
+from paritas.lower.mindspore.write.source import Size, Sizes, Value
 
 
 @lowers("aten.convolution.default")
-def any_convolution(emit, input, weight, bias, stride, padding, dilation, transposed, output_padding, groups):
+def any_convolution(
+    emit: Emitter,
+    input: Value,
+    weight: Value,
+    bias: Value | None,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    transposed: bool,
+    groups: Size,
+    **_: object,
+) -> Value:
     """convolution(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups) -> Tensor"""  # noqa: E501
     if transposed:
-        return _transposed(emit, input, weight, bias, stride, padding, groups, dilation)
+        return transposed_convolution(emit, input, weight, bias, stride, padding, groups, dilation)
     return convolution(emit, input, weight, bias, stride, padding, dilation, groups)
 
 
 @lowers("aten.conv_transpose1d.default", "aten.conv_transpose2d.input", "aten.conv_transpose3d.input")
-def _transposed(emit, input, weight, bias, stride, padding, groups, dilation, **_):
+def transposed_convolution(
+    emit: Emitter,
+    input: Value,
+    weight: Value,
+    bias: Value | None,
+    stride: Sizes,
+    padding: Sizes,
+    groups: Size,
+    dilation: Sizes,
+    **_: object,
+) -> Value:
     # output_padding is in the size of the result.
     if (nothing := emit.if_empty()) is not None:
         return nothing
@@ -38,12 +54,10 @@ def _transposed(emit, input, weight, bias, stride, padding, groups, dilation, **
         found = places(input, weight, emit.out, *way, transposed=True)
         return by_places(emit, input, weight, bias, found, groups, transposed=True)
     if input.dtype == "float16":  # torch adds in float32
-        x, kernel, added = (
-            v if v is None else emit.typed(emit.cast(v, "float32"), shape=v.shape)
-            for v in (input, weight, bias)
-        )
-        found = _transposed(emit, x, kernel, added, stride, padding, groups, dilation)
-        return emit.cast(emit.typed(found, dtype="float32"), "float16")
+        x, kernel = (emit.typed(emit.cast(v, "float32"), shape=v.shape) for v in (input, weight))
+        added = bias if bias is None else emit.typed(emit.cast(bias, "float32"), shape=bias.shape)
+        summed = transposed_convolution(emit, x, kernel, added, stride, padding, groups, dilation)
+        return emit.cast(emit.typed(summed, dtype="float32"), "float16")
     missing = 3 - rank
     batched = input.rank == rank + 2
     # Fewer dimensions are a volume of depth 1, and of height 1.
@@ -90,7 +104,7 @@ def _transposed(emit, input, weight, bias, stride, padding, groups, dilation, **
     return emit.call("ops.reshape", result, emit.dims(emit.out.shape)) if rank == 3 or not batched else result
 
 
-def _dilated(emit, weight, rank, dilation):
+def _dilated(emit: Emitter, weight: Value, rank: int, dilation: Sizes) -> Value:
     for axis in range(rank):
         if dilation[3 - rank + axis] > 1:
             weight = emit.prelude("dilated", weight, axis + 2, dilation[3 - rank + axis])

@@ -3,12 +3,13 @@
 
 from paritas.lower.mindspore.ops.arithmetic import FLOATS
 from paritas.lower.mindspore.ops.registry import lowers
+from paritas.lower.mindspore.write.emitter import Emitter
 from paritas.lower.mindspore.write.source import Value
 
 
 @lowers("aten.cummax.default", function="ops.cummax")
 @lowers("aten.cummin.default", function="ops.cummin")
-def _so_far(emit, function, self, dim):
+def _so_far(emit: Emitter, function: str, self: Value, dim: int) -> Value:
     if any(size == 0 for size in self.shape):
         shape = emit.dims(self.shape)
         parts = (emit.call("ops.zeros", shape, emit.dtype(d)) for d in (self.dtype, "int64"))

@@ -4,19 +4,22 @@
 MindSpore's CPU backend runs such sizes in both modes, with one compile for all of them.
 """
 
+from collections.abc import Sequence
+
 from paritas.lower.mindspore.ops.order import in_order
 from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.shape import is_empty, permuted
-from paritas.lower.mindspore.write.source import Value
+from paritas.lower.mindspore.write.emitter import Emitter
+from paritas.lower.mindspore.write.source import Size, Value
 
 
-def true_places(emit, mask):
+def true_places(emit: Emitter, mask: Value) -> Value:
     """Where a mask holds, counted through all of its dimensions."""
     flags = emit.call("ops.reshape", mask, (-1,))
     return emit.call("ops.reshape", emit.call("ops.nonzero", flags), (-1,))
 
 
-def selected(emit, self, indices):
+def selected(emit: Emitter, self: Value, indices: Sequence[Value | None]) -> Value:
     """`self[.., mask, ..]` for a single mask, whose dimensions become one."""
     given = [(axis, i) for axis, i in enumerate(indices) if i is not None]
     axis, mask = given[0]
@@ -30,7 +33,7 @@ def selected(emit, self, indices):
 
 
 @lowers("aten.nonzero.default", "aten.argwhere.default")
-def nonzero(emit, self):
+def nonzero(emit: Emitter, self: Value) -> Value:
     """nonzero(Tensor self) -> Tensor"""
     if not self.rank or is_empty(self):
         raise emit.refuse("nonzero of a number, or of nothing")
@@ -38,7 +41,7 @@ def nonzero(emit, self):
 
 
 @lowers("aten.masked_select.default")
-def masked_select(emit, self, mask):
+def masked_select(emit: Emitter, self: Value, mask: Value) -> Value:
     """masked_select(Tensor self, Tensor mask) -> Tensor"""
     if is_empty(self) or is_empty(mask):
         raise emit.refuse("masked_select of nothing")
@@ -51,7 +54,7 @@ def masked_select(emit, self, mask):
 
 
 @lowers("aten.repeat_interleave.Tensor")
-def repeated_places(emit, repeats, *, output_size=None):
+def repeated_places(emit: Emitter, repeats: Value, *, output_size: Size | None = None) -> Value:
     """repeat_interleave.Tensor(Tensor repeats, *, SymInt? output_size=None) -> Tensor"""
     if repeats.rank != 1 or is_empty(repeats):
         raise emit.refuse("repetitions that are no list of numbers")
@@ -59,7 +62,9 @@ def repeated_places(emit, repeats, *, output_size=None):
 
 
 @lowers("aten.repeat_interleave.self_Tensor")
-def repeat_interleave(emit, self, repeats, dim=None, *, output_size=None):
+def repeat_interleave(
+    emit: Emitter, self: Value, repeats: Value, dim: int | None = None, *, output_size: Size | None = None
+) -> Value:
     """repeat_interleave.self_Tensor(Tensor self, Tensor repeats, int? dim=None, *, SymInt? output_size=None) -> Tensor"""  # noqa: E501
     if is_empty(self) or not self.rank:
         raise emit.refuse("repeat_interleave of nothing, or of a number")
@@ -70,20 +75,20 @@ def repeat_interleave(emit, self, repeats, dim=None, *, output_size=None):
     return emit.call("ops.gather", x, emit.prelude("repeated_places", repeats), axis)
 
 
-def _comparable(emit, self):
+def _comparable(emit: Emitter, self: Value) -> Value:
     """`self` in a dtype that all of MindSpore's kernels compare and sort."""
-    wide = {
-        "bool": "int32",
-        "uint8": "int32",
-        "int8": "int32",
-        "int16": "int32",
-        "float16": "float32",
-    }
+    wide = {"bool": "int32", "uint8": "int32", "int8": "int32", "int16": "int32", "float16": "float32"}
     return emit.cast(self, wide.get(self.dtype, self.dtype))
 
 
 @lowers("aten.unique_consecutive.default")
-def unique_consecutive(emit, self, return_inverse=False, return_counts=False, dim=None):
+def unique_consecutive(
+    emit: Emitter,
+    self: Value,
+    return_inverse: bool = False,
+    return_counts: bool = False,
+    dim: int | None = None,
+) -> Value:
     """unique_consecutive(Tensor self, bool return_inverse=False, bool return_counts=False, int? dim=None) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     if is_empty(self):
         raise emit.refuse("unique_consecutive of nothing")
@@ -91,6 +96,7 @@ def unique_consecutive(emit, self, return_inverse=False, return_counts=False, di
         return_inverse = return_counts = True
     along = dim % self.rank if dim is not None and self.rank > 1 else None
     self = emit.typed(emit.let(self, "x"), like=self)
+    shape: tuple[Size, ...]
     wide = emit.typed(_comparable(emit, self), shape=self.shape)
     if along is None:
         x = emit.let(emit.call("ops.reshape", wide, (-1,)), "x")
@@ -115,14 +121,14 @@ def unique_consecutive(emit, self, return_inverse=False, return_counts=False, di
     return Value(f"({found}, {inverse}, {counts})")
 
 
-def _numbers(emit, starts):
+def _numbers(emit: Emitter, starts: Value) -> Value:
     """For each element the number of its run."""
     number = emit.prim("ops.CumSum")(emit.cast(emit.typed(starts, dtype="bool"), "int64"), 0)
     return emit.infix("-", number, 1)
 
 
 @lowers("aten._unique2.default")
-def unique(emit, self, sorted=True, return_inverse=False, return_counts=False):
+def unique(emit: Emitter, self: Value, return_inverse: bool, return_counts: bool, **_: object) -> Value:
     """_unique2(Tensor self, bool sorted=True, bool return_inverse=False, bool return_counts=False) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     if is_empty(self):
         raise emit.refuse("unique of nothing")

@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tensors made from sizes and numbers."""
 
+from collections.abc import Sequence
+
 import torch
 
 from paritas.lower.mindspore.ops.arithmetic import FLOATS, WHOLE, exactly
 from paritas.lower.mindspore.ops.registry import lowers
-from paritas.lower.mindspore.write.emitter import is_float32
-from paritas.lower.mindspore.write.source import Value
+from paritas.lower.mindspore.write.emitter import Emitter, is_float32
+from paritas.lower.mindspore.write.source import Scalar, Size, Sizes, Value
 from paritas.lower.registry import Arg
 
 
 @lowers("aten.arange.default", start=0, step=1)
 @lowers("aten.arange.start", step=1)
 @lowers("aten.arange.start_step")
-def _arange(emit, start, end, step):
+def _arange(emit: Emitter, start: float, end: Scalar, step: float) -> Value:
     start, end, step = (int(x) if isinstance(x, bool) else x for x in (start, end, step))
     if all(isinstance(bound, (int, float)) for bound in (start, end, step)) and not all(
         isinstance(bound, int) for bound in (start, end, step)
@@ -31,7 +33,7 @@ def _arange(emit, start, end, step):
 
 
 @lowers("aten.linspace.default")
-def linspace(emit, start, end, steps):
+def linspace(emit: Emitter, start: Scalar, end: Scalar, steps: int) -> Value:
     """linspace(Scalar start, Scalar end, int steps, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
     if isinstance(steps, int):
         return emit.constant(torch.linspace(start, end, steps, dtype=getattr(torch, emit.out.dtype)), "range")
@@ -53,7 +55,9 @@ def linspace(emit, start, end, steps):
 @lowers("aten.empty.memory_format", "aten.empty_like.default", "aten.new_empty.default", value=0, dtype=None)
 @lowers("aten.ones.default", "aten.ones_like.default", "aten.new_ones.default", value=1, dtype=None)
 @lowers("aten.scalar_tensor.default", value=Arg("s"), dtype=None)
-def filled(emit, value, shape=None, dtype=None, **_):
+def filled(
+    emit: Emitter, value: float, shape: Sizes | None = None, dtype: str | None = None, **_: object
+) -> Value:
     shape = emit.dims(emit.out.shape if shape is None else shape)
     dtype = dtype or emit.out.dtype
     if isinstance(value, complex):
@@ -76,20 +80,20 @@ def filled(emit, value, shape=None, dtype=None, **_):
 
 
 @lowers("aten.fill.Tensor")
-def fill_tensor(emit, self, value):
+def fill_tensor(emit: Emitter, self: Value, value: Value) -> Value:
     """fill.Tensor(Tensor self, Tensor value) -> Tensor"""
     return emit.call("ops.broadcast_to", emit.cast(value, emit.out.dtype), emit.dims(emit.out.shape))
 
 
 @lowers("aten.eye.default", rows=Arg("n"), columns=Arg("n"))
 @lowers("aten.eye.m", rows=Arg("n"), columns=Arg("m"))
-def _eye(emit, rows, columns):
+def _eye(emit: Emitter, rows: Size, columns: Size) -> Value:
     row = emit.call("ops.expand_dims", emit.call("ops.arange", rows), -1)
     equal = emit.typed(emit.infix("==", row, emit.call("ops.arange", columns)), dtype="bool")
     return emit.cast(equal, emit.out.dtype)
 
 
-def _below(emit, self, diagonal, symbol):
+def _below(emit: Emitter, self: Value, diagonal: int, symbol: str) -> Value:
     """Whether row + diagonal >= column, or <=, of the last two dimensions."""
     rows = emit.call("ops.expand_dims", emit.call("ops.arange", emit.size(self.shape[-2])), -1)
     rows = emit.infix("+", rows, diagonal) if diagonal else rows
@@ -98,7 +102,7 @@ def _below(emit, self, diagonal, symbol):
 
 @lowers("aten.tril.default", symbol=">=")
 @lowers("aten.triu.default", symbol="<=")
-def _triangle(emit, self, diagonal, symbol):
+def _triangle(emit: Emitter, self: Value, diagonal: Size, symbol: str) -> Value:
     # ops.Tril multiplies, so that inf and NaN outside stay as NaN.
     kept = emit.typed(_below(emit, self, diagonal, symbol), dtype="bool")
     if emit.out.dtype == "bool":
@@ -108,7 +112,7 @@ def _triangle(emit, self, diagonal, symbol):
 
 
 @lowers("aten.one_hot.default")
-def one_hot(emit, self, num_classes=-1):
+def one_hot(emit: Emitter, self: Value, num_classes: int = -1) -> Value:
     """one_hot(Tensor self, int num_classes=-1) -> Tensor"""
     if num_classes == -1:
         raise emit.refuse("the number of classes depends on the values")
@@ -118,7 +122,7 @@ def one_hot(emit, self, num_classes=-1):
 
 @lowers("aten.meshgrid.indexing")
 @lowers("aten.meshgrid.default", indexing="ij")
-def _meshgrid(emit, tensors, indexing):
+def _meshgrid(emit: Emitter, tensors: Sequence[Value], indexing: str) -> Value:
     places = list(range(len(tensors)))
     if indexing == "xy" and len(places) > 1:
         places[0], places[1] = 1, 0

@@ -2,13 +2,17 @@
 """Sampling of images at given places: every corner or tap is one look-up of whole pixels."""
 
 from paritas.lower.mindspore.ops.registry import lowers
+from paritas.lower.mindspore.write.emitter import Emitter
+from paritas.lower.mindspore.write.source import Value
 
 _MODES = ("bilinear", "nearest", "bicubic")
 _BORDERS = ("zeros", "border", "reflection")
 
 
 @lowers("aten.grid_sampler.default", "aten.grid_sampler_2d.default", "aten.grid_sampler_3d.default")
-def grid_sampler(emit, input, grid, interpolation_mode, padding_mode, align_corners):
+def grid_sampler(
+    emit: Emitter, input: Value, grid: Value, interpolation_mode: int, padding_mode: int, align_corners: bool
+) -> Value:
     """grid_sampler(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners) -> Tensor"""  # noqa: E501
     if (nothing := emit.if_empty()) is not None:
         return nothing

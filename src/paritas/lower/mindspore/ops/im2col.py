@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images as the columns of their windows, and back."""
 
+from typing import Any
+
 import torch
 
 from paritas.lower.mindspore.ops.registry import lowers
-from paritas.lower.mindspore.write.source import Value
+from paritas.lower.mindspore.write.emitter import Emitter
+from paritas.lower.mindspore.write.source import Sizes, Value
 
 
 @lowers("aten.im2col.default")
-def im2col(emit, self, kernel_size, dilation, padding, stride):
+def im2col(
+    emit: Emitter, self: Value, kernel_size: Sizes, dilation: Sizes, padding: Sizes, stride: Sizes
+) -> Value:
     """im2col(Tensor self, int[2] kernel_size, int[2] dilation, int[2] padding, int[2] stride) -> Tensor"""
     image = _batched(emit, self, 4)
     geometry = tuple(_pair(value) for value in (kernel_size, dilation, padding, stride))
@@ -17,7 +22,15 @@ def im2col(emit, self, kernel_size, dilation, padding, stride):
 
 
 @lowers("aten.col2im.default")
-def col2im(emit, self, output_size, kernel_size, dilation, padding, stride):
+def col2im(
+    emit: Emitter,
+    self: Value,
+    output_size: Sizes,
+    kernel_size: Sizes,
+    dilation: Sizes,
+    padding: Sizes,
+    stride: Sizes,
+) -> Value:
     """col2im(Tensor self, SymInt[2] output_size, int[2] kernel_size, int[2] dilation, int[2] padding, int[2] stride) -> Tensor"""  # noqa: E501
     high, wide = _pair(kernel_size)
     *batch, channels, height, width = emit.out.shape
@@ -46,7 +59,9 @@ def col2im(emit, self, output_size, kernel_size, dilation, padding, stride):
     )
 
 
-def _contributions(height, width, high, wide, dilation, padding, stride):
+def _contributions(
+    height: int, width: int, high: int, wide: int, dilation: Sizes, padding: Sizes, stride: Sizes
+) -> torch.Tensor:
     """For each pixel the elements of the columns that fall on it; their number, where there are no more."""
     pixels = torch.arange(1, height * width + 1, dtype=torch.float64).reshape(1, 1, height, width)
     columns = torch.nn.functional.unfold(pixels, (high, wide), _pair(dilation), _pair(padding), _pair(stride))
@@ -63,12 +78,12 @@ def _contributions(height, width, high, wide, dilation, padding, stride):
     return places
 
 
-def _pair(value):
+def _pair(value: Any) -> tuple[int, ...]:
     value = [int(v) for v in value] if isinstance(value, (list, tuple)) else [int(value)]
     return tuple(value * 2 if len(value) == 1 else value)
 
 
-def _batched(emit, self, rank) -> Value:
+def _batched(emit: Emitter, self: Value, rank: int) -> Value:
     if self.rank == rank:
         return self
     return emit.typed(emit.call("ops.expand_dims", self, 0), like=self, shape=(1, *self.shape))

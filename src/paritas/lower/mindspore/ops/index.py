@@ -1,17 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Look-ups by index, and writing by index."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from paritas.lower.mindspore.ops.data_dependent import selected
 from paritas.lower.mindspore.ops.factories import filled
 from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.shape import permuted
 from paritas.lower.mindspore.ops.where_clamp import number
-from paritas.lower.mindspore.write.source import Value
+from paritas.lower.mindspore.write.emitter import Emitter
+from paritas.lower.mindspore.write.source import Scalar, Size, Sizes, Value
 from paritas.lower.registry import Arg
 
 
 @lowers("aten.embedding.default")
-def embedding(emit, weight, indices, padding_idx=-1, scale_grad_by_freq=False, sparse=False):
+def embedding(
+    emit: Emitter,
+    weight: Value,
+    indices: Value,
+    padding_idx: Size = -1,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Value:
     """embedding(Tensor weight, Tensor indices, SymInt padding_idx=-1, bool scale_grad_by_freq=False, bool sparse=False) -> Tensor"""  # noqa: E501
     padding = emit.number("padding_idx", padding_idx)
     if padding_idx < 0 and padding.text == str(padding_idx):
@@ -20,7 +31,7 @@ def embedding(emit, weight, indices, padding_idx=-1, scale_grad_by_freq=False, s
 
 
 @lowers("aten.index_select.default")
-def index_select(emit, self, dim, index):
+def index_select(emit: Emitter, self: Value, dim: int, index: Value) -> Value:
     """index_select(Tensor self, int dim, Tensor index) -> Tensor"""
     if self.rank == 0:
         return self
@@ -30,7 +41,7 @@ def index_select(emit, self, dim, index):
 
 
 @lowers("aten.gather.default")
-def gather(emit, self, dim, index, *, sparse_grad=False):
+def gather(emit: Emitter, self: Value, dim: int, index: Value, *, sparse_grad: bool = False) -> Value:
     """gather(Tensor self, int dim, Tensor index, *, bool sparse_grad=False) -> Tensor"""
     if self.rank == 0 or index.rank == 0:
         if not index.rank:
@@ -40,7 +51,7 @@ def gather(emit, self, dim, index, *, sparse_grad=False):
     return emit.call("ops.gather_elements", self, dim % self.rank, emit.cast(index, "int64"))
 
 
-def _places(emit, self, indices):
+def _places(emit: Emitter, self: Value, indices: Sequence[Value | None]) -> tuple[Any, Any]:
     """The indexed axes, and the index tensors: int64, of one shape, none negative."""
     given = [(axis, i) for axis, i in enumerate(indices) if i is not None]
     if any(i.dtype in ("bool", "uint8") for _, i in given):
@@ -49,14 +60,16 @@ def _places(emit, self, indices):
     return axes, [i for _, i in given]
 
 
-def _common(emit, shapes):
+def _common(emit: Emitter, shapes: Sequence[Any]) -> list[int]:
     """The shape that the index tensors broadcast to."""
     rank = max(len(shape) for shape in shapes)
     padded = [[1] * (rank - len(shape)) + list(shape) for shape in shapes]
     return [next((size for size in sizes if size != 1), 1) for sizes in zip(*padded, strict=True)]
 
 
-def _stacked(emit, self, axes, indices, shape):
+def _stacked(
+    emit: Emitter, self: Value, axes: Sequence[int], indices: Sequence[Value], shape: Sizes
+) -> Value:
     parts = []
     for axis, i in zip(axes, indices, strict=True):
         i = emit.let(emit.cast(i, "int64"), "index")
@@ -68,18 +81,18 @@ def _stacked(emit, self, axes, indices, shape):
     return emit.call("ops.stack", tuple(parts), -1)
 
 
-def _front(self, axes):
+def _front(self: Value, axes: Sequence[int]) -> list[int]:
     """The order that brings the indexed axes to the front."""
     return [*axes, *(a for a in range(self.rank) if a not in axes)]
 
 
-def _landing(axes):
+def _landing(axes: Sequence[int]) -> int:
     """Where torch puts the indexed dimensions: at the first if they are neighbours, else in front."""
     return axes[0] if axes == list(range(axes[0], axes[0] + len(axes))) else 0
 
 
 @lowers("aten.index.Tensor")
-def index(emit, self, indices):
+def index(emit: Emitter, self: Value, indices: Sequence[Value | None]) -> Value:
     """index.Tensor(Tensor self, Tensor?[] indices) -> Tensor"""
     if any(i is not None and i.dtype in ("bool", "uint8") for i in indices):
         return selected(emit, self, indices)
@@ -97,7 +110,9 @@ def index(emit, self, indices):
 
 
 @lowers("aten.index_put.default")
-def index_put(emit, self, indices, values, accumulate=False):
+def index_put(
+    emit: Emitter, self: Value, indices: Sequence[Value | None], values: Value, accumulate: bool = False
+) -> Value:
     """index_put(Tensor self, Tensor?[] indices, Tensor values, bool accumulate=False) -> Tensor"""
     values = emit.cast(values, emit.out.dtype)
     masks = [i for i in indices if i is not None and i.dtype in ("bool", "uint8")]
@@ -108,19 +123,11 @@ def index_put(emit, self, indices, values, accumulate=False):
     order = _front(self, axes)
     rest = [self.shape[a] for a in order[len(axes) :]]
     landing, count = _landing(axes), len(shape)
-    result = [
-        *rest[:landing],
-        *shape,
-        *rest[landing:],
-    ]  # what self[indices] has, and values broadcasts to
+    result = [*rest[:landing], *shape, *rest[landing:]]  # what self[indices] has, and values broadcasts to
     spread = (
         emit.call("ops.broadcast_to", values, emit.dims(result)) if list(values.shape) != result else values
     )
-    turned = [
-        *range(landing, landing + count),
-        *range(landing),
-        *range(landing + count, len(result)),
-    ]
+    turned = [*range(landing, landing + count), *range(landing), *range(landing + count, len(result))]
     written = permuted(emit, spread, turned)
     x = permuted(emit, self, order)
     places = _stacked(emit, self, axes, given, shape)
@@ -133,7 +140,9 @@ def index_put(emit, self, indices, values, accumulate=False):
     return permuted(emit, out, [order.index(a) for a in range(self.rank)])
 
 
-def _put_where(emit, self, indices, values, accumulate):
+def _put_where(
+    emit: Emitter, self: Value, indices: Sequence[Value | None], values: Value, accumulate: bool
+) -> Value:
     mask = indices[0]
     if any(i is not None for i in indices[1:]) or mask is None or mask.dtype != "bool":
         raise emit.refuse("index_put with a mask beside other indices")
@@ -149,14 +158,14 @@ def _put_where(emit, self, indices, values, accumulate):
     return emit.call("ops.where", mask, values, self)
 
 
-def _turns(emit, mask):
+def _turns(emit: Emitter, mask: Value) -> Value:
     """Of each True of the flattened mask, the how many-th it is; any number that exists for the others."""
     flags = emit.call("ops.reshape", mask, (-1,))
     counted = emit.prim("ops.CumSum")(emit.cast(emit.typed(flags, dtype="bool"), "int64"), 0)
     return emit.call("ops.maximum", 0, emit.infix("-", counted, 1))
 
 
-def _dealt(emit, mask, values):
+def _dealt(emit: Emitter, mask: Value, values: Value) -> Value:
     """A row of `values` for each True of the mask, in order; any row for the others."""
     taken = emit.call("ops.gather", values, _turns(emit, mask), 0)
     wide = values.shape[1:]
@@ -167,7 +176,7 @@ def _dealt(emit, mask, values):
 
 
 @lowers("aten.masked_scatter.default")
-def masked_scatter(emit, self, mask, source):
+def masked_scatter(emit: Emitter, self: Value, mask: Value, source: Value) -> Value:
     """masked_scatter(Tensor self, Tensor mask, Tensor source) -> Tensor"""
     shape = emit.dims(emit.out.shape)
     mask = emit.let(emit.call("ops.broadcast_to", mask, shape), "mask")
@@ -180,7 +189,7 @@ def masked_scatter(emit, self, mask, source):
 
 @lowers("aten.scatter.src", reduction="none")
 @lowers("aten.scatter_add.default", reduction="add")
-def scatter(emit, self, dim, index, src, reduction="none"):
+def scatter(emit: Emitter, self: Value, dim: int, index: Value, src: Value, reduction: str = "none") -> Value:
     if any(size == 0 for size in index.shape):
         return self
     if self.rank == 0:
@@ -203,14 +212,16 @@ def scatter(emit, self, dim, index, src, reduction="none"):
 
 
 @lowers("aten.scatter.value")
-def scatter_value(emit, self, dim, index, value):
+def scatter_value(emit: Emitter, self: Value, dim: int, index: Value, value: Scalar) -> Value:
     """scatter.value(Tensor self, int dim, Tensor index, Scalar value) -> Tensor"""
     filled = emit.call("ops.broadcast_to", number(emit, value), emit.dims(index.shape))
     return scatter(emit, self, dim, index, emit.typed(filled, dtype=emit.out.dtype, shape=index.shape))
 
 
 @lowers("aten.index_add.default")
-def index_add(emit, self, dim, index, source, *, alpha=1):
+def index_add(
+    emit: Emitter, self: Value, dim: int, index: Value, source: Value, *, alpha: Scalar = 1
+) -> Value:
     """index_add(Tensor self, int dim, Tensor index, Tensor source, *, Scalar alpha=1) -> Tensor"""
     if alpha == 0:
         return self
@@ -220,7 +231,7 @@ def index_add(emit, self, dim, index, source, *, alpha=1):
 
 
 @lowers("aten.index_copy.default", primitive="ops.TensorScatterUpdate")
-def _rows_written(emit, primitive, self, dim, index, source):
+def _rows_written(emit: Emitter, primitive: str, self: Value, dim: int, index: Value, source: Value) -> Value:
     if any(size == 0 for size in index.shape) or any(size == 0 for size in source.shape):
         return self
     if self.rank == 0:
@@ -237,15 +248,13 @@ def _rows_written(emit, primitive, self, dim, index, source):
     kind = {"bool": "int32"}.get(emit.out.dtype, emit.out.dtype)
     places = emit.call("ops.expand_dims", emit.infix("%", index, emit.size(self.shape[dim])), -1)
     out = emit.prim(primitive)(
-        permuted(emit, emit.cast(self, kind), order),
-        places,
-        permuted(emit, emit.cast(source, kind), order),
+        permuted(emit, emit.cast(self, kind), order), places, permuted(emit, emit.cast(source, kind), order)
     )
     turned = permuted(emit, out, [order.index(a) for a in range(self.rank)])
     return emit.cast(emit.typed(turned, dtype=kind), emit.out.dtype)
 
 
-def _one(emit, x):
+def _one(emit: Emitter, x: Value) -> Value:
     """A 0-d tensor as one of one dimension."""
     return emit.typed(emit.call("ops.reshape", x, (1,)), dtype=x.dtype, shape=(1,))
 
@@ -254,7 +263,7 @@ def _one(emit, x):
 
 
 @lowers("aten.bucketize.Tensor", edges=Arg("boundaries"), values=Arg("self"))
-def _searched(emit, edges, values, right, **_):
+def _searched(emit: Emitter, edges: Value, values: Value, right: bool, **_: object) -> Value:
     """How many edges lie below each value: exact for any shape, and models have few edges."""
     # Counted from above: every edge lies below NaN.
     above = ">" if right else ">="
@@ -265,7 +274,16 @@ def _searched(emit, edges, values, right, **_):
 
 
 @lowers("aten.searchsorted.Tensor")
-def searchsorted(emit, sorted_sequence, self, *, out_int32=False, right=False, side=None, sorter=None):
+def searchsorted(
+    emit: Emitter,
+    sorted_sequence: Value,
+    self: Value,
+    *,
+    out_int32: bool = False,
+    right: bool = False,
+    side: str | None = None,
+    sorter: Value | None = None,
+) -> Value:
     """searchsorted.Tensor(Tensor sorted_sequence, Tensor self, *, bool out_int32=False, bool right=False, str? side=None, Tensor? sorter=None) -> Tensor"""  # noqa: E501
     if (nothing := emit.if_empty()) is not None:
         return nothing
@@ -281,7 +299,16 @@ def searchsorted(emit, sorted_sequence, self, *, out_int32=False, right=False, s
 
 
 @lowers("aten.searchsorted.Scalar")
-def searchsorted_scalar(emit, sorted_sequence, self, *, out_int32=False, right=False, side=None, sorter=None):
+def searchsorted_scalar(
+    emit: Emitter,
+    sorted_sequence: Value,
+    self: Scalar,
+    *,
+    out_int32: bool,
+    right: bool,
+    side: str | None,
+    sorter: Value | None,
+) -> Value:
     """searchsorted.Scalar(Tensor sorted_sequence, Scalar self, *, bool out_int32=False, bool right=False, str? side=None, Tensor? sorter=None) -> Tensor"""  # noqa: E501
     value = number(emit, self, sorted_sequence.dtype)
     return searchsorted(

@@ -1,12 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Normalisation over the last dimensions."""
 
+from collections.abc import Callable
+from typing import Any
+
 from paritas.lower.mindspore.ops.registry import lowers
-from paritas.lower.mindspore.write.source import Value
+from paritas.lower.mindspore.write.emitter import Emitter
+from paritas.lower.mindspore.write.source import Sizes, Value
 
 
 @lowers("aten.layer_norm.default")
-def layer_norm(emit, input, normalized_shape, weight=None, bias=None, eps=1e-05, cudnn_enable=True):
+def layer_norm(
+    emit: Emitter,
+    input: Value,
+    normalized_shape: Sizes,
+    weight: Value | None = None,
+    bias: Value | None = None,
+    eps: float = 1e-05,
+    cudnn_enable: bool = True,
+) -> Value:
     """layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enable=True) -> Tensor"""  # noqa: E501
     if (nothing := emit.if_empty()) is not None:
         return nothing
@@ -26,7 +38,13 @@ def layer_norm(emit, input, normalized_shape, weight=None, bias=None, eps=1e-05,
 
 
 @lowers("aten.rms_norm.default")
-def rms_norm(emit, input, normalized_shape, weight=None, eps=None):
+def rms_norm(
+    emit: Emitter,
+    input: Value,
+    normalized_shape: Sizes,
+    weight: Value | None = None,
+    eps: float | None = None,
+) -> Value:
     """rms_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, float? eps=None) -> Tensor"""
     if (nothing := emit.if_empty()) is not None:
         return nothing
@@ -42,7 +60,7 @@ def rms_norm(emit, input, normalized_shape, weight=None, eps=None):
     return emit.call("ops.reshape", found, emit.dims(input.shape, free=True))
 
 
-def _as_rows(emit, *tensors, dims):
+def _as_rows(emit: Emitter, *tensors: Any, dims: int) -> list[Value]:
     """The tensors with their last `dims` dimensions as one."""
     flat = []
     for x in tensors:
@@ -51,14 +69,14 @@ def _as_rows(emit, *tensors, dims):
     return flat
 
 
-def _given(emit, weight, otherwise, shape):
+def _given(emit: Emitter, weight: Value | None, otherwise: str, shape: Sizes) -> Value:
     if weight is not None:
         return weight
     made = emit.call(otherwise, emit.dims(shape), emit.dtype(emit.out.dtype))
     return emit.typed(made, shape=shape)
 
 
-def _in_float32(emit, *tensors, write):
+def _in_float32(emit: Emitter, *tensors: Any, write: Callable[..., Any]) -> Value:
     """float16 by way of float32, as torch: a sum of squares overflows in float16."""
     if emit.out.dtype != "float16":
         return write(*tensors)

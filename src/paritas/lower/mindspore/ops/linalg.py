@@ -2,22 +2,27 @@
 """Norms of vectors and matrices, distances, triangular systems."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import sympy
 
 from paritas.lower.mindspore.ops.factories import filled
-from paritas.lower.mindspore.ops.reduce import (
-    extreme,
-    linalg_vector_norm,
-    reduced_by,
-    shape_without,
-)
+from paritas.lower.mindspore.ops.reduce import extreme, linalg_vector_norm, reduced_by, shape_without
 from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.shape import is_empty, permuted
+from paritas.lower.mindspore.write.emitter import Emitter
+from paritas.lower.mindspore.write.source import Scalar, Value
 
 
 @lowers("aten.linalg_norm.default")
-def linalg_norm(emit, self, ord=None, dim=None, keepdim=False):
+def linalg_norm(
+    emit: Emitter,
+    self: Value,
+    ord: Scalar | None = None,
+    dim: Sequence[int] | None = None,
+    keepdim: bool = False,
+) -> Value:
     """linalg_norm(Tensor self, Scalar? ord=None, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""  # noqa: E501
     dim = [dim] if isinstance(dim, int) else dim
     if ord is None:  # of all elements, however many dimensions they have
@@ -32,7 +37,9 @@ _MOST_ROWS = 1024
 
 
 @lowers("aten.linalg_solve_triangular.default")
-def linalg_solve_triangular(emit, self, B, *, upper, left=True, unitriangular=False):
+def linalg_solve_triangular(
+    emit: Emitter, self: Value, B: Value, *, upper: bool, left: bool = True, unitriangular: bool = False
+) -> Value:
     """linalg_solve_triangular(Tensor self, Tensor B, *, bool upper, bool left=True, bool unitriangular=False) -> Tensor"""  # noqa: E501
     if is_empty(self) or is_empty(B):
         return filled(emit, 0)
@@ -69,7 +76,7 @@ def linalg_solve_triangular(emit, self, B, *, upper, left=True, unitriangular=Fa
 
 
 @lowers("aten.linalg_matrix_norm.default", "aten.linalg_matrix_norm.str_ord", "aten.linalg_norm.ord_str")
-def matrix_norm(emit, self, ord, dim, keepdim):
+def matrix_norm(emit: Emitter, self: Value, ord: Any, dim: Sequence[int] | None, keepdim: bool) -> Value:
     dim = dim or [0, 1]
     if ord == "fro":
         return linalg_vector_norm(emit, self, 2, list(dim), keepdim)
@@ -93,7 +100,7 @@ def matrix_norm(emit, self, ord, dim, keepdim):
     return emit.cast(emit.typed(found, dtype=x.dtype), emit.out.dtype)
 
 
-def _of_singular_values(emit, self, ord, rows, columns, keepdim):
+def _of_singular_values(emit: Emitter, self: Value, ord: Any, rows: Any, columns: Any, keepdim: bool) -> Any:
     rest = [d for d in range(self.rank) if d not in (rows, columns)]
     x = emit.cast(permuted(emit, self, [*rest, rows, columns]), "float64")
     count = sympy.Min(self.shape[rows], self.shape[columns])
@@ -116,7 +123,7 @@ _DIFFERENCES = 1 << 22
 
 
 @lowers("aten.cdist.default")
-def cdist(emit, x1, x2, p=2, compute_mode=None):
+def cdist(emit: Emitter, x1: Value, x2: Value, p: float = 2, compute_mode: int | None = None) -> Value:
     """cdist(Tensor x1, Tensor x2, float p=2., int? compute_mode=None) -> Tensor"""
     if (nothing := emit.if_empty()) is not None:
         return nothing
@@ -134,7 +141,7 @@ def cdist(emit, x1, x2, p=2, compute_mode=None):
     return linalg_vector_norm(emit, apart, p, [-1])
 
 
-def _batched(emit, x, batch):
+def _batched(emit: Emitter, x: Value, batch: Sequence[int]) -> Value:
     shape = (*batch, *x.shape[-2:])
     if tuple(x.shape) == tuple(shape):
         return x

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Comparison, logic, and bits."""
 
+from typing import Any
+
 import torch
 
 from paritas.lower.mindspore.ops.arithmetic import FLOATS, WHOLE, exactly, promote, wrapped
 from paritas.lower.mindspore.ops.registry import lowers
-from paritas.lower.mindspore.write.source import Value
+from paritas.lower.mindspore.write.emitter import Emitter
+from paritas.lower.mindspore.write.source import Size, Value
 
 
-def _comparable(emit, self, other):
+def _comparable(emit: Emitter, self: Value, other: Any) -> tuple[Size | float, Size | float]:
     """Both operands in the dtype that torch compares in, which the result, a bool, does not say."""
     if isinstance(other, Value) and other.dtype:
         # torch.result_type knows that a 0-d tensor does not widen its own kind.
@@ -40,7 +43,7 @@ def _comparable(emit, self, other):
 @lowers(
     "aten.ge.Tensor", "aten.ge.Scalar", "aten.greater_equal.Tensor", "aten.greater_equal.Scalar", symbol=">="
 )
-def compared(emit, symbol, self, other):
+def compared(emit: Emitter, symbol: str, self: Value, other: Any) -> Value:
     return emit.infix(symbol, *_comparable(emit, self, other))
 
 
@@ -54,7 +57,7 @@ def compared(emit, symbol, self, other):
 @lowers(
     "aten.bitwise_xor.Tensor", "aten.bitwise_xor.Scalar", boolean="ops.logical_xor", bits="ops.bitwise_xor"
 )
-def bitwise(emit, boolean, bits, self, other):
+def bitwise(emit: Emitter, boolean: str, bits: str, self: Value, other: Any) -> Value:
     if not isinstance(other, Value):
         other = exactly(emit, other, emit.out.dtype)
     if emit.out.dtype == "bool":
@@ -63,18 +66,18 @@ def bitwise(emit, boolean, bits, self, other):
 
 
 @lowers("aten.bitwise_not.default")
-def bitwise_not(emit, self):
+def bitwise_not(emit: Emitter, self: Value) -> Value:
     """bitwise_not(Tensor self) -> Tensor"""
     return emit.call("ops.logical_not" if self.dtype == "bool" else "ops.invert", self)
 
 
 @lowers("aten.logical_not.default")
-def logical_not(emit, self):
+def logical_not(emit: Emitter, self: Value) -> Value:
     """logical_not(Tensor self) -> Tensor"""
     return emit.call("ops.logical_not", truth(emit, self))
 
 
-def truth(emit, value):
+def truth(emit: Emitter, value: Value) -> Value:
     """Whether each element is not zero. A cast would do, but for NaN in float16."""
     return (
         value
@@ -86,12 +89,12 @@ def truth(emit, value):
 @lowers("aten.logical_and.default", function="ops.logical_and")
 @lowers("aten.logical_or.default", function="ops.logical_or")
 @lowers("aten.logical_xor.default", function="ops.logical_xor")
-def logical(emit, function, self, other):
+def logical(emit: Emitter, function: str, self: Value, other: Value) -> Value:
     return emit.call(function, truth(emit, self), truth(emit, other))
 
 
 @lowers("aten.isin.Tensor_Tensor")
-def isin(emit, elements, test_elements, *, assume_unique=False, invert=False):
+def isin(emit: Emitter, elements: Value, test_elements: Value, *, invert: bool, **_: object) -> Value:
     """isin.Tensor_Tensor(Tensor elements, Tensor test_elements, *, bool assume_unique=False, bool invert=False) -> Tensor"""  # noqa: E501
     flat = emit.call("ops.reshape", test_elements, (-1,))
     equal = emit.infix("==", emit.call("ops.expand_dims", elements, -1), flat)

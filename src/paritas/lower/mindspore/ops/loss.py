@@ -4,6 +4,8 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 from paritas.lower.mindspore.ops.activation import log_softmax_of, stable_softplus
 from paritas.lower.mindspore.ops.arithmetic import promote
@@ -11,13 +13,14 @@ from paritas.lower.mindspore.ops.factories import filled
 from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.shape import is_empty
 from paritas.lower.mindspore.ops.unary import near_zero
-from paritas.lower.mindspore.write.source import Value
+from paritas.lower.mindspore.write.emitter import Emitter
+from paritas.lower.mindspore.write.source import Size, Sizes, Value
 from paritas.lower.registry import Arg
 
 NONE, MEAN, SUM = 0, 1, 2  # torch's numbers for a reduction
 
 
-def reduced(emit, loss, shape, reduction):
+def reduced(emit: Emitter, loss: Value, shape: Sizes, reduction: int) -> Value:
     """`loss`, an expression of `shape`, as it is, its mean, or its sum."""
     if reduction == NONE:
         return loss
@@ -34,7 +37,7 @@ def reduced(emit, loss, shape, reduction):
     return emit.cast(emit.typed(total, dtype="float32"), "float16")
 
 
-def common_shape(*operands):
+def common_shape(*operands: Any) -> tuple[Size, ...]:
     """The shape that the operands broadcast to."""
     rank = max(x.rank for x in operands)
     padded = [[1] * (rank - x.rank) + list(x.shape) for x in operands]
@@ -42,7 +45,7 @@ def common_shape(*operands):
 
 
 @lowers("aten.mse_loss.default")
-def mse_loss(emit, self, target, reduction=MEAN):
+def mse_loss(emit: Emitter, self: Value, target: Value, reduction: int = MEAN) -> Value:
     """mse_loss(Tensor self, Tensor target, int reduction=1) -> Tensor"""
     shape = common_shape(self, target)
     if is_empty(self) or is_empty(target):
@@ -51,7 +54,7 @@ def mse_loss(emit, self, target, reduction=MEAN):
     return reduced(emit, emit.infix("*", error, error), shape, reduction)
 
 
-def _apart(emit, self, target):
+def _apart(emit: Emitter, self: Value, target: Value) -> Value | None:
     """self - target, or None if there is nothing to compare."""
     if is_empty(self) or is_empty(target):
         return None
@@ -59,7 +62,7 @@ def _apart(emit, self, target):
 
 
 @lowers("aten.l1_loss.default")
-def l1_loss(emit, self, target, reduction=MEAN):
+def l1_loss(emit: Emitter, self: Value, target: Value, reduction: int = MEAN) -> Value:
     """l1_loss(Tensor self, Tensor target, int reduction=1) -> Tensor"""
     shape = common_shape(self, target)
     error = _apart(emit, self, target)
@@ -67,7 +70,7 @@ def l1_loss(emit, self, target, reduction=MEAN):
 
 
 @lowers("aten.huber_loss.default", bound=Arg("delta"), divisor=1.0)
-def _bent(emit, self, target, reduction, bound, divisor):
+def _bent(emit: Emitter, self: Value, target: Value, reduction: int, bound: float, divisor: float) -> Value:
     """Squares below `bound`, straight lines above: huber and smooth_l1, which is the same over `divisor`."""
     shape = common_shape(self, target)
     error = _apart(emit, self, target)
@@ -81,24 +84,28 @@ def _bent(emit, self, target, reduction, bound, divisor):
 
 
 @lowers("aten.smooth_l1_loss.default")
-def smooth_l1_loss(emit, self, target, reduction=MEAN, beta=1.0):
+def smooth_l1_loss(
+    emit: Emitter, self: Value, target: Value, reduction: int = MEAN, beta: float = 1.0
+) -> Value:
     """smooth_l1_loss(Tensor self, Tensor target, int reduction=1, float beta=1.) -> Tensor"""
     if beta == 0:
         return l1_loss(emit, self, target, reduction)
     return _bent(emit, self, target, reduction, beta, beta)
 
 
-def _log(emit, x):
+def _log(emit: Emitter, x: Value) -> Value:
     wide = emit.typed(emit.call("ops.log", emit.cast(x, "float64")), dtype="float64", shape=x.shape)
     return emit.typed(emit.cast(wide, emit.out.dtype), dtype=emit.out.dtype)
 
 
-def _weighted(emit, loss, weight):
+def _weighted(emit: Emitter, loss: Value, weight: Value | None) -> Value:
     return loss if weight is None else emit.infix("*", loss, weight)
 
 
 @lowers("aten.binary_cross_entropy.default")
-def binary_cross_entropy(emit, self, target, weight=None, reduction=MEAN):
+def binary_cross_entropy(
+    emit: Emitter, self: Value, target: Value, weight: Value | None = None, reduction: int = MEAN
+) -> Value:
     """binary_cross_entropy(Tensor self, Tensor target, Tensor? weight=None, int reduction=1) -> Tensor"""
     if is_empty(self):
         return reduced(emit, self, self.shape, reduction)
@@ -106,16 +113,19 @@ def binary_cross_entropy(emit, self, target, weight=None, reduction=MEAN):
     # torch bounds the logarithms at -100.
     yes = emit.call("ops.maximum", -100.0, _log(emit, p))
     no = emit.call("ops.maximum", -100.0, _log(emit, emit.typed(emit.infix("-", 1.0, p), like=p)))
-    loss = emit.infix(
-        "-",
-        emit.infix("*", emit.infix("-", y, 1.0), no),
-        emit.infix("*", y, yes),
-    )
+    loss = emit.infix("-", emit.infix("*", emit.infix("-", y, 1.0), no), emit.infix("*", y, yes))
     return reduced(emit, _weighted(emit, loss, weight), self.shape, reduction)
 
 
 @lowers("aten.binary_cross_entropy_with_logits.default")
-def binary_cross_entropy_with_logits(emit, self, target, weight=None, pos_weight=None, reduction=MEAN):
+def binary_cross_entropy_with_logits(
+    emit: Emitter,
+    self: Value,
+    target: Value,
+    weight: Value | None = None,
+    pos_weight: Value | None = None,
+    reduction: int = MEAN,
+) -> Value:
     """binary_cross_entropy_with_logits(Tensor self, Tensor target, Tensor? weight=None, Tensor? pos_weight=None, int reduction=1) -> Tensor"""  # noqa: E501
     if is_empty(self):
         return reduced(emit, self, self.shape, reduction)
@@ -131,7 +141,9 @@ def binary_cross_entropy_with_logits(emit, self, target, weight=None, pos_weight
 
 
 @lowers("aten.kl_div.default")
-def kl_div(emit, self, target, reduction=MEAN, *, log_target=False):
+def kl_div(
+    emit: Emitter, self: Value, target: Value, reduction: int = MEAN, *, log_target: bool = False
+) -> Value:
     """kl_div(Tensor self, Tensor target, int reduction=1, *, bool log_target=False) -> Tensor"""
     shape = common_shape(self, target)
     if is_empty(self) or is_empty(target):
@@ -149,7 +161,7 @@ def kl_div(emit, self, target, reduction=MEAN, *, log_target=False):
 
 
 @lowers("aten.soft_margin_loss.default")
-def soft_margin_loss(emit, self, target, reduction=MEAN):
+def soft_margin_loss(emit: Emitter, self: Value, target: Value, reduction: int = MEAN) -> Value:
     """soft_margin_loss(Tensor self, Tensor target, int reduction=1) -> Tensor"""
     if emit.out.dtype == "float16":
         raise emit.refuse("soft_margin_loss in float16, which overflows in torch")
@@ -163,7 +175,15 @@ def soft_margin_loss(emit, self, target, reduction=MEAN):
     return reduced(emit, loss, self.shape, reduction)
 
 
-def _picked(emit, scores, target, weight, reduction, ignore_index, dim):
+def _picked(
+    emit: Emitter,
+    scores: Value,
+    target: Value,
+    weight: Value | None,
+    reduction: int,
+    ignore_index: int,
+    dim: int,
+) -> Value:
     """-weight[t] * scores[.., t, ..] for each target t, where t is not ignored; mean: over these weights."""
     shape = target.shape
     t = emit.let(emit.cast(target, "int64"), "target")
@@ -184,8 +204,7 @@ def _picked(emit, scores, target, weight, reduction, ignore_index, dim):
     # What is ignored may be infinite.
     nothing = emit.call("ops.zeros_like", factor)
     loss = emit.let(
-        emit.call("ops.where", seen, emit.infix("*", emit.prefix("-", found), factor), nothing),
-        "loss",
+        emit.call("ops.where", seen, emit.infix("*", emit.prefix("-", found), factor), nothing), "loss"
     )
     if reduction == NONE:
         return loss
@@ -197,11 +216,13 @@ def _picked(emit, scores, target, weight, reduction, ignore_index, dim):
     return emit.infix("/", total, reduced(emit, factor, shape, SUM))
 
 
-def _in_float32(write):
+def _in_float32(write: Callable[..., Any]) -> Callable[..., Any]:
     """A loss of float16 by way of float32: of many small numbers torch too keeps more than float16 has."""
 
     @functools.wraps(write)
-    def lowering(emit, self, target, weight=None, *rest, **options):
+    def lowering(
+        emit: Emitter, self: Any, target: Any, weight: Any = None, *rest: Any, **options: Any
+    ) -> Value:
         if emit.out.dtype != "float16":
             return write(emit, self, target, weight, *rest, **options)
         wide = dataclasses.replace(emit, out=emit.typed(emit.out, dtype="float32"))
@@ -217,22 +238,35 @@ def _in_float32(write):
 
 @lowers("aten.nll_loss.default", "aten.nll_loss_nd.default")
 @_in_float32
-def nll_loss(emit, self, target, weight=None, reduction=MEAN, ignore_index=-100):
+def nll_loss(
+    emit: Emitter,
+    self: Value,
+    target: Value,
+    weight: Value | None = None,
+    reduction: int = MEAN,
+    ignore_index: Size = -100,
+) -> Value:
     """nll_loss(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100) -> Tensor"""
     if is_empty(self) or is_empty(target):
         return _of_nothing(emit, reduction)
     return _picked(emit, self, target, weight, reduction, ignore_index, min(self.rank - 1, 1))
 
 
-def _of_nothing(emit, reduction):
+def _of_nothing(emit: Emitter, reduction: Any) -> Any:
     return filled(emit, math.nan if reduction == MEAN else 0)
 
 
 @lowers("aten.cross_entropy_loss.default")
 @_in_float32
 def cross_entropy_loss(
-    emit, self, target, weight=None, reduction=MEAN, ignore_index=-100, label_smoothing=0.0
-):
+    emit: Emitter,
+    self: Value,
+    target: Value,
+    weight: Value | None = None,
+    reduction: int = MEAN,
+    ignore_index: Size = -100,
+    label_smoothing: float = 0.0,
+) -> Value:
     """cross_entropy_loss(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100, float label_smoothing=0.) -> Tensor"""  # noqa: E501
     if is_empty(self) or is_empty(target):
         return _of_nothing(emit, reduction)
@@ -246,7 +280,16 @@ def cross_entropy_loss(
     return _picked(emit, scores, target, weight, reduction, ignore_index, dim)
 
 
-def _smoothed(emit, scores, target, weight, reduction, ignore_index, smoothing, dim):
+def _smoothed(
+    emit: Emitter,
+    scores: Value,
+    target: Value,
+    weight: Value | None,
+    reduction: int,
+    ignore_index: int,
+    smoothing: float,
+    dim: int,
+) -> Value:
     """Most of the loss at the target, and the rest of it spread over all classes."""
     own = _picked(emit, scores, target, weight, reduction, ignore_index, dim)
     spread = scores
@@ -269,7 +312,15 @@ def _smoothed(emit, scores, target, weight, reduction, ignore_index, smoothing, 
     return emit.infix("+", emit.infix("*", own, 1.0 - smoothing), emit.infix("*", total, part))
 
 
-def _of_chances(emit, scores, target, weight, reduction, smoothing, dim):
+def _of_chances(
+    emit: Emitter,
+    scores: Value,
+    target: Value,
+    weight: Value | None,
+    reduction: int,
+    smoothing: float,
+    dim: int,
+) -> Value:
     """Targets that are a distribution over the classes."""
     classes = scores.shape[dim]
     if smoothing:

@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Linear layers and matrix products. Weights keep the checkpoint's layout: [out, in]."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from paritas.lower.mindspore.ops.arithmetic import FLOATS
 from paritas.lower.mindspore.ops.factories import filled
 from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.shape import is_empty, permuted
 from paritas.lower.mindspore.ops.statistics import diagonal_of
+from paritas.lower.mindspore.write.emitter import Emitter
+from paritas.lower.mindspore.write.source import Scalar, Value
 
 
 @lowers("aten.linear.default")
-def linear(emit, input, weight, bias=None):
+def linear(emit: Emitter, input: Value, weight: Value, bias: Value | None = None) -> Value:
     """linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor"""
     if is_empty(input) or is_empty(weight):
         nothing = filled(emit, 0)
@@ -23,11 +28,11 @@ def linear(emit, input, weight, bias=None):
     return emit.call("ops.dense", input, weight, bias)
 
 
-def _scaled(emit, value, factor):
+def _scaled(emit: Emitter, value: Value, factor: float) -> Value:
     return value if factor == 1 else emit.infix("*", value, factor)
 
 
-def plus_product(emit, self, product, beta, alpha):
+def plus_product(emit: Emitter, self: Value, product: Value, beta: float, alpha: float) -> Value:
     """beta * self + alpha * product. With beta=0 torch ignores self outright, NaN included; 0 * self would not."""
     if emit.out.dtype not in FLOATS:  # torch takes both factors as integers then
         alpha, beta = int(alpha), int(beta)
@@ -35,12 +40,14 @@ def plus_product(emit, self, product, beta, alpha):
     return product if beta == 0 else emit.infix("+", product, _scaled(emit, self, beta))
 
 
-def _nothing(*operands):
+def _nothing(*operands: Any) -> bool:
     return any(is_empty(x) for x in operands)
 
 
 @lowers("aten.addmm.default")
-def addmm(emit, self, mat1, mat2, *, beta=1, alpha=1):
+def addmm(
+    emit: Emitter, self: Value, mat1: Value, mat2: Value, *, beta: Scalar = 1, alpha: Scalar = 1
+) -> Value:
     """addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
     if _nothing(mat1, mat2):
         return plus_product(emit, self, filled(emit, 0), beta, 1)
@@ -51,7 +58,9 @@ def addmm(emit, self, mat1, mat2, *, beta=1, alpha=1):
 
 
 @lowers("aten.baddbmm.default")
-def baddbmm(emit, self, batch1, batch2, *, beta=1, alpha=1):
+def baddbmm(
+    emit: Emitter, self: Value, batch1: Value, batch2: Value, *, beta: Scalar = 1, alpha: Scalar = 1
+) -> Value:
     """baddbmm(Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
     if _nothing(batch1, batch2):
         return plus_product(emit, self, filled(emit, 0), beta, 1)
@@ -59,46 +68,48 @@ def baddbmm(emit, self, batch1, batch2, *, beta=1, alpha=1):
 
 
 @lowers("aten.mm.default")
-def mm(emit, self, mat2):
+def mm(emit: Emitter, self: Value, mat2: Value) -> Value:
     """mm(Tensor self, Tensor mat2) -> Tensor"""
     return filled(emit, 0) if _nothing(self, mat2) else emit.prim("ops.MatMul")(self, mat2)
 
 
 @lowers("aten.bmm.default")
-def bmm(emit, self, mat2):
+def bmm(emit: Emitter, self: Value, mat2: Value) -> Value:
     """bmm(Tensor self, Tensor mat2) -> Tensor"""
     return filled(emit, 0) if _nothing(self, mat2) else emit.prim("ops.BatchMatMul")(self, mat2)
 
 
 @lowers("aten.matmul.default", "aten.linalg_matmul.default")
-def matmul(emit, self, other):
+def matmul(emit: Emitter, self: Value, other: Value) -> Value:
     """matmul(Tensor self, Tensor other) -> Tensor"""
     return filled(emit, 0) if _nothing(self, other) else emit.call("ops.matmul", self, other)
 
 
 @lowers("aten.mv.default")
-def mv(emit, self, vec):
+def mv(emit: Emitter, self: Value, vec: Value) -> Value:
     """mv(Tensor self, Tensor vec) -> Tensor"""
     return filled(emit, 0) if _nothing(self, vec) else emit.call("ops.matmul", self, vec)
 
 
 @lowers("aten.dot.default")
-def dot(emit, self, tensor):
+def dot(emit: Emitter, self: Value, tensor: Value) -> Value:
     """dot(Tensor self, Tensor tensor) -> Tensor"""
     return filled(emit, 0) if _nothing(self, tensor) else emit.call("ops.matmul", self, tensor)
 
 
 @lowers("aten.outer.default", "aten.ger.default")
-def outer(emit, self, vec2):
+def outer(emit: Emitter, self: Value, vec2: Value) -> Value:
     """outer(Tensor self, Tensor vec2) -> Tensor"""
     return emit.infix("*", emit.call("ops.expand_dims", self, -1), vec2)
 
 
 @lowers("aten.einsum.default")
-def einsum(emit, equation, tensors, *, path=None):
+def einsum(
+    emit: Emitter, equation: str, tensors: Sequence[Value], *, path: Sequence[int] | None = None
+) -> Value:
     """einsum(str equation, Tensor[] tensors, *, int[]? path=None) -> Tensor"""
-    terms, output = _spelled(equation, [x.rank for x in tensors])
-    whole = [_once(emit, term, x) for term, x in zip(terms, tensors, strict=True)]
+    terms, output = _parsed_equation(equation, [x.rank for x in tensors])
+    whole = [_diagonal_of_repeated(emit, term, x) for term, x in zip(terms, tensors, strict=True)]
     terms, tensors = [term for term, _ in whole], [x for _, x in whole]
     sizes: dict = {}
     for term, x in zip(terms, tensors, strict=True):
@@ -113,11 +124,11 @@ def einsum(emit, equation, tensors, *, path=None):
     for place, (other, y) in enumerate(kept[1:], 1):
         later = output + "".join(t for t, _ in kept[place + 1 :])
         term, x = _contracted(emit, term, x, other, y, sizes, later)
-    term, x = _without(emit, term, x, output, sizes)
+    term, x = _summed_out(emit, term, x, output, sizes)
     return permuted(emit, x, [term.index(name) for name in output])
 
 
-def _spelled(equation, ranks):
+def _parsed_equation(equation: str, ranks: Sequence[int]) -> tuple[Any, Any]:
     """The terms and the output with a letter for every dimension that "..." stands for."""
     inputs, arrow, output = equation.replace(" ", "").partition("->")
     terms = inputs.split(",")
@@ -132,7 +143,7 @@ def _spelled(equation, ranks):
     return terms, output
 
 
-def _once(emit, term, x):
+def _diagonal_of_repeated(emit: Emitter, term: str, x: Value) -> tuple[str, Value]:
     """An operand that names an index twice is read along its diagonal, which becomes the last dimension."""
     for name in dict.fromkeys(term):
         while term.count(name) > 1:
@@ -143,7 +154,7 @@ def _once(emit, term, x):
     return term, x
 
 
-def _without(emit, term, x, needed, sizes):
+def _summed_out(emit: Emitter, term: str, x: Value, needed: str, sizes: dict[str, Any]) -> tuple[str, Value]:
     """`x` summed over the indices that nobody needs."""
     alone = [axis for axis, name in enumerate(term) if name not in needed]
     if not alone:
@@ -153,10 +164,12 @@ def _without(emit, term, x, needed, sizes):
     return left, emit.typed(total, dtype=x.dtype, shape=[sizes[n] for n in left])
 
 
-def _contracted(emit, left, a, right, b, sizes, later):
+def _contracted(
+    emit: Emitter, left: str, a: Value, right: str, b: Value, sizes: dict[str, Any], later: str
+) -> tuple[str, Value]:
     """The product of two operands, summed over what neither `later` operands nor the output name."""
-    left, a = _without(emit, left, a, right + later, sizes)
-    right, b = _without(emit, right, b, left + later, sizes)
+    left, a = _summed_out(emit, left, a, right + later, sizes)
+    right, b = _summed_out(emit, right, b, left + later, sizes)
     batch = [n for n in left if n in right and n in later]
     inner = [n for n in left if n in right and n not in later]
     rows, columns = [n for n in left if n not in right], [n for n in right if n not in left]
@@ -171,7 +184,7 @@ def _contracted(emit, left, a, right, b, sizes, later):
     return names, emit.typed(product, dtype=a.dtype, shape=shape)
 
 
-def _blocks(emit, x, term, sizes, *groups):
+def _blocks(emit: Emitter, x: Value, term: str, sizes: dict[str, Any], *groups: Any) -> Value:
     """`x` as [batch, rows, columns], each group of indices made one dimension."""
     turned = permuted(emit, x, [term.index(name) for group in groups for name in group])
     shape = []

@@ -6,13 +6,14 @@ import re
 from paritas.lower.mindspore.ops.factories import filled
 from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.shape import is_empty
-from paritas.lower.mindspore.write.source import Value
+from paritas.lower.mindspore.write.emitter import Emitter
+from paritas.lower.mindspore.write.source import Scalar, Value
 
 _TRANSPOSED = re.compile(r"ops\.transpose\(([\w.\[\]]+), \(0, 2, 1\)\)")
 
 
 @lowers("transformers.grouped_mm_fallback.default")
-def grouped_mm_fallback(emit, input, weight, offs):
+def grouped_mm_fallback(emit: Emitter, input: Value, weight: Value, offs: Value) -> Value:
     """grouped_mm_fallback(Tensor input, Tensor weight, Tensor offs) -> Tensor"""
     stored = _TRANSPOSED.fullmatch(weight.text)
     if stored:
@@ -23,7 +24,7 @@ def grouped_mm_fallback(emit, input, weight, offs):
 
 
 @lowers("aten.histc.default")
-def histc(emit, self, bins=100, min=0, max=0):
+def histc(emit: Emitter, self: Value, bins: int = 100, min: Scalar = 0, max: Scalar = 0) -> Value:
     """histc(Tensor self, int bins=100, Scalar min=0, Scalar max=0) -> Tensor"""
     if min == max and bins == 1:  # the range is that of the values: all of them are in it
         count = emit.call("ops.reshape", emit.call("ops.ones_like", self), (-1,))

@@ -4,29 +4,33 @@
 What is sorted are keys (`order_keys` in the prelude), in which NaN is a number; the values are looked up afterwards.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from paritas.lower.mindspore.ops.arithmetic import FLOATS
 from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.shape import indexed, is_empty, permuted
-from paritas.lower.mindspore.write.source import Value
+from paritas.lower.mindspore.write.emitter import Emitter
+from paritas.lower.mindspore.write.source import Size, Value
 
 #: Above every number of the narrower dtype, and below infinity.
 _TOP = {torch.float32: 3e38, torch.float64: 1.7976931348623157e308}
 
 
-def _pair(first, second):
+def _pair(first: Value | str, second: Value | str) -> Value:
     return Value(f"({first}, {second})")
 
 
-def _keys(emit, x):
+def _keys(emit: Emitter, x: Value) -> Value:
     if x.dtype in ("float32", "float16", "float64"):
         wide = torch.float32 if x.dtype == "float16" else torch.float64
         return emit.prelude("order_keys", x, emit.constant(torch.tensor(_TOP[wide], dtype=wide), "top"))
     return emit.cast(x, "int32") if x.dtype == "bool" else x  # there is no order of booleans
 
 
-def _places(emit, x, descending):
+def _places(emit: Emitter, x: Value, descending: bool) -> Value:
     """Where the elements of the last dimension come from, in order. ops.Sort keeps the order of equals."""
     if x.dtype == "float64":
         # Ascending order is that of the negative numbers from the largest on; NaN is then the smallest.
@@ -38,12 +42,12 @@ def _places(emit, x, descending):
     return emit.cast(Value(f"{found}[1]", "int32"), "int64")
 
 
-def in_order(emit, x):
+def in_order(emit: Emitter, x: Value) -> Value:
     """Where the elements of a vector come from, the smallest first; of floats and whole numbers of 32 bits and more."""
     return _places(emit, x, False)
 
 
-def _last(emit, self, dim, write):
+def _last(emit: Emitter, self: Value, dim: int, write: Callable[..., Any]) -> Value:
     """(values, places) of the places that `write(x)` finds along the last dimension; dimensions as they were."""
     if self.rank == 0:
         return _pair(self, emit.call("ops.zeros", (), emit.dtype("int64")))
@@ -57,10 +61,12 @@ def _last(emit, self, dim, write):
 
 
 @lowers("aten.topk.default")
-def topk(emit, self, k, dim=-1, largest=True, sorted=True):
+def topk(
+    emit: Emitter, self: Value, k: Size, dim: int = -1, largest: bool = True, sorted: bool = True
+) -> Value:
     """topk(Tensor self, SymInt k, int dim=-1, bool largest=True, bool sorted=True) -> (Tensor values, Tensor indices)"""  # noqa: E501
 
-    def write(x):
+    def write(x: Value) -> Value:
         if largest:
             found = emit.let(emit.prim("ops.TopK", True)(_keys(emit, x), k), "found")
             return emit.cast(Value(f"{found}[1]", "int32"), "int64")
@@ -71,13 +77,13 @@ def topk(emit, self, k, dim=-1, largest=True, sorted=True):
     return _last(emit, self, dim, write)
 
 
-def _nothing(emit):
+def _nothing(emit: Emitter) -> Any:
     texts = [emit.call("ops.zeros", emit.dims(part.shape), emit.dtype(part.dtype)).text for part in emit.out]
     return _pair(*texts)
 
 
 @lowers("aten.sort.default", "aten.sort.stable")
-def sorted_pair(emit, self, dim, descending, **_):
+def sorted_pair(emit: Emitter, self: Value, dim: int, descending: bool, **_: object) -> Value:
     """Values and places in order."""
     if self.rank and is_empty(self):
         shape = emit.dims(self.shape)
@@ -86,13 +92,13 @@ def sorted_pair(emit, self, dim, descending, **_):
 
 
 @lowers("aten.msort.default")
-def msort(emit, self):
+def msort(emit: Emitter, self: Value) -> Value:
     """msort(Tensor self) -> Tensor"""
     return Value(f"{emit.let(sorted_pair(emit, self, 0, False), 'pair')}[0]")
 
 
 @lowers("aten.argsort.default", "aten.argsort.stable")
-def argsort(emit, self, dim=-1, descending=False, **_):
+def argsort(emit: Emitter, self: Value, dim: int = -1, descending: bool = False, **_: object) -> Value:
     """argsort(Tensor self, int dim=-1, bool descending=False) -> Tensor"""
     pair = emit.let(sorted_pair(emit, self, dim, descending), "pair")
     return Value(f"{pair}[1]")
@@ -101,7 +107,7 @@ def argsort(emit, self, dim=-1, descending=False, **_):
 # --- one of them ---
 
 
-def _one(emit, self, dim, keepdim, place):
+def _one(emit: Emitter, self: Value, dim: int, keepdim: bool, place: int | str) -> Value:
     """(value, index) of the element that is at `place` in order, along a dimension."""
     if self.rank == 0:
         return _pair(self, emit.call("ops.zeros", (), emit.dtype("int64")))
@@ -113,17 +119,17 @@ def _one(emit, self, dim, keepdim, place):
     return _pair(*(indexed(emit, Value(f"{pair}[{i}]", shape=self.shape), dim, cut) for i in (0, 1)))
 
 
-def operand_plus_one(place):
+def operand_plus_one(place: int | str) -> int | str:
     return place + 1 if isinstance(place, int) else f"{place} + 1"
 
 
 @lowers("aten.kthvalue.default")
-def kthvalue(emit, self, k, dim=-1, keepdim=False):
+def kthvalue(emit: Emitter, self: Value, k: Size, dim: int = -1, keepdim: bool = False) -> Value:
     """kthvalue(Tensor self, SymInt k, int dim=-1, bool keepdim=False) -> (Tensor values, Tensor indices)"""
     return _one(emit, self, dim, keepdim, k - 1 if isinstance(k, int) else f"{k} - 1")
 
 
-def _middle(emit, self, dim):
+def _middle(emit: Emitter, self: Value, dim: int) -> int | str:
     size = self.shape[dim]
     if isinstance(size, int):
         return (size - 1) // 2
@@ -131,7 +137,7 @@ def _middle(emit, self, dim):
 
 
 @lowers("aten.median.dim")
-def median_dim(emit, self, dim, keepdim=False):
+def median_dim(emit: Emitter, self: Value, dim: int, keepdim: bool = False) -> Value:
     """median.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)"""
     if self.rank == 0 or is_empty(self):
         return _one(emit, self, dim, keepdim, 0)
@@ -142,21 +148,18 @@ def median_dim(emit, self, dim, keepdim=False):
     # A row with a NaN has NaN for its middle.
     pair = emit.let(_one(emit, x, dim, True, _middle(emit, self, dim)), "middle")
     return _squeezed(
-        emit,
-        emit.prelude("median_nan", x, Value(f"{pair}[0]"), Value(f"{pair}[1]"), dim),
-        dim,
-        keepdim,
+        emit, emit.prelude("median_nan", x, Value(f"{pair}[0]"), Value(f"{pair}[1]"), dim), dim, keepdim
     )
 
 
-def _squeezed(emit, pair, dim, keepdim):
+def _squeezed(emit: Emitter, pair: Value, dim: int, keepdim: bool) -> Value:
     if keepdim:
         return pair
     found = emit.let(pair, "found")
     return _pair(*(emit.call("ops.squeeze", Value(f"{found}[{i}]"), dim) for i in (0, 1)))
 
 
-def _flat(emit, self):
+def _flat(emit: Emitter, self: Value) -> Value:
     size = 1
     for part in self.shape:
         size = size * part
@@ -164,7 +167,7 @@ def _flat(emit, self):
 
 
 @lowers("aten.median.default")
-def median(emit, self):
+def median(emit: Emitter, self: Value) -> Value:
     """median(Tensor self) -> Tensor"""
     if self.rank == 0:
         return self
@@ -174,7 +177,7 @@ def median(emit, self):
 
 
 @lowers("aten.nanmedian.dim")
-def nanmedian_dim(emit, self, dim, keepdim=False):
+def nanmedian_dim(emit: Emitter, self: Value, dim: int, keepdim: bool = False) -> Value:
     """nanmedian.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)"""
     if self.rank == 0 or is_empty(self) or self.dtype not in FLOATS:
         return median_dim(emit, self, dim, keepdim)
@@ -186,7 +189,7 @@ def nanmedian_dim(emit, self, dim, keepdim=False):
 
 
 @lowers("aten.nanmedian.default")
-def nanmedian(emit, self):
+def nanmedian(emit: Emitter, self: Value) -> Value:
     """nanmedian(Tensor self) -> Tensor"""
     if self.rank == 0:
         return self

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Elements put elsewhere: repeated, turned around, padded, written over a part of another tensor."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import sympy
 import torch
 
@@ -8,13 +11,14 @@ from paritas.capture.normalise import WHOLE_DIMENSION
 from paritas.lower.mindspore.ops.factories import filled
 from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.shape import indexed, is_empty, permuted
-from paritas.lower.mindspore.write.source import Value, operand
+from paritas.lower.mindspore.write.emitter import Emitter
+from paritas.lower.mindspore.write.source import Scalar, Size, Sizes, Value, operand
 from paritas.lower.registry import Arg
 
 
 @lowers("aten.repeat.default")
 @lowers("aten.tile.default", repeats=Arg("dims"))
-def _tiled(emit, self, repeats):
+def _tiled(emit: Emitter, self: Value, repeats: Sizes) -> Value:
     missing = len(repeats) - self.rank
     if missing > 0:
         self = emit.call("ops.reshape", self, (*[1] * missing, *emit.dims(self.shape)))
@@ -23,7 +27,9 @@ def _tiled(emit, self, repeats):
 
 
 @lowers("aten.repeat_interleave.self_int")
-def repeat_interleave(emit, self, repeats, dim=None, *, output_size=None):
+def repeat_interleave(
+    emit: Emitter, self: Value, repeats: Size, dim: int | None = None, *, output_size: Size | None = None
+) -> Value:
     """repeat_interleave.self_int(Tensor self, SymInt repeats, int? dim=None, *, SymInt? output_size=None) -> Tensor"""
     if dim is None:
         self, dim, sizes = emit.call("ops.reshape", self, (-1,)), 0, [_count(self.shape)]
@@ -35,7 +41,7 @@ def repeat_interleave(emit, self, repeats, dim=None, *, output_size=None):
     return emit.call("ops.reshape", spread, emit.dims(emit.out.shape, free=True))
 
 
-def _count(shape):
+def _count(shape: Sizes) -> int:
     total = 1
     for size in shape:
         total = total * size
@@ -43,13 +49,13 @@ def _count(shape):
 
 
 @lowers("aten.flip.default")
-def flip(emit, self, dims):
+def flip(emit: Emitter, self: Value, dims: Sequence[int]) -> Value:
     """flip(Tensor self, int[] dims) -> Tensor"""
     return emit.call("ops.flip", self, tuple(d % self.rank for d in dims)) if dims and self.rank else self
 
 
 @lowers("aten.roll.default")
-def roll(emit, self, shifts, dims=()):
+def roll(emit: Emitter, self: Value, shifts: Sizes, dims: Sequence[int] = ()) -> Value:
     """roll(Tensor self, SymInt[1] shifts, int[1] dims=[]) -> Tensor"""
     shifts, dims = _listed(shifts), _listed(dims)
     x = self
@@ -79,7 +85,7 @@ def roll(emit, self, shifts, dims=()):
     return x if x.rank == self.rank else emit.call("ops.reshape", x, emit.dims(emit.out.shape, free=True))
 
 
-def _listed(value):
+def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
@@ -87,7 +93,7 @@ def _listed(value):
 
 
 @lowers("aten.constant_pad_nd.default")
-def constant_pad_nd(emit, self, pad, value=0):
+def constant_pad_nd(emit: Emitter, self: Value, pad: Sizes, value: Scalar = 0) -> Value:
     """constant_pad_nd(Tensor self, SymInt[] pad, Scalar value=0) -> Tensor"""
     if not all(isinstance(width, int) for width in pad):
         in_front = any(not isinstance(width, int) or width != 0 for width in pad[::2])
@@ -97,7 +103,7 @@ def constant_pad_nd(emit, self, pad, value=0):
     return _padded(emit, self, pad, lambda x, dim, size, last: _edge(emit, x, dim, size, value))
 
 
-def _filled_up(emit, self, pad, value):
+def _filled_up(emit: Emitter, self: Value, pad: Sizes, value: float) -> Value:
     """Widths behind that are known at run time only and may be 0, which a piece to join may not."""
     x = self
     for pair in range(len(pad) // 2):
@@ -113,12 +119,14 @@ def _filled_up(emit, self, pad, value):
     return x
 
 
-def _edge(emit, x, dim, size, value):
+def _edge(emit: Emitter, x: Value, dim: int, size: int, value: float) -> Value:
     shape = [*x.shape[:dim], size, *x.shape[dim + 1 :]]
     return filled(emit, value, shape=shape)
 
 
-def _padded(emit, self, pad, edge, mirrored=False):
+def _padded(
+    emit: Emitter, self: Value, pad: Sizes, edge: Callable[..., Any], mirrored: bool = False
+) -> Value:
     """`self` with `edge(x, dim, size, last)` joined to both ends of each dimension; negative sizes cut."""
     x = self
     for pair in range(len(pad) // 2):
@@ -151,7 +159,7 @@ def _padded(emit, self, pad, edge, mirrored=False):
     return x
 
 
-def _looked_up(emit, self, pad, mode, value=0):
+def _looked_up(emit: Emitter, self: Value, pad: Sizes, mode: str, value: float = 0) -> Value:
     """Widths that are known at run time only: each place of the result looks up which of `self` it repeats."""
     x = self
     for pair in range(len(pad) // 2):
@@ -177,11 +185,11 @@ def _looked_up(emit, self, pad, mode, value=0):
     return x
 
 
-def _within(emit, places, last):
+def _within(emit: Emitter, places: Value, last: Value) -> Value:
     return emit.call("ops.maximum", 0, emit.call("ops.minimum", last, places))
 
 
-def _mirrored(emit, places, mode, size, last):
+def _mirrored(emit: Emitter, places: Value, mode: str, size: Value, last: Value) -> Value:
     """The place inside that each place outside repeats."""
     if mode == "replicate":
         return _within(emit, places, last)
@@ -192,20 +200,20 @@ def _mirrored(emit, places, mode, size, last):
 
 
 @lowers("aten.pad.default")
-def pad(emit, self, pad, mode="constant", value=None):
+def pad(emit: Emitter, self: Value, pad: Sizes, mode: str = "constant", value: float | None = None) -> Value:
     """pad(Tensor self, SymInt[] pad, str mode="constant", float? value=None) -> Tensor"""
     if mode == "constant":
         return constant_pad_nd(emit, self, pad, 0 if value is None else value)
 
-    def reflect(x, dim, size, last):
+    def reflect(x: Value, dim: int, size: int, last: bool) -> Value:
         text = f"-{size + 1}:-1" if last else f"1:{size + 1}"
         return emit.call("ops.flip", Value(indexed(emit, x, dim, text)), (dim,))
 
-    def replicate(x, dim, size, last):
+    def replicate(x: Value, dim: int, size: int, last: bool) -> Value:
         shape = emit.dims([*x.shape[:dim], size, *x.shape[dim + 1 :]])
         return emit.call("ops.broadcast_to", Value(indexed(emit, x, dim, "-1:" if last else ":1")), shape)
 
-    def circular(x, dim, size, last):
+    def circular(x: Value, dim: int, size: int, last: bool) -> Value:
         return Value(indexed(emit, x, dim, f":{size}" if last else f"-{size}:"))
 
     if not all(isinstance(width, int) for width in pad):
@@ -217,7 +225,7 @@ def pad(emit, self, pad, mode="constant", value=None):
 # --- a part overwritten ---
 
 
-def _spliced(emit, self, src, dim, start, length):
+def _spliced(emit: Emitter, self: Value, src: Value, dim: int, start: Size, length: Size) -> Value:
     """x[:start], src, x[start + length:] along dim."""
     size = self.shape[dim]
     if isinstance(start, int) and isinstance(size, int):
@@ -247,7 +255,15 @@ def _spliced(emit, self, src, dim, start, length):
 
 
 @lowers("aten.slice_scatter.default")
-def slice_scatter(emit, self, src, dim=0, start=None, end=None, step=1):
+def slice_scatter(
+    emit: Emitter,
+    self: Value,
+    src: Value,
+    dim: int = 0,
+    start: Size | None = None,
+    end: Size | None = None,
+    step: Size = 1,
+) -> Value:
     """slice_scatter(Tensor self, Tensor src, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor"""  # noqa: E501
     dim = dim % self.rank
     if step != 1:
@@ -258,7 +274,9 @@ def slice_scatter(emit, self, src, dim=0, start=None, end=None, step=1):
     return _spliced(emit, self, src, dim, start or 0, length)
 
 
-def _strided(emit, self, src, dim, start, end, step):
+def _strided(
+    emit: Emitter, self: Value, src: Value, dim: int, start: Size, end: int | None, step: int
+) -> Value:
     size = self.shape[dim]
     if is_empty(src):
         return self
@@ -274,7 +292,7 @@ def _strided(emit, self, src, dim, start, end, step):
     )
 
 
-def _every(emit, self, src, dim, start, end, step):
+def _every(emit: Emitter, self: Value, src: Value, dim: int, start: Size, end: Size, step: int) -> Value:
     """Bounds that depend on the input's size: every place says whether it is overwritten, and by which row."""
     size = sympy.sympify(self.shape[dim])
     start, end = (
@@ -294,7 +312,7 @@ def _every(emit, self, src, dim, start, end, step):
 
 
 @lowers("aten.select_scatter.default")
-def select_scatter(emit, self, src, dim, index):
+def select_scatter(emit: Emitter, self: Value, src: Value, dim: int, index: Size) -> Value:
     """select_scatter(Tensor self, Tensor src, int dim, SymInt index) -> Tensor"""
     dim = dim % self.rank
     row = emit.call("ops.expand_dims", emit.cast(src, emit.out.dtype), dim)
@@ -305,7 +323,7 @@ def select_scatter(emit, self, src, dim, index):
 
 
 @lowers("aten.unfold.default")
-def unfold(emit, self, dimension, size, step):
+def unfold(emit: Emitter, self: Value, dimension: int, size: int, step: int) -> Value:
     """unfold(Tensor(a) self, int dimension, int size, int step) -> Tensor(a)"""
     if self.rank == 0:
         return emit.call("ops.reshape", self, emit.dims(emit.out.shape))
@@ -320,7 +338,7 @@ def unfold(emit, self, dimension, size, step):
 
 
 @lowers("aten.pixel_shuffle.default")
-def pixel_shuffle(emit, self, upscale_factor):
+def pixel_shuffle(emit: Emitter, self: Value, upscale_factor: int) -> Value:
     """pixel_shuffle(Tensor self, int upscale_factor) -> Tensor"""
     r = upscale_factor
     *batch, channels, height, width = self.shape
@@ -331,7 +349,7 @@ def pixel_shuffle(emit, self, upscale_factor):
 
 
 @lowers("aten.pixel_unshuffle.default")
-def pixel_unshuffle(emit, self, downscale_factor):
+def pixel_unshuffle(emit: Emitter, self: Value, downscale_factor: int) -> Value:
     """pixel_unshuffle(Tensor self, int downscale_factor) -> Tensor"""
     r = downscale_factor
     *batch, channels, _, _ = self.shape

@@ -8,10 +8,12 @@ from paritas.lower.mindspore.ops.arithmetic import FLOATS
 from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.unary import negative, sign
 from paritas.lower.mindspore.ops.where_clamp import number
+from paritas.lower.mindspore.write.emitter import Emitter
+from paritas.lower.mindspore.write.source import Scalar, Value
 
 
 @lowers("aten.sgn.default")
-def sgn(emit, self):
+def sgn(emit: Emitter, self: Value) -> Value:
     """sgn(Tensor self) -> Tensor"""
     if self.dtype.startswith("complex"):
         raise emit.refuse("the sign of a complex number")
@@ -19,13 +21,13 @@ def sgn(emit, self):
 
 
 @lowers("aten.positive.default")
-def positive(emit, self):
+def positive(emit: Emitter, self: Value) -> Value:
     """positive(Tensor(a) self) -> Tensor(a)"""
     return self
 
 
 @lowers("aten.signbit.default")
-def signbit(emit, self):
+def signbit(emit: Emitter, self: Value) -> Value:
     """signbit(Tensor self) -> Tensor"""
     if self.dtype in ("bool", "uint8"):
         return emit.call("ops.zeros_like", emit.cast(self, "bool"))
@@ -36,14 +38,14 @@ def signbit(emit, self):
 
 @lowers("aten.isneginf.default", value=-math.inf)
 @lowers("aten.isposinf.default", value=math.inf)
-def _infinite(emit, self, value):
+def _infinite(emit: Emitter, self: Value, value: float) -> Value:
     if self.dtype not in FLOATS:
         return emit.call("ops.zeros_like", emit.cast(self, "bool"))
     return emit.infix("==", self, value)
 
 
 @lowers("aten.frac.default")
-def frac(emit, self):
+def frac(emit: Emitter, self: Value) -> Value:
     """frac(Tensor self) -> Tensor"""
     x = emit.let(self, "x")
     return emit.infix("-", x, emit.call("ops.trunc", x))
@@ -51,31 +53,28 @@ def frac(emit, self):
 
 @lowers("aten.deg2rad.default", factor=math.pi / 180)
 @lowers("aten.rad2deg.default", factor=180 / math.pi)
-def converted(emit, self, factor):
+def converted(emit: Emitter, self: Value, factor: float) -> Value:
     """An angle in the other unit."""
     return in_float32(emit, self, lambda x: emit.infix("*", x, factor))
 
 
 @lowers("aten.sinc.default", "aten.special_sinc.default")
-def sinc(emit, self):
+def sinc(emit: Emitter, self: Value) -> Value:
     """sinc(Tensor self) -> Tensor"""
 
-    def write(x):
+    def write(x: Value) -> Value:
         x = emit.let(emit.infix("*", x, math.pi), "x")
         zero = emit.let(emit.infix("==", x, 0), "zero")
         below = emit.call("ops.where", zero, emit.call("ops.ones_like", x), x)
         return emit.call(
-            "ops.where",
-            zero,
-            emit.call("ops.ones_like", x),
-            emit.infix("/", emit.call("ops.sin", x), below),
+            "ops.where", zero, emit.call("ops.ones_like", x), emit.infix("/", emit.call("ops.sin", x), below)
         )
 
     return in_float32(emit, self, write)
 
 
 @lowers("aten.special_ndtr.default")
-def special_ndtr(emit, self):
+def special_ndtr(emit: Emitter, self: Value) -> Value:
     """special_ndtr(Tensor self) -> Tensor"""
     # torch's own formula: it loses the same digits far below 0.
     x = emit.infix("*", emit.cast(self, emit.out.dtype), math.sqrt(0.5))
@@ -83,7 +82,7 @@ def special_ndtr(emit, self):
 
 
 @lowers("aten.special_entr.default")
-def special_entr(emit, self):
+def special_entr(emit: Emitter, self: Value) -> Value:
     """special_entr(Tensor self) -> Tensor"""
     x = emit.let(emit.cast(self, "float64"), "x")
     inside = emit.prefix("-", emit.infix("*", x, emit.call("ops.log", x)))
@@ -93,7 +92,7 @@ def special_entr(emit, self):
 
 
 @lowers("aten.hardshrink.default")
-def hardshrink(emit, self, lambd=0.5):
+def hardshrink(emit: Emitter, self: Value, lambd: Scalar = 0.5) -> Value:
     """hardshrink(Tensor self, Scalar lambd=0.5) -> Tensor"""
     x = emit.let(self, "x")
     bound = number(emit, abs(lambd))
@@ -102,10 +101,10 @@ def hardshrink(emit, self, lambd=0.5):
 
 
 @lowers("aten.softshrink.default")
-def softshrink(emit, self, lambd=0.5):
+def softshrink(emit: Emitter, self: Value, lambd: Scalar = 0.5) -> Value:
     """softshrink(Tensor self, Scalar lambd=0.5) -> Tensor"""
 
-    def write(x):
+    def write(x: Value) -> Value:
         x = emit.let(x, "x")
         inside = emit.infix("<=", emit.call("ops.abs", x), lambd)
         shifted = emit.infix("-", x, emit.infix("*", emit.call("ops.sign", x), lambd))
@@ -115,7 +114,7 @@ def softshrink(emit, self, lambd=0.5):
 
 
 @lowers("aten.celu.default")
-def celu(emit, self, alpha=1.0):
+def celu(emit: Emitter, self: Value, alpha: Scalar = 1.0) -> Value:
     """celu(Tensor self, Scalar alpha=1.) -> Tensor"""
     return elu(emit, self, alpha, 1, 1.0 / alpha)
 

@@ -2,23 +2,34 @@
 """Pooling over windows, with torch's borders and rounding, in one to three dimensions."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from paritas.lower.mindspore.ops.conv import per_axis
 from paritas.lower.mindspore.ops.registry import lowers
-from paritas.lower.mindspore.write.source import Value
+from paritas.lower.mindspore.write.emitter import Emitter
+from paritas.lower.mindspore.write.source import Size, Sizes, Value
 from paritas.lower.registry import Arg
 
 
-def _batched(emit, input, rank):
+def _batched(emit: Emitter, input: Value, rank: int) -> Value:
     if input.rank == rank + 2:
         return input
     shape = (*[1] * (rank + 2 - input.rank), *input.shape)
     return emit.typed(emit.call("ops.reshape", input, emit.dims(shape)), like=input, shape=shape)
 
 
-def _bordered(emit, x, outs, kernel, step, edge, value):
+def _bordered(
+    emit: Emitter,
+    x: Value,
+    outs: Sequence[Any],
+    kernel: Sizes,
+    step: Sequence[int],
+    edge: Sequence[int],
+    value: float,
+) -> Value:
     """`x` with borders such that its windows are torch's: ceil_mode's may reach beyond the border behind."""
     for place, after in enumerate(outs):
         axis = place + 2
@@ -34,7 +45,9 @@ def _bordered(emit, x, outs, kernel, step, edge, value):
     return x
 
 
-def _pooled(emit, x, batch, outs, kernel, step, pool):
+def _pooled(
+    emit: Emitter, x: Value, batch: Sizes, outs: Sequence[Any], kernel: Sizes, step: Sequence[int], pool: str
+) -> Value:
     """ops.MaxPool or ops.AvgPool over windows of any rank: two axes, then the third."""
     if len(kernel) == 1:
         wide = emit.call("ops.expand_dims", x, 2)
@@ -50,20 +63,31 @@ def _pooled(emit, x, batch, outs, kernel, step, pool):
     return emit.call("ops.reshape", out, emit.dims((*batch, *outs)))
 
 
-def _geometry(rank, kernel_size, stride, padding, dilation=1):
+def _geometry(
+    rank: int, kernel_size: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes | int = 1
+) -> tuple[Any, ...]:
     kernel = per_axis(kernel_size, rank)
     step = kernel if stride is None or list(_listed(stride)) == [] else per_axis(stride, rank)
     return kernel, step, per_axis(padding, rank), per_axis(dilation, rank)
 
 
-def _listed(value):
+def _listed(value: Any) -> Sequence[int]:
     return value if isinstance(value, (list, tuple)) else [value]
 
 
 @lowers("aten.max_pool1d.default", rank=1)
 @lowers("aten.max_pool2d.default", rank=2)
 @lowers("aten.max_pool3d.default", rank=3)
-def _max_pool(emit, self, rank, kernel_size, stride, padding, dilation, **_):
+def _max_pool(
+    emit: Emitter,
+    self: Value,
+    rank: int,
+    kernel_size: Sizes,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    **_: object,
+) -> Value:
     if (nothing := emit.if_empty()) is not None:
         return nothing
     kernel, step, edge, spread = _geometry(rank, kernel_size, stride, padding, dilation)
@@ -84,7 +108,17 @@ def _max_pool(emit, self, rank, kernel_size, stride, padding, dilation, **_):
 @lowers("aten.avg_pool1d.default", rank=1, counts=Arg("count_include_pad"))
 @lowers("aten.avg_pool2d.default", rank=2, counts=Arg("count_include_pad"), divisor=Arg("divisor_override"))
 @lowers("aten.avg_pool3d.default", rank=3, counts=Arg("count_include_pad"), divisor=Arg("divisor_override"))
-def _avg_pool(emit, self, rank, kernel_size, stride, padding, ceil_mode, counts, divisor=None):
+def _avg_pool(
+    emit: Emitter,
+    self: Value,
+    rank: int,
+    kernel_size: Sizes,
+    stride: Sizes,
+    padding: Sizes,
+    ceil_mode: bool,
+    counts: bool,
+    divisor: int | None = None,
+) -> Value:
     if (nothing := emit.if_empty()) is not None:
         return nothing
     kernel, step, edge, _ = _geometry(rank, kernel_size, stride, padding)
@@ -114,7 +148,7 @@ def _avg_pool(emit, self, rank, kernel_size, stride, padding, ceil_mode, counts,
 @lowers("aten.adaptive_avg_pool1d.default", rank=1)
 @lowers("aten.adaptive_avg_pool2d.default", rank=2)
 @lowers("aten.adaptive_avg_pool3d.default", rank=3)
-def _adaptive_mean(emit, self, rank, **_):
+def _adaptive_mean(emit: Emitter, self: Value, rank: int, **_: object) -> Value:
     if (nothing := emit.if_empty()) is not None:
         return nothing
     outs, sizes = emit.out.shape[-rank:], self.shape[-rank:]
@@ -141,7 +175,7 @@ def _adaptive_mean(emit, self, rank, **_):
 # --- with the places of the maxima ---
 
 
-def _maxima(emit, self, windows):
+def _maxima(emit: Emitter, self: Value, windows: Sequence[Any]) -> Value:
     """Values and places, with windows: for each axis the positions of each window, -1 outside."""
     sizes = self.shape[-len(windows) :]
     shape = emit.dims(emit.out[0].shape)
@@ -159,7 +193,7 @@ def _maxima(emit, self, windows):
     return Value(f"({values}, {emit.call('ops.reshape', Value(f'{found}[1]'), shape)})")
 
 
-def _joined(windows, sizes):
+def _joined(windows: Sequence[torch.Tensor], sizes: Sizes) -> torch.Tensor:
     flat = torch.zeros(1, 1, dtype=torch.long)
     outside = torch.zeros(1, 1, dtype=torch.bool)
     for size, window in zip(sizes, windows, strict=True):
@@ -169,7 +203,7 @@ def _joined(windows, sizes):
     return flat.masked_fill(outside, math.prod(sizes))
 
 
-def _adaptive_windows(emit, before, after):
+def _adaptive_windows(emit: Emitter, before: Size, after: int) -> torch.Tensor | Value:
     if not (isinstance(before, int) and isinstance(after, int)):
         return emit.prelude("adaptive_windows", emit.size(before), emit.size(after))
     starts = [i * before // after for i in range(after)]
@@ -182,14 +216,23 @@ def _adaptive_windows(emit, before, after):
 @lowers("aten.adaptive_max_pool1d.default", rank=1)
 @lowers("aten.adaptive_max_pool2d.default", rank=2)
 @lowers("aten.adaptive_max_pool3d.default", rank=3)
-def _adaptive_maxima(emit, self, rank, **_):
+def _adaptive_maxima(emit: Emitter, self: Value, rank: int, **_: object) -> Value:
     sizes = zip(self.shape[-rank:], emit.out[0].shape[-rank:], strict=True)
     return _maxima(emit, self, [_adaptive_windows(emit, *pair) for pair in sizes])
 
 
 @lowers("aten.max_pool2d_with_indices.default", rank=2)
 @lowers("aten.max_pool3d_with_indices.default", rank=3)
-def _strided_maxima(emit, self, rank, kernel_size, stride, padding, dilation, **_):
+def _strided_maxima(
+    emit: Emitter,
+    self: Value,
+    rank: int,
+    kernel_size: Sizes,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    **_: object,
+) -> Value:
     windows = []
     for kernel, step, edge, spread, before, after in zip(
         *_geometry(rank, kernel_size, stride, padding, dilation),

@@ -4,13 +4,17 @@
 So they are refused, unless nothing is left to chance. A model that needs noise gets it as an input.
 """
 
+from typing import NoReturn
+
 from paritas.lower.mindspore.ops.factories import filled
 from paritas.lower.mindspore.ops.registry import lowers
+from paritas.lower.mindspore.write.emitter import Emitter
+from paritas.lower.mindspore.write.source import Value
 
 
 @lowers("aten.rand.default", "aten.randn.default", "aten.rand_like.default", "aten.randn_like.default")
 @lowers("aten.normal.float_float")
-def refused(emit, **_):
+def refused(emit: Emitter, **_: object) -> NoReturn:
     raise emit.refuse(
         "it draws random numbers, and MindSpore's are not torch's: no port could be compared with the original. "
         "Pass the noise to the model as an input, or switch it off"
@@ -18,7 +22,7 @@ def refused(emit, **_):
 
 
 @lowers("aten.bernoulli.p")
-def bernoulli(emit, self, p, *, generator=None):
+def bernoulli(emit: Emitter, self: Value, p: float, **_: object) -> Value:
     """bernoulli.p(Tensor self, float p, *, Generator? generator=None) -> Tensor"""
     if p not in (0, 1):
         refused(emit)

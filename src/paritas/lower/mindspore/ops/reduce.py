@@ -2,34 +2,39 @@
 """Reductions: over some dimensions, over all where none is named, and of nothing."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 from paritas.lower.mindspore.ops.arithmetic import FLOATS
 from paritas.lower.mindspore.ops.factories import filled
 from paritas.lower.mindspore.ops.logic import truth
 from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.shape import is_empty
-from paritas.lower.mindspore.write.source import Value
+from paritas.lower.mindspore.write.emitter import Emitter
+from paritas.lower.mindspore.write.source import Scalar, Size, Value
 from paritas.lower.registry import Arg
 
 
-def axes_of(self, dim):
+def axes_of(self: Value, dim: Any) -> tuple[int, ...]:
     if dim is None or (isinstance(dim, (list, tuple)) and not dim) or self.rank == 0:
         return tuple(range(self.rank))
     return tuple(d % self.rank for d in dim) if isinstance(dim, (list, tuple)) else (dim % self.rank,)
 
 
-def shape_without(self, axes, keepdim):
+def shape_without(self: Value, axes: Sequence[int], keepdim: bool) -> tuple[Size, ...]:
     if keepdim:
         return tuple(1 if a in axes else size for a, size in enumerate(self.shape))
     return tuple(size for a, size in enumerate(self.shape) if a not in axes)
 
 
-def reduced_by(emit, primitive, self, axes, keepdim, dtype=None):
+def reduced_by(
+    emit: Emitter, primitive: str, self: Value, axes: Sequence[int], keepdim: bool, dtype: Any = None
+) -> Value:
     out = emit.prim(primitive, keep_dims=bool(keepdim))(self, axes[0] if len(axes) == 1 else axes)
     return emit.typed(out, dtype=dtype or self.dtype, shape=shape_without(self, axes, keepdim))
 
 
-def _may_be_empty(self):
+def _may_be_empty(self: Value) -> bool:
     """Whether a size depends on values: as many as a mask shows, which may be none."""
     symbols = {s for size in self.shape for s in getattr(size, "free_symbols", ())}
     return any(str(symbol).startswith("u") for symbol in symbols)
@@ -41,7 +46,14 @@ def _may_be_empty(self):
 @lowers("aten.mean.dim", primitive="ops.ReduceMean", nothing=math.nan)
 @lowers("aten.prod.default", dim=None, keepdim=False, primitive="ops.ReduceProd", nothing=1)
 @lowers("aten.prod.dim_int", primitive="ops.ReduceProd", nothing=1)
-def summed(emit, self, dim, keepdim, primitive="ops.ReduceSum", nothing=0):
+def summed(
+    emit: Emitter,
+    self: Value,
+    dim: Sequence[int] | int | None,
+    keepdim: bool,
+    primitive: str = "ops.ReduceSum",
+    nothing: float = 0,
+) -> Value:
     axes = axes_of(self, dim)
     x = emit.cast(self, emit.out.dtype)
     if is_empty(self):
@@ -63,14 +75,14 @@ def summed(emit, self, dim, keepdim, primitive="ops.ReduceSum", nothing=0):
     return reduced_by(emit, primitive, x, axes, keepdim)
 
 
-def _count(emit, self, axes):
+def _count(emit: Emitter, self: Value, axes: Sequence[int]) -> Size:
     total = 1
     for axis in axes:
         total = total * self.shape[axis]
     return total if isinstance(total, int) else emit.size(total)
 
 
-def nan_of(emit):
+def nan_of(emit: Emitter) -> Value:
     """The result, or the first of two, filled with NaN."""
     out = emit.out if isinstance(emit.out, Value) else emit.out[0]
     return emit.typed(filled(emit, math.nan, shape=out.shape, dtype=out.dtype), like=out)
@@ -82,7 +94,9 @@ def nan_of(emit):
 @lowers("aten.std.correction", root=True)
 @lowers("aten.std.dim", root=True, correction=Arg("unbiased"))
 @lowers("aten.std.default", root=True, correction=Arg("unbiased"), dim=None, keepdim=False)
-def variance(emit, self, dim, correction, keepdim, root):
+def variance(
+    emit: Emitter, self: Value, dim: Sequence[int] | None, correction: int | None, keepdim: bool, root: bool
+) -> Value:
     if self.dtype.startswith("complex"):
         raise emit.refuse("it is written for real numbers, and these are complex")
     axes = axes_of(self, dim)
@@ -93,8 +107,7 @@ def variance(emit, self, dim, correction, keepdim, root):
     if not axes:
         return nan_of(emit) if correction else emit.infix("-", self, self)
     centred = emit.let(
-        emit.typed(emit.infix("-", x, reduced_by(emit, "ops.ReduceMean", x, axes, True)), like=x),
-        "centred",
+        emit.typed(emit.infix("-", x, reduced_by(emit, "ops.ReduceMean", x, axes, True)), like=x), "centred"
     )
     squares = emit.typed(emit.infix("*", centred, centred), like=centred)
     if correction == 0:
@@ -104,8 +117,7 @@ def variance(emit, self, dim, correction, keepdim, root):
         below = max(count - correction, 0) if isinstance(count, int) else Value(f"({count} - {correction})")
         total = reduced_by(emit, "ops.ReduceSum", squares, axes, keepdim)
         result = emit.typed(
-            emit.infix("/", total, float(below) if isinstance(below, (int, float)) else below),
-            like=total,
+            emit.infix("/", total, float(below) if isinstance(below, (int, float)) else below), like=total
         )
     result = emit.typed(emit.call("ops.sqrt", result), like=result) if root else result
     return emit.cast(result, self.dtype)
@@ -117,13 +129,15 @@ def variance(emit, self, dim, correction, keepdim, root):
 @lowers("aten.std_mean.correction", root=True)
 @lowers("aten.std_mean.dim", root=True, correction=Arg("unbiased"))
 @lowers("aten.std_mean.default", root=True, correction=Arg("unbiased"), dim=None, keepdim=False)
-def spread_and_mean(emit, self, dim, correction, keepdim, root):
+def spread_and_mean(
+    emit: Emitter, self: Value, dim: Sequence[int] | None, correction: int | None, keepdim: bool, root: bool
+) -> Value:
     x = emit.let(self, "x")
     average = _averaged(emit, x, axes_of(self, dim), keepdim)
     return Value(f"({variance(emit, x, dim, correction, keepdim, root)}, {average})")
 
 
-def _averaged(emit, x, axes, keepdim):
+def _averaged(emit: Emitter, x: Value, axes: Sequence[int], keepdim: bool) -> Value:
     if is_empty(x):
         return nan_of(emit)
     if not axes:
@@ -136,7 +150,9 @@ def _averaged(emit, x, axes, keepdim):
 
 @lowers("aten.norm.Scalar", "aten.norm.ScalarOpt_dim", ord=Arg("p"))
 @lowers("aten.linalg_vector_norm.default")
-def linalg_vector_norm(emit, self, ord=2, dim=None, keepdim=False):
+def linalg_vector_norm(
+    emit: Emitter, self: Value, ord: Scalar = 2, dim: Sequence[int] | None = None, keepdim: bool = False
+) -> Value:
     """linalg_vector_norm(Tensor self, Scalar ord=2, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""  # noqa: E501
     ord = 2 if ord is None else ord  # of `norm`
     axes = axes_of(self, dim)
@@ -174,7 +190,9 @@ def linalg_vector_norm(emit, self, ord=2, dim=None, keepdim=False):
 @lowers("aten.amin.default", largest=False)
 @lowers("aten.max.default", largest=True, dim=None, keepdim=False)
 @lowers("aten.min.default", largest=False, dim=None, keepdim=False)
-def extreme(emit, self, dim, keepdim, largest):
+def extreme(
+    emit: Emitter, self: Value, dim: Sequence[int] | int | None, keepdim: bool, largest: bool
+) -> Value:
     axes = axes_of(self, dim)
     if not axes:
         return self
@@ -194,7 +212,7 @@ def extreme(emit, self, dim, keepdim, largest):
 
 @lowers("aten.argmax.default", largest=True)
 @lowers("aten.argmin.default", largest=False)
-def _position(emit, self, dim, keepdim, largest):
+def _position(emit: Emitter, self: Value, dim: int | None, keepdim: bool, largest: bool) -> Value:
     """torch says where the first NaN is; MindSpore's Argmax steps over it."""
     if self.rank == 0:
         return emit.call("ops.zeros", (), emit.dtype("int64"))
@@ -206,7 +224,7 @@ def _position(emit, self, dim, keepdim, largest):
     return emit.call("ops.expand_dims", found, dim % self.rank) if keepdim else found
 
 
-def _first(emit, self, axis, largest):
+def _first(emit: Emitter, self: Value, axis: int, largest: bool) -> Value:
     if self.dtype in ("float32", "float16", "float64"):
         return emit.prelude("first_largest" if largest else "first_smallest", self, axis)
     x = self if self.dtype in ("int64", "int32") else emit.cast(self, "int32")
@@ -215,7 +233,7 @@ def _first(emit, self, axis, largest):
 
 @lowers("aten.max.dim", largest=True)
 @lowers("aten.min.dim", largest=False)
-def _extreme_and_position(emit, self, dim, keepdim, largest):
+def _extreme_and_position(emit: Emitter, self: Value, dim: int, keepdim: bool, largest: bool) -> Value:
     x = emit.let(self, "x")
     value = extreme(emit, x, dim, keepdim, largest)
     return Value(f"({value}, {_position(emit, x, dim, keepdim, largest)})")
@@ -228,7 +246,9 @@ def _extreme_and_position(emit, self, dim, keepdim, largest):
 @lowers("aten.any.dim", "aten.any.dims", some=True)
 @lowers("aten.all.default", dim=None, keepdim=False, some=False)
 @lowers("aten.all.dim", "aten.all.dims", some=False)
-def any_or_all(emit, self, dim, keepdim, some):
+def any_or_all(
+    emit: Emitter, self: Value, dim: Sequence[int] | int | None, keepdim: bool, some: bool
+) -> Value:
     axes = axes_of(self, dim)
     if is_empty(self):
         return filled(emit, not some)
@@ -243,7 +263,7 @@ def any_or_all(emit, self, dim, keepdim, some):
 
 @lowers("aten.cumsum.default", primitive="ops.CumSum")
 @lowers("aten.cumprod.default", primitive="ops.CumProd")
-def _running(emit, primitive, self, dim):
+def _running(emit: Emitter, primitive: str, self: Value, dim: int) -> Value:
     x = emit.cast(self, emit.out.dtype)
     if self.rank == 0:
         return x
@@ -254,7 +274,14 @@ def _running(emit, primitive, self, dim):
 
 
 @lowers("aten.diff.default")
-def diff(emit, self, n=1, dim=-1, prepend=None, append=None):
+def diff(
+    emit: Emitter,
+    self: Value,
+    n: int = 1,
+    dim: int = -1,
+    prepend: Value | None = None,
+    append: Value | None = None,
+) -> Value:
     """diff(Tensor self, int n=1, int dim=-1, Tensor? prepend=None, Tensor? append=None) -> Tensor"""
     dim = dim % self.rank
     if (nothing := emit.if_empty()) is not None:
@@ -276,7 +303,7 @@ def diff(emit, self, n=1, dim=-1, prepend=None, append=None):
 
 
 @lowers("aten.logsumexp.default", "aten.special_logsumexp.default")
-def logsumexp(emit, self, dim, keepdim=False):
+def logsumexp(emit: Emitter, self: Value, dim: Sequence[int], keepdim: bool = False) -> Value:
     """logsumexp(Tensor self, int[1] dim, bool keepdim=False) -> Tensor"""
     axes = axes_of(self, dim)
     x = emit.let(emit.cast(self, emit.out.dtype), "x")

@@ -5,22 +5,29 @@ For fixed sizes torch itself makes the matrix, by resizing a unit matrix; for dy
 A pixel that is NaN or infinite spreads along its row and column, in torch over the neighbours only.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 
 from paritas.lower.mindspore.ops.registry import lowers
+from paritas.lower.mindspore.write.emitter import Emitter
+from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import Arg
 
 aten = torch.ops.aten
 
 
-def _factors(input, scale_factors, scales_h, scales_w):
+def _factors(
+    input: Value, scale_factors: Sequence[float] | None, scales_h: float | None, scales_w: float | None
+) -> list[float | None]:
     """Scale factors as torch reads them, one for each axis of the image: without, the sizes say."""
     if scale_factors is not None:
         return [float(factor) for factor in scale_factors]
     return [scales_h, scales_w] if input.rank == 4 else [None] * (input.rank - 2)
 
 
-def _fixed(*sizes):
+def _fixed(*sizes: Any) -> bool:
     return all(isinstance(size, int) for size in sizes)
 
 
@@ -31,7 +38,16 @@ def _fixed(*sizes):
 @lowers("aten.upsample_bicubic2d.default", kind="cubic", input=Arg("self"))
 @lowers("aten._upsample_bilinear2d_aa.vec", kind="smooth_linear")
 @lowers("aten._upsample_bicubic2d_aa.vec", kind="smooth_cubic")
-def resized(emit, input, align_corners, kind, scale_factors=None, scales_h=None, scales_w=None, **_):
+def resized(
+    emit: Emitter,
+    input: Value,
+    align_corners: bool,
+    kind: str,
+    scale_factors: Sequence[float] | None = None,
+    scales_h: float | None = None,
+    scales_w: float | None = None,
+    **_: object,
+) -> Value:
     """`input` with its last axes multiplied by the matrices of `kind`."""
     factors = _factors(input, scale_factors, scales_h, scales_w)
     if input.dtype not in ("float32", "float16", "float64"):
@@ -55,7 +71,7 @@ def resized(emit, input, align_corners, kind, scale_factors=None, scales_h=None,
     return emit.cast(x, input.dtype)
 
 
-def _torch(value):
+def _torch(value: Value) -> torch.dtype:
     return getattr(torch, value.dtype)
 
 
@@ -68,7 +84,9 @@ _IN_GRAPH = {
 }
 
 
-def _matrix(kind, before, after, align_corners, factor, dtype):
+def _matrix(
+    kind: str, before: int, after: int, align_corners: bool, factor: float | None, dtype: torch.dtype
+) -> torch.Tensor:
     """[after, before]: what torch makes of each of the unit vectors, in the dtype in which it weighs them."""
     # Rows, not columns: of images of width 1 torch 2.13 gets the antialiased kinds wrong.
     units = torch.eye(before, dtype=dtype).reshape(1, before, 1, before)
@@ -86,7 +104,15 @@ def _matrix(kind, before, after, align_corners, factor, dtype):
 @lowers("aten.upsample_nearest2d.default", exact=False, input=Arg("self"))
 @lowers("aten._upsample_nearest_exact1d.vec", "aten._upsample_nearest_exact2d.vec", exact=True)
 @lowers("aten._upsample_nearest_exact3d.vec", exact=True)
-def nearest(emit, input, exact, scale_factors=None, scales_h=None, scales_w=None, **_):
+def nearest(
+    emit: Emitter,
+    input: Value,
+    exact: bool,
+    scale_factors: Sequence[float] | None = None,
+    scales_h: float | None = None,
+    scales_w: float | None = None,
+    **_: object,
+) -> Value:
     """`input` with a look-up along its last axes."""
     factors = _factors(input, scale_factors, scales_h, scales_w)
     x = input
@@ -98,12 +124,12 @@ def nearest(emit, input, exact, scale_factors=None, scales_h=None, scales_w=None
             continue
         shape = (*x.shape[:axis], after, *x.shape[axis + 1 :])
         if _fixed(before, after):
-            places = _nearest_places(before, after, factor, exact)
+            fixed = _nearest_places(before, after, factor, exact)
             times = after // before
-            if torch.equal(places, torch.arange(before).repeat_interleave(max(times, 1))):
+            if torch.equal(fixed, torch.arange(before).repeat_interleave(max(times, 1))):
                 x = _repeated(emit, x, axis, times)
                 continue
-            places = emit.constant(places, "places")
+            places = emit.constant(fixed, "places")
         else:
             offset = 0.5 if exact else 0.0
             sizes = emit.size(before), emit.size(after)
@@ -112,7 +138,7 @@ def nearest(emit, input, exact, scale_factors=None, scales_h=None, scales_w=None
     return x
 
 
-def _repeated(emit, x, axis, times):
+def _repeated(emit: Emitter, x: Value, axis: int, times: int) -> Value:
     shape = (*x.shape[:axis], x.shape[axis] * times, *x.shape[axis + 1 :])
     before, behind = emit.dims(x.shape[: axis + 1]), emit.dims(x.shape[axis + 1 :])
     spread = emit.call("ops.reshape", x, (*before, 1, *behind))
@@ -120,6 +146,6 @@ def _repeated(emit, x, axis, times):
     return emit.typed(emit.call("ops.reshape", spread, emit.dims(shape)), dtype=x.dtype, shape=shape)
 
 
-def _nearest_places(before, after, factor, exact):
+def _nearest_places(before: int, after: int, factor: float | None, exact: bool) -> torch.Tensor:
     resize = aten._upsample_nearest_exact1d.default if exact else aten.upsample_nearest1d.default
     return resize(torch.arange(before).double().reshape(1, 1, -1), [after], factor).reshape(-1).long()

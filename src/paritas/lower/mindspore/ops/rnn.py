@@ -5,25 +5,38 @@ What the inputs give to the gates is one product for all steps. LSTMs are MindSp
 form is oneDNN's, as torch's is.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 from paritas.lower.mindspore.ops.registry import lowers
+from paritas.lower.mindspore.write.emitter import Emitter
 from paritas.lower.mindspore.write.source import Value
 
 
-def _first_axis(emit, x, size):
+def _first_axis(emit: Emitter, x: Value, size: int) -> list[Value]:
     """(layers and directions, batch, width) as one state each."""
     x = emit.let(x, "state")
     return [emit.typed(Value(f"{x}[{i}]"), like=x, shape=x.shape[1:]) for i in range(size)]
 
 
-def _swapped(emit, x):
+def _swapped(emit: Emitter, x: Value) -> Value:
     return Value(emit.call("ops.transpose", x, (1, 0, 2)).text, x.dtype)
 
 
-def _reverse(emit, x):
+def _reverse(emit: Emitter, x: Value) -> Value:
     return Value(emit.call("ops.flip", x, (0,)).text, x.dtype)
 
 
-def _run(emit, input, params, num_layers, train, bidirectional, batch_first, one):
+def _run(
+    emit: Emitter,
+    input: Value,
+    params: Sequence[Value],
+    num_layers: int,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+    one: Callable[..., Any],
+) -> tuple[Any, Any]:
     """`one(x, index, weights)` for every layer and direction; the output and the last states."""
     if input.rank != 3:
         raise emit.refuse("a recurrent network without batch")
@@ -48,38 +61,50 @@ def _run(emit, input, params, num_layers, train, bidirectional, batch_first, one
     return (_swapped(emit, x) if batch_first else x), last
 
 
-def _in_float32(emit, write, input, states, params):
+def _in_float32(
+    emit: Emitter, write: Callable[..., Any], input: Value, states: Sequence[Value], params: Sequence[Value]
+) -> Value:
     """`write(input, states, params)`, in float32 at half precision: torch's own steps are there."""
     if input.dtype != "float16":
         return write(input, states, params)
-    wide = [emit.cast(input, "float32")]
-    wide += [[emit.cast(x, "float32") for x in values] for values in (states, params)]
-    found = emit.let(write(*wide), "results")
+    wide = ([emit.cast(x, "float32") for x in values] for values in (states, params))
+    found = emit.let(write(emit.cast(input, "float32"), *wide), "results")
     parts = [emit.cast(Value(f"{found}[{i}]", "float32"), "float16").text for i in range(1 + len(states))]
     return Value(f"({', '.join(parts)})")
 
 
-def _bias(emit, weights, which):
+def _bias(emit: Emitter, weights: Sequence[Value], which: int) -> Value:
     if len(weights) >= 4:
         return weights[2 + which]
     return emit.call("ops.zeros", (emit.size(weights[0].shape[0]),), emit.dtype(weights[0].dtype))
 
 
 @lowers("aten.lstm.input")
-def lstm(emit, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first):
+def lstm(
+    emit: Emitter,
+    input: Value,
+    hx: Sequence[Value],
+    params: Sequence[Value],
+    has_biases: bool,
+    num_layers: int,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+    **_: object,
+) -> Value:
     """lstm.input(Tensor input, Tensor[] hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     if emit.target != "cpu":
         raise emit.refuse("ops.LSTM has kernels for CPU and GPU only")
     total = num_layers * (2 if bidirectional else 1)
     how = num_layers, train, bidirectional, batch_first
 
-    def write(input, hx, params):
+    def write(input: Value, hx: Sequence[Value], params: Sequence[Value]) -> Value:
         states, cells = (_first_axis(emit, x, total) for x in hx)
         # The kernel knows no projections, and float32 only.
         projected = hx[0].shape[-1] != hx[1].shape[-1]
         one = _lstm_steps if projected or input.dtype != "float32" else _lstm_kernel
 
-        def run(x, index, weights):
+        def run(x: Value, index: int, weights: Sequence[Value]) -> tuple[Any, Any]:
             return one(emit, x, states[index], cells[index], weights, has_biases, projected)
 
         out, last = _run(emit, input, params, *how, run)
@@ -89,7 +114,15 @@ def lstm(emit, input, hx, params, has_biases, num_layers, dropout, train, bidire
     return _in_float32(emit, write, input, hx, params)
 
 
-def _lstm_kernel(emit, x, state, cell, weights, has_biases, projected):
+def _lstm_kernel(
+    emit: Emitter,
+    x: Value,
+    state: Value,
+    cell: Value,
+    weights: Sequence[Value],
+    has_biases: bool,
+    projected: bool,
+) -> tuple[Any, Any]:
     wide, inputs = weights[0].shape
     parts = [*weights[:2]]
     if has_biases:  # the kernel has one bias
@@ -101,7 +134,9 @@ def _lstm_kernel(emit, x, state, cell, weights, has_biases, projected):
     return emit.typed(Value(f"{out}[0]"), dtype=x.dtype), (f"{out}[1]", f"{out}[2]")
 
 
-def _lstm_steps(emit, x, state, cell, weights, has_biases, projected):
+def _lstm_steps(
+    emit: Emitter, x: Value, state: Any, cell: Any, weights: Any, has_biases: Any, projected: Any
+) -> Any:
     given = emit.infix("+", emit.prelude("project", x, weights[0]), _bias(emit, weights, 0))
     arguments = [given, state, cell, weights[1], _bias(emit, weights, 1)]
     if projected:
@@ -113,13 +148,13 @@ def _lstm_steps(emit, x, state, cell, weights, has_biases, projected):
     return emit.typed(Value(f"{out}[0]"), dtype=x.dtype), last
 
 
-def _simple(emit, steps, input, hx, params, *how):
+def _simple(emit: Emitter, steps: str, input: Value, hx: Value, params: Sequence[Value], *how: Any) -> Value:
     num_layers, train, bidirectional, batch_first = how
 
-    def write(input, hx, params):
+    def write(input: Value, hx: Sequence[Value], params: Sequence[Value]) -> Value:
         states = _first_axis(emit, hx[0], num_layers * (2 if bidirectional else 1))
 
-        def one(x, index, weights):
+        def one(x: Value, index: int, weights: Sequence[Value]) -> tuple[Value | str, Value | str]:
             given = emit.infix("+", emit.prelude("project", x, weights[0]), _bias(emit, weights, 0))
             text = emit.prelude(steps, given, states[index], weights[1], _bias(emit, weights, 1))
             out = emit.let(text, "outputs")
@@ -132,21 +167,51 @@ def _simple(emit, steps, input, hx, params, *how):
 
 
 @lowers("aten.gru.input")
-def gru(emit, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first):
+def gru(
+    emit: Emitter,
+    input: Value,
+    hx: Value,
+    params: Sequence[Value],
+    num_layers: int,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+    **_: object,
+) -> Value:
     """gru.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)"""  # noqa: E501
     how = (num_layers, train, bidirectional, batch_first)
     return _simple(emit, "gru_steps", input, hx, params, *how)
 
 
 @lowers("aten.rnn_tanh.input")
-def rnn_tanh(emit, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first):
+def rnn_tanh(
+    emit: Emitter,
+    input: Value,
+    hx: Value,
+    params: Sequence[Value],
+    num_layers: int,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+    **_: object,
+) -> Value:
     """rnn_tanh.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)"""  # noqa: E501
     how = (num_layers, train, bidirectional, batch_first)
     return _simple(emit, "rnn_tanh_steps", input, hx, params, *how)
 
 
 @lowers("aten.rnn_relu.input")
-def rnn_relu(emit, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first):
+def rnn_relu(
+    emit: Emitter,
+    input: Value,
+    hx: Value,
+    params: Sequence[Value],
+    num_layers: int,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+    **_: object,
+) -> Value:
     """rnn_relu.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)"""  # noqa: E501
     how = (num_layers, train, bidirectional, batch_first)
     return _simple(emit, "rnn_relu_steps", input, hx, params, *how)

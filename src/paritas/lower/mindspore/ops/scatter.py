@@ -9,10 +9,11 @@ from paritas.lower.mindspore.ops.arithmetic import FLOATS
 from paritas.lower.mindspore.ops.factories import filled
 from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.where_clamp import number
-from paritas.lower.mindspore.write.source import Value
+from paritas.lower.mindspore.write.emitter import Emitter
+from paritas.lower.mindspore.write.source import Scalar, Value
 
 
-def flat_places(emit, self, dim, index):
+def flat_places(emit: Emitter, self: Value, dim: int, index: Value) -> Value:
     """For each element of `index`, the number of its place in self.flatten(); as [count, 1], for the scatters."""
     places = emit.infix("%", emit.cast(index, "int64"), emit.size(self.shape[dim]))
     step = 1
@@ -24,9 +25,7 @@ def flat_places(emit, self, dim, index):
             shape = [1] * self.rank
             shape[axis] = -1
             part = emit.call(
-                "ops.reshape",
-                emit.call("ops.arange", emit.size(index.shape[axis])),
-                tuple(shape),
+                "ops.reshape", emit.call("ops.arange", emit.size(index.shape[axis])), tuple(shape)
             )
         if step != 1:
             part = emit.infix("*", part, emit.size(step))
@@ -35,7 +34,7 @@ def flat_places(emit, self, dim, index):
     return emit.call("ops.reshape", total, (-1, 1))
 
 
-def sources(emit, src, index):
+def sources(emit: Emitter, src: Value, index: Value) -> Value:
     """As much of `src` as there are indices: torch reads no more."""
     if list(src.shape) == list(index.shape):
         return src
@@ -43,7 +42,9 @@ def sources(emit, src, index):
     return Value(f"{emit.let(src, 'source')}[{ends}]", src.dtype, index.shape)
 
 
-def scattered(emit, self, places, written, reduce, include_self):
+def scattered(
+    emit: Emitter, self: Value, places: Value, written: Value, reduce: str, include_self: bool
+) -> Value:
     """`self`, flat, with `written` reduced into its `places`; all three in one dtype."""
     like = {"dtype": self.dtype, "shape": self.shape}
     x = emit.let(self, "x")
@@ -74,7 +75,7 @@ def scattered(emit, self, places, written, reduce, include_self):
     return emit.prim("ops.FloorDiv")(total, count)
 
 
-def _neutral(dtype, reduce):
+def _neutral(dtype: str, reduce: str) -> torch.Tensor:
     """The element that changes nothing, as a tensor of one element: not every int64 can be written as a number."""
     kind = getattr(torch, dtype)
     if reduce in ("amax", "amin"):
@@ -88,7 +89,9 @@ def _neutral(dtype, reduce):
 
 
 @lowers("aten.scatter_reduce.two")
-def scatter_reduce(emit, self, dim, index, src, reduce, *, include_self=True):
+def scatter_reduce(
+    emit: Emitter, self: Value, dim: int, index: Value, src: Value, reduce: str, *, include_self: bool = True
+) -> Value:
     """scatter_reduce.two(Tensor self, int dim, Tensor index, Tensor src, str reduce, *, bool include_self=True) -> Tensor"""  # noqa: E501
     if any(size == 0 for size in index.shape):
         return self
@@ -108,14 +111,16 @@ def scatter_reduce(emit, self, dim, index, src, reduce, *, include_self=True):
 
 
 @lowers("aten.scatter.reduce")
-def scatter_with(emit, self, dim, index, src, *, reduce):
+def scatter_with(emit: Emitter, self: Value, dim: int, index: Value, src: Value, *, reduce: str) -> Value:
     """scatter.reduce(Tensor self, int dim, Tensor index, Tensor src, *, str reduce) -> Tensor"""
     how = {"add": "sum", "multiply": "prod"}[reduce]
     return scatter_reduce(emit, self, dim, index, src, how)
 
 
 @lowers("aten.scatter.value_reduce")
-def scatter_value_with(emit, self, dim, index, value, *, reduce):
+def scatter_value_with(
+    emit: Emitter, self: Value, dim: int, index: Value, value: Scalar, *, reduce: str
+) -> Value:
     """scatter.value_reduce(Tensor self, int dim, Tensor index, Scalar value, *, str reduce) -> Tensor"""
     spread = filled(emit, value, shape=index.shape)
     src = emit.typed(spread, dtype=emit.out.dtype, shape=index.shape)
@@ -123,7 +128,16 @@ def scatter_value_with(emit, self, dim, index, value, *, reduce):
 
 
 @lowers("aten.index_reduce.default")
-def index_reduce(emit, self, dim, index, source, reduce, *, include_self=True):
+def index_reduce(
+    emit: Emitter,
+    self: Value,
+    dim: int,
+    index: Value,
+    source: Value,
+    reduce: str,
+    *,
+    include_self: bool = True,
+) -> Value:
     """index_reduce(Tensor self, int dim, Tensor index, Tensor source, str reduce, *, bool include_self=True) -> Tensor"""  # noqa: E501
     if self.rank == 0 or source.rank == 0:
         index = emit.typed(emit.call("ops.reshape", index, ()), dtype="int64", shape=())
@@ -144,7 +158,7 @@ def index_reduce(emit, self, dim, index, source, reduce, *, include_self=True):
 
 
 @lowers("aten.take.default")
-def take(emit, self, index):
+def take(emit: Emitter, self: Value, index: Value) -> Value:
     """take(Tensor self, Tensor index) -> Tensor"""
     if (nothing := emit.if_empty()) is not None:
         return nothing
@@ -152,7 +166,7 @@ def take(emit, self, index):
 
 
 @lowers("aten.take_along_dim.default")
-def take_along_dim(emit, self, indices, dim=None):
+def take_along_dim(emit: Emitter, self: Value, indices: Value, dim: int | None = None) -> Value:
     """take_along_dim(Tensor self, Tensor indices, int? dim=None) -> Tensor"""
     if dim is None:
         flat = emit.call("ops.reshape", self, (-1,))
@@ -170,7 +184,7 @@ def take_along_dim(emit, self, indices, dim=None):
     return emit.call("ops.gather_elements", parts[0], dim, parts[1])
 
 
-def _marked(emit, self, dim, index):
+def _marked(emit: Emitter, self: Value, dim: int, index: Value) -> Value:
     """Where the places of `index` are in dimension `dim`, broadcast against `self`."""
     shape = [1] * self.rank
     shape[dim] = -1
@@ -182,7 +196,7 @@ def _marked(emit, self, dim, index):
 
 
 @lowers("aten.index_fill.int_Scalar")
-def index_fill(emit, self, dim, index, value):
+def index_fill(emit: Emitter, self: Value, dim: int, index: Value, value: Scalar) -> Value:
     """index_fill.int_Scalar(Tensor self, int dim, Tensor index, Scalar value) -> Tensor"""
     if self.rank == 0:
         return filled(emit, value)
@@ -192,7 +206,7 @@ def index_fill(emit, self, dim, index, value):
 
 
 @lowers("aten.index_fill.int_Tensor")
-def index_fill_tensor(emit, self, dim, index, value):
+def index_fill_tensor(emit: Emitter, self: Value, dim: int, index: Value, value: Value) -> Value:
     """index_fill.int_Tensor(Tensor self, int dim, Tensor index, Tensor value) -> Tensor"""
     if self.rank == 0:
         return emit.cast(value, emit.out.dtype)

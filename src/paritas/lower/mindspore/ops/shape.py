@@ -2,12 +2,14 @@
 """Operators that move elements without changing them: the views of torch, joining and cutting."""
 
 import re
+from collections.abc import Sequence
 
 import sympy
 
 from paritas.capture.normalise import WHOLE_DIMENSION
 from paritas.lower.mindspore.ops.registry import lowers
-from paritas.lower.mindspore.write.source import Value, operand
+from paritas.lower.mindspore.write.emitter import Emitter
+from paritas.lower.mindspore.write.source import Size, Value, operand
 from paritas.lower.registry import Arg
 
 
@@ -16,23 +18,23 @@ from paritas.lower.registry import Arg
 @lowers("aten.flatten.using_ints", "aten.ravel.default", "aten.unflatten.int")
 @lowers("aten.squeeze.default", "aten.squeeze.dim", "aten.squeeze.dims")
 @lowers("aten.atleast_1d.default", "aten.atleast_2d.default", "aten.atleast_3d.default")
-def reshaped(emit, self, **_):
+def reshaped(emit: Emitter, self: Value, **_: object) -> Value:
     """The result's shape says all."""
     return emit.call("ops.reshape", self, emit.dims(emit.out.shape, free=True))
 
 
 @lowers("aten.unsqueeze.default")
-def unsqueeze(emit, self, dim):
+def unsqueeze(emit: Emitter, self: Value, dim: int) -> Value:
     """unsqueeze(Tensor(a) self, int dim) -> Tensor(a)"""
     return emit.call("ops.expand_dims", self, dim)
 
 
-def _wide(size):
+def _wide(size: int) -> bool:
     return isinstance(size, (int, sympy.Integer)) and size >= 16
 
 
 @lowers("aten.permute.default", order=Arg("dims"))
-def permuted(emit, self, order):
+def permuted(emit: Emitter, self: Value, order: Sequence[int]) -> Value:
     order = tuple(d % len(order) for d in order)
     # Heads to the front and back again. Narrow rows are not worth a look-up each.
     if order == (0, 2, 1, 3) and emit.target == "cpu" and self.dtype == "float32" and _wide(self.shape[3]):
@@ -44,7 +46,7 @@ def permuted(emit, self, order):
 @lowers("aten.swapaxes.default", dim0=Arg("axis0"), dim1=Arg("axis1"))
 @lowers("aten.t.default", dim0=0, dim1=-1)
 @lowers("aten.mT.default", dim0=-2, dim1=-1)
-def swapped(emit, self, dim0, dim1):
+def swapped(emit: Emitter, self: Value, dim0: int, dim1: int) -> Value:
     order = list(range(self.rank))
     if order:
         order[dim0], order[dim1] = order[dim1], order[dim0]
@@ -52,7 +54,7 @@ def swapped(emit, self, dim0, dim1):
 
 
 @lowers("aten.movedim.int", "aten.moveaxis.int", "aten.movedim.intlist", "aten.moveaxis.intlist")
-def moved(emit, self, source, destination):
+def moved(emit: Emitter, self: Value, source: int | Sequence[int], destination: int | Sequence[int]) -> Value:
     source, destination = (
         [d % self.rank for d in ([dims] if isinstance(dims, int) else dims)] for dims in (source, destination)
     )
@@ -63,23 +65,23 @@ def moved(emit, self, source, destination):
 
 
 @lowers("aten.expand.default", "aten.expand_as.default", "aten.broadcast_to.default")
-def broadcast(emit, self, **_):
+def broadcast(emit: Emitter, self: Value, **_: object) -> Value:
     return emit.call("ops.broadcast_to", self, emit.dims(emit.out.shape))
 
 
-def tuple_of(texts):
+def tuple_of(texts: Sequence[str]) -> Value:
     return Value(f"({', '.join(texts)}{',' if len(texts) == 1 else ''})")
 
 
 @lowers("aten.broadcast_tensors.default")
-def broadcast_tensors(emit, tensors):
+def broadcast_tensors(emit: Emitter, tensors: Sequence[Value]) -> Value:
     """broadcast_tensors(Tensor[] tensors) -> Tensor[]"""
     pieces = zip(tensors, emit.out, strict=True)
     return tuple_of([emit.call("ops.broadcast_to", x, emit.dims(piece.shape)).text for x, piece in pieces])
 
 
 @lowers("aten.cat.default", "aten.concat.default", "aten.concatenate.default")
-def joined(emit, tensors, dim):
+def joined(emit: Emitter, tensors: Sequence[Value], dim: int) -> Value:
     # torch lets empty tensors of rank 1 take part.
     parts = [
         emit.cast(x, emit.out.dtype) for x in tensors if x.rank == len(emit.out.shape) and not is_empty(x)
@@ -87,23 +89,23 @@ def joined(emit, tensors, dim):
     return parts[0] if len(parts) == 1 else emit.call("ops.cat", tuple(parts), dim)
 
 
-def is_empty(value):
+def is_empty(value: Value) -> bool:
     return any(size == 0 for size in value.shape)
 
 
 @lowers("aten.stack.default")
-def stack(emit, tensors, dim=0):
+def stack(emit: Emitter, tensors: Sequence[Value], dim: int = 0) -> Value:
     """stack(Tensor[] tensors, int dim=0) -> Tensor"""
     return emit.call("ops.stack", tuple(emit.cast(x, emit.out.dtype) for x in tensors), dim)
 
 
-def indexed(emit, self, dim, text):
+def indexed(emit: Emitter, self: Value, dim: int, text: str) -> str:
     """`x[:, :, text]`"""
     index = ", ".join([":"] * (dim % self.rank) + [text])
     return f"{operand(emit.let(self, 'x'))}[{index}]"
 
 
-def slice_of(bounds):
+def slice_of(bounds: Sequence[str]) -> str:
     """ "2:5", and ": x.shape[0]" with the space that a formatter gives what is no name and no number."""
     if all(re.fullmatch(r"-?\w*", bound) for bound in bounds):
         return ":".join(bounds)
@@ -111,23 +113,20 @@ def slice_of(bounds):
 
 
 @lowers("aten.slice.Tensor")
-def slice_(emit, self, dim=0, start=None, end=None, step=1):
+def slice_(emit: Emitter, self: Value, dim: int, start: Size | None, end: Size | None, step: Size) -> Value:
     """slice.Tensor(Tensor(a) self, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor(a)"""
     # Both bounds may be negative or beyond the end, in torch as in Python.
-    bounds = [
-        "" if start in (None, 0) else str(start),
-        "" if end is None or _is_whole(end) else str(end),
-    ]
+    bounds = ["" if start in (None, 0) else str(start), "" if end is None or _is_whole(end) else str(end)]
     text = slice_of(bounds if step == 1 else [*bounds, str(step)])
     return Value(indexed(emit, self, dim, text), self.dtype, emit.out.shape)
 
 
-def _is_whole(end):
+def _is_whole(end: Size) -> bool:
     return isinstance(end, int) and end >= WHOLE_DIMENSION
 
 
 @lowers("aten.narrow.default")
-def narrow(emit, self, dim, start, length):
+def narrow(emit: Emitter, self: Value, dim: int, start: Size, length: Size) -> Value:
     """narrow(Tensor(a) self, int dim, SymInt start, SymInt length) -> Tensor(a)"""
     low = operand(start) if isinstance(start, Value) else str(start)
     end = (
@@ -141,14 +140,14 @@ def narrow(emit, self, dim, start, length):
 
 
 @lowers("aten.select.int")
-def select(emit, self, dim, index):
+def select(emit: Emitter, self: Value, dim: int, index: Size) -> Value:
     """select.int(Tensor(a) self, int dim, SymInt index) -> Tensor(a)"""
     return Value(indexed(emit, self, dim, str(index)), self.dtype, emit.out.shape)
 
 
 @lowers("aten.split.Tensor", "aten.split_with_sizes.default", "aten.unsafe_split.Tensor")
 @lowers("aten.chunk.default", "aten.unsafe_chunk.default", "aten.tensor_split.sections")
-def slices_of(emit, self, dim, **_):
+def slices_of(emit: Emitter, self: Value, dim: int, **_: object) -> Value:
     """The pieces that `emit.out` describes, by slices: ops.StridedSlice and ops.split are slower or choosier."""
     dim = dim % self.rank
     self = emit.let(self, "x")
@@ -165,7 +164,7 @@ def slices_of(emit, self, dim, **_):
 
 
 @lowers("aten.unbind.int")
-def unbind(emit, self, dim=0):
+def unbind(emit: Emitter, self: Value, dim: int) -> Value:
     """unbind.int(Tensor(a -> *) self, int dim=0) -> Tensor(a)[]"""
     if not emit.out:
         return Value("()")

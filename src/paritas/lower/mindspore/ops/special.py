@@ -7,6 +7,8 @@ from paritas.lower.mindspore.ops.activation import in_float32
 from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.unary import in_float64
 from paritas.lower.mindspore.ops.where_clamp import bounded
+from paritas.lower.mindspore.write.emitter import Emitter
+from paritas.lower.mindspore.write.source import Value
 
 
 @lowers("aten.acos.default", "aten.arccos.default", function="ops.acos")
@@ -18,7 +20,7 @@ from paritas.lower.mindspore.ops.where_clamp import bounded
 @lowers("aten.sinh.default", function="ops.sinh")
 @lowers("aten.erfc.default", "aten.special_erfc.default", function="ops.erfc")
 @lowers("aten.exp2.default", "aten.special_exp2.default", function="ops.exp2")
-def accurate(emit, function, self):
+def accurate(emit: Emitter, function: str, self: Value) -> Value:
     """MindSpore's float32 kernel is as good as torch's; float16 goes by way of float32, as in torch."""
     return in_float32(emit, self, lambda x: emit.call(function, x))
 
@@ -32,14 +34,14 @@ lowers("aten.special_i1e.default", function="ops.bessel_i1e")(in_float64)
 
 
 @lowers("aten.erfinv.default", "aten.special_erfinv.default")
-def erfinv(emit, self):
+def erfinv(emit: Emitter, self: Value) -> Value:
     """erfinv(Tensor self) -> Tensor"""
     wide = emit.prelude("erfinv", emit.cast(self, "float64"))
     return emit.cast(emit.typed(wide, dtype="float64"), emit.out.dtype)
 
 
 @lowers("aten.logit.default", "aten.special_logit.default")
-def logit(emit, self, eps=None):
+def logit(emit: Emitter, self: Value, eps: float | None = None) -> Value:
     """logit(Tensor self, float? eps=None) -> Tensor"""
     x = emit.cast(self, emit.out.dtype)
     if eps is not None and eps >= 0:

@@ -1,27 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """NumPy's names for joining, cutting and turning: hstack and its kin."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 from paritas.lower.mindspore.ops.pad_roll_repeat import flip
 from paritas.lower.mindspore.ops.reduce import summed
 from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.shape import joined, permuted, slices_of, tuple_of
+from paritas.lower.mindspore.write.emitter import Emitter
+from paritas.lower.mindspore.write.source import Sizes, Value
 
 
-def _shaped(emit, x, shape):
+def _shaped(emit: Emitter, x: Value, shape: Sizes) -> Value:
     if list(x.shape) == list(shape):
         return x
     return emit.typed(emit.call("ops.reshape", x, emit.dims(shape, free=True)), dtype=x.dtype, shape=shape)
 
 
-def at_least_1d(shape):
+def at_least_1d(shape: Sizes) -> list[int]:
     return list(shape) or [1]
 
 
-def at_least_2d(shape):
+def at_least_2d(shape: Sizes) -> list[int]:
     return list(shape) if len(shape) >= 2 else [1, *at_least_1d(shape)]
 
 
-def at_least_3d(shape):
+def at_least_3d(shape: Sizes) -> list[int]:
     return list(shape) if len(shape) >= 3 else [*at_least_2d(shape), 1]
 
 
@@ -29,13 +34,13 @@ def at_least_3d(shape):
 @lowers("aten.vstack.default", "aten.row_stack.default", widen=at_least_2d, dim=0)
 @lowers("aten.dstack.default", widen=at_least_3d, dim=2)
 @lowers("aten.column_stack.default", widen=lambda s: list(s) if len(s) >= 2 else [*at_least_1d(s), 1], dim=1)
-def stacked(emit, tensors, widen, dim):
+def stacked(emit: Emitter, tensors: Sequence[Value], widen: Callable[..., Any], dim: int) -> Value:
     parts = [_shaped(emit, x, widen(x.shape)) for x in tensors]
     return joined(emit, parts, 0 if len(emit.out.shape) == 1 else dim)
 
 
 @lowers("aten.atleast_1d.Sequence", "aten.atleast_2d.Sequence", "aten.atleast_3d.Sequence")
-def atleast_each(emit, tensors):
+def atleast_each(emit: Emitter, tensors: Sequence[Value]) -> Value:
     """atleast_1d.Sequence(Tensor[] tensors) -> Tensor[]"""
     pieces = zip(tensors, emit.out, strict=True)
     return tuple_of([str(_shaped(emit, x, piece.shape)) for x, piece in pieces])
@@ -46,7 +51,7 @@ lowers("aten.flipud.default", dims=[0])(flip)
 
 
 @lowers("aten.rot90.default")
-def rot90(emit, self, k=1, dims=(0, 1)):
+def rot90(emit: Emitter, self: Value, k: int = 1, dims: Sequence[int] = (0, 1)) -> Value:
     """rot90(Tensor self, int k=1, int[] dims=[0, 1]) -> Tensor"""
     first, second = (d % self.rank for d in dims)
     order = list(range(self.rank))
@@ -64,13 +69,13 @@ def rot90(emit, self, k=1, dims=(0, 1)):
 
 
 @lowers("aten.numpy_T.default")
-def numpy_t(emit, self):
+def numpy_t(emit: Emitter, self: Value) -> Value:
     """numpy_T(Tensor(a) self) -> Tensor(a)"""
     return permuted(emit, self, range(self.rank - 1, -1, -1))
 
 
 @lowers("aten.mH.default", "aten.matrix_H.default", "aten.adjoint.default")
-def adjoint(emit, self):
+def adjoint(emit: Emitter, self: Value) -> Value:
     """mH(Tensor(a) self) -> Tensor(a)"""
     if self.dtype.startswith("complex"):
         raise emit.refuse("the conjugate of a complex matrix")
@@ -80,7 +85,7 @@ def adjoint(emit, self):
 
 
 @lowers("aten.tensor_split.indices")
-def tensor_split_indices(emit, self, indices, dim=0):
+def tensor_split_indices(emit: Emitter, self: Value, indices: Sizes, dim: int) -> Value:
     """tensor_split.indices(Tensor(a -> *) self, SymInt[] indices, int dim=0) -> Tensor(a)[]"""
     dim = dim % self.rank
     x = emit.let(self, "x")
@@ -96,12 +101,12 @@ def tensor_split_indices(emit, self, indices, dim=0):
 
 
 @lowers("aten.hsplit.int", "aten.vsplit.int", "aten.dsplit.int")
-def hsplit(emit, self, sections):
+def hsplit(emit: Emitter, self: Value, **_: object) -> Value:
     """hsplit.int(Tensor(a -> *) self, int sections) -> Tensor(a)[]"""
-    return slices_of(emit, self, _cut(self, emit))
+    return slices_of(emit, self, _split_dim(self, emit))
 
 
-def _cut(self, emit):
+def _split_dim(self: Value, emit: Emitter) -> int:
     """The dimension along which the pieces differ from the whole; the first if there is but one piece."""
     piece = emit.out[0]
     differing = [d for d in range(self.rank) if piece.shape[d] != self.shape[d]]
@@ -109,7 +114,7 @@ def _cut(self, emit):
 
 
 @lowers("aten.sum_to_size.default")
-def sum_to_size(emit, self, size):
+def sum_to_size(emit: Emitter, self: Value, size: Sizes) -> Value:
     """sum_to_size(Tensor self, SymInt[] size) -> Tensor"""
     missing = self.rank - len(size)
     axes = [

@@ -2,25 +2,23 @@
 """Reductions beside the common ones: of what is not NaN, of both extremes, of mean and spread together."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import sympy
 
 from paritas.lower.mindspore.ops.arithmetic import FLOATS
 from paritas.lower.mindspore.ops.factories import filled
 from paritas.lower.mindspore.ops.logic import truth
-from paritas.lower.mindspore.ops.reduce import (
-    axes_of,
-    extreme,
-    reduced_by,
-    summed,
-)
+from paritas.lower.mindspore.ops.reduce import axes_of, extreme, reduced_by, summed
 from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.shape import is_empty, permuted
+from paritas.lower.mindspore.write.emitter import Emitter
 from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import Arg
 
 
-def _present(emit, self):
+def _present(emit: Emitter, self: Value) -> tuple[Value, Value]:
     """`self` with 0 for NaN, and where it is not NaN."""
     x = emit.let(self, "x")
     there = emit.typed(emit.infix("==", x, x), dtype="bool", shape=self.shape)
@@ -29,7 +27,7 @@ def _present(emit, self):
 
 
 @lowers("aten.nansum.default")
-def nansum(emit, self, dim=None, keepdim=False):
+def nansum(emit: Emitter, self: Value, dim: Sequence[int] | None = None, keepdim: bool = False) -> Value:
     """nansum(Tensor self, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
     if self.dtype in FLOATS and not is_empty(self):
         self, _ = _present(emit, self)
@@ -37,7 +35,7 @@ def nansum(emit, self, dim=None, keepdim=False):
 
 
 @lowers("aten.nanmean.default")
-def nanmean(emit, self, dim=None, keepdim=False):
+def nanmean(emit: Emitter, self: Value, dim: Sequence[int] | None = None, keepdim: bool = False) -> Value:
     """nanmean(Tensor self, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
     if is_empty(self):
         return filled(emit, math.nan)
@@ -51,7 +49,7 @@ def nanmean(emit, self, dim=None, keepdim=False):
 
 
 @lowers("aten.count_nonzero.default", "aten.count_nonzero.dim_IntList")
-def _counted(emit, self, dim):
+def _counted(emit: Emitter, self: Value, dim: int | Sequence[int] | None) -> Value:
     if is_empty(self):
         return filled(emit, 0)
     flags = emit.cast(emit.typed(truth(emit, self), like=self, dtype="bool"), "int64")
@@ -60,7 +58,7 @@ def _counted(emit, self, dim):
 
 
 @lowers("aten.aminmax.default")
-def aminmax(emit, self, *, dim=None, keepdim=False):
+def aminmax(emit: Emitter, self: Value, *, dim: int | None = None, keepdim: bool = False) -> Value:
     """aminmax(Tensor self, *, int? dim=None, bool keepdim=False) -> (Tensor min, Tensor max)"""
     x = emit.let(self, "x")
     low, high = (extreme(emit, x, dim, keepdim, largest) for largest in (False, True))
@@ -68,7 +66,7 @@ def aminmax(emit, self, *, dim=None, keepdim=False):
 
 
 @lowers("aten.trace.default")
-def trace(emit, self):
+def trace(emit: Emitter, self: Value) -> Value:
     """trace(Tensor self) -> Tensor"""
     if not all(isinstance(size, int) for size in self.shape):  # without its length
         rows, columns = (emit.call("ops.arange", emit.size(size)) for size in self.shape)
@@ -81,7 +79,7 @@ def trace(emit, self):
 
 @lowers("aten.diagonal.default")
 @lowers("aten.linalg_diagonal.default", self=Arg("A"))
-def diagonal_of(emit, self, offset, dim1, dim2):
+def diagonal_of(emit: Emitter, self: Value, offset: int, dim1: int, dim2: int) -> Value:
     """The diagonal of two dimensions, as the last dimension."""
     dim1, dim2 = dim1 % self.rank, dim2 % self.rank
     rest = [d for d in range(self.rank) if d not in (dim1, dim2)]
@@ -102,7 +100,7 @@ def diagonal_of(emit, self, offset, dim1, dim2):
     return emit.typed(found, dtype=self.dtype, shape=shape)
 
 
-def _free_diagonal(emit, self, offset, dim1, dim2):
+def _free_diagonal(emit: Emitter, self: Value, offset: Any, dim1: Any, dim2: Any) -> Any:
     """Where a size is free: how long the diagonal is, only the result says."""
     out = emit.out.shape
     if not isinstance(emit.out, Value) or out is None or len(out) != self.rank - 1:
@@ -119,14 +117,14 @@ def _free_diagonal(emit, self, offset, dim1, dim2):
 
 
 @lowers("aten.diag.default")
-def diag(emit, self, diagonal=0):
+def diag(emit: Emitter, self: Value, diagonal: int = 0) -> Value:
     """diag(Tensor self, int diagonal=0) -> Tensor"""
     if self.rank == 2:
         return diagonal_of(emit, self, diagonal, 0, 1)
     return embedded(emit, self, diagonal, 0, 1)
 
 
-def embedded(emit, self, offset, dim1, dim2):
+def embedded(emit: Emitter, self: Value, offset: int, dim1: int, dim2: int) -> Value:
     """A matrix of zeros with the last dimension of `self` on its diagonal; then the two dimensions in place."""
     rank = self.rank + 1
     dim1, dim2 = dim1 % rank, dim2 % rank
@@ -150,7 +148,7 @@ def embedded(emit, self, offset, dim1, dim2):
 
 
 @lowers("aten.diag_embed.default")
-def diag_embed(emit, self, offset=0, dim1=-2, dim2=-1):
+def diag_embed(emit: Emitter, self: Value, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Value:
     """diag_embed(Tensor self, int offset=0, int dim1=-2, int dim2=-1) -> Tensor"""
     if (nothing := emit.if_empty()) is not None:
         return nothing

@@ -7,34 +7,37 @@ another one: they are not written.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from paritas.lower.mindspore.ops.factories import filled
 from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.shape import is_empty, permuted
-from paritas.lower.mindspore.write.source import Value
+from paritas.lower.mindspore.write.emitter import Emitter
+from paritas.lower.mindspore.write.source import Sizes, Value
 from paritas.lower.registry import Arg
 
 
-def _wide(emit, self):
+def _wide(emit: Emitter, self: Value) -> Value:
     if self.dtype.startswith("complex"):
         raise emit.refuse("it is written for real numbers, and these are complex")
     return emit.typed(emit.cast(self, "float64"), dtype="float64", shape=self.shape)
 
 
-def _narrow(emit, value, dtype):
+def _narrow(emit: Emitter, value: Value, dtype: str) -> Value:
     return emit.cast(emit.typed(value, dtype="float64"), dtype)
 
 
-def _no_info(emit, shape):
+def _no_info(emit: Emitter, shape: Sizes) -> Value:
     """What PyTorch says went wrong in each matrix: nothing. Where something does, the values are NaN."""
     return emit.call("ops.zeros", emit.dims(shape), emit.dtype("int32"))
 
 
 @lowers("aten.inverse.default", A=Arg("self"))
 @lowers("aten.linalg_inv.default")
-def linalg_inv(emit, A):
+def linalg_inv(emit: Emitter, A: Value) -> Value:
     """linalg_inv(Tensor A) -> Tensor"""
     if is_empty(A):
         return filled(emit, 0)
@@ -42,7 +45,7 @@ def linalg_inv(emit, A):
 
 
 @lowers("aten.linalg_inv_ex.default")
-def linalg_inv_ex(emit, A, *, check_errors=False):
+def linalg_inv_ex(emit: Emitter, A: Value, *, check_errors: bool = False) -> Value:
     """linalg_inv_ex(Tensor A, *, bool check_errors=False) -> (Tensor inverse, Tensor info)"""
     if is_empty(A):
         found = filled(emit, 0, shape=A.shape, dtype=A.dtype)
@@ -52,7 +55,7 @@ def linalg_inv_ex(emit, A, *, check_errors=False):
 
 
 @lowers("aten.linalg_det.default")
-def linalg_det(emit, A):
+def linalg_det(emit: Emitter, A: Value) -> Value:
     """linalg_det(Tensor A) -> Tensor"""
     if (nothing := emit.if_empty()) is not None:
         return nothing
@@ -61,13 +64,10 @@ def linalg_det(emit, A):
     return _narrow(emit, emit.prelude("determinant", _wide(emit, A)), A.dtype)
 
 
-def _sign_and_log(emit, A):
+def _sign_and_log(emit: Emitter, A: Value) -> tuple[Value, ...]:
     if is_empty(A):
         shape = A.shape[:-2]
-        return (
-            filled(emit, 1, shape=shape, dtype=A.dtype),
-            filled(emit, 0, shape=shape, dtype=A.dtype),
-        )
+        return (filled(emit, 1, shape=shape, dtype=A.dtype), filled(emit, 0, shape=shape, dtype=A.dtype))
     pair = emit.let(emit.prelude("sign_and_log", _wide(emit, A)), "pair")
     return tuple(
         emit.typed(_narrow(emit, Value(f"{pair}[{i}]"), A.dtype), dtype=A.dtype, shape=A.shape[:-2])
@@ -76,21 +76,21 @@ def _sign_and_log(emit, A):
 
 
 @lowers("aten.linalg_slogdet.default")
-def linalg_slogdet(emit, A):
+def linalg_slogdet(emit: Emitter, A: Value) -> Value:
     """linalg_slogdet(Tensor A) -> (Tensor sign, Tensor logabsdet)"""
     sign, size = _sign_and_log(emit, A)
     return Value(f"({sign}, {size})")
 
 
 @lowers("aten.logdet.default")
-def logdet(emit, self):
+def logdet(emit: Emitter, self: Value) -> Value:
     """logdet(Tensor self) -> Tensor"""
     sign, size = _sign_and_log(emit, self)
     missing = emit.call("ops.full_like", size, math.nan)
     return emit.call("ops.where", emit.infix("<", sign, 0), missing, size)
 
 
-def _solved(emit, A, B, left, dtype):
+def _solved(emit: Emitter, A: Value, B: Value, left: bool, dtype: str) -> Value:
     """(solution, whether it has the shape of the node's first result)."""
     vector = B.rank == 1 or (B.rank == A.rank - 1 and list(B.shape) == list(A.shape[:-1]))
     a, b = _wide(emit, A), _wide(emit, B)
@@ -106,14 +106,14 @@ def _solved(emit, A, B, left, dtype):
     return _narrow(emit, x, dtype)
 
 
-def _turned(emit, x):
+def _turned(emit: Emitter, x: Value) -> Value:
     order = [*range(x.rank - 2), x.rank - 1, x.rank - 2]
     shape = [x.shape[axis] for axis in order]
     return emit.typed(permuted(emit, x, order), dtype=x.dtype, shape=shape)
 
 
 @lowers("aten.linalg_solve.default")
-def linalg_solve(emit, A, B, *, left=True):
+def linalg_solve(emit: Emitter, A: Value, B: Value, *, left: bool = True) -> Value:
     """linalg_solve(Tensor A, Tensor B, *, bool left=True) -> Tensor"""
     if (nothing := emit.if_empty()) is not None:
         return nothing
@@ -121,7 +121,9 @@ def linalg_solve(emit, A, B, *, left=True):
 
 
 @lowers("aten.linalg_solve_ex.default")
-def linalg_solve_ex(emit, A, B, *, left=True, check_errors=False):
+def linalg_solve_ex(
+    emit: Emitter, A: Value, B: Value, *, left: bool = True, check_errors: bool = False
+) -> Value:
     """linalg_solve_ex(Tensor A, Tensor B, *, bool left=True, bool check_errors=False) -> (Tensor result, Tensor info)"""  # noqa: E501
     found = (
         filled(emit, 0, shape=emit.out[0].shape, dtype=A.dtype)
@@ -132,7 +134,7 @@ def linalg_solve_ex(emit, A, B, *, left=True, check_errors=False):
 
 
 @lowers("aten.cholesky.default", "aten.linalg_cholesky.default")
-def cholesky(emit, self, upper):
+def cholesky(emit: Emitter, self: Value, upper: bool) -> Value:
     if is_empty(self):
         return filled(emit, 0, shape=self.shape, dtype=self.dtype)
     x = _wide(emit, self)
@@ -144,13 +146,15 @@ def cholesky(emit, self, upper):
 
 
 @lowers("aten.linalg_cholesky_ex.default")
-def linalg_cholesky_ex(emit, self, *, upper=False, check_errors=False):
+def linalg_cholesky_ex(
+    emit: Emitter, self: Value, *, upper: bool = False, check_errors: bool = False
+) -> Value:
     """linalg_cholesky_ex(Tensor self, *, bool upper=False, bool check_errors=False) -> (Tensor L, Tensor info)"""
     return Value(f"({cholesky(emit, self, upper)}, {_no_info(emit, self.shape[:-2])})")
 
 
 @lowers("aten.linalg_qr.default")
-def linalg_qr(emit, A, mode="reduced"):
+def linalg_qr(emit: Emitter, A: Value, mode: str = "reduced") -> Value:
     """linalg_qr(Tensor A, str mode="reduced") -> (Tensor Q, Tensor R)"""
     if is_empty(A):
         rows = A.shape[-2]
@@ -169,13 +173,13 @@ def linalg_qr(emit, A, mode="reduced"):
 
 
 @lowers("aten.qr.default")
-def qr(emit, self, some=True):
+def qr(emit: Emitter, self: Value, some: bool = True) -> Value:
     """qr(Tensor self, bool some=True) -> (Tensor Q, Tensor R)"""
     return linalg_qr(emit, self, "reduced" if some else "complete")
 
 
 @lowers("aten.linalg_svdvals.default")
-def linalg_svdvals(emit, A, *, driver=None):
+def linalg_svdvals(emit: Emitter, A: Value, *, driver: str | None = None) -> Value:
     """linalg_svdvals(Tensor A, *, str? driver=None) -> Tensor"""
     if (nothing := emit.if_empty()) is not None:
         return nothing
@@ -183,7 +187,7 @@ def linalg_svdvals(emit, A, *, driver=None):
 
 
 @lowers("aten.linalg_eigvalsh.default")
-def linalg_eigvalsh(emit, self, UPLO="L"):
+def linalg_eigvalsh(emit: Emitter, self: Value, UPLO: str = "L") -> Value:
     """linalg_eigvalsh(Tensor self, str UPLO="L") -> Tensor"""
     if (nothing := emit.if_empty()) is not None:
         return nothing
@@ -193,7 +197,7 @@ def linalg_eigvalsh(emit, self, UPLO="L"):
 
 
 @lowers("aten.pinverse.default", A=Arg("self"), atol=0.0, rtol=Arg("rcond"))
-def pseudo_inverse(emit, A, atol, rtol):
+def pseudo_inverse(emit: Emitter, A: Value, atol: float | None, rtol: float) -> Value:
     if (nothing := emit.if_empty()) is not None:
         return nothing
     if isinstance(atol, Value) and rtol is None:
@@ -209,13 +213,13 @@ def pseudo_inverse(emit, A, atol, rtol):
     return _narrow(emit, found, A.dtype)
 
 
-def _tolerance(emit, value):
+def _tolerance(emit: Emitter, value: float | None) -> float:
     return emit.cast(value, "float64") if isinstance(value, Value) else float(value or 0.0)
 
 
 @lowers("aten.linalg_pinv.atol_rtol_float", "aten.linalg_pinv.atol_rtol_tensor")
 @lowers("aten.linalg_pinv.default", atol=0.0, rtol=Arg("rcond"))
-def linalg_pinv(emit, self, *, atol=None, rtol=None, hermitian=False):
+def linalg_pinv(emit: Emitter, self: Value, *, atol: float | None, rtol: Any, hermitian: bool) -> Value:
     """linalg_pinv.atol_rtol_float(Tensor self, *, float? atol=None, float? rtol=None, bool hermitian=False) -> Tensor"""  # noqa: E501
     x = emit.typed(emit.prelude("lower_of", self), like=self) if hermitian else self
     return pseudo_inverse(emit, x, atol, rtol)
@@ -229,7 +233,9 @@ _NARROW = {"int8": (-(2**7), 12), "int16": (-(2**15), 24)}
 
 
 @lowers("aten.lcm.default", name="common_multiple")
-def of_whole(emit, name, self, other, more=(), kind=None):
+def of_whole(
+    emit: Emitter, name: str, self: Value, other: Value, more: Sequence[int] = (), kind: str | None = None
+) -> Value:
     """A function of the prelude of two whole numbers, and of what it needs `more`, computed in `kind`."""
     # There is no kernel of narrower ones.
     kind = kind or ("int64" if emit.out.dtype == "int64" else "int32")
@@ -240,7 +246,7 @@ def of_whole(emit, name, self, other, more=(), kind=None):
 
 
 @lowers("aten.gcd.default")
-def gcd(emit, self, other):
+def gcd(emit: Emitter, self: Value, other: Value) -> Value:
     """gcd(Tensor self, Tensor other) -> Tensor"""
     if emit.out.dtype in _NARROW:
         return of_whole(emit, "common_divisor_narrow", self, other, _NARROW[emit.out.dtype], kind="float32")

@@ -4,17 +4,18 @@
 import torch
 
 from paritas.lower.mindspore.ops.registry import lowers
+from paritas.lower.mindspore.write.emitter import Emitter
 from paritas.lower.mindspore.write.source import Value
 
 
 @lowers("aten.neg.default", "aten.negative.default")
-def neg(emit, self):
+def neg(emit: Emitter, self: Value) -> Value:
     """neg(Tensor self) -> Tensor"""
     return emit.prefix("-", self)
 
 
 @lowers("aten.abs.default", "aten.absolute.default")
-def abs_(emit, self):
+def abs_(emit: Emitter, self: Value) -> Value:
     """abs(Tensor self) -> Tensor"""
     if self.dtype in ("complex64", "complex128"):  # ops.abs gives a complex number
         return emit.call("ops.real", emit.call("ops.abs", self))
@@ -22,7 +23,7 @@ def abs_(emit, self):
 
 
 @lowers("aten.sign.default")
-def sign(emit, self):
+def sign(emit: Emitter, self: Value) -> Value:
     """sign(Tensor self) -> Tensor"""
     if self.dtype == "bool":
         return self
@@ -34,12 +35,12 @@ def sign(emit, self):
 
 
 @lowers("aten.reciprocal.default")
-def reciprocal(emit, self):
+def reciprocal(emit: Emitter, self: Value) -> Value:
     """reciprocal(Tensor self) -> Tensor"""
     return emit.infix("/", 1.0, emit.cast(self, emit.out.dtype))
 
 
-def negative(emit, x):
+def negative(emit: Emitter, x: Value) -> Value:
     """Whether each float has its sign bit: the reciprocal of -0.0 says so, -inf."""
     below = emit.infix("<", emit.typed(emit.call("ops.where", Value(f"{x} == 0"), Value(f"1.0 / {x}"), x)), 0)
     return emit.typed(below, dtype="bool")
@@ -52,13 +53,13 @@ def negative(emit, x):
 @lowers("aten.tan.default", function="ops.tan")
 @lowers("aten.atan.default", "aten.arctan.default", function="ops.atan")
 @lowers("aten.erf.default", "aten.special_erf.default", function="ops.erf")
-def _floating(emit, function, self):
+def _floating(emit: Emitter, function: str, self: Value) -> Value:
     return emit.call(function, emit.cast(self, emit.out.dtype))
 
 
 @lowers("aten.exp.default", function="ops.exp")
 @lowers("aten.log.default", function="ops.log")
-def in_float64(emit, function, self):
+def in_float64(emit: Emitter, function: str, self: Value) -> Value:
     """In float64 where the fp32 kernel of MindSpore's CPU backend is 3e-6 off (torch: 6e-8), or wrong near 0."""
     if emit.target == "ascend" or emit.out.dtype not in ("float32", "float16"):
         return _floating(emit, function, self)
@@ -68,7 +69,7 @@ def in_float64(emit, function, self):
 
 @lowers("aten.expm1.default", "aten.special_expm1.default", name="expm1")
 @lowers("aten.log1p.default", "aten.special_log1p.default", name="log1p")
-def near_zero(emit, name, self):
+def near_zero(emit: Emitter, name: str, self: Value) -> Value:
     """log1p or expm1, of which MindSpore's CPU backend keeps nothing near 0. In and out: the result's dtype."""
     if emit.target == "ascend":
         return _floating(emit, f"ops.{name}", self)
@@ -79,14 +80,14 @@ def near_zero(emit, name, self):
 
 @lowers("aten.log2.default", per_e=1.4426950408889634)
 @lowers("aten.log10.default", per_e=0.4342944819032518)
-def logarithm(emit, self, per_e):
+def logarithm(emit: Emitter, self: Value, per_e: float) -> Value:
     """The natural one in float64, times what the logarithm of e is to this base."""
     natural = emit.typed(emit.call("ops.log", emit.cast(self, "float64")), dtype="float64")
     return emit.cast(emit.typed(emit.infix("*", natural, per_e), dtype="float64"), emit.out.dtype)
 
 
 @lowers("aten.atan2.default", "aten.arctan2.default")
-def atan2(emit, self, other):
+def atan2(emit: Emitter, self: Value, other: Value) -> Value:
     """atan2(Tensor self, Tensor other) -> Tensor"""
     return emit.call("ops.atan2", emit.cast(self, emit.out.dtype), emit.cast(other, emit.out.dtype))
 
@@ -95,13 +96,13 @@ def atan2(emit, self, other):
 @lowers("aten.ceil.default", function="ops.ceil")
 @lowers("aten.round.default", function="ops.round")
 @lowers("aten.trunc.default", "aten.fix.default", function="ops.trunc")
-def _rounded(emit, function, self):
+def _rounded(emit: Emitter, function: str, self: Value) -> Value:
     """torch rounds integers to themselves."""
     return emit.call(function, self) if self.dtype.startswith(("float", "bfloat")) else self
 
 
 @lowers("aten.round.decimals")
-def round_decimals(emit, self, *, decimals):
+def round_decimals(emit: Emitter, self: Value, *, decimals: int) -> Value:
     """round.decimals(Tensor self, *, int decimals) -> Tensor"""
     if not self.dtype.startswith("float") or decimals == 0:
         return _rounded(emit, "ops.round", self)
@@ -113,14 +114,14 @@ def round_decimals(emit, self, *, decimals):
 
 
 @lowers("aten.isnan.default")
-def isnan(emit, self):
+def isnan(emit: Emitter, self: Value) -> Value:
     """isnan(Tensor self) -> Tensor"""
     x = emit.let(self, "x")
     return emit.infix("!=", x, x)
 
 
 @lowers("aten.isinf.default")
-def isinf(emit, self):
+def isinf(emit: Emitter, self: Value) -> Value:
     """isinf(Tensor self) -> Tensor"""
     if not self.dtype.startswith(("float", "bfloat")):
         return emit.call("ops.zeros_like", emit.cast(self, "bool"))
@@ -128,7 +129,7 @@ def isinf(emit, self):
 
 
 @lowers("aten.isfinite.default")
-def isfinite(emit, self):
+def isfinite(emit: Emitter, self: Value) -> Value:
     """isfinite(Tensor self) -> Tensor"""
     if not self.dtype.startswith(("float", "bfloat")):
         return emit.call("ops.ones_like", emit.cast(self, "bool"))
@@ -136,7 +137,13 @@ def isfinite(emit, self):
 
 
 @lowers("aten.nan_to_num.default")
-def nan_to_num(emit, self, nan=None, posinf=None, neginf=None):
+def nan_to_num(
+    emit: Emitter,
+    self: Value,
+    nan: float | None = None,
+    posinf: float | None = None,
+    neginf: float | None = None,
+) -> Value:
     """nan_to_num(Tensor self, float? nan=None, float? posinf=None, float? neginf=None) -> Tensor"""
     if not self.dtype.startswith("float"):
         return self
@@ -154,6 +161,6 @@ def nan_to_num(emit, self, nan=None, posinf=None, neginf=None):
     return x
 
 
-def _as(emit, value):
+def _as(emit: Emitter, value: float) -> Value:
     """A number as a tensor of the result's dtype, to its last digit."""
     return emit.constant(torch.tensor(float(value), dtype=getattr(torch, emit.out.dtype)), "number")

@@ -2,6 +2,7 @@
 """Products of vectors and matrices beside the common ones."""
 
 import math
+from collections.abc import Sequence
 
 from paritas.lower.mindspore.ops.arithmetic import promote
 from paritas.lower.mindspore.ops.factories import filled
@@ -9,17 +10,22 @@ from paritas.lower.mindspore.ops.matmul import matmul, plus_product
 from paritas.lower.mindspore.ops.reduce import summed
 from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.shape import is_empty, permuted
-from paritas.lower.mindspore.write.source import Value
+from paritas.lower.mindspore.write.emitter import Emitter
+from paritas.lower.mindspore.write.source import Scalar, Value
 
 
 @lowers("aten.addmv.default")
-def addmv(emit, self, mat, vec, *, beta=1, alpha=1):
+def addmv(
+    emit: Emitter, self: Value, mat: Value, vec: Value, *, beta: Scalar = 1, alpha: Scalar = 1
+) -> Value:
     """addmv(Tensor self, Tensor mat, Tensor vec, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
     return plus_product(emit, self, matmul(emit, mat, vec), beta, alpha)
 
 
 @lowers("aten.addr.default")
-def addr(emit, self, vec1, vec2, *, beta=1, alpha=1):
+def addr(
+    emit: Emitter, self: Value, vec1: Value, vec2: Value, *, beta: Scalar = 1, alpha: Scalar = 1
+) -> Value:
     """addr(Tensor self, Tensor vec1, Tensor vec2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
     if emit.out.dtype == "bool":
         both = emit.call("ops.logical_and", emit.call("ops.expand_dims", vec1, -1), vec2)
@@ -31,7 +37,7 @@ def addr(emit, self, vec1, vec2, *, beta=1, alpha=1):
 
 
 @lowers("aten.inner.default")
-def inner(emit, self, other):
+def inner(emit: Emitter, self: Value, other: Value) -> Value:
     """inner(Tensor self, Tensor other) -> Tensor"""
     if self.rank == 0 or other.rank == 0:
         return emit.infix("*", self, other)
@@ -41,7 +47,7 @@ def inner(emit, self, other):
 
 
 @lowers("aten.vdot.default")
-def vdot(emit, self, other):
+def vdot(emit: Emitter, self: Value, other: Value) -> Value:
     """vdot(Tensor self, Tensor other) -> Tensor"""
     if emit.out.dtype.startswith("complex"):
         raise emit.refuse("vdot of complex numbers")
@@ -49,22 +55,24 @@ def vdot(emit, self, other):
 
 
 @lowers("aten.tensordot.default")
-def tensordot(emit, self, other, dims_self, dims_other):
+def tensordot(
+    emit: Emitter, self: Value, other: Value, dims_self: Sequence[int], dims_other: Sequence[int]
+) -> Value:
     """tensordot(Tensor self, Tensor other, int[] dims_self, int[] dims_other) -> Tensor"""
     if is_empty(self) or is_empty(other):
         return filled(emit, 0)
     return _contracted(emit, self, other, dims_self, dims_other)
 
 
-def _contracted(emit, self, other, left, right):
+def _contracted(emit: Emitter, self: Value, other: Value, left: Sequence[int], right: Sequence[int]) -> Value:
     """The sum of products over the dimensions `left` of one and `right` of the other, as a matrix product."""
     left, right = [d % self.rank for d in left], [d % other.rank for d in right]
-    for a, b in zip(left, right, strict=True):
+    for first, second in zip(left, right, strict=True):
         # A dimension of 1 stands for all of the other's.
-        if self.shape[a] == 1 != other.shape[b]:
-            other = _summed_over(emit, other, b)
-        elif other.shape[b] == 1 != self.shape[a]:
-            self = _summed_over(emit, self, a)
+        if self.shape[first] == 1 != other.shape[second]:
+            other = _summed_over(emit, other, second)
+        elif other.shape[second] == 1 != self.shape[first]:
+            self = _summed_over(emit, self, first)
     rows = [d for d in range(self.rank) if d not in left]
     columns = [d for d in range(other.rank) if d not in right]
     count = math.prod([self.shape[d] for d in left])
@@ -76,14 +84,14 @@ def _contracted(emit, self, other, left, right):
     return emit.call("ops.reshape", product, emit.dims(emit.out.shape))
 
 
-def _summed_over(emit, x, dim):
+def _summed_over(emit: Emitter, x: Value, dim: int) -> Value:
     shape = [1 if axis == dim else size for axis, size in enumerate(x.shape)]
     total = emit.prim("ops.ReduceSum", keep_dims=True)(x, dim)
     return emit.typed(total, dtype=x.dtype, shape=shape)
 
 
 @lowers("aten.linalg_vecdot.default")
-def linalg_vecdot(emit, x, y, *, dim=-1):
+def linalg_vecdot(emit: Emitter, x: Value, y: Value, *, dim: int = -1) -> Value:
     """linalg_vecdot(Tensor x, Tensor y, *, int dim=-1) -> Tensor"""
     if emit.out.dtype.startswith("complex"):
         raise emit.refuse("vecdot of complex numbers")
@@ -98,7 +106,7 @@ def linalg_vecdot(emit, x, y, *, dim=-1):
 
 
 @lowers("aten.kron.default")
-def kron(emit, self, other):
+def kron(emit: Emitter, self: Value, other: Value) -> Value:
     """kron(Tensor self, Tensor other) -> Tensor"""
     if (nothing := emit.if_empty()) is not None:
         return nothing
@@ -112,7 +120,7 @@ def kron(emit, self, other):
     return emit.call("ops.reshape", product, emit.dims(emit.out.shape))
 
 
-def _cross(emit, self, other, dim):
+def _cross(emit: Emitter, self: Value, other: Value, dim: int) -> Value:
     """Each component is a difference of two products of the others, turned by one and by two places."""
     rank = len(emit.out.shape)
     dim = dim % rank
@@ -127,12 +135,12 @@ def _cross(emit, self, other, dim):
     return emit.typed(_difference(emit, first, second), like=emit.out)
 
 
-def _difference(emit, first, second):
+def _difference(emit: Emitter, first: Sequence[str], second: Sequence[str]) -> Value:
     return Value(f"{first[0]} * {second[1]} - {second[0]} * {first[1]}", atomic=False)
 
 
 @lowers("aten.linalg_cross.default")
-def linalg_cross(emit, self, other, *, dim=-1):
+def linalg_cross(emit: Emitter, self: Value, other: Value, *, dim: int = -1) -> Value:
     """linalg_cross(Tensor self, Tensor other, *, int dim=-1) -> Tensor"""
     if (nothing := emit.if_empty()) is not None:
         return nothing
@@ -140,7 +148,7 @@ def linalg_cross(emit, self, other, *, dim=-1):
 
 
 @lowers("aten.cross.default")
-def cross(emit, self, other, dim=None):
+def cross(emit: Emitter, self: Value, other: Value, dim: int | None = None) -> Value:
     """cross(Tensor self, Tensor other, int? dim=None) -> Tensor"""
     if (nothing := emit.if_empty()) is not None:
         return nothing

@@ -5,13 +5,16 @@ MindSpore's Maximum and Minimum return the second operand where the comparison i
 from there and not from the first: bounds come first.
 """
 
+from typing import Any
+
 from paritas.lower.mindspore.ops.arithmetic import FLOATS, WHOLE, exactly, promote
 from paritas.lower.mindspore.ops.registry import lowers
+from paritas.lower.mindspore.write.emitter import Emitter
 from paritas.lower.mindspore.write.source import Value
 from paritas.lower.registry import Arg
 
 
-def number(emit, value, dtype=None):
+def number(emit: Emitter, value: Any, dtype: str | None = None) -> Value:
     """A Python number, or a size, as a tensor of the result's dtype."""
     dtype = dtype or emit.out.dtype
     return exactly(emit, value, dtype)
@@ -25,25 +28,25 @@ def number(emit, value, dtype=None):
     self=Arg("value"),
     other=Arg("self"),
 )
-def where(emit, condition, self, other):
+def where(emit: Emitter, condition: Value, self: Any, other: Any) -> Value:
     parts = [x if isinstance(x, Value) else number(emit, x) for x in (self, other)]
     if condition.dtype != "bool":
         condition = emit.cast(condition, "bool")
     return emit.call("ops.where", condition, *promote(emit, *parts))
 
 
-def larger(emit, bound, x):
+def larger(emit: Emitter, bound: Any, x: Value) -> Value:
     """max(bound, x); NaN only where x has it."""
     return emit.call("ops.maximum", bound, x)
 
 
-def smaller(emit, bound, x):
+def smaller(emit: Emitter, bound: Any, x: Value) -> Value:
     return emit.call("ops.minimum", bound, x)
 
 
 @lowers("aten.maximum.default", "aten.max.other")
 @lowers("aten.clamp_min.Tensor", other=Arg("min"))
-def maximum(emit, self, other):
+def maximum(emit: Emitter, self: Value, other: Value) -> Value:
     """maximum(Tensor self, Tensor other) -> Tensor"""
     self, other = promote(emit, self, other)
     if emit.out.dtype == "bool":
@@ -53,7 +56,7 @@ def maximum(emit, self, other):
 
 @lowers("aten.minimum.default", "aten.min.other")
 @lowers("aten.clamp_max.Tensor", other=Arg("max"))
-def minimum(emit, self, other):
+def minimum(emit: Emitter, self: Value, other: Value) -> Value:
     """minimum(Tensor self, Tensor other) -> Tensor"""
     self, other = promote(emit, self, other)
     if emit.out.dtype == "bool":
@@ -68,7 +71,7 @@ def minimum(emit, self, other):
 @lowers("aten.clamp_max.default", low=None, high=Arg("max"))
 @lowers("aten.hardtanh.default", low=Arg("min_val"), high=Arg("max_val"))
 @lowers("aten.relu6.default", low=0, high=6)
-def bounded(emit, self, low, high):
+def bounded(emit: Emitter, self: Value, low: Any, high: Any) -> Value:
     (x,) = promote(emit, self)
     if low is not None:
         x = larger(emit, _bound(emit, low), x)
@@ -77,7 +80,7 @@ def bounded(emit, self, low, high):
     return x
 
 
-def _bound(emit, value):
+def _bound(emit: Emitter, value: Any) -> Any:
     """A bound in the result's dtype; one beyond an integer's range is that end of it, but wraps below 0 of bytes."""
     if emit.out.dtype == "float32" or not isinstance(value, (int, float)):
         return value if emit.out.dtype == "float32" else number(emit, value)
@@ -90,7 +93,7 @@ def _bound(emit, value):
 
 
 @lowers("aten.relu.default")
-def relu(emit, self):
+def relu(emit: Emitter, self: Value) -> Value:
     """relu(Tensor self) -> Tensor"""
     if emit.out.dtype not in FLOATS:
         return bounded(emit, self, 0, None)
@@ -98,7 +101,7 @@ def relu(emit, self):
 
 
 @lowers("aten.clamp.Tensor", "aten.clip.Tensor")
-def clamp_tensor(emit, self, min=None, max=None):
+def clamp_tensor(emit: Emitter, self: Value, min: Value | None, max: Value | None) -> Value:
     """clamp.Tensor(Tensor self, Tensor? min=None, Tensor? max=None) -> Tensor"""
     x = self
     if min is not None:

@@ -15,6 +15,7 @@ _NAME = re.compile(r"(?<![\w.])[^\W\d]\w*")
 
 #: A size in a program: an int, a sympy expression of free sizes, or the `Value` that computes one.
 Size: TypeAlias = Any
+Sizes: TypeAlias = Sequence[Size]
 #: A number: Python's, or the `Value` of one that is made of free sizes.
 Scalar: TypeAlias = Any
 

@@ -2,26 +2,27 @@
 """Activations."""
 
 import math
+from typing import Any
 
 import numpy as np
 import openvino.opset16 as ops
 import torch
 
 from paritas.capture.normalise import expression, name_of
-from paritas.lower.openvino.emit import out, rank_of
+from paritas.lower.openvino.emit import Emitter, Scalar, Tensor, out, rank_of
 from paritas.lower.openvino.ops.arithmetic import computed, expm1_of, log1p_of, with_nan
 from paritas.lower.openvino.ops.registry import lowers
 
 
 @lowers("aten.relu.default")
-def relu(emit, self):
+def relu(emit: Emitter, self: Tensor) -> Tensor:
     """relu(Tensor self) -> Tensor"""
     if emit.dtype.is_floating_point:
         return rectified(emit, self)
     return computed(emit, ops.maximum, self, 0)
 
 
-def rectified(emit, x):
+def rectified(emit: Emitter, x: Tensor) -> Tensor:
     """max(0, x), and NaN where x is: Relu (2026.4) has 0 there. It is as fast, and fused as often.
 
     Fused to a chain of elementwise operations the plugin turns its operands around, and loses NaN. So behind what makes
@@ -44,7 +45,7 @@ _ELEMENTWISE = _AFFINE | {
 _MAKERS = {"Sqrt", "Divide", "Power", "Log", "Mod", "FloorMod", "Acos", "Asin", "Acosh", "Atanh"}
 
 
-def ends_a_product(x):
+def ends_a_product(x: Tensor) -> bool:
     """Whether `x` is no end of a chain of elementwise operations, or one that a product or convolution takes in."""
     last = out(x).get_node()
     node = _unscaled(last)
@@ -54,7 +55,7 @@ def ends_a_product(x):
     return kind in _CONVOLUTIONS | {"MatMul"} or (node is last and kind not in _ELEMENTWISE)
 
 
-def _unscaled(node):
+def _unscaled(node: Tensor) -> Tensor:
     """What `node` is, without the constants that it is scaled and shifted by."""
     while node.get_type_name() in _AFFINE:
         tensors = [v.get_node() for v in node.input_values() if v.get_node().get_type_name() != "Constant"]
@@ -64,7 +65,7 @@ def _unscaled(node):
     return node
 
 
-def makes_nan(x, known):
+def makes_nan(x: Tensor, known: Any) -> Any:
     """Whether an operation that makes NaN out of numbers is before `x`. known: what was found of nodes, by name."""
     last = out(x).get_node()
     left, seen = [last], set()
@@ -81,7 +82,7 @@ def makes_nan(x, known):
     return False
 
 
-def _is_harmless(node):
+def _is_harmless(node: Any) -> Any:
     """A division by numbers other than 0, or a whole power."""
     second = node.input_value(1).get_node() if len(node.input_values()) > 1 else None
     if second is None or second.get_type_name() != "Constant":
@@ -93,30 +94,30 @@ def _is_harmless(node):
 
 
 @lowers("aten.gelu.default")
-def gelu(emit, self, approximate="none"):
+def gelu(emit: Emitter, self: Tensor, approximate: str = "none") -> Tensor:
     """gelu(Tensor self, *, str approximate="none") -> Tensor"""
     return ops.gelu(self, "erf" if approximate == "none" else "tanh")
 
 
 @lowers("aten.silu.default")
-def silu(emit, self):
+def silu(emit: Emitter, self: Tensor) -> Tensor:
     """silu(Tensor self) -> Tensor"""
     return ops.swish(self)
 
 
 @lowers("aten.mish.default")
-def mish(emit, self):
+def mish(emit: Emitter, self: Tensor) -> Tensor:
     """mish(Tensor self) -> Tensor"""
     return ops.multiply(self, ops.tanh(softplus_of(self)))
 
 
-def softplus_of(x):
+def softplus_of(x: Tensor) -> Tensor:
     """max(x, 0) + log1p(exp(-|x|)): OpenVINO 2026.4's loses all digits of what is far below 0."""
     return ops.add(ops.maximum(np.float32(0), x), log1p_of(ops.exp(ops.multiply(ops.abs(x), np.float32(-1)))))
 
 
 @lowers("aten.softplus.default")
-def softplus(emit, self, beta=1, threshold=20):
+def softplus(emit: Emitter, self: Tensor, beta: Scalar = 1, threshold: Scalar = 20) -> Tensor:
     """softplus(Tensor self, Scalar beta=1, Scalar threshold=20) -> Tensor"""
     scaled = ops.multiply(self, np.float32(beta))
     found = ops.multiply(softplus_of(scaled), np.float32(1 / beta))
@@ -124,14 +125,14 @@ def softplus(emit, self, beta=1, threshold=20):
 
 
 @lowers("aten.log_sigmoid.default")
-def log_sigmoid(emit, self):
+def log_sigmoid(emit: Emitter, self: Tensor) -> Tensor:
     """log_sigmoid(Tensor self) -> Tensor"""
     minus = np.float32(-1)
     return ops.multiply(softplus_of(ops.multiply(self, minus)), minus)
 
 
 @lowers("aten.softmax.int", "aten._softmax.default")
-def softmax(emit, self, dim):
+def softmax(emit: Emitter, self: Tensor, dim: int) -> Tensor:
     """softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor"""
     x = emit.cast(self, emit.dtype)
     rank = rank_of(self)
@@ -144,7 +145,7 @@ def softmax(emit, self, dim):
     return ops.add(found, ops.multiply(ops.reduce_sum(found, emit.array([dim % rank]), True), np.float32(0)))
 
 
-def _only_multiplied(node):
+def _only_multiplied(node: Tensor) -> bool:
     """Whether all that reads rows of the node are products of matrices: a NaN is in all their sums anyway."""
     width = expression(node.meta["val"].shape[-1])
     for user in node.users:
@@ -167,7 +168,7 @@ _VIEWS = (
 
 
 @lowers("aten.log_softmax.int", "aten._log_softmax.default")
-def log_softmax(emit, self, dim):
+def log_softmax(emit: Emitter, self: Tensor, dim: int) -> Tensor:
     """log_softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor"""
     x = emit.cast(self, emit.dtype)
     rank = rank_of(self)
@@ -179,14 +180,14 @@ def log_softmax(emit, self, dim):
 
 
 @lowers("aten.leaky_relu.default")
-def leaky_relu(emit, self, negative_slope=0.01):
+def leaky_relu(emit: Emitter, self: Tensor, negative_slope: Scalar = 0.01) -> Tensor:
     """leaky_relu(Tensor self, Scalar negative_slope=0.01) -> Tensor"""
     below = ops.multiply(self, np.float32(negative_slope))
     return ops.select(ops.greater(self, np.float32(0)), self, below)
 
 
 @lowers("aten.prelu.default")
-def prelu(emit, self, weight):
+def prelu(emit: Emitter, self: Tensor, weight: Tensor) -> Tensor:
     """prelu(Tensor self, Tensor weight) -> Tensor"""
     rank = rank_of(self)
     if rank_of(weight) == 1 and rank > 1:
@@ -197,7 +198,7 @@ def prelu(emit, self, weight):
 
 
 @lowers("aten.elu.default")
-def elu(emit, self, alpha=1, scale=1, input_scale=1):
+def elu(emit: Emitter, self: Tensor, alpha: Scalar = 1, scale: Scalar = 1, input_scale: Scalar = 1) -> Tensor:
     """elu(Tensor self, Scalar alpha=1, Scalar scale=1, Scalar input_scale=1) -> Tensor"""
     x = ops.multiply(self, np.float32(input_scale)) if input_scale != 1 else self
     below = ops.multiply(expm1_of(ops.minimum(x, np.float32(0))), np.float32(alpha))
@@ -206,26 +207,26 @@ def elu(emit, self, alpha=1, scale=1, input_scale=1):
 
 
 @lowers("aten.hardsigmoid.default")
-def hardsigmoid(emit, self):
+def hardsigmoid(emit: Emitter, self: Tensor) -> Tensor:
     """hardsigmoid(Tensor self) -> Tensor"""
     return with_nan(ops.divide(ops.clamp(ops.add(self, np.float32(3)), 0.0, 6.0), np.float32(6)), self)
 
 
 @lowers("aten.hardswish.default")
-def hardswish(emit, self):
+def hardswish(emit: Emitter, self: Tensor) -> Tensor:
     """hardswish(Tensor self) -> Tensor"""
     return ops.hswish(self)
 
 
 @lowers("aten.glu.default")
-def glu(emit, self, dim=-1):
+def glu(emit: Emitter, self: Tensor, dim: int = -1) -> Tensor:
     """glu(Tensor self, int dim=-1) -> Tensor"""
     a, b = ops.split(self, np.int64(dim % rank_of(self)), 2).outputs()
     return ops.multiply(a, ops.sigmoid(b))
 
 
 @lowers("aten.special_logit.default", "aten.logit.default")
-def logit(emit, self, eps=None):
+def logit(emit: Emitter, self: Tensor, eps: float | None = None) -> Tensor:
     """logit(Tensor self, float? eps=None) -> Tensor"""
     x = emit.cast(self, emit.dtype)
     if eps is not None:
@@ -241,7 +242,7 @@ _LANCZOS = (
 
 
 @lowers("aten.lgamma.default")
-def lgamma(emit, self):
+def lgamma(emit: Emitter, self: Tensor) -> Tensor:
     """lgamma(Tensor self) -> Tensor
 
     By Lanczos above 1/2 and by reflection below.

@@ -2,12 +2,14 @@
 """Arithmetic of tensors and numbers, element by element."""
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import openvino.opset16 as ops
 import torch
 
-from paritas.lower.openvino.emit import HALF, NARROW, is_tensor, out, rank_of
+from paritas.lower.openvino.emit import HALF, NARROW, Emitter, Scalar, Size, Tensor, is_tensor, out, rank_of
 from paritas.lower.openvino.integers import chosen, floor_division, less, truncated_division
 from paritas.lower.openvino.ops.registry import lowers
 from paritas.lower.openvino.quotients import exact_rest, floor_quotient, floored
@@ -15,20 +17,20 @@ from paritas.lower.openvino.rounding import rounded_to_half
 from paritas.lower.registry import Arg
 
 
-def computed(emit, function, *operands):
+def computed(emit: Emitter, function: Callable[..., Any], *operands: Any) -> Tensor | None:
     """`function` of the operands in the dtype of the node; narrow integers wrap around."""
     dtype = emit.dtype
     return emit.result(function(*(emit.wide(x, dtype) for x in operands)))
 
 
-def operand(emit, x, dtype):
+def operand(emit: Emitter, x: Any, dtype: torch.dtype) -> Tensor | None:
     """`emit.wide`, but of a number what torch makes of it first: it wraps around to narrow integers."""
     if isinstance(x, (int, float)) and dtype in NARROW:
         x = int(torch.tensor(int(x)).to(dtype))
     return emit.wide(x, dtype)
 
 
-def scaled(emit, x, alpha):
+def scaled(emit: Emitter, x: Any, alpha: float) -> Any:
     """alpha * x, where alpha is a number."""
     if isinstance(alpha, (int, float)) and not isinstance(alpha, bool) and alpha == 1:
         return x
@@ -36,7 +38,7 @@ def scaled(emit, x, alpha):
     return ops.multiply(emit.wide(x, dtype), emit.wide(alpha, dtype))
 
 
-def as_added(emit, x):
+def as_added(emit: Emitter, x: Any) -> Any:
     """A number that is added: torch rounds it to half precision first, where it multiplies by all of it."""
     if emit.rounds and emit.dtype in HALF and isinstance(x, (int, float)):
         return float(torch.tensor(x, dtype=emit.dtype))
@@ -44,7 +46,7 @@ def as_added(emit, x):
 
 
 @lowers("aten.add.Tensor", "aten.add.Scalar")
-def add(emit, self, other, alpha=1):
+def add(emit: Emitter, self: Tensor, other: Any, alpha: Scalar) -> Tensor:
     """add.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
     if emit.dtype == torch.bool:
         return computed(emit, ops.logical_or, self, other if alpha else False)
@@ -52,19 +54,19 @@ def add(emit, self, other, alpha=1):
 
 
 @lowers("aten.sub.Tensor", "aten.sub.Scalar", "aten.subtract.Tensor")
-def sub(emit, self, other, alpha=1):
+def sub(emit: Emitter, self: Tensor, other: Any, alpha: Scalar) -> Tensor:
     """sub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
     return computed(emit, ops.subtract, self, scaled(emit, as_added(emit, other), alpha))
 
 
 @lowers("aten.rsub.Scalar", "aten.rsub.Tensor")
-def rsub(emit, self, other, alpha=1):
+def rsub(emit: Emitter, self: Tensor, other: Any, alpha: Scalar) -> Tensor:
     """rsub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor"""
     return computed(emit, ops.subtract, as_added(emit, other), scaled(emit, self, alpha))
 
 
 @lowers("aten.mul.Tensor", "aten.mul.Scalar", "aten.multiply.Tensor", "aten.multiply.Scalar")
-def mul(emit, self, other):
+def mul(emit: Emitter, self: Tensor, other: Any) -> Tensor:
     """mul.Tensor(Tensor self, Tensor other) -> Tensor"""
     return computed(emit, ops.logical_and if emit.dtype == torch.bool else ops.multiply, self, other)
 
@@ -76,20 +78,20 @@ def mul(emit, self, other):
     "aten.divide.Tensor",
     "aten.divide.Scalar",
 )
-def div(emit, self, other):
+def div(emit: Emitter, self: Tensor, other: Any) -> Tensor:
     """div.Tensor(Tensor self, Tensor other) -> Tensor"""
     return computed(emit, ops.divide, self, other)
 
 
 @lowers("aten.floor_divide.default", "aten.floor_divide.Scalar", a=Arg("self"), b=Arg("other"))
-def floor_of(emit, a, b):
+def floor_of(emit: Emitter, a: Tensor, b: Any) -> Tensor:
     dtype = emit.dtype
     a, b = operand(emit, a, dtype), operand(emit, b, dtype)
     return emit.result(floor_quotient(a, b) if dtype.is_floating_point else floor_division(a, b)[0])
 
 
 @lowers("aten.div.Tensor_mode", "aten.div.Scalar_mode", "aten.divide.Tensor_mode", "aten.divide.Scalar_mode")
-def div_mode(emit, self, other, rounding_mode=None):
+def div_mode(emit: Emitter, self: Tensor, other: Any, rounding_mode: str | None) -> Tensor:
     """div.Tensor_mode(Tensor self, Tensor other, *, str? rounding_mode) -> Tensor"""
     dtype = emit.dtype
     if rounding_mode is None:
@@ -104,7 +106,7 @@ def div_mode(emit, self, other, rounding_mode=None):
 
 
 @lowers("aten.remainder.Tensor", "aten.remainder.Scalar", "aten.remainder.Scalar_Tensor")
-def remainder(emit, self, other):
+def remainder(emit: Emitter, self: Any, other: Any) -> Tensor:
     """remainder.Tensor(Tensor self, Tensor other) -> Tensor"""
     dtype = emit.dtype
     a, b = operand(emit, self, dtype), operand(emit, other, dtype)
@@ -117,7 +119,7 @@ def remainder(emit, self, other):
 
 
 @lowers("aten.fmod.Tensor", "aten.fmod.Scalar")
-def fmod(emit, self, other):
+def fmod(emit: Emitter, self: Tensor, other: Any) -> Tensor:
     """fmod.Tensor(Tensor self, Tensor other) -> Tensor"""
     dtype = emit.dtype
     a, b = operand(emit, self, dtype), operand(emit, other, dtype)
@@ -127,7 +129,7 @@ def fmod(emit, self, other):
 
 
 @lowers("aten.pow.Tensor_Scalar")
-def pow_scalar(emit, self, exponent):
+def pow_scalar(emit: Emitter, self: Tensor, exponent: Scalar) -> Tensor:
     """pow.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor"""
     dtype = emit.dtype
     x = emit.wide(self, dtype)
@@ -153,15 +155,15 @@ def pow_scalar(emit, self, exponent):
     return ops.power(x, emit.cast(exponent, dtype))
 
 
-def zero_of(x):
+def zero_of(x: Tensor) -> np.ndarray:
     return np.array(0, out(x).get_element_type().to_dtype())
 
 
-def one_of(x):
+def one_of(x: Tensor) -> np.ndarray:
     return np.array(1, out(x).get_element_type().to_dtype())
 
 
-def repeated(x, times):
+def repeated(x: Tensor, times: int) -> Tensor:
     """x to the power of `times` by squaring: exact for whole numbers, which wrap around."""
     found = None
     while times:
@@ -174,7 +176,7 @@ def repeated(x, times):
 
 
 @lowers("aten.pow.Tensor_Tensor", "aten.pow.Scalar")
-def pow_tensor(emit, self, exponent):
+def pow_tensor(emit: Emitter, self: Any, exponent: Tensor) -> Tensor:
     """pow.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor"""
     dtype = emit.dtype
     if dtype.is_floating_point:
@@ -194,12 +196,12 @@ def pow_tensor(emit, self, exponent):
     return emit.result(chosen(ops.logical_or(lost, gone), zero, found))
 
 
-def exp_of(x):
+def exp_of(x: Tensor) -> Tensor:
     """OpenVINO 2026.4's exponential of NaN is infinite."""
     return ops.select(ops.is_nan(x), x, ops.exp(x))
 
 
-def expm1_of(x):
+def expm1_of(x: Tensor) -> Tensor:
     """exp(x) - 1."""
     # 2 tanh(x/2) / (1 - tanh(x/2)), which loses nothing near 0.
     t = ops.tanh(ops.multiply(x, np.float32(0.5)))
@@ -208,7 +210,7 @@ def expm1_of(x):
     return ops.select(ops.less(ops.abs(x), np.float32(0.5)), near, far)
 
 
-def log1p_of(x):
+def log1p_of(x: Tensor) -> Tensor:
     """log(1 + x) near 0 too: 2 artanh(x / (2 + x)), a series there, OpenVINO's logarithm elsewhere."""
     z = ops.divide(x, ops.add(x, np.float32(2)))
     square = ops.multiply(z, z)
@@ -244,7 +246,7 @@ def log1p_of(x):
 @lowers("aten.sqrt.default", function=ops.sqrt)
 @lowers("aten.tan.default", function=ops.tan)
 @lowers("aten.tanh.default", function=ops.tanh)
-def of_float(emit, function, self):
+def of_float(emit: Emitter, function: Callable[..., Any], self: Tensor) -> Tensor:
     """Of one float: integers are cast first, as torch does."""
     return function(emit.cast(self, emit.dtype))
 
@@ -253,19 +255,19 @@ def of_float(emit, function, self):
 @lowers("aten.floor.default", function=ops.floor)
 @lowers("aten.round.default", function=lambda x: ops.round(x, "half_to_even"))
 @lowers("aten.trunc.default", function=lambda x: ops.multiply(ops.sign(x), ops.floor(ops.abs(x))))
-def rounded(emit, function, self):
+def rounded(emit: Emitter, function: Callable[..., Any], self: Tensor) -> Tensor:
     """Whole numbers are rounded to themselves."""
     return function(self) if emit.dtype.is_floating_point else out(self)
 
 
 @lowers("aten.abs.default")
-def abs_(emit, self):
+def abs_(emit: Emitter, self: Tensor) -> Tensor:
     """abs(Tensor self) -> Tensor"""
     return self if emit.dtype == torch.uint8 else computed(emit, ops.abs, self)
 
 
 @lowers("aten.neg.default")
-def neg(emit, self):
+def neg(emit: Emitter, self: Tensor) -> Tensor:
     """neg(Tensor self) -> Tensor"""
     if emit.dtype.is_floating_point:  # as OpenVINO's fusion knows rotary positions
         return ops.multiply(self, np.float32(-1))
@@ -273,7 +275,7 @@ def neg(emit, self):
 
 
 @lowers("aten.sign.default")
-def sign(emit, self):
+def sign(emit: Emitter, self: Tensor) -> Tensor:
     """sign(Tensor self) -> Tensor"""
     if emit.dtype.is_floating_point:
         return ops.select(ops.is_nan(self), np.float32(0), ops.sign(self))
@@ -281,13 +283,13 @@ def sign(emit, self):
 
 
 @lowers("aten.positive.default")
-def positive(emit, self):
+def positive(emit: Emitter, self: Tensor) -> Tensor:
     """positive(Tensor(a) self) -> Tensor(a)"""
     return self
 
 
 @lowers("aten.square.default")
-def square(emit, self):
+def square(emit: Emitter, self: Tensor) -> Tensor:
     """square(Tensor self) -> Tensor"""
     if emit.dtype.is_floating_point:
         return ops.power(emit.cast(self, emit.dtype), np.float32(2))
@@ -295,7 +297,7 @@ def square(emit, self):
 
 
 @lowers("aten.atan2.default", "aten.arctan2.default", y=Arg("self"), x=Arg("other"))
-def angle_of(emit, y, x):
+def angle_of(emit: Emitter, y: Tensor, x: Tensor) -> Tensor:
     """atan2(y, x): of |y| / |x|, in the quadrant that the signs say."""
     f = np.float32
     y, x = emit.cast(y, emit.dtype), emit.cast(x, emit.dtype)
@@ -310,7 +312,7 @@ def angle_of(emit, y, x):
 
 
 @lowers("aten.erfinv.default", "aten.special_erfinv.default")
-def erfinv(emit, self):
+def erfinv(emit: Emitter, self: Tensor) -> Tensor:
     """erfinv(Tensor self) -> Tensor
 
     By Giles' polynomials of log(1 - x^2), one for the middle and one for the tails.
@@ -338,14 +340,14 @@ _ERFINV_TAIL = (
 )  # fmt: skip
 
 
-def _polynomial(x, coefficients):
+def _polynomial(x: Tensor, coefficients: Sequence[float]) -> Tensor:
     found = np.float32(coefficients[0])
     for c in coefficients[1:]:
         found = ops.add(ops.multiply(found, x), np.float32(c))
     return found
 
 
-def with_nan(found, *operands):
+def with_nan(found: Tensor, *operands: Any) -> Tensor:
     """`found`, and NaN where an operand is: OpenVINO 2026.4 takes the other one, as its clamp does."""
     for x in operands:
         found = ops.select(ops.is_nan(x), x, found)
@@ -368,7 +370,9 @@ def with_nan(found, *operands):
     function=ops.minimum,
     logical=ops.logical_and,
 )
-def extreme_of(emit, function, logical, self, other):
+def extreme_of(
+    emit: Emitter, function: Callable[..., Any], logical: Callable[..., Any], self: Tensor, other: Any
+) -> Tensor:
     dtype = emit.dtype
     if dtype == torch.bool:
         return computed(emit, logical, self, other)
@@ -383,7 +387,7 @@ def extreme_of(emit, function, logical, self, other):
     )
 
 
-def clamped(emit, x, least, most):
+def clamped(emit: Emitter, x: Tensor, least: int | None, most: Size | None) -> Tensor:
     """Whole numbers between bounds. By choices, since the plugin fuses a minimum of a maximum to its inexact clamp."""
     dtype = emit.dtype
     if least is not None:
@@ -395,7 +399,7 @@ def clamped(emit, x, least, most):
     return x
 
 
-def bound_of(emit, bound, dtype, is_least):
+def bound_of(emit: Emitter, bound: Size, dtype: torch.dtype, is_least: bool) -> Tensor:
     """A bound in the type in which `dtype` is computed. A number wraps around to `dtype` first, as torch has it."""
     if isinstance(bound, (int, float)) and dtype not in NARROW:
         # What lies beyond on its own side bounds nothing that is held here.
@@ -406,7 +410,7 @@ def bound_of(emit, bound, dtype, is_least):
 @lowers("aten.clamp.default", "aten.clamp.Tensor", "aten.clip.default", "aten.clip.Tensor")
 @lowers("aten.hardtanh.default", min=Arg("min_val"), max=Arg("max_val"))
 @lowers("aten.relu6.default", min=0, max=6)
-def clamp(emit, self, min=None, max=None):
+def clamp(emit: Emitter, self: Tensor, min: Any = None, max: Any = None) -> Tensor:
     """clamp(Tensor self, Scalar? min=None, Scalar? max=None) -> Tensor"""
     dtype = emit.dtype
     x = emit.wide(self, dtype)
@@ -423,7 +427,7 @@ def clamp(emit, self, min=None, max=None):
 
 
 @lowers("aten.addcmul.default")
-def addcmul(emit, self, tensor1, tensor2, value=1):
+def addcmul(emit: Emitter, self: Tensor, tensor1: Tensor, tensor2: Tensor, value: Scalar = 1) -> Tensor:
     """addcmul(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"""
     dtype = emit.dtype
     product = ops.multiply(emit.wide(tensor1, dtype), emit.wide(tensor2, dtype))
@@ -431,7 +435,7 @@ def addcmul(emit, self, tensor1, tensor2, value=1):
 
 
 @lowers("aten.addcdiv.default")
-def addcdiv(emit, self, tensor1, tensor2, value=1):
+def addcdiv(emit: Emitter, self: Tensor, tensor1: Tensor, tensor2: Tensor, value: Scalar = 1) -> Tensor:
     """addcdiv(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"""
     dtype = emit.dtype
     quotient = ops.divide(emit.cast(tensor1, dtype), emit.cast(tensor2, dtype))
@@ -439,7 +443,7 @@ def addcdiv(emit, self, tensor1, tensor2, value=1):
 
 
 @lowers("aten.lerp.Scalar", "aten.lerp.Tensor")
-def lerp(emit, self, end, weight):
+def lerp(emit: Emitter, self: Tensor, end: Tensor, weight: Any) -> Tensor:
     """lerp.Scalar(Tensor self, Tensor end, Scalar weight) -> Tensor"""
     return ops.add(self, ops.multiply(emit.cast(weight, emit.dtype), ops.subtract(end, self)))
 
@@ -448,7 +452,7 @@ def lerp(emit, self, end, weight):
 
 
 @lowers("prims.convert_element_type.default", x=Arg("a"))
-def converted(emit, x, dtype):
+def converted(emit: Emitter, x: Tensor, dtype: Any) -> Tensor:
     """A cast. In a float32 program one to half precision rounds, though the result is held as float32."""
     found = emit.cast(x, dtype)
     own = emit.dtype_of(x)
@@ -460,7 +464,7 @@ def converted(emit, x, dtype):
 @lowers(
     "aten._to_copy.default", "aten.to.dtype", "aten.to.dtype_layout", "aten.to.other", "aten.type_as.default"
 )
-def cast(emit, self, **_):
+def cast(emit: Emitter, self: Tensor, **_: object) -> Tensor:
     """The result's dtype says all."""
     return converted(emit, self, emit.dtype)
 
@@ -472,13 +476,13 @@ def cast(emit, self, **_):
     "aten.contiguous.default",
     "aten.lift_fresh_copy.default",
 )
-def alias(emit, self):
+def alias(emit: Emitter, self: Tensor) -> Tensor:
     """alias(Tensor(a) self) -> Tensor(a)"""
     return self
 
 
 @lowers("aten.copy.default")
-def copy(emit, self, src):
+def copy(emit: Emitter, self: Tensor, src: Tensor) -> Tensor:
     """copy(Tensor self, Tensor src, bool non_blocking=False) -> Tensor"""
     found = converted(emit, src, emit.dtype)
     return emit.broadcast(found, emit.sizes(self)) if is_tensor(self) else found

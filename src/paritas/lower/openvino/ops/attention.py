@@ -5,7 +5,7 @@ import numpy as np
 import openvino
 import openvino.opset16 as ops
 
-from paritas.lower.openvino.emit import out, rank_of
+from paritas.lower.openvino.emit import Emitter, Tensor, out, rank_of
 from paritas.lower.openvino.ops.registry import lowers
 from paritas.lower.openvino.ops.shape import shared_sizes
 
@@ -15,8 +15,16 @@ SMALLEST = -3.38e38
 
 @lowers("aten.scaled_dot_product_attention.default")
 def scaled_dot_product_attention(
-    emit, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
-):
+    emit: Emitter,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
     """scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float dropout_p=0., bool is_causal=False, *, float? scale=None, bool enable_gqa=False) -> Tensor
 
     OpenVINO's own gives NaN for a row that attends to nothing, or where the mask's minimum becomes -inf in bfloat16;
@@ -56,13 +64,13 @@ def scaled_dot_product_attention(
     return emit.squeeze(found, *range(4 - rank)) if rank < 4 else found
 
 
-def _first_axes(emit, x):
+def _first_axes(emit: Emitter, x: Tensor) -> Tensor:
     """`x` of matrices of one element, so that only the axes in front of them are broadcast."""
     axis = rank_of(x) - 1
     return emit.slice(emit.slice(x, 0, 1, axis), 0, 1, axis - 1)
 
 
-def prepared(emit, mask):
+def prepared(emit: Emitter, mask: Tensor) -> tuple[Tensor, Tensor]:
     """(a finite additive mask, 1.0 for each row that sees anything and 0.0 for the others).
 
     Each mask is prepared once for all its layers.
@@ -82,7 +90,7 @@ def prepared(emit, mask):
     return emit.shared[key]
 
 
-def repeated_heads(emit, query, x):
+def repeated_heads(emit: Emitter, query: Tensor, x: Tensor) -> Tensor:
     """Grouped-query attention: `x`, [batch, heads, length, width], with as many heads as `query` has."""
     batch, heads, length, width = emit.sizes(x)
     wanted = emit.size(query, 1)

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Comparisons, logic, bits, and choices by a condition."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import openvino.opset16 as ops
 import torch
 
 from paritas.lower.openvino import integers
-from paritas.lower.openvino.emit import is_tensor, out
+from paritas.lower.openvino.emit import Emitter, Tensor, is_tensor, out
 from paritas.lower.openvino.ops.arithmetic import computed, operand
 from paritas.lower.openvino.ops.registry import lowers
 from paritas.lower.registry import Arg
@@ -29,7 +32,9 @@ from paritas.lower.registry import Arg
     plain=lambda a, b: ops.less_equal(b, a),
     exact=lambda a, b: integers.less_equal(b, a),
 )
-def compared(emit, plain, exact, self, other):
+def compared(
+    emit: Emitter, plain: Callable[..., Any], exact: Callable[..., Any], self: Tensor, other: Any
+) -> Tensor:
     """plain compares floats and small whole numbers, exact any."""
     dtype = emit.promoted(self, other)
     if dtype == torch.bool:
@@ -46,7 +51,7 @@ def compared(emit, plain, exact, self, other):
 @lowers("aten.logical_and.default", function=ops.logical_and)
 @lowers("aten.logical_or.default", function=ops.logical_or)
 @lowers("aten.logical_xor.default", function=ops.logical_xor)
-def logical(emit, function, self, other):
+def logical(emit: Emitter, function: Callable[..., Any], self: Tensor, other: Tensor) -> Tensor:
     return function(emit.cast(self, torch.bool), emit.cast(other, torch.bool))
 
 
@@ -59,23 +64,25 @@ def logical(emit, function, self, other):
 @lowers("aten.__xor__.Tensor", "aten.__xor__.Scalar", boolean=ops.logical_xor, bits=ops.bitwise_xor)
 @lowers("aten.bitwise_xor.Tensor", "aten.bitwise_xor.Scalar", boolean=ops.logical_xor, bits=ops.bitwise_xor)
 @lowers("aten.bitwise_xor.Scalar_Tensor", boolean=ops.logical_xor, bits=ops.bitwise_xor)
-def bitwise(emit, boolean, bits, self, other):
+def bitwise(
+    emit: Emitter, boolean: Callable[..., Any], bits: Callable[..., Any], self: Any, other: Any
+) -> Tensor:
     return computed(emit, boolean if emit.dtype == torch.bool else bits, self, other)
 
 
 @lowers("aten.bitwise_not.default")
-def bitwise_not(emit, self):
+def bitwise_not(emit: Emitter, self: Tensor) -> Tensor:
     """bitwise_not(Tensor self) -> Tensor"""
     return computed(emit, ops.logical_not if emit.dtype == torch.bool else ops.bitwise_not, self)
 
 
 @lowers("aten.logical_not.default")
-def logical_not(emit, self):
+def logical_not(emit: Emitter, self: Tensor) -> Tensor:
     """logical_not(Tensor self) -> Tensor"""
     return ops.logical_not(emit.cast(self, torch.bool))
 
 
-def _never(emit, x):
+def _never(emit: Emitter, x: Tensor) -> Tensor:
     return ops.not_equal(x, x) if emit.dtype_of(x) != torch.bool else ops.logical_xor(x, x)
 
 
@@ -87,7 +94,9 @@ def _never(emit, x):
 )
 @lowers("aten.isposinf.default", function=lambda x: ops.equal(x, np.float32(np.inf)))
 @lowers("aten.isneginf.default", function=lambda x: ops.equal(x, np.float32(-np.inf)))
-def about_floats(emit, function, self, of_integers=False):
+def about_floats(
+    emit: Emitter, function: Callable[..., Any], self: Tensor, of_integers: bool = False
+) -> Tensor:
     if emit.dtype_of(self).is_floating_point:
         return function(self)
     never = _never(emit, self)
@@ -95,21 +104,21 @@ def about_floats(emit, function, self, of_integers=False):
 
 
 @lowers("aten.where.self", "aten.where.ScalarOther", "aten.where.ScalarSelf", "aten.where.Scalar")
-def where(emit, condition, self, other):
+def where(emit: Emitter, condition: Tensor, self: Any, other: Any) -> Tensor:
     """where.self(Tensor condition, Tensor self, Tensor other) -> Tensor"""
     dtype = emit.dtype
     return integers.chosen(emit.cast(condition, torch.bool), emit.cast(self, dtype), emit.cast(other, dtype))
 
 
 @lowers("aten.masked_fill.Scalar", "aten.masked_fill.Tensor")
-def masked_fill(emit, self, mask, value):
+def masked_fill(emit: Emitter, self: Tensor, mask: Tensor, value: Any) -> Tensor:
     """masked_fill.Scalar(Tensor self, Tensor mask, Scalar value) -> Tensor"""
     return integers.chosen(emit.cast(mask, torch.bool), emit.cast(value, emit.dtype), self)
 
 
 @lowers("aten.isin.Tensor_Tensor")
 @lowers("aten.isin.Tensor_Scalar", test_elements=Arg("test_element"))
-def isin(emit, elements, test_elements, assume_unique=False, invert=False):
+def isin(emit: Emitter, elements: Tensor, test_elements: Any, invert: bool, **_: object) -> Tensor:
     """isin.Tensor_Tensor(Tensor elements, Tensor test_elements, *, bool assume_unique=False, bool invert=False) -> Tensor"""  # noqa: E501
     dtype = emit.promoted(elements, test_elements)
     wanted = operand(emit, test_elements, dtype)
@@ -120,10 +129,10 @@ def isin(emit, elements, test_elements, assume_unique=False, invert=False):
 
 
 @lowers("aten.bitwise_left_shift.Tensor", "aten.__lshift__.Tensor", "aten.__lshift__.Scalar")
-def left_shift(emit, self, other):
+def left_shift(emit: Emitter, self: Tensor, other: Any) -> Tensor:
     """bitwise_left_shift.Tensor(Tensor self, Tensor other) -> Tensor"""
 
-    def shifted(x, places):
+    def shifted(x: Tensor, places: Tensor) -> Tensor | None:
         # The processor takes places from 32 on for those of their last five bits.
         kind = out(x).get_element_type().to_dtype()
         gone = ops.not_equal(ops.bitwise_and(places, np.array(~31, kind)), np.array(0, kind))
@@ -133,13 +142,13 @@ def left_shift(emit, self, other):
 
 
 @lowers("aten.bitwise_right_shift.Tensor", "aten.__rshift__.Tensor", "aten.__rshift__.Scalar")
-def right_shift(emit, self, other):
+def right_shift(emit: Emitter, self: Tensor, other: Any) -> Tensor:
     """bitwise_right_shift.Tensor(Tensor self, Tensor other) -> Tensor"""
     return computed(emit, ops.bitwise_right_shift, self, other)
 
 
 @lowers("aten.equal.default", "aten._is_all_true.default")
-def equal(emit, self, other=None):
+def equal(emit: Emitter, self: Tensor, other: Tensor | None = None) -> Tensor:
     """equal(Tensor self, Tensor other) -> bool"""
     same = out(self) if not is_tensor(other) else integers.equal(self, other)
     return ops.reduce_logical_and(ops.reshape(same, emit.array([-1]), False), emit.array([0]), False)

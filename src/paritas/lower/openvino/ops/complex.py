@@ -2,66 +2,67 @@
 """Complex numbers: how they are made, taken apart and computed with."""
 
 import math
+from typing import Any
 
 import numpy as np
 import openvino.opset16 as ops
 import torch
 
 from paritas.lower.openvino.complexes import also_complex, paired, parts
-from paritas.lower.openvino.emit import complex_numbers, is_tensor, out
+from paritas.lower.openvino.emit import Emitter, Tensor, complex_numbers, is_tensor, out
 from paritas.lower.openvino.ops.arithmetic import angle_of
 from paritas.lower.openvino.ops.registry import lowers
 from paritas.lower.openvino.ops.shape import shared_sizes
 from paritas.lower.openvino.rounding import rounded_to_half
 
 
-def _is_complex(emit, x):
+def _is_complex(emit: Emitter, x: Tensor) -> bool:
     return emit.meta(x).is_complex()
 
 
 @lowers("aten.view_as_real.default", "aten.view_as_complex.default")
 @complex_numbers
-def view_as_real(emit, self):
+def view_as_real(emit: Emitter, self: Tensor) -> Tensor:
     """view_as_real(Tensor(a) self) -> Tensor(a)"""
     return out(ops.identity(self))  # a value of its own: torch knows two shapes of it
 
 
 @lowers("aten.complex.default")
 @complex_numbers
-def complex_of(emit, real, imag):
+def complex_of(emit: Emitter, real: Tensor, imag: Tensor) -> Tensor:
     """complex(Tensor real, Tensor imag) -> Tensor"""
     return paired(emit, *_alike(emit, real, imag))
 
 
-def _alike(emit, a, b):
+def _alike(emit: Emitter, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     sizes = shared_sizes(emit, [a, b])
     return emit.broadcast(a, sizes), emit.broadcast(b, sizes)
 
 
 @lowers("aten.polar.default")
 @complex_numbers
-def polar(emit, abs, angle):
+def polar(emit: Emitter, abs: Tensor, angle: Tensor) -> Tensor:
     """polar(Tensor abs, Tensor angle) -> Tensor"""
     return paired(emit, ops.multiply(abs, ops.cos(angle)), ops.multiply(abs, ops.sin(angle)))
 
 
 @lowers("aten.real.default")
 @complex_numbers
-def real(emit, self):
+def real(emit: Emitter, self: Tensor) -> Tensor:
     """real(Tensor(a) self) -> Tensor(a)"""
     return parts(emit, self)[0] if _is_complex(emit, self) else self
 
 
 @lowers("aten.imag.default")
 @complex_numbers
-def imag(emit, self):
+def imag(emit: Emitter, self: Tensor) -> Tensor:
     """imag(Tensor(a) self) -> Tensor(a)"""
     return parts(emit, self)[1]
 
 
 @lowers("aten._conj.default", "aten.conj.default", "aten.conj_physical.default")
 @complex_numbers
-def conj(emit, self):
+def conj(emit: Emitter, self: Tensor) -> Tensor:
     """_conj(Tensor(a) self) -> Tensor(a)"""
     if not _is_complex(emit, self):
         return self
@@ -71,14 +72,14 @@ def conj(emit, self):
 
 @lowers("aten.resolve_conj.default")
 @complex_numbers
-def resolve_conj(emit, self):
+def resolve_conj(emit: Emitter, self: Tensor) -> Tensor:
     """resolve_conj(Tensor(a) self) -> Tensor(a)"""
     return self
 
 
 @lowers("aten.angle.default")
 @complex_numbers
-def angle(emit, self):
+def angle(emit: Emitter, self: Tensor) -> Tensor:
     """angle(Tensor self) -> Tensor"""
     if _is_complex(emit, self):
         a, b = parts(emit, self)
@@ -88,7 +89,7 @@ def angle(emit, self):
     return ops.select(ops.is_nan(x), x, turned)
 
 
-def magnitude(a, b):
+def magnitude(a: Tensor, b: Tensor) -> Tensor:
     """sqrt(a^2 + b^2), by the larger of both, so that no square overflows."""
     a, b = ops.abs(a), ops.abs(b)
     most, least = ops.maximum(a, b), ops.minimum(a, b)
@@ -98,19 +99,19 @@ def magnitude(a, b):
 
 
 @also_complex("aten.abs.default")
-def absolute(emit, self):
+def absolute(emit: Emitter, self: Tensor) -> Tensor:
     return magnitude(*parts(emit, self))
 
 
 @also_complex("aten.exp.default")
-def exponential(emit, self):
+def exponential(emit: Emitter, self: Tensor) -> Any:
     a, b = parts(emit, self)
     size = ops.exp(a)
     return paired(emit, ops.multiply(size, ops.cos(b)), ops.multiply(size, ops.sin(b)))
 
 
 @also_complex("aten._to_copy.default", "aten.to.dtype", "prims.convert_element_type.default")
-def converted(emit, self, *_, **__):
+def converted(emit: Emitter, self: Tensor, *_: Any, **__: Any) -> Tensor:
     if not emit.out.is_complex():
         raise emit.refuse("a cast that drops the imaginary part")
     found = self if _is_complex(emit, self) else paired(emit, *parts(emit, self))
@@ -120,7 +121,7 @@ def converted(emit, self, *_, **__):
 
 
 @also_complex("aten.full.default", "aten.scalar_tensor.default")
-def constant_of(emit, *arguments, **__):
+def constant_of(emit: Emitter, *arguments: Any, **__: Any) -> Any:
     *sizes, value = arguments
     real, imaginary = complex(value).real, complex(value).imag
     wanted = sizes[0] if sizes else []
@@ -128,7 +129,7 @@ def constant_of(emit, *arguments, **__):
 
 
 @also_complex("aten.div.Tensor", "aten.div.Scalar", "aten.true_divide.Tensor")
-def quotient(emit, self, other):
+def quotient(emit: Emitter, self: Tensor, other: Tensor) -> Tensor:
     pairs = [parts(emit, value) for value in (self, other)]
     (a, b), (c, d) = ([emit.cast(x, torch.float32) for x in pair] for pair in pairs)
     if not isinstance(other, complex) and not (is_tensor(other) and _is_complex(emit, other)):

@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Convolutions, forwards and transposed, in groups or not."""
 
+from typing import Any
+
 import numpy as np
 import openvino.opset16 as ops
 
-from paritas.lower.openvino.emit import rank_of
+from paritas.lower.openvino.emit import Emitter, Size, Sizes, Tensor, rank_of
 from paritas.lower.openvino.integers import division_of_sizes
 from paritas.lower.openvino.ops.conv_free import convolved_as_product, is_free, transposed_as_product
 from paritas.lower.openvino.ops.registry import lowers
 from paritas.lower.registry import Arg
 
 
-def each(value, count):
+def each(value: Any, count: int) -> list[int]:
     """One number per axis of space."""
     value = list(value) if isinstance(value, (list, tuple)) else [value]
     return value * count if len(value) == 1 else value
@@ -19,7 +21,16 @@ def each(value, count):
 
 @lowers("aten.conv1d.default", "aten.conv2d.default", "aten.conv3d.default", x=Arg("input"))
 @lowers("aten.conv1d.padding", "aten.conv2d.padding", "aten.conv3d.padding", x=Arg("input"))
-def convolved(emit, x, weight, bias, stride, padding, dilation, groups):
+def convolved(
+    emit: Emitter,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sizes,
+    padding: Sizes | str,
+    dilation: Sizes,
+    groups: Size,
+) -> Tensor:
     count = rank_of(weight) - 2
     single = rank_of(x) == count + 1  # a picture without a batch
     x = emit.unsqueeze(x, 0) if single else x
@@ -39,7 +50,9 @@ def convolved(emit, x, weight, bias, stride, padding, dilation, groups):
     return emit.result(emit.squeeze(found, 0) if single else found)
 
 
-def paddings(emit, padding, weight, dilation, count):
+def paddings(
+    emit: Emitter, padding: Sizes | str, weight: Tensor, dilation: Sizes, count: int
+) -> tuple[Any, Any]:
     if isinstance(padding, str):
         if padding == "valid":
             return [0] * count, [0] * count
@@ -58,7 +71,17 @@ def paddings(emit, padding, weight, dilation, count):
     "aten.conv_transpose3d.input",
     x=Arg("input"),
 )
-def transposed(emit, x, weight, bias, stride, padding, output_padding, groups, dilation):
+def transposed(
+    emit: Emitter,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sizes,
+    padding: Sizes,
+    output_padding: Sizes,
+    groups: Size,
+    dilation: Sizes,
+) -> Tensor:
     count = rank_of(weight) - 2
     single = rank_of(x) == count + 1
     x = emit.unsqueeze(x, 0) if single else x
@@ -85,7 +108,18 @@ def transposed(emit, x, weight, bias, stride, padding, output_padding, groups, d
 
 
 @lowers("aten.convolution.default", transposed_=Arg("transposed"))
-def convolution(emit, input, weight, bias, stride, padding, dilation, transposed_, output_padding, groups):
+def convolution(
+    emit: Emitter,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    transposed_: bool,
+    output_padding: Sizes,
+    groups: Size,
+) -> Tensor:
     """convolution(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups) -> Tensor"""  # noqa: E501
     if transposed_:
         return transposed(emit, input, weight, bias, stride, padding, output_padding, groups, dilation)

@@ -7,16 +7,25 @@ Nor has it one for whole numbers, which it computes in float32.
 import numpy as np
 import openvino.opset16 as ops
 
-from paritas.lower.openvino.emit import out, rank_of
+from paritas.lower.openvino.emit import Emitter, Sizes, Tensor, out, rank_of
 from paritas.lower.openvino.ops.matmul import multiplied
 from paritas.lower.openvino.ops.move import END
 
 
-def is_free(emit, weight):
+def is_free(emit: Emitter, weight: Tensor) -> bool:
     return not all(isinstance(size, int) for size in emit.sizes(weight))
 
 
-def convolved_as_product(emit, x, weight, stride, begins, ends, dilation, groups):
+def convolved_as_product(
+    emit: Emitter,
+    x: Tensor,
+    weight: Tensor,
+    stride: Sizes,
+    begins: Sizes,
+    ends: Sizes,
+    dilation: Sizes,
+    groups: int,
+) -> Tensor:
     """The convolution of `x`, [N, C, ..]; begins, ends: how many zeros are around it, ints or i64 scalars."""
     count = rank_of(weight) - 2
     outputs, depth, *kernel = emit.sizes(weight)
@@ -40,7 +49,16 @@ def convolved_as_product(emit, x, weight, stride, begins, ends, dilation, groups
     return out(ops.reshape(multiplied(emit, rows, columns), emit.dims([batch, outputs, *windows]), False))
 
 
-def transposed_as_product(emit, x, weight, stride, padding, output_padding, groups, dilation):
+def transposed_as_product(
+    emit: Emitter,
+    x: Tensor,
+    weight: Tensor,
+    stride: Sizes,
+    padding: Sizes,
+    output_padding: Sizes,
+    groups: int,
+    dilation: Sizes,
+) -> Tensor:
     """The transposed one: a convolution of the picture with zeros in between, by the kernel turned round."""
     count = rank_of(weight) - 2
     inputs, outputs, *kernel = emit.sizes(weight)
@@ -65,14 +83,14 @@ def transposed_as_product(emit, x, weight, stride, padding, output_padding, grou
     return found
 
 
-def _share(emit, size, groups):
+def _share(emit: Emitter, size: int, groups: int) -> int:
     """How many of so many channels are in each group."""
     if isinstance(size, int):
         return size // groups
     return size if groups == 1 else out(ops.divide(size, emit.number(groups)))
 
 
-def _spread(emit, x, axis, step):
+def _spread(emit: Emitter, x: Tensor, axis: int, step: int) -> Tensor:
     """`x` with step - 1 zeros between neighbours along an axis."""
     if step == 1:
         return x
@@ -84,7 +102,7 @@ def _spread(emit, x, axis, step):
     return emit.slice(merged, 0, -(step - 1), axis)
 
 
-def _with_zeros(emit, x, begins, ends):
+def _with_zeros(emit: Emitter, x: Tensor, begins: Sizes, ends: Sizes) -> Tensor:
     """`x` with zeros around it along its axes of space."""
     if all(isinstance(size, int) and size == 0 for size in (*begins, *ends)):
         return x

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Running extremes, products and logarithms: prefixes of 1, 2, 4, .. elements are joined."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 import openvino.opset16 as ops
 import torch
 
-from paritas.lower.openvino.emit import concatenated, out, rank_of
+from paritas.lower.openvino.emit import Emitter, Tensor, concatenated, out, rank_of
 from paritas.lower.openvino.integers import less_equal
 from paritas.lower.openvino.ops.move import END
 from paritas.lower.openvino.ops.registry import lowers
@@ -15,7 +18,7 @@ from paritas.lower.registry import Arg
 LONGEST = 2**20
 
 
-def scanned(emit, parts, axis, join):
+def scanned(emit: Emitter, parts: Sequence[Tensor], axis: int, join: Callable[..., Any]) -> Sequence[Tensor]:
     """The prefixes of `parts`, tensors side by side, along an axis. join(before, after) of lists of such tensors."""
     size = emit.size(parts[0], axis)
     step, most = 1, size if isinstance(size, int) else LONGEST
@@ -33,7 +36,7 @@ def scanned(emit, parts, axis, join):
 # OpenVINO 2026.4 finds 1 >= NaN: no `greater_equal` here.
 @lowers("aten.cummax.default", better=lambda after, before: less_equal(before, after))
 @lowers("aten.cummin.default", better=lambda after, before: less_equal(after, before))
-def running_extreme(emit, self, dim, better):
+def running_extreme(emit: Emitter, self: Tensor, dim: int, better: Callable[..., Any]) -> list[Tensor]:
     dtype, rank = emit.dtype_of(self), rank_of(self)
     if rank == 0:
         return [out(self), emit.const(0, torch.int64)]
@@ -43,7 +46,7 @@ def running_extreme(emit, self, dim, better):
     places = emit.reshape(emit.arange(0, emit.size(x, axis)), sizes)
     places = emit.broadcast(places, emit.sizes(x))
 
-    def join(before, after):
+    def join(before: Sequence[Tensor], after: Sequence[Tensor]) -> list[Tensor]:
         # Of equal ones the later counts, and a NaN stays.
         wins = better(after[0], before[0])
         if dtype.is_floating_point:
@@ -55,7 +58,7 @@ def running_extreme(emit, self, dim, better):
 
 
 @lowers("aten.cumprod.default")
-def cumprod(emit, self, dim):
+def cumprod(emit: Emitter, self: Tensor, dim: int) -> Tensor:
     """cumprod(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor"""
     x, rank = emit.wide(self, emit.dtype), rank_of(self)
     if rank == 0:
@@ -64,7 +67,7 @@ def cumprod(emit, self, dim):
 
 
 @lowers("aten.logaddexp.default", a=Arg("self"), b=Arg("other"))
-def logarithm_of_sum(emit, a, b):
+def logarithm_of_sum(emit: Emitter, a: Tensor, b: Tensor) -> Tensor:
     """log(exp(a) + exp(b)), where one of them may be infinite."""
     from paritas.lower.openvino.ops.arithmetic import log1p_of
 
@@ -80,7 +83,7 @@ def logarithm_of_sum(emit, a, b):
 
 
 @lowers("aten.logcumsumexp.default")
-def logcumsumexp(emit, self, dim):
+def logcumsumexp(emit: Emitter, self: Tensor, dim: int) -> Tensor:
     """logcumsumexp(Tensor self, int dim) -> Tensor"""
     x, rank = emit.cast(self, emit.dtype), rank_of(self)
     if rank == 0:

@@ -5,7 +5,7 @@ import numpy as np
 import openvino.opset16 as ops
 import torch
 
-from paritas.lower.openvino.emit import out
+from paritas.lower.openvino.emit import Emitter, Tensor, out
 from paritas.lower.openvino.integers import chosen, truncated_division
 from paritas.lower.openvino.ops.registry import lowers
 
@@ -13,7 +13,7 @@ from paritas.lower.openvino.ops.registry import lowers
 STEPS = {torch.int64: 47, torch.int32: 47, torch.int16: 24, torch.int8: 12, torch.uint8: 13}
 
 
-def common_divisor(emit, a, b, dtype):
+def common_divisor(emit: Emitter, a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
     """By remainders that keep their sign, as in C++: the smallest number of a type has no absolute value in it."""
     a, b = (emit.wide(emit.cast(ops.abs(emit.wide(x, dtype)), dtype), dtype) for x in (a, b))
     kind = out(a).get_element_type().to_dtype()
@@ -26,13 +26,13 @@ def common_divisor(emit, a, b, dtype):
 
 
 @lowers("aten.gcd.default")
-def gcd(emit, self, other):
+def gcd(emit: Emitter, self: Tensor, other: Tensor) -> Tensor:
     """gcd(Tensor self, Tensor other) -> Tensor"""
     return emit.result(common_divisor(emit, self, other, emit.dtype))
 
 
 @lowers("aten.lcm.default")
-def lcm(emit, self, other):
+def lcm(emit: Emitter, self: Tensor, other: Tensor) -> Tensor:
     """lcm(Tensor self, Tensor other) -> Tensor"""
     dtype = emit.dtype
     divisor = common_divisor(emit, self, other, dtype)

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tensors that are made of sizes and numbers alone."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import openvino.opset16 as ops
 import torch
 
-from paritas.lower.openvino.emit import is_tensor, rank_of
+from paritas.lower.openvino.emit import Emitter, Scalar, Size, Sizes, Tensor, is_tensor, rank_of
 from paritas.lower.openvino.integers import chosen
 from paritas.lower.openvino.ops.registry import lowers
 from paritas.lower.registry import Arg
@@ -14,7 +17,7 @@ from paritas.lower.registry import Arg
 @lowers("aten.arange.default", start=0, step=1)
 @lowers("aten.arange.start", step=1)
 @lowers("aten.arange.start_step")
-def counted(emit, start, end, step):
+def counted(emit: Emitter, start: float, end: Scalar, step: float) -> Tensor:
     dtype = emit.dtype
     if not any(is_tensor(bound) for bound in (start, end, step)):
         return emit.tensor(torch.arange(start, end, step, dtype=dtype))
@@ -27,7 +30,7 @@ def counted(emit, start, end, step):
     return emit.cast(ops.add(first, ops.multiply(places, width)), dtype)
 
 
-def _is_float(bound):
+def _is_float(bound: Size) -> bool:
     if is_tensor(bound):
         return bound.get_element_type().to_string() == "f32"
     return isinstance(bound, float)
@@ -39,7 +42,7 @@ def _is_float(bound):
     "aten.linspace.Tensor_Scalar",
     "aten.linspace.Scalar_Tensor",
 )
-def linspace(emit, start, end, steps):
+def linspace(emit: Emitter, start: Any, end: Any, steps: int) -> Tensor:
     """linspace(Scalar start, Scalar end, int steps, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
     if not any(is_tensor(bound) for bound in (start, end, steps)):
         return emit.tensor(torch.linspace(start, end, steps, dtype=emit.dtype))
@@ -59,7 +62,7 @@ def linspace(emit, start, end, steps):
 @lowers("aten.ones.default", "aten.new_ones.default", fill_value=1)
 @lowers("aten.empty.memory_format", "aten.new_empty.default", fill_value=0)
 @lowers("aten.full.default", "aten.new_full.default")
-def full(emit, size, fill_value, **_):
+def full(emit: Emitter, size: Sizes, fill_value: float, **_: object) -> Tensor:
     return emit.full(size, fill_value, emit.dtype)
 
 
@@ -67,24 +70,24 @@ def full(emit, size, fill_value, **_):
 @lowers("aten.ones_like.default", fill_value=1)
 @lowers("aten.full_like.default")
 @lowers("aten.fill.Scalar", "aten.fill.Tensor", fill_value=Arg("value"))
-def full_like(emit, self, fill_value):
+def full_like(emit: Emitter, self: Tensor, fill_value: Any) -> Tensor:
     return emit.full(emit.sizes(self), fill_value, emit.dtype)
 
 
 @lowers("aten.scalar_tensor.default")
-def scalar_tensor(emit, s):
+def scalar_tensor(emit: Emitter, s: Scalar) -> Tensor:
     """scalar_tensor(Scalar s, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
     return emit.cast(s, emit.dtype)
 
 
-def rows_and_columns(emit, rows, columns):
+def rows_and_columns(emit: Emitter, rows: Size, columns: Size) -> tuple[Tensor, Tensor]:
     """Row numbers [rows, 1] and column numbers [1, columns], i64."""
     return emit.unsqueeze(emit.arange(0, rows), 1), emit.unsqueeze(emit.arange(0, columns), 0)
 
 
 @lowers("aten.eye.default", m=Arg("n"))
 @lowers("aten.eye.m")
-def eye(emit, n, m):
+def eye(emit: Emitter, n: Size, m: Size) -> Tensor:
     """eye.m(SymInt n, SymInt m, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
     rows, columns = rows_and_columns(emit, n, m)
     return emit.cast(ops.equal(rows, columns), emit.dtype)
@@ -92,7 +95,7 @@ def eye(emit, n, m):
 
 @lowers("aten.tril.default", keeps=ops.less_equal)
 @lowers("aten.triu.default", keeps=ops.greater_equal)
-def triangle(emit, self, diagonal, keeps):
+def triangle(emit: Emitter, self: Tensor, diagonal: Size, keeps: Callable[..., Any]) -> Tensor:
     rank = rank_of(self)
     rows, columns = rows_and_columns(emit, emit.size(self, rank - 2), emit.size(self, rank - 1))
     kept = keeps(ops.subtract(columns, rows), emit.number(diagonal))
@@ -100,7 +103,7 @@ def triangle(emit, self, diagonal, keeps):
 
 
 @lowers("aten.one_hot.default")
-def one_hot(emit, self, num_classes=-1):
+def one_hot(emit: Emitter, self: Tensor, num_classes: int = -1) -> Tensor:
     """one_hot(Tensor self, int num_classes=-1) -> Tensor"""
     if isinstance(num_classes, int) and num_classes < 0:
         raise emit.refuse("the number of classes depends on the values")
@@ -109,7 +112,7 @@ def one_hot(emit, self, num_classes=-1):
     return emit.cast(same, emit.dtype)
 
 
-def _matrices(emit, x, dim1, dim2):
+def _matrices(emit: Emitter, x: Tensor, dim1: int, dim2: int) -> tuple[Any, Any]:
     """(`x` with both axes at its end, the order that brings them there)."""
     rank = rank_of(x)
     first, second = dim1 % rank, dim2 % rank
@@ -117,7 +120,7 @@ def _matrices(emit, x, dim1, dim2):
     return emit.transpose(x, order), order
 
 
-def _diagonal_size(emit, x, offset):
+def _diagonal_size(emit: Emitter, x: Tensor, offset: int) -> int:
     rows, columns = emit.sizes(x)[-2:]
     down, across = emit.minus(rows, max(-offset, 0)), emit.minus(columns, max(offset, 0))
     if isinstance(down, int) and isinstance(across, int):
@@ -127,7 +130,7 @@ def _diagonal_size(emit, x, offset):
 
 
 @lowers("aten.diagonal.default")
-def diagonal(emit, self, offset=0, dim1=0, dim2=1):
+def diagonal(emit: Emitter, self: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
     """diagonal(Tensor(a) self, int offset=0, int dim1=0, int dim2=1) -> Tensor(a)"""
     x, _ = _matrices(emit, self, dim1, dim2)
     *lead, rows, columns = emit.sizes(x)
@@ -143,7 +146,9 @@ def diagonal(emit, self, offset=0, dim1=0, dim2=1):
 
 
 @lowers("aten.diagonal_scatter.default")
-def diagonal_scatter(emit, self, src, offset=0, dim1=0, dim2=1):
+def diagonal_scatter(
+    emit: Emitter, self: Tensor, src: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1
+) -> Tensor:
     """diagonal_scatter(Tensor self, Tensor src, int offset=0, int dim1=0, int dim2=1) -> Tensor"""
     x, order = _matrices(emit, self, dim1, dim2)
     rank, size = len(order), _diagonal_size(emit, x, offset)

@@ -7,13 +7,15 @@ transform is written as products with constant matrices, or by transforms of a p
 """
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import openvino.opset16 as ops
 import torch
 
 from paritas.lower.openvino.complexes import paired
-from paritas.lower.openvino.emit import complex_numbers, out, rank_of
+from paritas.lower.openvino.emit import Emitter, Size, Sizes, Tensor, complex_numbers, out, rank_of
 from paritas.lower.openvino.integers import floor_division
 from paritas.lower.openvino.ops.registry import lowers
 
@@ -23,7 +25,7 @@ SMALL = 64
 LARGEST = 1024
 
 
-def _scale(emit, x, axes, normalization, forward):
+def _scale(emit: Emitter, x: Tensor, axes: Sequence[int], normalization: int, forward: bool) -> Tensor | None:
     """What torch multiplies the result of an unscaled transform by; `x` has the size of the signal."""
     if normalization == 0:
         return None
@@ -34,11 +36,11 @@ def _scale(emit, x, axes, normalization, forward):
     return ops.divide(np.float32(1), ops.sqrt(whole) if normalization == 1 else whole)
 
 
-def _scaled(x, factor):
+def _scaled(x: Tensor, factor: Tensor | None) -> Tensor:
     return out(x) if factor is None else out(ops.multiply(x, factor))
 
 
-def _factors(size):
+def _factors(size: int) -> tuple[int, int] | None:
     """The size as a product of two numbers of at most `LARGEST`, as near as can be; None if it is none."""
     if size <= SMALL:
         return size, 1
@@ -48,31 +50,31 @@ def _factors(size):
     return None
 
 
-def _is_exact(size):
+def _is_exact(size: Size) -> bool:
     """Whether the plugin's own transform is as good as torch's."""
     return isinstance(size, int) and size & (size - 1) == 0
 
 
-def _rotations(rows, columns, size):
+def _rotations(rows: int, columns: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """exp(-2 pi i row column / size) as (cosines, sines), float64[rows, columns]."""
     turns = (np.arange(rows)[:, None] * np.arange(columns)) % size
     return np.cos(2 * np.pi / size * turns), -np.sin(2 * np.pi / size * turns)
 
 
-def _matrix(size):
+def _matrix(size: int) -> np.ndarray:
     """float32[2 size, 2 size]: what takes pairs (real, imaginary), one behind the other, to those of the transform."""
     c, s = _rotations(size, size, size)
     whole = np.stack([np.stack([c, s], -1), np.stack([-s, c], -1)], 1)  # [size, 2, size, 2]
     return whole.reshape(2 * size, 2 * size).astype(np.float32)
 
 
-def _shared(emit, key, make):
+def _shared(emit: Emitter, key: Sequence[int | str], make: Callable[..., Any]) -> Tensor:
     if key not in emit.shared:
         emit.shared[key] = out(ops.constant(make()))
     return emit.shared[key]
 
 
-def _times_matrix(emit, x, size):
+def _times_matrix(emit: Emitter, x: Tensor, size: int) -> Tensor:
     """The transform of the last axis but one, the last being (real, imaginary)."""
     matrix = _shared(emit, ("dft", size), lambda: _matrix(size))
     *before, _, _ = emit.sizes(x)
@@ -80,7 +82,7 @@ def _times_matrix(emit, x, size):
     return emit.reshape(ops.matmul(flat, matrix, False, False), [*before, size, 2])
 
 
-def _of_last(emit, x, size):
+def _of_last(emit: Emitter, x: Tensor, size: Size) -> Tensor:
     """The transform of the last axis but one of pairs."""
     if not isinstance(size, int):
         return _of_free_size(emit, x, size)
@@ -108,7 +110,7 @@ def _of_last(emit, x, size):
     return emit.reshape(x, [*before, size, 2])
 
 
-def _by_convolution(emit, x, size):
+def _by_convolution(emit: Emitter, x: Tensor, size: int) -> Tensor:
     """Bluestein: with jk = (j^2 + k^2 - (k-j)^2) / 2 a transform of any size is a convolution, by a power of two."""
     squares = np.arange(size) ** 2 % (2 * size)
     chirp = np.exp(-1j * np.pi / size * squares)
@@ -131,7 +133,7 @@ def _by_convolution(emit, x, size):
 LONGEST = 2**20
 
 
-def _of_free_size(emit, x, size):
+def _of_free_size(emit: Emitter, x: Tensor, size: Tensor) -> Tensor:
     """Bluestein, where the size is known at run time only: the power of two and both factors are computed too."""
     rank = rank_of(x) - 2
     size = emit.number(size)
@@ -154,7 +156,7 @@ def _of_free_size(emit, x, size):
     return _multiplied(x, ops.multiply(turned, known))
 
 
-def _chirp(emit, j, size):
+def _chirp(emit: Emitter, j: Tensor, size: Tensor) -> Tensor:
     """exp(-pi i j^2 / size) as pairs, for j below `LONGEST`: whole turns are taken off the square in whole numbers."""
     turn = ops.multiply(size, np.int64(2))
     high, low = ops.bitwise_right_shift(j, np.int64(9)), ops.bitwise_and(j, np.int64(511))
@@ -173,11 +175,11 @@ def _chirp(emit, j, size):
     return out(ops.concat([ops.unsqueeze(part, last) for part in parts], 1))
 
 
-def _pairs(values):
+def _pairs(values: np.ndarray) -> np.ndarray:
     return np.stack([values.real, values.imag], -1).astype(np.float32)
 
 
-def _multiplied(x, y):
+def _multiplied(x: Tensor, y: Tensor) -> Tensor:
     """The product of two tensors of pairs."""
     a, b, c, d = (ops.gather(v, np.int64(part), np.int64(-1)) for v in (x, y) for part in (0, 1))
     real = ops.subtract(ops.multiply(a, c), ops.multiply(b, d))
@@ -186,7 +188,7 @@ def _multiplied(x, y):
     return out(ops.concat([ops.unsqueeze(real, last), ops.unsqueeze(imaginary, last)], -1))
 
 
-def transformed(emit, x, axes, forward=True):
+def transformed(emit: Emitter, x: Tensor, axes: Sequence[int], forward: bool = True) -> Tensor:
     """The transform of pairs along axes, not divided by anything."""
     if not forward:  # the transform of the conjugate is the conjugate of the inverse
         flipped = np.array([1, -1], np.float32)
@@ -204,13 +206,13 @@ def transformed(emit, x, axes, forward=True):
     return out(x)
 
 
-def _all_exact(emit, x, axes):
+def _all_exact(emit: Emitter, x: Tensor, axes: Sequence[int]) -> bool:
     return all(_is_exact(emit.size(x, axis)) for axis in axes)
 
 
 @lowers("aten._fft_c2c.default")
 @complex_numbers
-def fft_c2c(emit, self, dim, normalization, forward):
+def fft_c2c(emit: Emitter, self: Tensor, dim: Sizes, normalization: int, forward: bool) -> Tensor:
     """_fft_c2c(Tensor self, SymInt[] dim, int normalization, bool forward) -> Tensor"""
     rank = rank_of(self) - 1
     axes = sorted(axis % rank for axis in dim)
@@ -222,7 +224,7 @@ def fft_c2c(emit, self, dim, normalization, forward):
 
 @lowers("aten._fft_r2c.default")
 @complex_numbers
-def fft_r2c(emit, self, dim, normalization, onesided):
+def fft_r2c(emit: Emitter, self: Tensor, dim: Sequence[int], normalization: int, onesided: bool) -> Tensor:
     """_fft_r2c(Tensor self, int[] dim, int normalization, bool onesided) -> Tensor"""
     rank = rank_of(self)
     axes = [axis % rank for axis in dim]
@@ -237,13 +239,15 @@ def fft_r2c(emit, self, dim, normalization, onesided):
     return _scaled(found, factor)
 
 
-def _halved(size):
+def _halved(size: Tensor) -> Tensor:
     return out(ops.divide(size, np.int64(2)))
 
 
 @lowers("aten._fft_c2r.default")
 @complex_numbers
-def fft_c2r(emit, self, dim, normalization, last_dim_size):
+def fft_c2r(
+    emit: Emitter, self: Tensor, dim: Sequence[int], normalization: int, last_dim_size: Size
+) -> Tensor:
     """_fft_c2r(Tensor self, int[] dim, int normalization, SymInt last_dim_size) -> Tensor"""
     rank = rank_of(self) - 1
     axes = [axis % rank for axis in dim]
@@ -264,7 +268,7 @@ def fft_c2r(emit, self, dim, normalization, last_dim_size):
     return ops.divide(found, ops.sqrt(whole) if normalization == 1 else whole)
 
 
-def _real_of_free_half(emit, x, axis, size):
+def _real_of_free_half(emit: Emitter, x: Tensor, axis: int, size: Tensor) -> Tensor:
     """The same where the size is known at run time only."""
     rank = rank_of(x)
     held = out(ops.add(_halved(size), np.int64(1)))
@@ -285,7 +289,7 @@ def _real_of_free_half(emit, x, axis, size):
     return emit.transpose(found, [order.index(a) for a in range(rank - 1)])
 
 
-def _real_of_half(emit, x, axis, size):
+def _real_of_half(emit: Emitter, x: Tensor, axis: int, size: Size) -> Tensor:
     """The inverse transform, undivided, of the first half of a Hermitian spectrum; the result is real."""
     if not isinstance(size, int):
         return _real_of_free_half(emit, x, axis, emit.number(size))
@@ -305,7 +309,7 @@ def _real_of_half(emit, x, axis, size):
         whole = transformed(emit, ops.concat([x, rest], axis), [axis], False)
         return ops.gather(whole, np.int64(0), np.int64(-1))
 
-    def make():
+    def make() -> np.ndarray:
         c, s = _rotations(held, size, size)
         weight = np.full((held, 1), 2.0)
         weight[0] = 1

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Elements by their positions: tables, indexing, gathering, scattering."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import openvino.opset16 as ops
 import torch
 
 from paritas.capture.normalise import expression
-from paritas.lower.openvino.emit import concatenated, is_tensor, out, rank_of
+from paritas.lower.openvino.emit import Emitter, Scalar, Size, Tensor, concatenated, is_tensor, out, rank_of
 from paritas.lower.openvino.integers import chosen, floor_division
 from paritas.lower.openvino.ops.move import END
 from paritas.lower.openvino.ops.registry import lowers
@@ -15,13 +18,20 @@ from paritas.lower.registry import Arg
 
 
 @lowers("aten.embedding.default")
-def embedding(emit, weight, indices, padding_idx=-1, scale_grad_by_freq=False, sparse=False):
+def embedding(
+    emit: Emitter,
+    weight: Tensor,
+    indices: Tensor,
+    padding_idx: Size = -1,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Tensor:
     """embedding(Tensor weight, Tensor indices, SymInt padding_idx=-1, bool scale_grad_by_freq=False, bool sparse=False) -> Tensor"""  # noqa: E501
     return ops.gather(weight, indices, np.int64(0))
 
 
 @lowers("aten.index_select.default")
-def index_select(emit, self, dim, index):
+def index_select(emit: Emitter, self: Tensor, dim: int, index: Tensor) -> Tensor:
     """index_select(Tensor self, int dim, Tensor index) -> Tensor"""
     if rank_of(self) == 0:
         return self
@@ -30,13 +40,13 @@ def index_select(emit, self, dim, index):
     return ops.gather(self, index, np.int64(dim % rank_of(self)))
 
 
-def from_front(emit, index, size):
+def from_front(emit: Emitter, index: Tensor, size: Size) -> Tensor:
     """Positions counted from the front, i64: negative ones count from the end."""
     index = emit.cast(index, torch.int64)
     return out(ops.select(ops.less(index, np.int64(0)), ops.add(index, emit.number(size)), index))
 
 
-def whole_indices(emit, x, indices):
+def whole_indices(emit: Emitter, x: Tensor, indices: Sequence[Tensor | None]) -> list[Any]:
     """Pairs (axis, i64 positions) of a list of indices; a mask becomes the positions of what is True in it."""
     found, axis = [], 0
     for index in indices:
@@ -54,7 +64,7 @@ def whole_indices(emit, x, indices):
     return found
 
 
-def linear(emit, x, found):
+def linear(emit: Emitter, x: Tensor, found: Sequence[Any]) -> tuple[Any, Any, Any]:
     """(x with the indexed axes in front and merged, positions in these, sizes of the positions)."""
     rank = rank_of(x)
     axes = [axis for axis, _ in found]
@@ -71,7 +81,7 @@ def linear(emit, x, found):
 
 
 @lowers("aten.index.Tensor", "aten._unsafe_index.Tensor")
-def index(emit, self, indices):
+def index(emit: Emitter, self: Tensor, indices: Sequence[Tensor | None]) -> Tensor:
     """index.Tensor(Tensor self, Tensor?[] indices) -> Tensor"""
     found = whole_indices(emit, self, indices)
     if len(found) == 1:
@@ -87,14 +97,21 @@ def index(emit, self, indices):
     return emit.transpose(taken, order)
 
 
-def _apart(indices):
+def _apart(indices: Sequence[Tensor | None]) -> bool:
     """Whether a whole axis lies between two indexed ones: the result's axes then come first."""
     given = [i for i, index in enumerate(indices) if index is not None]
     return given != list(range(given[0], given[0] + len(given)))
 
 
 @lowers("aten.index_put.default", "aten._unsafe_index_put.default")
-def index_put(emit, self, indices, values, accumulate=False, unsafe=False):
+def index_put(
+    emit: Emitter,
+    self: Tensor,
+    indices: Sequence[Tensor | None],
+    values: Tensor,
+    accumulate: bool = False,
+    unsafe: bool = False,
+) -> Tensor:
     """index_put(Tensor self, Tensor?[] indices, Tensor values, bool accumulate=False) -> Tensor"""
     rank = rank_of(self)
     given = [index for index in indices if index is not None]
@@ -136,16 +153,16 @@ def index_put(emit, self, indices, values, accumulate=False, unsafe=False):
 _BYTES = (torch.uint8, torch.int8, torch.int16)
 
 
-def _is_one_number(x):
+def _is_one_number(x: Tensor) -> bool:
     shape = out(x).get_partial_shape()
     return shape.is_static and all(d.get_length() == 1 for d in shape)
 
 
-def _same(a, b):
+def _same(a: Size, b: Size) -> bool:
     return expression(a) == expression(b)
 
 
-def narrowed(emit, x, index, dim):
+def narrowed(emit: Emitter, x: Tensor, index: Tensor, dim: int) -> Tensor:
     """`x` cut to the sizes of `index` in all axes but `dim`, as `gather` reads it.
 
     By strided slices: OpenVINO 2026.4 takes a Slice before GatherElements away, and then finds that the shapes differ.
@@ -163,7 +180,7 @@ def narrowed(emit, x, index, dim):
 
 
 @lowers("aten.gather.default")
-def gather(emit, self, dim, index, sparse_grad=False):
+def gather(emit: Emitter, self: Tensor, dim: int, index: Tensor, sparse_grad: bool = False) -> Tensor:
     """gather(Tensor self, int dim, Tensor index, *, bool sparse_grad=False) -> Tensor"""
     rank = rank_of(self)
     if rank == 0:
@@ -181,7 +198,15 @@ def gather(emit, self, dim, index, sparse_grad=False):
 @lowers("aten.scatter.value", src=Arg("value"), reduction="none")
 @lowers("aten.scatter.src", reduction="none")
 @lowers("aten.scatter_add.default", reduction="sum")
-def scattered(emit, self, dim, index, src, reduction="none", include=True):
+def scattered(
+    emit: Emitter,
+    self: Tensor,
+    dim: int,
+    index: Tensor,
+    src: Any,
+    reduction: str = "none",
+    include: bool = True,
+) -> Tensor:
     rank = rank_of(self)
     if rank == 0:
         one = emit.array([1])
@@ -208,14 +233,24 @@ def scattered(emit, self, dim, index, src, reduction="none", include=True):
 
 
 @lowers("aten.scatter.reduce", "aten.scatter.value_reduce")
-def scatter_reduced(emit, self, dim, index, src=None, reduce="add", value=None):
+def scatter_reduced(
+    emit: Emitter,
+    self: Tensor,
+    dim: int,
+    index: Tensor,
+    reduce: str,
+    src: Tensor | None = None,
+    value: Scalar | None = None,
+) -> Tensor:
     """scatter.reduce(Tensor self, int dim, Tensor index, Tensor src, *, str reduce) -> Tensor"""
     kind = {"add": "sum", "multiply": "prod"}[reduce]
     return scattered(emit, self, dim, index, src if src is not None else value, kind)
 
 
 @lowers("aten.scatter_reduce.two")
-def scatter_reduce(emit, self, dim, index, src, reduce, include_self=True):
+def scatter_reduce(
+    emit: Emitter, self: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, include_self: bool
+) -> Tensor:
     """scatter_reduce.two(Tensor self, int dim, Tensor index, Tensor src, str reduce, *, bool include_self=True) -> Tensor"""  # noqa: E501
     kind = {"sum": "sum", "prod": "prod", "mean": "mean", "amax": "max", "amin": "min"}[reduce]
     dtype = emit.dtype
@@ -230,7 +265,7 @@ def scatter_reduce(emit, self, dim, index, src, reduce, include_self=True):
     return found
 
 
-def _how_many(emit, self, dim, index, src, include):
+def _how_many(emit: Emitter, self: Tensor, dim: int, index: Tensor, src: Tensor, include: bool) -> Tensor:
     """How many elements each mean is of, at least 1."""
     zero, one = (np.array(value, out(self).get_element_type().to_dtype()) for value in (0, 1))
     nothing, ones = (ops.broadcast(zero, emit.shape_of(self)), ops.broadcast(one, emit.shape_of(src)))
@@ -238,7 +273,9 @@ def _how_many(emit, self, dim, index, src, include):
     return ops.maximum(ops.add(counted, one) if include else counted, one)
 
 
-def _with_nan(emit, found, self, dim, index, src, include):
+def _with_nan(
+    emit: Emitter, found: Tensor, self: Tensor, dim: int, index: Tensor, src: Tensor, include: bool
+) -> Tensor | None:
     """The plugin's extremes step over NaN: where one was among the elements, it is the result."""
     nothing = ops.broadcast(np.float32(0), emit.shape_of(self))
     there = ops.convert(ops.is_nan(src), "f32")
@@ -249,7 +286,9 @@ def _with_nan(emit, found, self, dim, index, src, include):
 
 
 @lowers("aten.index_add.default")
-def index_add(emit, self, dim, index, source, alpha=1):
+def index_add(
+    emit: Emitter, self: Tensor, dim: int, index: Tensor, source: Tensor, alpha: Scalar = 1
+) -> Tensor:
     """index_add(Tensor self, int dim, Tensor index, Tensor source, *, Scalar alpha=1) -> Tensor"""
     dtype = emit.dtype
     if dtype == torch.bool and not alpha:
@@ -260,7 +299,9 @@ def index_add(emit, self, dim, index, source, alpha=1):
 
 
 @lowers("aten.index_copy.default", reduction="none")
-def along_axis(emit, self, dim, index, source, reduction):
+def along_axis(
+    emit: Emitter, self: Tensor, dim: int, index: Tensor, source: Tensor, reduction: str
+) -> Tensor:
     """Whole slices of `self` along an axis, written or added at positions."""
     rank = rank_of(self)
     if rank == 0:
@@ -280,7 +321,7 @@ def along_axis(emit, self, dim, index, source, reduction):
 
 
 @lowers("aten.index_fill.int_Scalar", "aten.index_fill.int_Tensor")
-def index_fill(emit, self, dim, index, value):
+def index_fill(emit: Emitter, self: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """index_fill.int_Scalar(Tensor self, int dim, Tensor index, Scalar value) -> Tensor"""
     if rank_of(self) == 0:
         return along_axis(emit, self, 0, index, emit.cast(value, emit.dtype), "none")
@@ -291,7 +332,7 @@ def index_fill(emit, self, dim, index, value):
 
 
 @lowers("aten.masked_scatter.default")
-def masked_scatter(emit, self, mask, source):
+def masked_scatter(emit: Emitter, self: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     """masked_scatter(Tensor self, Tensor mask, Tensor source) -> Tensor"""
     sizes = shared_sizes(emit, [self, mask])
     x, wide = emit.broadcast(self, sizes), emit.broadcast(mask, sizes)
@@ -304,7 +345,15 @@ def masked_scatter(emit, self, mask, source):
 
 
 @lowers("aten.slice_scatter.default")
-def slice_scatter(emit, self, src, dim=0, start=None, end=None, step=1):
+def slice_scatter(
+    emit: Emitter,
+    self: Tensor,
+    src: Tensor,
+    dim: int = 0,
+    start: Size | None = None,
+    end: Size | None = None,
+    step: Size = 1,
+) -> Tensor:
     """slice_scatter(Tensor self, Tensor src, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor"""  # noqa: E501
     dim %= rank_of(self)
     start = 0 if start is None else start
@@ -322,7 +371,7 @@ def slice_scatter(emit, self, src, dim=0, start=None, end=None, step=1):
     return along_axis(emit, self, dim, places, src, "none")
 
 
-def _start(emit, x, dim, start):
+def _start(emit: Emitter, x: Tensor, dim: int, start: int) -> int:
     """Where a slice begins, from the front."""
     size = emit.size(x, dim)
     if isinstance(start, int):
@@ -331,7 +380,7 @@ def _start(emit, x, dim, start):
 
 
 @lowers("aten.select_scatter.default")
-def select_scatter(emit, self, src, dim, index):
+def select_scatter(emit: Emitter, self: Tensor, src: Tensor, dim: int, index: Size) -> Tensor:
     """select_scatter(Tensor self, Tensor src, int dim, SymInt index) -> Tensor"""
     dim %= rank_of(self)
     src = emit.unsqueeze(emit.cast(src, emit.dtype), dim)
@@ -342,7 +391,7 @@ def select_scatter(emit, self, src, dim, index):
 
 
 @lowers("aten.nonzero.default", "aten.argwhere.default")
-def nonzero(emit, self):
+def nonzero(emit: Emitter, self: Tensor) -> Tensor:
     """nonzero(Tensor self) -> Tensor"""
     is_scalar = rank_of(self) == 0
     there = emit.cast(emit.unsqueeze(self, 0) if is_scalar else self, torch.bool)
@@ -352,7 +401,7 @@ def nonzero(emit, self):
 
 @lowers("aten.where.default")
 @lowers("aten.nonzero_numpy.default", condition=Arg("self"))
-def where_true(emit, condition):
+def where_true(emit: Emitter, condition: Tensor) -> list[Tensor]:
     """where(Tensor condition) -> Tensor[]"""
     there = emit.cast(condition, torch.bool)
     there = emit.unsqueeze(there, 0) if rank_of(there) == 0 else there
@@ -361,7 +410,7 @@ def where_true(emit, condition):
 
 
 @lowers("aten.masked_select.default")
-def masked_select(emit, self, mask):
+def masked_select(emit: Emitter, self: Tensor, mask: Tensor) -> Tensor:
     """masked_select(Tensor self, Tensor mask) -> Tensor"""
     sizes = shared_sizes(emit, [self, mask])
     x, wide = emit.broadcast(self, sizes), emit.broadcast(mask, sizes)
@@ -371,7 +420,7 @@ def masked_select(emit, self, mask):
 
 
 @lowers("aten.take.default")
-def take(emit, self, index):
+def take(emit: Emitter, self: Tensor, index: Tensor) -> Tensor:
     """take(Tensor self, Tensor index) -> Tensor"""
     flat = ops.reshape(self, emit.array([-1]), False)
     return ops.gather(flat, from_front(emit, index, emit.size(flat, 0)), np.int64(0))

@@ -5,13 +5,13 @@ import numpy as np
 import openvino.opset16 as ops
 import torch
 
-from paritas.lower.openvino.emit import out, rank_of
+from paritas.lower.openvino.emit import Emitter, Tensor, out, rank_of
 from paritas.lower.openvino.ops.registry import lowers
 
 NONE, MEAN, SUM = 0, 1, 2
 
 
-def reduced(emit, x, reduction):
+def reduced(emit: Emitter, x: Tensor, reduction: int) -> Tensor:
     """The loss of each sample, their mean or their sum."""
     axes = emit.array(range(rank_of(x)))
     if reduction == NONE or rank_of(x) == 0:
@@ -20,7 +20,7 @@ def reduced(emit, x, reduction):
 
 
 @lowers("aten.multilabel_margin_loss.default")
-def multilabel_margin_loss(emit, self, target, reduction=MEAN):
+def multilabel_margin_loss(emit: Emitter, self: Tensor, target: Tensor, reduction: int = MEAN) -> Tensor:
     """multilabel_margin_loss(Tensor self, Tensor target, int reduction=1) -> Tensor
 
     torch's decomposition (2.13) also counts the labels after the first -1, as if they were 0.

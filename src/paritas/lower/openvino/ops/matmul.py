@@ -2,12 +2,14 @@
 """Products of matrices."""
 
 import string
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import openvino.opset16 as ops
 import torch
 
-from paritas.lower.openvino.emit import is_tensor, out, rank_of
+from paritas.lower.openvino.emit import Emitter, Scalar, Tensor, is_tensor, out, rank_of
 from paritas.lower.openvino.integers import chosen
 from paritas.lower.openvino.ops.reduce import summed
 from paritas.lower.openvino.ops.registry import lowers
@@ -18,14 +20,14 @@ from paritas.lower.registry import Arg
 @lowers("aten.mm.default", "aten.bmm.default", a=Arg("self"), b=Arg("mat2"))
 @lowers("aten.mv.default", a=Arg("self"), b=Arg("vec"))
 @lowers("aten.dot.default", a=Arg("self"), b=Arg("tensor"))
-def product(emit, a, b, transpose_b=False):
+def product(emit: Emitter, a: Tensor, b: Tensor, transpose_b: bool = False) -> Tensor:
     """A matrix product as NumPy has it. Whole numbers by exact sums: the plugin multiplies matrices of floats only."""
     dtype = emit.dtype
     a, b = emit.wide(a, dtype), emit.wide(b, dtype)
     return emit.result(multiplied(emit, a, b, transpose_b))
 
 
-def multiplied(emit, a, b, transpose_b=False):
+def multiplied(emit: Emitter, a: Tensor, b: Tensor, transpose_b: bool = False) -> Tensor:
     if out(a).get_element_type().is_real():
         return out(ops.matmul(a, b, False, transpose_b))
     if transpose_b:
@@ -42,13 +44,13 @@ def multiplied(emit, a, b, transpose_b=False):
 
 
 @lowers("aten.linear.default")
-def linear(emit, input, weight, bias=None):
+def linear(emit: Emitter, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor"""
     found = product(emit, input, weight, transpose_b=rank_of(weight) == 2)
     return found if bias is None else ops.add(found, emit.cast(bias, emit.dtype))
 
 
-def _scaled(emit, x, factor):
+def _scaled(emit: Emitter, x: Tensor, factor: float) -> Tensor:
     if not is_tensor(factor) and factor == 1:
         return x
     return ops.multiply(x, emit.wide(factor, emit.dtype))
@@ -57,7 +59,9 @@ def _scaled(emit, x, factor):
 @lowers("aten.baddbmm.default", mat1=Arg("batch1"), mat2=Arg("batch2"))
 @lowers("aten.addmm.default")
 @lowers("aten.addmv.default", mat1=Arg("mat"), mat2=Arg("vec"))
-def addmm(emit, self, mat1, mat2, beta=1, alpha=1):
+def addmm(
+    emit: Emitter, self: Tensor, mat1: Tensor, mat2: Tensor, beta: Scalar = 1, alpha: Scalar = 1
+) -> Tensor:
     """addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
     found = _scaled(emit, product(emit, mat1, mat2), alpha)
     if not is_tensor(beta) and beta == 0:  # then what is not a number in it does not count
@@ -66,7 +70,7 @@ def addmm(emit, self, mat1, mat2, beta=1, alpha=1):
 
 
 @lowers("aten.outer.default", "aten.ger.default")
-def outer(emit, self, vec2):
+def outer(emit: Emitter, self: Tensor, vec2: Tensor) -> Tensor:
     """outer(Tensor self, Tensor vec2) -> Tensor"""
     a, b = emit.wide(self, emit.dtype), emit.wide(vec2, emit.dtype)
     times = ops.logical_and if emit.dtype == torch.bool else ops.multiply
@@ -74,11 +78,13 @@ def outer(emit, self, vec2):
 
 
 @lowers("aten.einsum.default")
-def einsum(emit, equation, tensors, path=None):
+def einsum(
+    emit: Emitter, equation: str, tensors: Sequence[Tensor], path: Sequence[int] | None = None
+) -> Tensor:
     """einsum(str equation, Tensor[] tensors, *, int[]? path=None) -> Tensor"""
     dtype = emit.dtype
     tensors = [emit.wide(x, dtype) for x in tensors]
-    terms, result = spelled(equation.replace(" ", ""), [rank_of(x) for x in tensors])
+    terms, result = parsed_equation(equation.replace(" ", ""), [rank_of(x) for x in tensors])
     found, have = tensors[0], terms[0]
     found, have = diagonal_free(emit, found, have)
     for i, (x, term) in enumerate(zip(tensors[1:], terms[1:], strict=True), 1):
@@ -92,7 +98,7 @@ def einsum(emit, equation, tensors, path=None):
     return emit.result(emit.transpose(found, [have.index(letter) for letter in result]))
 
 
-def spelled(equation, ranks):
+def parsed_equation(equation: str, ranks: Sequence[int]) -> tuple[Any, Any]:
     """The letters of each operand's axes and of the result's; "..." stands for capital letters from the end."""
     given, arrow, result = equation.partition("->")
     terms = given.split(",")
@@ -117,7 +123,7 @@ def spelled(equation, ranks):
     return terms, result.replace("...", dots)
 
 
-def diagonal_free(emit, x, term):
+def diagonal_free(emit: Emitter, x: Tensor, term: str) -> tuple[Tensor | str, Tensor | str]:
     """An operand in which no letter comes twice: of two axes with one letter the diagonal is left."""
     while len(set(term)) != len(term):
         letter = next(letter for letter in term if term.count(letter) > 1)
@@ -135,14 +141,16 @@ def diagonal_free(emit, x, term):
     return x, term
 
 
-def contracted(emit, a, left, b, right, wanted):
+def contracted(
+    emit: Emitter, a: Tensor, left: str, b: Tensor, right: str, wanted: set[str]
+) -> tuple[Tensor | str, Tensor | str]:
     """Two operands as one matrix product: axes of both that are wanted again are its batch."""
     shared = [letter for letter in left if letter in right]
     batch = [letter for letter in shared if letter in wanted]
     summed_over = [letter for letter in shared if letter not in wanted]
     # What only one of them has and nobody wants is summed up before.
-    a, left = _without(emit, a, left, set(left) - set(right) - wanted)
-    b, right = _without(emit, b, right, set(right) - set(left) - wanted)
+    a, left = _summed_out(emit, a, left, set(left) - set(right) - wanted)
+    b, right = _summed_out(emit, b, right, set(right) - set(left) - wanted)
     rows = [letter for letter in left if letter not in shared]
     columns = [letter for letter in right if letter not in shared]
     size_a = dict(zip(left, emit.sizes(a), strict=True))
@@ -169,18 +177,18 @@ def contracted(emit, a, left, b, right, wanted):
     return found, "".join(letters)
 
 
-def _larger(a, b):
+def _larger(a: int, b: int) -> int:
     return b if isinstance(a, int) and a == 1 else a
 
 
-def _without(emit, x, term, gone):
+def _summed_out(emit: Emitter, x: Tensor, term: str, gone: set[str]) -> tuple[Tensor | str, Tensor | str]:
     if not gone:
         return x, term
     axes = [term.index(letter) for letter in gone]
     return summed(emit, x, axes, False), "".join(t for t in term if t not in gone)
 
 
-def _grouped(emit, x, batch, first, second):
+def _grouped(emit: Emitter, x: Tensor, batch: Sequence[int], first: int, second: int) -> Tensor:
     """`x` as [*batch, first axes merged, second axes merged]."""
     if first == 1 and second == 1:
         return x
@@ -197,12 +205,12 @@ def _grouped(emit, x, batch, first, second):
 
 @lowers("aten.inverse.default")
 @lowers("aten.linalg_inv.default", self=Arg("A"))
-def inverse(emit, self):
+def inverse(emit: Emitter, self: Tensor) -> Tensor:
     """inverse(Tensor self) -> Tensor"""
     return ops.inverse(self)
 
 
 @lowers("aten.linalg_inv_ex.default")
-def linalg_inv_ex(emit, A, check_errors=False):
+def linalg_inv_ex(emit: Emitter, A: Tensor, check_errors: bool = False) -> list[Tensor]:
     """linalg_inv_ex(Tensor A, *, bool check_errors=False) -> (Tensor inverse, Tensor info)"""
     return [ops.inverse(A), emit.full(emit.sizes(A)[:-2], 0, torch.int32)]

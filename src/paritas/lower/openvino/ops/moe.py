@@ -4,12 +4,13 @@
 import numpy as np
 import openvino.opset16 as ops
 
+from paritas.lower.openvino.emit import Emitter, Tensor
 from paritas.lower.openvino.ops.move import END
 from paritas.lower.openvino.ops.registry import lowers
 
 
 @lowers("transformers.grouped_mm_fallback.default")
-def grouped_mm_fallback(emit, input, weight, offs):
+def grouped_mm_fallback(emit: Emitter, input: Tensor, weight: Tensor, offs: Tensor) -> Tensor:
     """grouped_mm_fallback(Tensor input, Tensor weight, Tensor offs) -> Tensor
 
     input [tokens, in], sorted by expert; weight [experts, in, out]; offs [experts], where each expert's tokens end.

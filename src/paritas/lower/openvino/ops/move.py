@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parts of tensors, and tensors made of parts: slices, joins, paddings, repetitions."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import openvino.opset16 as ops
 import torch
 
-from paritas.lower.openvino.emit import concatenated, out, rank_of
+from paritas.lower.openvino.emit import Emitter, Scalar, Size, Sizes, Tensor, concatenated, out, rank_of
 from paritas.lower.openvino.integers import KNOWN_APART, division_of_sizes
 from paritas.lower.openvino.ops.registry import lowers
 from paritas.lower.registry import Arg
@@ -14,7 +17,9 @@ END = 2**31 - 1  # the engine counts in 32 bits
 
 
 @lowers("aten.slice.Tensor")
-def slice_tensor(emit, self, dim=0, start=None, end=None, step=1):
+def slice_tensor(
+    emit: Emitter, self: Tensor, dim: int, start: Size | None, end: Size | None, step: Size
+) -> Tensor:
     """slice.Tensor(Tensor(a) self, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor(a)"""
     start = 0 if start is None else start
     end = END if end is None or (isinstance(end, int) and end >= END) else end
@@ -22,7 +27,7 @@ def slice_tensor(emit, self, dim=0, start=None, end=None, step=1):
 
 
 @lowers("aten.narrow.default")
-def narrow(emit, self, dim, start, length):
+def narrow(emit: Emitter, self: Tensor, dim: int, start: Size, length: Size) -> Tensor:
     """narrow(Tensor(a) self, int dim, SymInt start, SymInt length) -> Tensor(a)"""
     dim %= rank_of(self)
     if isinstance(start, int) and start < 0:
@@ -31,13 +36,13 @@ def narrow(emit, self, dim, start, length):
 
 
 @lowers("aten.select.int")
-def select(emit, self, dim, index):
+def select(emit: Emitter, self: Tensor, dim: int, index: Size) -> Tensor:
     """select.int(Tensor(a) self, int dim, SymInt index) -> Tensor(a)"""
     return ops.gather(self, emit.number(index), np.int64(dim % rank_of(self)))
 
 
 @lowers("aten.unbind.int")
-def unbind(emit, self, dim=0):
+def unbind(emit: Emitter, self: Tensor, dim: int) -> list[Tensor]:
     """unbind.int(Tensor(a -> *) self, int dim=0) -> Tensor(a)[]"""
     axis = np.int64(dim % rank_of(self))
     return [ops.gather(self, np.int64(i), axis) for i in range(len(emit.out))]
@@ -50,7 +55,7 @@ def unbind(emit, self, dim=0):
     sizes=Arg("split_sizes"),
 )
 @lowers("aten.split.sizes", x=Arg("self"), sizes=Arg("split_size"))
-def parts(emit, x, sizes, dim):
+def parts(emit: Emitter, x: Tensor, sizes: Sizes, dim: int) -> list[Tensor]:
     """Cut `x` along an axis into parts of these sizes, ints or i64 scalars."""
     sizes, dim = list(sizes), dim % rank_of(x)
     found, start = [], 0
@@ -66,7 +71,7 @@ def parts(emit, x, sizes, dim):
 
 
 @lowers("aten.split.Tensor", "aten.unsafe_split.Tensor")
-def split(emit, self, split_size, dim=0):
+def split(emit: Emitter, self: Tensor, split_size: Size, dim: int) -> list[Tensor]:
     """split.Tensor(Tensor(a -> *) self, SymInt split_size, int dim=0) -> Tensor(a)[]"""
     dim %= rank_of(self)
     count = len(emit.out)
@@ -78,7 +83,7 @@ def split(emit, self, split_size, dim=0):
 
 
 @lowers("aten.chunk.default")
-def chunk(emit, self, chunks, dim=0):
+def chunk(emit: Emitter, self: Tensor, chunks: int, dim: int = 0) -> list[Tensor]:
     """chunk(Tensor(a -> *) self, int chunks, int dim=0) -> Tensor(a)[]"""
     dim %= rank_of(self)
     size = emit.size(self, dim)
@@ -92,7 +97,7 @@ def chunk(emit, self, chunks, dim=0):
 
 
 @lowers("aten.cat.default", "aten.concat.default", "aten.concatenate.default")
-def joined(emit, tensors, dim):
+def joined(emit: Emitter, tensors: Sequence[Tensor], dim: int) -> Tensor:
     dtype = emit.dtype
     # A vector of no elements goes with anything, as it always did.
     kept = [x for x in tensors if not (rank_of(x) == 1 and emit.size(x, 0) == 0)] or list(tensors[:1])
@@ -101,7 +106,7 @@ def joined(emit, tensors, dim):
 
 
 @lowers("aten.stack.default")
-def stack(emit, tensors, dim=0):
+def stack(emit: Emitter, tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """stack(Tensor[] tensors, int dim=0) -> Tensor"""
     axis = dim % (rank_of(tensors[0]) + 1)
     return concatenated([emit.unsqueeze(emit.cast(x, emit.dtype), axis) for x in tensors], axis)
@@ -110,12 +115,12 @@ def stack(emit, tensors, dim=0):
 @lowers("aten.hstack.default", rank=1, dim=1)
 @lowers("aten.vstack.default", rank=2, dim=0)
 @lowers("aten.dstack.default", rank=3, dim=2)
-def stacked(emit, tensors, rank, dim):
+def stacked(emit: Emitter, tensors: Sequence[Tensor], rank: int, dim: int) -> Tensor:
     shaped = [_shaped(emit, x, rank) for x in tensors]
     return joined(emit, shaped, 0 if rank_of(shaped[0]) == 1 else dim)
 
 
-def _shaped(emit, x, rank):
+def _shaped(emit: Emitter, x: Tensor, rank: int) -> Tensor:
     """As `atleast_2d` and its kin have it."""
     own = rank_of(x)
     if own == 0:
@@ -138,7 +143,7 @@ def _shaped(emit, x, rank):
 @lowers("aten.replication_pad1d.default", x=Arg("self"), pad=Arg("padding"), mode="replicate")
 @lowers("aten.replication_pad2d.default", x=Arg("self"), pad=Arg("padding"), mode="replicate")
 @lowers("aten.replication_pad3d.default", x=Arg("self"), pad=Arg("padding"), mode="replicate")
-def padded(emit, x, pad, mode, value=0):
+def padded(emit: Emitter, x: Tensor, pad: Sizes, mode: str, value: Scalar | None = 0) -> Tensor:
     """torch's pairs of paddings, the last axis first. Where one is negative, that much is cut off."""
     value = value or 0
     rank = rank_of(x)
@@ -177,7 +182,7 @@ def padded(emit, x, pad, mode, value=0):
     return ops.pad(x, begins, ends, _MODES[mode], emit.const(value, dtype) if mode == "constant" else None)
 
 
-def _not_below_0(p):
+def _not_below_0(p: Size) -> Size:
     return 0 if isinstance(p, int) and p < 0 else p
 
 
@@ -186,7 +191,7 @@ _MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
 
 @lowers("aten.repeat.default")
 @lowers("aten.tile.default", repeats=Arg("dims"))
-def repeat(emit, self, repeats):
+def repeat(emit: Emitter, self: Tensor, repeats: Sizes) -> Tensor:
     """repeat(Tensor self, SymInt[] repeats) -> Tensor"""
     repeats = [1] * (rank_of(self) - len(repeats)) + list(repeats)
     x = self
@@ -196,7 +201,7 @@ def repeat(emit, self, repeats):
 
 
 @lowers("aten.repeat_interleave.self_int")
-def repeat_interleave(emit, self, repeats, dim=None, output_size=None):
+def repeat_interleave(emit: Emitter, self: Tensor, repeats: Size, dim: int | None, **_: object) -> Tensor:
     """repeat_interleave.self_int(Tensor self, SymInt repeats, int? dim=None, *, SymInt? output_size=None) -> Tensor"""
     x = self
     if dim is None:
@@ -209,7 +214,9 @@ def repeat_interleave(emit, self, repeats, dim=None, output_size=None):
 
 
 @lowers("aten.repeat_interleave.self_Tensor")
-def repeat_interleave_tensor(emit, self, repeats, dim=None, output_size=None):
+def repeat_interleave_tensor(
+    emit: Emitter, self: Tensor, repeats: Tensor, dim: int | None, **_: object
+) -> Tensor:
     """repeat_interleave.self_Tensor(Tensor self, Tensor repeats, int? dim=None, *, SymInt? output_size=None) -> Tensor"""  # noqa: E501
     x = self
     if dim is None:
@@ -228,12 +235,12 @@ def repeat_interleave_tensor(emit, self, repeats, dim=None, output_size=None):
 
 
 @lowers("aten.repeat_interleave.Tensor")
-def repeat_counts(emit, repeats, output_size=None):
+def repeat_counts(emit: Emitter, repeats: Tensor, **_: object) -> Tensor:
     """repeat_interleave.Tensor(Tensor repeats, *, SymInt? output_size=None) -> Tensor"""
     return emit.cast(repeated_indices(emit, repeats), emit.dtype)
 
 
-def repeated_indices(emit, counts):
+def repeated_indices(emit: Emitter, counts: Tensor) -> Tensor:
     """0 as often as counts[0] says, then 1, ..: how many of the ends lie at or before each place."""
     ends = ops.cum_sum(emit.cast(counts, torch.int64), np.int64(0))
     total = emit.slice(ends, -1, END, 0)
@@ -243,7 +250,7 @@ def repeated_indices(emit, counts):
 
 
 @lowers("aten.flip.default")
-def flip(emit, self, dims):
+def flip(emit: Emitter, self: Tensor, dims: Sequence[int]) -> Tensor:
     """flip(Tensor self, int[] dims) -> Tensor"""
     x, rank = self, rank_of(self)
     for dim in dims:
@@ -252,7 +259,7 @@ def flip(emit, self, dims):
 
 
 @lowers("aten.roll.default")
-def roll(emit, self, shifts, dims=()):
+def roll(emit: Emitter, self: Tensor, shifts: Any, dims: Any = ()) -> Tensor:
     """roll(Tensor self, SymInt[1] shifts, int[1] dims=[]) -> Tensor"""
     x = emit.cast(self, torch.uint8) if emit.dtype == torch.bool else self
     shifts, dims = ([s] if not isinstance(s, (list, tuple)) else list(s) for s in (shifts, dims))
@@ -266,7 +273,7 @@ def roll(emit, self, shifts, dims=()):
 
 
 @lowers("aten.meshgrid.indexing", "aten.meshgrid.default")
-def meshgrid(emit, tensors, indexing="ij"):
+def meshgrid(emit: Emitter, tensors: Sequence[Tensor], indexing: str = "ij") -> list[Tensor]:
     """meshgrid.indexing(Tensor[] tensors, *, str indexing) -> Tensor[]"""
     flat = [ops.reshape(x, emit.array([-1]), False) for x in tensors]
     sizes = [emit.size(x, 0) for x in flat]
@@ -281,7 +288,7 @@ def meshgrid(emit, tensors, indexing="ij"):
 
 
 @lowers("aten.unfold.default")
-def unfold(emit, self, dimension, size, step):
+def unfold(emit: Emitter, self: Tensor, dimension: int, size: int, step: int) -> Tensor:
     """unfold(Tensor(a) self, int dimension, int size, int step) -> Tensor(a)"""
     rank = rank_of(self)
     if rank == 0:
@@ -296,7 +303,14 @@ def unfold(emit, self, dimension, size, step):
 
 
 @lowers("aten.diff.default")
-def diff(emit, self, n=1, dim=-1, prepend=None, append=None):
+def diff(
+    emit: Emitter,
+    self: Tensor,
+    n: int = 1,
+    dim: int = -1,
+    prepend: Tensor | None = None,
+    append: Tensor | None = None,
+) -> Tensor:
     """diff(Tensor self, int n=1, int dim=-1, Tensor? prepend=None, Tensor? append=None) -> Tensor"""
     dtype, dim = emit.dtype, dim % rank_of(self)
     if n == 0:

@@ -5,13 +5,21 @@ import numpy as np
 import openvino.opset16 as ops
 import torch
 
-from paritas.lower.openvino.emit import out, rank_of
+from paritas.lower.openvino.emit import Emitter, Size, Sizes, Tensor, out, rank_of
 from paritas.lower.openvino.ops.reduce import varied
 from paritas.lower.openvino.ops.registry import lowers
 
 
 @lowers("aten.layer_norm.default")
-def layer_norm(emit, input, normalized_shape, weight=None, bias=None, eps=1e-05, cudnn_enable=True):
+def layer_norm(
+    emit: Emitter,
+    input: Tensor,
+    normalized_shape: Sizes,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-05,
+    cudnn_enable: bool = True,
+) -> Tensor:
     """layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enable=True) -> Tensor"""  # noqa: E501
     axes = emit.array(range(-len(normalized_shape), 0))
     found = ops.mvn(input, axes, True, float(eps), "inside_sqrt")
@@ -19,12 +27,12 @@ def layer_norm(emit, input, normalized_shape, weight=None, bias=None, eps=1e-05,
     return found if bias is None else ops.add(found, bias)
 
 
-def per_channel(emit, values, rank):
+def per_channel(emit: Emitter, values: Tensor, rank: int) -> Tensor:
     """One value per channel, [1, channels, 1, ..]."""
     return emit.unsqueeze(values, 0, *range(2, rank))
 
 
-def per_channel_of(emit, x, value):
+def per_channel_of(emit: Emitter, x: Tensor, value: int) -> Tensor:
     """The same number for each channel of `x`, also where it has a free number of them."""
     channels = emit.meta(x).shape[1]
     if isinstance(channels, int):
@@ -33,7 +41,15 @@ def per_channel_of(emit, x, value):
 
 
 @lowers("aten.group_norm.default")
-def group_norm(emit, input, num_groups, weight=None, bias=None, eps=1e-05, cudnn_enabled=True):
+def group_norm(
+    emit: Emitter,
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-05,
+    cudnn_enabled: bool = True,
+) -> Tensor:
     """group_norm(Tensor input, int num_groups, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enabled=True) -> Tensor"""  # noqa: E501
     scale = per_channel_of(emit, input, 1) if weight is None else weight
     shift = per_channel_of(emit, input, 0) if bias is None else bias
@@ -45,7 +61,17 @@ def group_norm(emit, input, num_groups, weight=None, bias=None, eps=1e-05, cudnn
 
 
 @lowers("aten.native_group_norm.default")
-def native_group_norm(emit, input, weight, bias, N, C, HxW, group, eps):
+def native_group_norm(
+    emit: Emitter,
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    N: Size,
+    C: Size,
+    HxW: Size,
+    group: int,
+    eps: float,
+) -> list[Tensor]:
     """native_group_norm(Tensor input, Tensor? weight, Tensor? bias, SymInt N, SymInt C, SymInt HxW, int group, float eps) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     rows = out(ops.reshape(input, emit.dims([N, group, -1]), False))
     mean, spread = ops.reduce_mean(rows, emit.array([2]), False), varied(emit, rows, [2], 0, False)
@@ -54,14 +80,34 @@ def native_group_norm(emit, input, weight, bias, N, C, HxW, group, eps):
 
 
 @lowers("aten._native_batch_norm_legit_no_training.default")
-def batch_norm_inference(emit, input, weight, bias, running_mean, running_var, momentum, eps):
+def batch_norm_inference(
+    emit: Emitter,
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor,
+    running_var: Tensor,
+    eps: float,
+    **_: object,
+) -> list[Tensor]:
     """_native_batch_norm_legit_no_training(Tensor input, Tensor? weight, Tensor? bias, Tensor running_mean, Tensor running_var, float momentum, float eps) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     nothing = emit.const(np.zeros(0), torch.float32)
     return [normalised(emit, input, weight, bias, running_mean, running_var, eps), nothing, nothing]
 
 
 @lowers("aten.batch_norm.default")
-def batch_norm(emit, input, weight, bias, running_mean, running_var, training, momentum, eps, cudnn_enabled):
+def batch_norm(
+    emit: Emitter,
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> Tensor:
     """batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float momentum, float eps, bool cudnn_enabled) -> Tensor"""  # noqa: E501
     if training and running_mean is not None:
         raise emit.refuse("training: the running statistics change")
@@ -70,13 +116,21 @@ def batch_norm(emit, input, weight, bias, running_mean, running_var, training, m
     return normalised(emit, input, weight, bias, running_mean, running_var, eps)
 
 
-def normalised(emit, x, weight, bias, mean, var, eps):
+def normalised(
+    emit: Emitter,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    var: Tensor,
+    eps: float,
+) -> Tensor:
     scale = per_channel_of(emit, x, 1) if weight is None else weight
     shift = per_channel_of(emit, x, 0) if bias is None else bias
     return out(ops.batch_norm_inference(x, scale, shift, mean, var, float(eps)))
 
 
-def of_the_batch(emit, x, weight, bias, eps):
+def of_the_batch(emit: Emitter, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """Normalised by the mean and the variance of each channel over all else."""
     rank = rank_of(x)
     axes = emit.array([axis for axis in range(rank) if axis != 1])
@@ -88,7 +142,9 @@ def of_the_batch(emit, x, weight, bias, eps):
 
 
 @lowers("aten._native_batch_norm_legit.no_stats")
-def batch_norm_no_stats(emit, input, weight, bias, training, momentum, eps):
+def batch_norm_no_stats(
+    emit: Emitter, input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, **_: object
+) -> list[Tensor]:
     """_native_batch_norm_legit.no_stats(Tensor input, Tensor? weight, Tensor? bias, bool training, float momentum, float eps) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     axes = emit.array([axis for axis in range(rank_of(input)) if axis != 1])
     mean = ops.reduce_mean(input, axes, False)
@@ -100,8 +156,17 @@ def batch_norm_no_stats(emit, input, weight, bias, training, momentum, eps):
 
 @lowers("aten.instance_norm.default")
 def instance_norm(
-    emit, input, weight, bias, running_mean, running_var, use_input_stats, momentum, eps, cudnn_enabled
-):
+    emit: Emitter,
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    use_input_stats: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> Tensor:
     """instance_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool use_input_stats, float momentum, float eps, bool cudnn_enabled) -> Tensor"""  # noqa: E501
     if not use_input_stats:
         return normalised(emit, input, weight, bias, running_mean, running_var, eps)
@@ -112,7 +177,13 @@ def instance_norm(
 
 
 @lowers("aten.rms_norm.default")
-def rms_norm(emit, input, normalized_shape, weight=None, eps=None):
+def rms_norm(
+    emit: Emitter,
+    input: Tensor,
+    normalized_shape: Sizes,
+    weight: Tensor | None = None,
+    eps: float | None = None,
+) -> Tensor:
     """rms_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, float? eps=None) -> Tensor"""
     eps = torch.finfo(emit.dtype).eps if eps is None else eps
     axes = emit.array(range(-len(normalized_shape), 0))
@@ -123,7 +194,7 @@ def rms_norm(emit, input, normalized_shape, weight=None, eps=None):
 
 
 @lowers("aten._weight_norm.default")
-def weight_norm(emit, v, g, dim=0):
+def weight_norm(emit: Emitter, v: Tensor, g: Tensor, dim: int) -> Tensor:
     """_weight_norm(Tensor v, Tensor g, int dim=0) -> Tensor"""
     rank = rank_of(v)
     kept = [] if dim == -1 else [dim % rank]

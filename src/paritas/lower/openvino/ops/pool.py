@@ -2,12 +2,14 @@
 """Pooling over windows."""
 
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import openvino.opset16 as ops
 import torch
 
-from paritas.lower.openvino.emit import out, rank_of
+from paritas.lower.openvino.emit import Emitter, Size, Sizes, Tensor, out, rank_of
 from paritas.lower.openvino.integers import division_of_sizes, floor_division
 from paritas.lower.openvino.ops.conv import each
 from paritas.lower.openvino.ops.move import padded
@@ -15,7 +17,7 @@ from paritas.lower.openvino.ops.registry import lowers
 from paritas.lower.registry import Arg
 
 
-def _batched(emit, x, count):
+def _batched(emit: Emitter, x: Tensor, count: int) -> tuple[Tensor | bool, Tensor | bool]:
     single = rank_of(x) == count + 1
     return (emit.unsqueeze(x, 0) if single else x), single
 
@@ -23,7 +25,16 @@ def _batched(emit, x, count):
 @lowers("aten.max_pool1d.default", count=1)
 @lowers("aten.max_pool2d.default", count=2)
 @lowers("aten.max_pool3d.default", count=3)
-def maxima(emit, self, count, kernel_size, stride, padding, dilation, ceil_mode):
+def maxima(
+    emit: Emitter,
+    self: Tensor,
+    count: int,
+    kernel_size: Sizes,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    ceil_mode: bool,
+) -> Tensor:
     values, _ = max_pooled(emit, self, count, kernel_size, stride, padding, dilation, ceil_mode)
     return values
 
@@ -31,7 +42,16 @@ def maxima(emit, self, count, kernel_size, stride, padding, dilation, ceil_mode)
 @lowers("aten.max_pool1d_with_indices.default", count=1, x=Arg("self"), kernel=Arg("kernel_size"))
 @lowers("aten.max_pool2d_with_indices.default", count=2, x=Arg("self"), kernel=Arg("kernel_size"))
 @lowers("aten.max_pool3d_with_indices.default", count=3, x=Arg("self"), kernel=Arg("kernel_size"))
-def max_pooled(emit, x, count, kernel, stride, padding, dilation, ceil_mode):
+def max_pooled(
+    emit: Emitter,
+    x: Tensor,
+    count: int,
+    kernel: Sizes,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    ceil_mode: bool,
+) -> list[Tensor]:
     """(the largest of each window, its place in the flat picture)."""
     x, single = _batched(emit, x, count)
     kernel = each(kernel, count)
@@ -59,7 +79,15 @@ def max_pooled(emit, x, count, kernel, stride, padding, dilation, ceil_mode):
     return [values, places]
 
 
-def _overhanging(emit, x, kernel, stride, padding, dilation, windows):
+def _overhanging(
+    emit: Emitter,
+    x: Tensor,
+    kernel: Sizes,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    windows: Sequence[int],
+) -> tuple[Tensor, Tensor]:
     """The same in ceil mode, of a picture with room behind it for the last windows."""
     count, sizes = len(kernel), emit.sizes(x)[2:]
     rooms = [window + step for window, step in zip(windows, stride, strict=True)]
@@ -81,13 +109,29 @@ def _overhanging(emit, x, kernel, stride, padding, dilation, windows):
     return out(values), out(places)
 
 
-def averaged(x, step, begins, ends, kernel, exclude_pad, rounding):
+def averaged(
+    x: Tensor,
+    step: Sequence[int],
+    begins: Sequence[int],
+    ends: Sequence[int],
+    kernel: Sizes,
+    exclude_pad: bool,
+    rounding: str,
+) -> Tensor:
     """The mean of each window. Without dilations, OpenVINO 2026.4 crashes the process when it compiles the model."""
     ones = [1] * len(kernel)
     return ops.avg_pool(x, step, begins, ends, kernel, exclude_pad, rounding, dilations=ones)
 
 
-def divided_sums(emit, x, kernel, step, pads, ceil_mode, divisor):
+def divided_sums(
+    emit: Emitter,
+    x: Tensor,
+    kernel: Sizes,
+    step: Sequence[int],
+    pads: Sequence[int],
+    ceil_mode: bool,
+    divisor: int | None,
+) -> Tensor:
     """The sums of windows, zeros around, by one number or, without it, by how much lies within edge and padding."""
     rank, ends = len(kernel), list(pads)
     counts, wanted = [], {}
@@ -120,7 +164,7 @@ def divided_sums(emit, x, kernel, step, pads, ceil_mode, divisor):
 _BITS = 11
 
 
-def mean_of_whole(x, mean, count):
+def mean_of_whole(x: Tensor, mean: Any, count: Any) -> Any:
     """The means of whole numbers, cut off: the parts of each are averaged by themselves, and divided by hand.
 
     mean: of floats. count: by how much the sums of the windows are divided, f32.
@@ -141,7 +185,7 @@ def mean_of_whole(x, mean, count):
     return ops.add(found, whole(cut))
 
 
-def last_window(emit, size, kernel, step, padding):
+def last_window(emit: Emitter, size: Size, kernel: int, step: int, padding: int) -> Size:
     """The number of the last window in ceil mode: it begins within the picture or the padding before it."""
     room = emit.plus(size, 2 * padding - kernel + step - 1)
     if isinstance(room, int):
@@ -156,14 +200,22 @@ def last_window(emit, size, kernel, step, padding):
 @lowers("aten.avg_pool2d.default", count=2)
 @lowers("aten.avg_pool3d.default", count=3)
 def mean_pooled(
-    emit, self, count, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override=None
-):
+    emit: Emitter,
+    self: Tensor,
+    count: int,
+    kernel_size: Sizes,
+    stride: Sizes,
+    padding: Sizes,
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: int | None = None,
+) -> Tensor:
     x, single = _batched(emit, self, count)
     kernel = each(kernel_size, count)
     step = each(stride, count) if stride else kernel
     pads = each(padding, count)
 
-    def mean(x):
+    def mean(x: Tensor) -> Tensor:
         if divisor_override is not None or (ceil_mode and count_include_pad and any(pads)):
             return divided_sums(emit, x, kernel, step, pads, ceil_mode, divisor_override)
         rounding = "ceil_torch" if ceil_mode else "floor"
@@ -184,7 +236,7 @@ def mean_pooled(
 @lowers("aten.adaptive_avg_pool1d.default", count=1)
 @lowers("aten.adaptive_avg_pool2d.default", count=2)
 @lowers("aten.adaptive_avg_pool3d.default", count=3)
-def adaptive_means(emit, self, count, output_size):
+def adaptive_means(emit: Emitter, self: Tensor, count: int, output_size: Sizes) -> Tensor:
     rank = rank_of(self)
     wanted, own = each(output_size, count), emit.sizes(self)[rank - count :]
     if all(size == 1 for size in wanted):

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What torch's own decompositions are made of, where they end in `prims`: operands of one dtype."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import openvino.opset16 as ops
 import torch
 
 from paritas.lower.openvino import integers
-from paritas.lower.openvino.emit import out
+from paritas.lower.openvino.emit import Emitter, Scalar, Tensor, out
 from paritas.lower.openvino.ops.arithmetic import computed, exp_of
 from paritas.lower.openvino.ops.registry import lowers
 
@@ -16,7 +19,7 @@ from paritas.lower.openvino.ops.registry import lowers
 @lowers("prims.mul.default", function=ops.multiply)
 @lowers("prims.maximum.default", function=ops.maximum)
 @lowers("prims.minimum.default", function=ops.minimum)
-def of_two(emit, function, self, other):
+def of_two(emit: Emitter, function: Callable[..., Any], self: Tensor, other: Tensor) -> Tensor:
     return computed(emit, function, self, other)
 
 
@@ -33,7 +36,7 @@ def of_two(emit, function, self, other):
 @lowers("prims.ceil.default", function=ops.ceiling)
 @lowers("prims.round.default", function=lambda x: ops.round(x, "half_to_even"))
 @lowers("prims.trunc.default", function=lambda x: ops.multiply(ops.sign(x), ops.floor(ops.abs(x))))
-def of_one(emit, function, self):
+def of_one(emit: Emitter, function: Callable[..., Any], self: Tensor) -> Tensor:
     return computed(emit, function, self)
 
 
@@ -43,14 +46,14 @@ def of_one(emit, function, self):
 @lowers("prims.le.default", function=integers.less_equal)
 @lowers("prims.gt.default", function=lambda a, b: integers.less(b, a))
 @lowers("prims.ge.default", function=lambda a, b: integers.less_equal(b, a))
-def compared(emit, function, self, other):
+def compared(emit: Emitter, function: Callable[..., Any], self: Tensor, other: Tensor) -> Tensor:
     dtype = emit.promoted(self, other)
     kind = torch.int32 if dtype == torch.bool else dtype
     return function(emit.wide(self, kind), emit.wide(other, kind))
 
 
 @lowers("prims.div.default")
-def div(emit, self, other):
+def div(emit: Emitter, self: Tensor, other: Tensor) -> Tensor:
     """div(Tensor self, Tensor other) -> Tensor"""
     if not emit.dtype.is_floating_point:
         raise emit.refuse("a quotient of whole numbers, which torch cuts off")
@@ -58,12 +61,12 @@ def div(emit, self, other):
 
 
 @lowers("prims.where.default")
-def where(emit, pred, a, b):
+def where(emit: Emitter, pred: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """where(Tensor pred, Tensor a, Tensor b) -> Tensor"""
     return integers.chosen(pred, emit.cast(a, emit.dtype), emit.cast(b, emit.dtype))
 
 
 @lowers("prims.scalar_tensor.default")
-def scalar_tensor(emit, s):
+def scalar_tensor(emit: Emitter, s: Scalar) -> Tensor:
     """scalar_tensor(Scalar s, *, ScalarType? dtype=None, Device? device=None) -> Tensor"""
     return out(emit.number(s, emit.dtype))

@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sums, extremes and their kin, along axes."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 import openvino.opset16 as ops
 import torch
 
 from paritas.lower.empties import may_be_empty
-from paritas.lower.openvino.emit import out, rank_of
+from paritas.lower.openvino.emit import Emitter, Scalar, Tensor, out, rank_of
 from paritas.lower.openvino.ops.arithmetic import exp_of
 from paritas.lower.openvino.ops.move import END
 from paritas.lower.openvino.ops.registry import lowers
 from paritas.lower.registry import Arg
 
 
-def axes_of(x, dim):
+def axes_of(x: Tensor, dim: Sequence[int] | int | None) -> list[int]:
     """The axes, from the front; all of them if none is given."""
     rank = rank_of(x)
     if dim is None or (isinstance(dim, (list, tuple)) and not dim):
@@ -22,11 +25,11 @@ def axes_of(x, dim):
     return sorted(axis % rank for axis in dims) if rank else []
 
 
-def _nothing_to_do(x, axes):
+def _nothing_to_do(x: Tensor, axes: Sequence[int]) -> bool:
     return rank_of(x) == 0 or not axes
 
 
-def summed(emit, x, axes, keepdim):
+def summed(emit: Emitter, x: Tensor, axes: Sequence[int], keepdim: bool) -> Tensor:
     """A sum. Whole numbers by running sums, since OpenVINO 2026.4 adds them up in float32."""
     if _nothing_to_do(x, axes):
         return out(x)
@@ -45,19 +48,19 @@ def summed(emit, x, axes, keepdim):
 
 
 @lowers("aten.sum.dim_IntList", "aten.sum.default")
-def sum_dim(emit, self, dim=None, keepdim=False):
+def sum_dim(emit: Emitter, self: Tensor, dim: Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
     """sum.dim_IntList(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
     return emit.result(summed(emit, emit.wide(self, emit.dtype), axes_of(self, dim), keepdim))
 
 
 @lowers("aten.mean.dim", "aten.mean.default")
-def mean_dim(emit, self, dim=None, keepdim=False):
+def mean_dim(emit: Emitter, self: Tensor, dim: Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
     """mean.dim(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
     x, axes = emit.cast(self, emit.dtype), axes_of(self, dim)
     return x if _nothing_to_do(x, axes) else _mean(emit, self, x, axes, keepdim)
 
 
-def _mean(emit, self, x, axes, keepdim):
+def _mean(emit: Emitter, self: Tensor, x: Tensor, axes: Sequence[int], keepdim: bool) -> Tensor:
     """Of `x`, which is `self` in the type of the result."""
     if not _may_be_empty(emit, self, axes):
         return ops.reduce_mean(x, emit.array(axes), keepdim)
@@ -68,14 +71,14 @@ def _mean(emit, self, x, axes, keepdim):
     return ops.divide(ops.reduce_sum(x, emit.array(axes), keepdim), emit.number(count, emit.dtype))
 
 
-def _may_be_empty(emit, x, axes):
+def _may_be_empty(emit: Emitter, x: Tensor, axes: Sequence[int]) -> bool:
     known = emit.meta(x)
     sizes = known.shape if known is not None else ()
     return any(may_be_empty(sizes[axis]) for axis in axes if axis < len(sizes))
 
 
 @lowers("aten.prod.dim_int", "aten.prod.default")
-def prod(emit, self, dim=None, keepdim=False):
+def prod(emit: Emitter, self: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """prod.dim_int(Tensor self, int dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
     x, axes = emit.wide(self, emit.dtype), axes_of(self, dim if isinstance(dim, int) else None)
     if _nothing_to_do(x, axes):
@@ -91,7 +94,7 @@ def prod(emit, self, dim=None, keepdim=False):
 HALVINGS = 24
 
 
-def multiplied_up(emit, x, axis):
+def multiplied_up(emit: Emitter, x: Tensor, axis: int) -> Tensor:
     """The product of whole numbers along an axis, by halves; ones fill what is missing."""
     size = emit.size(x, axis)
     sizes = [1 if a == axis else s for a, s in enumerate(emit.sizes(x))]
@@ -117,7 +120,9 @@ def multiplied_up(emit, x, axis):
 
 @lowers("aten.amax.default", "aten.max.default", x=Arg("self"), largest=True)
 @lowers("aten.amin.default", "aten.min.default", x=Arg("self"), largest=False)
-def extreme(emit, x, dim=None, keepdim=False, largest=True):
+def extreme(
+    emit: Emitter, x: Tensor, dim: Sequence[int] | None = None, keepdim: bool = False, largest: bool = True
+) -> Tensor:
     """The largest or smallest along axes. Whole numbers through TopK: OpenVINO 2026.4 compares them as float32."""
     axes = axes_of(x, dim)
     if _nothing_to_do(x, axes):
@@ -139,7 +144,7 @@ def extreme(emit, x, dim=None, keepdim=False, largest=True):
 
 
 @lowers("aten.aminmax.default")
-def aminmax(emit, self, dim=None, keepdim=False):
+def aminmax(emit: Emitter, self: Tensor, dim: int | None = None, keepdim: bool = False) -> list[Tensor]:
     """aminmax(Tensor self, *, int? dim=None, bool keepdim=False) -> (Tensor min, Tensor max)"""
     axes = axes_of(self, dim)
     return [extreme(emit, self, axes, keepdim, largest) for largest in (False, True)]
@@ -149,13 +154,13 @@ def aminmax(emit, self, dim=None, keepdim=False):
 MOST = np.finfo(np.float32).max
 
 
-def orderable(x, nan):
+def orderable(x: Tensor, nan: float) -> Tensor:
     """Floats for a TopK (2026.4), which has no place for NaN: it is the infinity `nan`, that one the largest float."""
     held = ops.minimum(x, MOST) if nan > 0 else ops.maximum(x, -MOST)
     return out(ops.select(ops.is_nan(x), np.float32(nan), held))
 
 
-def found_extreme(emit, x, axis, keepdim, largest):
+def found_extreme(emit: Emitter, x: Tensor, axis: int, keepdim: bool, largest: bool) -> tuple[Tensor, Tensor]:
     """(value, place) of the first of the largest or smallest."""
     if rank_of(x) == 0:
         return out(x), emit.const(0, torch.int64)
@@ -177,13 +182,13 @@ def found_extreme(emit, x, axis, keepdim, largest):
 
 @lowers("aten.max.dim", largest=True)
 @lowers("aten.min.dim", largest=False)
-def extreme_and_place(emit, self, dim, keepdim, largest):
+def extreme_and_place(emit: Emitter, self: Tensor, dim: int, keepdim: bool, largest: bool) -> list[Tensor]:
     return list(found_extreme(emit, self, dim % max(rank_of(self), 1), keepdim, largest))
 
 
 @lowers("aten.argmax.default", largest=True)
 @lowers("aten.argmin.default", largest=False)
-def place_of_extreme(emit, self, dim, keepdim, largest):
+def place_of_extreme(emit: Emitter, self: Tensor, dim: int | None, keepdim: bool, largest: bool) -> Tensor:
     if dim is None:
         flat = ops.reshape(self, emit.array([-1]), False)
         found = found_extreme(emit, flat, 0, False, largest)[1]
@@ -193,20 +198,26 @@ def place_of_extreme(emit, self, dim, keepdim, largest):
 
 @lowers("aten.all.default", "aten.all.dim", "aten.all.dims", reduce=ops.reduce_logical_and)
 @lowers("aten.any.default", "aten.any.dim", "aten.any.dims", reduce=ops.reduce_logical_or)
-def all_or_any(emit, self, reduce, dim=None, keepdim=False):
+def all_or_any(
+    emit: Emitter,
+    self: Tensor,
+    reduce: Callable[..., Any],
+    dim: int | Sequence[int] | None = None,
+    keepdim: bool = False,
+) -> Tensor:
     x, axes = emit.cast(self, torch.bool), axes_of(self, dim)
     return emit.cast(x if _nothing_to_do(x, axes) else reduce(x, emit.array(axes), keepdim), emit.dtype)
 
 
 @lowers("aten.cumsum.default")
-def cumsum(emit, self, dim):
+def cumsum(emit: Emitter, self: Tensor, dim: int) -> Tensor:
     """cumsum(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor"""
     x = emit.wide(self, emit.dtype)
     rank = rank_of(self)
     return emit.result(ops.cum_sum(x, np.int64(dim % rank)) if rank else x)
 
 
-def varied(emit, x, axes, correction, keepdim):
+def varied(emit: Emitter, x: Tensor, axes: Sequence[int], correction: int, keepdim: bool) -> Tensor:
     """The variance of floats along axes."""
     mean = ops.reduce_mean(x, emit.array(axes), True)
     off = ops.subtract(x, mean)
@@ -227,7 +238,14 @@ def varied(emit, x, axes, correction, keepdim):
 @lowers("aten.var.default", "aten.var.dim", root=False, correction=Arg("unbiased"))
 @lowers("aten.std.correction", root=True)
 @lowers("aten.std.default", "aten.std.dim", root=True, correction=Arg("unbiased"))
-def spread(emit, self, correction, root, dim=None, keepdim=False):
+def spread(
+    emit: Emitter,
+    self: Tensor,
+    correction: int | None,
+    root: bool,
+    dim: Sequence[int] | None = None,
+    keepdim: bool = False,
+) -> Tensor:
     """The variance, or its root. torch's `unbiased` is a correction of 1."""
     correction = 1 if correction is None else correction
     found = varied(emit, emit.cast(self, emit.dtype), axes_of(self, dim), correction, keepdim)
@@ -238,14 +256,21 @@ def spread(emit, self, correction, root, dim=None, keepdim=False):
 @lowers("aten.var_mean.default", "aten.var_mean.dim", root=False, correction=Arg("unbiased"))
 @lowers("aten.std_mean.correction", root=True)
 @lowers("aten.std_mean.default", "aten.std_mean.dim", root=True, correction=Arg("unbiased"))
-def spread_and_mean(emit, self, correction, root, dim=None, keepdim=False):
+def spread_and_mean(
+    emit: Emitter,
+    self: Tensor,
+    correction: int | None,
+    root: bool,
+    dim: Sequence[int] | None = None,
+    keepdim: bool = False,
+) -> list[Tensor]:
     axes, correction = axes_of(self, dim), 1 if correction is None else correction
     variance, mean = varied(emit, self, axes, correction, keepdim), _mean(emit, self, self, axes, keepdim)
     return [ops.sqrt(variance) if root else variance, mean]
 
 
 @lowers("aten.logsumexp.default")
-def logsumexp(emit, self, dim, keepdim=False):
+def logsumexp(emit: Emitter, self: Tensor, dim: Sequence[int], keepdim: bool = False) -> Tensor:
     """logsumexp(Tensor self, int[1] dim, bool keepdim=False) -> Tensor"""
     x, axes = emit.cast(self, emit.dtype), axes_of(self, dim)
     if _nothing_to_do(x, axes):
@@ -258,7 +283,9 @@ def logsumexp(emit, self, dim, keepdim=False):
 
 @lowers("aten.linalg_vector_norm.default", x=Arg("self"))
 @lowers("aten.norm.Scalar", "aten.norm.ScalarOpt_dim", x=Arg("self"), ord=Arg("p"))
-def normed(emit, x, ord, dim=None, keepdim=False):
+def normed(
+    emit: Emitter, x: Tensor, ord: Scalar, dim: Sequence[int] | None = None, keepdim: bool = False
+) -> Tensor:
     """Of a vector, or of all that the axes hold; by the root of the squares where `ord` is None."""
     ord = 2 if ord is None else ord
     x, axes = ops.abs(emit.cast(x, emit.dtype)), axes_of(x, dim)
@@ -278,7 +305,13 @@ def normed(emit, x, ord, dim=None, keepdim=False):
 
 
 @lowers("aten.linalg_norm.default", "aten.linalg_norm.ord_str")
-def linalg_norm(emit, self, ord=None, dim=None, keepdim=False):
+def linalg_norm(
+    emit: Emitter,
+    self: Tensor,
+    ord: float | str | None = None,
+    dim: Sequence[int] | None = None,
+    keepdim: bool = False,
+) -> Tensor:
     """linalg_norm(Tensor self, Scalar? ord=None, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""  # noqa: E501
     x, axes = emit.cast(self, emit.dtype), axes_of(self, dim)
     dims = [dim] if isinstance(dim, int) else dim
@@ -288,13 +321,19 @@ def linalg_norm(emit, self, ord=None, dim=None, keepdim=False):
 
 
 @lowers("aten.linalg_matrix_norm.default", "aten.linalg_matrix_norm.str_ord")
-def linalg_matrix_norm(emit, self, ord="fro", dim=(-2, -1), keepdim=False):
+def linalg_matrix_norm(
+    emit: Emitter,
+    self: Tensor,
+    ord: float | str = "fro",
+    dim: Sequence[int] = (-2, -1),
+    keepdim: bool = False,
+) -> Tensor:
     """linalg_matrix_norm(Tensor self, Scalar ord, int[] dim=[-2, -1], bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""  # noqa: E501
     x = emit.cast(self, emit.dtype)
     return matrix_norm(emit, x, ord, [axis % rank_of(x) for axis in dim], keepdim)
 
 
-def matrix_norm(emit, x, ord, axes, keepdim):
+def matrix_norm(emit: Emitter, x: Tensor, ord: float | str, axes: Sequence[int], keepdim: bool) -> Tensor:
     """The largest or smallest sum of a row or a column, or the root of the sum of squares."""
     if ord == "fro":
         return normed(emit, x, 2, sorted(axes), keepdim)
@@ -307,7 +346,7 @@ def matrix_norm(emit, x, ord, axes, keepdim):
 
 
 @lowers("aten.count_nonzero.dim_IntList", "aten.count_nonzero.default")
-def count_nonzero(emit, self, dim=None):
+def count_nonzero(emit: Emitter, self: Tensor, dim: int | Sequence[int] | None) -> Tensor:
     """count_nonzero.dim_IntList(Tensor self, int[] dim) -> Tensor"""
     there = emit.cast(emit.cast(self, torch.bool), torch.int64)
     return summed(emit, there, axes_of(self, dim), False)

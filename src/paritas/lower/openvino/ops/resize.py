@@ -2,12 +2,14 @@
 """Images in other sizes."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import openvino.opset16 as ops
 import torch
 
-from paritas.lower.openvino.emit import is_tensor, out, rank_of
+from paritas.lower.openvino.emit import Emitter, Size, Sizes, Tensor, is_tensor, out, rank_of
 from paritas.lower.openvino.integers import division_of_sizes
 from paritas.lower.openvino.ops.registry import lowers
 from paritas.lower.registry import Arg
@@ -18,7 +20,14 @@ from paritas.lower.registry import Arg
 @lowers("aten.upsample_linear1d.vec", "aten.upsample_bilinear2d.vec", x=Arg("input"), mode="linear_onnx")
 @lowers("aten.upsample_trilinear3d.vec", x=Arg("input"), mode="linear_onnx")
 @lowers("aten.upsample_bicubic2d.vec", x=Arg("input"), mode="cubic")
-def resized(emit, x, output_size, scale_factors, mode, align_corners=False):
+def resized(
+    emit: Emitter,
+    x: Tensor,
+    output_size: Sizes | None,
+    scale_factors: Sequence[float] | None,
+    mode: str,
+    align_corners: bool = False,
+) -> Tensor:
     """The axes behind the channels in their new size.
 
     OpenVINO gets the sizes, and finds the places by their quotient. Where torch finds them by a factor that is another
@@ -40,7 +49,7 @@ def resized(emit, x, output_size, scale_factors, mode, align_corners=False):
     return interpolated(emit, x, wanted, mode, align_corners)
 
 
-def interpolated(emit, x, wanted, mode, align_corners):
+def interpolated(emit: Emitter, x: Tensor, wanted: Sizes, mode: str, align_corners: bool) -> Tensor:
     rank = rank_of(x)
     where = "align_corners" if align_corners else "half_pixel" if mode != "nearest" else "asymmetric"
     return ops.interpolate(
@@ -55,7 +64,9 @@ def interpolated(emit, x, wanted, mode, align_corners):
     )
 
 
-def sizes_and_factors(emit, own, output_size, scale_factors):
+def sizes_and_factors(
+    emit: Emitter, own: Sizes, output_size: Sizes | None, scale_factors: Any
+) -> tuple[Any, Any, Any]:
     """(new sizes, the factors that torch computes with or None, whether the sizes' quotients are the same numbers)."""
     if output_size is not None:
         return list(output_size), [None] * len(own), True
@@ -68,7 +79,9 @@ def sizes_and_factors(emit, own, output_size, scale_factors):
     return wanted, list(scale_factors), exact
 
 
-def looked_up(emit, x, own, wanted, factors, middle):
+def looked_up(
+    emit: Emitter, x: Tensor, own: Sizes, wanted: Sizes, factors: Sequence[float | None], middle: bool
+) -> Tensor:
     """The nearest pixel of each axis. middle: by the middles of the pixels, as `nearest-exact` has it."""
     half = np.float32(0.5 if middle else 0)
     for axis, (size, new, factor) in enumerate(zip(own, wanted, factors, strict=True), 2):
@@ -99,7 +112,15 @@ _MATRICES = {
 }
 
 
-def by_matrices(emit, x, own, wanted, factors, kind, align):
+def by_matrices(
+    emit: Emitter,
+    x: Tensor,
+    own: Sizes,
+    wanted: Sizes,
+    factors: Sequence[float | None],
+    kind: str,
+    align: bool,
+) -> Tensor:
     """One axis after the other by a matrix, which torch itself makes by resizing a unit matrix."""
     rank = rank_of(x)
     for axis, (size, new, factor) in reversed(list(enumerate(zip(own, wanted, factors, strict=True), 2))):
@@ -118,7 +139,9 @@ def by_matrices(emit, x, own, wanted, factors, kind, align):
     return out(x)
 
 
-def free_matrix(emit, size, new, factor, kind, align):
+def free_matrix(
+    emit: Emitter, size: Tensor, new: Size, factor: float | None, kind: str, align: bool
+) -> Tensor:
     """[size, new]: how much of each old pixel is in each new one, where a size is known at run time only."""
     f = np.float32
     before, after = (emit.number(value, torch.float32) for value in (size, new))
@@ -154,23 +177,22 @@ def free_matrix(emit, size, new, factor, kind, align):
     return total
 
 
-def _hat(off):
+def _hat(off: Tensor) -> Tensor:
     return ops.maximum(ops.subtract(np.float32(1), off), np.float32(0))
 
 
-def _cubic(off, a):
+def _cubic(off: Tensor, a: float) -> Tensor:
     """Keys' kernel at a distance of `off`."""
     f = np.float32
     near = ops.multiply(ops.subtract(ops.multiply(off, f(a + 2)), f(a + 3)), ops.multiply(off, off))
     near = ops.add(near, f(1))
     far = ops.multiply(
-        ops.subtract(ops.multiply(ops.add(ops.multiply(ops.subtract(off, f(5)), off), f(8)), off), f(4)),
-        f(a),
+        ops.subtract(ops.multiply(ops.add(ops.multiply(ops.subtract(off, f(5)), off), f(8)), off), f(4)), f(a)
     )
     return ops.select(ops.less(off, f(1)), near, ops.select(ops.less(off, f(2)), far, f(0)))
 
 
-def _scaled(emit, size, factor):
+def _scaled(emit: Emitter, size: Size, factor: float) -> Size:
     if isinstance(size, int) and not is_tensor(factor):
         return math.floor(size * factor)
     if not is_tensor(factor) and float(factor).is_integer():
@@ -190,7 +212,9 @@ LARGEST = 16384
 
 @lowers("aten._upsample_nearest_exact1d.vec", "aten._upsample_nearest_exact2d.vec")
 @lowers("aten._upsample_nearest_exact3d.vec")
-def nearest_exact(emit, input, output_size, scale_factors):
+def nearest_exact(
+    emit: Emitter, input: Tensor, output_size: Sizes | None, scale_factors: Sequence[float] | None
+) -> Tensor:
     own = emit.sizes(input)[2:]
     wanted, factors, _ = sizes_and_factors(emit, own, output_size, scale_factors)
     return looked_up(emit, input, own, wanted, factors, True)
@@ -198,14 +222,21 @@ def nearest_exact(emit, input, output_size, scale_factors):
 
 @lowers("aten._upsample_bilinear2d_aa.vec", kind="smooth linear")
 @lowers("aten._upsample_bicubic2d_aa.vec", kind="smooth cubic")
-def smooth(emit, input, output_size, align_corners, scale_factors, kind):
+def smooth(
+    emit: Emitter,
+    input: Tensor,
+    output_size: Sizes | None,
+    align_corners: bool,
+    scale_factors: Sequence[float] | None,
+    kind: str,
+) -> Tensor:
     own = emit.sizes(input)[2:]
     wanted, factors, _ = sizes_and_factors(emit, own, output_size, scale_factors)
     return by_matrices(emit, input, own, wanted, factors, kind, align_corners)
 
 
 @lowers("aten.pixel_shuffle.default")
-def pixel_shuffle(emit, self, upscale_factor):
+def pixel_shuffle(emit: Emitter, self: Tensor, upscale_factor: int) -> Tensor:
     """pixel_shuffle(Tensor self, int upscale_factor) -> Tensor"""
     *lead, channels, height, width = emit.sizes(self)
     r, n = upscale_factor, len(lead)
@@ -216,7 +247,7 @@ def pixel_shuffle(emit, self, upscale_factor):
 
 
 @lowers("aten.pixel_unshuffle.default")
-def pixel_unshuffle(emit, self, downscale_factor):
+def pixel_unshuffle(emit: Emitter, self: Tensor, downscale_factor: int) -> Tensor:
     """pixel_unshuffle(Tensor self, int downscale_factor) -> Tensor"""
     *lead, channels, height, width = emit.sizes(self)
     r, n = downscale_factor, len(lead)
@@ -226,5 +257,5 @@ def pixel_unshuffle(emit, self, downscale_factor):
     return emit.reshape(moved, [*lead, emit.times(channels, r * r), down, across])
 
 
-def divided(size, by):
+def divided(size: int, by: int) -> int:
     return size // by if isinstance(size, int) else division_of_sizes(size, np.int64(by))[0]

@@ -4,14 +4,28 @@
 Gates are in another order than torch's, and biases are added up: weights are put in order once, while lowering.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 import openvino.opset16 as ops
 
-from paritas.lower.openvino.emit import out
+from paritas.lower.openvino.emit import Emitter, Tensor, out
 from paritas.lower.openvino.ops.registry import lowers
 
 
-def _layers(emit, input, params, has_biases, num_layers, train, bidirectional, batch_first, dropout, one):
+def _layers(
+    emit: Emitter,
+    input: Tensor,
+    params: Sequence[Tensor],
+    has_biases: bool,
+    num_layers: int,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+    dropout: float,
+    one: Callable[..., Any],
+) -> tuple[Any, Any]:
     """`one(x, index, reverse, weights)` for every layer and direction: the output and the last states."""
     if train and dropout:
         raise emit.refuse("a recurrent layer with dropout in training mode")
@@ -31,19 +45,19 @@ def _layers(emit, input, params, has_biases, num_layers, train, bidirectional, b
     return (x if batch_first else emit.transpose(x, (1, 0, 2))), last
 
 
-def _lengths(emit, x):
+def _lengths(emit: Emitter, x: Tensor) -> Tensor:
     """Every sequence is whole: written as OpenVINO recognises it, so that its kernel runs and no loop around cells."""
     shape = ops.shape_of(x, output_type="i32")
     batch, length = (ops.gather(shape, emit.array([axis]), np.int64(0)) for axis in (0, 1))
     return ops.broadcast(length, batch)
 
 
-def _state(emit, states, index):
+def _state(emit: Emitter, states: Tensor, index: int) -> Tensor:
     """[layers, batch, width] -> that layer's state as OpenVINO takes it, [batch, 1, width]."""
     return emit.transpose(emit.slice(states, index, index + 1, 0), (1, 0, 2))
 
 
-def _gates(value, order):
+def _gates(value: Tensor, order: Sequence[int]) -> Tensor:
     """The blocks of rows in another order: [gates * width, ..] -> the same, one direction in front."""
     if order == (0,):
         return ops.unsqueeze(value, np.int64(0))
@@ -52,30 +66,43 @@ def _gates(value, order):
     return ops.unsqueeze(ops.concat(whole, 0), np.int64(0))
 
 
-def _bias(emit, weights, has_biases, rows, order):
+def _bias(
+    emit: Emitter, weights: Sequence[Tensor], has_biases: bool, rows: int, order: Sequence[int]
+) -> Tensor:
     if not has_biases:
         return ops.constant(np.zeros((1, rows), np.float32))
     return _gates(ops.add(weights[2], weights[3]), order)
 
 
-def _results(emit, sequence):
+def _results(emit: Emitter, sequence: Tensor) -> list[Tensor]:
     """[batch, 1, length, width] and the last states [batch, 1, width], as torch has them."""
     y, *last = sequence.outputs()
     return [emit.squeeze(y, 1), *(emit.transpose(state, (1, 0, 2)) for state in last)]
 
 
-def _way(reverse):
+def _way(reverse: bool) -> str:
     return "reverse" if reverse else "forward"
 
 
 @lowers("aten.lstm.input")
-def lstm(emit, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first):
+def lstm(
+    emit: Emitter,
+    input: Tensor,
+    hx: Sequence[Tensor],
+    params: Sequence[Tensor],
+    has_biases: bool,
+    num_layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+) -> list[Tensor]:
     """lstm.input(Tensor input, Tensor[] hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     plain = 4 if has_biases else 2
     projects = len(params) == (plain + 1) * num_layers * (2 if bidirectional else 1)
     order = (1, 0, 2, 3)  # input, forget, cell, output -> forget, input, cell, output
 
-    def one(x, index, reverse, weights):
+    def one(x: Tensor, index: int, reverse: bool, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         hidden, cell = _state(emit, hx[0], index), _state(emit, hx[1], index)
         recurrent = weights[1]
         width = emit.meta(hx[1]).shape[-1]
@@ -108,7 +135,7 @@ def lstm(emit, input, hx, params, has_biases, num_layers, dropout, train, bidire
     return [found, h, c]
 
 
-def _values(emit, weight):
+def _values(emit: Emitter, weight: Tensor) -> Any:
     node = out(weight).get_node()
     if node.get_type_name() != "Constant":
         raise emit.refuse("an LSTM with projections whose weights are computed")
@@ -116,7 +143,18 @@ def _values(emit, weight):
 
 
 @lowers("aten.gru.input")
-def gru(emit, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first):
+def gru(
+    emit: Emitter,
+    input: Tensor,
+    hx: Tensor,
+    params: Sequence[Tensor],
+    has_biases: bool,
+    num_layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+) -> list[Tensor]:
     """gru.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)"""  # noqa: E501
     width = emit.meta(hx).shape[-1]
     return _gru(
@@ -124,10 +162,22 @@ def gru(emit, input, hx, params, has_biases, num_layers, dropout, train, bidirec
     )
 
 
-def _gru(emit, width, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first):
+def _gru(
+    emit: Emitter,
+    width: int,
+    input: Tensor,
+    hx: Tensor,
+    params: Sequence[Tensor],
+    has_biases: bool,
+    num_layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+) -> list[Tensor]:
     order = (1, 0, 2)  # reset, update, new -> update, reset, new
 
-    def bias(weights):
+    def bias(weights: Sequence[Tensor]) -> Tensor:
         """Of both products together for two gates, one by one for the third, whose second is reset."""
         if not has_biases:
             return ops.constant(np.zeros((1, 4 * width), np.float32))
@@ -135,7 +185,7 @@ def _gru(emit, width, input, hx, params, has_biases, num_layers, dropout, train,
         parts = [ops.add(inner[1], outer[1]), ops.add(inner[0], outer[0]), inner[2], outer[2]]
         return ops.unsqueeze(ops.concat(parts, 0), np.int64(0))
 
-    def one(x, index, reverse, weights):
+    def one(x: Tensor, index: int, reverse: bool, weights: Sequence[Tensor]) -> list[Tensor]:
         sequence = ops.gru_sequence(
             x,
             _state(emit, hx, index),
@@ -156,11 +206,21 @@ def _gru(emit, width, input, hx, params, has_biases, num_layers, dropout, train,
 
 
 def _simple(
-    emit, activation, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first
-):
+    emit: Emitter,
+    activation: str,
+    input: Tensor,
+    hx: Tensor,
+    params: Sequence[Tensor],
+    has_biases: bool,
+    num_layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+) -> list[Tensor]:
     width = emit.meta(hx).shape[-1]
 
-    def one(x, index, reverse, weights):
+    def one(x: Tensor, index: int, reverse: bool, weights: Sequence[Tensor]) -> list[Tensor]:
         sequence = ops.rnn_sequence(
             x,
             _state(emit, hx, index),
@@ -181,20 +241,50 @@ def _simple(
 
 
 @lowers("aten.rnn_tanh.input")
-def rnn_tanh(emit, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first):
+def rnn_tanh(
+    emit: Emitter,
+    input: Tensor,
+    hx: Tensor,
+    params: Sequence[Tensor],
+    has_biases: bool,
+    num_layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+) -> list[Tensor]:
     """rnn_tanh.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)"""  # noqa: E501
     how = (has_biases, num_layers, dropout, train, bidirectional, batch_first)
     return _simple(emit, "tanh", input, hx, params, *how)
 
 
 @lowers("aten.rnn_relu.input")
-def rnn_relu(emit, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first):
+def rnn_relu(
+    emit: Emitter,
+    input: Tensor,
+    hx: Tensor,
+    params: Sequence[Tensor],
+    has_biases: bool,
+    num_layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+) -> list[Tensor]:
     """rnn_relu.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)"""  # noqa: E501
     how = (has_biases, num_layers, dropout, train, bidirectional, batch_first)
     return _simple(emit, "relu", input, hx, params, *how)
 
 
-def _cell(emit, cell, order, input, hidden, more, weights):
+def _cell(
+    emit: Emitter,
+    cell: Callable[..., Any],
+    order: Sequence[int],
+    input: Tensor,
+    hidden: Tensor,
+    more: Sequence[Tensor],
+    weights: Sequence[Tensor],
+) -> Tensor:
     """One step, with the weights in OpenVINO's order: what `cell(input, *states, W, R, B, width)` returns."""
     width = emit.meta(hidden).shape[-1]
     gates = [emit.squeeze(_gates(weight, order), 0) for weight in weights[:2]]
@@ -206,7 +296,15 @@ def _cell(emit, cell, order, input, hidden, more, weights):
 
 
 @lowers("aten.lstm_cell.default")
-def lstm_cell(emit, input, hx, w_ih, w_hh, b_ih=None, b_hh=None):
+def lstm_cell(
+    emit: Emitter,
+    input: Tensor,
+    hx: Sequence[Tensor],
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None = None,
+    b_hh: Tensor | None = None,
+) -> list[Tensor]:
     """lstm_cell(Tensor input, Tensor[] hx, Tensor w_ih, Tensor w_hh, Tensor? b_ih=None, Tensor? b_hh=None) -> (Tensor, Tensor)"""  # noqa: E501
     order = (1, 0, 2, 3)
     found = _cell(emit, ops.lstm_cell, order, input, hx[0], [hx[1]], (w_ih, w_hh, b_ih, b_hh))
@@ -214,7 +312,15 @@ def lstm_cell(emit, input, hx, w_ih, w_hh, b_ih=None, b_hh=None):
 
 
 @lowers("aten.gru_cell.default")
-def gru_cell(emit, input, hx, w_ih, w_hh, b_ih=None, b_hh=None):
+def gru_cell(
+    emit: Emitter,
+    input: Tensor,
+    hx: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None = None,
+    b_hh: Tensor | None = None,
+) -> Tensor:
     """gru_cell(Tensor input, Tensor hx, Tensor w_ih, Tensor w_hh, Tensor? b_ih=None, Tensor? b_hh=None) -> Tensor"""
     params = [w for w in (w_ih, w_hh, b_ih, b_hh) if w is not None]
     width, how = emit.meta(hx).shape[-1], (len(params) == 4, 1, 0.0, False, False, False)
@@ -224,8 +330,17 @@ def gru_cell(emit, input, hx, w_ih, w_hh, b_ih=None, b_hh=None):
 
 @lowers("aten.rnn_tanh_cell.default", activation="tanh")
 @lowers("aten.rnn_relu_cell.default", activation="relu")
-def simple_cell(emit, activation, input, hx, w_ih, w_hh, b_ih, b_hh):
-    def cell(*arguments):
+def simple_cell(
+    emit: Emitter,
+    activation: str,
+    input: Tensor,
+    hx: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None,
+    b_hh: Tensor | None,
+) -> Tensor:
+    def cell(*arguments: Any) -> Tensor:
         return ops.rnn_cell(*arguments, [activation], [], [])
 
     return _cell(emit, cell, (0,), input, hx, [], (w_ih, w_hh, b_ih, b_hh))

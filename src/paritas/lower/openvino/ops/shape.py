@@ -1,28 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """The same elements in another shape or order of axes."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import openvino.opset16 as ops
 
-from paritas.lower.openvino.emit import out, rank_of
+from paritas.lower.openvino.emit import Emitter, Size, Sizes, Tensor, out, rank_of
 from paritas.lower.openvino.ops.registry import lowers
 from paritas.lower.registry import Arg
 
 
 @lowers("aten.reshape.default")
 @lowers("aten.view.default", "aten._unsafe_view.default", shape=Arg("size"))
-def reshape(emit, self, shape):
+def reshape(emit: Emitter, self: Tensor, shape: Sizes) -> Tensor:
     """reshape(Tensor(a) self, SymInt[] shape) -> Tensor(a)"""
     return emit.reshape(self, shape, like=emit.out)
 
 
 @lowers("aten.view_as.default", "aten.reshape_as.default")
-def view_as(emit, self, other):
+def view_as(emit: Emitter, self: Tensor, other: Tensor) -> Tensor:
     """view_as(Tensor(a) self, Tensor other) -> Tensor(a)"""
     return emit.reshape(self, emit.sizes(other), like=emit.out)
 
 
 @lowers("aten.flatten.using_ints")
-def flatten(emit, self, start_dim=0, end_dim=-1):
+def flatten(emit: Emitter, self: Tensor, start_dim: int, end_dim: int) -> Tensor:
     """flatten.using_ints(Tensor(a) self, int start_dim=0, int end_dim=-1) -> Tensor(a)"""
     rank = rank_of(self)
     if rank == 0:
@@ -36,7 +39,7 @@ def flatten(emit, self, start_dim=0, end_dim=-1):
 
 
 @lowers("aten.unflatten.int")
-def unflatten(emit, self, dim, sizes):
+def unflatten(emit: Emitter, self: Tensor, dim: int, sizes: Sizes) -> Tensor:
     """unflatten.int(Tensor(a) self, int dim, SymInt[] sizes) -> Tensor(a)"""
     own = emit.sizes(self)
     dim %= len(own)
@@ -44,13 +47,13 @@ def unflatten(emit, self, dim, sizes):
 
 
 @lowers("aten.unsqueeze.default")
-def unsqueeze(emit, self, dim):
+def unsqueeze(emit: Emitter, self: Tensor, dim: int) -> Tensor:
     """unsqueeze(Tensor(a) self, int dim) -> Tensor(a)"""
     return emit.unsqueeze(self, dim % (rank_of(self) + 1))
 
 
 @lowers("aten.squeeze.dim", "aten.squeeze.dims", "aten.squeeze.default")
-def squeeze(emit, self, dim=None):
+def squeeze(emit: Emitter, self: Tensor, dim: Any = None) -> Tensor:
     """squeeze.dim(Tensor(a) self, int dim) -> Tensor(a)"""
     rank = rank_of(self)
     known = emit.meta(self)
@@ -64,7 +67,7 @@ def squeeze(emit, self, dim=None):
 
 
 @lowers("aten.permute.default")
-def permute(emit, self, dims):
+def permute(emit: Emitter, self: Tensor, dims: Sequence[int]) -> Tensor:
     """permute(Tensor(a) self, int[] dims) -> Tensor(a)"""
     rank = rank_of(self)
     return emit.transpose(self, [dim % rank for dim in dims])
@@ -72,7 +75,7 @@ def permute(emit, self, dims):
 
 @lowers("aten.transpose.int", "aten.swapdims.default")
 @lowers("aten.swapaxes.default", dim0=Arg("axis0"), dim1=Arg("axis1"))
-def transpose(emit, self, dim0, dim1):
+def transpose(emit: Emitter, self: Tensor, dim0: int, dim1: int) -> Tensor:
     """transpose.int(Tensor(a) self, int dim0, int dim1) -> Tensor(a)"""
     rank = rank_of(self)
     if rank == 0:
@@ -83,7 +86,7 @@ def transpose(emit, self, dim0, dim1):
 
 
 @lowers("aten.t.default", "aten.numpy_T.default", "aten.mT.default")
-def t(emit, self):
+def t(emit: Emitter, self: Tensor) -> Tensor:
     """t(Tensor(a) self) -> Tensor(a)"""
     rank = rank_of(self)
     if rank < 2:
@@ -95,7 +98,9 @@ def t(emit, self):
 
 
 @lowers("aten.movedim.int", "aten.movedim.intlist", "aten.moveaxis.int", "aten.moveaxis.intlist")
-def movedim(emit, self, source, destination):
+def movedim(
+    emit: Emitter, self: Tensor, source: int | Sequence[int], destination: int | Sequence[int]
+) -> Tensor:
     """movedim.intlist(Tensor(a) self, int[] source, int[] destination) -> Tensor(a)"""
     rank = rank_of(self)
     source, destination = ([d] if isinstance(d, int) else list(d) for d in (source, destination))
@@ -106,13 +111,13 @@ def movedim(emit, self, source, destination):
 
 
 @lowers("aten.expand_as.default")
-def expand_as(emit, self, other):
+def expand_as(emit: Emitter, self: Tensor, other: Tensor) -> Tensor:
     """expand_as(Tensor(a) self, Tensor other) -> Tensor(a)"""
     return expanded(emit, self, emit.sizes(other))
 
 
 @lowers("aten.expand.default", "aten.broadcast_to.default", x=Arg("self"))
-def expanded(emit, x, size):
+def expanded(emit: Emitter, x: Tensor, size: Sizes) -> Tensor:
     """`x` in a wider shape, where -1 is the size that it has."""
     own = emit.sizes(x)
     new = len(size) - len(own)
@@ -121,13 +126,13 @@ def expanded(emit, x, size):
 
 
 @lowers("aten.broadcast_tensors.default")
-def broadcast_tensors(emit, tensors):
+def broadcast_tensors(emit: Emitter, tensors: Sequence[Tensor]) -> list[Tensor]:
     """broadcast_tensors(Tensor[] tensors) -> Tensor[]"""
     sizes = shared_sizes(emit, tensors)
     return [emit.broadcast(x, sizes) for x in tensors]
 
 
-def shared_sizes(emit, tensors):
+def shared_sizes(emit: Emitter, tensors: Sequence[Tensor]) -> list[Size]:
     """The sizes of what `tensors` are together, by broadcasting."""
     found: list = []
     for x in tensors:
@@ -139,7 +144,7 @@ def shared_sizes(emit, tensors):
     return found
 
 
-def _shared(emit, a, b):
+def _shared(emit: Emitter, a: Size, b: Size) -> Size:
     if isinstance(a, int) and a != 1:
         return a
     if isinstance(b, int):

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions that look at signs, zeros and NaN."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 import openvino.opset16 as ops
 import torch
 
+from paritas.lower.openvino.emit import Emitter, Tensor
 from paritas.lower.openvino.integers import chosen, equal
 from paritas.lower.openvino.ops.arithmetic import computed
 from paritas.lower.openvino.ops.reduce import axes_of, summed
@@ -13,7 +17,7 @@ from paritas.lower.openvino.ops.registry import lowers
 ZERO, ONE = np.float32(0), np.float32(1)
 
 
-def is_negative(x):
+def is_negative(x: Tensor) -> Tensor:
     """The sign of a float, of zeros too; a NaN has none."""
     return ops.logical_or(
         ops.less(x, ZERO), ops.logical_and(ops.equal(x, ZERO), ops.less(ops.divide(ONE, x), ZERO))
@@ -21,7 +25,7 @@ def is_negative(x):
 
 
 @lowers("aten.signbit.default")
-def signbit(emit, self):
+def signbit(emit: Emitter, self: Tensor) -> Tensor:
     """signbit(Tensor self) -> Tensor"""
     dtype = emit.dtype_of(self)
     if dtype.is_floating_point:
@@ -30,19 +34,19 @@ def signbit(emit, self):
     return ops.less(wide, emit.const(0, torch.int32 if dtype == torch.bool else dtype_of_wide(dtype)))
 
 
-def dtype_of_wide(dtype):
+def dtype_of_wide(dtype: torch.dtype) -> torch.dtype:
     return torch.int64 if dtype == torch.int64 else torch.int32
 
 
 @lowers("aten.copysign.Tensor", "aten.copysign.Scalar")
-def copysign(emit, self, other):
+def copysign(emit: Emitter, self: Tensor, other: Any) -> Tensor:
     """copysign.Tensor(Tensor self, Tensor other) -> Tensor"""
     size, sign = ops.abs(emit.cast(self, emit.dtype)), is_negative(emit.cast(other, emit.dtype))
     return ops.select(sign, ops.negative(size), size)
 
 
 @lowers("aten.heaviside.default")
-def heaviside(emit, self, values):
+def heaviside(emit: Emitter, self: Tensor, values: Tensor) -> Tensor:
     """heaviside(Tensor self, Tensor values) -> Tensor"""
     dtype = emit.dtype
     kind = torch.int32 if dtype == torch.bool else dtype
@@ -55,7 +59,9 @@ def heaviside(emit, self, values):
 
 @lowers("aten.fmax.default", function=ops.maximum, logical=ops.logical_or)
 @lowers("aten.fmin.default", function=ops.minimum, logical=ops.logical_and)
-def extreme_of_numbers(emit, function, logical, self, other):
+def extreme_of_numbers(
+    emit: Emitter, function: Callable[..., Any], logical: Callable[..., Any], self: Tensor, other: Tensor
+) -> Tensor:
     """What is a number, where the other one is NaN."""
     dtype = emit.dtype
     if not dtype.is_floating_point:
@@ -65,7 +71,7 @@ def extreme_of_numbers(emit, function, logical, self, other):
 
 
 @lowers("aten.hypot.default")
-def hypot(emit, self, other):
+def hypot(emit: Emitter, self: Tensor, other: Tensor) -> Tensor:
     """hypot(Tensor self, Tensor other) -> Tensor"""
     a, b = (ops.abs(emit.cast(x, emit.dtype)) for x in (self, other))
     most, least = ops.maximum(a, b), ops.minimum(a, b)
@@ -79,7 +85,14 @@ def hypot(emit, self, other):
 
 
 @lowers("aten.isclose.default")
-def isclose(emit, self, other, rtol=1e-05, atol=1e-08, equal_nan=False):
+def isclose(
+    emit: Emitter,
+    self: Tensor,
+    other: Tensor,
+    rtol: float = 1e-05,
+    atol: float = 1e-08,
+    equal_nan: bool = False,
+) -> Tensor:
     """isclose(Tensor self, Tensor other, float rtol=1.0000000000000001e-05, float atol=1e-08, bool equal_nan=False) -> Tensor"""  # noqa: E501
     dtype = emit.promoted(self, other)
     kind = torch.int32 if dtype == torch.bool else dtype
@@ -98,18 +111,18 @@ def isclose(emit, self, other, rtol=1e-05, atol=1e-08, equal_nan=False):
 
 
 @lowers("aten.nansum.default")
-def nansum(emit, self, dim=None, keepdim=False):
+def nansum(emit: Emitter, self: Tensor, dim: Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
     """nansum(Tensor self, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
     return emit.result(summed(emit, _zero_for_nan(emit, self), axes_of(self, dim), keepdim))
 
 
-def _zero_for_nan(emit, x):
+def _zero_for_nan(emit: Emitter, x: Tensor) -> Tensor:
     wide = emit.wide(x, emit.dtype)
     return ops.select(ops.is_nan(wide), ZERO, wide).output(0) if emit.dtype.is_floating_point else wide
 
 
 @lowers("aten.nanmean.default")
-def nanmean(emit, self, dim=None, keepdim=False):
+def nanmean(emit: Emitter, self: Tensor, dim: Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
     """nanmean(Tensor self, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
     axes = axes_of(self, dim)
     x = emit.cast(self, emit.dtype)

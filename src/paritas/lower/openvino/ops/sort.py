@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Orders: sort, topk and their kin."""
 
+from typing import Any
+
 import numpy as np
 import openvino.opset16 as ops
 import torch
 
-from paritas.lower.openvino.emit import is_tensor, out, rank_of
+from paritas.lower.openvino.emit import Emitter, Scalar, Size, Tensor, is_tensor, out, rank_of
 from paritas.lower.openvino.integers import less, less_equal
 from paritas.lower.openvino.ops.move import END
 from paritas.lower.openvino.ops.reduce import orderable
@@ -13,7 +15,7 @@ from paritas.lower.openvino.ops.registry import lowers
 from paritas.lower.registry import Arg
 
 
-def ordered(emit, x, count, dim, descending):
+def ordered(emit: Emitter, x: Tensor, count: Size, dim: int, descending: bool) -> list[Tensor]:
     """(values, places) of the first `count` in order; of equal ones the earlier comes first."""
     if rank_of(x) == 0:
         return [out(x), emit.const(0, torch.int64)]
@@ -28,25 +30,31 @@ def ordered(emit, x, count, dim, descending):
 
 
 @lowers("aten.topk.default")
-def topk(emit, self, k, dim=-1, largest=True, sorted=True):
+def topk(
+    emit: Emitter, self: Tensor, k: Size, dim: int = -1, largest: bool = True, sorted: bool = True
+) -> list[Tensor]:
     """topk(Tensor self, SymInt k, int dim=-1, bool largest=True, bool sorted=True) -> (Tensor values, Tensor indices)"""  # noqa: E501
     return ordered(emit, self, k, dim, largest)
 
 
 @lowers("aten.sort.default", "aten.sort.stable")
-def sort(emit, self, dim=-1, descending=False, stable=None):
+def sort(
+    emit: Emitter, self: Tensor, dim: int = -1, descending: bool = False, stable: bool | None = None
+) -> list[Tensor]:
     """sort(Tensor self, int dim=-1, bool descending=False) -> (Tensor values, Tensor indices)"""
     return ordered(emit, self, emit.size(self, dim) if rank_of(self) else 1, dim, descending)
 
 
 @lowers("aten.argsort.default", "aten.argsort.stable")
-def argsort(emit, self, dim=-1, descending=False, stable=None):
+def argsort(
+    emit: Emitter, self: Tensor, dim: int = -1, descending: bool = False, stable: bool | None = None
+) -> Tensor:
     """argsort(Tensor self, int dim=-1, bool descending=False) -> Tensor"""
     return ordered(emit, self, emit.size(self, dim) if rank_of(self) else 1, dim, descending)[1]
 
 
 @lowers("aten.histc.default")
-def histc(emit, self, bins=100, min=0, max=0):
+def histc(emit: Emitter, self: Tensor, bins: int = 100, min: Scalar = 0, max: Scalar = 0) -> Tensor:
     """histc(Tensor self, int bins=100, Scalar min=0, Scalar max=0) -> Tensor"""
     if min == max and bins == 1:
         total = 1
@@ -74,7 +82,7 @@ def histc(emit, self, bins=100, min=0, max=0):
 
 
 @lowers("aten.bucketize.Tensor", ends=Arg("boundaries"), x=Arg("self"))
-def placed(emit, ends, x, right, **_):
+def placed(emit: Emitter, ends: Tensor, x: Tensor, right: bool, **_: object) -> Tensor:
     """How many of the sorted `ends`, [.., n], lie before each of `x`: a NaN is after all, as torch sorts it."""
     dtype = emit.promoted(ends, x)
     floats = dtype.is_floating_point
@@ -91,7 +99,15 @@ def placed(emit, ends, x, right, **_):
 
 
 @lowers("aten.searchsorted.Tensor", "aten.searchsorted.Scalar")
-def searchsorted(emit, sorted_sequence, self, out_int32=False, right=False, side=None, sorter=None):
+def searchsorted(
+    emit: Emitter,
+    sorted_sequence: Tensor,
+    self: Any,
+    right: bool,
+    side: str | None,
+    sorter: Tensor | None,
+    **_: object,
+) -> Tensor:
     """searchsorted.Tensor(Tensor sorted_sequence, Tensor self, *, bool out_int32=False, bool right=False, str? side=None, Tensor? sorter=None) -> Tensor"""  # noqa: E501
     ends = sorted_sequence
     if sorter is not None:

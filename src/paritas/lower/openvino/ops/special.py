@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Error and Bessel functions that OpenVINO has not, by series that are exact to a rounding or two."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import openvino.opset16 as ops
 
 from paritas.capture.ranges import kind_of
+from paritas.lower.openvino.emit import Emitter, Tensor
 from paritas.lower.openvino.ops.arithmetic import exp_of
 from paritas.lower.openvino.ops.registry import lowers
 from paritas.lower.openvino.quotients import halves
@@ -16,7 +20,7 @@ _ERF = tuple(2 / np.sqrt(np.pi) * c for c in (1 / 9360, -1 / 1320, 1 / 216, -1 /
 
 
 @lowers("aten.erf.default")
-def erf(emit, self):
+def erf(emit: Emitter, self: Tensor) -> Tensor:
     """erf(Tensor self) -> Tensor
 
     OpenVINO 2026.4's own is 6e-8 off near 0, where torch has all digits of small numbers. Where 1 is added to it that
@@ -39,7 +43,7 @@ _ERFC = (
 )  # fmt: skip
 
 
-def _square_exponential(x):
+def _square_exponential(x: Tensor) -> Tensor:
     """exp(-x^2): of the square's leading bits and of what they leave, since the square alone is 1e-5 off at 10."""
     high, low = halves(x)
     rest = ops.multiply(ops.add(x, high), low)
@@ -47,7 +51,7 @@ def _square_exponential(x):
 
 
 @lowers("aten.erfc.default", "aten.special_erfc.default")
-def erfc(emit, self):
+def erfc(emit: Emitter, self: Tensor) -> Tensor:
     """erfc(Tensor self) -> Tensor"""
     x = emit.cast(self, emit.dtype)
     size = ops.minimum(ops.abs(x), _f(16))  # 0 beyond, and no infinity less an infinity
@@ -62,7 +66,7 @@ def erfc(emit, self):
     return ops.select(ops.is_nan(x), x, found)
 
 
-def _chebyshev(x, coefficients):
+def _chebyshev(x: Tensor, coefficients: Sequence[float]) -> Tensor:
     """The series of Chebyshev polynomials, by Clenshaw."""
     twice = ops.multiply(x, _f(2))
     before, last = _f(0), _f(0)
@@ -94,7 +98,7 @@ _I1 = (
 )  # fmt: skip
 
 
-def _bessel(x, coefficients, is_odd):
+def _bessel(x: Tensor, coefficients: Sequence[Any], is_odd: bool) -> Tensor:
     """I0(|x|) exp(-|x|), or I1(x) exp(-|x|)."""
     size, edge = ops.abs(x), _f(8)
     near = _chebyshev(ops.subtract(ops.multiply(ops.minimum(size, edge), _f(0.25)), _f(1)), coefficients[0])
@@ -112,7 +116,7 @@ def _bessel(x, coefficients, is_odd):
 @lowers("aten.special_i0e.default", coefficients=_I0, is_odd=False, is_scaled=True)
 @lowers("aten.special_i1.default", coefficients=_I1, is_odd=True, is_scaled=False)
 @lowers("aten.special_i1e.default", coefficients=_I1, is_odd=True, is_scaled=True)
-def bessel(emit, self, coefficients, is_odd, is_scaled):
+def bessel(emit: Emitter, self: Tensor, coefficients: Sequence[Any], is_odd: bool, is_scaled: bool) -> Tensor:
     x = emit.cast(self, emit.dtype)
     found = _bessel(x, coefficients, is_odd)
     return found if is_scaled else ops.multiply(found, exp_of(ops.abs(x)))

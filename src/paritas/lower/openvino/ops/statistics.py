@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Statistics of order: medians, modes, quantiles and the k-th value."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import openvino.opset16 as ops
 import torch
 
-from paritas.lower.openvino.emit import out, rank_of
+from paritas.lower.openvino.emit import Emitter, Size, Tensor, out, rank_of
 from paritas.lower.openvino.integers import equal
 from paritas.lower.openvino.ops.registry import lowers
 from paritas.lower.openvino.ops.sort import ordered
 from paritas.lower.registry import Arg
 
 
-def taken(emit, pair, place, axis, keepdim):
+def taken(emit: Emitter, pair: Sequence[Tensor], place: int, axis: int, keepdim: bool) -> list[Tensor]:
     """(value, place) at one place of each sorted row; place: an int or an i64 scalar."""
     index = emit.dims([place])
     found = [ops.gather(part, index, np.int64(axis)) for part in pair]
@@ -20,7 +23,7 @@ def taken(emit, pair, place, axis, keepdim):
 
 
 @lowers("aten.kthvalue.default")
-def kthvalue(emit, self, k, dim=-1, keepdim=False):
+def kthvalue(emit: Emitter, self: Tensor, k: Size, dim: int = -1, keepdim: bool = False) -> list[Tensor]:
     """kthvalue(Tensor self, SymInt k, int dim=-1, bool keepdim=False) -> (Tensor values, Tensor indices)"""
     rank = rank_of(self)
     if rank == 0:
@@ -29,7 +32,7 @@ def kthvalue(emit, self, k, dim=-1, keepdim=False):
     return taken(emit, ordered(emit, self, k, axis, False), emit.minus(k, 1), axis, keepdim)
 
 
-def middle(emit, x, axis, keepdim, skips_nan):
+def middle(emit: Emitter, x: Tensor, axis: int, keepdim: bool, skips_nan: bool) -> list[Tensor]:
     """(median, place): the lower one of two; a NaN if there is one, unless it is skipped."""
     if not emit.dtype_of(x).is_floating_point:
         pair = ordered(emit, x, emit.size(x, axis), axis, False)
@@ -57,7 +60,7 @@ def middle(emit, x, axis, keepdim, skips_nan):
     return [out(part) if keepdim else emit.squeeze(part, axis) for part in found]
 
 
-def _half(emit, size):
+def _half(emit: Emitter, size: int) -> int:
     return emit.arithmetic(
         lambda x: ops.convert(ops.floor(ops.divide(ops.convert(x, "f32"), np.float32(2))), "i64"),
         lambda x: x // 2,
@@ -67,7 +70,7 @@ def _half(emit, size):
 
 @lowers("aten.median.dim", skips_nan=False)
 @lowers("aten.nanmedian.dim", skips_nan=True)
-def median_of_axis(emit, self, dim, keepdim, skips_nan):
+def median_of_axis(emit: Emitter, self: Tensor, dim: int, keepdim: bool, skips_nan: bool) -> list[Tensor]:
     if rank_of(self) == 0:
         return [out(self), emit.const(0, torch.int64)]
     return middle(emit, self, dim % rank_of(self), keepdim, skips_nan)
@@ -75,7 +78,7 @@ def median_of_axis(emit, self, dim, keepdim, skips_nan):
 
 @lowers("aten.median.default", skips_nan=False)
 @lowers("aten.nanmedian.default", skips_nan=True)
-def median(emit, self, skips_nan):
+def median(emit: Emitter, self: Tensor, skips_nan: bool) -> Tensor:
     if rank_of(self) == 0:
         return out(self)
     flat = out(ops.reshape(self, emit.array([-1]), False))
@@ -83,7 +86,7 @@ def median(emit, self, skips_nan):
 
 
 @lowers("aten.mode.default")
-def mode(emit, self, dim=-1, keepdim=False):
+def mode(emit: Emitter, self: Tensor, dim: int = -1, keepdim: bool = False) -> list[Tensor]:
     """mode(Tensor self, int dim=-1, bool keepdim=False) -> (Tensor values, Tensor indices)"""
     rank = rank_of(self)
     if rank == 0:
@@ -105,7 +108,7 @@ def mode(emit, self, dim=-1, keepdim=False):
     return [out(part) if keepdim else emit.squeeze(part, axis) for part in found]
 
 
-def blended(first, second, weight):
+def blended(first: Tensor, second: Tensor, weight: Tensor | np.float32) -> Tensor:
     """first + weight * (second - first), from the nearer end, as torch's lerp has it."""
     apart = ops.subtract(second, first)
     near = ops.add(first, ops.multiply(weight, apart))
@@ -115,7 +118,9 @@ def blended(first, second, weight):
 
 @lowers("aten.quantile.default", "aten.quantile.scalar", x=Arg("self"), skips_nan=False)
 @lowers("aten.nanquantile.default", "aten.nanquantile.scalar", x=Arg("self"), skips_nan=True)
-def quantiles(emit, x, q, dim, keepdim, interpolation, skips_nan):
+def quantiles(
+    emit: Emitter, x: Tensor, q: Any, dim: int | None, keepdim: bool, interpolation: str, skips_nan: bool
+) -> Tensor:
     x, shape = emit.cast(x, torch.float32), []
     if dim is None:
         shape = [1] * rank_of(x)
@@ -167,6 +172,6 @@ def quantiles(emit, x, q, dim, keepdim, interpolation, skips_nan):
 
 
 @lowers("aten.msort.default")
-def msort(emit, self):
+def msort(emit: Emitter, self: Tensor) -> Tensor:
     """msort(Tensor self) -> Tensor"""
     return ordered(emit, self, emit.size(self, 0) if rank_of(self) else 1, 0, False)[0]

@@ -5,7 +5,7 @@ import numpy as np
 import openvino.opset16 as ops
 import torch
 
-from paritas.lower.openvino.emit import out, rank_of
+from paritas.lower.openvino.emit import Emitter, Tensor, out, rank_of
 from paritas.lower.openvino.integers import not_equal
 from paritas.lower.openvino.ops.move import END
 from paritas.lower.openvino.ops.registry import lowers
@@ -19,7 +19,9 @@ from paritas.lower.registry import Arg
     inverse=Arg("return_inverse"),
     counts=Arg("return_counts"),
 )
-def _counted(emit, x, axis, inverse, counts, **_):
+def _counted(
+    emit: Emitter, x: Tensor, axis: int | None, inverse: bool, counts: bool, **_: object
+) -> list[Tensor]:
     """(values, inverse, counts) in ascending order; along an axis, or of the flat tensor."""
     dtype = emit.dtype_of(x)
     wide = emit.cast(x, torch.int32) if dtype == torch.bool else emit.wide(x, dtype)
@@ -41,13 +43,26 @@ def _counted(emit, x, axis, inverse, counts, **_):
 
 
 @lowers("aten.unique_dim.default")
-def unique_dim(emit, self, dim, sorted=True, return_inverse=False, return_counts=False):
+def unique_dim(
+    emit: Emitter,
+    self: Tensor,
+    dim: int,
+    sorted: bool = True,
+    return_inverse: bool = False,
+    return_counts: bool = False,
+) -> list[Tensor]:
     """unique_dim(Tensor self, int dim, bool sorted=True, bool return_inverse=False, bool return_counts=False) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     return _counted(emit, self, dim % max(rank_of(self), 1), return_inverse, return_counts)
 
 
 @lowers("aten.unique_consecutive.default")
-def unique_consecutive(emit, self, return_inverse=False, return_counts=False, dim=None):
+def unique_consecutive(
+    emit: Emitter,
+    self: Tensor,
+    return_inverse: bool = False,
+    return_counts: bool = False,
+    dim: int | None = None,
+) -> list[Tensor]:
     """unique_consecutive(Tensor self, bool return_inverse=False, bool return_counts=False, int? dim=None) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     x = out(self)
     if dim is not None and dim < 0:

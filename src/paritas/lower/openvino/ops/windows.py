@@ -7,7 +7,7 @@ import numpy as np
 import openvino.opset16 as ops
 import torch
 
-from paritas.lower.openvino.emit import out, rank_of
+from paritas.lower.openvino.emit import Emitter, Size, Sizes, Tensor, out, rank_of
 from paritas.lower.openvino.ops.conv import each
 from paritas.lower.openvino.ops.move import padded
 from paritas.lower.openvino.ops.registry import lowers
@@ -18,7 +18,14 @@ _BORDERS = ("zeros", "border", "reflection")
 
 
 @lowers("aten.grid_sampler.default", "aten.grid_sampler_2d.default")
-def grid_sampler(emit, input, grid, interpolation_mode, padding_mode, align_corners):
+def grid_sampler(
+    emit: Emitter,
+    input: Tensor,
+    grid: Tensor,
+    interpolation_mode: int,
+    padding_mode: int,
+    align_corners: bool,
+) -> Tensor:
     """grid_sampler(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners) -> Tensor"""  # noqa: E501
     if rank_of(input) == 5:
         return sampled_volume(emit, input, grid, interpolation_mode, padding_mode, align_corners)
@@ -30,7 +37,7 @@ def grid_sampler(emit, input, grid, interpolation_mode, padding_mode, align_corn
     return ops.grid_sample(input, finite_places(grid) if padding_mode else grid, about)
 
 
-def finite_places(grid):
+def finite_places(grid: Tensor) -> Tensor:
     """Places far outside instead of infinite ones, and the first pixel for what is not a number, as torch has it."""
     found = ops.select(ops.is_nan(grid), np.float32(-1), grid)
     return ops.minimum(ops.maximum(found, np.float32(-FAR)), np.float32(FAR))
@@ -47,7 +54,7 @@ FAR = 1e5
     border=Arg("padding_mode"),
     align=Arg("align_corners"),
 )
-def sampled_volume(emit, x, grid, mode, border, align):
+def sampled_volume(emit: Emitter, x: Tensor, grid: Tensor, mode: int, border: int, align: bool) -> Tensor:
     """The eight neighbours of each place, or the nearest; x [N, C, D, H, W], grid [N, .., 3]."""
     f = np.float32
     if mode == 2:
@@ -95,7 +102,7 @@ def sampled_volume(emit, x, grid, mode, border, align):
     return emit.reshape(total, [n, channels, *wanted])
 
 
-def _reflected(at, span, low):
+def _reflected(at: Tensor, span: Tensor, low: np.float32) -> Tensor:
     """Back and forth between the borders: the middles of the outermost pixels, or their edges."""
     one = np.float32(1)
     whole = ops.select(ops.equal(span, np.float32(0)), one, span)
@@ -108,7 +115,7 @@ def _reflected(at, span, low):
     return ops.select(ops.equal(span, np.float32(0)), np.float32(0), found)
 
 
-def _places(emit, size, kernel, stride, dilation):
+def _places(emit: Emitter, size: Size, kernel: int, stride: int, dilation: int) -> tuple[Size, Size]:
     """For each offset in the window and each window, where it reads: i64[kernel, windows]; and how many windows."""
     count = emit.minus(size, dilation * (kernel - 1) + 1)
     if isinstance(count, int):
@@ -121,7 +128,9 @@ def _places(emit, size, kernel, stride, dilation):
 
 
 @lowers("aten.im2col.default")
-def im2col(emit, self, kernel_size, dilation, padding, stride):
+def im2col(
+    emit: Emitter, self: Tensor, kernel_size: Sizes, dilation: Sizes, padding: Sizes, stride: Sizes
+) -> Tensor:
     """im2col(Tensor self, int[2] kernel_size, int[2] dilation, int[2] padding, int[2] stride) -> Tensor"""
     kernel, dilation, padding, stride = (each(v, 2) for v in (kernel_size, dilation, padding, stride))
     single = rank_of(self) == 3
@@ -140,7 +149,15 @@ def im2col(emit, self, kernel_size, dilation, padding, stride):
 
 
 @lowers("aten.col2im.default")
-def col2im(emit, self, output_size, kernel_size, dilation, padding, stride):
+def col2im(
+    emit: Emitter,
+    self: Tensor,
+    output_size: Sizes,
+    kernel_size: Sizes,
+    dilation: Sizes,
+    padding: Sizes,
+    stride: Sizes,
+) -> Tensor:
     """col2im(Tensor self, SymInt[2] output_size, int[2] kernel_size, int[2] dilation, int[2] padding, int[2] stride) -> Tensor"""  # noqa: E501
     kernel, dilation, padding, stride = (each(v, 2) for v in (kernel_size, dilation, padding, stride))
     single = rank_of(self) == 2

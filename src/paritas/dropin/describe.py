@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from paritas.transformers.dispatch import Dispatched
-from paritas.transformers.watch import IGNORED, TABLES, classes_of, code_spaces, is_open, memory_of, tables_of
+from paritas.dropin.dispatch import Dispatched
+from paritas.dropin.library import IGNORED
+from paritas.dropin.watch import TABLES, classes_of, code_spaces, is_open, memory_of, tables_of
 
 #: Values that no result depends on, by the name of their class: what a module of code has beside its functions.
 _IDLE = (

@@ -25,11 +25,12 @@ def asked_for(module: torch.nn.Module, tensors: Mapping[str, Any]) -> dict[str, 
     return found if found or weight is None else {"its weights": weight}
 
 
-def refusing(out: Any, by: Mapping[str, torch.Tensor], name: str) -> Any:
+def refusing(out: Any, by: Mapping[str, torch.Tensor], cls: type) -> Any:
     """`out` with tensors that require a gradient, as the original's do, and say that there is none when asked."""
+    library = cls.__module__.partition(".")[0]
     message = (
-        f"{name} runs on an engine, and its port computes inference only: there is no gradient by {', '.join(by)}. "
-        f"Take the class of transformers itself, or call model.train(): then PyTorch computes."
+        f"{cls.__name__} runs on an engine, and its port computes inference only: there is no gradient by "
+        f"{', '.join(by)}. Take the class of {library} itself, or call model.train(): then PyTorch computes."
     )
 
     class NoGradient(torch.autograd.Function):

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 from paritas.dropin.frameworks import back, to_torch
+from paritas.dropin.library import is_of_library
 
 #: Computes a call of a module on an engine: its path in the model, it, its own forward, and the call's arguments.
-Network = Callable[[str, torch.nn.Module, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+Answers = Callable[[str, torch.nn.Module, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
 _local = threading.local()
 
@@ -44,7 +45,7 @@ class Dispatched:
     """
 
     def __init__(
-        self, module: torch.nn.Module, path: str = "", network: Network | None = None, own: Any = None
+        self, module: torch.nn.Module, path: str = "", network: Answers | None = None, own: Any = None
     ) -> None:
         self.module, self.path, self.network, self.own = module, path, network, own
 
@@ -69,7 +70,7 @@ class Dispatched:
         raise AttributeError(name)
 
 
-def install(model: torch.nn.Module, network: Network) -> None:
+def install(model: torch.nn.Module, network: Answers) -> None:
     """From now on every call of one of the model's modules from outside runs on the engine."""
     for path, module in model.named_modules():
         if path and not is_weight(path):
@@ -82,7 +83,7 @@ def install(model: torch.nn.Module, network: Network) -> None:
 
 
 def in_pytorch(module: torch.nn.Module) -> Any:
-    """The same module as transformers has it, in evaluation mode: its weights are this one's, all else is its own.
+    """The same module as the library has it, in evaluation mode: its weights are this one's, all else is its own.
 
     What its code leaves in its attributes when it runs is not left in the caller's.
     """
@@ -115,18 +116,15 @@ def example_of(module: torch.nn.Module) -> Iterator[tuple[Any, bool]]:
         for hooks in (twin._forward_hooks, twin._forward_pre_hooks):  # the call itself has them
             for key in [key for key, hook in hooks.items() if is_users(hook)]:
                 del hooks[key]
-        can_choose = getattr(twin, "_can_set_experts_implementation", None)
-        if can_choose is not None and can_choose() and twin.config._experts_implementation == "eager":
-            twin.set_experts_implementation("grouped_mm")  # a loop over the experts that are hit has no graph
         yield twin, True
 
 
 def _is_foreign(value: Any) -> bool:
     if isinstance(value, Dispatched):
         value = value.own
-    return isinstance(value, types.FunctionType) and not value.__module__.startswith(
-        ("transformers.", "torch.")
-    )
+    if not isinstance(value, types.FunctionType):
+        return False
+    return not (is_of_library(value.__module__) or value.__module__.startswith("torch."))
 
 
 @contextlib.contextmanager
@@ -145,8 +143,9 @@ def _as_original(module: Any) -> Iterator[None]:
 
 
 def is_users(hook: Any) -> bool:
-    """Whether a hook was set by a user: transformers records hidden states by hooks, and torch normalises weights."""
-    return not (getattr(hook, "__module__", "") or "").startswith(("transformers.", "torch.nn.utils."))
+    """Whether a hook was set by a user: libraries record hidden states by hooks, and torch normalises weights."""
+    module = getattr(hook, "__module__", "") or ""
+    return not (is_of_library(module) or module.startswith("torch.nn.utils."))
 
 
 def is_weight(path: str) -> bool:

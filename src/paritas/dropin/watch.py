@@ -21,25 +21,15 @@ from typing import Any
 
 import torch
 
-from paritas.transformers.arrays import storages_of, watch_arrays, written
-from paritas.transformers.dispatch import is_users
+from paritas.dropin.arrays import storages_of, watch_arrays, written
+from paritas.dropin.dispatch import is_users
+from paritas.dropin.library import IGNORED, is_of_bases, is_of_models
 
 _version = operator.attrgetter("_version")
 _address = operator.methodcaller("data_ptr")
 _entries = operator.methodcaller("values")
 
-#: Attributes of a module on which no result depends: bookkeeping of torch, of transformers and of ours.
-IGNORED = frozenset(
-    (
-        "_paritas", "generation_config", "_backward_hooks", "_backward_pre_hooks",
-        "_non_persistent_buffers_set", "_is_full_backward_hook", "_state_dict_hooks",
-        "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks",
-        "_is_hf_initialized", "_output_capturing_hooks_installed", "_compiled_call", "_compiled_call_impl",
-        "name_or_path", "_name_or_path", "_commit_hash", "warnings_issued", "transformers_version",
-    )
-)  # fmt: skip
-
-#: And those that have a look of their own, or hold what is looked at elsewhere.
+#: Attributes that have a look of their own, or hold what is looked at elsewhere.
 TABLES = frozenset(
     (
         "_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_hooks_with_kwargs",
@@ -224,7 +214,7 @@ def is_open(value: Any) -> bool:
 
 
 def tables_of(value: Any) -> list[dict[Any, Any]]:
-    """The dictionaries in a value's class, as transformers registers functions of attention in one."""
+    """The dictionaries in a value's class, as a library may register functions of attention in one."""
     cls: Any = type(value)
     return _tables(cls)
 
@@ -236,16 +226,12 @@ def _tables(cls: type) -> list[dict[Any, Any]]:
 
 
 def code_spaces(classes: Mapping[type, None]) -> dict[str, dict[str, Any]]:
-    """The modules of transformers, or of a checkpoint, in which these classes are: whose functions they call.
+    """The modules of a library, or of a checkpoint, in which these classes are: whose functions they call.
 
     A user's own script is none: its variables change all the time.
     """
     names = {cls.__module__: None for cls in classes}
-    return {
-        name: vars(sys.modules[name])
-        for name in names
-        if name in sys.modules and name.startswith(("transformers.models.", "transformers_modules."))
-    }
+    return {name: vars(sys.modules[name]) for name in names if name in sys.modules and is_of_models(name)}
 
 
 def classes_of(module: torch.nn.Module) -> tuple[type, ...]:
@@ -255,7 +241,7 @@ def classes_of(module: torch.nn.Module) -> tuple[type, ...]:
 
 
 def memory_of(classes: Iterable[type]) -> frozenset[str]:
-    """Attributes that transformers' own methods write while a model runs, as the offsets of a picture's positions.
+    """Attributes that a library's own methods write while a model runs, as the offsets of a picture's positions.
 
     They are the original's memory from one call to the next, and no change of the caller's.
     """
@@ -264,7 +250,7 @@ def memory_of(classes: Iterable[type]) -> frozenset[str]:
 
 @functools.cache
 def _written(cls: type) -> frozenset[str]:
-    if not cls.__module__.startswith("transformers.models."):
+    if not is_of_models(cls.__module__):
         return frozenset()
     functions = [
         f for name, f in vars(cls).items() if isinstance(f, types.FunctionType) and name != "__init__"
@@ -279,8 +265,7 @@ def _own_classes(cls: type) -> tuple[type, ...]:
         base
         for base in cls.__mro__
         if base.__module__.partition(".")[0] not in ("torch", "builtins", "typing", "abc", "paritas")
-        and base.__module__ not in ("transformers.modeling_utils", "transformers.generation.utils")
-        and not base.__module__.startswith(("transformers.integrations", "transformers.utils"))
+        and not is_of_bases(base.__module__)
         and "_paritas_original" not in vars(base)
     )
 

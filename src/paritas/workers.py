@@ -11,9 +11,11 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 
@@ -25,20 +27,41 @@ class Limits:
     gib: float = 6.0
 
 
-class Worker:
-    """The process of one module, started when it is told something and again after it has ended."""
+#: One of several that work at a time.
+ALONE = {"OMP_NUM_THREADS": "1", "GLOG_v": "4", "HF_HUB_OFFLINE": "1"}
 
-    def __init__(self, module: str, limits: Limits) -> None:
+
+class Worker:
+    """The process of one module, started when it is told something and again after it has ended.
+
+    environment: what it has beside this process's. listens: whether the last line that it says on stderr is part of the
+    reason why it has ended.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        limits: Limits,
+        environment: Mapping[str, str] = MappingProxyType(ALONE),
+        *,
+        listens: bool = False,
+    ) -> None:
         self.limits = limits
-        self._module = module
+        self._module, self._environment = module, environment
+        self._said = tempfile.TemporaryFile() if listens else None  # noqa: SIM115 - closed with this object
         self._process: subprocess.Popen[bytes] | None = None
         self._pending = b""
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
 
     def tell(self, task: Mapping[str, Any]) -> None:
         process = self._started()
         assert process.stdin is not None
-        process.stdin.write((json.dumps(task) + "\n").encode())
-        process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # `answer` says why it has ended
+            process.stdin.write((json.dumps(task) + "\n").encode())
+            process.stdin.flush()
 
     def answer(self) -> dict[str, Any] | str:
         """The next answer, or why there is none; the process has then ended."""
@@ -51,7 +74,7 @@ class Worker:
                 if not read:
                     code = process.wait()
                     self.end()
-                    return f"crashed: the process ended with {_ending(code)}"
+                    return f"crashed: its process ended with {_ending(code)}{self._last_words()}"
                 self._pending += read
             elif time.monotonic() > deadline:
                 self.end()
@@ -61,6 +84,13 @@ class Worker:
                 return f"more than {self.limits.gib:g} GiB of memory"
         line, _, self._pending = self._pending.partition(b"\n")
         return json.loads(line)
+
+    def _last_words(self) -> str:
+        if self._said is None:
+            return ""
+        self._said.seek(0)
+        lines = [line.strip() for line in self._said.read().decode(errors="replace").splitlines()]
+        return next((f": {line}" for line in reversed(lines) if line), "")
 
     def memory(self) -> float:
         """Resident memory in GiB, without what is mapped from files, which the system takes back when it must."""
@@ -86,13 +116,12 @@ class Worker:
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             self.end()
-            threads = {"OMP_NUM_THREADS": "1", "GLOG_v": "4", "HF_HUB_OFFLINE": "1"}
             self._process = subprocess.Popen(
                 [sys.executable, "-W", "ignore", "-m", self._module],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, **threads},
+                stderr=self._said or subprocess.DEVNULL,
+                env={**os.environ, **self._environment},
                 start_new_session=True,  # so that Ctrl-C reaches the parent only, which ends it
             )
         return self._process
@@ -113,4 +142,4 @@ def serve(work: Callable[[dict[str, Any], Callable[[dict[str, Any]], None]], Non
 
 
 def _ending(code: int) -> str:
-    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return signal.Signals(-code).name if code < 0 else str(code)

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Classes of a library whose networks run on an engine: the original's own class with another forward.
+
+A namespace derives its mixin from `Ported`, with what its library adds: how models are loaded, and the `Network` that
+knows its calls. `ported_class` makes the classes, `attach` takes a model that is in memory already.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import torch
+
+from paritas.dropin.dispatch import computes_original, in_pytorch, install
+from paritas.dropin.frameworks import back, to_torch
+from paritas.dropin.library import is_of_models
+from paritas.dropin.network import Network
+from paritas.making import build_options
+from paritas.run.engine import default_engine
+from paritas.run.engine import engine as find_engine
+
+#: Keywords of ours where models are made; all others are the original's.
+OURS = ("engine", "mode", "target", "weights", "engine_device")
+
+
+class Ported:
+    """Mixed into a class of a library: what is called from outside runs on the engine.
+
+    Everything else is inherited: configuration, weights, saving, loops. `model.ports` are the ports that were made so
+    far; each can `verify` itself.
+    """
+
+    #: What runs calls of this library's models.
+    _paritas_network: ClassVar[type[Network]] = Network
+
+    #: Methods that users call with tensors, beside those of the models' own classes.
+    _paritas_methods: ClassVar[tuple[str, ...]] = ()
+
+    #: The mixin of the namespace, from which the class was made.
+    _paritas_mixin: ClassVar[Any]
+
+    _paritas_original: type
+    _paritas: Network | None = None
+
+    def in_pytorch(self) -> Any:
+        """The same model of the library's own class, in evaluation mode: its weights are this one's."""
+        return in_pytorch(self)  # type: ignore[arg-type]
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(vars(self))
+        network: Network | None = state.pop("_paritas", None)
+        state["_paritas_options"] = network.options if network is not None else None
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        options = state.pop("_paritas_options", None)
+        super().__setstate__(state)  # type: ignore[misc]
+        if options is not None:
+            connect(self, **options)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # A class that was made here is not found under its name, which is the original's.
+        return _blank, (self._paritas_original, self._paritas_mixin), self.__getstate__()
+
+    @property
+    def ports(self) -> list[Any]:
+        """The ports that were made so far: one for each way in which the model was called."""
+        return self._paritas.ports() if self._paritas is not None else []
+
+    @property
+    def engine(self) -> str:
+        return self._paritas.build.engine if self._paritas is not None else ""
+
+
+def _blank(original: Any, mixin: Any) -> Any:
+    """A model of the ported class without anything in it, as pickle fills it."""
+    cls = ported_class(original, mixin)
+    return cls.__new__(cls)
+
+
+def ported_class(original: Any, mixin: Any = Ported) -> Any:
+    """The library's class with its networks on an engine. It is a subclass, of the same name."""
+    return original if issubclass(original, Ported) else _ported_class(original, mixin)
+
+
+@functools.cache
+def _ported_class(original: Any, mixin: Any) -> Any:
+    space: dict[str, Any] = {
+        # A library may read from it what a class can do, and whether its code is foreign.
+        "__module__": original.__module__,
+        "__qualname__": original.__qualname__,
+        "__doc__": original.__doc__,
+        "_paritas_original": original,
+        "_paritas_mixin": mixin,
+    }
+    # Its bases are the original's too: who looks for one of them finds it.
+    made = type(original.__name__, (mixin, original, *original.__bases__), space)
+    made.__init__ = _init_like(original.__init__)  # type: ignore[misc]
+    made.forward = _forward_like(original.forward)  # type: ignore[attr-defined]
+    for name in _methods(original, mixin._paritas_methods):
+        setattr(made, name, _for_any_framework(getattr(made, name)))
+    return made
+
+
+def _init_like(original: Callable[..., Any]) -> Callable[..., None]:
+    """Its signature is the original's."""
+
+    @functools.wraps(original)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        ours = {name: kwargs.pop(name) for name in OURS if name in kwargs}
+        with torch.inference_mode(False):
+            original(self, *args, **kwargs)
+        connect(self, **ours)
+        self.eval()
+
+    return __init__
+
+
+def _forward_like(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Its signature is the original's: loops read from it what the model takes."""
+
+    @functools.wraps(original)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self._paritas is None or computes_original():
+            return original(self, *args, **kwargs)
+        args, kwargs, framework = to_torch(args, kwargs)
+        own = functools.partial(original, self)
+        return back(self._paritas("", self, own, args, kwargs), framework)
+
+    return forward
+
+
+def attach(model: torch.nn.Module, mixin: Any = Ported, **ours: Any) -> Any:
+    """An original in memory, from now on on the engine: the same object, of the ported class."""
+    if not isinstance(model, Ported):
+        model.__class__ = ported_class(type(model), mixin)
+    connect(model, **ours)
+    return model.eval()
+
+
+def split(kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Our keywords, and the original's. Raises `UnknownEngine` or `EngineMissing`: before any weight is read."""
+    ours = {name: value for name, value in kwargs.items() if name in OURS and value is not None}
+    theirs = {name: value for name, value in kwargs.items() if name not in OURS}
+    find_engine(ours.get("engine") or default_engine())
+    return ours, theirs
+
+
+def connect(
+    model: Any,
+    *,
+    engine: str | None = None,
+    mode: str = "",
+    target: str = "cpu",
+    weights: str = "",
+    engine_device: str = "",
+) -> None:
+    """Put an engine behind a model of a ported class. Raises what `build_options` raises."""
+    build, _ = build_options(
+        engine or default_engine(), mode=mode, target=target, weights=weights, device=engine_device
+    )
+    install(model, model._paritas_network(model, build))
+
+
+# --- tensors of the caller's framework -----------------------------------------------------------------------
+
+
+def _methods(original: type, more: tuple[str, ...]) -> list[str]:
+    """The methods of the models' own classes, and `more`: what users call with tensors."""
+    names = dict.fromkeys(more)
+    for cls in original.__mro__:
+        if is_of_models(cls.__module__):
+            names |= {
+                name: None
+                for name, value in vars(cls).items()
+                if inspect.isfunction(value) and not name.startswith("__") and name != "forward"
+            }
+    return [name for name in names if inspect.isfunction(getattr(original, name, None))]
+
+
+def _for_any_framework(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def called(self: Any, *args: Any, **kwargs: Any) -> Any:
+        args, kwargs, framework = to_torch(args, kwargs)
+        return back(method(self, *args, **kwargs), framework)
+
+    return called

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the core has to know of a library whose classes are ported. A namespace registers its own."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Library:
+    """A library of torch modules.
+
+    name: its package. models: prefixes of the modules in which its models are: their code is part of what a model is,
+    what their methods write while they run is no change of a caller's, and they may be called with tensors of any
+    framework. bases: prefixes of those in which the classes are that all models derive from. bookkeeping: attributes of
+    modules and configurations on which no result depends. random: classes, by name, that draw random numbers in
+    inference too. No port can draw torch's, so these are never inside one: their own code runs, with torch's generator,
+    and so does that of what contains them; their layers are ports.
+    """
+
+    name: str
+    models: tuple[str, ...] = ()
+    bases: tuple[str, ...] = ()
+    bookkeeping: frozenset[str] = frozenset()
+    random: frozenset[str] = frozenset()
+
+
+#: Attributes of a module on which no result depends: bookkeeping of torch and of ours, and of the libraries.
+IGNORED = {
+    "_paritas", "_backward_hooks", "_backward_pre_hooks", "_non_persistent_buffers_set", "_is_full_backward_hook",
+    "_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks",
+    "_compiled_call", "_compiled_call_impl",
+}  # fmt: skip
+
+_libraries: dict[str, Library] = {}
+
+
+def register(library: Library) -> None:
+    """From now on the library's classes are known as such. Doing it again changes nothing."""
+    _libraries[library.name] = library
+    IGNORED.update(library.bookkeeping)
+
+
+def is_of_library(module: str) -> bool:
+    """Whether that module is some library's, as `value.__module__` names it."""
+    return module.startswith(tuple(f"{name}." for name in _libraries))
+
+
+def is_of_models(module: str) -> bool:
+    """Whether models are in that module."""
+    return any(module.startswith(one.models) for one in _libraries.values())
+
+
+def is_of_bases(module: str) -> bool:
+    """Whether that module holds what all models of a library derive from."""
+    return any(module.startswith(one.bases) for one in _libraries.values())
+
+
+def is_random(cls: type) -> bool:
+    """Whether modules of that class draw random numbers in inference too."""
+    return any(cls.__name__ in one.random for one in _libraries.values())
+
+
+def packages() -> tuple[str, ...]:
+    """The libraries, whose versions a port that is kept depends on."""
+    return tuple(_libraries)

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What PyTorch is among the engines: the original itself, behind the contract that all of them sign."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from paritas.run.engine import Engine
+
+if TYPE_CHECKING:
+    from paritas.program import Artifact, Program
+    from paritas.run.session import Session
+    from paritas.run.torch.session import EagerSession
+
+
+class Torch(Engine):
+    name, label, package = "torch", "PyTorch", "torch"
+    rank = 2
+    differentiates = True
+    lowers_parts = False
+    is_original = True
+    extra = ""
+
+    def precisions(self) -> Mapping[str, str]:
+        from paritas.run.torch.walk import DTYPES
+
+        return dict.fromkeys(DTYPES, "")
+
+    def load(
+        self, artifact: Artifact, *, mode: str = "", precision: str = "", device: str = ""
+    ) -> EagerSession:
+        """The original's class with the port's weights, in eager mode: see `eager_session`."""
+        from paritas.run.torch.session import eager_session
+
+        return eager_session(artifact, mode, precision, device)
+
+    def start(self, program: Program, artifact: Artifact, *, device: str = "") -> Session:
+        """The captured graph, node by node."""
+        from paritas.run.torch.session import TorchSession
+
+        return TorchSession(program, artifact.manifest.dtype)
+
+    def trial(self) -> None:
+        """Computes a product, and imports what captures models of transformers."""
+        import torch
+        from transformers.exporters import DynamoExporter  # noqa: F401
+
+        got = torch.nn.functional.linear(torch.ones(2, 3), torch.full((4, 3), 2.0))
+        assert got.shape == (2, 4) and bool((got == 6).all()), got
