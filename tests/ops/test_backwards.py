@@ -20,7 +20,7 @@ from paritas.lower.mindspore.lower import lower
 from paritas.options import BuildOptions
 from paritas.program import Artifact, Manifest
 from paritas.verify.compare import RELATIVE, compare
-from paritas.verify.gradients import cotangents_of, distance
+from paritas.verify.gradients import cotangents_of, gradient_distance
 
 pytest.importorskip("mindspore")
 
@@ -133,8 +133,8 @@ def _wrong(want: np.ndarray | None, exact: np.ndarray | None, got: np.ndarray | 
     found = compare(want, got, RELATIVE)
     if found.fault:
         return found.fault
-    allowed = max(2 * distance(exact, want), ROUNDINGS * 2.0**-23)
-    ours = distance(exact, got)
+    allowed = max(2 * gradient_distance(exact, want), ROUNDINGS * 2.0**-23)
+    ours = gradient_distance(exact, got)
     return "" if ours <= allowed else f"{ours:.2e} from float64, {allowed:.2e} is allowed ({found})"
 
 

@@ -149,6 +149,36 @@ def schema_of(target: str) -> str:
     return str(case(target).overload._schema).split("::", 1)[1]
 
 
+def _of_two(emit: Any, x: Any, times: Any = 1) -> Any:
+    return x
+
+
+@pytest.mark.parametrize(
+    ("targets", "given"),
+    [
+        ((), {}),
+        (("aten.special_airy_ai.default",), {"power": 2}),  # which the function does not take
+        (("aten.trapezoid.dx",), {"x": registry.Arg("y")}),  # dx is left
+        (("aten.special_airy_ai.default",), {"x": registry.Arg("y")}),  # which the schema has not
+    ],
+)
+def test_what_a_function_and_a_schema_do_not_share_is_refused(targets: Any, given: Any) -> None:
+    with pytest.raises(TypeError, match=r"names no operator|does not lower"):
+        lowers("no-engine", *targets, **given)(_of_two)
+
+
+def test_a_function_is_called_by_the_names_and_defaults_of_the_schema() -> None:
+    try:
+        lowers("no-engine", "aten.sub.Tensor", left=registry.Arg("self"), sign=-1)(
+            lambda emit, left, other, alpha, sign: (left, other, alpha, sign)
+        )
+        rule = registry.LOWERINGS["no-engine"]["aten.sub.Tensor"]
+        assert rule(None, "x", "y") == ("x", "y", 1, -1)
+        assert rule(None, "x", other="y", alpha=3) == ("x", "y", 3, -1)
+    finally:
+        registry.LOWERINGS.pop("no-engine", None)
+
+
 def test_a_second_lowering_of_the_same_operator_is_refused() -> None:
     lowerings("mindspore")
     with pytest.raises(

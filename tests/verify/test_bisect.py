@@ -184,8 +184,8 @@ def test_an_index_that_rounding_decides_is_not_held_against_an_engine() -> None:
     lab = laboratory(Mlp(), {"x": values(3, 8)})
     info = dataclasses.replace(lab.infos["argmax"], orders="")
     want, other = np.array([1, 2]), np.array([1, 0])
-    assert lab._settled(info, np.array([1, 0]), want, other).tolist() == [1, 2]
-    assert lab._settled(info, want, want, other).tolist() == [1, 0]
+    assert lab._without_ties(info, np.array([1, 0]), want, other).tolist() == [1, 2]
+    assert lab._without_ties(info, want, want, other).tolist() == [1, 0]
 
 
 class Sorted(torch.nn.Module):

@@ -58,8 +58,13 @@ def lowers(engine: str, /, *targets: str, **given: object) -> Callable[[Function
     """Register a lowering for `engine` under exact overload names, such as "aten.gelu.default".
 
     given: arguments of the function that the overloads do not have, or (`Arg`) call otherwise. Raises `TypeError` for
-    an argument of an overload that the function does not take, unless it is one `OF_RESULT` or the function has `**_`.
+    an argument of an overload that the function does not take, unless it is one `OF_RESULT` or the function has `**_`,
+    and for no overload at all.
     """
+    if not targets:
+        raise TypeError(
+            f"lowers({engine!r}) names no operator: the `lowers` of an engine's `ops.registry` knows the engine."
+        )
 
     def register(function: Function) -> Function:
         known = LOWERINGS.setdefault(engine, {})

@@ -68,7 +68,7 @@ def write(artifact: Artifact, directory: str | os.PathLike[str], *, force: bool 
     """
     target = Path(directory).expanduser().resolve()
     with _os_errors(f"The port cannot be written to {target}", target.parent):
-        _settled(target, lambda: _check_replaceable(target, force))
+        _undisturbed(target, lambda: _check_replaceable(target, force))
         leftovers.sweep_beside(target, ("tmp",))
         staging, made, owned = None, list[Path](), None
         try:
@@ -95,7 +95,7 @@ def check_target(directory: str | os.PathLike[str], *, force: bool = False) -> N
     """Refuse now what `write` to `directory` would refuse after minutes of work. Raises `PortError`; writes nothing."""
     target = Path(directory).expanduser().resolve()
     with _os_errors(f"The port cannot be written to {target}", target.parent):
-        _settled(target, lambda: _check_replaceable(target, force))
+        _undisturbed(target, lambda: _check_replaceable(target, force))
         above = next(path for path in target.parents if path.exists())
         if not above.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(above))
@@ -289,12 +289,12 @@ def read(
         return artifact
 
     try:
-        return _settled(root, checked)
+        return _undisturbed(root, checked)
     except OSError as error:
         raise PortError(f"{root} cannot be read: {error.strerror}: {error.filename}.") from error
 
 
-def _settled(root: Path, look: Callable[[], T]) -> T:
+def _undisturbed(root: Path, look: Callable[[], T]) -> T:
     """What `look` finds in `root`, looking again where another process replaced the port meanwhile."""
     for _ in range(20):
         before = _stamp(root)

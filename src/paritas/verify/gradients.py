@@ -91,18 +91,18 @@ def cotangents_of(outputs: Sequence[np.ndarray], seed: int) -> list[np.ndarray |
     ]
 
 
-def distance(truth: np.ndarray, got: np.ndarray) -> float:
+def gradient_distance(truth: np.ndarray, got: np.ndarray) -> float:
     """How far a gradient is from float64, max |got - truth| / (mean |truth| + |truth|), over what is finite in both.
 
     `compare.distance` takes a small element among few for the rest beside a mask's fill. Gradients have no fill.
     """
-    exact, found = truth.astype(np.float64), got.astype(np.float64)
-    finite = np.isfinite(exact) & np.isfinite(found)
-    exact, found = exact[finite], found[finite]
-    off = np.abs(found - exact)
+    true_values, found = truth.astype(np.float64), got.astype(np.float64)
+    finite = np.isfinite(true_values) & np.isfinite(found)
+    true_values, found = true_values[finite], found[finite]
+    off = np.abs(found - true_values)
     if not off.any():
         return 0.0
-    size = np.abs(exact)
+    size = np.abs(true_values)
     mean = float(size.mean())
     return float((off / (mean + size)).max()) if mean else math.inf
 
@@ -116,8 +116,8 @@ class _Sides:
 
     want: np.ndarray | None  # the original, fp32
     captured: np.ndarray | None  # the captured graph, fp32
-    exact: np.ndarray | None  # the captured graph, float64
-    mine: np.ndarray | None  # PyTorch at the port's precision
+    truth: np.ndarray | None  # the captured graph, float64
+    yardstick: np.ndarray | None  # PyTorch at the port's precision
     got: np.ndarray | None  # the port
 
 
@@ -147,8 +147,8 @@ def compare_gradients(
         )
         return Backwards(unseen_gradients={"all gradients": why}, gradient_case=case)
     want = _named(original(feed, cotangents), flow)
-    captured, exact = (_named(one.gradients(feed, cotangents), flow) for one in (reference, truth))
-    mine = _named(yardstick(feed, cotangents), flow) if yardstick is not None else want
+    captured, true_values = (_named(one.gradients(feed, cotangents), flow) for one in (reference, truth))
+    rounded = _named(yardstick(feed, cotangents), flow) if yardstick is not None else want
     precision = session.precision
     if all(value is None for value in want.values()):
         why = (
@@ -164,7 +164,9 @@ def compare_gradients(
     rows = tuple(
         _row(
             name,
-            _Sides(want.get(name), captured.get(name), exact.get(name), mine.get(name), got.get(name)),
+            _Sides(
+                want.get(name), captured.get(name), true_values.get(name), rounded.get(name), got.get(name)
+            ),
             flow,
             precision,
         )
@@ -196,7 +198,7 @@ def _blank(name: str, want: np.ndarray | None, flow: Flow, fault: str = "") -> G
 
 
 def _row(name: str, sides: _Sides, flow: Flow, precision: str) -> GradientParity:
-    want, got, exact = sides.want, sides.got, sides.exact
+    want, got, truth = sides.want, sides.got, sides.truth
     row = _blank(name, want, flow)
     if want is None:
         if got is None or not got.any():
@@ -210,36 +212,38 @@ def _row(name: str, sides: _Sides, flow: Flow, precision: str) -> GradientParity
     if result.fault:
         return dataclasses.replace(row, fault=result.fault)
     wrong = _wrong_capture(sides)
-    if exact is None or wrong:
+    if truth is None or wrong:
         return _judged(row, result, fault=wrong or "no gradient in the captured graph: look at the capture")
-    own = max(distance(exact, side) for side in (sides.mine, sides.captured) if side is not None)
-    if sides.mine is want or sides.mine is None:
-        own = max(own, distance(exact, want))
-    ours = distance(exact, got)
-    return _judged(row, result, ours / _allowed(own, precision), own, ours)
+    torch_error = max(
+        gradient_distance(truth, side) for side in (sides.yardstick, sides.captured) if side is not None
+    )
+    if sides.yardstick is want or sides.yardstick is None:
+        torch_error = max(torch_error, gradient_distance(truth, want))
+    port_error = gradient_distance(truth, got)
+    return _judged(row, result, port_error / _allowed(torch_error, precision), torch_error, port_error)
 
 
 def _wrong_capture(sides: _Sides) -> str:
     """The truth must be the original's truth, or a capture that lost a gradient would pass as one."""
     assert sides.want is not None
-    if sides.exact is None or sides.captured is None:
+    if sides.truth is None or sides.captured is None:
         return "the captured graph has no such gradient: look at the capture first"
-    off = distance(sides.exact, sides.want)
-    if off <= max(CAPTURE_SLACK, RESIDUE * distance(sides.exact, sides.captured)):
+    off = gradient_distance(sides.truth, sides.want)
+    if off <= max(CAPTURE_SLACK, RESIDUE * gradient_distance(sides.truth, sides.captured)):
         return ""
     return f"the captured graph's gradient is not the original's ({off:.2g} away): look at the capture first"
 
 
-def _allowed(own: float, precision: str) -> float:
-    return max((RESIDUE if own > TOO_INACCURATE else AS_ACCURATE) * own, _base(precision))
+def _allowed(torch_error: float, precision: str) -> float:
+    return max((RESIDUE if torch_error > TOO_INACCURATE else AS_ACCURATE) * torch_error, _base(precision))
 
 
 def _judged(
     row: GradientParity,
     result: Comparison,
     excess: float = math.inf,
-    own: float = math.nan,
-    ours: float = math.nan,
+    torch_error: float = math.nan,
+    port_error: float = math.nan,
     fault: str = "",
 ) -> GradientParity:
     return dataclasses.replace(
@@ -248,8 +252,8 @@ def _judged(
         error=result.error,
         fault=fault,
         max_abs=result.max_abs,
-        torch_error=own,
-        port_error=ours,
+        torch_error=torch_error,
+        port_error=port_error,
     )
 
 
@@ -351,9 +355,9 @@ def _turns(accused: Sequence[str], uses: Mapping[str, tuple[str, ...]], off: set
 class _Arrived:
     """What arrived at every variable, computed by everyone."""
 
-    exact: Mapping[str, np.ndarray | None]
+    truth: Mapping[str, np.ndarray | None]
     want: Mapping[str, np.ndarray | None]  # PyTorch in fp32
-    mine: Mapping[str, np.ndarray | None]  # PyTorch at the port's precision
+    yardstick: Mapping[str, np.ndarray | None]  # PyTorch at the port's precision
     got: Mapping[str, np.ndarray | None]
 
 
@@ -376,9 +380,9 @@ class _Pass:
             got = self._arrived(self.session, cotangents)
         except Exception as error:  # noqa: BLE001 - whatever an engine does when taken apart, the parameters rule
             return f"the engine failed: {reason_of(error)}"
-        want, exact = self._arrived(self.reference, cotangents), self._arrived(self.truth, cotangents)
-        mine = self._arrived(self.half, cotangents) if self.half is not None else want
-        return _Arrived(exact, want, mine, got)
+        want, truth = self._arrived(self.reference, cotangents), self._arrived(self.truth, cotangents)
+        yardstick = self._arrived(self.half, cotangents) if self.half is not None else want
+        return _Arrived(truth, want, yardstick, got)
 
     def _arrived(self, side: TakesVjps, cotangents: Feed) -> dict[str, np.ndarray | None]:
         found = side.vjps(self.feed, self.given, cotangents)
@@ -419,34 +423,34 @@ class _Edges:
             error=math.inf,
             source=str(info.origin) if info.origin.file else "",
         )
-        exact, want, mine, got = (
-            side.get(source) for side in (arrived.exact, arrived.want, arrived.mine, arrived.got)
+        truth, want, yardstick, got = (
+            side.get(source) for side in (arrived.truth, arrived.want, arrived.yardstick, arrived.got)
         )
-        if exact is None or want is None or mine is None:
+        if truth is None or want is None or yardstick is None:
             if got is None or not got.any():
                 return dataclasses.replace(row, excess=0.0, error=0.0)
             return dataclasses.replace(
                 row, shape=tuple(got.shape), fault="a gradient where the original has none"
             )
-        row = dataclasses.replace(row, shape=tuple(exact.shape), dtype=str(want.dtype))
+        row = dataclasses.replace(row, shape=tuple(truth.shape), dtype=str(want.dtype))
         if got is None:
             return dataclasses.replace(row, fault="no gradient")
         result = compare(want, got, RELATIVE, dtype=got.dtype)
         if result.fault:
             return dataclasses.replace(row, fault=result.fault)
-        own, ours = distance(exact, mine), distance(exact, got)
+        torch_error, port_error = gradient_distance(truth, yardstick), gradient_distance(truth, got)
         # An element of the gradient is a sum over all elements of the value that it went into.
-        terms = max(1.0, info.terms * value.size / max(exact.size, 1))
+        terms = max(1.0, info.terms * value.size / max(truth.size, 1))
         roundings = roundings_of(info, terms)
-        within = RESIDUE if own > TOO_INACCURATE else AS_ACCURATE
-        allowed = max(within * own, BACKWARDS * roundings * EPSILON[self.every.precision])
+        within = RESIDUE if torch_error > TOO_INACCURATE else AS_ACCURATE
+        allowed = max(within * torch_error, BACKWARDS * roundings * EPSILON[self.every.precision])
         return dataclasses.replace(
             row,
-            excess=ours / allowed,
+            excess=port_error / allowed,
             error=result.error,
             max_abs=result.max_abs,
-            torch_error=own,
-            port_error=ours,
+            torch_error=torch_error,
+            port_error=port_error,
         )
 
 

@@ -91,8 +91,11 @@ def compare_modules(
     against_truth: dict[str, tuple[float, float]] = {}
     if truth is not None:
 
-        def measure(node: str, exact: np.ndarray) -> None:
-            against_truth[node] = (distance(exact, kept.pop(node)), distance(exact, got.pop(node)))
+        def measure(node: str, true_values: np.ndarray) -> None:
+            against_truth[node] = (
+                distance(true_values, kept.pop(node)),
+                distance(true_values, got.pop(node)),
+            )
 
         truth.walk(feed, measure, set(kept))
 
@@ -111,7 +114,7 @@ def compare_modules(
             continue
         node = max(seen, key=lambda n: (bool(found[n].fault), found[n].excess))
         result = found[node]
-        own, ours = against_truth.get(node, (float("nan"), float("nan")))
+        torch_error, port_error = against_truth.get(node, (float("nan"), float("nan")))
         rows.append(
             ModuleParity(
                 path=call.path,
@@ -122,8 +125,8 @@ def compare_modules(
                 error=result.error,
                 fault=result.fault,
                 max_abs=result.max_abs,
-                torch_error=own,
-                port_error=ours,
+                torch_error=torch_error,
+                port_error=port_error,
                 elements=sum(found[n].elements for n in seen),
                 source=_source(origin, node),
             )

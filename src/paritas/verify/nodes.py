@@ -102,13 +102,15 @@ def compare_nodes(
     found: dict[str, NodeParity] = {}
     known = {node.name: node for node in nodes}
 
-    def judge(name: str, exact: np.ndarray) -> None:
+    def judge(name: str, true_values: np.ndarray) -> None:
         if name in got:
-            mine = halves.pop(name) if yardstick is not None else given[name]
+            rounded = halves.pop(name) if yardstick is not None else given[name]
             node, value = known[name], got.pop(name)
             if node.orders in given and same_order(given[node.orders], given[name], value, node.dim):
                 value = given[name]
-            found[name] = row_of(node, exact, given[name], mine, value, precision, roundings_of(node))
+            found[name] = row_of(
+                node, true_values, given[name], rounded, value, precision, roundings_of(node)
+            )
 
     truth.locally(feed, given, judge)
     unseen = {
@@ -146,14 +148,14 @@ def same_order(values: np.ndarray, want: np.ndarray, got: np.ndarray, dim: int) 
 
 def row_of(
     node: NodeInfo,
-    exact: np.ndarray,
+    truth: np.ndarray,
     want: np.ndarray,
-    mine: np.ndarray,
+    yardstick: np.ndarray,
     got: np.ndarray,
     precision: str,
     roundings: float,
 ) -> NodeParity:
-    """exact, want, mine: float64, what the others were given, and PyTorch at the port's precision."""
+    """truth, want, yardstick: float64, what the others were given, and PyTorch at the port's precision."""
     row = NodeParity(
         node=node.name,
         target=node.target,
@@ -174,14 +176,14 @@ def row_of(
     result = compare(want, got, RELATIVE, dtype=got.dtype)
     if result.fault:
         return dataclasses.replace(row, fault=result.fault)
-    own, ours = distance(exact, mine), distance(exact, got)
-    allowed = max(AS_ACCURATE * own, roundings * EPSILON[precision])
+    torch_error, port_error = distance(truth, yardstick), distance(truth, got)
+    allowed = max(AS_ACCURATE * torch_error, roundings * EPSILON[precision])
     return dataclasses.replace(
         row,
-        excess=ours / allowed,
+        excess=port_error / allowed,
         error=result.error,
         max_abs=result.max_abs,
-        torch_error=own,
-        port_error=ours,
-        needed=ours,
+        torch_error=torch_error,
+        port_error=port_error,
+        needed=port_error,
     )

@@ -244,7 +244,7 @@ class _Judge:
             got, failed = self._run(case, specs)
         except InputError as error:
             return [], f"the port refuses it: {reason_of(error).partition(': ')[2]}"
-        return failed or self._settled(case, want, got, specs), ""
+        return failed or self._forgiving_denormals(case, want, got, specs), ""
 
     def score(self, case: Case, specs: Sequence[TensorSpec], usual: Mapping[str, Sequence[float]]) -> Score:
         """The worst output of a case that a search tries, judged as in a report. Raises `Refused`.
@@ -267,7 +267,7 @@ class _Judge:
             if all(result.agrees for result in results):
                 excess, name = max((r.excess, s.name) for r, s in zip(results, specs, strict=True))
                 return Score(excess, name)
-        rows = rows or self._settled(case, want, got, specs)
+        rows = rows or self._forgiving_denormals(case, want, got, specs)
         if self.by_truth:
             searched = {case.name} if case.searched else ()
             rows = _judge_by_truth(rows, self.session.precision, usual, searched)
@@ -287,7 +287,7 @@ class _Judge:
             fault = f"the engine failed: {reason_of(error)}"
             return [], [OutputParity(case.name, s.name, edge=case.edge, fault=fault) for s in specs]
 
-    def _settled(
+    def _forgiving_denormals(
         self, case: Case, want: list[np.ndarray], got: list[np.ndarray], specs: Sequence[TensorSpec]
     ) -> list[OutputParity]:
         rows = self._rows(case, want, got, specs)
@@ -307,14 +307,16 @@ class _Judge:
     def _rows(
         self, case: Case, want: list[np.ndarray], got: list[np.ndarray], specs: Sequence[TensorSpec]
     ) -> list[OutputParity]:
-        exact = _optional(self.truth.run if self.truth else None, case)
-        mine = _optional(self.yardstick, case) if self.by_truth else want
+        truth = _optional(self.truth.run if self.truth else None, case)
+        yardstick = _optional(self.yardstick, case) if self.by_truth else want
         names = [spec.name for spec in specs]
         names += [f"output {i}" for i in range(len(names), max(len(want), len(got)))]
         dtypes = [_numpy_dtype(spec.dtype) for spec in specs]
         return [
             self._row(
-                _Values(case, name, i, _at(want, i), _at(got, i), _at(exact, i), _at(mine, i), _at(dtypes, i))
+                _Values(
+                    case, name, i, _at(want, i), _at(got, i), _at(truth, i), _at(yardstick, i), _at(dtypes, i)
+                )
             )
             for i, name in enumerate(names)
         ]
@@ -345,8 +347,8 @@ class _Judge:
             worst=result.worst,
             want=result.want,
             got=result.got,
-            torch_error=at.own,
-            port_error=at.ours,
+            torch_error=at.torch_error,
+            port_error=at.port_error,
             elements=result.elements,
             rule=result.tolerance.rule,
             needed="" if needed is None else needed.rule,
@@ -363,16 +365,22 @@ class _Judge:
         captured = _at(_optional(reference.run, at.case), at.index)
         if captured is None:
             return result, "", ""
-        if at.exact is not None and not self.given:
+        if at.truth is not None and not self.given:
             # Both of the same graph, so that a capture that is wrong cannot pass as rounding.
-            own = distance(at.exact, captured)
-            wider = widened(self.tolerance, own)
+            torch_error = distance(at.truth, captured)
+            wider = widened(self.tolerance, torch_error)
             again = compare(at.want, at.got, wider, dtype=at.dtype)
             if again.agrees:
                 return again, f"judged by {wider}", ""
-            hopeless = own > TOO_INACCURATE or (3 * own > WIDEST_FP32 and at.ours <= AS_ACCURATE * own)
+            hopeless = torch_error > TOO_INACCURATE or (
+                3 * torch_error > WIDEST_FP32 and at.port_error <= AS_ACCURATE * torch_error
+            )
             if at.case.optional and not result.fault and hopeless:
-                return result, "", f"PyTorch's own fp32 is {own:.2g} of the values away from float64 here"
+                return (
+                    result,
+                    "",
+                    f"PyTorch's own fp32 is {torch_error:.2g} of the values away from float64 here",
+                )
         same = compare(at.want, captured, self.tolerance)
         if not same.agrees:
             return result, f"The captured graph is not the original ({same}): look at the capture first.", ""
@@ -383,26 +391,28 @@ class _Judge:
         precision = self.session.precision
         special = ("NaN", "infinity")
         if fault:
-            theirs = "" if at.mine is None or not self.by_truth else _fault(at.want, at.mine)
+            theirs = "" if at.yardstick is None or not self.by_truth else _fault(at.want, at.yardstick)
             excused = fault.startswith(special) and theirs.startswith(special)
             return f"PyTorch itself overflows in {precision} here ({theirs})" if excused else ""
         if not self.by_truth:
             return f"{precision} is judged against float64 and PyTorch in {precision}, which were not given"
-        if at.exact is None or at.mine is None:
+        if at.truth is None or at.yardstick is None:
             return f"PyTorch cannot run this case in float64 and in {precision}"
-        if not at.own <= TOO_INACCURATE:
-            return f"PyTorch's own error in {precision} is {at.own:.2g}; twice that would prove nothing"
+        if not at.torch_error <= TOO_INACCURATE:
+            return (
+                f"PyTorch's own error in {precision} is {at.torch_error:.2g}; twice that would prove nothing"
+            )
         return ""
 
     def _wrong_capture_half(self, at: _Values) -> str:
         """In half precision the truth must be the original's truth, or a wrong capture would excuse itself."""
-        if at.exact is None or at.want is None:
+        if at.truth is None or at.want is None:
             return ""
-        off = distance(at.exact, at.want)
+        off = distance(at.truth, at.want)
         if off <= CAPTURE_SLACK:
             return ""
         captured = _at(_optional(self.reference.run if self.reference else None, at.case), at.index)
-        if captured is not None and off <= 3 * distance(at.exact, captured):
+        if captured is not None and off <= 3 * distance(at.truth, captured):
             return ""
         return f"the captured graph is not the original: fp32 is {off:.2g} away from the graph's float64"
 
@@ -416,8 +426,8 @@ class _Values:
     index: int
     want: np.ndarray | None  # the original, fp32
     got: np.ndarray | None  # the port
-    exact: np.ndarray | None  # the captured graph in float64
-    mine: np.ndarray | None  # PyTorch at the port's precision
+    truth: np.ndarray | None  # the captured graph in float64
+    yardstick: np.ndarray | None  # PyTorch at the port's precision
     dtype: str | None  # that the manifest promises
 
     @property
@@ -425,17 +435,17 @@ class _Values:
         return self.want is not None and self.want.dtype.kind in "fc"
 
     @functools.cached_property
-    def own(self) -> float:
-        return self._from_truth(self.mine)
+    def torch_error(self) -> float:
+        return self._from_truth(self.yardstick)
 
     @functools.cached_property
-    def ours(self) -> float:
+    def port_error(self) -> float:
         return self._from_truth(self.got)
 
     def _from_truth(self, value: np.ndarray | None) -> float:
-        if not self.floats or self.exact is None or value is None:
+        if not self.floats or self.truth is None or value is None:
             return math.nan
-        return distance(self.exact, value)
+        return distance(self.truth, value)
 
 
 def _optional(run: Runner | None, case: Case) -> Sequence[np.ndarray]:

@@ -20,7 +20,7 @@ from paritas.run.session import Cuts
 from paritas.run.torch.part import Part, Recorded, record
 from paritas.run.torch.session import TorchSession
 from paritas.verify import Case, Environment, NodeInfo, ParityReport
-from paritas.verify.bisect.reduce import Search, search
+from paritas.verify.bisect.reduce import Reduction, search
 from paritas.verify.bisect.report import BisectReport, PartNode, ScriptRow
 from paritas.verify.bisect.script import Script, own_tensors, versions_of, write_script
 from paritas.verify.bisect.script_torch import Identifiers
@@ -127,7 +127,7 @@ def _found(
     subject: _Bisected,
     method: str,
     lab: Laboratory,
-    found: Search,
+    found: Reduction,
     out: Path | None,
     seconds: float,
 ) -> BisectReport:
@@ -196,20 +196,24 @@ class _Bisected:
             got = self.session.run(recorded.feed)
         except Exception as error:  # noqa: BLE001 - PyTorch ran, the port did not, for whatever reason
             return Outcome("crashes", reason=first_line(error))
-        exact = TorchSession(self.program, "float64").run(recorded.feed)
+        truth = TorchSession(self.program, "float64").run(recorded.feed)
         want = TorchSession(self.program, "float32").run(recorded.feed)
         precision = self.session.precision
-        mine = want if precision == "float32" else TorchSession(self.program, precision).run(recorded.feed)
+        yardstick = (
+            want if precision == "float32" else TorchSession(self.program, precision).run(recorded.feed)
+        )
         roundings = lab.roundings(lab.part(list(lab.borders)))
         rows = []
         if len(got) != len(want):
             return Outcome("diverges", reason=f"{len(got)} outputs for {len(want)}")
-        for spec, *values in zip(self.program.outputs, exact, want, mine, got, strict=True):
+        for spec, *values in zip(self.program.outputs, truth, want, yardstick, got, strict=True):
             info = NodeInfo(spec.name, "output", Origin("", ""))
-            best, wanted, own, here = values
-            if wanted.dtype.kind in "biu" and wanted.shape == here.shape:
-                here = np.where(best.astype(wanted.dtype) == wanted, here, wanted).astype(here.dtype)
-            rows.append(row_of(info, best, wanted, own, here, precision, roundings))
+            true_value, wanted, rounded, returned = values
+            if wanted.dtype.kind in "biu" and wanted.shape == returned.shape:
+                returned = np.where(true_value.astype(wanted.dtype) == wanted, returned, wanted).astype(
+                    returned.dtype
+                )
+            rows.append(row_of(info, true_value, wanted, rounded, returned, precision, roundings))
         return Outcome("agrees" if all(row.agrees for row in rows) else "diverges", tuple(rows))
 
     def laboratories(self, recorded: Recorded) -> Iterator[tuple[str, Laboratory]]:

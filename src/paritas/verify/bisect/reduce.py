@@ -14,7 +14,7 @@ Attempt = Callable[[Sequence[str]], Outcome]
 
 
 @dataclasses.dataclass(frozen=True)
-class Search:
+class Reduction:
     """What a search found.
 
     whole: the outcome of all nodes together. nodes, outcome: the smallest part found that ends as the whole does.
@@ -43,7 +43,7 @@ def search(
     progress: Callable[[str], None] | None = None,
     wanted: str = "",
     clock: Callable[[], float] = time.monotonic,
-) -> Search:
+) -> Reduction:
     """The smallest part of `nodes`, which are in the graph's order, that ends as all of them together do.
 
     A part that cannot be tried counts as one that agrees: the search goes another way. The whole is tried always,
@@ -81,7 +81,7 @@ def search(
         except _OutOfTime:
             minimal = False
     tries: Counter[str] = Counter(outcome.kind for outcome in known.values())
-    return Search(whole, best, known[best], minimal, begun, tries)
+    return Reduction(whole, best, known[best], minimal, begun, tries)
 
 
 def _shortened(nodes: list[str], fails: Callable[[Sequence[str]], bool]) -> list[str]:

@@ -78,8 +78,8 @@ class Laboratory:
         if not part.outputs:
             return Outcome("unknown", reason="nothing reads what these nodes compute")
         try:
-            exact = compute(self.program, part, self.recorded, "float64")
-            mine = self._mine(part)
+            truth = compute(self.program, part, self.recorded, "float64")
+            yardstick = self._yardstick(part)
         except ParitasError as error:
             return Outcome("unknown", reason=f"the reference: {first_line(error)}")
         try:
@@ -93,7 +93,7 @@ class Laboratory:
             return Outcome(
                 "unknown", reason="all of it follows from an order, which may differ among equal values"
             )
-        rows = tuple(self._row(part, name, exact[name], mine[name], got.get(name)) for name in judged)
+        rows = tuple(self._row(part, name, truth[name], yardstick[name], got.get(name)) for name in judged)
         return Outcome("agrees" if all(row.agrees for row in rows) else "diverges", rows)
 
     def _judged(self, part: Part) -> list[str]:
@@ -117,27 +117,29 @@ class Laboratory:
     def _orders(self, name: str) -> bool:
         return name in self.infos and bool(self.infos[name].orders)
 
-    def _mine(self, part: Part) -> Mapping[str, np.ndarray]:
+    def _yardstick(self, part: Part) -> Mapping[str, np.ndarray]:
         if self.precision == "float32":
             return {name: self.recorded.tensors[name] for name in part.outputs}
         return compute(self.program, part, self.recorded, self.precision)
 
     def _row(
-        self, part: Part, name: str, exact: np.ndarray, mine: np.ndarray, got: np.ndarray | None
+        self, part: Part, name: str, truth: np.ndarray, yardstick: np.ndarray, got: np.ndarray | None
     ) -> NodeParity:
         info, want = self.infos[name], self.recorded.tensors[name]
         if got is None:
             got = np.zeros((0, 0), want.dtype)  # of a shape that agrees with nothing
         elif want.dtype.kind in "biu" and want.shape == got.shape:
-            got = self._settled(info, exact, want, got)
-        return row_of(info, exact, want, mine, got, self.precision, self.roundings(part))
+            got = self._without_ties(info, truth, want, got)
+        return row_of(info, truth, want, yardstick, got, self.precision, self.roundings(part))
 
-    def _settled(self, info: NodeInfo, exact: np.ndarray, want: np.ndarray, got: np.ndarray) -> np.ndarray:
+    def _without_ties(
+        self, info: NodeInfo, truth: np.ndarray, want: np.ndarray, got: np.ndarray
+    ) -> np.ndarray:
         """Where rounding alone decides (PyTorch's own float32 and float64 differ), any answer is as good."""
         values = self.recorded.tensors.get(info.orders)
         if values is not None and same_order(values, want, got, info.dim):
             return want
-        return np.where(exact.astype(want.dtype) == want, got, want).astype(got.dtype)
+        return np.where(truth.astype(want.dtype) == want, got, want).astype(got.dtype)
 
     def roundings(self, part: Part) -> float:
         """How many roundings the outputs of a part may be away from float64: see `RULE`."""
