@@ -43,7 +43,7 @@ OPERATORS = [
         "def special_airy_ai(emit: Emitter, x: Value) -> Value:",
         "tensor(20).with_(nan, inf, -inf)",
     ),
-    ("aten.nonzero_numpy.default", "", '    """nonzero_numpy(Tensor self) -> Tensor[]"""', ""),
+    ("aten.nonzero_numpy.default", "", "    # nonzero_numpy(Tensor self) -> Tensor[]", ""),
     (
         "aten.multi_margin_loss.default",
         "",

@@ -14,6 +14,7 @@ import keyword
 import os
 import re
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -209,18 +210,14 @@ def _function_name(target: str, text: str) -> str:
 
 
 def _function(target: str, engine: str, name: str, schema: str, overload: Any, calls: str) -> str:
-    docstring = f'    """{schema}"""'
-    if len(docstring) > WIDTH:
-        docstring += "  # noqa: E501"
     lines = ["", "", f'@lowers("{target}")']
     lines += _definition(name, overload._schema, engine)
-    lines += [docstring]
     if calls:
         tensors = [_spelled(a.name) for a in overload._schema.arguments if not a.has_default_value()]
         given = ", ".join(tensors)
         lines.append(f"    {_style(engine).body(calls, given)}")
     else:
-        lines += [f"    # {line}".rstrip() for line in _decomposition(overload)]
+        lines += [f"    # {line}".rstrip() for line in (*_wrapped(schema), *_decomposition(overload))]
         lines.append('    raise emit.refuse("its lowering is a scaffold that waits for its body")')
     return "\n".join([*lines, ""])
 
@@ -261,6 +258,10 @@ def _type(text: str, engine: str) -> str:
         return f"Sequence[{_type(text[: text.rindex('[')], engine)}]"
     name = text.partition("(")[0]
     return _style(engine).TENSOR if name == "Tensor" else _TYPES.get(name, "Any")
+
+
+def _wrapped(schema: str) -> list[str]:
+    return textwrap.wrap(schema, WIDTH - 6, subsequent_indent="    ")
 
 
 def _spelled(name: str) -> str:

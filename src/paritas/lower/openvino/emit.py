@@ -3,7 +3,6 @@
 
     @lowers("aten.rsqrt.default")
     def rsqrt(emit: Emitter, self: Tensor) -> Tensor:
-        '''rsqrt(Tensor self) -> Tensor'''          # the ATen schema; a test compares it
         return ops.divide(1.0, ops.sqrt(emit.cast(self, emit.dtype)))
 
 Arguments come as the schema has them: tensors as `Output`, sizes as Python ints or as i64 scalar outputs, all else

@@ -20,7 +20,6 @@ def in_float32(emit: Emitter, self: Value, write: Callable[..., Any]) -> Value:
 
 @lowers("aten.gelu.default")
 def gelu(emit: Emitter, self: Value, *, approximate: str = "none") -> Value:
-    """gelu(Tensor self, *, str approximate="none") -> Tensor"""
     if emit.target == "ascend":
         return emit.call("ops.gelu", self, approximate=approximate)
     if self.dtype == "float64":
@@ -40,7 +39,6 @@ def _gelu_64(emit: Emitter, self: Value, approximate: str) -> Value:
 
 @lowers("aten.tanh.default")
 def tanh(emit: Emitter, self: Value) -> Value:
-    """tanh(Tensor self) -> Tensor"""
     if emit.target == "ascend":
         return emit.call("ops.tanh", emit.cast(self, emit.out.dtype))
     return in_float32(emit, self, lambda x: emit.prelude("tanh", x))
@@ -48,13 +46,11 @@ def tanh(emit: Emitter, self: Value) -> Value:
 
 @lowers("aten.sigmoid.default", "aten.special_expit.default")
 def sigmoid(emit: Emitter, self: Value) -> Value:
-    """sigmoid(Tensor self) -> Tensor"""
     return in_float32(emit, self, lambda x: emit.call("ops.sigmoid", x))
 
 
 @lowers("aten.silu.default")
 def silu(emit: Emitter, self: Value) -> Value:
-    """silu(Tensor self) -> Tensor"""
     if emit.target == "ascend":
         return emit.call("ops.silu", self)
     x = emit.let(self, "x")  # ops.silu is 1.6 times slower on CPU
@@ -63,7 +59,6 @@ def silu(emit: Emitter, self: Value) -> Value:
 
 @lowers("aten.leaky_relu.default")
 def leaky_relu(emit: Emitter, self: Value, negative_slope: Scalar = 0.01) -> Value:
-    """leaky_relu(Tensor self, Scalar negative_slope=0.01) -> Tensor"""
     x = emit.let(self, "x")
     zero = 0.0 if self.dtype == "float32" else number(emit, 0)
     # Both bounds come first: Maximum and Minimum let NaN through from their second operand only.
@@ -73,7 +68,6 @@ def leaky_relu(emit: Emitter, self: Value, negative_slope: Scalar = 0.01) -> Val
 
 @lowers("aten.prelu.default")
 def prelu(emit: Emitter, self: Value, weight: Value) -> Value:
-    """prelu(Tensor self, Tensor weight) -> Tensor"""
     x = emit.let(self, "x")
     zero = 0.0 if self.dtype == "float32" else number(emit, 0)
     if self.rank == 0:
@@ -85,8 +79,6 @@ def prelu(emit: Emitter, self: Value, weight: Value) -> Value:
 
 @lowers("aten.elu.default")
 def elu(emit: Emitter, self: Value, alpha: Scalar = 1, scale: Scalar = 1, input_scale: Scalar = 1) -> Value:
-    """elu(Tensor self, Scalar alpha=1, Scalar scale=1, Scalar input_scale=1) -> Tensor"""
-
     def write(x: Value) -> Value:
         x = emit.let(x, "x")
         below = smaller(emit, 0.0, x if input_scale == 1 else emit.infix("*", x, input_scale))
@@ -122,14 +114,11 @@ def stable_softplus(emit: Emitter, x: Value) -> Value:
 
 @lowers("aten.log_sigmoid.default")
 def log_sigmoid(emit: Emitter, self: Value) -> Value:
-    """log_sigmoid(Tensor self) -> Tensor"""
     return in_float32(emit, self, lambda x: emit.prefix("-", stable_softplus(emit, emit.prefix("-", x))))
 
 
 @lowers("aten.softplus.default")
 def softplus(emit: Emitter, self: Value, beta: Scalar = 1, threshold: Scalar = 20) -> Value:
-    """softplus(Tensor self, Scalar beta=1, Scalar threshold=20) -> Tensor"""
-
     def write(x: Value) -> Value:
         if threshold < 15:  # where it is not yet linear
             x = emit.let(x, "x")
@@ -145,8 +134,6 @@ def softplus(emit: Emitter, self: Value, beta: Scalar = 1, threshold: Scalar = 2
 
 @lowers("aten.mish.default")
 def mish(emit: Emitter, self: Value) -> Value:
-    """mish(Tensor self) -> Tensor"""
-
     def write(x: Value) -> Value:
         x = emit.let(x, "x")
         return emit.infix("*", x, emit.prelude("tanh", stable_softplus(emit, x)))
@@ -156,8 +143,6 @@ def mish(emit: Emitter, self: Value) -> Value:
 
 @lowers("aten.hardsigmoid.default")
 def hardsigmoid(emit: Emitter, self: Value) -> Value:
-    """hardsigmoid(Tensor self) -> Tensor"""
-
     def write(x: Value) -> Value:
         shifted = larger(emit, 0.0, emit.infix("+", x, 3.0))
         return emit.infix("/", smaller(emit, 6.0, shifted), 6.0)
@@ -167,8 +152,6 @@ def hardsigmoid(emit: Emitter, self: Value) -> Value:
 
 @lowers("aten.hardswish.default")
 def hardswish(emit: Emitter, self: Value) -> Value:
-    """hardswish(Tensor self) -> Tensor"""
-
     def write(x: Value) -> Value:
         x = emit.let(x, "x")
         shifted = smaller(emit, 6.0, larger(emit, 0.0, emit.infix("+", x, 3.0)))
@@ -179,7 +162,6 @@ def hardswish(emit: Emitter, self: Value) -> Value:
 
 @lowers("aten.glu.default")
 def glu(emit: Emitter, self: Value, dim: int = -1) -> Value:
-    """glu(Tensor self, int dim=-1) -> Tensor"""
     dim = dim % self.rank
     half = emit.size(emit.out.shape[dim])
     x = emit.let(self, "x")

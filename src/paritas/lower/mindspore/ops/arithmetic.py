@@ -52,7 +52,6 @@ def _scaled(emit: Emitter, value: Value, alpha: float) -> Value:
 
 @lowers("aten.add.Tensor", "aten.add.Scalar")
 def add(emit: Emitter, self: Value, other: Any, *, alpha: Scalar = 1) -> Value:
-    """add.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
     if emit.out.dtype == "bool":
         return emit.call("ops.logical_or", self, _truth(emit, other)) if alpha else self
     self, other = promote(emit, self, other)
@@ -71,7 +70,6 @@ def _truth(emit: Emitter, value: Value) -> Value:
 
 @lowers("aten.sub.Tensor", "aten.sub.Scalar", "aten.subtract.Tensor", "aten.subtract.Scalar")
 def sub(emit: Emitter, self: Value, other: Any, *, alpha: Scalar) -> Value:
-    """sub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
     self, other = promote(emit, self, other)
     if isinstance(other, (int, float)):
         return emit.infix("-", self, other * alpha)
@@ -80,21 +78,18 @@ def sub(emit: Emitter, self: Value, other: Any, *, alpha: Scalar) -> Value:
 
 @lowers("aten.rsub.Scalar")
 def rsub(emit: Emitter, self: Value, other: Scalar, alpha: Scalar) -> Value:
-    """rsub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor"""
     self, other = promote(emit, self, other)
     return emit.infix("-", other, _scaled(emit, self, alpha))
 
 
 @lowers("aten.rsub.Tensor")
 def rsub_tensor(emit: Emitter, self: Value, other: Value, *, alpha: Scalar) -> Value:
-    """rsub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
     self, other = promote(emit, self, other)
     return emit.infix("-", other, _scaled(emit, self, alpha))
 
 
 @lowers("aten.mul.Tensor", "aten.mul.Scalar", "aten.multiply.Tensor", "aten.multiply.Scalar")
 def mul(emit: Emitter, self: Value, other: Any) -> Value:
-    """mul.Tensor(Tensor self, Tensor other) -> Tensor"""
     if emit.out.dtype == "bool":
         return emit.call("ops.logical_and", self, _truth(emit, other))
     return emit.infix("*", *promote(emit, self, other))
@@ -109,7 +104,6 @@ def mul(emit: Emitter, self: Value, other: Any) -> Value:
     "aten.true_divide.Scalar",
 )
 def div(emit: Emitter, self: Value, other: Any) -> Value:
-    """div.Tensor(Tensor self, Tensor other) -> Tensor"""
     self, other = promote(emit, self, other)
     if isinstance(other, (int, float)) and math.isfinite(other) and other:
         # Division is 10 times slower than multiplication on CPU; only a power of two has an exact reciprocal.
@@ -157,7 +151,6 @@ def exactly(emit: Emitter, value: Any, dtype: str) -> Value:
 
 @lowers("aten.div.Tensor_mode", "aten.div.Scalar_mode", "aten.divide.Tensor_mode", "aten.divide.Scalar_mode")
 def div_mode(emit: Emitter, self: Value, other: Any, *, rounding_mode: str | None) -> Value:
-    """div.Tensor_mode(Tensor self, Tensor other, *, str? rounding_mode) -> Tensor"""
     if rounding_mode is None:
         return div(emit, self, other)
     if rounding_mode == "floor":
@@ -172,7 +165,6 @@ def div_mode(emit: Emitter, self: Value, other: Any, *, rounding_mode: str | Non
 
 @lowers("aten.floor_divide.default", "aten.floor_divide.Scalar")
 def floor_divide(emit: Emitter, self: Value, other: Any) -> Value:
-    """floor_divide(Tensor self, Tensor other) -> Tensor"""
     self, other = promote(emit, self, other)
     helper = _EXACT.get(emit.out.dtype)
     if helper:
@@ -182,7 +174,6 @@ def floor_divide(emit: Emitter, self: Value, other: Any) -> Value:
 
 @lowers("aten.remainder.Tensor", "aten.remainder.Scalar")
 def remainder(emit: Emitter, self: Value, other: Any) -> Value:
-    """remainder.Tensor(Tensor self, Tensor other) -> Tensor"""
     self, other = promote(emit, self, other)
     helper = _EXACT.get(emit.out.dtype)
     if helper:
@@ -192,7 +183,6 @@ def remainder(emit: Emitter, self: Value, other: Any) -> Value:
 
 @lowers("aten.fmod.Tensor", "aten.fmod.Scalar")
 def fmod(emit: Emitter, self: Value, other: Any) -> Value:
-    """fmod.Tensor(Tensor self, Tensor other) -> Tensor"""
     self, other = promote(emit, self, other)
     if emit.out.dtype in FLOATS:
         return emit.prim("ops.TruncateMod")(*_tensors(emit, self, other))
@@ -210,7 +200,6 @@ def fmod(emit: Emitter, self: Value, other: Any) -> Value:
 @lowers("aten.square.default", exponent=2)
 @lowers("aten.pow.Tensor_Scalar")
 def pow_(emit: Emitter, self: Value, exponent: Scalar) -> Value:
-    """pow.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor"""
     (self,) = promote(emit, self)
     floating = emit.out.dtype in FLOATS
     if exponent == 0:
@@ -238,7 +227,6 @@ def _bits(dtype: str) -> int:
 
 @lowers("aten.pow.Tensor_Tensor")
 def pow_tensor(emit: Emitter, self: Value, exponent: Value) -> Value:
-    """pow.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor"""
     if emit.out.dtype not in FLOATS:
         return emit.prelude("int_pow", *promote(emit, self, exponent), _bits(emit.out.dtype))
     return emit.call("ops.pow", *promote(emit, self, exponent))
@@ -246,7 +234,6 @@ def pow_tensor(emit: Emitter, self: Value, exponent: Value) -> Value:
 
 @lowers("aten.pow.Scalar")
 def pow_scalar(emit: Emitter, self: Scalar, exponent: Value) -> Value:
-    """pow.Scalar(Scalar self, Tensor exponent) -> Tensor"""
     (exponent,) = promote(emit, exponent)
     if emit.out.dtype not in FLOATS:
         return emit.prelude("int_pow", _tensor(emit, self), exponent, _bits(emit.out.dtype))
@@ -255,7 +242,6 @@ def pow_scalar(emit: Emitter, self: Scalar, exponent: Value) -> Value:
 
 @lowers("aten.lerp.Scalar")
 def lerp(emit: Emitter, self: Value, end: Value, weight: Scalar) -> Value:
-    """lerp.Scalar(Tensor self, Tensor end, Scalar weight) -> Tensor"""
     self, end = (emit.let(x, "x") for x in promote(emit, self, end))
     # torch starts from the nearer end, which is exact there.
     if abs(weight) < 0.5:
@@ -265,14 +251,12 @@ def lerp(emit: Emitter, self: Value, end: Value, weight: Scalar) -> Value:
 
 @lowers("aten.addcmul.default")
 def addcmul(emit: Emitter, self: Value, tensor1: Value, tensor2: Value, *, value: Scalar = 1) -> Value:
-    """addcmul(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"""
     self, tensor1, tensor2 = promote(emit, self, tensor1, tensor2)
     return emit.infix("+", self, emit.infix("*", _scaled(emit, tensor1, value), tensor2))
 
 
 @lowers("aten.addcdiv.default")
 def addcdiv(emit: Emitter, self: Value, tensor1: Value, tensor2: Value, *, value: Scalar = 1) -> Value:
-    """addcdiv(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"""
     self, tensor1, tensor2 = promote(emit, self, tensor1, tensor2)
     return emit.infix("+", self, emit.infix("/", _scaled(emit, tensor1, value), tensor2))
 
@@ -295,13 +279,11 @@ def cast(emit: Emitter, self: Value, **_: object) -> Value:
 
 @lowers("aten.clone.default", "aten.contiguous.default", "aten.alias.default", "aten.detach.default")
 def clone(emit: Emitter, self: Value) -> Value:
-    """clone(Tensor self, *, MemoryFormat? memory_format=None) -> Tensor"""
     return self
 
 
 @lowers("aten.copy.default")
 def copy(emit: Emitter, self: Value, src: Value) -> Value:
-    """copy(Tensor self, Tensor src, bool non_blocking=False) -> Tensor"""
     src = emit.cast(src, emit.out.dtype)
     return (
         src if src.shape == emit.out.shape else emit.call("ops.broadcast_to", src, emit.dims(emit.out.shape))

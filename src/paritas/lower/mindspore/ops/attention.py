@@ -21,7 +21,6 @@ def scaled_dot_product_attention(
     scale: Scalar = None,
     enable_gqa: bool = False,
 ) -> Value:
-    """scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float dropout_p=0., bool is_causal=False, *, float? scale=None, bool enable_gqa=False) -> Tensor"""  # noqa: E501
     if dropout_p:
         raise emit.refuse("dropout inside attention belongs to training")
     if scale is None:

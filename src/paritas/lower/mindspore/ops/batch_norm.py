@@ -48,7 +48,6 @@ def batch_norm(
     eps: float,
     cudnn_enabled: bool,
 ) -> Value:
-    """batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float momentum, float eps, bool cudnn_enabled) -> Tensor"""  # noqa: E501
     if training and running_mean is None:  # as weights are standardised: nothing is remembered
         return _by_own_statistics(emit, input, weight, bias, eps)[0]
     if training:
@@ -67,7 +66,6 @@ def native_batch_norm(
     momentum: float,
     eps: float,
 ) -> Value:
-    """_native_batch_norm_legit_no_training(Tensor input, Tensor? weight, Tensor? bias, Tensor running_mean, Tensor running_var, float momentum, float eps) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     none = f"ops.zeros((0,), {emit.dtype(input.dtype)})"  # what training would save
     return Value(
         f"({_batch_norm(emit, input, weight, bias, running_mean, running_var, eps)}, {none}, {none})"
@@ -86,7 +84,6 @@ def native_batch_norm_default(
     momentum: float,
     eps: float,
 ) -> Value:
-    """native_batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float momentum, float eps) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     if training:
         raise emit.refuse("batch_norm that updates its running statistics belongs to training")
     return native_batch_norm(emit, input, weight, bias, running_mean, running_var, momentum, eps)
@@ -96,7 +93,6 @@ def native_batch_norm_default(
 def native_batch_norm_no_stats(
     emit: Emitter, input: Value, weight: Value | None, bias: Value | None, eps: float, **_: object
 ) -> Value:
-    """_native_batch_norm_legit.no_stats(Tensor input, Tensor? weight, Tensor? bias, bool training, float momentum, float eps) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     out, mean, scale = _by_own_statistics(emit, input, weight, bias, eps)
     saved = (emit.call("ops.reshape", value, (-1,)) for value in (mean, scale))
     return Value(f"({', '.join([out.text, *(value.text for value in saved)])})")
@@ -139,7 +135,6 @@ def group_norm(
     eps: float = 1e-05,
     cudnn_enabled: bool = True,
 ) -> Value:
-    """group_norm(Tensor input, int num_groups, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enabled=True) -> Tensor"""  # noqa: E501
     if is_empty(input):
         return filled(emit, 0)
     x = emit.cast(input, "float64" if input.dtype == "float64" else "float32")
@@ -173,7 +168,6 @@ def instance_norm(
     eps: float,
     cudnn_enabled: bool,
 ) -> Value:
-    """instance_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool use_input_stats, float momentum, float eps, bool cudnn_enabled) -> Tensor"""  # noqa: E501
     if not use_input_stats:
         return _batch_norm(emit, input, weight, bias, running_mean, running_var, eps)
     if emit.target == "cpu":
@@ -186,7 +180,6 @@ def instance_norm(
 
 @lowers("aten._weight_norm.default")
 def weight_norm(emit: Emitter, v: Value, g: Value, dim: int) -> Value:
-    """_weight_norm(Tensor v, Tensor g, int dim=0) -> Tensor"""
     axes = tuple(a for a in range(v.rank) if a != dim % v.rank) if dim != -1 else tuple(range(v.rank))
     v = emit.let(v, "v")
     total = emit.prim("ops.ReduceSum", keep_dims=True)(emit.infix("*", v, v), axes)

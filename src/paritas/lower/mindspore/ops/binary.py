@@ -26,7 +26,6 @@ def _where(emit: Emitter, condition: Value, yes: Any, no: Value) -> Value:
 
 @lowers("aten.copysign.Tensor", "aten.copysign.Scalar")
 def copysign(emit: Emitter, self: Value, other: Any) -> Value:
-    """copysign.Tensor(Tensor self, Tensor other) -> Tensor"""
     x, sign = _tensors(emit, self, other)
     size = emit.let(emit.call("ops.abs", x), "size")
     return _where(emit, negative(emit, sign), emit.prefix("-", size), size)
@@ -34,7 +33,6 @@ def copysign(emit: Emitter, self: Value, other: Any) -> Value:
 
 @lowers("aten.hypot.default")
 def hypot(emit: Emitter, self: Value, other: Value) -> Value:
-    """hypot(Tensor self, Tensor other) -> Tensor"""
     if emit.out.dtype == "float64":
         return emit.prelude("hypot", *(emit.cast(v, "float64") for v in (self, other)))
     # In float64 no square overflows; and an infinity wins over NaN.
@@ -68,7 +66,6 @@ def _log_of_sum(emit: Emitter, self: Value, other: Value, exponential: str, loga
 
 @lowers("aten.heaviside.default")
 def heaviside(emit: Emitter, self: Value, values: Value) -> Value:
-    """heaviside(Tensor self, Tensor values) -> Tensor"""
     x = emit.let(self, "x")
     if emit.out.dtype == "bool":
         return emit.call("ops.logical_or", x, values)
@@ -78,7 +75,6 @@ def heaviside(emit: Emitter, self: Value, values: Value) -> Value:
 
 @lowers("aten.xlogy.Tensor", "aten.special_xlogy.default")
 def xlogy(emit: Emitter, self: Value, other: Value) -> Value:
-    """xlogy.Tensor(Tensor self, Tensor other) -> Tensor"""
     x, y = _tensors(emit, self, other)
     wide = emit.typed(emit.call("ops.log", emit.cast(y, "float64")), dtype="float64")
     product = emit.infix("*", x, emit.cast(wide, emit.out.dtype))
@@ -106,7 +102,6 @@ def isclose(
     atol: float = 1e-08,
     equal_nan: bool = False,
 ) -> Value:
-    """isclose(Tensor self, Tensor other, float rtol=1.0000000000000001e-05, float atol=1e-08, bool equal_nan=False) -> Tensor"""  # noqa: E501
     if self.dtype not in FLOATS and rtol == 0 and atol == 0:
         return emit.infix("==", self, other)
     x, y = (emit.let(emit.cast(v, "float64"), "x") for v in (self, other))
@@ -124,19 +119,16 @@ def isclose(
 
 @lowers("aten.float_power.Tensor_Tensor")
 def float_power(emit: Emitter, self: Value, exponent: Value) -> Value:
-    """float_power.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor"""
     return emit.call("ops.pow", *promote(emit, self, exponent))
 
 
 @lowers("aten.float_power.Tensor_Scalar")
 def float_power_scalar(emit: Emitter, self: Value, exponent: Scalar) -> Value:
-    """float_power.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor"""
     return emit.call("ops.pow", *promote(emit, self), float(exponent))
 
 
 @lowers("aten.threshold.default")
 def threshold(emit: Emitter, self: Value, threshold: Scalar, value: Scalar) -> Value:
-    """threshold(Tensor self, Scalar threshold, Scalar value) -> Tensor"""
     x = emit.let(self, "x")
     below = emit.infix("<=", x, number(emit, threshold))
     return _where(emit, below, number(emit, value), x)
@@ -144,7 +136,6 @@ def threshold(emit: Emitter, self: Value, threshold: Scalar, value: Scalar) -> V
 
 @lowers("aten.lerp.Tensor")
 def lerp_tensor(emit: Emitter, self: Value, end: Value, weight: Value) -> Value:
-    """lerp.Tensor(Tensor self, Tensor end, Tensor weight) -> Tensor"""
     x, y, w = _tensors(emit, self, end, weight)
     apart = emit.let(emit.infix("-", y, x), "apart")
     low = emit.infix("+", x, emit.infix("*", w, apart))

@@ -18,7 +18,6 @@ def part(emit: Emitter, self: Value, name: str) -> Value:
 
 @lowers("aten.view_as_complex.default")
 def view_as_complex(emit: Emitter, self: Value) -> Value:
-    """view_as_complex(Tensor(a) self) -> Tensor(a)"""
     # x[..., 0] would be ops.StridedSlice, twice as slow on CPU.
     parts = emit.let(emit.call("ops.split", self, 1, -1), "parts")
     pairs = emit.prim("ops.Complex")(Value(f"{parts}[0]"), Value(f"{parts}[1]"))
@@ -27,14 +26,12 @@ def view_as_complex(emit: Emitter, self: Value) -> Value:
 
 @lowers("aten.view_as_real.default")
 def view_as_real(emit: Emitter, self: Value) -> Value:
-    """view_as_real(Tensor(a) self) -> Tensor(a)"""
     x = emit.let(self, "x")
     return emit.call("ops.stack", (part(emit, x, "real"), part(emit, x, "imag")), -1)
 
 
 @lowers("aten.complex.default")
 def complex_(emit: Emitter, real: Value, imag: Value) -> Value:
-    """complex(Tensor real, Tensor imag) -> Tensor"""
     emit.dtype(emit.out.dtype)  # refused if MindSpore has none
     return emit.prim("ops.Complex")(*(_spread(emit, x) for x in (real, imag)))
 
@@ -47,7 +44,6 @@ def _spread(emit: Emitter, x: Value) -> Value:
 
 @lowers("aten.polar.default")
 def polar(emit: Emitter, abs: Value, angle: Value) -> Value:
-    """polar(Tensor abs, Tensor angle) -> Tensor"""
     length, angle = emit.let(abs, "length"), emit.let(angle, "angle")
     real, imag = (
         emit.typed(
@@ -60,13 +56,11 @@ def polar(emit: Emitter, abs: Value, angle: Value) -> Value:
 
 @lowers("aten.real.default")
 def real(emit: Emitter, self: Value) -> Value:
-    """real(Tensor(a) self) -> Tensor(a)"""
     return part(emit, self, "real") if self.dtype in REAL else self
 
 
 @lowers("aten.angle.default")
 def angle(emit: Emitter, self: Value) -> Value:
-    """angle(Tensor self) -> Tensor"""
     if self.dtype not in REAL:  # 0 or half a turn, and NaN as it is
         x = emit.let(emit.cast(self, emit.out.dtype), "x")
         turned = emit.call("ops.where", emit.infix("<", x, 0), math.pi, 0.0)
@@ -78,11 +72,9 @@ def angle(emit: Emitter, self: Value) -> Value:
 
 @lowers("aten.conj.default", "aten._conj.default", "aten.conj_physical.default")
 def conj(emit: Emitter, self: Value) -> Value:
-    """conj(Tensor(a) self) -> Tensor(a)"""
     return emit.call("ops.conj", self) if self.dtype in REAL else self
 
 
 @lowers("aten.resolve_conj.default")
 def resolve_conj(emit: Emitter, self: Value) -> Value:
-    """resolve_conj(Tensor(a) self) -> Tensor(a)"""
     return self

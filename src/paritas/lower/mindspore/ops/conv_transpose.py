@@ -26,7 +26,6 @@ def any_convolution(
     groups: Size,
     **_: object,
 ) -> Value:
-    """convolution(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups) -> Tensor"""  # noqa: E501
     if transposed:
         return transposed_convolution(emit, input, weight, bias, stride, padding, groups, dilation)
     return convolution(emit, input, weight, bias, stride, padding, dilation, groups)

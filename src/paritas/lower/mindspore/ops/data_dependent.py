@@ -34,7 +34,6 @@ def selected(emit: Emitter, self: Value, indices: Sequence[Value | None]) -> Val
 
 @lowers("aten.nonzero.default", "aten.argwhere.default")
 def nonzero(emit: Emitter, self: Value) -> Value:
-    """nonzero(Tensor self) -> Tensor"""
     if not self.rank or is_empty(self):
         raise emit.refuse("nonzero of a number, or of nothing")
     return emit.call("ops.nonzero", self)
@@ -42,7 +41,6 @@ def nonzero(emit: Emitter, self: Value) -> Value:
 
 @lowers("aten.masked_select.default")
 def masked_select(emit: Emitter, self: Value, mask: Value) -> Value:
-    """masked_select(Tensor self, Tensor mask) -> Tensor"""
     if is_empty(self) or is_empty(mask):
         raise emit.refuse("masked_select of nothing")
     if list(self.shape) != list(mask.shape):  # both as large as the two together
@@ -55,7 +53,6 @@ def masked_select(emit: Emitter, self: Value, mask: Value) -> Value:
 
 @lowers("aten.repeat_interleave.Tensor")
 def repeated_places(emit: Emitter, repeats: Value, *, output_size: Size | None = None) -> Value:
-    """repeat_interleave.Tensor(Tensor repeats, *, SymInt? output_size=None) -> Tensor"""
     if repeats.rank != 1 or is_empty(repeats):
         raise emit.refuse("repetitions that are no list of numbers")
     return emit.cast(emit.typed(emit.prelude("repeated_places", repeats), dtype="int64"), repeats.dtype)
@@ -65,7 +62,6 @@ def repeated_places(emit: Emitter, repeats: Value, *, output_size: Size | None =
 def repeat_interleave(
     emit: Emitter, self: Value, repeats: Value, dim: int | None = None, *, output_size: Size | None = None
 ) -> Value:
-    """repeat_interleave.self_Tensor(Tensor self, Tensor repeats, int? dim=None, *, SymInt? output_size=None) -> Tensor"""  # noqa: E501
     if is_empty(self) or not self.rank:
         raise emit.refuse("repeat_interleave of nothing, or of a number")
     x, axis = (emit.call("ops.reshape", self, (-1,)), 0) if dim is None else (self, dim % self.rank)
@@ -89,7 +85,6 @@ def unique_consecutive(
     return_counts: bool = False,
     dim: int | None = None,
 ) -> Value:
-    """unique_consecutive(Tensor self, bool return_inverse=False, bool return_counts=False, int? dim=None) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     if is_empty(self):
         raise emit.refuse("unique_consecutive of nothing")
     if dim is not None and not (dim == 0 and self.rank == 1):  # torch then returns both, asked for or not
@@ -129,7 +124,6 @@ def _numbers(emit: Emitter, starts: Value) -> Value:
 
 @lowers("aten._unique2.default")
 def unique(emit: Emitter, self: Value, return_inverse: bool, return_counts: bool, **_: object) -> Value:
-    """_unique2(Tensor self, bool sorted=True, bool return_inverse=False, bool return_counts=False) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     if is_empty(self):
         raise emit.refuse("unique of nothing")
     flat = emit.typed(

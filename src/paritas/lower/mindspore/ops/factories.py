@@ -34,7 +34,6 @@ def _arange(emit: Emitter, start: float, end: Scalar, step: float) -> Value:
 
 @lowers("aten.linspace.default")
 def linspace(emit: Emitter, start: Scalar, end: Scalar, steps: int) -> Value:
-    """linspace(Scalar start, Scalar end, int steps, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
     if isinstance(steps, int):
         return emit.constant(torch.linspace(start, end, steps, dtype=getattr(torch, emit.out.dtype)), "range")
     count = emit.cast(emit.typed(emit.call("ops.arange", steps), dtype="int64"), emit.out.dtype)
@@ -81,7 +80,6 @@ def filled(
 
 @lowers("aten.fill.Tensor")
 def fill_tensor(emit: Emitter, self: Value, value: Value) -> Value:
-    """fill.Tensor(Tensor self, Tensor value) -> Tensor"""
     return emit.call("ops.broadcast_to", emit.cast(value, emit.out.dtype), emit.dims(emit.out.shape))
 
 
@@ -113,7 +111,6 @@ def _triangle(emit: Emitter, self: Value, diagonal: Size, symbol: str) -> Value:
 
 @lowers("aten.one_hot.default")
 def one_hot(emit: Emitter, self: Value, num_classes: int = -1) -> Value:
-    """one_hot(Tensor self, int num_classes=-1) -> Tensor"""
     if num_classes == -1:
         raise emit.refuse("the number of classes depends on the values")
     equal = emit.infix("==", emit.call("ops.expand_dims", self, -1), emit.call("ops.arange", num_classes))

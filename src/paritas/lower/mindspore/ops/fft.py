@@ -47,7 +47,6 @@ def stft(
     return_complex: bool | None = None,
     align_to_window: bool | None = None,
 ) -> Value:
-    """stft(Tensor self, int n_fft, int? hop_length=None, int? win_length=None, Tensor? window=None, bool normalized=False, bool? onesided=None, bool? return_complex=None, bool? align_to_window=None) -> Tensor"""  # noqa: E501
     if self.dtype not in ("float32", "float64") or onesided is False or align_to_window:
         raise emit.refuse("the spectrogram of complex or half-precision signals, or two-sided")
     hop = n_fft // 4 if hop_length is None else hop_length

@@ -13,7 +13,6 @@ _BORDERS = ("zeros", "border", "reflection")
 def grid_sampler(
     emit: Emitter, input: Value, grid: Value, interpolation_mode: int, padding_mode: int, align_corners: bool
 ) -> Value:
-    """grid_sampler(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners) -> Tensor"""  # noqa: E501
     if (nothing := emit.if_empty()) is not None:
         return nothing
     mode, border = _MODES[interpolation_mode], _BORDERS[padding_mode]

@@ -14,7 +14,6 @@ from paritas.lower.mindspore.write.source import Sizes, Value
 def im2col(
     emit: Emitter, self: Value, kernel_size: Sizes, dilation: Sizes, padding: Sizes, stride: Sizes
 ) -> Value:
-    """im2col(Tensor self, int[2] kernel_size, int[2] dilation, int[2] padding, int[2] stride) -> Tensor"""
     image = _batched(emit, self, 4)
     geometry = tuple(_pair(value) for value in (kernel_size, dilation, padding, stride))
     columns = emit.prelude("windows_2d", image, *geometry)
@@ -31,7 +30,6 @@ def col2im(
     padding: Sizes,
     stride: Sizes,
 ) -> Value:
-    """col2im(Tensor self, SymInt[2] output_size, int[2] kernel_size, int[2] dilation, int[2] padding, int[2] stride) -> Tensor"""  # noqa: E501
     high, wide = _pair(kernel_size)
     *batch, channels, height, width = emit.out.shape
     if (

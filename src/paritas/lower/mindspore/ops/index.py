@@ -23,7 +23,6 @@ def embedding(
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
 ) -> Value:
-    """embedding(Tensor weight, Tensor indices, SymInt padding_idx=-1, bool scale_grad_by_freq=False, bool sparse=False) -> Tensor"""  # noqa: E501
     padding = emit.number("padding_idx", padding_idx)
     if padding_idx < 0 and padding.text == str(padding_idx):
         return emit.call("ops.gather", weight, indices, 0)
@@ -32,7 +31,6 @@ def embedding(
 
 @lowers("aten.index_select.default")
 def index_select(emit: Emitter, self: Value, dim: int, index: Value) -> Value:
-    """index_select(Tensor self, int dim, Tensor index) -> Tensor"""
     if self.rank == 0:
         return self
     if index.rank == 0:
@@ -42,7 +40,6 @@ def index_select(emit: Emitter, self: Value, dim: int, index: Value) -> Value:
 
 @lowers("aten.gather.default")
 def gather(emit: Emitter, self: Value, dim: int, index: Value, *, sparse_grad: bool = False) -> Value:
-    """gather(Tensor self, int dim, Tensor index, *, bool sparse_grad=False) -> Tensor"""
     if self.rank == 0 or index.rank == 0:
         if not index.rank:
             return emit.call("ops.reshape", self, ()) if self.rank else self
@@ -93,7 +90,6 @@ def _landing(axes: Sequence[int]) -> int:
 
 @lowers("aten.index.Tensor")
 def index(emit: Emitter, self: Value, indices: Sequence[Value | None]) -> Value:
-    """index.Tensor(Tensor self, Tensor?[] indices) -> Tensor"""
     if any(i is not None and i.dtype in ("bool", "uint8") for i in indices):
         return selected(emit, self, indices)
     axes, given = _places(emit, self, indices)
@@ -113,7 +109,6 @@ def index(emit: Emitter, self: Value, indices: Sequence[Value | None]) -> Value:
 def index_put(
     emit: Emitter, self: Value, indices: Sequence[Value | None], values: Value, accumulate: bool = False
 ) -> Value:
-    """index_put(Tensor self, Tensor?[] indices, Tensor values, bool accumulate=False) -> Tensor"""
     values = emit.cast(values, emit.out.dtype)
     masks = [i for i in indices if i is not None and i.dtype in ("bool", "uint8")]
     if masks:
@@ -177,7 +172,6 @@ def _dealt(emit: Emitter, mask: Value, values: Value) -> Value:
 
 @lowers("aten.masked_scatter.default")
 def masked_scatter(emit: Emitter, self: Value, mask: Value, source: Value) -> Value:
-    """masked_scatter(Tensor self, Tensor mask, Tensor source) -> Tensor"""
     shape = emit.dims(emit.out.shape)
     mask = emit.let(emit.call("ops.broadcast_to", mask, shape), "mask")
     taken = emit.call("ops.gather", emit.call("ops.reshape", source, (-1,)), _turns(emit, mask), 0)
@@ -213,7 +207,6 @@ def scatter(emit: Emitter, self: Value, dim: int, index: Value, src: Value, redu
 
 @lowers("aten.scatter.value")
 def scatter_value(emit: Emitter, self: Value, dim: int, index: Value, value: Scalar) -> Value:
-    """scatter.value(Tensor self, int dim, Tensor index, Scalar value) -> Tensor"""
     filled = emit.call("ops.broadcast_to", number(emit, value), emit.dims(index.shape))
     return scatter(emit, self, dim, index, emit.typed(filled, dtype=emit.out.dtype, shape=index.shape))
 
@@ -222,7 +215,6 @@ def scatter_value(emit: Emitter, self: Value, dim: int, index: Value, value: Sca
 def index_add(
     emit: Emitter, self: Value, dim: int, index: Value, source: Value, *, alpha: Scalar = 1
 ) -> Value:
-    """index_add(Tensor self, int dim, Tensor index, Tensor source, *, Scalar alpha=1) -> Tensor"""
     if alpha == 0:
         return self
     source = emit.cast(source, emit.out.dtype)
@@ -284,7 +276,6 @@ def searchsorted(
     side: str | None = None,
     sorter: Value | None = None,
 ) -> Value:
-    """searchsorted.Tensor(Tensor sorted_sequence, Tensor self, *, bool out_int32=False, bool right=False, str? side=None, Tensor? sorter=None) -> Tensor"""  # noqa: E501
     if (nothing := emit.if_empty()) is not None:
         return nothing
     if any(size == 0 for size in sorted_sequence.shape):
@@ -309,7 +300,6 @@ def searchsorted_scalar(
     side: str | None,
     sorter: Value | None,
 ) -> Value:
-    """searchsorted.Scalar(Tensor sorted_sequence, Scalar self, *, bool out_int32=False, bool right=False, str? side=None, Tensor? sorter=None) -> Tensor"""  # noqa: E501
     value = number(emit, self, sorted_sequence.dtype)
     return searchsorted(
         emit, sorted_sequence, value, out_int32=out_int32, right=right, side=side, sorter=sorter

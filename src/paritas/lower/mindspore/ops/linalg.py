@@ -23,7 +23,6 @@ def linalg_norm(
     dim: Sequence[int] | None = None,
     keepdim: bool = False,
 ) -> Value:
-    """linalg_norm(Tensor self, Scalar? ord=None, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""  # noqa: E501
     dim = [dim] if isinstance(dim, int) else dim
     if ord is None:  # of all elements, however many dimensions they have
         return linalg_vector_norm(emit, self, 2, dim, keepdim)
@@ -40,7 +39,6 @@ _MOST_ROWS = 1024
 def linalg_solve_triangular(
     emit: Emitter, self: Value, B: Value, *, upper: bool, left: bool = True, unitriangular: bool = False
 ) -> Value:
-    """linalg_solve_triangular(Tensor self, Tensor B, *, bool upper, bool left=True, bool unitriangular=False) -> Tensor"""  # noqa: E501
     if is_empty(self) or is_empty(B):
         return filled(emit, 0)
     rows = self.shape[-1]
@@ -124,7 +122,6 @@ _DIFFERENCES = 1 << 22
 
 @lowers("aten.cdist.default")
 def cdist(emit: Emitter, x1: Value, x2: Value, p: float = 2, compute_mode: int | None = None) -> Value:
-    """cdist(Tensor x1, Tensor x2, float p=2., int? compute_mode=None) -> Tensor"""
     if (nothing := emit.if_empty()) is not None:
         return nothing
     if is_empty(x1) or is_empty(x2):  # rows of no elements

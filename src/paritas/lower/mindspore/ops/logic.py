@@ -67,13 +67,11 @@ def bitwise(emit: Emitter, boolean: str, bits: str, self: Value, other: Any) -> 
 
 @lowers("aten.bitwise_not.default")
 def bitwise_not(emit: Emitter, self: Value) -> Value:
-    """bitwise_not(Tensor self) -> Tensor"""
     return emit.call("ops.logical_not" if self.dtype == "bool" else "ops.invert", self)
 
 
 @lowers("aten.logical_not.default")
 def logical_not(emit: Emitter, self: Value) -> Value:
-    """logical_not(Tensor self) -> Tensor"""
     return emit.call("ops.logical_not", truth(emit, self))
 
 
@@ -95,7 +93,6 @@ def logical(emit: Emitter, function: str, self: Value, other: Value) -> Value:
 
 @lowers("aten.isin.Tensor_Tensor")
 def isin(emit: Emitter, elements: Value, test_elements: Value, *, invert: bool, **_: object) -> Value:
-    """isin.Tensor_Tensor(Tensor elements, Tensor test_elements, *, bool assume_unique=False, bool invert=False) -> Tensor"""  # noqa: E501
     flat = emit.call("ops.reshape", test_elements, (-1,))
     equal = emit.infix("==", emit.call("ops.expand_dims", elements, -1), flat)
     found = emit.prim("ops.ReduceAny")(equal, -1)

@@ -46,7 +46,6 @@ def common_shape(*operands: Any) -> tuple[Size, ...]:
 
 @lowers("aten.mse_loss.default")
 def mse_loss(emit: Emitter, self: Value, target: Value, reduction: int = MEAN) -> Value:
-    """mse_loss(Tensor self, Tensor target, int reduction=1) -> Tensor"""
     shape = common_shape(self, target)
     if is_empty(self) or is_empty(target):
         return reduced(emit, self, shape, reduction)
@@ -63,7 +62,6 @@ def _apart(emit: Emitter, self: Value, target: Value) -> Value | None:
 
 @lowers("aten.l1_loss.default")
 def l1_loss(emit: Emitter, self: Value, target: Value, reduction: int = MEAN) -> Value:
-    """l1_loss(Tensor self, Tensor target, int reduction=1) -> Tensor"""
     shape = common_shape(self, target)
     error = _apart(emit, self, target)
     return reduced(emit, self if error is None else emit.call("ops.abs", error), shape, reduction)
@@ -87,7 +85,6 @@ def _bent(emit: Emitter, self: Value, target: Value, reduction: int, bound: floa
 def smooth_l1_loss(
     emit: Emitter, self: Value, target: Value, reduction: int = MEAN, beta: float = 1.0
 ) -> Value:
-    """smooth_l1_loss(Tensor self, Tensor target, int reduction=1, float beta=1.) -> Tensor"""
     if beta == 0:
         return l1_loss(emit, self, target, reduction)
     return _bent(emit, self, target, reduction, beta, beta)
@@ -106,7 +103,6 @@ def _weighted(emit: Emitter, loss: Value, weight: Value | None) -> Value:
 def binary_cross_entropy(
     emit: Emitter, self: Value, target: Value, weight: Value | None = None, reduction: int = MEAN
 ) -> Value:
-    """binary_cross_entropy(Tensor self, Tensor target, Tensor? weight=None, int reduction=1) -> Tensor"""
     if is_empty(self):
         return reduced(emit, self, self.shape, reduction)
     p, y = (emit.let(emit.cast(x, emit.out.dtype), "x") for x in (self, target))
@@ -126,7 +122,6 @@ def binary_cross_entropy_with_logits(
     pos_weight: Value | None = None,
     reduction: int = MEAN,
 ) -> Value:
-    """binary_cross_entropy_with_logits(Tensor self, Tensor target, Tensor? weight=None, Tensor? pos_weight=None, int reduction=1) -> Tensor"""  # noqa: E501
     if is_empty(self):
         return reduced(emit, self, self.shape, reduction)
     x, y = (emit.let(emit.cast(v, emit.out.dtype), "x") for v in (self, target))
@@ -144,7 +139,6 @@ def binary_cross_entropy_with_logits(
 def kl_div(
     emit: Emitter, self: Value, target: Value, reduction: int = MEAN, *, log_target: bool = False
 ) -> Value:
-    """kl_div(Tensor self, Tensor target, int reduction=1, *, bool log_target=False) -> Tensor"""
     shape = common_shape(self, target)
     if is_empty(self) or is_empty(target):
         return reduced(emit, self, shape, reduction)
@@ -162,7 +156,6 @@ def kl_div(
 
 @lowers("aten.soft_margin_loss.default")
 def soft_margin_loss(emit: Emitter, self: Value, target: Value, reduction: int = MEAN) -> Value:
-    """soft_margin_loss(Tensor self, Tensor target, int reduction=1) -> Tensor"""
     if emit.out.dtype == "float16":
         raise emit.refuse("soft_margin_loss in float16, which overflows in torch")
     if is_empty(self):
@@ -246,7 +239,6 @@ def nll_loss(
     reduction: int = MEAN,
     ignore_index: Size = -100,
 ) -> Value:
-    """nll_loss(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100) -> Tensor"""
     if is_empty(self) or is_empty(target):
         return _of_nothing(emit, reduction)
     return _picked(emit, self, target, weight, reduction, ignore_index, min(self.rank - 1, 1))
@@ -267,7 +259,6 @@ def cross_entropy_loss(
     ignore_index: Size = -100,
     label_smoothing: float = 0.0,
 ) -> Value:
-    """cross_entropy_loss(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100, float label_smoothing=0.) -> Tensor"""  # noqa: E501
     if is_empty(self) or is_empty(target):
         return _of_nothing(emit, reduction)
     dim = 0 if self.rank == 1 else 1

@@ -15,7 +15,6 @@ from paritas.lower.mindspore.write.source import Scalar, Value
 
 @lowers("aten.linear.default")
 def linear(emit: Emitter, input: Value, weight: Value, bias: Value | None = None) -> Value:
-    """linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor"""
     if is_empty(input) or is_empty(weight):
         nothing = filled(emit, 0)
         return nothing if bias is None else emit.infix("+", nothing, bias)
@@ -48,7 +47,6 @@ def _nothing(*operands: Any) -> bool:
 def addmm(
     emit: Emitter, self: Value, mat1: Value, mat2: Value, *, beta: Scalar = 1, alpha: Scalar = 1
 ) -> Value:
-    """addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
     if _nothing(mat1, mat2):
         return plus_product(emit, self, filled(emit, 0), beta, 1)
     product = emit.prim("ops.MatMul")(mat1, mat2)
@@ -61,7 +59,6 @@ def addmm(
 def baddbmm(
     emit: Emitter, self: Value, batch1: Value, batch2: Value, *, beta: Scalar = 1, alpha: Scalar = 1
 ) -> Value:
-    """baddbmm(Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
     if _nothing(batch1, batch2):
         return plus_product(emit, self, filled(emit, 0), beta, 1)
     return plus_product(emit, self, emit.prim("ops.BatchMatMul")(batch1, batch2), beta, alpha)
@@ -69,37 +66,31 @@ def baddbmm(
 
 @lowers("aten.mm.default")
 def mm(emit: Emitter, self: Value, mat2: Value) -> Value:
-    """mm(Tensor self, Tensor mat2) -> Tensor"""
     return filled(emit, 0) if _nothing(self, mat2) else emit.prim("ops.MatMul")(self, mat2)
 
 
 @lowers("aten.bmm.default")
 def bmm(emit: Emitter, self: Value, mat2: Value) -> Value:
-    """bmm(Tensor self, Tensor mat2) -> Tensor"""
     return filled(emit, 0) if _nothing(self, mat2) else emit.prim("ops.BatchMatMul")(self, mat2)
 
 
 @lowers("aten.matmul.default", "aten.linalg_matmul.default")
 def matmul(emit: Emitter, self: Value, other: Value) -> Value:
-    """matmul(Tensor self, Tensor other) -> Tensor"""
     return filled(emit, 0) if _nothing(self, other) else emit.call("ops.matmul", self, other)
 
 
 @lowers("aten.mv.default")
 def mv(emit: Emitter, self: Value, vec: Value) -> Value:
-    """mv(Tensor self, Tensor vec) -> Tensor"""
     return filled(emit, 0) if _nothing(self, vec) else emit.call("ops.matmul", self, vec)
 
 
 @lowers("aten.dot.default")
 def dot(emit: Emitter, self: Value, tensor: Value) -> Value:
-    """dot(Tensor self, Tensor tensor) -> Tensor"""
     return filled(emit, 0) if _nothing(self, tensor) else emit.call("ops.matmul", self, tensor)
 
 
 @lowers("aten.outer.default", "aten.ger.default")
 def outer(emit: Emitter, self: Value, vec2: Value) -> Value:
-    """outer(Tensor self, Tensor vec2) -> Tensor"""
     return emit.infix("*", emit.call("ops.expand_dims", self, -1), vec2)
 
 
@@ -107,7 +98,6 @@ def outer(emit: Emitter, self: Value, vec2: Value) -> Value:
 def einsum(
     emit: Emitter, equation: str, tensors: Sequence[Value], *, path: Sequence[int] | None = None
 ) -> Value:
-    """einsum(str equation, Tensor[] tensors, *, int[]? path=None) -> Tensor"""
     terms, output = _parsed_equation(equation, [x.rank for x in tensors])
     whole = [_diagonal_of_repeated(emit, term, x) for term, x in zip(terms, tensors, strict=True)]
     terms, tensors = [term for term, _ in whole], [x for _, x in whole]

@@ -14,7 +14,6 @@ _TRANSPOSED = re.compile(r"ops\.transpose\(([\w.\[\]]+), \(0, 2, 1\)\)")
 
 @lowers("transformers.grouped_mm_fallback.default")
 def grouped_mm_fallback(emit: Emitter, input: Value, weight: Value, offs: Value) -> Value:
-    """grouped_mm_fallback(Tensor input, Tensor weight, Tensor offs) -> Tensor"""
     stored = _TRANSPOSED.fullmatch(weight.text)
     if stored:
         experts, inputs, outputs = weight.shape
@@ -25,7 +24,6 @@ def grouped_mm_fallback(emit: Emitter, input: Value, weight: Value, offs: Value)
 
 @lowers("aten.histc.default")
 def histc(emit: Emitter, self: Value, bins: int = 100, min: Scalar = 0, max: Scalar = 0) -> Value:
-    """histc(Tensor self, int bins=100, Scalar min=0, Scalar max=0) -> Tensor"""
     if min == max and bins == 1:  # the range is that of the values: all of them are in it
         count = emit.call("ops.reshape", emit.call("ops.ones_like", self), (-1,))
         return emit.call("ops.reshape", emit.prim("ops.ReduceSum")(count, 0), (1,))

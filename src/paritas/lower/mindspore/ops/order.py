@@ -64,8 +64,6 @@ def _last(emit: Emitter, self: Value, dim: int, write: Callable[..., Any]) -> Va
 def topk(
     emit: Emitter, self: Value, k: Size, dim: int = -1, largest: bool = True, sorted: bool = True
 ) -> Value:
-    """topk(Tensor self, SymInt k, int dim=-1, bool largest=True, bool sorted=True) -> (Tensor values, Tensor indices)"""  # noqa: E501
-
     def write(x: Value) -> Value:
         if largest:
             found = emit.let(emit.prim("ops.TopK", True)(_keys(emit, x), k), "found")
@@ -93,13 +91,11 @@ def sorted_pair(emit: Emitter, self: Value, dim: int, descending: bool, **_: obj
 
 @lowers("aten.msort.default")
 def msort(emit: Emitter, self: Value) -> Value:
-    """msort(Tensor self) -> Tensor"""
     return Value(f"{emit.let(sorted_pair(emit, self, 0, False), 'pair')}[0]")
 
 
 @lowers("aten.argsort.default", "aten.argsort.stable")
 def argsort(emit: Emitter, self: Value, dim: int = -1, descending: bool = False, **_: object) -> Value:
-    """argsort(Tensor self, int dim=-1, bool descending=False) -> Tensor"""
     pair = emit.let(sorted_pair(emit, self, dim, descending), "pair")
     return Value(f"{pair}[1]")
 
@@ -125,7 +121,6 @@ def operand_plus_one(place: int | str) -> int | str:
 
 @lowers("aten.kthvalue.default")
 def kthvalue(emit: Emitter, self: Value, k: Size, dim: int = -1, keepdim: bool = False) -> Value:
-    """kthvalue(Tensor self, SymInt k, int dim=-1, bool keepdim=False) -> (Tensor values, Tensor indices)"""
     return _one(emit, self, dim, keepdim, k - 1 if isinstance(k, int) else f"{k} - 1")
 
 
@@ -138,7 +133,6 @@ def _middle(emit: Emitter, self: Value, dim: int) -> int | str:
 
 @lowers("aten.median.dim")
 def median_dim(emit: Emitter, self: Value, dim: int, keepdim: bool = False) -> Value:
-    """median.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)"""
     if self.rank == 0 or is_empty(self):
         return _one(emit, self, dim, keepdim, 0)
     dim = dim % self.rank
@@ -168,7 +162,6 @@ def _flat(emit: Emitter, self: Value) -> Value:
 
 @lowers("aten.median.default")
 def median(emit: Emitter, self: Value) -> Value:
-    """median(Tensor self) -> Tensor"""
     if self.rank == 0:
         return self
     if is_empty(self):
@@ -178,7 +171,6 @@ def median(emit: Emitter, self: Value) -> Value:
 
 @lowers("aten.nanmedian.dim")
 def nanmedian_dim(emit: Emitter, self: Value, dim: int, keepdim: bool = False) -> Value:
-    """nanmedian.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)"""
     if self.rank == 0 or is_empty(self) or self.dtype not in FLOATS:
         return median_dim(emit, self, dim, keepdim)
     dim = dim % self.rank
@@ -190,7 +182,6 @@ def nanmedian_dim(emit: Emitter, self: Value, dim: int, keepdim: bool = False) -
 
 @lowers("aten.nanmedian.default")
 def nanmedian(emit: Emitter, self: Value) -> Value:
-    """nanmedian(Tensor self) -> Tensor"""
     if self.rank == 0:
         return self
     if is_empty(self):

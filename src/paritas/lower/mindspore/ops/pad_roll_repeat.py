@@ -30,7 +30,6 @@ def _tiled(emit: Emitter, self: Value, repeats: Sizes) -> Value:
 def repeat_interleave(
     emit: Emitter, self: Value, repeats: Size, dim: int | None = None, *, output_size: Size | None = None
 ) -> Value:
-    """repeat_interleave.self_int(Tensor self, SymInt repeats, int? dim=None, *, SymInt? output_size=None) -> Tensor"""
     if dim is None:
         self, dim, sizes = emit.call("ops.reshape", self, (-1,)), 0, [_count(self.shape)]
     else:
@@ -50,13 +49,11 @@ def _count(shape: Sizes) -> int:
 
 @lowers("aten.flip.default")
 def flip(emit: Emitter, self: Value, dims: Sequence[int]) -> Value:
-    """flip(Tensor self, int[] dims) -> Tensor"""
     return emit.call("ops.flip", self, tuple(d % self.rank for d in dims)) if dims and self.rank else self
 
 
 @lowers("aten.roll.default")
 def roll(emit: Emitter, self: Value, shifts: Sizes, dims: Sequence[int] = ()) -> Value:
-    """roll(Tensor self, SymInt[1] shifts, int[1] dims=[]) -> Tensor"""
     shifts, dims = _listed(shifts), _listed(dims)
     x = self
     if not dims:
@@ -94,7 +91,6 @@ def _listed(value: Any) -> list[Any]:
 
 @lowers("aten.constant_pad_nd.default")
 def constant_pad_nd(emit: Emitter, self: Value, pad: Sizes, value: Scalar = 0) -> Value:
-    """constant_pad_nd(Tensor self, SymInt[] pad, Scalar value=0) -> Tensor"""
     if not all(isinstance(width, int) for width in pad):
         in_front = any(not isinstance(width, int) or width != 0 for width in pad[::2])
         return (
@@ -201,7 +197,6 @@ def _mirrored(emit: Emitter, places: Value, mode: str, size: Value, last: Value)
 
 @lowers("aten.pad.default")
 def pad(emit: Emitter, self: Value, pad: Sizes, mode: str = "constant", value: float | None = None) -> Value:
-    """pad(Tensor self, SymInt[] pad, str mode="constant", float? value=None) -> Tensor"""
     if mode == "constant":
         return constant_pad_nd(emit, self, pad, 0 if value is None else value)
 
@@ -264,7 +259,6 @@ def slice_scatter(
     end: Size | None = None,
     step: Size = 1,
 ) -> Value:
-    """slice_scatter(Tensor self, Tensor src, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor"""  # noqa: E501
     dim = dim % self.rank
     if step != 1:
         return _strided(emit, self, emit.cast(src, emit.out.dtype), dim, start, end, step)
@@ -313,7 +307,6 @@ def _every(emit: Emitter, self: Value, src: Value, dim: int, start: Size, end: S
 
 @lowers("aten.select_scatter.default")
 def select_scatter(emit: Emitter, self: Value, src: Value, dim: int, index: Size) -> Value:
-    """select_scatter(Tensor self, Tensor src, int dim, SymInt index) -> Tensor"""
     dim = dim % self.rank
     row = emit.call("ops.expand_dims", emit.cast(src, emit.out.dtype), dim)
     return _spliced(emit, self, row, dim, index, 1)
@@ -324,7 +317,6 @@ def select_scatter(emit: Emitter, self: Value, src: Value, dim: int, index: Size
 
 @lowers("aten.unfold.default")
 def unfold(emit: Emitter, self: Value, dimension: int, size: int, step: int) -> Value:
-    """unfold(Tensor(a) self, int dimension, int size, int step) -> Tensor(a)"""
     if self.rank == 0:
         return emit.call("ops.reshape", self, emit.dims(emit.out.shape))
     if (nothing := emit.if_empty()) is not None:
@@ -339,7 +331,6 @@ def unfold(emit: Emitter, self: Value, dimension: int, size: int, step: int) -> 
 
 @lowers("aten.pixel_shuffle.default")
 def pixel_shuffle(emit: Emitter, self: Value, upscale_factor: int) -> Value:
-    """pixel_shuffle(Tensor self, int upscale_factor) -> Tensor"""
     r = upscale_factor
     *batch, channels, height, width = self.shape
     cut = emit.call("ops.reshape", self, emit.dims([*batch, channels // (r * r), r, r, height, width]))
@@ -350,7 +341,6 @@ def pixel_shuffle(emit: Emitter, self: Value, upscale_factor: int) -> Value:
 
 @lowers("aten.pixel_unshuffle.default")
 def pixel_unshuffle(emit: Emitter, self: Value, downscale_factor: int) -> Value:
-    """pixel_unshuffle(Tensor self, int downscale_factor) -> Tensor"""
     r = downscale_factor
     *batch, channels, _, _ = self.shape
     rows, columns = emit.out.shape[-2:]

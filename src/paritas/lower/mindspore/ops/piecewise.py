@@ -14,7 +14,6 @@ from paritas.lower.mindspore.write.source import Scalar, Value
 
 @lowers("aten.sgn.default")
 def sgn(emit: Emitter, self: Value) -> Value:
-    """sgn(Tensor self) -> Tensor"""
     if self.dtype.startswith("complex"):
         raise emit.refuse("the sign of a complex number")
     return sign(emit, self)
@@ -22,13 +21,11 @@ def sgn(emit: Emitter, self: Value) -> Value:
 
 @lowers("aten.positive.default")
 def positive(emit: Emitter, self: Value) -> Value:
-    """positive(Tensor(a) self) -> Tensor(a)"""
     return self
 
 
 @lowers("aten.signbit.default")
 def signbit(emit: Emitter, self: Value) -> Value:
-    """signbit(Tensor self) -> Tensor"""
     if self.dtype in ("bool", "uint8"):
         return emit.call("ops.zeros_like", emit.cast(self, "bool"))
     if self.dtype not in FLOATS:
@@ -46,7 +43,6 @@ def _infinite(emit: Emitter, self: Value, value: float) -> Value:
 
 @lowers("aten.frac.default")
 def frac(emit: Emitter, self: Value) -> Value:
-    """frac(Tensor self) -> Tensor"""
     x = emit.let(self, "x")
     return emit.infix("-", x, emit.call("ops.trunc", x))
 
@@ -60,8 +56,6 @@ def converted(emit: Emitter, self: Value, factor: float) -> Value:
 
 @lowers("aten.sinc.default", "aten.special_sinc.default")
 def sinc(emit: Emitter, self: Value) -> Value:
-    """sinc(Tensor self) -> Tensor"""
-
     def write(x: Value) -> Value:
         x = emit.let(emit.infix("*", x, math.pi), "x")
         zero = emit.let(emit.infix("==", x, 0), "zero")
@@ -75,7 +69,6 @@ def sinc(emit: Emitter, self: Value) -> Value:
 
 @lowers("aten.special_ndtr.default")
 def special_ndtr(emit: Emitter, self: Value) -> Value:
-    """special_ndtr(Tensor self) -> Tensor"""
     # torch's own formula: it loses the same digits far below 0.
     x = emit.infix("*", emit.cast(self, emit.out.dtype), math.sqrt(0.5))
     return emit.infix("*", emit.infix("+", emit.call("ops.erf", x), 1.0), 0.5)
@@ -83,7 +76,6 @@ def special_ndtr(emit: Emitter, self: Value) -> Value:
 
 @lowers("aten.special_entr.default")
 def special_entr(emit: Emitter, self: Value) -> Value:
-    """special_entr(Tensor self) -> Tensor"""
     x = emit.let(emit.cast(self, "float64"), "x")
     inside = emit.prefix("-", emit.infix("*", x, emit.call("ops.log", x)))
     inside = emit.call("ops.where", emit.infix("==", x, 0), 0.0, inside)
@@ -93,7 +85,6 @@ def special_entr(emit: Emitter, self: Value) -> Value:
 
 @lowers("aten.hardshrink.default")
 def hardshrink(emit: Emitter, self: Value, lambd: Scalar = 0.5) -> Value:
-    """hardshrink(Tensor self, Scalar lambd=0.5) -> Tensor"""
     x = emit.let(self, "x")
     bound = number(emit, abs(lambd))
     inside = emit.infix("<=", emit.call("ops.abs", x), bound)
@@ -102,8 +93,6 @@ def hardshrink(emit: Emitter, self: Value, lambd: Scalar = 0.5) -> Value:
 
 @lowers("aten.softshrink.default")
 def softshrink(emit: Emitter, self: Value, lambd: Scalar = 0.5) -> Value:
-    """softshrink(Tensor self, Scalar lambd=0.5) -> Tensor"""
-
     def write(x: Value) -> Value:
         x = emit.let(x, "x")
         inside = emit.infix("<=", emit.call("ops.abs", x), lambd)
@@ -115,7 +104,6 @@ def softshrink(emit: Emitter, self: Value, lambd: Scalar = 0.5) -> Value:
 
 @lowers("aten.celu.default")
 def celu(emit: Emitter, self: Value, alpha: Scalar = 1.0) -> Value:
-    """celu(Tensor self, Scalar alpha=1.) -> Tensor"""
     return elu(emit, self, alpha, 1, 1.0 / alpha)
 
 

@@ -23,7 +23,6 @@ def refused(emit: Emitter, **_: object) -> NoReturn:
 
 @lowers("aten.bernoulli.p")
 def bernoulli(emit: Emitter, self: Value, p: float, **_: object) -> Value:
-    """bernoulli.p(Tensor self, float p, *, Generator? generator=None) -> Tensor"""
     if p not in (0, 1):
         refused(emit)
     return filled(emit, p)

@@ -95,7 +95,7 @@ def nan_of(emit: Emitter) -> Value:
 @lowers("aten.std.dim", root=True, correction=Arg("unbiased"))
 @lowers("aten.std.default", root=True, correction=Arg("unbiased"), dim=None, keepdim=False)
 def variance(
-    emit: Emitter, self: Value, dim: Sequence[int] | None, correction: int | None, keepdim: bool, root: bool
+    emit: Emitter, self: Value, dim: Sequence[int] | None, correction: float | None, keepdim: bool, root: bool
 ) -> Value:
     if self.dtype.startswith("complex"):
         raise emit.refuse("it is written for real numbers, and these are complex")
@@ -130,7 +130,7 @@ def variance(
 @lowers("aten.std_mean.dim", root=True, correction=Arg("unbiased"))
 @lowers("aten.std_mean.default", root=True, correction=Arg("unbiased"), dim=None, keepdim=False)
 def spread_and_mean(
-    emit: Emitter, self: Value, dim: Sequence[int] | None, correction: int | None, keepdim: bool, root: bool
+    emit: Emitter, self: Value, dim: Sequence[int] | None, correction: float | None, keepdim: bool, root: bool
 ) -> Value:
     x = emit.let(self, "x")
     average = _averaged(emit, x, axes_of(self, dim), keepdim)
@@ -153,7 +153,6 @@ def _averaged(emit: Emitter, x: Value, axes: Sequence[int], keepdim: bool) -> Va
 def linalg_vector_norm(
     emit: Emitter, self: Value, ord: Scalar = 2, dim: Sequence[int] | None = None, keepdim: bool = False
 ) -> Value:
-    """linalg_vector_norm(Tensor self, Scalar ord=2, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""  # noqa: E501
     ord = 2 if ord is None else ord  # of `norm`
     axes = axes_of(self, dim)
     x = emit.cast(self, emit.out.dtype)
@@ -282,7 +281,6 @@ def diff(
     prepend: Value | None = None,
     append: Value | None = None,
 ) -> Value:
-    """diff(Tensor self, int n=1, int dim=-1, Tensor? prepend=None, Tensor? append=None) -> Tensor"""
     dim = dim % self.rank
     if (nothing := emit.if_empty()) is not None:
         return nothing
@@ -304,7 +302,6 @@ def diff(
 
 @lowers("aten.logsumexp.default", "aten.special_logsumexp.default")
 def logsumexp(emit: Emitter, self: Value, dim: Sequence[int], keepdim: bool = False) -> Value:
-    """logsumexp(Tensor self, int[1] dim, bool keepdim=False) -> Tensor"""
     axes = axes_of(self, dim)
     x = emit.let(emit.cast(self, emit.out.dtype), "x")
     highest = reduced_by(emit, "ops.ReduceMax", x, axes, True)

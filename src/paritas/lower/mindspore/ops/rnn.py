@@ -92,7 +92,6 @@ def lstm(
     batch_first: bool,
     **_: object,
 ) -> Value:
-    """lstm.input(Tensor input, Tensor[] hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     if emit.target != "cpu":
         raise emit.refuse("ops.LSTM has kernels for CPU and GPU only")
     total = num_layers * (2 if bidirectional else 1)
@@ -178,7 +177,6 @@ def gru(
     batch_first: bool,
     **_: object,
 ) -> Value:
-    """gru.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)"""  # noqa: E501
     how = (num_layers, train, bidirectional, batch_first)
     return _simple(emit, "gru_steps", input, hx, params, *how)
 
@@ -195,7 +193,6 @@ def rnn_tanh(
     batch_first: bool,
     **_: object,
 ) -> Value:
-    """rnn_tanh.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)"""  # noqa: E501
     how = (num_layers, train, bidirectional, batch_first)
     return _simple(emit, "rnn_tanh_steps", input, hx, params, *how)
 
@@ -212,6 +209,5 @@ def rnn_relu(
     batch_first: bool,
     **_: object,
 ) -> Value:
-    """rnn_relu.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)"""  # noqa: E501
     how = (num_layers, train, bidirectional, batch_first)
     return _simple(emit, "rnn_relu_steps", input, hx, params, *how)

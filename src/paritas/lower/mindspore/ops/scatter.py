@@ -92,7 +92,6 @@ def _neutral(dtype: str, reduce: str) -> torch.Tensor:
 def scatter_reduce(
     emit: Emitter, self: Value, dim: int, index: Value, src: Value, reduce: str, *, include_self: bool = True
 ) -> Value:
-    """scatter_reduce.two(Tensor self, int dim, Tensor index, Tensor src, str reduce, *, bool include_self=True) -> Tensor"""  # noqa: E501
     if any(size == 0 for size in index.shape):
         return self
     if self.rank == 0:
@@ -112,7 +111,6 @@ def scatter_reduce(
 
 @lowers("aten.scatter.reduce")
 def scatter_with(emit: Emitter, self: Value, dim: int, index: Value, src: Value, *, reduce: str) -> Value:
-    """scatter.reduce(Tensor self, int dim, Tensor index, Tensor src, *, str reduce) -> Tensor"""
     how = {"add": "sum", "multiply": "prod"}[reduce]
     return scatter_reduce(emit, self, dim, index, src, how)
 
@@ -121,7 +119,6 @@ def scatter_with(emit: Emitter, self: Value, dim: int, index: Value, src: Value,
 def scatter_value_with(
     emit: Emitter, self: Value, dim: int, index: Value, value: Scalar, *, reduce: str
 ) -> Value:
-    """scatter.value_reduce(Tensor self, int dim, Tensor index, Scalar value, *, str reduce) -> Tensor"""
     spread = filled(emit, value, shape=index.shape)
     src = emit.typed(spread, dtype=emit.out.dtype, shape=index.shape)
     return scatter_with(emit, self, dim, index, src, reduce=reduce)
@@ -138,7 +135,6 @@ def index_reduce(
     *,
     include_self: bool = True,
 ) -> Value:
-    """index_reduce(Tensor self, int dim, Tensor index, Tensor source, str reduce, *, bool include_self=True) -> Tensor"""  # noqa: E501
     if self.rank == 0 or source.rank == 0:
         index = emit.typed(emit.call("ops.reshape", index, ()), dtype="int64", shape=())
         source = emit.typed(emit.call("ops.reshape", source, ()), dtype=source.dtype, shape=())
@@ -159,7 +155,6 @@ def index_reduce(
 
 @lowers("aten.take.default")
 def take(emit: Emitter, self: Value, index: Value) -> Value:
-    """take(Tensor self, Tensor index) -> Tensor"""
     if (nothing := emit.if_empty()) is not None:
         return nothing
     return emit.prelude("picked", emit.call("ops.reshape", self, (-1,)), index, 0, emit.training)
@@ -167,7 +162,6 @@ def take(emit: Emitter, self: Value, index: Value) -> Value:
 
 @lowers("aten.take_along_dim.default")
 def take_along_dim(emit: Emitter, self: Value, indices: Value, dim: int | None = None) -> Value:
-    """take_along_dim(Tensor self, Tensor indices, int? dim=None) -> Tensor"""
     if dim is None:
         flat = emit.call("ops.reshape", self, (-1,))
         return emit.call("ops.gather", flat, emit.call("ops.reshape", indices, (-1,)), 0)
@@ -197,7 +191,6 @@ def _marked(emit: Emitter, self: Value, dim: int, index: Value) -> Value:
 
 @lowers("aten.index_fill.int_Scalar")
 def index_fill(emit: Emitter, self: Value, dim: int, index: Value, value: Scalar) -> Value:
-    """index_fill.int_Scalar(Tensor self, int dim, Tensor index, Scalar value) -> Tensor"""
     if self.rank == 0:
         return filled(emit, value)
     if any(size == 0 for size in index.shape):
@@ -207,7 +200,6 @@ def index_fill(emit: Emitter, self: Value, dim: int, index: Value, value: Scalar
 
 @lowers("aten.index_fill.int_Tensor")
 def index_fill_tensor(emit: Emitter, self: Value, dim: int, index: Value, value: Value) -> Value:
-    """index_fill.int_Tensor(Tensor self, int dim, Tensor index, Tensor value) -> Tensor"""
     if self.rank == 0:
         return emit.cast(value, emit.out.dtype)
     if any(size == 0 for size in index.shape):

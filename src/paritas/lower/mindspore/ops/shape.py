@@ -25,7 +25,6 @@ def reshaped(emit: Emitter, self: Value, **_: object) -> Value:
 
 @lowers("aten.unsqueeze.default")
 def unsqueeze(emit: Emitter, self: Value, dim: int) -> Value:
-    """unsqueeze(Tensor(a) self, int dim) -> Tensor(a)"""
     return emit.call("ops.expand_dims", self, dim)
 
 
@@ -75,7 +74,6 @@ def tuple_of(texts: Sequence[str]) -> Value:
 
 @lowers("aten.broadcast_tensors.default")
 def broadcast_tensors(emit: Emitter, tensors: Sequence[Value]) -> Value:
-    """broadcast_tensors(Tensor[] tensors) -> Tensor[]"""
     pieces = zip(tensors, emit.out, strict=True)
     return tuple_of([emit.call("ops.broadcast_to", x, emit.dims(piece.shape)).text for x, piece in pieces])
 
@@ -95,7 +93,6 @@ def is_empty(value: Value) -> bool:
 
 @lowers("aten.stack.default")
 def stack(emit: Emitter, tensors: Sequence[Value], dim: int = 0) -> Value:
-    """stack(Tensor[] tensors, int dim=0) -> Tensor"""
     return emit.call("ops.stack", tuple(emit.cast(x, emit.out.dtype) for x in tensors), dim)
 
 
@@ -114,7 +111,6 @@ def slice_of(bounds: Sequence[str]) -> str:
 
 @lowers("aten.slice.Tensor")
 def slice_(emit: Emitter, self: Value, dim: int, start: Size | None, end: Size | None, step: Size) -> Value:
-    """slice.Tensor(Tensor(a) self, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor(a)"""
     # Both bounds may be negative or beyond the end, in torch as in Python.
     bounds = ["" if start in (None, 0) else str(start), "" if end is None or _is_whole(end) else str(end)]
     text = slice_of(bounds if step == 1 else [*bounds, str(step)])
@@ -127,7 +123,6 @@ def _is_whole(end: Size) -> bool:
 
 @lowers("aten.narrow.default")
 def narrow(emit: Emitter, self: Value, dim: int, start: Size, length: Size) -> Value:
-    """narrow(Tensor(a) self, int dim, SymInt start, SymInt length) -> Tensor(a)"""
     low = operand(start) if isinstance(start, Value) else str(start)
     end = (
         f"{low} + {length}"
@@ -141,7 +136,6 @@ def narrow(emit: Emitter, self: Value, dim: int, start: Size, length: Size) -> V
 
 @lowers("aten.select.int")
 def select(emit: Emitter, self: Value, dim: int, index: Size) -> Value:
-    """select.int(Tensor(a) self, int dim, SymInt index) -> Tensor(a)"""
     return Value(indexed(emit, self, dim, str(index)), self.dtype, emit.out.shape)
 
 
@@ -165,7 +159,6 @@ def slices_of(emit: Emitter, self: Value, dim: int, **_: object) -> Value:
 
 @lowers("aten.unbind.int")
 def unbind(emit: Emitter, self: Value, dim: int) -> Value:
-    """unbind.int(Tensor(a -> *) self, int dim=0) -> Tensor(a)[]"""
     if not emit.out:
         return Value("()")
     self = emit.let(self, "x")

@@ -35,14 +35,12 @@ lowers("aten.special_i1e.default", function="ops.bessel_i1e")(in_float64)
 
 @lowers("aten.erfinv.default", "aten.special_erfinv.default")
 def erfinv(emit: Emitter, self: Value) -> Value:
-    """erfinv(Tensor self) -> Tensor"""
     wide = emit.prelude("erfinv", emit.cast(self, "float64"))
     return emit.cast(emit.typed(wide, dtype="float64"), emit.out.dtype)
 
 
 @lowers("aten.logit.default", "aten.special_logit.default")
 def logit(emit: Emitter, self: Value, eps: float | None = None) -> Value:
-    """logit(Tensor self, float? eps=None) -> Tensor"""
     x = emit.cast(self, emit.out.dtype)
     if eps is not None and eps >= 0:
         # The upper bound rounded as torch rounds it: 1 - bound is all that the result depends on.

@@ -41,7 +41,6 @@ def stacked(emit: Emitter, tensors: Sequence[Value], widen: Callable[..., Any], 
 
 @lowers("aten.atleast_1d.Sequence", "aten.atleast_2d.Sequence", "aten.atleast_3d.Sequence")
 def atleast_each(emit: Emitter, tensors: Sequence[Value]) -> Value:
-    """atleast_1d.Sequence(Tensor[] tensors) -> Tensor[]"""
     pieces = zip(tensors, emit.out, strict=True)
     return tuple_of([str(_shaped(emit, x, piece.shape)) for x, piece in pieces])
 
@@ -52,7 +51,6 @@ lowers("aten.flipud.default", dims=[0])(flip)
 
 @lowers("aten.rot90.default")
 def rot90(emit: Emitter, self: Value, k: int = 1, dims: Sequence[int] = (0, 1)) -> Value:
-    """rot90(Tensor self, int k=1, int[] dims=[0, 1]) -> Tensor"""
     first, second = (d % self.rank for d in dims)
     order = list(range(self.rank))
     order[first], order[second] = second, first
@@ -70,13 +68,11 @@ def rot90(emit: Emitter, self: Value, k: int = 1, dims: Sequence[int] = (0, 1)) 
 
 @lowers("aten.numpy_T.default")
 def numpy_t(emit: Emitter, self: Value) -> Value:
-    """numpy_T(Tensor(a) self) -> Tensor(a)"""
     return permuted(emit, self, range(self.rank - 1, -1, -1))
 
 
 @lowers("aten.mH.default", "aten.matrix_H.default", "aten.adjoint.default")
 def adjoint(emit: Emitter, self: Value) -> Value:
-    """mH(Tensor(a) self) -> Tensor(a)"""
     if self.dtype.startswith("complex"):
         raise emit.refuse("the conjugate of a complex matrix")
     if self.rank < 2:
@@ -86,7 +82,6 @@ def adjoint(emit: Emitter, self: Value) -> Value:
 
 @lowers("aten.tensor_split.indices")
 def tensor_split_indices(emit: Emitter, self: Value, indices: Sizes, dim: int) -> Value:
-    """tensor_split.indices(Tensor(a -> *) self, SymInt[] indices, int dim=0) -> Tensor(a)[]"""
     dim = dim % self.rank
     x = emit.let(self, "x")
     texts = []
@@ -102,7 +97,6 @@ def tensor_split_indices(emit: Emitter, self: Value, indices: Sizes, dim: int) -
 
 @lowers("aten.hsplit.int", "aten.vsplit.int", "aten.dsplit.int")
 def hsplit(emit: Emitter, self: Value, **_: object) -> Value:
-    """hsplit.int(Tensor(a -> *) self, int sections) -> Tensor(a)[]"""
     return slices_of(emit, self, _split_dim(self, emit))
 
 
@@ -115,7 +109,6 @@ def _split_dim(self: Value, emit: Emitter) -> int:
 
 @lowers("aten.sum_to_size.default")
 def sum_to_size(emit: Emitter, self: Value, size: Sizes) -> Value:
-    """sum_to_size(Tensor self, SymInt[] size) -> Tensor"""
     missing = self.rank - len(size)
     axes = [
         axis

@@ -28,7 +28,6 @@ def _present(emit: Emitter, self: Value) -> tuple[Value, Value]:
 
 @lowers("aten.nansum.default")
 def nansum(emit: Emitter, self: Value, dim: Sequence[int] | None = None, keepdim: bool = False) -> Value:
-    """nansum(Tensor self, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
     if self.dtype in FLOATS and not is_empty(self):
         self, _ = _present(emit, self)
     return summed(emit, self, dim, keepdim)
@@ -36,7 +35,6 @@ def nansum(emit: Emitter, self: Value, dim: Sequence[int] | None = None, keepdim
 
 @lowers("aten.nanmean.default")
 def nanmean(emit: Emitter, self: Value, dim: Sequence[int] | None = None, keepdim: bool = False) -> Value:
-    """nanmean(Tensor self, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
     if is_empty(self):
         return filled(emit, math.nan)
     x, there = _present(emit, emit.cast(self, "float32") if self.dtype == "float16" else self)
@@ -59,7 +57,6 @@ def _counted(emit: Emitter, self: Value, dim: int | Sequence[int] | None) -> Val
 
 @lowers("aten.aminmax.default")
 def aminmax(emit: Emitter, self: Value, *, dim: int | None = None, keepdim: bool = False) -> Value:
-    """aminmax(Tensor self, *, int? dim=None, bool keepdim=False) -> (Tensor min, Tensor max)"""
     x = emit.let(self, "x")
     low, high = (extreme(emit, x, dim, keepdim, largest) for largest in (False, True))
     return Value(f"({low}, {high})")
@@ -67,7 +64,6 @@ def aminmax(emit: Emitter, self: Value, *, dim: int | None = None, keepdim: bool
 
 @lowers("aten.trace.default")
 def trace(emit: Emitter, self: Value) -> Value:
-    """trace(Tensor self) -> Tensor"""
     if not all(isinstance(size, int) for size in self.shape):  # without its length
         rows, columns = (emit.call("ops.arange", emit.size(size)) for size in self.shape)
         on = emit.infix("==", emit.call("ops.expand_dims", rows, -1), columns)
@@ -118,7 +114,6 @@ def _free_diagonal(emit: Emitter, self: Value, offset: Any, dim1: Any, dim2: Any
 
 @lowers("aten.diag.default")
 def diag(emit: Emitter, self: Value, diagonal: int = 0) -> Value:
-    """diag(Tensor self, int diagonal=0) -> Tensor"""
     if self.rank == 2:
         return diagonal_of(emit, self, diagonal, 0, 1)
     return embedded(emit, self, diagonal, 0, 1)
@@ -149,7 +144,6 @@ def embedded(emit: Emitter, self: Value, offset: int, dim1: int, dim2: int) -> V
 
 @lowers("aten.diag_embed.default")
 def diag_embed(emit: Emitter, self: Value, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Value:
-    """diag_embed(Tensor self, int offset=0, int dim1=-2, int dim2=-1) -> Tensor"""
     if (nothing := emit.if_empty()) is not None:
         return nothing
     if is_empty(self):

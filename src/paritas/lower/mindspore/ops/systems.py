@@ -38,7 +38,6 @@ def _no_info(emit: Emitter, shape: Sizes) -> Value:
 @lowers("aten.inverse.default", A=Arg("self"))
 @lowers("aten.linalg_inv.default")
 def linalg_inv(emit: Emitter, A: Value) -> Value:
-    """linalg_inv(Tensor A) -> Tensor"""
     if is_empty(A):
         return filled(emit, 0)
     return _narrow(emit, emit.prelude("inverted", _wide(emit, A)), A.dtype)
@@ -46,7 +45,6 @@ def linalg_inv(emit: Emitter, A: Value) -> Value:
 
 @lowers("aten.linalg_inv_ex.default")
 def linalg_inv_ex(emit: Emitter, A: Value, *, check_errors: bool = False) -> Value:
-    """linalg_inv_ex(Tensor A, *, bool check_errors=False) -> (Tensor inverse, Tensor info)"""
     if is_empty(A):
         found = filled(emit, 0, shape=A.shape, dtype=A.dtype)
     else:
@@ -56,7 +54,6 @@ def linalg_inv_ex(emit: Emitter, A: Value, *, check_errors: bool = False) -> Val
 
 @lowers("aten.linalg_det.default")
 def linalg_det(emit: Emitter, A: Value) -> Value:
-    """linalg_det(Tensor A) -> Tensor"""
     if (nothing := emit.if_empty()) is not None:
         return nothing
     if is_empty(A):
@@ -77,14 +74,12 @@ def _sign_and_log(emit: Emitter, A: Value) -> tuple[Value, ...]:
 
 @lowers("aten.linalg_slogdet.default")
 def linalg_slogdet(emit: Emitter, A: Value) -> Value:
-    """linalg_slogdet(Tensor A) -> (Tensor sign, Tensor logabsdet)"""
     sign, size = _sign_and_log(emit, A)
     return Value(f"({sign}, {size})")
 
 
 @lowers("aten.logdet.default")
 def logdet(emit: Emitter, self: Value) -> Value:
-    """logdet(Tensor self) -> Tensor"""
     sign, size = _sign_and_log(emit, self)
     missing = emit.call("ops.full_like", size, math.nan)
     return emit.call("ops.where", emit.infix("<", sign, 0), missing, size)
@@ -114,7 +109,6 @@ def _turned(emit: Emitter, x: Value) -> Value:
 
 @lowers("aten.linalg_solve.default")
 def linalg_solve(emit: Emitter, A: Value, B: Value, *, left: bool = True) -> Value:
-    """linalg_solve(Tensor A, Tensor B, *, bool left=True) -> Tensor"""
     if (nothing := emit.if_empty()) is not None:
         return nothing
     return _solved(emit, A, B, left, emit.out.dtype)
@@ -124,7 +118,6 @@ def linalg_solve(emit: Emitter, A: Value, B: Value, *, left: bool = True) -> Val
 def linalg_solve_ex(
     emit: Emitter, A: Value, B: Value, *, left: bool = True, check_errors: bool = False
 ) -> Value:
-    """linalg_solve_ex(Tensor A, Tensor B, *, bool left=True, bool check_errors=False) -> (Tensor result, Tensor info)"""  # noqa: E501
     found = (
         filled(emit, 0, shape=emit.out[0].shape, dtype=A.dtype)
         if is_empty(emit.out[0])
@@ -149,13 +142,11 @@ def cholesky(emit: Emitter, self: Value, upper: bool) -> Value:
 def linalg_cholesky_ex(
     emit: Emitter, self: Value, *, upper: bool = False, check_errors: bool = False
 ) -> Value:
-    """linalg_cholesky_ex(Tensor self, *, bool upper=False, bool check_errors=False) -> (Tensor L, Tensor info)"""
     return Value(f"({cholesky(emit, self, upper)}, {_no_info(emit, self.shape[:-2])})")
 
 
 @lowers("aten.linalg_qr.default")
 def linalg_qr(emit: Emitter, A: Value, mode: str = "reduced") -> Value:
-    """linalg_qr(Tensor A, str mode="reduced") -> (Tensor Q, Tensor R)"""
     if is_empty(A):
         rows = A.shape[-2]
         first = filled(emit, 0, shape=emit.out[0].shape, dtype=A.dtype)
@@ -174,13 +165,11 @@ def linalg_qr(emit: Emitter, A: Value, mode: str = "reduced") -> Value:
 
 @lowers("aten.qr.default")
 def qr(emit: Emitter, self: Value, some: bool = True) -> Value:
-    """qr(Tensor self, bool some=True) -> (Tensor Q, Tensor R)"""
     return linalg_qr(emit, self, "reduced" if some else "complete")
 
 
 @lowers("aten.linalg_svdvals.default")
 def linalg_svdvals(emit: Emitter, A: Value, *, driver: str | None = None) -> Value:
-    """linalg_svdvals(Tensor A, *, str? driver=None) -> Tensor"""
     if (nothing := emit.if_empty()) is not None:
         return nothing
     return _narrow(emit, emit.call("ops.svd", _wide(emit, A), False, False), A.dtype)
@@ -188,7 +177,6 @@ def linalg_svdvals(emit: Emitter, A: Value, *, driver: str | None = None) -> Val
 
 @lowers("aten.linalg_eigvalsh.default")
 def linalg_eigvalsh(emit: Emitter, self: Value, UPLO: str = "L") -> Value:
-    """linalg_eigvalsh(Tensor self, str UPLO="L") -> Tensor"""
     if (nothing := emit.if_empty()) is not None:
         return nothing
     x = _wide(emit, self)
@@ -219,8 +207,7 @@ def _tolerance(emit: Emitter, value: float | None) -> float:
 
 @lowers("aten.linalg_pinv.atol_rtol_float", "aten.linalg_pinv.atol_rtol_tensor")
 @lowers("aten.linalg_pinv.default", atol=0.0, rtol=Arg("rcond"))
-def linalg_pinv(emit: Emitter, self: Value, *, atol: float | None, rtol: Any, hermitian: bool) -> Value:
-    """linalg_pinv.atol_rtol_float(Tensor self, *, float? atol=None, float? rtol=None, bool hermitian=False) -> Tensor"""  # noqa: E501
+def linalg_pinv(emit: Emitter, self: Value, *, atol: Any, rtol: Any, hermitian: bool) -> Value:
     x = emit.typed(emit.prelude("lower_of", self), like=self) if hermitian else self
     return pseudo_inverse(emit, x, atol, rtol)
 
@@ -247,7 +234,6 @@ def of_whole(
 
 @lowers("aten.gcd.default")
 def gcd(emit: Emitter, self: Value, other: Value) -> Value:
-    """gcd(Tensor self, Tensor other) -> Tensor"""
     if emit.out.dtype in _NARROW:
         return of_whole(emit, "common_divisor_narrow", self, other, _NARROW[emit.out.dtype], kind="float32")
     return of_whole(emit, "common_divisor", self, other)

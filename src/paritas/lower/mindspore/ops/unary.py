@@ -10,13 +10,11 @@ from paritas.lower.mindspore.write.source import Value
 
 @lowers("aten.neg.default", "aten.negative.default")
 def neg(emit: Emitter, self: Value) -> Value:
-    """neg(Tensor self) -> Tensor"""
     return emit.prefix("-", self)
 
 
 @lowers("aten.abs.default", "aten.absolute.default")
 def abs_(emit: Emitter, self: Value) -> Value:
-    """abs(Tensor self) -> Tensor"""
     if self.dtype in ("complex64", "complex128"):  # ops.abs gives a complex number
         return emit.call("ops.real", emit.call("ops.abs", self))
     return self if self.dtype == "uint8" else emit.call("ops.abs", self)
@@ -24,7 +22,6 @@ def abs_(emit: Emitter, self: Value) -> Value:
 
 @lowers("aten.sign.default")
 def sign(emit: Emitter, self: Value) -> Value:
-    """sign(Tensor self) -> Tensor"""
     if self.dtype == "bool":
         return self
     if self.dtype in ("uint8", "int8", "int16"):  # no kernel
@@ -36,7 +33,6 @@ def sign(emit: Emitter, self: Value) -> Value:
 
 @lowers("aten.reciprocal.default")
 def reciprocal(emit: Emitter, self: Value) -> Value:
-    """reciprocal(Tensor self) -> Tensor"""
     return emit.infix("/", 1.0, emit.cast(self, emit.out.dtype))
 
 
@@ -88,7 +84,6 @@ def logarithm(emit: Emitter, self: Value, per_e: float) -> Value:
 
 @lowers("aten.atan2.default", "aten.arctan2.default")
 def atan2(emit: Emitter, self: Value, other: Value) -> Value:
-    """atan2(Tensor self, Tensor other) -> Tensor"""
     return emit.call("ops.atan2", emit.cast(self, emit.out.dtype), emit.cast(other, emit.out.dtype))
 
 
@@ -103,7 +98,6 @@ def _rounded(emit: Emitter, function: str, self: Value) -> Value:
 
 @lowers("aten.round.decimals")
 def round_decimals(emit: Emitter, self: Value, *, decimals: int) -> Value:
-    """round.decimals(Tensor self, *, int decimals) -> Tensor"""
     if not self.dtype.startswith("float") or decimals == 0:
         return _rounded(emit, "ops.round", self)
     x = emit.cast(self, "float32") if self.dtype == "float16" else self
@@ -115,14 +109,12 @@ def round_decimals(emit: Emitter, self: Value, *, decimals: int) -> Value:
 
 @lowers("aten.isnan.default")
 def isnan(emit: Emitter, self: Value) -> Value:
-    """isnan(Tensor self) -> Tensor"""
     x = emit.let(self, "x")
     return emit.infix("!=", x, x)
 
 
 @lowers("aten.isinf.default")
 def isinf(emit: Emitter, self: Value) -> Value:
-    """isinf(Tensor self) -> Tensor"""
     if not self.dtype.startswith(("float", "bfloat")):
         return emit.call("ops.zeros_like", emit.cast(self, "bool"))
     return emit.infix("==", emit.call("ops.abs", self), float("inf"))
@@ -130,7 +122,6 @@ def isinf(emit: Emitter, self: Value) -> Value:
 
 @lowers("aten.isfinite.default")
 def isfinite(emit: Emitter, self: Value) -> Value:
-    """isfinite(Tensor self) -> Tensor"""
     if not self.dtype.startswith(("float", "bfloat")):
         return emit.call("ops.ones_like", emit.cast(self, "bool"))
     return emit.infix("<", emit.call("ops.abs", self), float("inf"))
@@ -144,7 +135,6 @@ def nan_to_num(
     posinf: float | None = None,
     neginf: float | None = None,
 ) -> Value:
-    """nan_to_num(Tensor self, float? nan=None, float? posinf=None, float? neginf=None) -> Tensor"""
     if not self.dtype.startswith("float"):
         return self
     top = torch.finfo(getattr(torch, self.dtype)).max

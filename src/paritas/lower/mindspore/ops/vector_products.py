@@ -18,7 +18,6 @@ from paritas.lower.mindspore.write.source import Scalar, Value
 def addmv(
     emit: Emitter, self: Value, mat: Value, vec: Value, *, beta: Scalar = 1, alpha: Scalar = 1
 ) -> Value:
-    """addmv(Tensor self, Tensor mat, Tensor vec, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
     return plus_product(emit, self, matmul(emit, mat, vec), beta, alpha)
 
 
@@ -26,7 +25,6 @@ def addmv(
 def addr(
     emit: Emitter, self: Value, vec1: Value, vec2: Value, *, beta: Scalar = 1, alpha: Scalar = 1
 ) -> Value:
-    """addr(Tensor self, Tensor vec1, Tensor vec2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
     if emit.out.dtype == "bool":
         both = emit.call("ops.logical_and", emit.call("ops.expand_dims", vec1, -1), vec2)
         both = both if alpha else emit.call("ops.zeros_like", both)
@@ -38,7 +36,6 @@ def addr(
 
 @lowers("aten.inner.default")
 def inner(emit: Emitter, self: Value, other: Value) -> Value:
-    """inner(Tensor self, Tensor other) -> Tensor"""
     if self.rank == 0 or other.rank == 0:
         return emit.infix("*", self, other)
     if is_empty(self) or is_empty(other):
@@ -48,7 +45,6 @@ def inner(emit: Emitter, self: Value, other: Value) -> Value:
 
 @lowers("aten.vdot.default")
 def vdot(emit: Emitter, self: Value, other: Value) -> Value:
-    """vdot(Tensor self, Tensor other) -> Tensor"""
     if emit.out.dtype.startswith("complex"):
         raise emit.refuse("vdot of complex numbers")
     return matmul(emit, self, other)
@@ -58,7 +54,6 @@ def vdot(emit: Emitter, self: Value, other: Value) -> Value:
 def tensordot(
     emit: Emitter, self: Value, other: Value, dims_self: Sequence[int], dims_other: Sequence[int]
 ) -> Value:
-    """tensordot(Tensor self, Tensor other, int[] dims_self, int[] dims_other) -> Tensor"""
     if is_empty(self) or is_empty(other):
         return filled(emit, 0)
     return _contracted(emit, self, other, dims_self, dims_other)
@@ -92,7 +87,6 @@ def _summed_over(emit: Emitter, x: Value, dim: int) -> Value:
 
 @lowers("aten.linalg_vecdot.default")
 def linalg_vecdot(emit: Emitter, x: Value, y: Value, *, dim: int = -1) -> Value:
-    """linalg_vecdot(Tensor x, Tensor y, *, int dim=-1) -> Tensor"""
     if emit.out.dtype.startswith("complex"):
         raise emit.refuse("vecdot of complex numbers")
     rank = max(x.rank, y.rank)
@@ -107,7 +101,6 @@ def linalg_vecdot(emit: Emitter, x: Value, y: Value, *, dim: int = -1) -> Value:
 
 @lowers("aten.kron.default")
 def kron(emit: Emitter, self: Value, other: Value) -> Value:
-    """kron(Tensor self, Tensor other) -> Tensor"""
     if (nothing := emit.if_empty()) is not None:
         return nothing
     rank = max(self.rank, other.rank)
@@ -141,7 +134,6 @@ def _difference(emit: Emitter, first: Sequence[str], second: Sequence[str]) -> V
 
 @lowers("aten.linalg_cross.default")
 def linalg_cross(emit: Emitter, self: Value, other: Value, *, dim: int = -1) -> Value:
-    """linalg_cross(Tensor self, Tensor other, *, int dim=-1) -> Tensor"""
     if (nothing := emit.if_empty()) is not None:
         return nothing
     return _cross(emit, self, other, dim)
@@ -149,7 +141,6 @@ def linalg_cross(emit: Emitter, self: Value, other: Value, *, dim: int = -1) -> 
 
 @lowers("aten.cross.default")
 def cross(emit: Emitter, self: Value, other: Value, dim: int | None = None) -> Value:
-    """cross(Tensor self, Tensor other, int? dim=None) -> Tensor"""
     if (nothing := emit.if_empty()) is not None:
         return nothing
     if dim is None:

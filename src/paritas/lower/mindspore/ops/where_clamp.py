@@ -47,7 +47,6 @@ def smaller(emit: Emitter, bound: Any, x: Value) -> Value:
 @lowers("aten.maximum.default", "aten.max.other")
 @lowers("aten.clamp_min.Tensor", other=Arg("min"))
 def maximum(emit: Emitter, self: Value, other: Value) -> Value:
-    """maximum(Tensor self, Tensor other) -> Tensor"""
     self, other = promote(emit, self, other)
     if emit.out.dtype == "bool":
         return emit.call("ops.logical_or", self, other)
@@ -57,7 +56,6 @@ def maximum(emit: Emitter, self: Value, other: Value) -> Value:
 @lowers("aten.minimum.default", "aten.min.other")
 @lowers("aten.clamp_max.Tensor", other=Arg("max"))
 def minimum(emit: Emitter, self: Value, other: Value) -> Value:
-    """minimum(Tensor self, Tensor other) -> Tensor"""
     self, other = promote(emit, self, other)
     if emit.out.dtype == "bool":
         return emit.call("ops.logical_and", self, other)
@@ -94,7 +92,6 @@ def _bound(emit: Emitter, value: Any) -> Any:
 
 @lowers("aten.relu.default")
 def relu(emit: Emitter, self: Value) -> Value:
-    """relu(Tensor self) -> Tensor"""
     if emit.out.dtype not in FLOATS:
         return bounded(emit, self, 0, None)
     return emit.prelude("relu", self, emit.training)
@@ -102,7 +99,6 @@ def relu(emit: Emitter, self: Value) -> Value:
 
 @lowers("aten.clamp.Tensor", "aten.clip.Tensor")
 def clamp_tensor(emit: Emitter, self: Value, min: Value | None, max: Value | None) -> Value:
-    """clamp.Tensor(Tensor self, Tensor? min=None, Tensor? max=None) -> Tensor"""
     x = self
     if min is not None:
         x = maximum(emit, x, min)

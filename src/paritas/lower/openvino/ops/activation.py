@@ -16,7 +16,6 @@ from paritas.lower.openvino.ops.registry import lowers
 
 @lowers("aten.relu.default")
 def relu(emit: Emitter, self: Tensor) -> Tensor:
-    """relu(Tensor self) -> Tensor"""
     if emit.dtype.is_floating_point:
         return rectified(emit, self)
     return computed(emit, ops.maximum, self, 0)
@@ -95,19 +94,16 @@ def _is_harmless(node: Any) -> Any:
 
 @lowers("aten.gelu.default")
 def gelu(emit: Emitter, self: Tensor, approximate: str = "none") -> Tensor:
-    """gelu(Tensor self, *, str approximate="none") -> Tensor"""
     return ops.gelu(self, "erf" if approximate == "none" else "tanh")
 
 
 @lowers("aten.silu.default")
 def silu(emit: Emitter, self: Tensor) -> Tensor:
-    """silu(Tensor self) -> Tensor"""
     return ops.swish(self)
 
 
 @lowers("aten.mish.default")
 def mish(emit: Emitter, self: Tensor) -> Tensor:
-    """mish(Tensor self) -> Tensor"""
     return ops.multiply(self, ops.tanh(softplus_of(self)))
 
 
@@ -118,7 +114,6 @@ def softplus_of(x: Tensor) -> Tensor:
 
 @lowers("aten.softplus.default")
 def softplus(emit: Emitter, self: Tensor, beta: Scalar = 1, threshold: Scalar = 20) -> Tensor:
-    """softplus(Tensor self, Scalar beta=1, Scalar threshold=20) -> Tensor"""
     scaled = ops.multiply(self, np.float32(beta))
     found = ops.multiply(softplus_of(scaled), np.float32(1 / beta))
     return ops.select(ops.greater(scaled, np.float32(threshold)), self, found)
@@ -126,14 +121,12 @@ def softplus(emit: Emitter, self: Tensor, beta: Scalar = 1, threshold: Scalar = 
 
 @lowers("aten.log_sigmoid.default")
 def log_sigmoid(emit: Emitter, self: Tensor) -> Tensor:
-    """log_sigmoid(Tensor self) -> Tensor"""
     minus = np.float32(-1)
     return ops.multiply(softplus_of(ops.multiply(self, minus)), minus)
 
 
 @lowers("aten.softmax.int", "aten._softmax.default")
 def softmax(emit: Emitter, self: Tensor, dim: int) -> Tensor:
-    """softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor"""
     x = emit.cast(self, emit.dtype)
     rank = rank_of(self)
     if not rank:
@@ -169,7 +162,6 @@ _VIEWS = (
 
 @lowers("aten.log_softmax.int", "aten._log_softmax.default")
 def log_softmax(emit: Emitter, self: Tensor, dim: int) -> Tensor:
-    """log_softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor"""
     x = emit.cast(self, emit.dtype)
     rank = rank_of(self)
     if not rank:
@@ -181,14 +173,12 @@ def log_softmax(emit: Emitter, self: Tensor, dim: int) -> Tensor:
 
 @lowers("aten.leaky_relu.default")
 def leaky_relu(emit: Emitter, self: Tensor, negative_slope: Scalar = 0.01) -> Tensor:
-    """leaky_relu(Tensor self, Scalar negative_slope=0.01) -> Tensor"""
     below = ops.multiply(self, np.float32(negative_slope))
     return ops.select(ops.greater(self, np.float32(0)), self, below)
 
 
 @lowers("aten.prelu.default")
 def prelu(emit: Emitter, self: Tensor, weight: Tensor) -> Tensor:
-    """prelu(Tensor self, Tensor weight) -> Tensor"""
     rank = rank_of(self)
     if rank_of(weight) == 1 and rank > 1:
         weight = emit.unsqueeze(weight, 0, *range(2, rank))
@@ -199,7 +189,6 @@ def prelu(emit: Emitter, self: Tensor, weight: Tensor) -> Tensor:
 
 @lowers("aten.elu.default")
 def elu(emit: Emitter, self: Tensor, alpha: Scalar = 1, scale: Scalar = 1, input_scale: Scalar = 1) -> Tensor:
-    """elu(Tensor self, Scalar alpha=1, Scalar scale=1, Scalar input_scale=1) -> Tensor"""
     x = ops.multiply(self, np.float32(input_scale)) if input_scale != 1 else self
     below = ops.multiply(expm1_of(ops.minimum(x, np.float32(0))), np.float32(alpha))
     found = ops.select(ops.less_equal(self, np.float32(0)), below, self)
@@ -208,26 +197,22 @@ def elu(emit: Emitter, self: Tensor, alpha: Scalar = 1, scale: Scalar = 1, input
 
 @lowers("aten.hardsigmoid.default")
 def hardsigmoid(emit: Emitter, self: Tensor) -> Tensor:
-    """hardsigmoid(Tensor self) -> Tensor"""
     return with_nan(ops.divide(ops.clamp(ops.add(self, np.float32(3)), 0.0, 6.0), np.float32(6)), self)
 
 
 @lowers("aten.hardswish.default")
 def hardswish(emit: Emitter, self: Tensor) -> Tensor:
-    """hardswish(Tensor self) -> Tensor"""
     return ops.hswish(self)
 
 
 @lowers("aten.glu.default")
 def glu(emit: Emitter, self: Tensor, dim: int = -1) -> Tensor:
-    """glu(Tensor self, int dim=-1) -> Tensor"""
     a, b = ops.split(self, np.int64(dim % rank_of(self)), 2).outputs()
     return ops.multiply(a, ops.sigmoid(b))
 
 
 @lowers("aten.special_logit.default", "aten.logit.default")
 def logit(emit: Emitter, self: Tensor, eps: float | None = None) -> Tensor:
-    """logit(Tensor self, float? eps=None) -> Tensor"""
     x = emit.cast(self, emit.dtype)
     if eps is not None:
         x = with_nan(ops.clamp(x, float(eps), 1 - float(eps)), x)
@@ -243,10 +228,7 @@ _LANCZOS = (
 
 @lowers("aten.lgamma.default")
 def lgamma(emit: Emitter, self: Tensor) -> Tensor:
-    """lgamma(Tensor self) -> Tensor
-
-    By Lanczos above 1/2 and by reflection below.
-    """
+    """By Lanczos above 1/2 and by reflection below."""
     f = np.float32
     x = emit.cast(self, emit.dtype)
     low = ops.less(x, f(0.5))

@@ -47,7 +47,6 @@ def as_added(emit: Emitter, x: Any) -> Any:
 
 @lowers("aten.add.Tensor", "aten.add.Scalar")
 def add(emit: Emitter, self: Tensor, other: Any, alpha: Scalar) -> Tensor:
-    """add.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
     if emit.dtype == torch.bool:
         return computed(emit, ops.logical_or, self, other if alpha else False)
     return computed(emit, ops.add, self, scaled(emit, as_added(emit, other), alpha))
@@ -55,19 +54,16 @@ def add(emit: Emitter, self: Tensor, other: Any, alpha: Scalar) -> Tensor:
 
 @lowers("aten.sub.Tensor", "aten.sub.Scalar", "aten.subtract.Tensor")
 def sub(emit: Emitter, self: Tensor, other: Any, alpha: Scalar) -> Tensor:
-    """sub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
     return computed(emit, ops.subtract, self, scaled(emit, as_added(emit, other), alpha))
 
 
 @lowers("aten.rsub.Scalar", "aten.rsub.Tensor")
 def rsub(emit: Emitter, self: Tensor, other: Any, alpha: Scalar) -> Tensor:
-    """rsub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor"""
     return computed(emit, ops.subtract, as_added(emit, other), scaled(emit, self, alpha))
 
 
 @lowers("aten.mul.Tensor", "aten.mul.Scalar", "aten.multiply.Tensor", "aten.multiply.Scalar")
 def mul(emit: Emitter, self: Tensor, other: Any) -> Tensor:
-    """mul.Tensor(Tensor self, Tensor other) -> Tensor"""
     return computed(emit, ops.logical_and if emit.dtype == torch.bool else ops.multiply, self, other)
 
 
@@ -79,7 +75,6 @@ def mul(emit: Emitter, self: Tensor, other: Any) -> Tensor:
     "aten.divide.Scalar",
 )
 def div(emit: Emitter, self: Tensor, other: Any) -> Tensor:
-    """div.Tensor(Tensor self, Tensor other) -> Tensor"""
     return computed(emit, ops.divide, self, other)
 
 
@@ -92,7 +87,6 @@ def floor_of(emit: Emitter, a: Tensor, b: Any) -> Tensor:
 
 @lowers("aten.div.Tensor_mode", "aten.div.Scalar_mode", "aten.divide.Tensor_mode", "aten.divide.Scalar_mode")
 def div_mode(emit: Emitter, self: Tensor, other: Any, rounding_mode: str | None) -> Tensor:
-    """div.Tensor_mode(Tensor self, Tensor other, *, str? rounding_mode) -> Tensor"""
     dtype = emit.dtype
     if rounding_mode is None:
         return computed(emit, ops.divide, self, other)
@@ -107,7 +101,6 @@ def div_mode(emit: Emitter, self: Tensor, other: Any, rounding_mode: str | None)
 
 @lowers("aten.remainder.Tensor", "aten.remainder.Scalar", "aten.remainder.Scalar_Tensor")
 def remainder(emit: Emitter, self: Any, other: Any) -> Tensor:
-    """remainder.Tensor(Tensor self, Tensor other) -> Tensor"""
     dtype = emit.dtype
     a, b = operand(emit, self, dtype), operand(emit, other, dtype)
     if dtype.is_floating_point:
@@ -120,7 +113,6 @@ def remainder(emit: Emitter, self: Any, other: Any) -> Tensor:
 
 @lowers("aten.fmod.Tensor", "aten.fmod.Scalar")
 def fmod(emit: Emitter, self: Tensor, other: Any) -> Tensor:
-    """fmod.Tensor(Tensor self, Tensor other) -> Tensor"""
     dtype = emit.dtype
     a, b = operand(emit, self, dtype), operand(emit, other, dtype)
     if dtype.is_floating_point:
@@ -130,7 +122,6 @@ def fmod(emit: Emitter, self: Tensor, other: Any) -> Tensor:
 
 @lowers("aten.pow.Tensor_Scalar")
 def pow_scalar(emit: Emitter, self: Tensor, exponent: Scalar) -> Tensor:
-    """pow.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor"""
     dtype = emit.dtype
     x = emit.wide(self, dtype)
     if isinstance(exponent, (int, float)):
@@ -177,7 +168,6 @@ def repeated(x: Tensor, times: int) -> Tensor:
 
 @lowers("aten.pow.Tensor_Tensor", "aten.pow.Scalar")
 def pow_tensor(emit: Emitter, self: Any, exponent: Tensor) -> Tensor:
-    """pow.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor"""
     dtype = emit.dtype
     if dtype.is_floating_point:
         return ops.power(emit.cast(self, dtype), emit.cast(exponent, dtype))
@@ -262,13 +252,11 @@ def rounded(emit: Emitter, function: Callable[..., Any], self: Tensor) -> Tensor
 
 @lowers("aten.abs.default")
 def abs_(emit: Emitter, self: Tensor) -> Tensor:
-    """abs(Tensor self) -> Tensor"""
     return self if emit.dtype == torch.uint8 else computed(emit, ops.abs, self)
 
 
 @lowers("aten.neg.default")
 def neg(emit: Emitter, self: Tensor) -> Tensor:
-    """neg(Tensor self) -> Tensor"""
     if emit.dtype.is_floating_point:  # as OpenVINO's fusion knows rotary positions
         return ops.multiply(self, np.float32(-1))
     return computed(emit, ops.negative, self)
@@ -276,7 +264,6 @@ def neg(emit: Emitter, self: Tensor) -> Tensor:
 
 @lowers("aten.sign.default")
 def sign(emit: Emitter, self: Tensor) -> Tensor:
-    """sign(Tensor self) -> Tensor"""
     if emit.dtype.is_floating_point:
         return ops.select(ops.is_nan(self), np.float32(0), ops.sign(self))
     return self if emit.dtype == torch.bool else computed(emit, ops.sign, self)
@@ -284,13 +271,11 @@ def sign(emit: Emitter, self: Tensor) -> Tensor:
 
 @lowers("aten.positive.default")
 def positive(emit: Emitter, self: Tensor) -> Tensor:
-    """positive(Tensor(a) self) -> Tensor(a)"""
     return self
 
 
 @lowers("aten.square.default")
 def square(emit: Emitter, self: Tensor) -> Tensor:
-    """square(Tensor self) -> Tensor"""
     if emit.dtype.is_floating_point:
         return ops.power(emit.cast(self, emit.dtype), np.float32(2))
     return computed(emit, lambda x: ops.multiply(x, x), self)
@@ -313,10 +298,7 @@ def angle_of(emit: Emitter, y: Tensor, x: Tensor) -> Tensor:
 
 @lowers("aten.erfinv.default", "aten.special_erfinv.default")
 def erfinv(emit: Emitter, self: Tensor) -> Tensor:
-    """erfinv(Tensor self) -> Tensor
-
-    By Giles' polynomials of log(1 - x^2), one for the middle and one for the tails.
-    """
+    """By Giles' polynomials of log(1 - x^2), one for the middle and one for the tails."""
     f = np.float32
     x = emit.cast(self, emit.dtype)
     one = f(1)
@@ -411,7 +393,6 @@ def bound_of(emit: Emitter, bound: Size, dtype: torch.dtype, is_least: bool) -> 
 @lowers("aten.hardtanh.default", min=Arg("min_val"), max=Arg("max_val"))
 @lowers("aten.relu6.default", min=0, max=6)
 def clamp(emit: Emitter, self: Tensor, min: Any = None, max: Any = None) -> Tensor:
-    """clamp(Tensor self, Scalar? min=None, Scalar? max=None) -> Tensor"""
     dtype = emit.dtype
     x = emit.wide(self, dtype)
     if not dtype.is_floating_point:
@@ -428,7 +409,6 @@ def clamp(emit: Emitter, self: Tensor, min: Any = None, max: Any = None) -> Tens
 
 @lowers("aten.addcmul.default")
 def addcmul(emit: Emitter, self: Tensor, tensor1: Tensor, tensor2: Tensor, value: Scalar = 1) -> Tensor:
-    """addcmul(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"""
     dtype = emit.dtype
     product = ops.multiply(emit.wide(tensor1, dtype), emit.wide(tensor2, dtype))
     return computed(emit, ops.add, self, scaled(emit, product, value))
@@ -436,7 +416,6 @@ def addcmul(emit: Emitter, self: Tensor, tensor1: Tensor, tensor2: Tensor, value
 
 @lowers("aten.addcdiv.default")
 def addcdiv(emit: Emitter, self: Tensor, tensor1: Tensor, tensor2: Tensor, value: Scalar = 1) -> Tensor:
-    """addcdiv(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"""
     dtype = emit.dtype
     quotient = ops.divide(emit.cast(tensor1, dtype), emit.cast(tensor2, dtype))
     return computed(emit, ops.add, self, scaled(emit, quotient, value))
@@ -444,7 +423,6 @@ def addcdiv(emit: Emitter, self: Tensor, tensor1: Tensor, tensor2: Tensor, value
 
 @lowers("aten.lerp.Scalar", "aten.lerp.Tensor")
 def lerp(emit: Emitter, self: Tensor, end: Tensor, weight: Any) -> Tensor:
-    """lerp.Scalar(Tensor self, Tensor end, Scalar weight) -> Tensor"""
     return ops.add(self, ops.multiply(emit.cast(weight, emit.dtype), ops.subtract(end, self)))
 
 
@@ -477,12 +455,10 @@ def cast(emit: Emitter, self: Tensor, **_: object) -> Tensor:
     "aten.lift_fresh_copy.default",
 )
 def alias(emit: Emitter, self: Tensor) -> Tensor:
-    """alias(Tensor(a) self) -> Tensor(a)"""
     return self
 
 
 @lowers("aten.copy.default")
 def copy(emit: Emitter, self: Tensor, src: Tensor) -> Tensor:
-    """copy(Tensor self, Tensor src, bool non_blocking=False) -> Tensor"""
     found = converted(emit, src, emit.dtype)
     return emit.broadcast(found, emit.sizes(self)) if is_tensor(self) else found

@@ -25,12 +25,10 @@ def scaled_dot_product_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float dropout_p=0., bool is_causal=False, *, float? scale=None, bool enable_gqa=False) -> Tensor
-
-    OpenVINO's own gives NaN for a row that attends to nothing, or where the mask's minimum becomes -inf in bfloat16;
+    """OpenVINO's own gives NaN for a row that attends to nothing, or where the mask's minimum becomes -inf in bfloat16;
     torch gives 0 for a row of False or -inf, and the mean for a row of a finite minimum. So masks are made finite, and
     the rows that see nothing are multiplied by 0.
-    """  # noqa: E501
+    """
     if dropout_p:
         raise emit.refuse(f"it drops {dropout_p} of the attention at random")
     rank = rank_of(query)

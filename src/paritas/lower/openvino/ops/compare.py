@@ -72,13 +72,11 @@ def bitwise(
 
 @lowers("aten.bitwise_not.default")
 def bitwise_not(emit: Emitter, self: Tensor) -> Tensor:
-    """bitwise_not(Tensor self) -> Tensor"""
     return computed(emit, ops.logical_not if emit.dtype == torch.bool else ops.bitwise_not, self)
 
 
 @lowers("aten.logical_not.default")
 def logical_not(emit: Emitter, self: Tensor) -> Tensor:
-    """logical_not(Tensor self) -> Tensor"""
     return ops.logical_not(emit.cast(self, torch.bool))
 
 
@@ -105,21 +103,18 @@ def about_floats(
 
 @lowers("aten.where.self", "aten.where.ScalarOther", "aten.where.ScalarSelf", "aten.where.Scalar")
 def where(emit: Emitter, condition: Tensor, self: Any, other: Any) -> Tensor:
-    """where.self(Tensor condition, Tensor self, Tensor other) -> Tensor"""
     dtype = emit.dtype
     return integers.chosen(emit.cast(condition, torch.bool), emit.cast(self, dtype), emit.cast(other, dtype))
 
 
 @lowers("aten.masked_fill.Scalar", "aten.masked_fill.Tensor")
 def masked_fill(emit: Emitter, self: Tensor, mask: Tensor, value: Any) -> Tensor:
-    """masked_fill.Scalar(Tensor self, Tensor mask, Scalar value) -> Tensor"""
     return integers.chosen(emit.cast(mask, torch.bool), emit.cast(value, emit.dtype), self)
 
 
 @lowers("aten.isin.Tensor_Tensor")
 @lowers("aten.isin.Tensor_Scalar", test_elements=Arg("test_element"))
 def isin(emit: Emitter, elements: Tensor, test_elements: Any, invert: bool, **_: object) -> Tensor:
-    """isin.Tensor_Tensor(Tensor elements, Tensor test_elements, *, bool assume_unique=False, bool invert=False) -> Tensor"""  # noqa: E501
     dtype = emit.promoted(elements, test_elements)
     wanted = operand(emit, test_elements, dtype)
     wanted = ops.reshape(wanted, emit.array([-1]), False)
@@ -130,8 +125,6 @@ def isin(emit: Emitter, elements: Tensor, test_elements: Any, invert: bool, **_:
 
 @lowers("aten.bitwise_left_shift.Tensor", "aten.__lshift__.Tensor", "aten.__lshift__.Scalar")
 def left_shift(emit: Emitter, self: Tensor, other: Any) -> Tensor:
-    """bitwise_left_shift.Tensor(Tensor self, Tensor other) -> Tensor"""
-
     def shifted(x: Tensor, places: Tensor) -> Tensor | None:
         # The processor takes places from 32 on for those of their last five bits.
         kind = out(x).get_element_type().to_dtype()
@@ -143,12 +136,10 @@ def left_shift(emit: Emitter, self: Tensor, other: Any) -> Tensor:
 
 @lowers("aten.bitwise_right_shift.Tensor", "aten.__rshift__.Tensor", "aten.__rshift__.Scalar")
 def right_shift(emit: Emitter, self: Tensor, other: Any) -> Tensor:
-    """bitwise_right_shift.Tensor(Tensor self, Tensor other) -> Tensor"""
     return computed(emit, ops.bitwise_right_shift, self, other)
 
 
 @lowers("aten.equal.default", "aten._is_all_true.default")
 def equal(emit: Emitter, self: Tensor, other: Tensor | None = None) -> Tensor:
-    """equal(Tensor self, Tensor other) -> bool"""
     same = out(self) if not is_tensor(other) else integers.equal(self, other)
     return ops.reduce_logical_and(ops.reshape(same, emit.array([-1]), False), emit.array([0]), False)

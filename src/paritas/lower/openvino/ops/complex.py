@@ -23,14 +23,12 @@ def _is_complex(emit: Emitter, x: Tensor) -> bool:
 @lowers("aten.view_as_real.default", "aten.view_as_complex.default")
 @complex_numbers
 def view_as_real(emit: Emitter, self: Tensor) -> Tensor:
-    """view_as_real(Tensor(a) self) -> Tensor(a)"""
     return out(ops.identity(self))  # a value of its own: torch knows two shapes of it
 
 
 @lowers("aten.complex.default")
 @complex_numbers
 def complex_of(emit: Emitter, real: Tensor, imag: Tensor) -> Tensor:
-    """complex(Tensor real, Tensor imag) -> Tensor"""
     return paired(emit, *_alike(emit, real, imag))
 
 
@@ -42,28 +40,24 @@ def _alike(emit: Emitter, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 @lowers("aten.polar.default")
 @complex_numbers
 def polar(emit: Emitter, abs: Tensor, angle: Tensor) -> Tensor:
-    """polar(Tensor abs, Tensor angle) -> Tensor"""
     return paired(emit, ops.multiply(abs, ops.cos(angle)), ops.multiply(abs, ops.sin(angle)))
 
 
 @lowers("aten.real.default")
 @complex_numbers
 def real(emit: Emitter, self: Tensor) -> Tensor:
-    """real(Tensor(a) self) -> Tensor(a)"""
     return parts(emit, self)[0] if _is_complex(emit, self) else self
 
 
 @lowers("aten.imag.default")
 @complex_numbers
 def imag(emit: Emitter, self: Tensor) -> Tensor:
-    """imag(Tensor(a) self) -> Tensor(a)"""
     return parts(emit, self)[1]
 
 
 @lowers("aten._conj.default", "aten.conj.default", "aten.conj_physical.default")
 @complex_numbers
 def conj(emit: Emitter, self: Tensor) -> Tensor:
-    """_conj(Tensor(a) self) -> Tensor(a)"""
     if not _is_complex(emit, self):
         return self
     a, b = parts(emit, self)
@@ -73,14 +67,12 @@ def conj(emit: Emitter, self: Tensor) -> Tensor:
 @lowers("aten.resolve_conj.default")
 @complex_numbers
 def resolve_conj(emit: Emitter, self: Tensor) -> Tensor:
-    """resolve_conj(Tensor(a) self) -> Tensor(a)"""
     return self
 
 
 @lowers("aten.angle.default")
 @complex_numbers
 def angle(emit: Emitter, self: Tensor) -> Tensor:
-    """angle(Tensor self) -> Tensor"""
     if _is_complex(emit, self):
         a, b = parts(emit, self)
         return angle_of(emit, b, a)

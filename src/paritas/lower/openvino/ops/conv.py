@@ -120,7 +120,6 @@ def convolution(
     output_padding: Sizes,
     groups: Size,
 ) -> Tensor:
-    """convolution(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups) -> Tensor"""  # noqa: E501
     if transposed_:
         return transposed(emit, input, weight, bias, stride, padding, output_padding, groups, dilation)
     return convolved(emit, input, weight, bias, stride, padding, dilation, groups)

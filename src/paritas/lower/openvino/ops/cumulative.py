@@ -59,7 +59,6 @@ def running_extreme(emit: Emitter, self: Tensor, dim: int, better: Callable[...,
 
 @lowers("aten.cumprod.default")
 def cumprod(emit: Emitter, self: Tensor, dim: int) -> Tensor:
-    """cumprod(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor"""
     x, rank = emit.wide(self, emit.dtype), rank_of(self)
     if rank == 0:
         return emit.result(x)
@@ -84,7 +83,6 @@ def logarithm_of_sum(emit: Emitter, a: Tensor, b: Tensor) -> Tensor:
 
 @lowers("aten.logcumsumexp.default")
 def logcumsumexp(emit: Emitter, self: Tensor, dim: int) -> Tensor:
-    """logcumsumexp(Tensor self, int dim) -> Tensor"""
     x, rank = emit.cast(self, emit.dtype), rank_of(self)
     if rank == 0:
         return x

@@ -27,13 +27,11 @@ def common_divisor(emit: Emitter, a: Tensor, b: Tensor, dtype: torch.dtype) -> T
 
 @lowers("aten.gcd.default")
 def gcd(emit: Emitter, self: Tensor, other: Tensor) -> Tensor:
-    """gcd(Tensor self, Tensor other) -> Tensor"""
     return emit.result(common_divisor(emit, self, other, emit.dtype))
 
 
 @lowers("aten.lcm.default")
 def lcm(emit: Emitter, self: Tensor, other: Tensor) -> Tensor:
-    """lcm(Tensor self, Tensor other) -> Tensor"""
     dtype = emit.dtype
     divisor = common_divisor(emit, self, other, dtype)
     kind = out(divisor).get_element_type().to_dtype()

@@ -43,7 +43,6 @@ def _is_float(bound: Size) -> bool:
     "aten.linspace.Scalar_Tensor",
 )
 def linspace(emit: Emitter, start: Any, end: Any, steps: int) -> Tensor:
-    """linspace(Scalar start, Scalar end, int steps, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
     if not any(is_tensor(bound) for bound in (start, end, steps)):
         return emit.tensor(torch.linspace(start, end, steps, dtype=emit.dtype))
     if not emit.dtype.is_floating_point:
@@ -76,7 +75,6 @@ def full_like(emit: Emitter, self: Tensor, fill_value: Any) -> Tensor:
 
 @lowers("aten.scalar_tensor.default")
 def scalar_tensor(emit: Emitter, s: Scalar) -> Tensor:
-    """scalar_tensor(Scalar s, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
     return emit.cast(s, emit.dtype)
 
 
@@ -88,7 +86,6 @@ def rows_and_columns(emit: Emitter, rows: Size, columns: Size) -> tuple[Tensor, 
 @lowers("aten.eye.default", m=Arg("n"))
 @lowers("aten.eye.m")
 def eye(emit: Emitter, n: Size, m: Size) -> Tensor:
-    """eye.m(SymInt n, SymInt m, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"""  # noqa: E501
     rows, columns = rows_and_columns(emit, n, m)
     return emit.cast(ops.equal(rows, columns), emit.dtype)
 
@@ -104,7 +101,6 @@ def triangle(emit: Emitter, self: Tensor, diagonal: Size, keeps: Callable[..., A
 
 @lowers("aten.one_hot.default")
 def one_hot(emit: Emitter, self: Tensor, num_classes: int = -1) -> Tensor:
-    """one_hot(Tensor self, int num_classes=-1) -> Tensor"""
     if isinstance(num_classes, int) and num_classes < 0:
         raise emit.refuse("the number of classes depends on the values")
     classes = emit.arange(0, num_classes)
@@ -131,7 +127,6 @@ def _diagonal_size(emit: Emitter, x: Tensor, offset: int) -> int:
 
 @lowers("aten.diagonal.default")
 def diagonal(emit: Emitter, self: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
-    """diagonal(Tensor(a) self, int offset=0, int dim1=0, int dim2=1) -> Tensor(a)"""
     x, _ = _matrices(emit, self, dim1, dim2)
     *lead, rows, columns = emit.sizes(x)
     size = _diagonal_size(emit, x, offset)
@@ -149,7 +144,6 @@ def diagonal(emit: Emitter, self: Tensor, offset: int = 0, dim1: int = 0, dim2: 
 def diagonal_scatter(
     emit: Emitter, self: Tensor, src: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1
 ) -> Tensor:
-    """diagonal_scatter(Tensor self, Tensor src, int offset=0, int dim1=0, int dim2=1) -> Tensor"""
     x, order = _matrices(emit, self, dim1, dim2)
     rank, size = len(order), _diagonal_size(emit, x, offset)
     if isinstance(size, int) and size == 0:

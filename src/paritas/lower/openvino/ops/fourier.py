@@ -213,7 +213,6 @@ def _all_exact(emit: Emitter, x: Tensor, axes: Sequence[int]) -> bool:
 @lowers("aten._fft_c2c.default")
 @complex_numbers
 def fft_c2c(emit: Emitter, self: Tensor, dim: Sizes, normalization: int, forward: bool) -> Tensor:
-    """_fft_c2c(Tensor self, SymInt[] dim, int normalization, bool forward) -> Tensor"""
     rank = rank_of(self) - 1
     axes = sorted(axis % rank for axis in dim)
     if not axes:
@@ -225,7 +224,6 @@ def fft_c2c(emit: Emitter, self: Tensor, dim: Sizes, normalization: int, forward
 @lowers("aten._fft_r2c.default")
 @complex_numbers
 def fft_r2c(emit: Emitter, self: Tensor, dim: Sequence[int], normalization: int, onesided: bool) -> Tensor:
-    """_fft_r2c(Tensor self, int[] dim, int normalization, bool onesided) -> Tensor"""
     rank = rank_of(self)
     axes = [axis % rank for axis in dim]
     factor = _scale(emit, self, axes, normalization, True)
@@ -248,7 +246,6 @@ def _halved(size: Tensor) -> Tensor:
 def fft_c2r(
     emit: Emitter, self: Tensor, dim: Sequence[int], normalization: int, last_dim_size: Size
 ) -> Tensor:
-    """_fft_c2r(Tensor self, int[] dim, int normalization, SymInt last_dim_size) -> Tensor"""
     rank = rank_of(self) - 1
     axes = [axis % rank for axis in dim]
     sizes = [emit.size(self, axis) for axis in axes[:-1]] + [last_dim_size]

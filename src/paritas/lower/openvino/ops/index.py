@@ -26,13 +26,11 @@ def embedding(
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
 ) -> Tensor:
-    """embedding(Tensor weight, Tensor indices, SymInt padding_idx=-1, bool scale_grad_by_freq=False, bool sparse=False) -> Tensor"""  # noqa: E501
     return ops.gather(weight, indices, np.int64(0))
 
 
 @lowers("aten.index_select.default")
 def index_select(emit: Emitter, self: Tensor, dim: int, index: Tensor) -> Tensor:
-    """index_select(Tensor self, int dim, Tensor index) -> Tensor"""
     if rank_of(self) == 0:
         return self
     if rank_of(index) == 0:
@@ -82,7 +80,6 @@ def linear(emit: Emitter, x: Tensor, found: Sequence[Any]) -> tuple[Any, Any, An
 
 @lowers("aten.index.Tensor", "aten._unsafe_index.Tensor")
 def index(emit: Emitter, self: Tensor, indices: Sequence[Tensor | None]) -> Tensor:
-    """index.Tensor(Tensor self, Tensor?[] indices) -> Tensor"""
     found = whole_indices(emit, self, indices)
     if len(found) == 1:
         axis, places = found[0]
@@ -112,7 +109,6 @@ def index_put(
     accumulate: bool = False,
     unsafe: bool = False,
 ) -> Tensor:
-    """index_put(Tensor self, Tensor?[] indices, Tensor values, bool accumulate=False) -> Tensor"""
     rank = rank_of(self)
     given = [index for index in indices if index is not None]
     is_mask = emit.dtype_of(given[0]) == torch.bool
@@ -181,7 +177,6 @@ def narrowed(emit: Emitter, x: Tensor, index: Tensor, dim: int) -> Tensor:
 
 @lowers("aten.gather.default")
 def gather(emit: Emitter, self: Tensor, dim: int, index: Tensor, sparse_grad: bool = False) -> Tensor:
-    """gather(Tensor self, int dim, Tensor index, *, bool sparse_grad=False) -> Tensor"""
     rank = rank_of(self)
     if rank == 0:
         return emit.broadcast(self, emit.sizes(index)) if rank_of(index) else self
@@ -242,7 +237,6 @@ def scatter_reduced(
     src: Tensor | None = None,
     value: Scalar | None = None,
 ) -> Tensor:
-    """scatter.reduce(Tensor self, int dim, Tensor index, Tensor src, *, str reduce) -> Tensor"""
     kind = {"add": "sum", "multiply": "prod"}[reduce]
     return scattered(emit, self, dim, index, src if src is not None else value, kind)
 
@@ -251,7 +245,6 @@ def scatter_reduced(
 def scatter_reduce(
     emit: Emitter, self: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, include_self: bool
 ) -> Tensor:
-    """scatter_reduce.two(Tensor self, int dim, Tensor index, Tensor src, str reduce, *, bool include_self=True) -> Tensor"""  # noqa: E501
     kind = {"sum": "sum", "prod": "prod", "mean": "mean", "amax": "max", "amin": "min"}[reduce]
     dtype = emit.dtype
     if kind == "mean" and not dtype.is_floating_point:
@@ -289,7 +282,6 @@ def _with_nan(
 def index_add(
     emit: Emitter, self: Tensor, dim: int, index: Tensor, source: Tensor, alpha: Scalar = 1
 ) -> Tensor:
-    """index_add(Tensor self, int dim, Tensor index, Tensor source, *, Scalar alpha=1) -> Tensor"""
     dtype = emit.dtype
     if dtype == torch.bool and not alpha:
         return self
@@ -322,7 +314,6 @@ def along_axis(
 
 @lowers("aten.index_fill.int_Scalar", "aten.index_fill.int_Tensor")
 def index_fill(emit: Emitter, self: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
-    """index_fill.int_Scalar(Tensor self, int dim, Tensor index, Scalar value) -> Tensor"""
     if rank_of(self) == 0:
         return along_axis(emit, self, 0, index, emit.cast(value, emit.dtype), "none")
     dim %= rank_of(self)
@@ -333,7 +324,6 @@ def index_fill(emit: Emitter, self: Tensor, dim: int, index: Tensor, value: Any)
 
 @lowers("aten.masked_scatter.default")
 def masked_scatter(emit: Emitter, self: Tensor, mask: Tensor, source: Tensor) -> Tensor:
-    """masked_scatter(Tensor self, Tensor mask, Tensor source) -> Tensor"""
     sizes = shared_sizes(emit, [self, mask])
     x, wide = emit.broadcast(self, sizes), emit.broadcast(mask, sizes)
     flat = ops.reshape(emit.cast(wide, torch.int64), emit.array([-1]), False)
@@ -354,7 +344,6 @@ def slice_scatter(
     end: Size | None = None,
     step: Size = 1,
 ) -> Tensor:
-    """slice_scatter(Tensor self, Tensor src, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor"""  # noqa: E501
     dim %= rank_of(self)
     start = 0 if start is None else start
     end = END if end is None or (isinstance(end, int) and end >= END) else end
@@ -381,7 +370,6 @@ def _start(emit: Emitter, x: Tensor, dim: int, start: int) -> int:
 
 @lowers("aten.select_scatter.default")
 def select_scatter(emit: Emitter, self: Tensor, src: Tensor, dim: int, index: Size) -> Tensor:
-    """select_scatter(Tensor self, Tensor src, int dim, SymInt index) -> Tensor"""
     dim %= rank_of(self)
     src = emit.unsqueeze(emit.cast(src, emit.dtype), dim)
     place = _start(emit, self, dim, index)
@@ -392,7 +380,6 @@ def select_scatter(emit: Emitter, self: Tensor, src: Tensor, dim: int, index: Si
 
 @lowers("aten.nonzero.default", "aten.argwhere.default")
 def nonzero(emit: Emitter, self: Tensor) -> Tensor:
-    """nonzero(Tensor self) -> Tensor"""
     is_scalar = rank_of(self) == 0
     there = emit.cast(emit.unsqueeze(self, 0) if is_scalar else self, torch.bool)
     found = ops.transpose(ops.non_zero(there, "i64"), emit.array([1, 0]))
@@ -402,7 +389,6 @@ def nonzero(emit: Emitter, self: Tensor) -> Tensor:
 @lowers("aten.where.default")
 @lowers("aten.nonzero_numpy.default", condition=Arg("self"))
 def where_true(emit: Emitter, condition: Tensor) -> list[Tensor]:
-    """where(Tensor condition) -> Tensor[]"""
     there = emit.cast(condition, torch.bool)
     there = emit.unsqueeze(there, 0) if rank_of(there) == 0 else there
     places = ops.non_zero(there, "i64")
@@ -411,7 +397,6 @@ def where_true(emit: Emitter, condition: Tensor) -> list[Tensor]:
 
 @lowers("aten.masked_select.default")
 def masked_select(emit: Emitter, self: Tensor, mask: Tensor) -> Tensor:
-    """masked_select(Tensor self, Tensor mask) -> Tensor"""
     sizes = shared_sizes(emit, [self, mask])
     x, wide = emit.broadcast(self, sizes), emit.broadcast(mask, sizes)
     flat = ops.reshape(wide, emit.array([-1]), False)
@@ -421,6 +406,5 @@ def masked_select(emit: Emitter, self: Tensor, mask: Tensor) -> Tensor:
 
 @lowers("aten.take.default")
 def take(emit: Emitter, self: Tensor, index: Tensor) -> Tensor:
-    """take(Tensor self, Tensor index) -> Tensor"""
     flat = ops.reshape(self, emit.array([-1]), False)
     return ops.gather(flat, from_front(emit, index, emit.size(flat, 0)), np.int64(0))

@@ -45,7 +45,6 @@ def multiplied(emit: Emitter, a: Tensor, b: Tensor, transpose_b: bool = False) -
 
 @lowers("aten.linear.default")
 def linear(emit: Emitter, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor"""
     found = product(emit, input, weight, transpose_b=rank_of(weight) == 2)
     return found if bias is None else ops.add(found, emit.cast(bias, emit.dtype))
 
@@ -62,7 +61,6 @@ def _scaled(emit: Emitter, x: Tensor, factor: float) -> Tensor:
 def addmm(
     emit: Emitter, self: Tensor, mat1: Tensor, mat2: Tensor, beta: Scalar = 1, alpha: Scalar = 1
 ) -> Tensor:
-    """addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
     found = _scaled(emit, product(emit, mat1, mat2), alpha)
     if not is_tensor(beta) and beta == 0:  # then what is not a number in it does not count
         return found
@@ -71,7 +69,6 @@ def addmm(
 
 @lowers("aten.outer.default", "aten.ger.default")
 def outer(emit: Emitter, self: Tensor, vec2: Tensor) -> Tensor:
-    """outer(Tensor self, Tensor vec2) -> Tensor"""
     a, b = emit.wide(self, emit.dtype), emit.wide(vec2, emit.dtype)
     times = ops.logical_and if emit.dtype == torch.bool else ops.multiply
     return emit.result(times(emit.unsqueeze(a, 1), emit.unsqueeze(b, 0)))
@@ -81,7 +78,6 @@ def outer(emit: Emitter, self: Tensor, vec2: Tensor) -> Tensor:
 def einsum(
     emit: Emitter, equation: str, tensors: Sequence[Tensor], path: Sequence[int] | None = None
 ) -> Tensor:
-    """einsum(str equation, Tensor[] tensors, *, int[]? path=None) -> Tensor"""
     dtype = emit.dtype
     tensors = [emit.wide(x, dtype) for x in tensors]
     terms, result = parsed_equation(equation.replace(" ", ""), [rank_of(x) for x in tensors])
@@ -206,11 +202,9 @@ def _grouped(emit: Emitter, x: Tensor, batch: Sequence[int], first: int, second:
 @lowers("aten.inverse.default")
 @lowers("aten.linalg_inv.default", self=Arg("A"))
 def inverse(emit: Emitter, self: Tensor) -> Tensor:
-    """inverse(Tensor self) -> Tensor"""
     return ops.inverse(self)
 
 
 @lowers("aten.linalg_inv_ex.default")
 def linalg_inv_ex(emit: Emitter, A: Tensor, check_errors: bool = False) -> list[Tensor]:
-    """linalg_inv_ex(Tensor A, *, bool check_errors=False) -> (Tensor inverse, Tensor info)"""
     return [ops.inverse(A), emit.full(emit.sizes(A)[:-2], 0, torch.int32)]

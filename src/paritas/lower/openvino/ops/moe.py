@@ -11,9 +11,7 @@ from paritas.lower.openvino.ops.registry import lowers
 
 @lowers("transformers.grouped_mm_fallback.default")
 def grouped_mm_fallback(emit: Emitter, input: Tensor, weight: Tensor, offs: Tensor) -> Tensor:
-    """grouped_mm_fallback(Tensor input, Tensor weight, Tensor offs) -> Tensor
-
-    input [tokens, in], sorted by expert; weight [experts, in, out]; offs [experts], where each expert's tokens end.
+    """input [tokens, in], sorted by expert; weight [experts, in, out]; offs [experts], where each expert's tokens end.
     Rows behind the last end are zero.
     """
     count = emit.size(weight, 0)

@@ -20,7 +20,6 @@ END = 2**31 - 1  # the engine counts in 32 bits
 def slice_tensor(
     emit: Emitter, self: Tensor, dim: int, start: Size | None, end: Size | None, step: Size
 ) -> Tensor:
-    """slice.Tensor(Tensor(a) self, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor(a)"""
     start = 0 if start is None else start
     end = END if end is None or (isinstance(end, int) and end >= END) else end
     return emit.slice(self, start, end, dim % rank_of(self), step)
@@ -28,7 +27,6 @@ def slice_tensor(
 
 @lowers("aten.narrow.default")
 def narrow(emit: Emitter, self: Tensor, dim: int, start: Size, length: Size) -> Tensor:
-    """narrow(Tensor(a) self, int dim, SymInt start, SymInt length) -> Tensor(a)"""
     dim %= rank_of(self)
     if isinstance(start, int) and start < 0:
         start = emit.plus(emit.size(self, dim), start)
@@ -37,13 +35,11 @@ def narrow(emit: Emitter, self: Tensor, dim: int, start: Size, length: Size) -> 
 
 @lowers("aten.select.int")
 def select(emit: Emitter, self: Tensor, dim: int, index: Size) -> Tensor:
-    """select.int(Tensor(a) self, int dim, SymInt index) -> Tensor(a)"""
     return ops.gather(self, emit.number(index), np.int64(dim % rank_of(self)))
 
 
 @lowers("aten.unbind.int")
 def unbind(emit: Emitter, self: Tensor, dim: int) -> list[Tensor]:
-    """unbind.int(Tensor(a -> *) self, int dim=0) -> Tensor(a)[]"""
     axis = np.int64(dim % rank_of(self))
     return [ops.gather(self, np.int64(i), axis) for i in range(len(emit.out))]
 
@@ -72,7 +68,6 @@ def parts(emit: Emitter, x: Tensor, sizes: Sizes, dim: int) -> list[Tensor]:
 
 @lowers("aten.split.Tensor", "aten.unsafe_split.Tensor")
 def split(emit: Emitter, self: Tensor, split_size: Size, dim: int) -> list[Tensor]:
-    """split.Tensor(Tensor(a -> *) self, SymInt split_size, int dim=0) -> Tensor(a)[]"""
     dim %= rank_of(self)
     count = len(emit.out)
     bounds = [emit.times(split_size, i) for i in range(count)]
@@ -84,7 +79,6 @@ def split(emit: Emitter, self: Tensor, split_size: Size, dim: int) -> list[Tenso
 
 @lowers("aten.chunk.default")
 def chunk(emit: Emitter, self: Tensor, chunks: int, dim: int = 0) -> list[Tensor]:
-    """chunk(Tensor(a -> *) self, int chunks, int dim=0) -> Tensor(a)[]"""
     dim %= rank_of(self)
     size = emit.size(self, dim)
     if not isinstance(size, int):
@@ -107,7 +101,6 @@ def joined(emit: Emitter, tensors: Sequence[Tensor], dim: int) -> Tensor:
 
 @lowers("aten.stack.default")
 def stack(emit: Emitter, tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """stack(Tensor[] tensors, int dim=0) -> Tensor"""
     axis = dim % (rank_of(tensors[0]) + 1)
     return concatenated([emit.unsqueeze(emit.cast(x, emit.dtype), axis) for x in tensors], axis)
 
@@ -192,7 +185,6 @@ _MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
 @lowers("aten.repeat.default")
 @lowers("aten.tile.default", repeats=Arg("dims"))
 def repeat(emit: Emitter, self: Tensor, repeats: Sizes) -> Tensor:
-    """repeat(Tensor self, SymInt[] repeats) -> Tensor"""
     repeats = [1] * (rank_of(self) - len(repeats)) + list(repeats)
     x = self
     if len(repeats) > rank_of(x):
@@ -202,7 +194,6 @@ def repeat(emit: Emitter, self: Tensor, repeats: Sizes) -> Tensor:
 
 @lowers("aten.repeat_interleave.self_int")
 def repeat_interleave(emit: Emitter, self: Tensor, repeats: Size, dim: int | None, **_: object) -> Tensor:
-    """repeat_interleave.self_int(Tensor self, SymInt repeats, int? dim=None, *, SymInt? output_size=None) -> Tensor"""
     x = self
     if dim is None:
         x, dim = ops.reshape(self, emit.array([-1]), False), 0
@@ -217,7 +208,6 @@ def repeat_interleave(emit: Emitter, self: Tensor, repeats: Size, dim: int | Non
 def repeat_interleave_tensor(
     emit: Emitter, self: Tensor, repeats: Tensor, dim: int | None, **_: object
 ) -> Tensor:
-    """repeat_interleave.self_Tensor(Tensor self, Tensor repeats, int? dim=None, *, SymInt? output_size=None) -> Tensor"""  # noqa: E501
     x = self
     if dim is None:
         x, dim = ops.reshape(self, emit.array([-1]), False), 0
@@ -236,7 +226,6 @@ def repeat_interleave_tensor(
 
 @lowers("aten.repeat_interleave.Tensor")
 def repeat_counts(emit: Emitter, repeats: Tensor, **_: object) -> Tensor:
-    """repeat_interleave.Tensor(Tensor repeats, *, SymInt? output_size=None) -> Tensor"""
     return emit.cast(repeated_indices(emit, repeats), emit.dtype)
 
 
@@ -251,7 +240,6 @@ def repeated_indices(emit: Emitter, counts: Tensor) -> Tensor:
 
 @lowers("aten.flip.default")
 def flip(emit: Emitter, self: Tensor, dims: Sequence[int]) -> Tensor:
-    """flip(Tensor self, int[] dims) -> Tensor"""
     x, rank = self, rank_of(self)
     for dim in dims:
         x = emit.slice(x, -1, -END, dim % rank, -1)
@@ -260,7 +248,6 @@ def flip(emit: Emitter, self: Tensor, dims: Sequence[int]) -> Tensor:
 
 @lowers("aten.roll.default")
 def roll(emit: Emitter, self: Tensor, shifts: Any, dims: Any = ()) -> Tensor:
-    """roll(Tensor self, SymInt[1] shifts, int[1] dims=[]) -> Tensor"""
     x = emit.cast(self, torch.uint8) if emit.dtype == torch.bool else self
     shifts, dims = ([s] if not isinstance(s, (list, tuple)) else list(s) for s in (shifts, dims))
     rank = rank_of(self)
@@ -274,7 +261,6 @@ def roll(emit: Emitter, self: Tensor, shifts: Any, dims: Any = ()) -> Tensor:
 
 @lowers("aten.meshgrid.indexing", "aten.meshgrid.default")
 def meshgrid(emit: Emitter, tensors: Sequence[Tensor], indexing: str = "ij") -> list[Tensor]:
-    """meshgrid.indexing(Tensor[] tensors, *, str indexing) -> Tensor[]"""
     flat = [ops.reshape(x, emit.array([-1]), False) for x in tensors]
     sizes = [emit.size(x, 0) for x in flat]
     grids = []
@@ -289,7 +275,6 @@ def meshgrid(emit: Emitter, tensors: Sequence[Tensor], indexing: str = "ij") -> 
 
 @lowers("aten.unfold.default")
 def unfold(emit: Emitter, self: Tensor, dimension: int, size: int, step: int) -> Tensor:
-    """unfold(Tensor(a) self, int dimension, int size, int step) -> Tensor(a)"""
     rank = rank_of(self)
     if rank == 0:
         return emit.broadcast(self, [size])
@@ -311,7 +296,6 @@ def diff(
     prepend: Tensor | None = None,
     append: Tensor | None = None,
 ) -> Tensor:
-    """diff(Tensor self, int n=1, int dim=-1, Tensor? prepend=None, Tensor? append=None) -> Tensor"""
     dtype, dim = emit.dtype, dim % rank_of(self)
     if n == 0:
         return self  # as it is, whatever is put in front of it

@@ -20,7 +20,6 @@ def layer_norm(
     eps: float = 1e-05,
     cudnn_enable: bool = True,
 ) -> Tensor:
-    """layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enable=True) -> Tensor"""  # noqa: E501
     axes = emit.array(range(-len(normalized_shape), 0))
     found = ops.mvn(input, axes, True, float(eps), "inside_sqrt")
     found = found if weight is None else ops.multiply(found, weight)
@@ -50,7 +49,6 @@ def group_norm(
     eps: float = 1e-05,
     cudnn_enabled: bool = True,
 ) -> Tensor:
-    """group_norm(Tensor input, int num_groups, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enabled=True) -> Tensor"""  # noqa: E501
     scale = per_channel_of(emit, input, 1) if weight is None else weight
     shift = per_channel_of(emit, input, 0) if bias is None else bias
     if rank_of(input) > 2:
@@ -72,7 +70,6 @@ def native_group_norm(
     group: int,
     eps: float,
 ) -> list[Tensor]:
-    """native_group_norm(Tensor input, Tensor? weight, Tensor? bias, SymInt N, SymInt C, SymInt HxW, int group, float eps) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     rows = out(ops.reshape(input, emit.dims([N, group, -1]), False))
     mean, spread = ops.reduce_mean(rows, emit.array([2]), False), varied(emit, rows, [2], 0, False)
     scale = ops.divide(np.float32(1), ops.sqrt(ops.add(spread, np.float32(eps))))
@@ -90,7 +87,6 @@ def batch_norm_inference(
     eps: float,
     **_: object,
 ) -> list[Tensor]:
-    """_native_batch_norm_legit_no_training(Tensor input, Tensor? weight, Tensor? bias, Tensor running_mean, Tensor running_var, float momentum, float eps) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     nothing = emit.const(np.zeros(0), torch.float32)
     return [normalised(emit, input, weight, bias, running_mean, running_var, eps), nothing, nothing]
 
@@ -108,7 +104,6 @@ def batch_norm(
     eps: float,
     cudnn_enabled: bool,
 ) -> Tensor:
-    """batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float momentum, float eps, bool cudnn_enabled) -> Tensor"""  # noqa: E501
     if training and running_mean is not None:
         raise emit.refuse("training: the running statistics change")
     if training or running_mean is None:
@@ -145,7 +140,6 @@ def of_the_batch(emit: Emitter, x: Tensor, weight: Tensor | None, bias: Tensor |
 def batch_norm_no_stats(
     emit: Emitter, input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, **_: object
 ) -> list[Tensor]:
-    """_native_batch_norm_legit.no_stats(Tensor input, Tensor? weight, Tensor? bias, bool training, float momentum, float eps) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     axes = emit.array([axis for axis in range(rank_of(input)) if axis != 1])
     mean = ops.reduce_mean(input, axes, False)
     off = ops.subtract(input, ops.reduce_mean(input, axes, True))
@@ -167,7 +161,6 @@ def instance_norm(
     eps: float,
     cudnn_enabled: bool,
 ) -> Tensor:
-    """instance_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool use_input_stats, float momentum, float eps, bool cudnn_enabled) -> Tensor"""  # noqa: E501
     if not use_input_stats:
         return normalised(emit, input, weight, bias, running_mean, running_var, eps)
     rank = rank_of(input)
@@ -184,7 +177,6 @@ def rms_norm(
     weight: Tensor | None = None,
     eps: float | None = None,
 ) -> Tensor:
-    """rms_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, float? eps=None) -> Tensor"""
     eps = torch.finfo(emit.dtype).eps if eps is None else eps
     axes = emit.array(range(-len(normalized_shape), 0))
     squares = ops.reduce_mean(ops.power(input, np.float32(2)), axes, True)
@@ -195,7 +187,6 @@ def rms_norm(
 
 @lowers("aten._weight_norm.default")
 def weight_norm(emit: Emitter, v: Tensor, g: Tensor, dim: int) -> Tensor:
-    """_weight_norm(Tensor v, Tensor g, int dim=0) -> Tensor"""
     rank = rank_of(v)
     kept = [] if dim == -1 else [dim % rank]
     axes = [axis for axis in range(rank) if axis not in kept]

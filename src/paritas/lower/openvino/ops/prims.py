@@ -54,7 +54,6 @@ def compared(emit: Emitter, function: Callable[..., Any], self: Tensor, other: T
 
 @lowers("prims.div.default")
 def div(emit: Emitter, self: Tensor, other: Tensor) -> Tensor:
-    """div(Tensor self, Tensor other) -> Tensor"""
     if not emit.dtype.is_floating_point:
         raise emit.refuse("a quotient of whole numbers, which torch cuts off")
     return computed(emit, ops.divide, self, other)
@@ -62,11 +61,9 @@ def div(emit: Emitter, self: Tensor, other: Tensor) -> Tensor:
 
 @lowers("prims.where.default")
 def where(emit: Emitter, pred: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """where(Tensor pred, Tensor a, Tensor b) -> Tensor"""
     return integers.chosen(pred, emit.cast(a, emit.dtype), emit.cast(b, emit.dtype))
 
 
 @lowers("prims.scalar_tensor.default")
 def scalar_tensor(emit: Emitter, s: Scalar) -> Tensor:
-    """scalar_tensor(Scalar s, *, ScalarType? dtype=None, Device? device=None) -> Tensor"""
     return out(emit.number(s, emit.dtype))

@@ -49,13 +49,11 @@ def summed(emit: Emitter, x: Tensor, axes: Sequence[int], keepdim: bool) -> Tens
 
 @lowers("aten.sum.dim_IntList", "aten.sum.default")
 def sum_dim(emit: Emitter, self: Tensor, dim: Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
-    """sum.dim_IntList(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
     return emit.result(summed(emit, emit.wide(self, emit.dtype), axes_of(self, dim), keepdim))
 
 
 @lowers("aten.mean.dim", "aten.mean.default")
 def mean_dim(emit: Emitter, self: Tensor, dim: Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
-    """mean.dim(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
     x, axes = emit.cast(self, emit.dtype), axes_of(self, dim)
     return x if _nothing_to_do(x, axes) else _mean(emit, self, x, axes, keepdim)
 
@@ -79,7 +77,6 @@ def _may_be_empty(emit: Emitter, x: Tensor, axes: Sequence[int]) -> bool:
 
 @lowers("aten.prod.dim_int", "aten.prod.default")
 def prod(emit: Emitter, self: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
-    """prod.dim_int(Tensor self, int dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
     x, axes = emit.wide(self, emit.dtype), axes_of(self, dim if isinstance(dim, int) else None)
     if _nothing_to_do(x, axes):
         return emit.result(x)
@@ -145,7 +142,6 @@ def extreme(
 
 @lowers("aten.aminmax.default")
 def aminmax(emit: Emitter, self: Tensor, dim: int | None = None, keepdim: bool = False) -> list[Tensor]:
-    """aminmax(Tensor self, *, int? dim=None, bool keepdim=False) -> (Tensor min, Tensor max)"""
     axes = axes_of(self, dim)
     return [extreme(emit, self, axes, keepdim, largest) for largest in (False, True)]
 
@@ -211,13 +207,12 @@ def all_or_any(
 
 @lowers("aten.cumsum.default")
 def cumsum(emit: Emitter, self: Tensor, dim: int) -> Tensor:
-    """cumsum(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor"""
     x = emit.wide(self, emit.dtype)
     rank = rank_of(self)
     return emit.result(ops.cum_sum(x, np.int64(dim % rank)) if rank else x)
 
 
-def varied(emit: Emitter, x: Tensor, axes: Sequence[int], correction: int, keepdim: bool) -> Tensor:
+def varied(emit: Emitter, x: Tensor, axes: Sequence[int], correction: float, keepdim: bool) -> Tensor:
     """The variance of floats along axes."""
     mean = ops.reduce_mean(x, emit.array(axes), True)
     off = ops.subtract(x, mean)
@@ -241,7 +236,7 @@ def varied(emit: Emitter, x: Tensor, axes: Sequence[int], correction: int, keepd
 def spread(
     emit: Emitter,
     self: Tensor,
-    correction: int | None,
+    correction: float | None,
     root: bool,
     dim: Sequence[int] | None = None,
     keepdim: bool = False,
@@ -259,7 +254,7 @@ def spread(
 def spread_and_mean(
     emit: Emitter,
     self: Tensor,
-    correction: int | None,
+    correction: float | None,
     root: bool,
     dim: Sequence[int] | None = None,
     keepdim: bool = False,
@@ -271,7 +266,6 @@ def spread_and_mean(
 
 @lowers("aten.logsumexp.default")
 def logsumexp(emit: Emitter, self: Tensor, dim: Sequence[int], keepdim: bool = False) -> Tensor:
-    """logsumexp(Tensor self, int[1] dim, bool keepdim=False) -> Tensor"""
     x, axes = emit.cast(self, emit.dtype), axes_of(self, dim)
     if _nothing_to_do(x, axes):
         return x
@@ -312,7 +306,6 @@ def linalg_norm(
     dim: Sequence[int] | None = None,
     keepdim: bool = False,
 ) -> Tensor:
-    """linalg_norm(Tensor self, Scalar? ord=None, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""  # noqa: E501
     x, axes = emit.cast(self, emit.dtype), axes_of(self, dim)
     dims = [dim] if isinstance(dim, int) else dim
     if ord is not None and len(axes) == 2:
@@ -328,7 +321,6 @@ def linalg_matrix_norm(
     dim: Sequence[int] = (-2, -1),
     keepdim: bool = False,
 ) -> Tensor:
-    """linalg_matrix_norm(Tensor self, Scalar ord, int[] dim=[-2, -1], bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""  # noqa: E501
     x = emit.cast(self, emit.dtype)
     return matrix_norm(emit, x, ord, [axis % rank_of(x) for axis in dim], keepdim)
 
@@ -347,6 +339,5 @@ def matrix_norm(emit: Emitter, x: Tensor, ord: float | str, axes: Sequence[int],
 
 @lowers("aten.count_nonzero.dim_IntList", "aten.count_nonzero.default")
 def count_nonzero(emit: Emitter, self: Tensor, dim: int | Sequence[int] | None) -> Tensor:
-    """count_nonzero.dim_IntList(Tensor self, int[] dim) -> Tensor"""
     there = emit.cast(emit.cast(self, torch.bool), torch.int64)
     return summed(emit, there, axes_of(self, dim), False)

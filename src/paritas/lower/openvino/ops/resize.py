@@ -237,7 +237,6 @@ def smooth(
 
 @lowers("aten.pixel_shuffle.default")
 def pixel_shuffle(emit: Emitter, self: Tensor, upscale_factor: int) -> Tensor:
-    """pixel_shuffle(Tensor self, int upscale_factor) -> Tensor"""
     *lead, channels, height, width = emit.sizes(self)
     r, n = upscale_factor, len(lead)
     parts = emit.reshape(self, [*lead, divided(channels, r * r), r, r, height, width])
@@ -248,7 +247,6 @@ def pixel_shuffle(emit: Emitter, self: Tensor, upscale_factor: int) -> Tensor:
 
 @lowers("aten.pixel_unshuffle.default")
 def pixel_unshuffle(emit: Emitter, self: Tensor, downscale_factor: int) -> Tensor:
-    """pixel_unshuffle(Tensor self, int downscale_factor) -> Tensor"""
     *lead, channels, height, width = emit.sizes(self)
     r, n = downscale_factor, len(lead)
     down, across = (divided(size, r) for size in (height, width))

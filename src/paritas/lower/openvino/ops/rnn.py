@@ -97,7 +97,6 @@ def lstm(
     bidirectional: bool,
     batch_first: bool,
 ) -> list[Tensor]:
-    """lstm.input(Tensor input, Tensor[] hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     plain = 4 if has_biases else 2
     projects = len(params) == (plain + 1) * num_layers * (2 if bidirectional else 1)
     order = (1, 0, 2, 3)  # input, forget, cell, output -> forget, input, cell, output
@@ -155,7 +154,6 @@ def gru(
     bidirectional: bool,
     batch_first: bool,
 ) -> list[Tensor]:
-    """gru.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)"""  # noqa: E501
     width = emit.meta(hx).shape[-1]
     return _gru(
         emit, width, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first
@@ -253,7 +251,6 @@ def rnn_tanh(
     bidirectional: bool,
     batch_first: bool,
 ) -> list[Tensor]:
-    """rnn_tanh.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)"""  # noqa: E501
     how = (has_biases, num_layers, dropout, train, bidirectional, batch_first)
     return _simple(emit, "tanh", input, hx, params, *how)
 
@@ -271,7 +268,6 @@ def rnn_relu(
     bidirectional: bool,
     batch_first: bool,
 ) -> list[Tensor]:
-    """rnn_relu.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)"""  # noqa: E501
     how = (has_biases, num_layers, dropout, train, bidirectional, batch_first)
     return _simple(emit, "relu", input, hx, params, *how)
 
@@ -305,7 +301,6 @@ def lstm_cell(
     b_ih: Tensor | None = None,
     b_hh: Tensor | None = None,
 ) -> list[Tensor]:
-    """lstm_cell(Tensor input, Tensor[] hx, Tensor w_ih, Tensor w_hh, Tensor? b_ih=None, Tensor? b_hh=None) -> (Tensor, Tensor)"""  # noqa: E501
     order = (1, 0, 2, 3)
     found = _cell(emit, ops.lstm_cell, order, input, hx[0], [hx[1]], (w_ih, w_hh, b_ih, b_hh))
     return list(found.outputs())
@@ -321,7 +316,6 @@ def gru_cell(
     b_ih: Tensor | None = None,
     b_hh: Tensor | None = None,
 ) -> Tensor:
-    """gru_cell(Tensor input, Tensor hx, Tensor w_ih, Tensor w_hh, Tensor? b_ih=None, Tensor? b_hh=None) -> Tensor"""
     params = [w for w in (w_ih, w_hh, b_ih, b_hh) if w is not None]
     width, how = emit.meta(hx).shape[-1], (len(params) == 4, 1, 0.0, False, False, False)
     found, _ = _gru(emit, width, emit.unsqueeze(input, 0), emit.unsqueeze(hx, 0), params, *how)

@@ -14,19 +14,16 @@ from paritas.lower.registry import Arg
 @lowers("aten.reshape.default")
 @lowers("aten.view.default", "aten._unsafe_view.default", shape=Arg("size"))
 def reshape(emit: Emitter, self: Tensor, shape: Sizes) -> Tensor:
-    """reshape(Tensor(a) self, SymInt[] shape) -> Tensor(a)"""
     return emit.reshape(self, shape, like=emit.out)
 
 
 @lowers("aten.view_as.default", "aten.reshape_as.default")
 def view_as(emit: Emitter, self: Tensor, other: Tensor) -> Tensor:
-    """view_as(Tensor(a) self, Tensor other) -> Tensor(a)"""
     return emit.reshape(self, emit.sizes(other), like=emit.out)
 
 
 @lowers("aten.flatten.using_ints")
 def flatten(emit: Emitter, self: Tensor, start_dim: int, end_dim: int) -> Tensor:
-    """flatten.using_ints(Tensor(a) self, int start_dim=0, int end_dim=-1) -> Tensor(a)"""
     rank = rank_of(self)
     if rank == 0:
         return emit.unsqueeze(self, 0)
@@ -40,7 +37,6 @@ def flatten(emit: Emitter, self: Tensor, start_dim: int, end_dim: int) -> Tensor
 
 @lowers("aten.unflatten.int")
 def unflatten(emit: Emitter, self: Tensor, dim: int, sizes: Sizes) -> Tensor:
-    """unflatten.int(Tensor(a) self, int dim, SymInt[] sizes) -> Tensor(a)"""
     own = emit.sizes(self)
     dim %= len(own)
     return emit.reshape(self, [*own[:dim], *sizes, *own[dim + 1 :]], like=emit.out)
@@ -48,13 +44,11 @@ def unflatten(emit: Emitter, self: Tensor, dim: int, sizes: Sizes) -> Tensor:
 
 @lowers("aten.unsqueeze.default")
 def unsqueeze(emit: Emitter, self: Tensor, dim: int) -> Tensor:
-    """unsqueeze(Tensor(a) self, int dim) -> Tensor(a)"""
     return emit.unsqueeze(self, dim % (rank_of(self) + 1))
 
 
 @lowers("aten.squeeze.dim", "aten.squeeze.dims", "aten.squeeze.default")
 def squeeze(emit: Emitter, self: Tensor, dim: Any = None) -> Tensor:
-    """squeeze.dim(Tensor(a) self, int dim) -> Tensor(a)"""
     rank = rank_of(self)
     known = emit.meta(self)
     own = known.shape if known is not None else emit.sizes(self)
@@ -68,7 +62,6 @@ def squeeze(emit: Emitter, self: Tensor, dim: Any = None) -> Tensor:
 
 @lowers("aten.permute.default")
 def permute(emit: Emitter, self: Tensor, dims: Sequence[int]) -> Tensor:
-    """permute(Tensor(a) self, int[] dims) -> Tensor(a)"""
     rank = rank_of(self)
     return emit.transpose(self, [dim % rank for dim in dims])
 
@@ -76,7 +69,6 @@ def permute(emit: Emitter, self: Tensor, dims: Sequence[int]) -> Tensor:
 @lowers("aten.transpose.int", "aten.swapdims.default")
 @lowers("aten.swapaxes.default", dim0=Arg("axis0"), dim1=Arg("axis1"))
 def transpose(emit: Emitter, self: Tensor, dim0: int, dim1: int) -> Tensor:
-    """transpose.int(Tensor(a) self, int dim0, int dim1) -> Tensor(a)"""
     rank = rank_of(self)
     if rank == 0:
         return self
@@ -87,7 +79,6 @@ def transpose(emit: Emitter, self: Tensor, dim0: int, dim1: int) -> Tensor:
 
 @lowers("aten.t.default", "aten.numpy_T.default", "aten.mT.default")
 def t(emit: Emitter, self: Tensor) -> Tensor:
-    """t(Tensor(a) self) -> Tensor(a)"""
     rank = rank_of(self)
     if rank < 2:
         return self
@@ -101,7 +92,6 @@ def t(emit: Emitter, self: Tensor) -> Tensor:
 def movedim(
     emit: Emitter, self: Tensor, source: int | Sequence[int], destination: int | Sequence[int]
 ) -> Tensor:
-    """movedim.intlist(Tensor(a) self, int[] source, int[] destination) -> Tensor(a)"""
     rank = rank_of(self)
     source, destination = ([d] if isinstance(d, int) else list(d) for d in (source, destination))
     source, destination = [d % rank for d in source], [d % rank for d in destination]
@@ -112,7 +102,6 @@ def movedim(
 
 @lowers("aten.expand_as.default")
 def expand_as(emit: Emitter, self: Tensor, other: Tensor) -> Tensor:
-    """expand_as(Tensor(a) self, Tensor other) -> Tensor(a)"""
     return expanded(emit, self, emit.sizes(other))
 
 
@@ -127,7 +116,6 @@ def expanded(emit: Emitter, x: Tensor, size: Sizes) -> Tensor:
 
 @lowers("aten.broadcast_tensors.default")
 def broadcast_tensors(emit: Emitter, tensors: Sequence[Tensor]) -> list[Tensor]:
-    """broadcast_tensors(Tensor[] tensors) -> Tensor[]"""
     sizes = shared_sizes(emit, tensors)
     return [emit.broadcast(x, sizes) for x in tensors]
 

@@ -26,7 +26,6 @@ def is_negative(x: Tensor) -> Tensor:
 
 @lowers("aten.signbit.default")
 def signbit(emit: Emitter, self: Tensor) -> Tensor:
-    """signbit(Tensor self) -> Tensor"""
     dtype = emit.dtype_of(self)
     if dtype.is_floating_point:
         return is_negative(self)
@@ -40,14 +39,12 @@ def dtype_of_wide(dtype: torch.dtype) -> torch.dtype:
 
 @lowers("aten.copysign.Tensor", "aten.copysign.Scalar")
 def copysign(emit: Emitter, self: Tensor, other: Any) -> Tensor:
-    """copysign.Tensor(Tensor self, Tensor other) -> Tensor"""
     size, sign = ops.abs(emit.cast(self, emit.dtype)), is_negative(emit.cast(other, emit.dtype))
     return ops.select(sign, ops.negative(size), size)
 
 
 @lowers("aten.heaviside.default")
 def heaviside(emit: Emitter, self: Tensor, values: Tensor) -> Tensor:
-    """heaviside(Tensor self, Tensor values) -> Tensor"""
     dtype = emit.dtype
     kind = torch.int32 if dtype == torch.bool else dtype
     x, at_zero = emit.cast(self, kind), emit.cast(values, kind)
@@ -72,7 +69,6 @@ def extreme_of_numbers(
 
 @lowers("aten.hypot.default")
 def hypot(emit: Emitter, self: Tensor, other: Tensor) -> Tensor:
-    """hypot(Tensor self, Tensor other) -> Tensor"""
     a, b = (ops.abs(emit.cast(x, emit.dtype)) for x in (self, other))
     most, least = ops.maximum(a, b), ops.minimum(a, b)
     # The squares of the numbers themselves would overflow.
@@ -93,7 +89,6 @@ def isclose(
     atol: float = 1e-08,
     equal_nan: bool = False,
 ) -> Tensor:
-    """isclose(Tensor self, Tensor other, float rtol=1.0000000000000001e-05, float atol=1e-08, bool equal_nan=False) -> Tensor"""  # noqa: E501
     dtype = emit.promoted(self, other)
     kind = torch.int32 if dtype == torch.bool else dtype
     a, b = emit.wide(self, kind), emit.wide(other, kind)
@@ -112,7 +107,6 @@ def isclose(
 
 @lowers("aten.nansum.default")
 def nansum(emit: Emitter, self: Tensor, dim: Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
-    """nansum(Tensor self, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
     return emit.result(summed(emit, _zero_for_nan(emit, self), axes_of(self, dim), keepdim))
 
 
@@ -123,7 +117,6 @@ def _zero_for_nan(emit: Emitter, x: Tensor) -> Tensor:
 
 @lowers("aten.nanmean.default")
 def nanmean(emit: Emitter, self: Tensor, dim: Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
-    """nanmean(Tensor self, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
     axes = axes_of(self, dim)
     x = emit.cast(self, emit.dtype)
     total = summed(emit, _zero_for_nan(emit, self), axes, keepdim)

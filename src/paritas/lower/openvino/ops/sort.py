@@ -33,7 +33,6 @@ def ordered(emit: Emitter, x: Tensor, count: Size, dim: int, descending: bool) -
 def topk(
     emit: Emitter, self: Tensor, k: Size, dim: int = -1, largest: bool = True, sorted: bool = True
 ) -> list[Tensor]:
-    """topk(Tensor self, SymInt k, int dim=-1, bool largest=True, bool sorted=True) -> (Tensor values, Tensor indices)"""  # noqa: E501
     return ordered(emit, self, k, dim, largest)
 
 
@@ -41,7 +40,6 @@ def topk(
 def sort(
     emit: Emitter, self: Tensor, dim: int = -1, descending: bool = False, stable: bool | None = None
 ) -> list[Tensor]:
-    """sort(Tensor self, int dim=-1, bool descending=False) -> (Tensor values, Tensor indices)"""
     return ordered(emit, self, emit.size(self, dim) if rank_of(self) else 1, dim, descending)
 
 
@@ -49,13 +47,11 @@ def sort(
 def argsort(
     emit: Emitter, self: Tensor, dim: int = -1, descending: bool = False, stable: bool | None = None
 ) -> Tensor:
-    """argsort(Tensor self, int dim=-1, bool descending=False) -> Tensor"""
     return ordered(emit, self, emit.size(self, dim) if rank_of(self) else 1, dim, descending)[1]
 
 
 @lowers("aten.histc.default")
 def histc(emit: Emitter, self: Tensor, bins: int = 100, min: Scalar = 0, max: Scalar = 0) -> Tensor:
-    """histc(Tensor self, int bins=100, Scalar min=0, Scalar max=0) -> Tensor"""
     if min == max and bins == 1:
         total = 1
         for size in emit.sizes(self):
@@ -108,7 +104,6 @@ def searchsorted(
     sorter: Tensor | None,
     **_: object,
 ) -> Tensor:
-    """searchsorted.Tensor(Tensor sorted_sequence, Tensor self, *, bool out_int32=False, bool right=False, str? side=None, Tensor? sorter=None) -> Tensor"""  # noqa: E501
     ends = sorted_sequence
     if sorter is not None:
         ends = ops.gather_elements(ends, sorter, rank_of(ends) - 1).output(0)

@@ -21,10 +21,8 @@ _ERF = tuple(2 / np.sqrt(np.pi) * c for c in (1 / 9360, -1 / 1320, 1 / 216, -1 /
 
 @lowers("aten.erf.default")
 def erf(emit: Emitter, self: Tensor) -> Tensor:
-    """erf(Tensor self) -> Tensor
-
-    OpenVINO 2026.4's own is 6e-8 off near 0, where torch has all digits of small numbers. Where 1 is added to it that
-    is no difference, and the plugin knows GELU by it.
+    """OpenVINO 2026.4's own is 6e-8 off near 0, where torch has all digits of small numbers. Where 1 is added to it
+    that is no difference, and the plugin knows GELU by it.
     """
     x = emit.cast(self, emit.dtype)
     users = list(emit.node.users)
@@ -52,7 +50,6 @@ def _square_exponential(x: Tensor) -> Tensor:
 
 @lowers("aten.erfc.default", "aten.special_erfc.default")
 def erfc(emit: Emitter, self: Tensor) -> Tensor:
-    """erfc(Tensor self) -> Tensor"""
     x = emit.cast(self, emit.dtype)
     size = ops.minimum(ops.abs(x), _f(16))  # 0 beyond, and no infinity less an infinity
     t = ops.divide(_f(1), ops.add(_f(1), ops.multiply(size, _f(0.5))))

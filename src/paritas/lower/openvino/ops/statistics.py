@@ -24,7 +24,6 @@ def taken(emit: Emitter, pair: Sequence[Tensor], place: int, axis: int, keepdim:
 
 @lowers("aten.kthvalue.default")
 def kthvalue(emit: Emitter, self: Tensor, k: Size, dim: int = -1, keepdim: bool = False) -> list[Tensor]:
-    """kthvalue(Tensor self, SymInt k, int dim=-1, bool keepdim=False) -> (Tensor values, Tensor indices)"""
     rank = rank_of(self)
     if rank == 0:
         return [out(self), emit.const(0, torch.int64)]
@@ -87,7 +86,6 @@ def median(emit: Emitter, self: Tensor, skips_nan: bool) -> Tensor:
 
 @lowers("aten.mode.default")
 def mode(emit: Emitter, self: Tensor, dim: int = -1, keepdim: bool = False) -> list[Tensor]:
-    """mode(Tensor self, int dim=-1, bool keepdim=False) -> (Tensor values, Tensor indices)"""
     rank = rank_of(self)
     if rank == 0:
         return [out(self), emit.const(0, torch.int64)]
@@ -173,5 +171,4 @@ def quantiles(
 
 @lowers("aten.msort.default")
 def msort(emit: Emitter, self: Tensor) -> Tensor:
-    """msort(Tensor self) -> Tensor"""
     return ordered(emit, self, emit.size(self, 0) if rank_of(self) else 1, 0, False)[0]

@@ -51,7 +51,6 @@ def unique_dim(
     return_inverse: bool = False,
     return_counts: bool = False,
 ) -> list[Tensor]:
-    """unique_dim(Tensor self, int dim, bool sorted=True, bool return_inverse=False, bool return_counts=False) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     return _counted(emit, self, dim % max(rank_of(self), 1), return_inverse, return_counts)
 
 
@@ -63,7 +62,6 @@ def unique_consecutive(
     return_counts: bool = False,
     dim: int | None = None,
 ) -> list[Tensor]:
-    """unique_consecutive(Tensor self, bool return_inverse=False, bool return_counts=False, int? dim=None) -> (Tensor, Tensor, Tensor)"""  # noqa: E501
     x = out(self)
     if dim is not None and dim < 0:
         raise emit.refuse("torch itself takes a negative dimension for another here: count it from the front")

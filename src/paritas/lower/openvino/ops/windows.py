@@ -26,7 +26,6 @@ def grid_sampler(
     padding_mode: int,
     align_corners: bool,
 ) -> Tensor:
-    """grid_sampler(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners) -> Tensor"""  # noqa: E501
     if rank_of(input) == 5:
         return sampled_volume(emit, input, grid, interpolation_mode, padding_mode, align_corners)
     about = {
@@ -131,7 +130,6 @@ def _places(emit: Emitter, size: Size, kernel: int, stride: int, dilation: int) 
 def im2col(
     emit: Emitter, self: Tensor, kernel_size: Sizes, dilation: Sizes, padding: Sizes, stride: Sizes
 ) -> Tensor:
-    """im2col(Tensor self, int[2] kernel_size, int[2] dilation, int[2] padding, int[2] stride) -> Tensor"""
     kernel, dilation, padding, stride = (each(v, 2) for v in (kernel_size, dilation, padding, stride))
     single = rank_of(self) == 3
     x = emit.unsqueeze(self, 0) if single else self
@@ -158,7 +156,6 @@ def col2im(
     padding: Sizes,
     stride: Sizes,
 ) -> Tensor:
-    """col2im(Tensor self, SymInt[2] output_size, int[2] kernel_size, int[2] dilation, int[2] padding, int[2] stride) -> Tensor"""  # noqa: E501
     kernel, dilation, padding, stride = (each(v, 2) for v in (kernel_size, dilation, padding, stride))
     single = rank_of(self) == 2
     x = emit.unsqueeze(self, 0) if single else self
