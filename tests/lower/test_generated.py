@@ -91,6 +91,9 @@ def test_it_is_formatted_and_clean(family: str, tmp_path: Path) -> None:
         [*ruff, "check", "--isolated", *rules.split(), str(file)], capture_output=True, text=True
     )
     assert run.returncode == 0, run.stdout
+    form = [*ruff, "format", "--isolated", f"--line-length={LINE_LENGTH}", "--diff", str(file)]
+    run = subprocess.run(form, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout
     grammar.check(file.read_text(), file.name)
 
 

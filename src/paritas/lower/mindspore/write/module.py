@@ -406,7 +406,9 @@ class _Classes:
             *(_function(method) for method in functions.values()),
             body,
         ]
-        text = "\n".join(head) + "\n" + "\n\n".join(part for part in parts if part)
+        below = "\n\n".join(part for part in parts if part)
+        apart = "\n" if below.startswith(("class ", "def ")) else ""
+        text = "\n".join(head) + "\n" + apart + below
         return _without_unused_imports(text)
 
 
