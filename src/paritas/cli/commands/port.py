@@ -74,7 +74,7 @@ def port(
       paritas port ./gpt2 --class AutoModelForCausalLM --input input_ids=1x8:int64 --static --out gpt2-static
     """
     # What cannot succeed is refused before torch is imported and minutes pass.
-    refuse_options(engine, mode=bool(mode or target), weights=bool(weights))
+    refuse_options(engine, mode=bool(mode), target=bool(target), weights=bool(weights))
     from paritas import store
     from paritas.run.engine import engine as find_engine
 
@@ -112,13 +112,13 @@ def port(
     return OK if report is None or report.verdict == "agrees" else DIVERGES
 
 
-def refuse_options(name: str, *, mode: bool, weights: bool) -> None:
+def refuse_options(name: str, *, mode: bool, target: bool, weights: bool) -> None:
     """Raise `InputError` for options that are other engines', `UnknownEngine` for an engine that is none."""
     from paritas.run.engine import about, all_about
 
     engine = about(name)
-    if mode and len(engine.modes) == 1:
-        able = " and ".join(one.name for one in all_about() if len(one.modes) > 1)
+    if (mode and len(engine.modes) == 1) or (target and len(engine.targets) == 1):
+        able = " and ".join(one.name for one in all_about() if len(one.modes) > 1 or len(one.targets) > 1)
         raise InputError(f"--mode and --target are for --engine {able}, not for {name}.")
     if weights and not engine.weight_formats:
         able = " and ".join(one.name for one in all_about() if one.weight_formats)
