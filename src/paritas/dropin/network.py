@@ -111,8 +111,10 @@ class Network:
                 with torch.no_grad():
                     return own(*args, **kwargs)
             call = self._taken_apart(module, args, kwargs)
-            untraced = (path, self._key(call))
-            if why := self._refused(module, call) or self.now.untraced.get(untraced, ""):
+            why = self._refused(module, call)
+            if not why and self.now.untraced:
+                why = self.now.untraced.get((path, self._key(call)), "")
+            if why:
                 return self._original(module, why, own, args, kwargs)
             asked = asked_for(module, call.tensors)
             self._check(path, module, call)
@@ -125,7 +127,8 @@ class Network:
             except CaptureError as error:
                 lines = str(error).splitlines()
                 place = next((line for line in lines if line.startswith("at ")), "")
-                why = self.now.untraced[untraced] = f"PyTorch computes, since {lines[0]} {place}".rstrip()
+                why = f"PyTorch computes, since {lines[0]} {place}".rstrip()
+                self.now.untraced[path, self._key(call)] = why
             if why:
                 return self._original(module, why, own, args, kwargs)
         return self._handed_out(call, refusing(out, asked, type(module)) if asked else out)
