@@ -60,7 +60,7 @@ def packs(request: pytest.FixtureRequest) -> Packs:
     return Packs((params["one"], params["engine"]) for params in chosen)
 
 
-@pytest.mark.parametrize(("one", "engine"), _runs())
+@pytest.mark.parametrize(("one", "engine"), list(_runs()))
 def test_op_agrees_with_torch(one: Case, engine: UnderTest, packs: Packs) -> None:
     if one.target not in engine.lowerings and _is_missing(one, engine):
         return

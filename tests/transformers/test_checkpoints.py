@@ -3,7 +3,7 @@
 
 All classes that the zoo has a configuration for, with a journal that an interrupted run goes on from:
 
-    PARITAS_JOURNAL=read.jsonl PARITAS_JOBS=2 .venv/bin/python -m pytest tests/drop_in/test_checkpoints.py -m slow
+    PARITAS_JOURNAL=read.jsonl PARITAS_JOBS=2 .venv/bin/python -m pytest tests/transformers/test_checkpoints.py -m slow
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ nor the generation mixin. Bring them with what they import, and say where they a
 
     .venv/bin/python -m pip install parameterized
     git clone --depth 1 --branch v5.23.0 https://github.com/huggingface/transformers /tmp/transformers
-    PARITAS_TRANSFORMERS_TESTS=/tmp/transformers .venv/bin/python -m pytest tests/drop_in/test_mixins.py -m slow
+    PARITAS_TRANSFORMERS_TESTS=/tmp/transformers .venv/bin/python -m pytest tests/transformers/test_mixins.py -m slow
 
 Each architecture takes minutes. PARITAS_JOURNAL=DIRECTORY keeps the outcomes of each and goes on from them,
 PARITAS_MIXINS_ENGINE=mindspore is the other engine, PARITAS_CLASSES=3 tries three classes of each architecture.
