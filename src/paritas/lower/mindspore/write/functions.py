@@ -51,7 +51,7 @@ def with_functions(
 ) -> list[Node | Region]:
     """The items of a module's region, those of one function's call as one. depth: of the module in the tree."""
     found: list[Node | Region] = []
-    for number, (callee, caller, group) in enumerate(_calls(items, depth, inside)):
+    for callee, caller, group in _calls(items, depth, inside):
         if callee is None:
             found += group
             continue
@@ -59,13 +59,13 @@ def with_functions(
         if not _can_be_one(callee, group):
             found += inner
             continue
-        key = f"{region.key}>{inside}.{number}.{callee.name}"
+        # No other call at this depth has this node.
+        key = f"{region.key}>{next(iter(n.name for n in group if isinstance(n, Node)))}:{inside}"
         one = FunctionRegion(key, region.path, callee.name, 0, region, inner)
         one.function, one.inside, one.caller = callee, inside + 1, caller
         for nested in inner:
             if isinstance(nested, FunctionRegion):
                 nested.parent = one
-                nested.key = f"{key}{nested.key.removeprefix(region.key)}"
         found.append(one)
     return found
 

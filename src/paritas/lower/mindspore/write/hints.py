@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable, Sequence
 
@@ -30,9 +31,25 @@ def assigning(stack: Sequence[Statement]) -> Statement | None:
     return next((statement for statement in stack if not statement.returns), None)
 
 
+class Targets:
+    """Which target of `query, key = f(x), g(x)` is next: its values are made from left to right."""
+
+    def __init__(self) -> None:
+        self._next: dict[tuple[str, int], int] = {}
+
+    def next(self, statement: Statement) -> str | None:
+        values = statement.value.elts if isinstance(statement.value, ast.Tuple) else []
+        if len(statement.targets) < 2 or len(values) != len(statement.targets):
+            return None
+        place = self._next.get(statement.key, 0)
+        self._next[statement.key] = (place + 1) % len(values)
+        return statement.targets[place]
+
+
 def of_node(
     node: Node,
     stack: Sequence[Statement],
+    targets: Targets,
     goes_on: Callable[[Statement], bool],
     variable: Callable[[Node], str],
 ) -> str:
@@ -44,6 +61,8 @@ def of_node(
     if statement is not None and statement.targets:
         operator = name_of(node)
         named = _target(statement, node.args[1]) if operator == "getitem" else None  # type: ignore[arg-type]
+        if named is None and len(statement.targets) > 1 and not goes_on(statement):
+            named = targets.next(statement)
         if named is None and len(statement.targets) == 1:
             own = statement is stack[0] and statement.computes(operator)
             named = statement.targets[0] if own or not goes_on(statement) else None
@@ -69,6 +88,7 @@ def of_input(node: Node) -> str | None:
 def of_call(
     region: Region,
     stack: Sequence[Statement],
+    targets: Targets,
     position: int,
     own: str,
     several: bool,
@@ -89,6 +109,8 @@ def of_call(
     named: str | None = own
     if len(statement.targets) > 1:
         named = (_target(statement, position) if direct else None) or own
+        if isinstance(statement.value, ast.Tuple) and not several and not goes_on(statement):
+            named = targets.next(statement) or named
     elif not several:
         named = (
             statement.targets[0]

@@ -52,6 +52,7 @@ class MethodWriter(Variables):
     # --- the whole method ---
 
     def write(self) -> Method:
+        self.targets = hints.Targets()
         items = list(self._items(self.region))
         if not isinstance(self.region, FunctionRegion) and self.module.functions is not None:
             items = functions.with_functions(items, self.region, self.depth)
@@ -223,6 +224,7 @@ class MethodWriter(Variables):
         return hints.of_node(
             node,
             stack,
+            self.targets,
             lambda statement: self._goes_on(node, statement),
             lambda n: str(self.scope.get(n, "")),
         )
@@ -270,7 +272,13 @@ class MethodWriter(Variables):
         several = len(method.outputs) > 1
         wanted = [
             hints.of_call(
-                region, stack, positions[node], own, several, functools.partial(self._goes_on, node)
+                region,
+                stack,
+                self.targets,
+                positions[node],
+                own,
+                several,
+                functools.partial(self._goes_on, node),
             )
             for node, own in zip(method.outputs, method.returned, strict=True)
         ]
