@@ -31,11 +31,13 @@ def _run(
     emit: Emitter,
     input: Value,
     params: Sequence[Value],
+    one: Callable[..., Any],
+    *,
     num_layers: int,
     train: bool,
     bidirectional: bool,
     batch_first: bool,
-    one: Callable[..., Any],
+    **_: object,
 ) -> tuple[Any, Any]:
     """`one(x, index, weights)` for every layer and direction; the output and the last states."""
     if input.rank != 3:
@@ -81,21 +83,11 @@ def _bias(emit: Emitter, weights: Sequence[Value], which: int) -> Value:
 
 @lowers("aten.lstm.input")
 def lstm(
-    emit: Emitter,
-    input: Value,
-    hx: Sequence[Value],
-    params: Sequence[Value],
-    has_biases: bool,
-    num_layers: int,
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool,
-    **_: object,
+    emit: Emitter, input: Value, hx: Sequence[Value], params: Sequence[Value], has_biases: bool, **layers: Any
 ) -> Value:
     if emit.target != "cpu":
         raise emit.refuse("ops.LSTM has kernels for CPU and GPU only")
-    total = num_layers * (2 if bidirectional else 1)
-    how = num_layers, train, bidirectional, batch_first
+    total = layers["num_layers"] * (2 if layers["bidirectional"] else 1)
 
     def write(input: Value, hx: Sequence[Value], params: Sequence[Value]) -> Value:
         states, cells = (_first_axis(emit, x, total) for x in hx)
@@ -106,7 +98,7 @@ def lstm(
         def run(x: Value, index: int, weights: Sequence[Value]) -> tuple[Any, Any]:
             return one(emit, x, states[index], cells[index], weights, has_biases, projected)
 
-        out, last = _run(emit, input, params, *how, run)
+        out, last = _run(emit, input, params, run, **layers)
         h, c = (emit.call("ops.cat", tuple(Value(pair[i]) for pair in last), 0) for i in (0, 1))
         return Value(f"({out}, {h}, {c})")
 
@@ -147,11 +139,14 @@ def _lstm_steps(
     return emit.typed(Value(f"{out}[0]"), dtype=x.dtype), last
 
 
-def _simple(emit: Emitter, steps: str, input: Value, hx: Value, params: Sequence[Value], *how: Any) -> Value:
-    num_layers, train, bidirectional, batch_first = how
-
+@lowers("aten.gru.input", steps="gru_steps")
+@lowers("aten.rnn_tanh.input", steps="rnn_tanh_steps")
+@lowers("aten.rnn_relu.input", steps="rnn_relu_steps")
+def simple(
+    emit: Emitter, steps: str, input: Value, hx: Value, params: Sequence[Value], **layers: Any
+) -> Value:
     def write(input: Value, hx: Sequence[Value], params: Sequence[Value]) -> Value:
-        states = _first_axis(emit, hx[0], num_layers * (2 if bidirectional else 1))
+        states = _first_axis(emit, hx[0], layers["num_layers"] * (2 if layers["bidirectional"] else 1))
 
         def one(x: Value, index: int, weights: Sequence[Value]) -> tuple[Value | str, Value | str]:
             given = emit.infix("+", emit.prelude("project", x, weights[0]), _bias(emit, weights, 0))
@@ -159,55 +154,7 @@ def _simple(emit: Emitter, steps: str, input: Value, hx: Value, params: Sequence
             out = emit.let(text, "outputs")
             return emit.typed(Value(f"{out}[0]"), dtype=x.dtype), f"{out}[1]"
 
-        out, last = _run(emit, input, params, num_layers, train, bidirectional, batch_first, one)
+        out, last = _run(emit, input, params, one, **layers)
         return Value(f"({out}, {emit.call('ops.stack', tuple(Value(x) for x in last), 0)})")
 
     return _in_float32(emit, write, input, [hx], params)
-
-
-@lowers("aten.gru.input")
-def gru(
-    emit: Emitter,
-    input: Value,
-    hx: Value,
-    params: Sequence[Value],
-    num_layers: int,
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool,
-    **_: object,
-) -> Value:
-    how = (num_layers, train, bidirectional, batch_first)
-    return _simple(emit, "gru_steps", input, hx, params, *how)
-
-
-@lowers("aten.rnn_tanh.input")
-def rnn_tanh(
-    emit: Emitter,
-    input: Value,
-    hx: Value,
-    params: Sequence[Value],
-    num_layers: int,
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool,
-    **_: object,
-) -> Value:
-    how = (num_layers, train, bidirectional, batch_first)
-    return _simple(emit, "rnn_tanh_steps", input, hx, params, *how)
-
-
-@lowers("aten.rnn_relu.input")
-def rnn_relu(
-    emit: Emitter,
-    input: Value,
-    hx: Value,
-    params: Sequence[Value],
-    num_layers: int,
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool,
-    **_: object,
-) -> Value:
-    how = (num_layers, train, bidirectional, batch_first)
-    return _simple(emit, "rnn_relu_steps", input, hx, params, *how)

@@ -18,13 +18,13 @@ def _layers(
     emit: Emitter,
     input: Tensor,
     params: Sequence[Tensor],
-    has_biases: bool,
+    one: Callable[..., Any],
+    *,
     num_layers: int,
+    dropout: float,
     train: bool,
     bidirectional: bool,
     batch_first: bool,
-    dropout: float,
-    one: Callable[..., Any],
 ) -> tuple[Any, Any]:
     """`one(x, index, reverse, weights)` for every layer and direction: the output and the last states."""
     if train and dropout:
@@ -91,14 +91,10 @@ def lstm(
     hx: Sequence[Tensor],
     params: Sequence[Tensor],
     has_biases: bool,
-    num_layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool,
+    **layers: Any,
 ) -> list[Tensor]:
     plain = 4 if has_biases else 2
-    projects = len(params) == (plain + 1) * num_layers * (2 if bidirectional else 1)
+    projects = len(params) == (plain + 1) * layers["num_layers"] * (2 if layers["bidirectional"] else 1)
     order = (1, 0, 2, 3)  # input, forget, cell, output -> forget, input, cell, output
 
     def one(x: Tensor, index: int, reverse: bool, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -128,9 +124,7 @@ def lstm(
             y, h = (out(ops.matmul(value, weights[-1], False, True)) for value in (y, h))
         return y, h, c
 
-    found, (h, c) = _layers(
-        emit, input, params, has_biases, num_layers, train, bidirectional, batch_first, dropout, one
-    )
+    found, (h, c) = _layers(emit, input, params, one, **layers)
     return [found, h, c]
 
 
@@ -148,31 +142,10 @@ def gru(
     hx: Tensor,
     params: Sequence[Tensor],
     has_biases: bool,
-    num_layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool,
+    width: int | None = None,
+    **layers: Any,
 ) -> list[Tensor]:
-    width = emit.meta(hx).shape[-1]
-    return _gru(
-        emit, width, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first
-    )
-
-
-def _gru(
-    emit: Emitter,
-    width: int,
-    input: Tensor,
-    hx: Tensor,
-    params: Sequence[Tensor],
-    has_biases: bool,
-    num_layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool,
-) -> list[Tensor]:
+    width = emit.meta(hx).shape[-1] if width is None else width
     order = (1, 0, 2)  # reset, update, new -> update, reset, new
 
     def bias(weights: Sequence[Tensor]) -> Tensor:
@@ -197,24 +170,20 @@ def _gru(
         )
         return _results(emit, sequence)
 
-    found, (h,) = _layers(
-        emit, input, params, has_biases, num_layers, train, bidirectional, batch_first, dropout, one
-    )
+    found, (h,) = _layers(emit, input, params, one, **layers)
     return [found, h]
 
 
-def _simple(
+@lowers("aten.rnn_tanh.input", activation="tanh")
+@lowers("aten.rnn_relu.input", activation="relu")
+def simple(
     emit: Emitter,
     activation: str,
     input: Tensor,
     hx: Tensor,
     params: Sequence[Tensor],
     has_biases: bool,
-    num_layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool,
+    **layers: Any,
 ) -> list[Tensor]:
     width = emit.meta(hx).shape[-1]
 
@@ -232,44 +201,8 @@ def _simple(
         )
         return _results(emit, sequence)
 
-    found, (h,) = _layers(
-        emit, input, params, has_biases, num_layers, train, bidirectional, batch_first, dropout, one
-    )
+    found, (h,) = _layers(emit, input, params, one, **layers)
     return [found, h]
-
-
-@lowers("aten.rnn_tanh.input")
-def rnn_tanh(
-    emit: Emitter,
-    input: Tensor,
-    hx: Tensor,
-    params: Sequence[Tensor],
-    has_biases: bool,
-    num_layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool,
-) -> list[Tensor]:
-    how = (has_biases, num_layers, dropout, train, bidirectional, batch_first)
-    return _simple(emit, "tanh", input, hx, params, *how)
-
-
-@lowers("aten.rnn_relu.input")
-def rnn_relu(
-    emit: Emitter,
-    input: Tensor,
-    hx: Tensor,
-    params: Sequence[Tensor],
-    has_biases: bool,
-    num_layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool,
-) -> list[Tensor]:
-    how = (has_biases, num_layers, dropout, train, bidirectional, batch_first)
-    return _simple(emit, "relu", input, hx, params, *how)
 
 
 def _cell(
@@ -317,8 +250,9 @@ def gru_cell(
     b_hh: Tensor | None = None,
 ) -> Tensor:
     params = [w for w in (w_ih, w_hh, b_ih, b_hh) if w is not None]
-    width, how = emit.meta(hx).shape[-1], (len(params) == 4, 1, 0.0, False, False, False)
-    found, _ = _gru(emit, width, emit.unsqueeze(input, 0), emit.unsqueeze(hx, 0), params, *how)
+    one = {"num_layers": 1, "dropout": 0.0, "train": False, "bidirectional": False, "batch_first": False}
+    x, states = (emit.unsqueeze(value, 0) for value in (input, hx))
+    found, _ = gru(emit, x, states, params, len(params) == 4, emit.meta(hx).shape[-1], **one)
     return emit.squeeze(found, 0)
 
 
