@@ -58,7 +58,7 @@ def silu(emit: Emitter, self: Value) -> Value:
 
 
 @lowers("aten.leaky_relu.default")
-def leaky_relu(emit: Emitter, self: Value, negative_slope: Scalar = 0.01) -> Value:
+def leaky_relu(emit: Emitter, self: Value, negative_slope: Scalar) -> Value:
     x = emit.let(self, "x")
     zero = 0.0 if self.dtype == "float32" else number(emit, 0)
     # Both bounds come first: Maximum and Minimum let NaN through from their second operand only.
@@ -161,7 +161,7 @@ def hardswish(emit: Emitter, self: Value) -> Value:
 
 
 @lowers("aten.glu.default")
-def glu(emit: Emitter, self: Value, dim: int = -1) -> Value:
+def glu(emit: Emitter, self: Value, dim: int) -> Value:
     dim = dim % self.rank
     half = emit.size(emit.out.shape[dim])
     x = emit.let(self, "x")

@@ -250,13 +250,13 @@ def lerp(emit: Emitter, self: Value, end: Value, weight: Scalar) -> Value:
 
 
 @lowers("aten.addcmul.default")
-def addcmul(emit: Emitter, self: Value, tensor1: Value, tensor2: Value, *, value: Scalar = 1) -> Value:
+def addcmul(emit: Emitter, self: Value, tensor1: Value, tensor2: Value, *, value: Scalar) -> Value:
     self, tensor1, tensor2 = promote(emit, self, tensor1, tensor2)
     return emit.infix("+", self, emit.infix("*", _scaled(emit, tensor1, value), tensor2))
 
 
 @lowers("aten.addcdiv.default")
-def addcdiv(emit: Emitter, self: Value, tensor1: Value, tensor2: Value, *, value: Scalar = 1) -> Value:
+def addcdiv(emit: Emitter, self: Value, tensor1: Value, tensor2: Value, *, value: Scalar) -> Value:
     self, tensor1, tensor2 = promote(emit, self, tensor1, tensor2)
     return emit.infix("+", self, emit.infix("/", _scaled(emit, tensor1, value), tensor2))
 

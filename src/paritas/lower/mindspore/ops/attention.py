@@ -14,12 +14,12 @@ def scaled_dot_product_attention(
     query: Value,
     key: Value,
     value: Value,
-    attn_mask: Value | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
+    attn_mask: Value | None,
+    dropout_p: float,
+    is_causal: bool,
     *,
-    scale: Scalar = None,
-    enable_gqa: bool = False,
+    scale: Scalar,
+    enable_gqa: bool,
 ) -> Value:
     if dropout_p:
         raise emit.refuse("dropout inside attention belongs to training")

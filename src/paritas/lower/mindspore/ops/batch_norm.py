@@ -44,9 +44,8 @@ def batch_norm(
     running_mean: Value,
     running_var: Value,
     training: bool,
-    momentum: float,
     eps: float,
-    cudnn_enabled: bool,
+    **_: object,
 ) -> Value:
     if training and running_mean is None:  # as weights are standardised: nothing is remembered
         return _by_own_statistics(emit, input, weight, bias, eps)[0]
@@ -164,9 +163,8 @@ def instance_norm(
     running_mean: Value,
     running_var: Value,
     use_input_stats: bool,
-    momentum: float,
     eps: float,
-    cudnn_enabled: bool,
+    **_: object,
 ) -> Value:
     if not use_input_stats:
         return _batch_norm(emit, input, weight, bias, running_mean, running_var, eps)

@@ -94,14 +94,7 @@ def ignoring_nan(emit: Emitter, self: Value, other: Value, write: Callable[..., 
 
 
 @lowers("aten.isclose.default")
-def isclose(
-    emit: Emitter,
-    self: Value,
-    other: Value,
-    rtol: float = 1e-05,
-    atol: float = 1e-08,
-    equal_nan: bool = False,
-) -> Value:
+def isclose(emit: Emitter, self: Value, other: Value, rtol: float, atol: float, equal_nan: bool) -> Value:
     if self.dtype not in FLOATS and rtol == 0 and atol == 0:
         return emit.infix("==", self, other)
     x, y = (emit.let(emit.cast(v, "float64"), "x") for v in (self, other))

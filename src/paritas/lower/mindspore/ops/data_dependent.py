@@ -79,11 +79,7 @@ def _comparable(emit: Emitter, self: Value) -> Value:
 
 @lowers("aten.unique_consecutive.default")
 def unique_consecutive(
-    emit: Emitter,
-    self: Value,
-    return_inverse: bool = False,
-    return_counts: bool = False,
-    dim: int | None = None,
+    emit: Emitter, self: Value, return_inverse: bool, return_counts: bool, dim: int | None
 ) -> Value:
     if is_empty(self):
         raise emit.refuse("unique_consecutive of nothing")

@@ -110,7 +110,7 @@ def _triangle(emit: Emitter, self: Value, diagonal: Size, symbol: str) -> Value:
 
 
 @lowers("aten.one_hot.default")
-def one_hot(emit: Emitter, self: Value, num_classes: int = -1) -> Value:
+def one_hot(emit: Emitter, self: Value, num_classes: int) -> Value:
     if num_classes == -1:
         raise emit.refuse("the number of classes depends on the values")
     equal = emit.infix("==", emit.call("ops.expand_dims", self, -1), emit.call("ops.arange", num_classes))

@@ -39,13 +39,13 @@ def stft(
     emit: Emitter,
     self: Value,
     n_fft: int,
-    hop_length: int | None = None,
-    win_length: int | None = None,
-    window: Value | None = None,
-    normalized: bool = False,
-    onesided: bool | None = None,
-    return_complex: bool | None = None,
-    align_to_window: bool | None = None,
+    hop_length: int | None,
+    win_length: int | None,
+    window: Value | None,
+    normalized: bool,
+    onesided: bool | None,
+    return_complex: bool | None,
+    align_to_window: bool | None,
 ) -> Value:
     if self.dtype not in ("float32", "float64") or onesided is False or align_to_window:
         raise emit.refuse("the spectrogram of complex or half-precision signals, or two-sided")

@@ -24,11 +24,11 @@ def im2col(
 def col2im(
     emit: Emitter,
     self: Value,
-    output_size: Sizes,
     kernel_size: Sizes,
     dilation: Sizes,
     padding: Sizes,
     stride: Sizes,
+    **_: object,
 ) -> Value:
     high, wide = _pair(kernel_size)
     *batch, channels, height, width = emit.out.shape

@@ -15,14 +15,7 @@ from paritas.lower.registry import Arg
 
 
 @lowers("aten.embedding.default")
-def embedding(
-    emit: Emitter,
-    weight: Value,
-    indices: Value,
-    padding_idx: Size = -1,
-    scale_grad_by_freq: bool = False,
-    sparse: bool = False,
-) -> Value:
+def embedding(emit: Emitter, weight: Value, indices: Value, padding_idx: Size, **_: object) -> Value:
     padding = emit.number("padding_idx", padding_idx)
     if padding_idx < 0 and padding.text == str(padding_idx):
         return emit.call("ops.gather", weight, indices, 0)
@@ -39,7 +32,7 @@ def index_select(emit: Emitter, self: Value, dim: int, index: Value) -> Value:
 
 
 @lowers("aten.gather.default")
-def gather(emit: Emitter, self: Value, dim: int, index: Value, *, sparse_grad: bool = False) -> Value:
+def gather(emit: Emitter, self: Value, dim: int, index: Value, **_: object) -> Value:
     if self.rank == 0 or index.rank == 0:
         if not index.rank:
             return emit.call("ops.reshape", self, ()) if self.rank else self
@@ -107,7 +100,7 @@ def index(emit: Emitter, self: Value, indices: Sequence[Value | None]) -> Value:
 
 @lowers("aten.index_put.default")
 def index_put(
-    emit: Emitter, self: Value, indices: Sequence[Value | None], values: Value, accumulate: bool = False
+    emit: Emitter, self: Value, indices: Sequence[Value | None], values: Value, accumulate: bool
 ) -> Value:
     values = emit.cast(values, emit.out.dtype)
     masks = [i for i in indices if i is not None and i.dtype in ("bool", "uint8")]
@@ -212,9 +205,7 @@ def scatter_value(emit: Emitter, self: Value, dim: int, index: Value, value: Sca
 
 
 @lowers("aten.index_add.default")
-def index_add(
-    emit: Emitter, self: Value, dim: int, index: Value, source: Value, *, alpha: Scalar = 1
-) -> Value:
+def index_add(emit: Emitter, self: Value, dim: int, index: Value, source: Value, *, alpha: Scalar) -> Value:
     if alpha == 0:
         return self
     source = emit.cast(source, emit.out.dtype)

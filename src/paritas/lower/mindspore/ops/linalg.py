@@ -17,11 +17,7 @@ from paritas.lower.mindspore.write.source import Scalar, Value
 
 @lowers("aten.linalg_norm.default")
 def linalg_norm(
-    emit: Emitter,
-    self: Value,
-    ord: Scalar | None = None,
-    dim: Sequence[int] | None = None,
-    keepdim: bool = False,
+    emit: Emitter, self: Value, ord: Scalar | None, dim: Sequence[int] | None, keepdim: bool
 ) -> Value:
     dim = [dim] if isinstance(dim, int) else dim
     if ord is None:  # of all elements, however many dimensions they have
@@ -37,7 +33,7 @@ _MOST_ROWS = 1024
 
 @lowers("aten.linalg_solve_triangular.default")
 def linalg_solve_triangular(
-    emit: Emitter, self: Value, B: Value, *, upper: bool, left: bool = True, unitriangular: bool = False
+    emit: Emitter, self: Value, B: Value, *, upper: bool, left: bool, unitriangular: bool
 ) -> Value:
     if is_empty(self) or is_empty(B):
         return filled(emit, 0)
@@ -121,7 +117,7 @@ _DIFFERENCES = 1 << 22
 
 
 @lowers("aten.cdist.default")
-def cdist(emit: Emitter, x1: Value, x2: Value, p: float = 2, compute_mode: int | None = None) -> Value:
+def cdist(emit: Emitter, x1: Value, x2: Value, p: float, **_: object) -> Value:
     if (nothing := emit.if_empty()) is not None:
         return nothing
     if is_empty(x1) or is_empty(x2):  # rows of no elements

@@ -45,7 +45,7 @@ def common_shape(*operands: Any) -> tuple[Size, ...]:
 
 
 @lowers("aten.mse_loss.default")
-def mse_loss(emit: Emitter, self: Value, target: Value, reduction: int = MEAN) -> Value:
+def mse_loss(emit: Emitter, self: Value, target: Value, reduction: int) -> Value:
     shape = common_shape(self, target)
     if is_empty(self) or is_empty(target):
         return reduced(emit, self, shape, reduction)
@@ -82,9 +82,7 @@ def _bent(emit: Emitter, self: Value, target: Value, reduction: int, bound: floa
 
 
 @lowers("aten.smooth_l1_loss.default")
-def smooth_l1_loss(
-    emit: Emitter, self: Value, target: Value, reduction: int = MEAN, beta: float = 1.0
-) -> Value:
+def smooth_l1_loss(emit: Emitter, self: Value, target: Value, reduction: int, beta: float) -> Value:
     if beta == 0:
         return l1_loss(emit, self, target, reduction)
     return _bent(emit, self, target, reduction, beta, beta)
@@ -101,7 +99,7 @@ def _weighted(emit: Emitter, loss: Value, weight: Value | None) -> Value:
 
 @lowers("aten.binary_cross_entropy.default")
 def binary_cross_entropy(
-    emit: Emitter, self: Value, target: Value, weight: Value | None = None, reduction: int = MEAN
+    emit: Emitter, self: Value, target: Value, weight: Value | None, reduction: int
 ) -> Value:
     if is_empty(self):
         return reduced(emit, self, self.shape, reduction)
@@ -115,12 +113,7 @@ def binary_cross_entropy(
 
 @lowers("aten.binary_cross_entropy_with_logits.default")
 def binary_cross_entropy_with_logits(
-    emit: Emitter,
-    self: Value,
-    target: Value,
-    weight: Value | None = None,
-    pos_weight: Value | None = None,
-    reduction: int = MEAN,
+    emit: Emitter, self: Value, target: Value, weight: Value | None, pos_weight: Value | None, reduction: int
 ) -> Value:
     if is_empty(self):
         return reduced(emit, self, self.shape, reduction)
@@ -136,9 +129,7 @@ def binary_cross_entropy_with_logits(
 
 
 @lowers("aten.kl_div.default")
-def kl_div(
-    emit: Emitter, self: Value, target: Value, reduction: int = MEAN, *, log_target: bool = False
-) -> Value:
+def kl_div(emit: Emitter, self: Value, target: Value, reduction: int, *, log_target: bool) -> Value:
     shape = common_shape(self, target)
     if is_empty(self) or is_empty(target):
         return reduced(emit, self, shape, reduction)
@@ -155,7 +146,7 @@ def kl_div(
 
 
 @lowers("aten.soft_margin_loss.default")
-def soft_margin_loss(emit: Emitter, self: Value, target: Value, reduction: int = MEAN) -> Value:
+def soft_margin_loss(emit: Emitter, self: Value, target: Value, reduction: int) -> Value:
     if emit.out.dtype == "float16":
         raise emit.refuse("soft_margin_loss in float16, which overflows in torch")
     if is_empty(self):
@@ -232,12 +223,7 @@ def _in_float32(write: Callable[..., Any]) -> Callable[..., Any]:
 @lowers("aten.nll_loss.default", "aten.nll_loss_nd.default")
 @_in_float32
 def nll_loss(
-    emit: Emitter,
-    self: Value,
-    target: Value,
-    weight: Value | None = None,
-    reduction: int = MEAN,
-    ignore_index: Size = -100,
+    emit: Emitter, self: Value, target: Value, weight: Value | None, reduction: int, ignore_index: Size
 ) -> Value:
     if is_empty(self) or is_empty(target):
         return _of_nothing(emit, reduction)
@@ -254,10 +240,10 @@ def cross_entropy_loss(
     emit: Emitter,
     self: Value,
     target: Value,
-    weight: Value | None = None,
-    reduction: int = MEAN,
-    ignore_index: Size = -100,
-    label_smoothing: float = 0.0,
+    weight: Value | None,
+    reduction: int,
+    ignore_index: Size,
+    label_smoothing: float,
 ) -> Value:
     if is_empty(self) or is_empty(target):
         return _of_nothing(emit, reduction)

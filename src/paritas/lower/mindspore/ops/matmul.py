@@ -14,7 +14,7 @@ from paritas.lower.mindspore.write.source import Scalar, Value
 
 
 @lowers("aten.linear.default")
-def linear(emit: Emitter, input: Value, weight: Value, bias: Value | None = None) -> Value:
+def linear(emit: Emitter, input: Value, weight: Value, bias: Value | None) -> Value:
     if is_empty(input) or is_empty(weight):
         nothing = filled(emit, 0)
         return nothing if bias is None else emit.infix("+", nothing, bias)
@@ -44,9 +44,7 @@ def _nothing(*operands: Any) -> bool:
 
 
 @lowers("aten.addmm.default")
-def addmm(
-    emit: Emitter, self: Value, mat1: Value, mat2: Value, *, beta: Scalar = 1, alpha: Scalar = 1
-) -> Value:
+def addmm(emit: Emitter, self: Value, mat1: Value, mat2: Value, *, beta: Scalar, alpha: Scalar) -> Value:
     if _nothing(mat1, mat2):
         return plus_product(emit, self, filled(emit, 0), beta, 1)
     product = emit.prim("ops.MatMul")(mat1, mat2)
@@ -57,7 +55,7 @@ def addmm(
 
 @lowers("aten.baddbmm.default")
 def baddbmm(
-    emit: Emitter, self: Value, batch1: Value, batch2: Value, *, beta: Scalar = 1, alpha: Scalar = 1
+    emit: Emitter, self: Value, batch1: Value, batch2: Value, *, beta: Scalar, alpha: Scalar
 ) -> Value:
     if _nothing(batch1, batch2):
         return plus_product(emit, self, filled(emit, 0), beta, 1)
@@ -95,9 +93,7 @@ def outer(emit: Emitter, self: Value, vec2: Value) -> Value:
 
 
 @lowers("aten.einsum.default")
-def einsum(
-    emit: Emitter, equation: str, tensors: Sequence[Value], *, path: Sequence[int] | None = None
-) -> Value:
+def einsum(emit: Emitter, equation: str, tensors: Sequence[Value], **_: object) -> Value:
     terms, output = _parsed_equation(equation, [x.rank for x in tensors])
     whole = [_diagonal_of_repeated(emit, term, x) for term, x in zip(terms, tensors, strict=True)]
     terms, tensors = [term for term, _ in whole], [x for _, x in whole]

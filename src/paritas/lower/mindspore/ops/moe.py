@@ -23,7 +23,7 @@ def grouped_mm_fallback(emit: Emitter, input: Value, weight: Value, offs: Value)
 
 
 @lowers("aten.histc.default")
-def histc(emit: Emitter, self: Value, bins: int = 100, min: Scalar = 0, max: Scalar = 0) -> Value:
+def histc(emit: Emitter, self: Value, bins: int, min: Scalar, max: Scalar) -> Value:
     if min == max and bins == 1:  # the range is that of the values: all of them are in it
         count = emit.call("ops.reshape", emit.call("ops.ones_like", self), (-1,))
         return emit.call("ops.reshape", emit.prim("ops.ReduceSum")(count, 0), (1,))

@@ -61,9 +61,7 @@ def _last(emit: Emitter, self: Value, dim: int, write: Callable[..., Any]) -> Va
 
 
 @lowers("aten.topk.default")
-def topk(
-    emit: Emitter, self: Value, k: Size, dim: int = -1, largest: bool = True, sorted: bool = True
-) -> Value:
+def topk(emit: Emitter, self: Value, k: Size, dim: int, largest: bool, **_: object) -> Value:
     def write(x: Value) -> Value:
         if largest:
             found = emit.let(emit.prim("ops.TopK", True)(_keys(emit, x), k), "found")
@@ -95,7 +93,7 @@ def msort(emit: Emitter, self: Value) -> Value:
 
 
 @lowers("aten.argsort.default", "aten.argsort.stable")
-def argsort(emit: Emitter, self: Value, dim: int = -1, descending: bool = False, **_: object) -> Value:
+def argsort(emit: Emitter, self: Value, dim: int, descending: bool, **_: object) -> Value:
     pair = emit.let(sorted_pair(emit, self, dim, descending), "pair")
     return Value(f"{pair}[1]")
 
@@ -120,7 +118,7 @@ def operand_plus_one(place: int | str) -> int | str:
 
 
 @lowers("aten.kthvalue.default")
-def kthvalue(emit: Emitter, self: Value, k: Size, dim: int = -1, keepdim: bool = False) -> Value:
+def kthvalue(emit: Emitter, self: Value, k: Size, dim: int, keepdim: bool) -> Value:
     return _one(emit, self, dim, keepdim, k - 1 if isinstance(k, int) else f"{k} - 1")
 
 

@@ -53,7 +53,7 @@ def flip(emit: Emitter, self: Value, dims: Sequence[int]) -> Value:
 
 
 @lowers("aten.roll.default")
-def roll(emit: Emitter, self: Value, shifts: Sizes, dims: Sequence[int] = ()) -> Value:
+def roll(emit: Emitter, self: Value, shifts: Sizes, dims: Sequence[int]) -> Value:
     shifts, dims = _listed(shifts), _listed(dims)
     x = self
     if not dims:
@@ -196,7 +196,7 @@ def _mirrored(emit: Emitter, places: Value, mode: str, size: Value, last: Value)
 
 
 @lowers("aten.pad.default")
-def pad(emit: Emitter, self: Value, pad: Sizes, mode: str = "constant", value: float | None = None) -> Value:
+def pad(emit: Emitter, self: Value, pad: Sizes, mode: str, value: float | None) -> Value:
     if mode == "constant":
         return constant_pad_nd(emit, self, pad, 0 if value is None else value)
 
@@ -251,13 +251,7 @@ def _spliced(emit: Emitter, self: Value, src: Value, dim: int, start: Size, leng
 
 @lowers("aten.slice_scatter.default")
 def slice_scatter(
-    emit: Emitter,
-    self: Value,
-    src: Value,
-    dim: int = 0,
-    start: Size | None = None,
-    end: Size | None = None,
-    step: Size = 1,
+    emit: Emitter, self: Value, src: Value, dim: int, start: Size | None, end: Size | None, step: Size
 ) -> Value:
     dim = dim % self.rank
     if step != 1:

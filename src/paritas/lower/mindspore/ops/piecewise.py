@@ -84,7 +84,7 @@ def special_entr(emit: Emitter, self: Value) -> Value:
 
 
 @lowers("aten.hardshrink.default")
-def hardshrink(emit: Emitter, self: Value, lambd: Scalar = 0.5) -> Value:
+def hardshrink(emit: Emitter, self: Value, lambd: Scalar) -> Value:
     x = emit.let(self, "x")
     bound = number(emit, abs(lambd))
     inside = emit.infix("<=", emit.call("ops.abs", x), bound)
@@ -92,7 +92,7 @@ def hardshrink(emit: Emitter, self: Value, lambd: Scalar = 0.5) -> Value:
 
 
 @lowers("aten.softshrink.default")
-def softshrink(emit: Emitter, self: Value, lambd: Scalar = 0.5) -> Value:
+def softshrink(emit: Emitter, self: Value, lambd: Scalar) -> Value:
     def write(x: Value) -> Value:
         x = emit.let(x, "x")
         inside = emit.infix("<=", emit.call("ops.abs", x), lambd)
@@ -103,7 +103,7 @@ def softshrink(emit: Emitter, self: Value, lambd: Scalar = 0.5) -> Value:
 
 
 @lowers("aten.celu.default")
-def celu(emit: Emitter, self: Value, alpha: Scalar = 1.0) -> Value:
+def celu(emit: Emitter, self: Value, alpha: Scalar) -> Value:
     return elu(emit, self, alpha, 1, 1.0 / alpha)
 
 

@@ -273,14 +273,7 @@ def _running(emit: Emitter, primitive: str, self: Value, dim: int) -> Value:
 
 
 @lowers("aten.diff.default")
-def diff(
-    emit: Emitter,
-    self: Value,
-    n: int = 1,
-    dim: int = -1,
-    prepend: Value | None = None,
-    append: Value | None = None,
-) -> Value:
+def diff(emit: Emitter, self: Value, n: int, dim: int, prepend: Value | None, append: Value | None) -> Value:
     dim = dim % self.rank
     if (nothing := emit.if_empty()) is not None:
         return nothing
@@ -301,7 +294,7 @@ def diff(
 
 
 @lowers("aten.logsumexp.default", "aten.special_logsumexp.default")
-def logsumexp(emit: Emitter, self: Value, dim: Sequence[int], keepdim: bool = False) -> Value:
+def logsumexp(emit: Emitter, self: Value, dim: Sequence[int], keepdim: bool) -> Value:
     axes = axes_of(self, dim)
     x = emit.let(emit.cast(self, emit.out.dtype), "x")
     highest = reduced_by(emit, "ops.ReduceMax", x, axes, True)

@@ -126,14 +126,7 @@ def scatter_value_with(
 
 @lowers("aten.index_reduce.default")
 def index_reduce(
-    emit: Emitter,
-    self: Value,
-    dim: int,
-    index: Value,
-    source: Value,
-    reduce: str,
-    *,
-    include_self: bool = True,
+    emit: Emitter, self: Value, dim: int, index: Value, source: Value, reduce: str, *, include_self: bool
 ) -> Value:
     if self.rank == 0 or source.rank == 0:
         index = emit.typed(emit.call("ops.reshape", index, ()), dtype="int64", shape=())
@@ -161,7 +154,7 @@ def take(emit: Emitter, self: Value, index: Value) -> Value:
 
 
 @lowers("aten.take_along_dim.default")
-def take_along_dim(emit: Emitter, self: Value, indices: Value, dim: int | None = None) -> Value:
+def take_along_dim(emit: Emitter, self: Value, indices: Value, dim: int | None) -> Value:
     if dim is None:
         flat = emit.call("ops.reshape", self, (-1,))
         return emit.call("ops.gather", flat, emit.call("ops.reshape", indices, (-1,)), 0)

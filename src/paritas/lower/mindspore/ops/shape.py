@@ -92,7 +92,7 @@ def is_empty(value: Value) -> bool:
 
 
 @lowers("aten.stack.default")
-def stack(emit: Emitter, tensors: Sequence[Value], dim: int = 0) -> Value:
+def stack(emit: Emitter, tensors: Sequence[Value], dim: int) -> Value:
     return emit.call("ops.stack", tuple(emit.cast(x, emit.out.dtype) for x in tensors), dim)
 
 

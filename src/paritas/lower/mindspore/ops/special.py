@@ -40,7 +40,7 @@ def erfinv(emit: Emitter, self: Value) -> Value:
 
 
 @lowers("aten.logit.default", "aten.special_logit.default")
-def logit(emit: Emitter, self: Value, eps: float | None = None) -> Value:
+def logit(emit: Emitter, self: Value, eps: float | None) -> Value:
     x = emit.cast(self, emit.out.dtype)
     if eps is not None and eps >= 0:
         # The upper bound rounded as torch rounds it: 1 - bound is all that the result depends on.

@@ -50,7 +50,7 @@ lowers("aten.flipud.default", dims=[0])(flip)
 
 
 @lowers("aten.rot90.default")
-def rot90(emit: Emitter, self: Value, k: int = 1, dims: Sequence[int] = (0, 1)) -> Value:
+def rot90(emit: Emitter, self: Value, k: int, dims: Sequence[int]) -> Value:
     first, second = (d % self.rank for d in dims)
     order = list(range(self.rank))
     order[first], order[second] = second, first

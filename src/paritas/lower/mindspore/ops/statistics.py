@@ -27,14 +27,14 @@ def _present(emit: Emitter, self: Value) -> tuple[Value, Value]:
 
 
 @lowers("aten.nansum.default")
-def nansum(emit: Emitter, self: Value, dim: Sequence[int] | None = None, keepdim: bool = False) -> Value:
+def nansum(emit: Emitter, self: Value, dim: Sequence[int] | None, keepdim: bool) -> Value:
     if self.dtype in FLOATS and not is_empty(self):
         self, _ = _present(emit, self)
     return summed(emit, self, dim, keepdim)
 
 
 @lowers("aten.nanmean.default")
-def nanmean(emit: Emitter, self: Value, dim: Sequence[int] | None = None, keepdim: bool = False) -> Value:
+def nanmean(emit: Emitter, self: Value, dim: Sequence[int] | None, keepdim: bool) -> Value:
     if is_empty(self):
         return filled(emit, math.nan)
     x, there = _present(emit, emit.cast(self, "float32") if self.dtype == "float16" else self)
@@ -56,7 +56,7 @@ def _counted(emit: Emitter, self: Value, dim: int | Sequence[int] | None) -> Val
 
 
 @lowers("aten.aminmax.default")
-def aminmax(emit: Emitter, self: Value, *, dim: int | None = None, keepdim: bool = False) -> Value:
+def aminmax(emit: Emitter, self: Value, *, dim: int | None, keepdim: bool) -> Value:
     x = emit.let(self, "x")
     low, high = (extreme(emit, x, dim, keepdim, largest) for largest in (False, True))
     return Value(f"({low}, {high})")
@@ -113,7 +113,7 @@ def _free_diagonal(emit: Emitter, self: Value, offset: Any, dim1: Any, dim2: Any
 
 
 @lowers("aten.diag.default")
-def diag(emit: Emitter, self: Value, diagonal: int = 0) -> Value:
+def diag(emit: Emitter, self: Value, diagonal: int) -> Value:
     if self.rank == 2:
         return diagonal_of(emit, self, diagonal, 0, 1)
     return embedded(emit, self, diagonal, 0, 1)
@@ -143,7 +143,7 @@ def embedded(emit: Emitter, self: Value, offset: int, dim1: int, dim2: int) -> V
 
 
 @lowers("aten.diag_embed.default")
-def diag_embed(emit: Emitter, self: Value, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Value:
+def diag_embed(emit: Emitter, self: Value, offset: int, dim1: int, dim2: int) -> Value:
     if (nothing := emit.if_empty()) is not None:
         return nothing
     if is_empty(self):

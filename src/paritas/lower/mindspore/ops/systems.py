@@ -44,7 +44,7 @@ def linalg_inv(emit: Emitter, A: Value) -> Value:
 
 
 @lowers("aten.linalg_inv_ex.default")
-def linalg_inv_ex(emit: Emitter, A: Value, *, check_errors: bool = False) -> Value:
+def linalg_inv_ex(emit: Emitter, A: Value, **_: object) -> Value:
     if is_empty(A):
         found = filled(emit, 0, shape=A.shape, dtype=A.dtype)
     else:
@@ -108,16 +108,14 @@ def _turned(emit: Emitter, x: Value) -> Value:
 
 
 @lowers("aten.linalg_solve.default")
-def linalg_solve(emit: Emitter, A: Value, B: Value, *, left: bool = True) -> Value:
+def linalg_solve(emit: Emitter, A: Value, B: Value, *, left: bool) -> Value:
     if (nothing := emit.if_empty()) is not None:
         return nothing
     return _solved(emit, A, B, left, emit.out.dtype)
 
 
 @lowers("aten.linalg_solve_ex.default")
-def linalg_solve_ex(
-    emit: Emitter, A: Value, B: Value, *, left: bool = True, check_errors: bool = False
-) -> Value:
+def linalg_solve_ex(emit: Emitter, A: Value, B: Value, *, left: bool, **_: object) -> Value:
     found = (
         filled(emit, 0, shape=emit.out[0].shape, dtype=A.dtype)
         if is_empty(emit.out[0])
@@ -139,9 +137,7 @@ def cholesky(emit: Emitter, self: Value, upper: bool) -> Value:
 
 
 @lowers("aten.linalg_cholesky_ex.default")
-def linalg_cholesky_ex(
-    emit: Emitter, self: Value, *, upper: bool = False, check_errors: bool = False
-) -> Value:
+def linalg_cholesky_ex(emit: Emitter, self: Value, *, upper: bool, **_: object) -> Value:
     return Value(f"({cholesky(emit, self, upper)}, {_no_info(emit, self.shape[:-2])})")
 
 
@@ -164,19 +160,19 @@ def linalg_qr(emit: Emitter, A: Value, mode: str = "reduced") -> Value:
 
 
 @lowers("aten.qr.default")
-def qr(emit: Emitter, self: Value, some: bool = True) -> Value:
+def qr(emit: Emitter, self: Value, some: bool) -> Value:
     return linalg_qr(emit, self, "reduced" if some else "complete")
 
 
 @lowers("aten.linalg_svdvals.default")
-def linalg_svdvals(emit: Emitter, A: Value, *, driver: str | None = None) -> Value:
+def linalg_svdvals(emit: Emitter, A: Value, **_: object) -> Value:
     if (nothing := emit.if_empty()) is not None:
         return nothing
     return _narrow(emit, emit.call("ops.svd", _wide(emit, A), False, False), A.dtype)
 
 
 @lowers("aten.linalg_eigvalsh.default")
-def linalg_eigvalsh(emit: Emitter, self: Value, UPLO: str = "L") -> Value:
+def linalg_eigvalsh(emit: Emitter, self: Value, UPLO: str) -> Value:
     if (nothing := emit.if_empty()) is not None:
         return nothing
     x = _wide(emit, self)

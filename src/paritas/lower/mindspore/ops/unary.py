@@ -129,11 +129,7 @@ def isfinite(emit: Emitter, self: Value) -> Value:
 
 @lowers("aten.nan_to_num.default")
 def nan_to_num(
-    emit: Emitter,
-    self: Value,
-    nan: float | None = None,
-    posinf: float | None = None,
-    neginf: float | None = None,
+    emit: Emitter, self: Value, nan: float | None, posinf: float | None, neginf: float | None
 ) -> Value:
     if not self.dtype.startswith("float"):
         return self

@@ -15,16 +15,12 @@ from paritas.lower.mindspore.write.source import Scalar, Value
 
 
 @lowers("aten.addmv.default")
-def addmv(
-    emit: Emitter, self: Value, mat: Value, vec: Value, *, beta: Scalar = 1, alpha: Scalar = 1
-) -> Value:
+def addmv(emit: Emitter, self: Value, mat: Value, vec: Value, *, beta: Scalar, alpha: Scalar) -> Value:
     return plus_product(emit, self, matmul(emit, mat, vec), beta, alpha)
 
 
 @lowers("aten.addr.default")
-def addr(
-    emit: Emitter, self: Value, vec1: Value, vec2: Value, *, beta: Scalar = 1, alpha: Scalar = 1
-) -> Value:
+def addr(emit: Emitter, self: Value, vec1: Value, vec2: Value, *, beta: Scalar, alpha: Scalar) -> Value:
     if emit.out.dtype == "bool":
         both = emit.call("ops.logical_and", emit.call("ops.expand_dims", vec1, -1), vec2)
         both = both if alpha else emit.call("ops.zeros_like", both)
@@ -86,7 +82,7 @@ def _summed_over(emit: Emitter, x: Value, dim: int) -> Value:
 
 
 @lowers("aten.linalg_vecdot.default")
-def linalg_vecdot(emit: Emitter, x: Value, y: Value, *, dim: int = -1) -> Value:
+def linalg_vecdot(emit: Emitter, x: Value, y: Value, *, dim: int) -> Value:
     if emit.out.dtype.startswith("complex"):
         raise emit.refuse("vecdot of complex numbers")
     rank = max(x.rank, y.rank)
@@ -133,14 +129,14 @@ def _difference(emit: Emitter, first: Sequence[str], second: Sequence[str]) -> V
 
 
 @lowers("aten.linalg_cross.default")
-def linalg_cross(emit: Emitter, self: Value, other: Value, *, dim: int = -1) -> Value:
+def linalg_cross(emit: Emitter, self: Value, other: Value, *, dim: int) -> Value:
     if (nothing := emit.if_empty()) is not None:
         return nothing
     return _cross(emit, self, other, dim)
 
 
 @lowers("aten.cross.default")
-def cross(emit: Emitter, self: Value, other: Value, dim: int | None = None) -> Value:
+def cross(emit: Emitter, self: Value, other: Value, dim: int | None) -> Value:
     if (nothing := emit.if_empty()) is not None:
         return nothing
     if dim is None:

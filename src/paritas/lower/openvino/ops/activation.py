@@ -93,7 +93,7 @@ def _is_harmless(node: Any) -> Any:
 
 
 @lowers("aten.gelu.default")
-def gelu(emit: Emitter, self: Tensor, approximate: str = "none") -> Tensor:
+def gelu(emit: Emitter, self: Tensor, approximate: str) -> Tensor:
     return ops.gelu(self, "erf" if approximate == "none" else "tanh")
 
 
@@ -113,7 +113,7 @@ def softplus_of(x: Tensor) -> Tensor:
 
 
 @lowers("aten.softplus.default")
-def softplus(emit: Emitter, self: Tensor, beta: Scalar = 1, threshold: Scalar = 20) -> Tensor:
+def softplus(emit: Emitter, self: Tensor, beta: Scalar, threshold: Scalar) -> Tensor:
     scaled = ops.multiply(self, np.float32(beta))
     found = ops.multiply(softplus_of(scaled), np.float32(1 / beta))
     return ops.select(ops.greater(scaled, np.float32(threshold)), self, found)
@@ -172,7 +172,7 @@ def log_softmax(emit: Emitter, self: Tensor, dim: int) -> Tensor:
 
 
 @lowers("aten.leaky_relu.default")
-def leaky_relu(emit: Emitter, self: Tensor, negative_slope: Scalar = 0.01) -> Tensor:
+def leaky_relu(emit: Emitter, self: Tensor, negative_slope: Scalar) -> Tensor:
     below = ops.multiply(self, np.float32(negative_slope))
     return ops.select(ops.greater(self, np.float32(0)), self, below)
 
@@ -188,7 +188,7 @@ def prelu(emit: Emitter, self: Tensor, weight: Tensor) -> Tensor:
 
 
 @lowers("aten.elu.default")
-def elu(emit: Emitter, self: Tensor, alpha: Scalar = 1, scale: Scalar = 1, input_scale: Scalar = 1) -> Tensor:
+def elu(emit: Emitter, self: Tensor, alpha: Scalar, scale: Scalar, input_scale: Scalar) -> Tensor:
     x = ops.multiply(self, np.float32(input_scale)) if input_scale != 1 else self
     below = ops.multiply(expm1_of(ops.minimum(x, np.float32(0))), np.float32(alpha))
     found = ops.select(ops.less_equal(self, np.float32(0)), below, self)
@@ -206,13 +206,13 @@ def hardswish(emit: Emitter, self: Tensor) -> Tensor:
 
 
 @lowers("aten.glu.default")
-def glu(emit: Emitter, self: Tensor, dim: int = -1) -> Tensor:
+def glu(emit: Emitter, self: Tensor, dim: int) -> Tensor:
     a, b = ops.split(self, np.int64(dim % rank_of(self)), 2).outputs()
     return ops.multiply(a, ops.sigmoid(b))
 
 
 @lowers("aten.special_logit.default", "aten.logit.default")
-def logit(emit: Emitter, self: Tensor, eps: float | None = None) -> Tensor:
+def logit(emit: Emitter, self: Tensor, eps: float | None) -> Tensor:
     x = emit.cast(self, emit.dtype)
     if eps is not None:
         x = with_nan(ops.clamp(x, float(eps), 1 - float(eps)), x)

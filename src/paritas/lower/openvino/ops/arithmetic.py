@@ -392,7 +392,7 @@ def bound_of(emit: Emitter, bound: Size, dtype: torch.dtype, is_least: bool) -> 
 @lowers("aten.clamp.default", "aten.clamp.Tensor", "aten.clip.default", "aten.clip.Tensor")
 @lowers("aten.hardtanh.default", min=Arg("min_val"), max=Arg("max_val"))
 @lowers("aten.relu6.default", min=0, max=6)
-def clamp(emit: Emitter, self: Tensor, min: Any = None, max: Any = None) -> Tensor:
+def clamp(emit: Emitter, self: Tensor, min: Any, max: Any) -> Tensor:
     dtype = emit.dtype
     x = emit.wide(self, dtype)
     if not dtype.is_floating_point:
@@ -408,14 +408,14 @@ def clamp(emit: Emitter, self: Tensor, min: Any = None, max: Any = None) -> Tens
 
 
 @lowers("aten.addcmul.default")
-def addcmul(emit: Emitter, self: Tensor, tensor1: Tensor, tensor2: Tensor, value: Scalar = 1) -> Tensor:
+def addcmul(emit: Emitter, self: Tensor, tensor1: Tensor, tensor2: Tensor, value: Scalar) -> Tensor:
     dtype = emit.dtype
     product = ops.multiply(emit.wide(tensor1, dtype), emit.wide(tensor2, dtype))
     return computed(emit, ops.add, self, scaled(emit, product, value))
 
 
 @lowers("aten.addcdiv.default")
-def addcdiv(emit: Emitter, self: Tensor, tensor1: Tensor, tensor2: Tensor, value: Scalar = 1) -> Tensor:
+def addcdiv(emit: Emitter, self: Tensor, tensor1: Tensor, tensor2: Tensor, value: Scalar) -> Tensor:
     dtype = emit.dtype
     quotient = ops.divide(emit.cast(tensor1, dtype), emit.cast(tensor2, dtype))
     return computed(emit, ops.add, self, scaled(emit, quotient, value))

@@ -19,11 +19,11 @@ def scaled_dot_product_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
+    attn_mask: Tensor | None,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float | None,
+    **_: object,
 ) -> Tensor:
     """OpenVINO's own gives NaN for a row that attends to nothing, or where the mask's minimum becomes -inf in bfloat16;
     torch gives 0 for a row of False or -inf, and the mean for a row of a finite minimum. So masks are made finite, and

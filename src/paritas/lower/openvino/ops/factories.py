@@ -100,7 +100,7 @@ def triangle(emit: Emitter, self: Tensor, diagonal: Size, keeps: Callable[..., A
 
 
 @lowers("aten.one_hot.default")
-def one_hot(emit: Emitter, self: Tensor, num_classes: int = -1) -> Tensor:
+def one_hot(emit: Emitter, self: Tensor, num_classes: int) -> Tensor:
     if isinstance(num_classes, int) and num_classes < 0:
         raise emit.refuse("the number of classes depends on the values")
     classes = emit.arange(0, num_classes)
@@ -126,7 +126,7 @@ def _diagonal_size(emit: Emitter, x: Tensor, offset: int) -> int:
 
 
 @lowers("aten.diagonal.default")
-def diagonal(emit: Emitter, self: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+def diagonal(emit: Emitter, self: Tensor, offset: int, dim1: int, dim2: int) -> Tensor:
     x, _ = _matrices(emit, self, dim1, dim2)
     *lead, rows, columns = emit.sizes(x)
     size = _diagonal_size(emit, x, offset)
@@ -141,9 +141,7 @@ def diagonal(emit: Emitter, self: Tensor, offset: int = 0, dim1: int = 0, dim2: 
 
 
 @lowers("aten.diagonal_scatter.default")
-def diagonal_scatter(
-    emit: Emitter, self: Tensor, src: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1
-) -> Tensor:
+def diagonal_scatter(emit: Emitter, self: Tensor, src: Tensor, offset: int, dim1: int, dim2: int) -> Tensor:
     x, order = _matrices(emit, self, dim1, dim2)
     rank, size = len(order), _diagonal_size(emit, x, offset)
     if isinstance(size, int) and size == 0:

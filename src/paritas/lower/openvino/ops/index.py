@@ -18,14 +18,7 @@ from paritas.lower.registry import Arg
 
 
 @lowers("aten.embedding.default")
-def embedding(
-    emit: Emitter,
-    weight: Tensor,
-    indices: Tensor,
-    padding_idx: Size = -1,
-    scale_grad_by_freq: bool = False,
-    sparse: bool = False,
-) -> Tensor:
+def embedding(emit: Emitter, weight: Tensor, indices: Tensor, **_: object) -> Tensor:
     return ops.gather(weight, indices, np.int64(0))
 
 
@@ -106,8 +99,8 @@ def index_put(
     self: Tensor,
     indices: Sequence[Tensor | None],
     values: Tensor,
-    accumulate: bool = False,
-    unsafe: bool = False,
+    accumulate: bool,
+    **_: object,
 ) -> Tensor:
     rank = rank_of(self)
     given = [index for index in indices if index is not None]
@@ -176,7 +169,7 @@ def narrowed(emit: Emitter, x: Tensor, index: Tensor, dim: int) -> Tensor:
 
 
 @lowers("aten.gather.default")
-def gather(emit: Emitter, self: Tensor, dim: int, index: Tensor, sparse_grad: bool = False) -> Tensor:
+def gather(emit: Emitter, self: Tensor, dim: int, index: Tensor, **_: object) -> Tensor:
     rank = rank_of(self)
     if rank == 0:
         return emit.broadcast(self, emit.sizes(index)) if rank_of(index) else self
@@ -279,9 +272,7 @@ def _with_nan(
 
 
 @lowers("aten.index_add.default")
-def index_add(
-    emit: Emitter, self: Tensor, dim: int, index: Tensor, source: Tensor, alpha: Scalar = 1
-) -> Tensor:
+def index_add(emit: Emitter, self: Tensor, dim: int, index: Tensor, source: Tensor, alpha: Scalar) -> Tensor:
     dtype = emit.dtype
     if dtype == torch.bool and not alpha:
         return self
@@ -336,13 +327,7 @@ def masked_scatter(emit: Emitter, self: Tensor, mask: Tensor, source: Tensor) ->
 
 @lowers("aten.slice_scatter.default")
 def slice_scatter(
-    emit: Emitter,
-    self: Tensor,
-    src: Tensor,
-    dim: int = 0,
-    start: Size | None = None,
-    end: Size | None = None,
-    step: Size = 1,
+    emit: Emitter, self: Tensor, src: Tensor, dim: int, start: Size | None, end: Size | None, step: Size
 ) -> Tensor:
     dim %= rank_of(self)
     start = 0 if start is None else start

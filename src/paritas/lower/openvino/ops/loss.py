@@ -20,7 +20,7 @@ def reduced(emit: Emitter, x: Tensor, reduction: int) -> Tensor:
 
 
 @lowers("aten.multilabel_margin_loss.default")
-def multilabel_margin_loss(emit: Emitter, self: Tensor, target: Tensor, reduction: int = MEAN) -> Tensor:
+def multilabel_margin_loss(emit: Emitter, self: Tensor, target: Tensor, reduction: int) -> Tensor:
     """torch's decomposition (2.13) also counts the labels after the first -1, as if they were 0."""
     rank = rank_of(self)
     is_row = rank < 2

@@ -58,9 +58,7 @@ def _scaled(emit: Emitter, x: Tensor, factor: float) -> Tensor:
 @lowers("aten.baddbmm.default", mat1=Arg("batch1"), mat2=Arg("batch2"))
 @lowers("aten.addmm.default")
 @lowers("aten.addmv.default", mat1=Arg("mat"), mat2=Arg("vec"))
-def addmm(
-    emit: Emitter, self: Tensor, mat1: Tensor, mat2: Tensor, beta: Scalar = 1, alpha: Scalar = 1
-) -> Tensor:
+def addmm(emit: Emitter, self: Tensor, mat1: Tensor, mat2: Tensor, beta: Scalar, alpha: Scalar) -> Tensor:
     found = _scaled(emit, product(emit, mat1, mat2), alpha)
     if not is_tensor(beta) and beta == 0:  # then what is not a number in it does not count
         return found
@@ -75,9 +73,7 @@ def outer(emit: Emitter, self: Tensor, vec2: Tensor) -> Tensor:
 
 
 @lowers("aten.einsum.default")
-def einsum(
-    emit: Emitter, equation: str, tensors: Sequence[Tensor], path: Sequence[int] | None = None
-) -> Tensor:
+def einsum(emit: Emitter, equation: str, tensors: Sequence[Tensor], **_: object) -> Tensor:
     dtype = emit.dtype
     tensors = [emit.wide(x, dtype) for x in tensors]
     terms, result = parsed_equation(equation.replace(" ", ""), [rank_of(x) for x in tensors])
@@ -206,5 +202,5 @@ def inverse(emit: Emitter, self: Tensor) -> Tensor:
 
 
 @lowers("aten.linalg_inv_ex.default")
-def linalg_inv_ex(emit: Emitter, A: Tensor, check_errors: bool = False) -> list[Tensor]:
+def linalg_inv_ex(emit: Emitter, A: Tensor, **_: object) -> list[Tensor]:
     return [ops.inverse(A), emit.full(emit.sizes(A)[:-2], 0, torch.int32)]

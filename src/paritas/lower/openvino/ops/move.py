@@ -78,7 +78,7 @@ def split(emit: Emitter, self: Tensor, split_size: Size, dim: int) -> list[Tenso
 
 
 @lowers("aten.chunk.default")
-def chunk(emit: Emitter, self: Tensor, chunks: int, dim: int = 0) -> list[Tensor]:
+def chunk(emit: Emitter, self: Tensor, chunks: int, dim: int) -> list[Tensor]:
     dim %= rank_of(self)
     size = emit.size(self, dim)
     if not isinstance(size, int):
@@ -100,7 +100,7 @@ def joined(emit: Emitter, tensors: Sequence[Tensor], dim: int) -> Tensor:
 
 
 @lowers("aten.stack.default")
-def stack(emit: Emitter, tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+def stack(emit: Emitter, tensors: Sequence[Tensor], dim: int) -> Tensor:
     axis = dim % (rank_of(tensors[0]) + 1)
     return concatenated([emit.unsqueeze(emit.cast(x, emit.dtype), axis) for x in tensors], axis)
 
@@ -247,7 +247,7 @@ def flip(emit: Emitter, self: Tensor, dims: Sequence[int]) -> Tensor:
 
 
 @lowers("aten.roll.default")
-def roll(emit: Emitter, self: Tensor, shifts: Any, dims: Any = ()) -> Tensor:
+def roll(emit: Emitter, self: Tensor, shifts: Any, dims: Any) -> Tensor:
     x = emit.cast(self, torch.uint8) if emit.dtype == torch.bool else self
     shifts, dims = ([s] if not isinstance(s, (list, tuple)) else list(s) for s in (shifts, dims))
     rank = rank_of(self)
@@ -289,12 +289,7 @@ def unfold(emit: Emitter, self: Tensor, dimension: int, size: int, step: int) ->
 
 @lowers("aten.diff.default")
 def diff(
-    emit: Emitter,
-    self: Tensor,
-    n: int = 1,
-    dim: int = -1,
-    prepend: Tensor | None = None,
-    append: Tensor | None = None,
+    emit: Emitter, self: Tensor, n: int, dim: int, prepend: Tensor | None, append: Tensor | None
 ) -> Tensor:
     dtype, dim = emit.dtype, dim % rank_of(self)
     if n == 0:

@@ -15,10 +15,10 @@ def layer_norm(
     emit: Emitter,
     input: Tensor,
     normalized_shape: Sizes,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-05,
-    cudnn_enable: bool = True,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    **_: object,
 ) -> Tensor:
     axes = emit.array(range(-len(normalized_shape), 0))
     found = ops.mvn(input, axes, True, float(eps), "inside_sqrt")
@@ -65,10 +65,9 @@ def native_group_norm(
     weight: Tensor | None,
     bias: Tensor | None,
     N: Size,
-    C: Size,
-    HxW: Size,
     group: int,
     eps: float,
+    **_: object,
 ) -> list[Tensor]:
     rows = out(ops.reshape(input, emit.dims([N, group, -1]), False))
     mean, spread = ops.reduce_mean(rows, emit.array([2]), False), varied(emit, rows, [2], 0, False)
@@ -100,9 +99,8 @@ def batch_norm(
     running_mean: Tensor | None,
     running_var: Tensor | None,
     training: bool,
-    momentum: float,
     eps: float,
-    cudnn_enabled: bool,
+    **_: object,
 ) -> Tensor:
     if training and running_mean is not None:
         raise emit.refuse("training: the running statistics change")
@@ -157,9 +155,8 @@ def instance_norm(
     running_mean: Tensor | None,
     running_var: Tensor | None,
     use_input_stats: bool,
-    momentum: float,
     eps: float,
-    cudnn_enabled: bool,
+    **_: object,
 ) -> Tensor:
     if not use_input_stats:
         return normalised(emit, input, weight, bias, running_mean, running_var, eps)
@@ -171,11 +168,7 @@ def instance_norm(
 
 @lowers("aten.rms_norm.default")
 def rms_norm(
-    emit: Emitter,
-    input: Tensor,
-    normalized_shape: Sizes,
-    weight: Tensor | None = None,
-    eps: float | None = None,
+    emit: Emitter, input: Tensor, normalized_shape: Sizes, weight: Tensor | None, eps: float | None
 ) -> Tensor:
     eps = torch.finfo(emit.dtype).eps if eps is None else eps
     axes = emit.array(range(-len(normalized_shape), 0))

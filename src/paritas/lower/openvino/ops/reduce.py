@@ -141,7 +141,7 @@ def extreme(
 
 
 @lowers("aten.aminmax.default")
-def aminmax(emit: Emitter, self: Tensor, dim: int | None = None, keepdim: bool = False) -> list[Tensor]:
+def aminmax(emit: Emitter, self: Tensor, dim: int | None, keepdim: bool) -> list[Tensor]:
     axes = axes_of(self, dim)
     return [extreme(emit, self, axes, keepdim, largest) for largest in (False, True)]
 
@@ -265,7 +265,7 @@ def spread_and_mean(
 
 
 @lowers("aten.logsumexp.default")
-def logsumexp(emit: Emitter, self: Tensor, dim: Sequence[int], keepdim: bool = False) -> Tensor:
+def logsumexp(emit: Emitter, self: Tensor, dim: Sequence[int], keepdim: bool) -> Tensor:
     x, axes = emit.cast(self, emit.dtype), axes_of(self, dim)
     if _nothing_to_do(x, axes):
         return x
@@ -300,11 +300,7 @@ def normed(
 
 @lowers("aten.linalg_norm.default", "aten.linalg_norm.ord_str")
 def linalg_norm(
-    emit: Emitter,
-    self: Tensor,
-    ord: float | str | None = None,
-    dim: Sequence[int] | None = None,
-    keepdim: bool = False,
+    emit: Emitter, self: Tensor, ord: float | str | None, dim: Sequence[int] | None, keepdim: bool
 ) -> Tensor:
     x, axes = emit.cast(self, emit.dtype), axes_of(self, dim)
     dims = [dim] if isinstance(dim, int) else dim
@@ -315,11 +311,7 @@ def linalg_norm(
 
 @lowers("aten.linalg_matrix_norm.default", "aten.linalg_matrix_norm.str_ord")
 def linalg_matrix_norm(
-    emit: Emitter,
-    self: Tensor,
-    ord: float | str = "fro",
-    dim: Sequence[int] = (-2, -1),
-    keepdim: bool = False,
+    emit: Emitter, self: Tensor, ord: float | str, dim: Sequence[int], keepdim: bool
 ) -> Tensor:
     x = emit.cast(self, emit.dtype)
     return matrix_norm(emit, x, ord, [axis % rank_of(x) for axis in dim], keepdim)

@@ -231,8 +231,8 @@ def lstm_cell(
     hx: Sequence[Tensor],
     w_ih: Tensor,
     w_hh: Tensor,
-    b_ih: Tensor | None = None,
-    b_hh: Tensor | None = None,
+    b_ih: Tensor | None,
+    b_hh: Tensor | None,
 ) -> list[Tensor]:
     order = (1, 0, 2, 3)
     found = _cell(emit, ops.lstm_cell, order, input, hx[0], [hx[1]], (w_ih, w_hh, b_ih, b_hh))
@@ -246,8 +246,8 @@ def gru_cell(
     hx: Tensor,
     w_ih: Tensor,
     w_hh: Tensor,
-    b_ih: Tensor | None = None,
-    b_hh: Tensor | None = None,
+    b_ih: Tensor | None,
+    b_hh: Tensor | None,
 ) -> Tensor:
     params = [w for w in (w_ih, w_hh, b_ih, b_hh) if w is not None]
     one = {"num_layers": 1, "dropout": 0.0, "train": False, "bidirectional": False, "batch_first": False}

@@ -81,14 +81,7 @@ def hypot(emit: Emitter, self: Tensor, other: Tensor) -> Tensor:
 
 
 @lowers("aten.isclose.default")
-def isclose(
-    emit: Emitter,
-    self: Tensor,
-    other: Tensor,
-    rtol: float = 1e-05,
-    atol: float = 1e-08,
-    equal_nan: bool = False,
-) -> Tensor:
+def isclose(emit: Emitter, self: Tensor, other: Tensor, rtol: float, atol: float, equal_nan: bool) -> Tensor:
     dtype = emit.promoted(self, other)
     kind = torch.int32 if dtype == torch.bool else dtype
     a, b = emit.wide(self, kind), emit.wide(other, kind)
@@ -106,7 +99,7 @@ def isclose(
 
 
 @lowers("aten.nansum.default")
-def nansum(emit: Emitter, self: Tensor, dim: Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
+def nansum(emit: Emitter, self: Tensor, dim: Sequence[int] | None, keepdim: bool) -> Tensor:
     return emit.result(summed(emit, _zero_for_nan(emit, self), axes_of(self, dim), keepdim))
 
 
@@ -116,7 +109,7 @@ def _zero_for_nan(emit: Emitter, x: Tensor) -> Tensor:
 
 
 @lowers("aten.nanmean.default")
-def nanmean(emit: Emitter, self: Tensor, dim: Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
+def nanmean(emit: Emitter, self: Tensor, dim: Sequence[int] | None, keepdim: bool) -> Tensor:
     axes = axes_of(self, dim)
     x = emit.cast(self, emit.dtype)
     total = summed(emit, _zero_for_nan(emit, self), axes, keepdim)

@@ -30,28 +30,22 @@ def ordered(emit: Emitter, x: Tensor, count: Size, dim: int, descending: bool) -
 
 
 @lowers("aten.topk.default")
-def topk(
-    emit: Emitter, self: Tensor, k: Size, dim: int = -1, largest: bool = True, sorted: bool = True
-) -> list[Tensor]:
+def topk(emit: Emitter, self: Tensor, k: Size, dim: int, largest: bool, **_: object) -> list[Tensor]:
     return ordered(emit, self, k, dim, largest)
 
 
 @lowers("aten.sort.default", "aten.sort.stable")
-def sort(
-    emit: Emitter, self: Tensor, dim: int = -1, descending: bool = False, stable: bool | None = None
-) -> list[Tensor]:
+def sort(emit: Emitter, self: Tensor, dim: int, descending: bool, **_: object) -> list[Tensor]:
     return ordered(emit, self, emit.size(self, dim) if rank_of(self) else 1, dim, descending)
 
 
 @lowers("aten.argsort.default", "aten.argsort.stable")
-def argsort(
-    emit: Emitter, self: Tensor, dim: int = -1, descending: bool = False, stable: bool | None = None
-) -> Tensor:
+def argsort(emit: Emitter, self: Tensor, dim: int, descending: bool, **_: object) -> Tensor:
     return ordered(emit, self, emit.size(self, dim) if rank_of(self) else 1, dim, descending)[1]
 
 
 @lowers("aten.histc.default")
-def histc(emit: Emitter, self: Tensor, bins: int = 100, min: Scalar = 0, max: Scalar = 0) -> Tensor:
+def histc(emit: Emitter, self: Tensor, bins: int, min: Scalar, max: Scalar) -> Tensor:
     if min == max and bins == 1:
         total = 1
         for size in emit.sizes(self):

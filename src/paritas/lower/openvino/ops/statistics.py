@@ -23,7 +23,7 @@ def taken(emit: Emitter, pair: Sequence[Tensor], place: int, axis: int, keepdim:
 
 
 @lowers("aten.kthvalue.default")
-def kthvalue(emit: Emitter, self: Tensor, k: Size, dim: int = -1, keepdim: bool = False) -> list[Tensor]:
+def kthvalue(emit: Emitter, self: Tensor, k: Size, dim: int, keepdim: bool) -> list[Tensor]:
     rank = rank_of(self)
     if rank == 0:
         return [out(self), emit.const(0, torch.int64)]
@@ -85,7 +85,7 @@ def median(emit: Emitter, self: Tensor, skips_nan: bool) -> Tensor:
 
 
 @lowers("aten.mode.default")
-def mode(emit: Emitter, self: Tensor, dim: int = -1, keepdim: bool = False) -> list[Tensor]:
+def mode(emit: Emitter, self: Tensor, dim: int, keepdim: bool) -> list[Tensor]:
     rank = rank_of(self)
     if rank == 0:
         return [out(self), emit.const(0, torch.int64)]

@@ -44,23 +44,14 @@ def _counted(
 
 @lowers("aten.unique_dim.default")
 def unique_dim(
-    emit: Emitter,
-    self: Tensor,
-    dim: int,
-    sorted: bool = True,
-    return_inverse: bool = False,
-    return_counts: bool = False,
+    emit: Emitter, self: Tensor, dim: int, return_inverse: bool, return_counts: bool, **_: object
 ) -> list[Tensor]:
     return _counted(emit, self, dim % max(rank_of(self), 1), return_inverse, return_counts)
 
 
 @lowers("aten.unique_consecutive.default")
 def unique_consecutive(
-    emit: Emitter,
-    self: Tensor,
-    return_inverse: bool = False,
-    return_counts: bool = False,
-    dim: int | None = None,
+    emit: Emitter, self: Tensor, return_inverse: bool, return_counts: bool, dim: int | None
 ) -> list[Tensor]:
     x = out(self)
     if dim is not None and dim < 0:
