@@ -54,7 +54,8 @@ def batch_norm(
     return _batch_norm(emit, input, weight, bias, running_mean, running_var, eps)
 
 
-@lowers("aten._native_batch_norm_legit_no_training.default")
+@lowers("aten._native_batch_norm_legit_no_training.default", training=False)
+@lowers("aten.native_batch_norm.default")
 def native_batch_norm(
     emit: Emitter,
     input: Value,
@@ -62,30 +63,16 @@ def native_batch_norm(
     bias: Value | None,
     running_mean: Value,
     running_var: Value,
-    momentum: float,
+    training: bool,
     eps: float,
+    **_: object,
 ) -> Value:
+    if training:
+        raise emit.refuse("batch_norm that updates its running statistics belongs to training")
     none = f"ops.zeros((0,), {emit.dtype(input.dtype)})"  # what training would save
     return Value(
         f"({_batch_norm(emit, input, weight, bias, running_mean, running_var, eps)}, {none}, {none})"
     )
-
-
-@lowers("aten.native_batch_norm.default")
-def native_batch_norm_default(
-    emit: Emitter,
-    input: Value,
-    weight: Value | None,
-    bias: Value | None,
-    running_mean: Value,
-    running_var: Value,
-    training: bool,
-    momentum: float,
-    eps: float,
-) -> Value:
-    if training:
-        raise emit.refuse("batch_norm that updates its running statistics belongs to training")
-    return native_batch_norm(emit, input, weight, bias, running_mean, running_var, momentum, eps)
 
 
 @lowers("aten._native_batch_norm_legit.no_stats")
