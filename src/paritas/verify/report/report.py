@@ -128,8 +128,8 @@ def _restored(data: dict[str, Any]) -> ParityReport:
         rows = (row for name in _MEASURED for row in data.get(name, ()))
         for row in rows:
             row["torch_error"], row["port_error"] = row.pop("own"), row.pop("ours")
-    follows = ("verdict", "error")
-    return record(ParityReport, {key: value for key, value in data.items() if key not in follows}, "report")
+    known = {field.name for field in dataclasses.fields(ParityReport)}  # the verdict and the error follow
+    return record(ParityReport, {key: value for key, value in data.items() if key in known}, "report")
 
 
 #: Where the rows are.
