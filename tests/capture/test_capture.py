@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ def test_every_node_knows_its_module_class_and_source_line() -> None:
     attention = next(n for n in nodes if "scaled_dot_product_attention" in str(n.target))
     origin = program.origin(attention.name)
     assert (origin.module, origin.module_class) == ("encoder.layer.0.attention.self", "BertSelfAttention")
-    assert Path(origin.file).name == "modeling_bert.py"
+    assert Path(origin.file).name == "sdpa_attention.py"  # and the line of the model that calls it
+    assert re.search(r"^sdpa_attention\.py:\d+ \(called at modeling_bert\.py:\d+\)  ", str(origin)), str(origin)
 
 
 def test_the_graph_computes_what_the_model_does_on_other_shapes() -> None:
