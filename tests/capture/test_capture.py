@@ -44,7 +44,9 @@ def test_every_node_knows_its_module_class_and_source_line() -> None:
     origin = program.origin(attention.name)
     assert (origin.module, origin.module_class) == ("encoder.layer.0.attention.self", "BertSelfAttention")
     assert Path(origin.file).name == "sdpa_attention.py"  # and the line of the model that calls it
-    assert re.search(r"^sdpa_attention\.py:\d+ \(called at modeling_bert\.py:\d+\)  ", str(origin)), str(origin)
+    assert re.search(r"^sdpa_attention\.py:\d+ \(called at modeling_bert\.py:\d+\)  ", str(origin)), str(
+        origin
+    )
 
 
 def test_the_graph_computes_what_the_model_does_on_other_shapes() -> None:
