@@ -40,9 +40,7 @@ print(times[0] - min(times[1:]))
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", nargs="+", type=int, default=[12, 24, 36, 48])
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--repeat", type=int, default=2, help="how often, of which the fastest counts (2)")

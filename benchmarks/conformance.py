@@ -40,14 +40,10 @@ def run(engine: str, sweep: str, sizes: str, count: int) -> dict[str, Any]:
     under = ENGINES[engine]
     if sweep == "module_db":
         found: Iterable[Any] = modules.sweep(engine, count)
-        rows = [
-            (v.sample.name, v.kind, str(v.sample), v.words, _reason(modules.gap_of(v, under))) for v in found
-        ]
+        rows = [(v.sample.name, v.kind, str(v.sample), v.words, _reason(modules.gap_of(v, under))) for v in found]
     else:
         found = conforming.sweep(under, sweep, free=sizes == "free", count=count)
-        rows = [
-            (v.case.target, v.kind, str(v.case), v.words, _reason(under.sample_gap_of(v.case))) for v in found
-        ]
+        rows = [(v.case.target, v.kind, str(v.case), v.words, _reason(under.sample_gap_of(v.case))) for v in found]
     return {
         "samples": len(rows),
         "count": count,
@@ -90,9 +86,7 @@ def page(found: dict[str, Any], machine: str) -> str:
         "",
         machine + ".",
         "",
-        "| engine | of | sizes | most | samples | operators, modules | passes | "
-        + " | ".join(KINDS[1:])
-        + " |",
+        "| engine | of | sizes | most | samples | operators, modules | passes | " + " | ".join(KINDS[1:]) + " |",
         "|---" * 12 + "|",
     ]
     for key, one in found.items():
@@ -149,15 +143,11 @@ def _cell(text: str) -> str:
 def main() -> None:
     from conforming import SWEEPS
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", nargs="+", default=["openvino", "mindspore"])
     parser.add_argument("--sweep", nargs="+", default=[*SWEEPS, "module_db"])
     parser.add_argument("--sizes", nargs="+", default=["fixed", "free"])
-    parser.add_argument(
-        "--count", type=int, default=24, help="at most so many samples of one operator or module"
-    )
+    parser.add_argument("--count", type=int, default=24, help="at most so many samples of one operator or module")
     parser.add_argument("--write", action="store_true", help="only write the page")
     given = parser.parse_args()
     found = results.known("conformance", "sweeps")
@@ -171,10 +161,7 @@ def main() -> None:
                 print(key, json.dumps(found[key]["kinds"]), f"{found[key]['seconds']} s", flush=True)
                 results.write("conformance", {"sweeps": found})
     order = [
-        f"{e}/{s}/{z}"
-        for e in ("openvino", "mindspore")
-        for s in (*SWEEPS, "module_db")
-        for z in ("fixed", "free")
+        f"{e}/{s}/{z}" for e in ("openvino", "mindspore") for s in (*SWEEPS, "module_db") for z in ("fixed", "free")
     ]
     PAGE.write_text(page({key: found[key] for key in order if key in found}, results.machine()))
 

@@ -77,9 +77,7 @@ CASES = {
     "patches 16x16": Case(_conv(3, 768, 16, stride=16), (1, 3, 224, 224), 2),
     "32 groups": Case(_conv(256, 256, 3, padding=1, groups=32), (1, 256, 56, 56), 2),
     "dilation 2": Case(_conv(256, 256, 3, padding=2, dilation=2), (1, 256, 32, 32), 2),
-    "transposed 4x4 stride 2": Case(
-        lambda: nn.ConvTranspose2d(256, 128, 4, stride=2, padding=1), (1, 256, 32, 32), 2
-    ),
+    "transposed 4x4 stride 2": Case(lambda: nn.ConvTranspose2d(256, 128, 4, stride=2, padding=1), (1, 256, 32, 32), 2),
     "1-d": Case(lambda: nn.Conv1d(80, 512, 3, padding=1), (1, 80, 3000), 2),
     "1-d stride 2": Case(lambda: nn.Conv1d(512, 512, 3, stride=2, padding=1), (1, 512, 3000), 2),
     "depthwise 3x3": Case(_conv(144, 144, 3, padding=1, groups=144), (1, 144, 56, 56), 4),
@@ -92,9 +90,7 @@ CASES = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--rounds", type=int, default=8, help="turns of each contender (8)")
     parser.add_argument("--seconds", type=float, default=0.5, help="how long a turn is (0.5)")

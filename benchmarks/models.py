@@ -86,9 +86,7 @@ MODELS: dict[str, Model] = {
         caches=True,
     ),
     "bert-base": Model("BERT-base, 4 x 77", "bert.modeling_bert.BertModel", "BertConfig", vocabulary=30522),
-    "vit-base": Model(
-        "ViT-B/16, 4 x 224", "vit.modeling_vit.ViTModel", "ViTConfig", inputs=("pixel_values",)
-    ),
+    "vit-base": Model("ViT-B/16, 4 x 224", "vit.modeling_vit.ViTModel", "ViTConfig", inputs=("pixel_values",)),
     "gpt2": Model(
         "GPT-2 small, 4 x 77",
         "gpt2.modeling_gpt2.GPT2LMHeadModel",
@@ -175,9 +173,7 @@ def make(name: str, what: str, directory: str) -> None:
     built = getattr(importlib.import_module(module), attribute)(
         getattr(transformers, model.config_class)(**model.config)
     )
-    with (
-        torch.no_grad()
-    ):  # biases and norms start as zeros and ones, and a port that loses them would still be right
+    with torch.no_grad():  # biases and norms start as zeros and ones, and a port that loses them would still be right
         for parameter in built.parameters():
             if parameter.dim() == 1:
                 parameter += 0.02 * torch.randn_like(parameter)

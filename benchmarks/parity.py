@@ -34,14 +34,10 @@ PUBLISHED = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
-    parser.add_argument(
-        "--answer", nargs=3, help=argparse.SUPPRESS
-    )  # model, who, file: in a process of its own
+    parser.add_argument("--answer", nargs=3, help=argparse.SUPPRESS)  # model, who, file: in a process of its own
     options = parser.parse_args()
     if options.answer:
         answer(*options.answer)
@@ -52,9 +48,7 @@ def main() -> int:
     for name in options.models:
         rows[name] = row = errors(name, options.engines)
         for against in ("eager", "float64"):
-            cells = "".join(
-                f"{row[against].get(who, float('nan')):>20.1e}" for who in ("eager", *options.engines)
-            )
+            cells = "".join(f"{row[against].get(who, float('nan')):>20.1e}" for who in ("eager", *options.engines))
             print(
                 f"{MODELS[name].title if against == 'eager' else '':24}{'to ' + against:>10}{cells}",
                 flush=True,
@@ -76,11 +70,7 @@ def errors(name: str, engines: list[str]) -> dict[str, dict[str, float]]:
             with np.load(file) as stored:
                 answers[who] = [stored[key] for key in stored.files]
     return {
-        against: {
-            who: error(got, answers[against])
-            for who, got in answers.items()
-            if who not in ("float64", against)
-        }
+        against: {who: error(got, answers[against]) for who, got in answers.items() if who not in ("float64", against)}
         for against in ("eager", "float64")
     }
 
@@ -89,10 +79,7 @@ def error(got: list[np.ndarray], want: list[np.ndarray]) -> float:
     """The worst output's; inf for another number of outputs, another shape, or NaN in one of the two."""
     if [g.shape for g in got] != [w.shape for w in want]:
         return float("inf")
-    found = [
-        float(np.abs(g.astype(np.float64) - w).max() / np.abs(w).mean())
-        for g, w in zip(got, want, strict=True)
-    ]
+    found = [float(np.abs(g.astype(np.float64) - w).max() / np.abs(w).mean()) for g, w in zip(got, want, strict=True)]
     return max((value if value == value else float("inf") for value in found), default=float("inf"))
 
 

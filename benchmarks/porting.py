@@ -69,15 +69,11 @@ class Cost:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engines", nargs="+", choices=BARS, default=list(BARS))
     parser.add_argument("--repeat", type=int, default=3, help="how often, of which the fastest counts (3)")
     options = parser.parse_args()
-    print(
-        f"{'':12}{'port MiniLM':>24}{'load and first answer':>24}{'peak, porting BERT-base':>32}", flush=True
-    )
+    print(f"{'':12}{'port MiniLM':>24}{'load and first answer':>24}{'peak, porting BERT-base':>32}", flush=True)
     costs = []
     for engine in options.engines:
         costs.append(measure(engine, options.repeat))

@@ -42,9 +42,7 @@ def known(name: str, part: str) -> dict[str, Any]:
 
 def _versions() -> dict[str, str]:
     packages = ("paritas", "torch", "transformers", "mindspore", "openvino")
-    return {name: importlib.metadata.version(name) for name in packages} | {
-        "python": platform.python_version()
-    }
+    return {name: importlib.metadata.version(name) for name in packages} | {"python": platform.python_version()}
 
 
 def _date() -> str:

@@ -119,9 +119,7 @@ def adopt(assistant: Any, model: Any) -> None:
 def centre(model: Any, assistant: Any, told: Any, heard: Any) -> None:
     """What is the same in every token's state is taken away: it would favour the same tokens everywhere."""
     states = []
-    hook = assistant.model.decoder.layer_norm.register_forward_pre_hook(
-        lambda _, given: states.append(given[0])
-    )
+    hook = assistant.model.decoder.layer_norm.register_forward_pre_hook(lambda _, given: states.append(given[0]))
     assistant(input_ids=told, encoder_outputs=heard, use_cache=False)
     hook.remove()
     model.model.decoder.layers[1].fc2.bias -= states[0].mean((0, 1))
@@ -175,10 +173,7 @@ def prepare(name: str, directory: str) -> Callable[[Any], dict[str, Any]]:
         alone = {size: generate(clips[:size]) for size in sorted(batches, reverse=True)}
         assisted = [generate(clips[i : i + 1], assistant_model=assistant) for i in range(CLIPS)]
         same = [
-            tokens[0] == alone[size][1][i]
-            for size in batches
-            for i, (_, tokens) in enumerate(assisted)
-            if i < size
+            tokens[0] == alone[size][1][i] for size in batches for i, (_, tokens) in enumerate(assisted) if i < size
         ]
         return {
             "seconds": time.perf_counter() - start,
@@ -217,12 +212,8 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
                 f"{name:20}{size:>6}{found['alone']:>7.2f} s{found['assisted']:>8.2f} s{found['ratio']:>7.2f}x"
             )
         same, of = row["same"]
-        lines.append(
-            f"{'':20}the same tokens in {same} of {of} texts, {row['distinct']} different ones in all"
-        )
-    lines.append(
-        "assisted: the sequences of a batch one after the other, since transformers assists one at a time"
-    )
+        lines.append(f"{'':20}the same tokens in {same} of {of} texts, {row['distinct']} different ones in all")
+    lines.append("assisted: the sequences of a batch one after the other, since transformers assists one at a time")
     return "\n".join([*lines, machine()])
 
 

@@ -33,9 +33,7 @@ USUAL = ["mindspore graph", "openvino float32", "openvino bfloat16"]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=USUAL)
     parser.add_argument("--seconds", type=float, default=20.0, help="how long each contender is timed (20)")
@@ -77,9 +75,7 @@ def table(reports: dict[str, BenchReport], names: list[str]) -> str:
         for timing in report.timings[1:]:
             cell = "failed" if timing.fault else f"{timing.ratio:.2f}x ({want.best / timing.best:.2f}x)"
             row += f"{cell:>20}"
-        lines.append(
-            row + ("" if report.quiet else f"   {report.noise:.0%} of the machine was busy otherwise")
-        )
+        lines.append(row + ("" if report.quiet else f"   {report.noise:.0%} of the machine was busy otherwise"))
     bars = "".join(f"{f'{bar:.1f}x' if (bar := CONTENDERS[name][3]) else '':>20}" for name in names)
     return "\n".join([*lines, f"{'bar':34}{'':>14}{bars}", machine()])
 

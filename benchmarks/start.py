@@ -27,9 +27,7 @@ PROMPT = 32
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--starts", type=int, default=5, help="starts after the first (5)")
     parser.add_argument("--serve", metavar="DIR", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -44,9 +42,7 @@ def main() -> int:
     print(f"{'':14}{'imports':>10}{'loading':>10}{'first token':>13}{'together':>10}")
     for name, row in (("first start", first), ("later starts", found)):
         together = row["load"] + row["token"]
-        print(
-            f"{name:14}{row['imports']:>8.2f} s{row['load']:>8.2f} s{row['token']:>11.2f} s{together:>8.2f} s"
-        )
+        print(f"{name:14}{row['imports']:>8.2f} s{row['load']:>8.2f} s{row['token']:>11.2f} s{together:>8.2f} s")
     print(f"a step: {found['step']:.2f} ms, of which the engine {found['engine']:.2f} ms")
     print(machine())
     write("start", {"first": first, "later": found})

@@ -74,9 +74,7 @@ def _convolution(data: Mapping[str, Any]) -> str:
 
 
 def _compile_time(data: Mapping[str, Any]) -> str:
-    return _table(
-        ["layers", "first call"], [[str(row["layers"]), f"{row['seconds']:.1f} s"] for row in data["rows"]]
-    )
+    return _table(["layers", "first call"], [[str(row["layers"]), f"{row['seconds']:.1f} s"] for row in data["rows"]])
 
 
 def _in_turns(data: Mapping[str, Any]) -> str:
@@ -140,9 +138,7 @@ def _porting(data: Mapping[str, Any]) -> str:
         ]
         for row in data["costs"]
     ]
-    return _table(
-        ["", "port all-MiniLM-L6-v2", "load it and answer once", "peak memory, porting BERT-base"], rows
-    )
+    return _table(["", "port all-MiniLM-L6-v2", "load it and answer once", "peak memory, porting BERT-base"], rows)
 
 
 def _speed(data: Mapping[str, Any]) -> str:

@@ -82,9 +82,7 @@ def cli(_name: str) -> str:
         for name in command.list_commands(context):  # typer ends the list's sentences with an ellipsis
             words = command.get_command(context, name).get_short_help_str(limit=500)
             text = re.sub(rf"^\* `{name}`: .*", f"* [`{name}`](#paritas-{name}): {words}", text, flags=re.M)
-    text = (
-        text.removeprefix("# `paritas`\n").replace(f"{EPILOG}\n\n", "").replace("```console\n$ ", "```text\n")
-    )
+    text = text.removeprefix("# `paritas`\n").replace(f"{EPILOG}\n\n", "").replace("```console\n$ ", "```text\n")
     text = re.sub(r"\*\*Examples\*\*\n\n((?:  paritas .*\n\n)+)", _as_block, text)
     return text.strip()
 
@@ -134,9 +132,7 @@ def _stages() -> dict[str, str]:
     def tree(region: Region, depth: int = 0) -> list[str]:
         lines = [f"{'  ' * depth}{region.path or '(the model)'}: {region.class_name}"]
         for item in region.items:
-            lines += (
-                tree(item, depth + 1) if isinstance(item, Region) else [f"{'  ' * (depth + 1)}{item.name}"]
-            )
+            lines += tree(item, depth + 1) if isinstance(item, Region) else [f"{'  ' * (depth + 1)}{item.name}"]
         return lines
 
     with tempfile.TemporaryDirectory() as folder:
@@ -150,9 +146,7 @@ def _stages() -> dict[str, str]:
         told["mindspore"] = _fenced("python", source.strip())
         told["openvino"] = _fenced("text", _operations(Path(folder, "openvino", "openvino_model.xml")))
         told["port.json"] = _fenced("json", _manifest(Path(folder, "mindspore", "port.json")))
-        told["files"] = _fenced(
-            "text", "\n".join(sorted(path.name for path in Path(folder, "mindspore").iterdir()))
-        )
+        told["files"] = _fenced("text", "\n".join(sorted(path.name for path in Path(folder, "mindspore").iterdir())))
         wrong = source.replace("ops.sigmoid(", "ops.tanh(")
         assert wrong != source, "nothing was broken"
         written.write_text(wrong)
@@ -171,9 +165,7 @@ def _operations(model: Path) -> str:
     import openvino
 
     operations = openvino.Core().read_model(str(model)).get_ordered_ops()
-    return "\n".join(
-        f"{operation.get_type_name():14}{operation.get_friendly_name()}" for operation in operations
-    )
+    return "\n".join(f"{operation.get_type_name():14}{operation.get_friendly_name()}" for operation in operations)
 
 
 def _manifest(path: Path) -> str:

@@ -22,9 +22,7 @@ class LinearAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        query, key, value = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1)
-        )
+        query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
         query, key = F.elu(query) + 1, (F.elu(key) + 1) * mask[:, None, :, None]
         memory = torch.cumsum(key.unsqueeze(-1) * value.unsqueeze(-2), dim=2)
         weight = (query * torch.cumsum(key, dim=2)).sum(-1, keepdim=True)

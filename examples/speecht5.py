@@ -32,9 +32,7 @@ MODELS = {"say": Checkpoints().tts, "convert": Checkpoints().vc, "hear": Checkpo
 
 def main() -> None:
     """Read the arguments and do one of the three."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("do", choices=list(MODELS))
     parser.add_argument("what", help="the text to say, or a file of sound")
     parser.add_argument("--model", help="a directory or a name on the hub; by default Microsoft's checkpoint")

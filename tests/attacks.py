@@ -6,10 +6,7 @@ from __future__ import annotations
 HEAD = "import mindspore as ms\nfrom mindspore import Parameter, Tensor, nn, ops\n\n\n"
 CELL = HEAD + "class M(nn.Cell):\n    def __init__(self):\n        super().__init__()\n"
 CONSTRUCT = HEAD + "class M(nn.Cell):\n    def construct(self, x):\n"
-COUNTED = (
-    CONSTRUCT
-    + "        step = Tensor(0, ms.int64)\n        while step < {}:\n            {}\n        return x\n"
-)
+COUNTED = CONSTRUCT + "        step = Tensor(0, ms.int64)\n        while step < {}:\n            {}\n        return x\n"
 
 #: Everything here would run code, touch files, or reach for what could, if it were executed.
 ATTACKS = {

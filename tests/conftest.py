@@ -75,9 +75,7 @@ def mindspore_run(
     checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, subprocess.CompletedProcess[str]]:
     directory = tmp_path_factory.mktemp("ports") / "mindspore"
-    return directory, run_paritas(
-        "port", checkpoint, "-e", "mindspore", "--out", directory, "--level", "outputs"
-    )
+    return directory, run_paritas("port", checkpoint, "-e", "mindspore", "--out", directory, "--level", "outputs")
 
 
 @pytest.fixture(scope="session")

@@ -49,9 +49,7 @@ FAMILIES: dict[str, Callable[[], torch.nn.Module]] = {
     "t5": lambda: T.T5Model(T.T5Config(**T5, decoder_start_token_id=0)),
     "t5-lm": lambda: T.T5ForConditionalGeneration(T.T5Config(**T5, decoder_start_token_id=0)),
     "vit": lambda: T.ViTModel(T.ViTConfig(**VISION, **LAYERS)),
-    "gpt2": lambda: T.GPT2Model(
-        T.GPT2Config(vocab_size=120, n_embd=32, n_head=4, n_layer=2, n_positions=64, **IDS)
-    ),
+    "gpt2": lambda: T.GPT2Model(T.GPT2Config(vocab_size=120, n_embd=32, n_head=4, n_layer=2, n_positions=64, **IDS)),
     "gpt2-lm": lambda: T.GPT2LMHeadModel(
         T.GPT2Config(vocab_size=120, n_embd=32, n_head=4, n_layer=2, n_positions=64, **IDS)
     ),

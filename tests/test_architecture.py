@@ -59,9 +59,7 @@ def _names_imported(tree: ast.Module, files: Mapping[str, ast.Module]) -> Iterat
 
 def _circles(files: Mapping[str, ast.Module]) -> list[tuple[str, ...]]:
     """The sets of files of which each imports, by way of others, itself."""
-    imports = {
-        name: {file for file, _ in _names_imported(tree, files)} - {name} for name, tree in files.items()
-    }
+    imports = {name: {file for file, _ in _names_imported(tree, files)} - {name} for name, tree in files.items()}
     reached = {name: set(direct) for name, direct in imports.items()}
     for middle in files:
         for found in reached.values():
@@ -150,9 +148,7 @@ def test_no_file_is_longer_than_600_lines() -> None:
 
 def test_every_source_file_names_its_licence() -> None:
     files = [*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
-    assert not [
-        f for f in files if f.read_text() and "SPDX-License-Identifier: Apache-2.0" not in f.read_text()[:200]
-    ]
+    assert not [f for f in files if f.read_text() and "SPDX-License-Identifier: Apache-2.0" not in f.read_text()[:200]]
 
 
 def test_engines_are_imported_only_by_their_own_files() -> None:
@@ -169,9 +165,7 @@ def test_engines_are_imported_only_by_their_own_files() -> None:
         for engine, homes in allowed.items()
         if any(
             target.split(".")[0] == engine
-            for target in (
-                [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
-            )
+            for target in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names])
         )
         and not name.startswith(homes)
     ]
@@ -211,9 +205,7 @@ def _engines_compared(tree: ast.Module, names: Collection[str]) -> Iterator[str]
                 found = _is_of_engine(node.slice, names)
             case ast.MatchValue():
                 found = _is_of_engine(node.value, names)
-            case ast.Call(
-                func=ast.Attribute(attr="get" | "pop" | "startswith" | "endswith" | "removeprefix")
-            ):
+            case ast.Call(func=ast.Attribute(attr="get" | "pop" | "startswith" | "endswith" | "removeprefix")):
                 found = any(_is_of_engine(leaf, names) for leaf in node.args)
             case _:
                 continue

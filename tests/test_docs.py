@@ -93,9 +93,7 @@ def test_everything_shown_is_run(document: Path, tmp_path: Path, shell: dict[str
         elif block.kind == "python":
             script = work / f"block_{number}.py"
             script.write_text(block.text)
-            done = subprocess.run(
-                [sys.executable, script], cwd=work, env=shell, capture_output=True, text=True
-            )
+            done = subprocess.run([sys.executable, script], cwd=work, env=shell, capture_output=True, text=True)
             assert done.returncode == 0, f"{block.text}\n{done.stderr}"
         elif block.kind == "console":
             commands = re.split(r"^\$ ", block.text, flags=re.M)[1:]
@@ -113,9 +111,7 @@ def test_everything_shown_is_run(document: Path, tmp_path: Path, shell: dict[str
                 printed = done.stdout + done.stderr
                 wanted = block.exit if position == len(commands) - 1 else 0
                 assert done.returncode == wanted, f"{command}\n{printed}"
-                assert not missing(shown, printed), (
-                    f"{command}\n{missing(shown, printed)}\nis not in\n{printed}"
-                )
+                assert not missing(shown, printed), f"{command}\n{missing(shown, printed)}\nis not in\n{printed}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -49,12 +49,7 @@ def adopt(
     tell("load")
     theirs = _read(model)
     module, origin = resolve(
-        original,
-        revision=revision,
-        subfolder=subfolder,
-        model_class=model_class,
-        dtype="float32",
-        notes=notes,
+        original, revision=revision, subfolder=subfolder, model_class=model_class, dtype="float32", notes=notes
     )
     tell("capture")
     program = capture(module, inputs, source=origin)
@@ -62,9 +57,7 @@ def adopt(
     def write(directory: Path) -> Lowered:
         return written(theirs, program, directory, dtype=options.dtype)
 
-    return assemble(
-        program, module, dataclasses.replace(options, dtype=""), write, notes=notes, progress=progress
-    )
+    return assemble(program, module, dataclasses.replace(options, dtype=""), write, notes=notes, progress=progress)
 
 
 def _read(model: Any) -> openvino.Model:

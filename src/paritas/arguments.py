@@ -140,9 +140,7 @@ def bound(args: Sequence[Any], kwargs: Mapping[str, Any], manifest: Manifest) ->
     names = [name for name, about in known.items() if about.get("by") == "position"]
     rest = [name for name, about in known.items() if about.get("by") == "rest"]
     if len(args) > len(names) and not rest:
-        raise InputError(
-            f"{len(names)} arguments are taken by position, {len(args)} were given: {', '.join(names)}."
-        )
+        raise InputError(f"{len(names)} arguments are taken by position, {len(args)} were given: {', '.join(names)}.")
     found = dict(zip(names, args, strict=False))
     if twice := [name for name in found if name in kwargs]:
         raise InputError(f"{', '.join(twice)} is given twice: by position and by name.")

@@ -42,9 +42,7 @@ def take(artifact: Artifact, name: str) -> plain.Buffer:
     if not is_inside(name):
         raise TamperedPort(f"{artifact.directory} names {name!r}, which is no file of the port.")
     if listed is None and sealed(artifact):
-        raise TamperedPort(
-            f"{artifact.directory} names {name!r}, which is not among the files that it lists."
-        )
+        raise TamperedPort(f"{artifact.directory} names {name!r}, which is not among the files that it lists.")
     with refusals(path):
         data, digest = plain.read(path)
     if listed is not None and sealed(artifact) and digest != listed["sha256"]:

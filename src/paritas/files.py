@@ -20,9 +20,7 @@ from typing import Any
 Buffer = memoryview
 
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
-_FLAGS = (
-    os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
-)
+_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 _BLOCK = 1 << 23
 
 #: More folders in folders, or more entries, than any port has: what walks it would take for ever.

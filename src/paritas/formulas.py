@@ -141,9 +141,9 @@ def _compiled(node: ast.AST, names: dict[str, None]) -> _Value:
             return lambda sizes: not denied(sizes)
         case ast.BoolOp(op=op, values=values):
             return _joined(isinstance(op, ast.And), values, names)
-        case ast.BinOp(left=left, op=(ast.BitAnd() | ast.BitOr()) as op, right=right) if _is_truth(
-            left
-        ) and _is_truth(right):
+        case ast.BinOp(left=left, op=(ast.BitAnd() | ast.BitOr()) as op, right=right) if _is_truth(left) and _is_truth(
+            right
+        ):
             return _joined(isinstance(op, ast.BitAnd), [left, right], names)
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
             return _of_two(_BINARY[type(op)], left, right, names)
@@ -175,9 +175,7 @@ def _joined(all_of: bool, values: list[ast.expr], names: dict[str, None]) -> _Va
     return lambda sizes: any(part(sizes) for part in parts)
 
 
-def _of_two(
-    function: Callable[[Any, Any], Any], left: ast.AST, right: ast.AST, names: dict[str, None]
-) -> _Value:
+def _of_two(function: Callable[[Any, Any], Any], left: ast.AST, right: ast.AST, names: dict[str, None]) -> _Value:
     one, other = _compiled(left, names), _compiled(right, names)
     return lambda sizes: function(one(sizes), other(sizes))
 

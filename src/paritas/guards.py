@@ -63,9 +63,7 @@ def in_words(text: str, places: Mapping[str, str]) -> str:
     return ast.unparse(tree)
 
 
-def remaining(
-    guards: Sequence[Guard], before: Sequence[TensorSpec], after: Sequence[TensorSpec]
-) -> tuple[Guard, ...]:
+def remaining(guards: Sequence[Guard], before: Sequence[TensorSpec], after: Sequence[TensorSpec]) -> tuple[Guard, ...]:
     """The guards where some dimensions of the inputs have become constants since: those that still ask something."""
     known: dict[str, int] = {}
     for one, other in zip(before, after, strict=True):

@@ -41,13 +41,7 @@ def computed_in(dtype: Any, runtime: Engine) -> tuple[str, list[Note]]:
 
 
 def build_options(
-    engine: str,
-    *,
-    dtype: Any = None,
-    mode: str = "",
-    target: str = "cpu",
-    weights: str = "",
-    device: str = "",
+    engine: str, *, dtype: Any = None, mode: str = "", target: str = "cpu", weights: str = "", device: str = ""
 ) -> tuple[BuildOptions, list[Note]]:
     """What is asked for, as the engine has it; what it does instead is a note.
 
@@ -73,9 +67,7 @@ def check_weights(weights: str, runtime: Engine) -> None:
     if not able:
         known = dict.fromkeys(name for one in all_about() for name in one.weight_formats)
         raise InputError(f"weights={weights!r} is not possible: {' and '.join(known)} are.")
-    raise InputError(
-        f"weights={weights!r} is for engine={' or '.join(map(repr, able))}, not for {runtime.name}."
-    )
+    raise InputError(f"weights={weights!r} is for engine={' or '.join(map(repr, able))}, not for {runtime.name}.")
 
 
 def dtype_of(program: Program) -> str:
@@ -83,13 +75,7 @@ def dtype_of(program: Program) -> str:
     return max(set(floats), key=floats.count) if floats else "float32"
 
 
-def manifest_of(
-    program: Program,
-    lowered: Lowered,
-    options: BuildOptions,
-    *,
-    notes: Sequence[Note] = (),
-) -> Manifest:
+def manifest_of(program: Program, lowered: Lowered, options: BuildOptions, *, notes: Sequence[Note] = ()) -> Manifest:
     """What `port.json` says of a program that was lowered."""
     return Manifest(
         engine=options.engine,
@@ -110,9 +96,7 @@ def manifest_of(
         nesting=program.nesting,
         prepared=program.prepared,
         signature=program.signature,
-        guards=remaining(
-            (*program.guards, *lowered.guards), program.inputs, lowered.inputs or program.inputs
-        ),
+        guards=remaining((*program.guards, *lowered.guards), program.inputs, lowered.inputs or program.inputs),
         sizes=program.sizes,
     )
 

@@ -75,9 +75,7 @@ def port(
 
     tell = progress or (lambda stage: None)
     # Before any work: the engine may not be installed.
-    options, notes = build_options(
-        engine, dtype=dtype, mode=mode, target=target, weights=weights, device=device
-    )
+    options, notes = build_options(engine, dtype=dtype, mode=mode, target=target, weights=weights, device=device)
 
     tell("load")
     original, origin = resolve(
@@ -121,9 +119,7 @@ def port_program(
     def write(directory: Path) -> Lowered:
         return lower(program, directory, given)
 
-    return assemble(
-        program, original, options, write, notes=notes, progress=progress, keep_example=keep_example
-    )
+    return assemble(program, original, options, write, notes=notes, progress=progress, keep_example=keep_example)
 
 
 def assemble(
@@ -257,9 +253,7 @@ class Port:
                 raise
             return self.others.port(given, refused)(**inputs)
         flat = self.run(feed)
-        tensors = [
-            from_numpy(value, framework, spec.dtype) for value, spec in zip(flat, self.outputs, strict=True)
-        ]
+        tensors = [from_numpy(value, framework, spec.dtype) for value, spec in zip(flat, self.outputs, strict=True)]
         sizes = dynamic_sizes(self.inputs, feed) if self._sized else None
         return build_output(manifest.structure, tensors, framework, sizes)
 
@@ -275,9 +269,7 @@ class Port:
         given = flatten(inputs, manifest.nesting)
         if self._original is not None and any(given.get(name) is None for name in manifest.prepared):
             given |= self._prepared(given)
-        feed = check_feed(
-            given, self.inputs, manifest.constants, manifest.limits, manifest.signature, manifest.guards
-        )
+        feed = check_feed(given, self.inputs, manifest.constants, manifest.limits, manifest.signature, manifest.guards)
         if self.check_finite:
             check_finite(feed)
         return feed
@@ -354,13 +346,9 @@ class Port:
         from paritas.verify.bisect.of_port import bisect_port
 
         place = None if out is None else Path(out)
-        return bisect_port(
-            self, inputs, out=place, original=original, seconds=seconds, seed=seed, progress=progress
-        )
+        return bisect_port(self, inputs, out=place, original=original, seconds=seconds, seed=seed, progress=progress)
 
-    def bench(
-        self, inputs: Any = None, *, seconds: float = 10.0, baseline: bool = True, **options: Any
-    ) -> Any:
+    def bench(self, inputs: Any = None, *, seconds: float = 10.0, baseline: bool = True, **options: Any) -> Any:
         """Time per call against PyTorch eager, as a ratio: each in a process of its own, alternately, medians."""
         from paritas.bench import race
 
@@ -377,9 +365,7 @@ class Port:
         weights: str = "",
     ) -> Port:
         """The same capture on another engine, or in another precision of OpenVINO's: nothing is captured again."""
-        options, notes = build_options(
-            engine, dtype=dtype, mode=mode, target=target, weights=weights, device=device
-        )
+        options, notes = build_options(engine, dtype=dtype, mode=mode, target=target, weights=weights, device=device)
         program, original = self.program(), self.original()
         if not about(engine).captured_in and options.dtype not in ("", dtype_of(program)):
             raise InputError(
@@ -402,9 +388,7 @@ class Port:
                 "are not kept: where this one is loaded, such sizes are refused"
             )
             notes = (*artifact.manifest.notes, Note("run", text))
-            artifact = dataclasses.replace(
-                artifact, manifest=dataclasses.replace(artifact.manifest, notes=notes)
-            )
+            artifact = dataclasses.replace(artifact, manifest=dataclasses.replace(artifact.manifest, notes=notes))
         store.write(artifact, directory, force=force)
         return self
 

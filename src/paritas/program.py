@@ -93,9 +93,7 @@ class TensorSpec:
     # inputs that are the lengths of padded sequences: the padded size, with "sorted " in front where they fall
     counts: str = ""
     value: Any = None  # inputs that have one value in this port, since sizes follow from it: nested lists
-    low: int | None = (
-        None  # integer inputs: the smallest value that is not too small; 0 if None and `high` is known
-    )
+    low: int | None = None  # integer inputs: the smallest value that is not too small; 0 if None and `high` is known
     never: tuple[int, ...] = ()  # values with which the original would divide by zero
 
     def __str__(self) -> str:

@@ -139,9 +139,7 @@ def _describe(value: Any, flat: list[Any], where: str) -> Structure:
 def _describe_mapping(value: Mapping[Any, Any], flat: list[Any], where: str) -> Structure:
     for key in value:
         if type(key) not in (str, int) or (type(key) is int and str(key) in value):
-            raise CaptureError(
-                f"{where} is a dict with the key {key!r}; only strings and whole numbers can be kept."
-            )
+            raise CaptureError(f"{where} is a dict with the key {key!r}; only strings and whole numbers can be kept.")
     items = {str(key): _describe(item, flat, f"{where}.{key}") for key, item in value.items()}
     found: Structure = {"kind": "dict", "items": items}
     if any(type(key) is int for key in value):

@@ -23,9 +23,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        query, key, value = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1)
-        )
+        query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
         if self.fault == "swapped":
             query, key = key, query
         scores = query @ key.transpose(-1, -2)
@@ -151,15 +149,11 @@ class FusedEncoderLayer(nn.Module):
 
 
 class Bert(nn.Module):
-    def __init__(
-        self, vocabulary=99, positions=40, width=32, heads=4, inner=48, layers=2, *, fault: str = ""
-    ):
+    def __init__(self, vocabulary=99, positions=40, width=32, heads=4, inner=48, layers=2, *, fault: str = ""):
         super().__init__()
         self.words, self.places, self.kinds = (nn.Embedding(n, width) for n in (vocabulary, positions, 2))
         self.norm = nn.LayerNorm(width, 1e-12)
-        self.layers = nn.ModuleList(
-            FusedEncoderLayer(width, heads, inner, 1e-12, fault=fault) for _ in range(layers)
-        )
+        self.layers = nn.ModuleList(FusedEncoderLayer(width, heads, inner, 1e-12, fault=fault) for _ in range(layers))
         self.pooler = nn.Linear(width, width)
 
     def forward(self, input_ids, attention_mask, token_type_ids):

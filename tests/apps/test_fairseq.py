@@ -161,9 +161,7 @@ def several(tmp_path: Path) -> tuple[Path, list[Any]]:
 
 def test_one_of_several_has_to_be_chosen(several: tuple[Path, list[Any]], tmp_path: Path) -> None:
     directory, models = several
-    with pytest.raises(
-        InputError, match=r"3 checkpoints: model1\.pt, model2\.pt, model10\.pt\. Choose one with"
-    ):
+    with pytest.raises(InputError, match=r"3 checkpoints: model1\.pt, model2\.pt, model10\.pt\. Choose one with"):
         fairseq.convert(directory, tmp_path / "out")
     fairseq.convert(directory, tmp_path / "out", checkpoints=["model10.pt"])
     assert torch.equal(logits(loaded(tmp_path / "out")), logits(models[2]))
@@ -182,9 +180,7 @@ def test_the_average_of_several(several: tuple[Path, list[Any]], tmp_path: Path)
 def test_different_models_are_not_averaged(several: tuple[Path, list[Any]], tmp_path: Path) -> None:
     directory, _ = several
     write(directory, model(width=48), name="model3.pt")
-    with pytest.raises(
-        SourceError, match=r"model3\.pt cannot be averaged with model1\.pt: d_model is another"
-    ):
+    with pytest.raises(SourceError, match=r"model3\.pt cannot be averaged with model1\.pt: d_model is another"):
         fairseq.convert(directory, tmp_path / "out", average=True)
     with pytest.raises(InputError, match="nothing to average"):
         fairseq.convert(directory, tmp_path / "out", checkpoints=["model1.pt"], average=True)
@@ -267,18 +263,14 @@ def test_nothing_else_is_unpickled(zipped: bool, tmp_path: Path) -> None:
     checkpoint = {"args": settings(model()), "model": state(model()), "extra_state": Evil(tmp_path / "done")}
     torch.save(checkpoint, directory / "model.pt", _use_new_zipfile_serialization=zipped)
     assert zipfile.is_zipfile(directory / "model.pt") is zipped
-    with pytest.raises(
-        SourceError, match=r"model\.pt holds objects that are not unpickled.*: .*(touch|getattr)"
-    ):
+    with pytest.raises(SourceError, match=r"model\.pt holds objects that are not unpickled.*: .*(touch|getattr)"):
         fairseq.convert(directory, tmp_path / "out")
     assert not (tmp_path / "done").exists() and not (tmp_path / "out").exists()
     assert argparse.Namespace not in torch.serialization.get_safe_globals()
 
 
 @pytest.mark.parametrize("name", ["fairseq.meters", "fairseq.logging.meters"])
-def test_meters_of_the_training_are_dropped(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_meters_of_the_training_are_dropped(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Published checkpoints hold them: of wmt19's the meters are those of `train_meters`."""
     module = types.ModuleType(name)
     meters = {}
@@ -312,9 +304,7 @@ def test_what_exists_is_not_replaced(tmp_path: Path) -> None:
 
 def test_the_command(tmp_path: Path) -> None:
     directory = write(tmp_path / "in", model(merged=True))
-    run = CliRunner().invoke(
-        app, ["convert", "fairseq", str(directory), str(tmp_path / "out"), "-q", "--json"]
-    )
+    run = CliRunner().invoke(app, ["convert", "fairseq", str(directory), str(tmp_path / "out"), "-q", "--json"])
     assert run.exit_code == 0, run.output
     told = json.loads(run.stdout)
     assert told["languages"] == ["en", "de"] and told["merged"] and told["vocabularies"] == [37, 37]

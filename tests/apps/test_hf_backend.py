@@ -48,9 +48,7 @@ def test_export_runs_like_the_original(exported: ExportedModel, model: torch.nn.
     _agrees(exported, model, 3, 5)
 
 
-def test_save_pretrained_and_from_pretrained(
-    exported: ExportedModel, model: torch.nn.Module, tmp_path: Path
-) -> None:
+def test_save_pretrained_and_from_pretrained(exported: ExportedModel, model: torch.nn.Module, tmp_path: Path) -> None:
     exported.save_pretrained(tmp_path / "exported")
     _agrees(ExportedModel.from_pretrained(tmp_path / "exported"), model, 1, 7)
 

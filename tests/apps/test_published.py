@@ -263,9 +263,7 @@ def test_a_model_whose_library_is_missing_is_a_line_that_says_what_installs_it(s
     models = [_stand_in("Linear"), _stand_in("Clip", CLIP_TABLE, library="no_such_library")]
     results, _ = _run(models, stand_ins / "out")
     assert len(results.rows) == 1
-    assert results.missing == (
-        "stand-in/Clip: needs no_such_library. Install it:   pip install 'paritas[clip]'",
-    )
+    assert results.missing == ("stand-in/Clip: needs no_such_library. Install it:   pip install 'paritas[clip]'",)
     assert f"- {results.missing[0]}" in parity_table.to_markdown(results, [])
     assert results.missing[0] in json.loads(parity_table.to_json(results, []))["absent"]
 
@@ -278,15 +276,10 @@ def test_the_command_writes_the_tables_of_stand_ins(stand_ins: Path, monkeypatch
     out = stand_ins / "out"
     found = CliRunner().invoke(app, ["parity", "--out", str(out), "--memory", "4", "-q"])
     assert found.exit_code == 0, found.output
-    assert (
-        "PARITY-TABLES.md has all of it" in found.output
-        and "mindspore bfloat16: run as float32" in found.output
-    )
+    assert "PARITY-TABLES.md has all of it" in found.output and "mindspore bfloat16: run as float32" in found.output
     text = (out / "PARITY-TABLES.md").read_text()
     for title in ("Graph FP32", "PyNative FP32", "Graph FP16", "PyNative FP16"):
-        assert (
-            f"## MindSpore {title}: encoders" in text and f"## MindSpore {title}: CLIP and open_clip" in text
-        )
+        assert f"## MindSpore {title}: encoders" in text and f"## MindSpore {title}: CLIP and open_clip" in text
     assert "## OpenVINO FP32: encoders" in text
     assert "| stand-in/Linear | N.A. | 4.88e-05 |" in text, "Graph FP32 of T5-small"
     assert "| stand-in/Clip | probs | 0.00000438 | 1.46012% |" in text

@@ -61,9 +61,7 @@ def test_a_right_one_agrees_to_the_last_bits_of_float64(gpt2: nn.Module) -> None
     assert report.first_divergence is None
     assert {row.precision for row in report.outputs} == {"float64", "float32"}
     assert {row.case for row in report.outputs} == {"example", "right padding"}
-    assert str(report).startswith(
-        "agrees: rewritten.Gpt2 against transformers.models.gpt2.modeling_gpt2.GPT2Model"
-    )
+    assert str(report).startswith("agrees: rewritten.Gpt2 against transformers.models.gpt2.modeling_gpt2.GPT2Model")
 
 
 #: The fault, the module that is guilty of it on both sides, what is said of it.
@@ -129,14 +127,10 @@ def test_heads_in_the_wrong_order_are_found(bert: nn.Module) -> None:
 
 def test_the_models_stay_as_they_are(gpt2: nn.Module) -> None:
     other = Gpt2()
-    before = {
-        name: value.clone() for name, value in [*gpt2.state_dict().items(), *other.state_dict().items()]
-    }
+    before = {name: value.clone() for name, value in [*gpt2.state_dict().items(), *other.state_dict().items()]}
     paritas.compare(gpt2, other, rules=tomllib.loads(GPT2_RULES))
     after = dict([*gpt2.state_dict().items(), *other.state_dict().items()])
-    assert all(
-        torch.equal(before[name], after[name]) and after[name].dtype == before[name].dtype for name in before
-    )
+    assert all(torch.equal(before[name], after[name]) and after[name].dtype == before[name].dtype for name in before)
 
 
 # --- weights that do not fit -------------------------------------------------------------------

@@ -161,9 +161,7 @@ def test_what_cannot_be_scaffolded_is_said(target: str, words: str) -> None:
 
 
 def test_an_unknown_family_names_those_that_are_there() -> None:
-    with pytest.raises(
-        InputError, match=r"There is no src/paritas/lower/mindspore/ops/none.py. The families: act"
-    ):
+    with pytest.raises(InputError, match=r"There is no src/paritas/lower/mindspore/ops/none.py. The families: act"):
         scaffold("aten.special_bessel_j1.default", file="none.py", root=ROOT)
 
 

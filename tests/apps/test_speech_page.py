@@ -79,9 +79,7 @@ def originals(monkeypatch: pytest.MonkeyPatch) -> None:
     def without_engine(build: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *args, engine, **kwargs: build(*args, **kwargs)
 
-    plain = types.SimpleNamespace(
-        pipeline=without_engine(hf.pipeline), SpeechT5Processor=hf.SpeechT5Processor
-    )
+    plain = types.SimpleNamespace(pipeline=without_engine(hf.pipeline), SpeechT5Processor=hf.SpeechT5Processor)
     for name in CLASSES:
         loaded = types.SimpleNamespace(from_pretrained=without_engine(getattr(hf, name).from_pretrained))
         setattr(plain, name, loaded)
@@ -235,9 +233,7 @@ def test_mindspore_speaks_in_a_thread_as_the_page_has_it(checkpoints: Checkpoint
     np.testing.assert_allclose(got[:512], want[:512], atol=1e-4)
 
 
-def test_models_are_loaded_once_and_when_they_are_needed(
-    originals: None, checkpoints: Checkpoints, wav: Path
-) -> None:
+def test_models_are_loaded_once_and_when_they_are_needed(originals: None, checkpoints: Checkpoints, wav: Path) -> None:
     speech, told = Speech(checkpoints), []
     assert speech.voices == [MADE_UP]
     for _ in range(2):
@@ -271,15 +267,11 @@ def test_what_a_model_cannot_take(originals: None, checkpoints: Checkpoints, tmp
 
 def test_one_model_is_not_taken_for_another(checkpoints: Checkpoints, checkpoint: Path) -> None:
     wrong = Speech(Checkpoints(tts=checkpoints.vc, vocoder=checkpoints.vocoder))
-    with pytest.raises(
-        SourceError, match="is a SpeechT5ForSpeechToSpeech; a SpeechT5ForTextToSpeech is needed"
-    ):
+    with pytest.raises(SourceError, match="is a SpeechT5ForSpeechToSpeech; a SpeechT5ForTextToSpeech is needed"):
         wrong.say(TEXT, MADE_UP)
     with pytest.raises(SourceError, match="tiny-bert cannot be loaded: "):
         app.Recogniser.load(str(checkpoint))
-    with pytest.raises(
-        SourceError, match="is a SpeechT5ForTextToSpeech; a SpeechT5ForSpeechToText is needed"
-    ):
+    with pytest.raises(SourceError, match="is a SpeechT5ForTextToSpeech; a SpeechT5ForSpeechToText is needed"):
         app.Recogniser.load(checkpoints.tts)
     with pytest.raises(SourceError, match="nobody/has-this cannot be loaded: "):
         app.Recogniser.load("nobody/has-this")
@@ -307,9 +299,7 @@ def test_whisper_hears_beyond_its_window(originals: None) -> None:
 # --- the command ---------------------------------------------------------------------------------------------
 
 
-def test_bad_input_is_one_message(
-    checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bad_input_is_one_message(checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for arguments, words in (
         (["--speaker", f"Anna={tmp_path}/anna.npy"], "There is no file"),
         (["--tts", f"{tmp_path}/nothing"], "--tts: there is no directory"),
@@ -555,9 +545,7 @@ def test_a_user_in_a_browser(
 
 
 @pytest.mark.slow
-def test_the_command_in_a_browser(
-    checkpoints: Checkpoints, voices: dict[str, Path], wav: Path, tmp_path: Path
-) -> None:
+def test_the_command_in_a_browser(checkpoints: Checkpoints, voices: dict[str, Path], wav: Path, tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     broken = tmp_path / "broken.wav"
     broken.write_bytes(b"RIFF, and no more")

@@ -96,9 +96,7 @@ def test_what_is_wrong_with_one_entry_is_said_and_the_others_go_on(
     assert value["summary"]["openvino"]["refused"] == 4 and len(value["entries"]) == 5
 
 
-def test_a_half_written_line_of_the_journal_is_passed_over(
-    tmp_path: Path, entries: dict[str, zoo.Entry]
-) -> None:
+def test_a_half_written_line_of_the_journal_is_passed_over(tmp_path: Path, entries: dict[str, zoo.Entry]) -> None:
     one = [entries["Linear"]]
     sweep.sweep(one, tmp_path / "out", cells=("openvino",), jobs=1)
     journal = tmp_path / "out" / sweep.JOURNAL

@@ -49,10 +49,7 @@ def sentences(count: int, seed: int) -> list[str]:
     """Sentences of three to six words of one or two syllables."""
     chosen = random.Random(seed)
     return [
-        " ".join(
-            "".join(chosen.choices(list(SYLLABLES), k=chosen.randint(1, 2)))
-            for _ in range(chosen.randint(3, 6))
-        )
+        " ".join("".join(chosen.choices(list(SYLLABLES), k=chosen.randint(1, 2))) for _ in range(chosen.randint(3, 6)))
         for _ in range(count)
     ]
 

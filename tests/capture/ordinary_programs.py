@@ -312,9 +312,7 @@ def in_windows(x):
     batch, length, width = x.shape
     padded = F.pad(x, (0, (-width) % 4, 0, (-length) % 4)).unsqueeze(-1)
     rows, columns = padded.shape[1] // 4, padded.shape[2] // 4
-    windows = (
-        padded.view(batch, rows, 4, columns, 4, 1).permute(0, 1, 3, 2, 4, 5).reshape(-1, 16, 1).softmax(1)
-    )
+    windows = padded.view(batch, rows, 4, columns, 4, 1).permute(0, 1, 3, 2, 4, 5).reshape(-1, 16, 1).softmax(1)
     together = windows.view(batch, rows, columns, 4, 4, 1).permute(0, 1, 3, 2, 4, 5)
     return together.reshape(batch, rows * 4, columns * 4)[:, :length, :width]
 

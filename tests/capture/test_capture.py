@@ -44,9 +44,7 @@ def test_every_node_knows_its_module_class_and_source_line() -> None:
     origin = program.origin(attention.name)
     assert (origin.module, origin.module_class) == ("encoder.layer.0.attention.self", "BertSelfAttention")
     assert Path(origin.file).name == "sdpa_attention.py"  # and the line of the model that calls it
-    assert re.search(r"^sdpa_attention\.py:\d+ \(called at modeling_bert\.py:\d+\)  ", str(origin)), str(
-        origin
-    )
+    assert re.search(r"^sdpa_attention\.py:\d+ \(called at modeling_bert\.py:\d+\)  ", str(origin)), str(origin)
 
 
 def test_the_graph_computes_what_the_model_does_on_other_shapes() -> None:
@@ -216,9 +214,7 @@ def test_a_port_is_called_with_nested_inputs_as_the_original_is(engine: str, tmp
     loaded = paritas.load(tmp_path / "port")
     torch.testing.assert_close(loaded(**given), model(**given))
     torch.testing.assert_close(loaded(**flatten(given, port.manifest.nesting)), model(**given))
-    with pytest.raises(
-        InputError, match=r"pair has other parts .* pair\.0, pair\.1 are expected, not pair\.0"
-    ):
+    with pytest.raises(InputError, match=r"pair has other parts .* pair\.0, pair\.1 are expected, not pair\.0"):
         loaded(**{**given, "pair": given["pair"][:1]})
 
 

@@ -21,9 +21,7 @@ class Angles(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         frequencies = torch.exp(-torch.arange(4) * 0.3)
         table = torch.cos(self.made * 2.0)
-        return (
-            x * frequencies + table + torch.exp(self.weight) + torch.sin(self.saved) + torch.rand_like(x) * 0
-        )
+        return x * frequencies + table + torch.exp(self.weight) + torch.sin(self.saved) + torch.rand_like(x) * 0
 
 
 def captured() -> Program:

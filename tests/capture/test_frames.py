@@ -84,9 +84,7 @@ def test_frames_begin_with_the_forward_of_the_nodes_module(doubling: bool) -> No
             return y.add_(1) if doubling else y  # a graph that writes is traced twice
 
     program = capture(Model(), {"x": torch.randn(2, 4)})
-    functions = {
-        str(n.target): [f.function for f in program.origin(n.name).calls] for n in program.graph.nodes
-    }
+    functions = {str(n.target): [f.function for f in program.origin(n.name).calls] for n in program.graph.nodes}
     assert functions["aten.mul.Tensor"] == ["forward", "halved"]
     assert functions["aten.linear.default"][-1] == "head"
 

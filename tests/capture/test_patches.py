@@ -27,9 +27,7 @@ class Example:
     name: str
     config: dict[str, Any]
     inputs: Callable[[], dict[str, Any]]
-    captured: bool = (
-        True  # on every day; the others' patches are applied then, and captured in the sweeps and the zoo
-    )
+    captured: bool = True  # on every day; the others' patches are applied then, and captured in the sweeps and the zoo
 
 
 def _ids(*shape: int) -> torch.Tensor:

@@ -127,9 +127,7 @@ def test_a_module_stays_as_it_is() -> None:
     assert source == Source("module", model_class="transformers.models.bert.modeling_bert.BertModel")
     assert resolve(model.eval())[0] is model
     half, _ = resolve(model, dtype="float16", notes=notes)
-    assert (
-        half.dtype == torch.float16 and model.dtype == torch.float32 and "cast to float16" in notes[-1].text
-    )
+    assert half.dtype == torch.float16 and model.dtype == torch.float32 and "cast to float16" in notes[-1].text
     with pytest.raises(OriginalMissing, match=r"BertModel in memory.*Pass the original"):
         load_again(source)
 
@@ -205,9 +203,7 @@ def test_broken_safetensors(directory: Path) -> None:
     path = directory / "model.safetensors"
     whole = path.read_bytes()
     cut(path, len(whole) - 100)
-    assert f"model.safetensors is cut off: {len(whole)} bytes expected, {len(whole) - 100} found" in says(
-        directory
-    )
+    assert f"model.safetensors is cut off: {len(whole)} bytes expected, {len(whole) - 100} found" in says(directory)
     for data, reason in (
         (whole[:50], "cut off or no safetensors"),
         (b"", "cut off or no safetensors"),
@@ -228,9 +224,7 @@ def test_missing_and_foreign_shards(tmp_path: Path) -> None:
     first.unlink()
     cut(second, 20)
     text = says(tmp_path)
-    assert (
-        f"{first.name} is missing, though the index names it" in text and f"{second.name} is cut off" in text
-    )
+    assert f"{first.name} is missing, though the index names it" in text and f"{second.name} is cut off" in text
     index = tmp_path / "model.safetensors.index.json"
     edit(index, weight_map={"a": "../secret.safetensors"})
     assert "outside its directory" in says(tmp_path)
@@ -271,9 +265,7 @@ def test_cut_off_pickles(directory: Path, zipped: bool, keep: float) -> None:
 def test_missing_weights_are_never_random(directory: Path) -> None:
     text = says(directory, model_class="BertForMaskedLM")
     assert "weights of BertForMaskedLM, which would be random:\n  cls.predictions.bias" in text
-    assert (
-        "It has 2 that BertForMaskedLM does not use:\n  pooler.dense.bias" in text and "allow_missing" in text
-    )
+    assert "It has 2 that BertForMaskedLM does not use:\n  pooler.dense.bias" in text and "allow_missing" in text
     notes: list[Note] = []
     model, _ = resolve(directory, model_class="BertForMaskedLM", allow_missing=True, notes=notes)
     assert type(model) is transformers.BertForMaskedLM
@@ -296,9 +288,7 @@ def test_unused_weights_are_noted(tmp_path: Path) -> None:
     notes: list[Note] = []
     model, _ = resolve(tmp_path, model_class="BertModel", notes=notes)
     assert model.pooler is None
-    assert any(
-        n.text.startswith("BertModel does not use these weights of the checkpoint: cls.") for n in notes
-    )
+    assert any(n.text.startswith("BertModel does not use these weights of the checkpoint: cls.") for n in notes)
 
 
 def test_shapes_that_do_not_match_are_listed(directory: Path) -> None:
@@ -436,9 +426,7 @@ def test_what_is_downloaded(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 MODELS = [
     lambda: bert(),
     lambda: bert(transformers.BertForMaskedLM),
-    lambda: transformers.GPT2LMHeadModel(
-        transformers.GPT2Config(vocab_size=50, n_embd=16, n_layer=2, n_head=2)
-    ),
+    lambda: transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=50, n_embd=16, n_layer=2, n_head=2)),
     lambda: transformers.T5ForConditionalGeneration(
         transformers.T5Config(vocab_size=50, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
     ),

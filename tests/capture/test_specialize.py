@@ -52,9 +52,7 @@ def patches(seed: int = 0) -> torch.Tensor:
 
 def test_sizes_read_out_of_constants_are_numbers() -> None:
     program = capture(Constants(), {"x": torch.randn(4, 5)})
-    assert not {"aten.item.default", "aten._local_scalar_dense.default"} & set(
-        map(name_of, program.graph.nodes)
-    )
+    assert not {"aten.item.default", "aten._local_scalar_dense.default"} & set(map(name_of, program.graph.nodes))
     assert isinstance(program.inputs[0].dims[0], str)
     assert program.outputs[0].dims[1] == 3
 

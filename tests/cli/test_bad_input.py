@@ -284,9 +284,7 @@ def test_a_model_that_capture_refuses_says_why_and_where(place):
     said = str(caught.value)
     assert "cannot capture Branches" in said
     assert "data-dependent" in said
-    line = next(
-        n for n, text in enumerate(Path(__file__).read_text().splitlines(), 1) if "# data-dependent" in text
-    )
+    line = next(n for n, text in enumerate(Path(__file__).read_text().splitlines(), 1) if "# data-dependent" in text)
     assert f"test_bad_input.py:{line}" in said
 
 
@@ -324,9 +322,7 @@ def test_a_file_in_the_way(place, checkpoint):
 
 
 def test_no_permission_is_said_before_any_work(place, checkpoint, monkeypatch):
-    monkeypatch.setattr(
-        os, "access", lambda *args, **options: False
-    )  # tests may run as root, who may write anywhere
+    monkeypatch.setattr(os, "access", lambda *args, **options: False)  # tests may run as root, who may write anywhere
     monkeypatch.setattr(pipeline, "port", lambda *args, **options: pytest.fail("it began to work"))
     assert f"no permission to write in {place}" in refused(place, checkpoint)
 
@@ -448,9 +444,7 @@ def test_your_own_edit_is_accepted_with_the_override(copy):
     tampered(copy, "inspect")
     result = runner.invoke(app, ["verify", str(copy), "--allow-modified", "--level", "outputs", "-q"])
     assert result.exit_code == 0, result.output
-    assert (
-        "edited since it was written" in runner.invoke(app, ["inspect", str(copy), "--allow-modified"]).stdout
-    )
+    assert "edited since it was written" in runner.invoke(app, ["inspect", str(copy), "--allow-modified"]).stdout
 
 
 def test_edited_weights(copy):
@@ -510,9 +504,7 @@ def test_a_module_that_the_generator_cannot_have_written_is_refused(name):
         grammar.check(ATTACKS[name], "m.py", largest=1000)
 
 
-@pytest.mark.parametrize(
-    "name", ["a module held", "annotation", "tofile", "a module as a value", "nested too deeply"]
-)
+@pytest.mark.parametrize("name", ["a module held", "annotation", "tofile", "a module as a value", "nested too deeply"])
 def test_an_attack_in_a_signed_port_is_not_executed(copy, name, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     module = module_of(copy)

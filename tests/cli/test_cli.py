@@ -131,9 +131,7 @@ def test_progress_in_a_terminal_ticks_off_the_stages():
         "    stages('capture')\n    stages.detail('half way')\n    time.sleep(0.3)\n    stages('run')"
     )
     main, other = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stderr=other, env={**os.environ, "TERM": "xterm"}
-    ) as process:
+    with subprocess.Popen([sys.executable, "-c", code], stderr=other, env={**os.environ, "TERM": "xterm"}) as process:
         os.close(other)
         shown = b""
         while True:
@@ -159,18 +157,14 @@ def test_the_report_is_printed_for_people_too(mindspore_run):
 
 
 def diverging(report: ParityReport) -> ParityReport:
-    return dataclasses.replace(
-        report, outputs=tuple(dataclasses.replace(r, excess=7.0) for r in report.outputs)
-    )
+    return dataclasses.replace(report, outputs=tuple(dataclasses.replace(r, excess=7.0) for r in report.outputs))
 
 
 @pytest.mark.parametrize(
     ("change", "verdict"),
     [(diverging, "diverges"), (lambda r: dataclasses.replace(r, outputs=()), "incomplete")],
 )
-def test_a_port_that_does_not_agree_is_written_and_exit_code_1(
-    openvino_port, tmp_path, monkeypatch, change, verdict
-):
+def test_a_port_that_does_not_agree_is_written_and_exit_code_1(openvino_port, tmp_path, monkeypatch, change, verdict):
     report = change(ParityReport.from_json((openvino_port / "parity.json").read_text()))
     assert report.verdict == verdict
     monkeypatch.setattr(pipeline, "port", lambda *args, **options: pipeline.load(openvino_port))
@@ -284,9 +278,7 @@ def test_verify_agrees_and_attaches(mindspore_port, tmp_path):
     said = json.loads(result.stdout)
     assert said["verdict"] == "agrees"
     assert said["report"]["environment"]["mode"] == "pynative"
-    assert ParityReport.from_json((directory / "parity.json").read_text()).cases == tuple(
-        said["report"]["cases"]
-    )
+    assert ParityReport.from_json((directory / "parity.json").read_text()).cases == tuple(said["report"]["cases"])
     store.read(directory)
 
 
@@ -334,9 +326,7 @@ def test_the_demo_says_what_is_not_the_same():
     from paritas.apps import demo
 
     ranking = demo.rank(np.eye(len(demo.SENTENCES)) + 0.5)
-    good = demo.Row(
-        "openvino", "", "fp32", "", "ports/x", "agrees", 1e-6, "encoder", 2.0, 10**6, 1.0, 1.1, ranking
-    )
+    good = demo.Row("openvino", "", "fp32", "", "ports/x", "agrees", 1e-6, "encoder", 2.0, 10**6, 1.0, 1.1, ranking)
     for rows, agrees in (
         ([good], True),
         ([good, dataclasses.replace(good, dtype="bf16", rankings=ranking[::-1])], True),  # near ties may swap

@@ -27,9 +27,7 @@ def files(openvino_port: Path, tmp_path: Path) -> dict[str, Path]:
     data["outputs"][0]["excess"] = 7.5
     found = {name: tmp_path / f"{name}.json" for name in ("parity", "printed", "diverging", "other")}
     found["parity"].write_text(text)
-    found["printed"].write_text(
-        json.dumps({"directory": "x", "verdict": "agrees", "report": json.loads(text)})
-    )
+    found["printed"].write_text(json.dumps({"directory": "x", "verdict": "agrees", "report": json.loads(text)}))
     found["diverging"].write_text(json.dumps(data))
     found["other"].write_text(json.dumps({**data, "subject": "another/model"}))
     return found
@@ -110,9 +108,7 @@ def test_a_picture_without_matplotlib_is_refused_before_the_work(
     assert "pip install &#39;paritas[report]&#39;" in html.read_text()
 
 
-def test_what_fails_leaves_the_old_file(
-    openvino_port: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_fails_leaves_the_old_file(openvino_port: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = tmp_path / "curves.png"
     old.write_bytes(b"old")
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))

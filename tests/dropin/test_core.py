@@ -80,9 +80,7 @@ def test_it_answers_as_the_original_by_a_port_for_each_way_of_calling(model: Any
 
 
 @torch.no_grad()
-def test_a_second_start_captures_nothing(
-    model: Any, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_start_captures_nothing(model: Any, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "capture", lambda *a, **k: pytest.fail("captured again"))
     again = ours.UNet2DModel.from_pretrained(checkpoint, engine="openvino")
     _same(again(X, T).sample, model(X, T).sample)
@@ -116,9 +114,7 @@ def test_what_is_around_the_networks_is_the_originals(model: Any, original: Any)
     np.testing.assert_allclose(image(model), image(original), atol=1e-4)
 
 
-def test_what_only_pytorch_can_answer_it_answers(
-    model: Any, original: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_only_pytorch_can_answer_it_answers(model: Any, original: Any, caplog: pytest.LogCaptureFixture) -> None:
     seen: list[Any] = []
     handle = model.mid_block.register_forward_hook(lambda *_: seen.append(1))
     with torch.no_grad(), caplog.at_level(logging.WARNING, "paritas.dropin"):

@@ -52,9 +52,7 @@ def test_padding_on_the_left_is_nan_in_three_attentions_which_are_named(theirs, 
     port = paritas.adopt(theirs, original, inputs, dtype=dtype)
     report = port.verify(inputs, level="nodes")
     assert report.verdict == "diverges" and report.outputs[0].fault.startswith("NaN")
-    assert [(row.target, row.module) for row in report.guilty] == [
-        (ATTENTION, f"h.{layer}.attn") for layer in range(3)
-    ]
+    assert [(row.target, row.module) for row in report.guilty] == [(ATTENTION, f"h.{layer}.attn") for layer in range(3)]
     for row in report.guilty:
         assert row.fault.startswith("NaN")
         assert row.source.startswith("sdpa_attention.py:") and "called at modeling_gpt2.py:" in row.source
@@ -76,9 +74,7 @@ def test_without_padding_the_same_model_agrees(theirs, original):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_port_of_ours_is_right_where_theirs_is_not(original, dtype):
     inputs = batch(padding=3)
-    report = paritas.port(original, engine="openvino", inputs=inputs, dtype=dtype).verify(
-        inputs, level="nodes"
-    )
+    report = paritas.port(original, engine="openvino", inputs=inputs, dtype=dtype).verify(inputs, level="nodes")
     assert report.verdict == "agrees" and not report.guilty
 
 
@@ -143,9 +139,7 @@ def test_the_command(theirs, original, tmp_path):
     original.save_pretrained(tmp_path / "gpt2")
     openvino.save_model(theirs, str(tmp_path / "theirs.xml"), compress_to_fp16=False)
     given = ["--original", str(tmp_path / "gpt2"), "--out", str(tmp_path / "out"), "--dtype", "fp32"]
-    result = CliRunner().invoke(
-        app, ["adopt", str(tmp_path / "theirs.xml"), *given, "--level", "nodes", "-q"]
-    )
+    result = CliRunner().invoke(app, ["adopt", str(tmp_path / "theirs.xml"), *given, "--level", "nodes", "-q"])
     assert result.exit_code == 1, result.output
     assert "3 guilty" in result.output and "It DIVERGES from its original" in result.output.replace("\n", " ")
     assert "NaN" in (tmp_path / "out" / "PARITY.md").read_text()
@@ -154,9 +148,7 @@ def test_the_command(theirs, original, tmp_path):
 @pytest.mark.slow
 def test_the_example_shows_it():
     example = Path(__file__).parents[2] / "examples" / "left_padding.py"
-    done = subprocess.run(
-        [sys.executable, str(example)], capture_output=True, text=True, check=True, timeout=600
-    )
+    done = subprocess.run([sys.executable, str(example)], capture_output=True, text=True, check=True, timeout=600)
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith(("OpenVINO ", "Paritas "))]
     assert [row[2] for row in rows] == ["diverges"] * 6 + ["agrees"] * 2
     assert sum("scaled_dot_product_attention" in row[3] for row in rows) == 6

@@ -135,9 +135,7 @@ def test_calls_do_not_share_memory(port: paritas.Port) -> None:
     assert all(torch.equal(first[name], value) for name, value in before.items())
 
 
-def test_an_engine_that_declares_gradients_has_the_originals(
-    port: paritas.Port, model: torch.nn.Module
-) -> None:
+def test_an_engine_that_declares_gradients_has_the_originals(port: paritas.Port, model: torch.nn.Module) -> None:
     if not known.about(port.manifest.engine).differentiates:
         assert not hasattr(port.session, "gradients")
         return

@@ -69,9 +69,7 @@ def test_bilinear_with_a_bias_is_right():
 
 
 def test_the_root_mean_square_is_still_one_operator(tmp_path):
-    model = _Reduced(
-        lambda m, x: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * m.weight, 5
-    ).eval()
+    model = _Reduced(lambda m, x: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * m.weight, 5).eval()
     port = paritas.port(model, engine="openvino", inputs={"x": torch.randn(3, 4, 5)})
     port.save(tmp_path / "port")
     port.close()

@@ -33,9 +33,7 @@ OPERATORS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "lgamma": lambda x: torch.lgamma(x * 3),
     "lgamma, positive": lambda x: torch.lgamma(x.abs() + 0.01),
     "histc": lambda x: torch.histc(x, 9, -2, 2),
-    "triangular": lambda x: torch.linalg.solve_triangular(
-        _triangle(6), x.mT, upper=False, unitriangular=True
-    ),
+    "triangular": lambda x: torch.linalg.solve_triangular(_triangle(6), x.mT, upper=False, unitriangular=True),
     "triangular, upper": lambda x: torch.linalg.solve_triangular(_triangle(6).mT, x.mT, upper=True),
     "triangular, right": lambda x: torch.linalg.solve_triangular(_triangle(6), x, upper=False, left=False),
     "unbind": lambda x: x.unbind(1)[2] - x.unbind(1)[0],
@@ -76,21 +74,15 @@ def test_a_model_that_draws_random_numbers_is_refused(engine, function):
 
 
 def test_float64_that_becomes_float32_is_a_note():
-    port = paritas.port(
-        Call(lambda x: (x.double() * 0.1).exp()), engine="openvino", inputs={"x": torch.rand(4, 6)}
-    )
+    port = paritas.port(Call(lambda x: (x.double() * 0.1).exp()), engine="openvino", inputs={"x": torch.rand(4, 6)})
     notes = [note.text for note in port.notes if "float64" in note.text]
     assert len(notes) == 1
-    assert notes[0].startswith(
-        "float64 is computed in float32: aten.mul.Tensor at test_openvino_operators.py:"
-    )
+    assert notes[0].startswith("float64 is computed in float32: aten.mul.Tensor at test_openvino_operators.py:")
     assert notes[0].endswith(", and 1 more")
 
 
 def test_a_fourier_transform_of_a_free_size_is_exact():
-    port = paritas.port(
-        Call(lambda x: torch.fft.irfft(torch.fft.rfft(x)[..., 1:])), inputs={"x": torch.randn(2, 6)}
-    )
+    port = paritas.port(Call(lambda x: torch.fft.irfft(torch.fft.rfft(x)[..., 1:])), inputs={"x": torch.randn(2, 6)})
     for size in (1000, 4099):
         x = torch.randn(2, size)
         want = torch.fft.irfft(torch.fft.rfft(x.double())[..., 1:])

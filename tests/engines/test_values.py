@@ -64,10 +64,7 @@ def test_every_bfloat16_crosses_exactly() -> None:
     back = from_numpy(array, "torch", "bfloat16")
     assert back.dtype == torch.bfloat16
     number = ~every.isnan()
-    assert (
-        torch.equal(back[number].view(torch.int16), every[number].view(torch.int16))
-        and back[~number].isnan().all()
-    )
+    assert torch.equal(back[number].view(torch.int16), every[number].view(torch.int16)) and back[~number].isnan().all()
     assert from_numpy(array, "numpy", "bfloat16").dtype == np.float32
 
 
@@ -169,11 +166,7 @@ def wrong(inputs: dict[str, Any], *specs: TensorSpec, constants: Any = None, lim
 def test_a_right_feed_comes_out_in_the_order_of_the_specs() -> None:
     feed = check_feed({"attention_mask": mask, "input_ids": ids}, TEXT)
     assert list(feed) == ["input_ids", "attention_mask", "token_type_ids"]
-    assert (
-        feed["input_ids"] is ids
-        and feed["token_type_ids"].shape == (2, 3)
-        and not feed["token_type_ids"].any()
-    )
+    assert feed["input_ids"] is ids and feed["token_type_ids"].shape == (2, 3) and not feed["token_type_ids"].any()
     assert check_feed({"input_ids": ids.tolist(), "attention_mask": mask, "token_type_ids": None}, TEXT)
     assert check_feed({"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}, TEXT)
 
@@ -212,9 +205,7 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         ({"token_type_ids": None}, (TYPES,), "is missing, and no other input says how large s0"),
     ],
 )  # fmt: skip
-def test_one_thing_wrong_is_one_line(
-    inputs: dict[str, Any], specs: tuple[TensorSpec, ...], says: str
-) -> None:
+def test_one_thing_wrong_is_one_line(inputs: dict[str, Any], specs: tuple[TensorSpec, ...], says: str) -> None:
     text = wrong(inputs, *specs)
     assert says in text and "\n" not in text and text.endswith(".")
 
@@ -229,9 +220,7 @@ def test_exact_casts_are_made() -> None:
     assert check_feed({"flag": np.array([0, 1])}, (FLAG,))["flag"].tolist() == [False, True]
     image = np.zeros((1, 3, 8, 2), np.float16)
     assert check_feed({"pixels": image}, (PIXELS,))["pixels"].dtype == np.float32
-    assert (
-        check_feed({"pixels": torch.zeros(1, 3, 8, 2, dtype=torch.bfloat16)}, (PIXELS,))["pixels"].any() == 0
-    )
+    assert check_feed({"pixels": torch.zeros(1, 3, 8, 2, dtype=torch.bfloat16)}, (PIXELS,))["pixels"].any() == 0
     assert check_feed({"pixels": image.astype(float).tolist()}, (PIXELS,))["pixels"].dtype == np.float32
 
 

@@ -66,9 +66,7 @@ class Toy(Engine):
     def precisions(self) -> Mapping[str, str]:
         return {"float32": ""}
 
-    def load(
-        self, artifact: Artifact, *, mode: str = "", precision: str = "", device: str = ""
-    ) -> ToySession:
+    def load(self, artifact: Artifact, *, mode: str = "", precision: str = "", device: str = "") -> ToySession:
         if mode or device or precision not in ("", "float32"):
             raise EngineError("toy computes in float32, on the CPU, in one way.")
         return ToySession(artifact)

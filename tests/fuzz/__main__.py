@@ -83,15 +83,9 @@ class Run:
         if answer["outcome"] not in FAULTS:
             return
         if len(sample.lines) > 1 and answer["outcome"] != "hung":
-            sample = shrink(
-                sample, lambda s: self.ask(s, number)["outcome"] == answer["outcome"], self.options.shrink
-            )
+            sample = shrink(sample, lambda s: self.ask(s, number)["outcome"] == answer["outcome"], self.options.shrink)
             answer = self.ask(sample, number)
-        likeness = (
-            answer["text"].strip().rpartition("\n")[2]
-            if answer["outcome"] == "raw"
-            else sample.lines[-1].text
-        )
+        likeness = answer["text"].strip().rpartition("\n")[2] if answer["outcome"] == "raw" else sample.lines[-1].text
         key = f"{answer['outcome']} {_shape_of(likeness)}"
         self.seen[key] += 1
         if self.seen[key] <= 2:
@@ -106,10 +100,7 @@ class Run:
         bad = False
         for kind, counts in self.counts.items():
             if total := sum(counts.values()):
-                print(
-                    f"{self.engine}: {total} {kind}s: "
-                    + ", ".join(f"{n} {o}" for o, n in counts.most_common())
-                )
+                print(f"{self.engine}: {total} {kind}s: " + ", ".join(f"{n} {o}" for o, n in counts.most_common()))
             bad |= any(counts[outcome] for outcome in ("wrong", "raw", "hung"))
         print(
             f"{self.engine}: {self.compared} elements compared, {self.frozen} captured with fixed sizes, "
@@ -127,12 +118,8 @@ def _shape_of(text: str) -> str:
 
 def entry(sample: Sample) -> str:
     """The sample as an entry of tests/fuzz/found.py."""
-    givens = {
-        name: {k: v for k, v in vars(given).items() if v is not None} for name, given in sample.inputs.items()
-    }
-    inputs = ", ".join(
-        f"{n}=Given({', '.join(f'{k}={v!r}' for k, v in g.items())})" for n, g in givens.items()
-    )
+    givens = {name: {k: v for k, v in vars(given).items() if v is not None} for name, given in sample.inputs.items()}
+    inputs = ", ".join(f"{n}=Given({', '.join(f'{k}={v!r}' for k, v in g.items())})" for n, g in givens.items())
     lines = [str(line) for line in sample.lines]
     more = f", modules={sample.modules!r}" if sample.modules else ""
     inner = f", inner={sample.inner!r}" if sample.inner != (0, 0) else ""
@@ -158,13 +145,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="chosen and printed if left out")
     parser.add_argument("--seconds", type=float, default=0.0, help="stop after so long; 0 for never")
     parser.add_argument("--pack", type=int, default=6, help="statements in one capture")
-    parser.add_argument(
-        "--graph", type=int, default=10, help="MindSpore: one in so many in Graph mode; 0 for none"
-    )
+    parser.add_argument("--graph", type=int, default=10, help="MindSpore: one in so many in Graph mode; 0 for none")
     parser.add_argument("--shrink", type=int, default=40, help="tries to cut one failure down")
-    parser.add_argument(
-        "--log", default="", help="a file for everything that did not agree, a JSON object a line"
-    )
+    parser.add_argument("--log", default="", help="a file for everything that did not agree, a JSON object a line")
     options = parser.parse_args()
     seed = random.randrange(10**6) if options.seed is None else options.seed
     engines = options.engine or ["openvino", "mindspore"]

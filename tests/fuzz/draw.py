@@ -48,11 +48,7 @@ class Draw:
                 name
                 for name, value in self.values.items()
                 if str(value.dtype).removeprefix("torch.") in dtypes
-                and (
-                    tuple(value.shape) == tuple(shape)
-                    if shape is not None
-                    else low_rank <= value.dim() <= high_rank
-                )
+                and (tuple(value.shape) == tuple(shape) if shape is not None else low_rank <= value.dim() <= high_rank)
                 and value.numel()
             ]
             if fits:

@@ -169,9 +169,7 @@ def _excused(want: np.ndarray, got: np.ndarray, truth: np.ndarray | None) -> boo
 
 
 #: Statements that add up.
-_ADDING = re.compile(
-    r"\b(sum|mean|cumsum|std|var|norm|matmul|bmm|mm|linear|einsum|conv\w*|avg_pool\w*|kl_div)\(|@"
-)
+_ADDING = re.compile(r"\b(sum|mean|cumsum|std|var|norm|matmul|bmm|mm|linear|einsum|conv\w*|avg_pool\w*|kl_div)\(|@")
 
 
 def _lost_in_a_sum(sample: Sample, feed: dict[str, torch.Tensor], want: np.ndarray, got: np.ndarray) -> bool:
@@ -180,9 +178,7 @@ def _lost_in_a_sum(sample: Sample, feed: dict[str, torch.Tensor], want: np.ndarr
         return False
     if len(sample.lines) > 3 or not any(_ADDING.search(line.text) for line in sample.lines):
         return False
-    largest = max(
-        (float(value.double().abs().max()) for value in feed.values() if value.numel()), default=0.0
-    )
+    largest = max((float(value.double().abs().max()) for value in feed.values() if value.numel()), default=0.0)
     with np.errstate(invalid="ignore"):
         off = np.abs(want.astype(np.float64) - got)
     return bool(np.isfinite(off).all() and off.max() <= largest * 2.0**-22)

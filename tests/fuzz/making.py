@@ -74,9 +74,7 @@ def program(rng: random.Random) -> Sample:
         if len(names) < 3:
             continue
         outputs = dict.fromkeys([names[-1], *rng.sample(names, rng.randint(0, min(2, len(names))))])
-        sample = trimmed(
-            Sample(draw.inputs, tuple(draw.lines), tuple(outputs), draw.modules, rng.getrandbits(30))
-        )
+        sample = trimmed(Sample(draw.inputs, tuple(draw.lines), tuple(outputs), draw.modules, rng.getrandbits(30)))
         if not sample.inputs or len(sample.lines) < 3:
             continue
         if rng.random() < 0.35:

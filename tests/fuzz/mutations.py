@@ -44,11 +44,7 @@ def _some_bytes(port: Path, rng: random.Random, bait: Path) -> str:
     data = bytearray(file.read_bytes())
     for _ in range(rng.choice((1, 1, 4, 30))):
         if data:
-            at = (
-                min(int(rng.expovariate(1 / 300)), len(data) - 1)
-                if rng.random() < 0.5
-                else rng.randrange(len(data))
-            )
+            at = min(int(rng.expovariate(1 / 300)), len(data) - 1) if rng.random() < 0.5 else rng.randrange(len(data))
             data[at] = rng.randrange(256)
     file.write_bytes(data)
     return f"bytes of {file.name}"
@@ -101,9 +97,7 @@ def _json_field(port: Path, rng: random.Random, bait: Path) -> str:
     if kind == 0:
         del holder[path[-1]]
     elif kind == 1 and isinstance(holder, dict):
-        holder[rng.choice(("extra", "weights", "constants", "class", "kind"))] = rng.choice(
-            [*_ODD_VALUES, str(bait)]
-        )
+        holder[rng.choice(("extra", "weights", "constants", "class", "kind"))] = rng.choice([*_ODD_VALUES, str(bait)])
     else:
         holder[path[-1]] = rng.choice([*_ODD_VALUES, str(bait), os.path.relpath(bait, port)])
     file.write_text(json.dumps(data))
@@ -240,14 +234,10 @@ def _tensors(port: Path, rng: random.Random, bait: Path) -> str:
     if kind == 0:
         header[rng.choice((name + "x", "../x", "", "weight"))] = header.pop(name)
     elif kind == 1:
-        header[name]["dtype"] = rng.choice(
-            ("F32", "I64", "F16", "BF16", "U8", "BOOL", "F8_E4M3", "X", None, 3)
-        )
+        header[name]["dtype"] = rng.choice(("F32", "I64", "F16", "BF16", "U8", "BOOL", "F8_E4M3", "X", None, 3))
     elif kind == 2:
         shape = header[name]["shape"]
-        header[name]["shape"] = rng.choice(
-            ([*shape, 1], shape[::-1], [10**12], [-1], [2**62, 4], None, [0], "3")
-        )
+        header[name]["shape"] = rng.choice(([*shape, 1], shape[::-1], [10**12], [-1], [2**62, 4], None, [0], "3"))
     elif kind == 3:
         header[name]["data_offsets"] = rng.choice(([0, 4], [0, 10**12], [8, 4], [-4, 0], [0], None, [0.5, 4]))
     elif kind == 4:

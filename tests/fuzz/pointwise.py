@@ -25,7 +25,9 @@ _FLOAT = (
     "digamma erfinv sinc i0"
 )
 _ANY = "abs neg sign sgn square relu logical_not positive signbit bool float int long double clone contiguous"
-_WHOLE = "exp sqrt sin tanh sigmoid reciprocal log floor ceil round trunc bitwise_not rsqrt atan erf expm1 isnan isfinite"
+_WHOLE = (
+    "exp sqrt sin tanh sigmoid reciprocal log floor ceil round trunc bitwise_not rsqrt atan erf expm1 isnan isfinite"
+)
 
 UNARY: list[Template] = [
     *(_method(name, "f") for name in _FLOAT.split()),
@@ -33,10 +35,7 @@ UNARY: list[Template] = [
     *(_method(name, kind) for name in _ANY.split() for kind in ("n", "i")),
     *(_method(name, "i") for name in _WHOLE.split()),
     *(_method(name, "u") for name in ("bitwise_not", "float", "int", "square", "abs", "sqrt")),
-    *(
-        _method(name, "b")
-        for name in ("float", "int", "long", "logical_not", "bitwise_not", "sum", "any", "all")
-    ),
+    *(_method(name, "b") for name in ("float", "int", "long", "logical_not", "bitwise_not", "sum", "any", "all")),
     lambda g: f"~{g.tensor(g.pick('i', 'b', 'u'))}",
     lambda g: f"-{g.n()}",
     lambda g: f"abs({g.n()})",
@@ -88,9 +87,7 @@ def _operator(sign: str) -> Template:
 
 
 def _with_scalar(sign: str) -> Template:
-    return lambda g: (
-        f"{g.tensor(g.pick('f', 'i', 'n'))} {sign} {g.divisor() if sign in '// %' else g.scalar()}"
-    )
+    return lambda g: f"{g.tensor(g.pick('f', 'i', 'n'))} {sign} {g.divisor() if sign in '// %' else g.scalar()}"
 
 
 def _scalar_with(sign: str) -> Template:
@@ -207,9 +204,7 @@ IN_PLACE: list[Template] = [
     _changed(lambda g, y: f"{y}.fill_({g.pick(2, -1)})"),
     _changed(lambda g, y: f"{y}.masked_fill_({g.same(y, 'b')}, {g.pick(3, -1)})"),
     _changed(lambda g, y: f"{y}[{g.one_slice(g.shape(y)[0])}] = {g.pick(5, -2)}"),
-    _changed(
-        lambda g, y: f"{y}[..., {g.one_slice(g.shape(y)[-1])}] {g.pick('+=', '*=', '-=')} {g.pick(2, 3)}"
-    ),
+    _changed(lambda g, y: f"{y}[..., {g.one_slice(g.shape(y)[-1])}] {g.pick('+=', '*=', '-=')} {g.pick(2, 3)}"),
     _changed(lambda g, y: f"{y}[..., {g.pick(0, -1)}] = {y}[..., {g.pick(-1, 0)}] * 2"),
     _changed(lambda g, y: f"{y}[{y} > 0] = {g.pick(0, -7)}"),
     _changed(lambda g, y: f"{y}[{g.slices(y)}] = {g.pick(1, 4)}"),
@@ -226,8 +221,6 @@ IN_PLACE: list[Template] = [
             f"{y}.index_add_(0, {(i := g.index((3,), g.shape(y)[0]))}, {g.same(y)}.clone()[:1].expand(3, *{y}.shape[1:]))"
         )
     ),
-    _changed(
-        lambda g, y: f"{y}.scatter_add_({(d := g.dim(y))}, {g.index(g.shape(y), 1)}, {g.same(y)}.clone())"
-    ),
+    _changed(lambda g, y: f"{y}.scatter_add_({(d := g.dim(y))}, {g.index(g.shape(y), 1)}, {g.same(y)}.clone())"),
     _changed(lambda g, y: f"{y}.diagonal().fill_({g.pick(3, -1)})", rank=(2, 2)),
 ]

@@ -343,12 +343,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--first", type=int, default=0, help="the number of the first, to go on or to repeat one"
-    )
-    parser.add_argument(
-        "--seconds", type=float, default=float("inf"), help="how long, if not for all of them"
-    )
+    parser.add_argument("--first", type=int, default=0, help="the number of the first, to go on or to repeat one")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="how long, if not for all of them")
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.work:

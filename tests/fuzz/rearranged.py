@@ -22,9 +22,7 @@ VIEWS: list[Template] = [
     lambda g: f"{g.tensor('a', shape=(3, 1))}.expand({g.pick('3, 4', '-1, 5', '2, 3, 2')})",
     lambda g: f"{g.tensor('a', shape=(1, 4))}.expand_as({g.tensor('f', shape=(5, 4))})",
     lambda g: f"torch.broadcast_to({g.tensor('a', shape=(4,))}, (3, 4))",
-    lambda g: (
-        f"{(x := g.a((1, 3)))}.repeat({', '.join(str(g.int(1, 3)) for _ in range(g.rank(x) + g.pick(0, 1)))})"
-    ),
+    lambda g: f"{(x := g.a((1, 3)))}.repeat({', '.join(str(g.int(1, 3)) for _ in range(g.rank(x) + g.pick(0, 1)))})",
     lambda g: f"{g.a((1, 3))}.tile(({g.int(1, 3)}, {g.int(1, 2)}))",
     lambda g: f"{(x := g.a((1, 3)))}.repeat_interleave({g.int(1, 3)}{g.pick('', f', dim={g.dim(x)}')})",
     lambda g: f"{(x := g.a((1, 4)))}.roll({g.pick(1, -1, 2, 7)}, {g.dim(x)})",
@@ -33,9 +31,7 @@ VIEWS: list[Template] = [
     lambda g: f"{(x := g.a((1, 3)))}.roll({x}.shape[0] // 2, 0)",
     lambda g: f"{(x := g.a((1, 4)))}.flip({g.dim(x)})",
     lambda g: f"{(x := g.a((2, 4)))}.flip({g.two_dims(x)})",
-    lambda g: (
-        f"torch.rot90({(x := g.a((2, 4)))}, {g.int(-1, 3)}, {sorted(g.rng.sample(range(g.rank(x)), 2))})"
-    ),
+    lambda g: f"torch.rot90({(x := g.a((2, 4)))}, {g.int(-1, 3)}, {sorted(g.rng.sample(range(g.rank(x)), 2))})",
     lambda g: f"{(x := g.a((2, 4)))}.movedim({g.dim(x)}, {g.dim(x)})",
     lambda g: f"{(x := g.a((2, 4)))}.swapaxes{g.two_dims(x)}",
     lambda g: f"{(x := g.a((1, 4)))}.narrow({(d := g.dim(x))}, {g.pick(0, g.size(x, d) - 1)}, 1)",
@@ -49,9 +45,7 @@ VIEWS: list[Template] = [
     lambda g: f"{g.a((2, 3))}.{g.pick('fliplr', 'flipud')}()",
     lambda g: f"torch.atleast_{g.pick(1, 2, 3)}d({g.a((0, 2))})",
     lambda g: (
-        f"{g.f((1, 3))}.as_strided((2, 2), (1, {g.pick(0, 1)})) * 1"
-        if g.rng.random() < 0.3
-        else f"{g.a((1, 3))}[None]"
+        f"{g.f((1, 3))}.as_strided((2, 2), (1, {g.pick(0, 1)})) * 1" if g.rng.random() < 0.3 else f"{g.a((1, 3))}[None]"
     ),
     lambda g: f"F.pixel_{g.pick('shuffle', 'unshuffle')}({g.f(shape=(2, 4, 4, 6))}, 2)",
     lambda g: f"F.channel_shuffle({g.f(shape=(2, 6, 3, 2))}, {g.pick(2, 3)})",
@@ -62,18 +56,10 @@ INDEXED: list[Template] = [
     lambda g: f"{(x := g.a((1, 4)))}[{g.pick(0, -1)}]",
     lambda g: f"{(x := g.a((1, 4)))}[..., {g.pick(0, -1)}]",
     lambda g: f"{(x := g.a((2, 4)))}[:, {g.one_slice(g.shape(x)[1])}]",
-    lambda g: (
-        f"{(x := g.a((2, 4)))}[{g.index((3,), g.shape(x)[0], True)}, {g.index((3,), g.shape(x)[1], True)}]"
-    ),
-    lambda g: (
-        f"{(x := g.a((2, 4)))}[{g.index((2, 1), g.shape(x)[0], True)}, {g.index((3,), g.shape(x)[1], True)}]"
-    ),
-    lambda g: (
-        f"{(x := g.a((3, 4)))}[{g.index((2,), g.shape(x)[0], True)}, :, {g.index((2,), g.shape(x)[2], True)}]"
-    ),
-    lambda g: (
-        f"{(x := g.a((3, 4)))}[:, {g.index((2,), g.shape(x)[1], True)}, {g.index((2,), g.shape(x)[2], True)}]"
-    ),
+    lambda g: f"{(x := g.a((2, 4)))}[{g.index((3,), g.shape(x)[0], True)}, {g.index((3,), g.shape(x)[1], True)}]",
+    lambda g: f"{(x := g.a((2, 4)))}[{g.index((2, 1), g.shape(x)[0], True)}, {g.index((3,), g.shape(x)[1], True)}]",
+    lambda g: f"{(x := g.a((3, 4)))}[{g.index((2,), g.shape(x)[0], True)}, :, {g.index((2,), g.shape(x)[2], True)}]",
+    lambda g: f"{(x := g.a((3, 4)))}[:, {g.index((2,), g.shape(x)[1], True)}, {g.index((2,), g.shape(x)[2], True)}]",
     lambda g: f"{(x := g.a((1, 4)))}[{g.index((2, 2), g.shape(x)[0], True)}]",
     lambda g: f"{(x := g.a((2, 4)))}[torch.arange({x}.shape[0]), {g.pick(0, -1)}]",
     lambda g: f"{(x := g.a((1, 3)))}[torch.arange({x}.shape[0] - 1, -1, -1)]",
@@ -91,12 +77,8 @@ INDEXED: list[Template] = [
     ),
     lambda g: f"torch.take({(x := g.a((1, 3)))}, {g.index((2, 3), g.values[x].numel(), True)})",
     lambda g: f"{(x := g.n((1, 3)))}.scatter({(d := g.dim(x))}, {g.index(g.shape(x), 1)}, {g.pick(2, 7)})",
-    lambda g: (
-        f"{(x := g.f((1, 3)))}.scatter_add({(d := g.dim(x))}, {g.index(g.shape(x), g.size(x, d))}, {g.same(x)})"
-    ),
-    lambda g: (
-        f"{(x := g.i((1, 3)))}.scatter_add({(d := g.dim(x))}, {g.index(g.shape(x), g.size(x, d))}, {g.same(x)})"
-    ),
+    lambda g: f"{(x := g.f((1, 3)))}.scatter_add({(d := g.dim(x))}, {g.index(g.shape(x), g.size(x, d))}, {g.same(x)})",
+    lambda g: f"{(x := g.i((1, 3)))}.scatter_add({(d := g.dim(x))}, {g.index(g.shape(x), g.size(x, d))}, {g.same(x)})",
     lambda g: (
         f"{(x := g.f((1, 3)))}.scatter_reduce({(d := g.dim(x))}, {g.index(g.shape(x), g.size(x, d))}, {g.same(x)}, "
         f"{g.pick('sum', 'prod', 'amax', 'amin', 'mean')!r}{g.pick('', ', include_self=False')})"
@@ -115,17 +97,13 @@ INDEXED: list[Template] = [
     lambda g: (
         f"torch.slice_scatter({(x := g.tensor('n', shape=(4, 3)))}, {g.tensor(g.kind(x), shape=(2, 3))}, 0, 1, 3)"
     ),
-    lambda g: (
-        f"torch.diagonal_scatter({(x := g.tensor('n', shape=(3, 3)))}, {g.tensor(g.kind(x), shape=(3,))})"
-    ),
+    lambda g: f"torch.diagonal_scatter({(x := g.tensor('n', shape=(3, 3)))}, {g.tensor(g.kind(x), shape=(3,))})",
     lambda g: (
         f"{(x := g.n((1, 2)))}.index_put(({g.index((2,), g.shape(x)[0], True)},), {g.tensor(g.kind(x), shape=(2, *g.shape(x)[1:]))}, accumulate=True)"
     ),
     lambda g: f"F.one_hot({g.index((3, 2), 5)}, {g.pick(5, 7)})",
     lambda g: f"F.embedding({g.index((2, 3), 5)}, {g.f(shape=(5, 4))}{g.pick('', ', padding_idx=1')})",
-    lambda g: (
-        f"F.embedding_bag({g.index((2, 3), 5)}, {g.f(shape=(5, 4))}, mode={g.pick('sum', 'mean', 'max')!r})"
-    ),
+    lambda g: f"F.embedding_bag({g.index((2, 3), 5)}, {g.f(shape=(5, 4))}, mode={g.pick('sum', 'mean', 'max')!r})",
 ]
 
 
@@ -147,9 +125,7 @@ PIECES: list[Template] = [
         else f"torch.cat({g.f(2)}.chunk(2, -1)[::-1], -1)"
     ),
     *[_halves("cat"), _halves("stack"), _halves("cat"), _halves("concat")],
-    lambda g: (
-        f"torch.{g.pick('vstack', 'hstack', 'dstack', 'column_stack')}([{(x := g.a((0, 3)))}, {g.same(x)}])"
-    ),
+    lambda g: f"torch.{g.pick('vstack', 'hstack', 'dstack', 'column_stack')}([{(x := g.a((0, 3)))}, {g.same(x)}])",
     lambda g: f"torch.stack([{(x := g.n((0, 3)))}, {g.same(x)}, {x}], -1)",
     lambda g: (
         f"torch.meshgrid({(x := g.n(1))}, {g.tensor(g.kind(x), 1)}, indexing={g.pick('ij', 'xy')!r})[{g.pick(0, 1)}]"

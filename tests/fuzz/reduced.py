@@ -31,11 +31,7 @@ REDUCED: list[Template] = [
     *(_over_dims(name, "f") for name in ("mean", "logsumexp", "nansum", "nanmean", "std", "var")),
     *(_over_dims(name, "a") for name in ("any", "all", "count_nonzero")[:2]),
     lambda g: f"torch.count_nonzero({(x := g.a((1, 3)))}, {g.dim(x)})",
-    *(
-        _over_all(name, kind)
-        for name in ("sum", "max", "min", "prod", "argmax", "argmin")
-        for kind in ("f", "i")
-    ),
+    *(_over_all(name, kind) for name in ("sum", "max", "min", "prod", "argmax", "argmin") for kind in ("f", "i")),
     *(_over_all(name, "f") for name in ("mean", "std", "var", "norm", "median", "logsumexp")[:5]),
     *(_over_dim(name, kind) for name in ("prod", "argmax", "argmin") for kind in ("f", "i")),
     *(
@@ -79,9 +75,7 @@ ORDERED: list[Template] = [
     *(
         (
             lambda kind: (
-                lambda g: (
-                    f"{(x := g.tensor(kind, (1, 3)))}.sort({g.dim(x)}, descending={g.pick(True, False)}).values"
-                )
+                lambda g: f"{(x := g.tensor(kind, (1, 3)))}.sort({g.dim(x)}, descending={g.pick(True, False)}).values"
             )
         )(k)
         for k in ("f", "i", "u", "b")
@@ -89,18 +83,14 @@ ORDERED: list[Template] = [
     lambda g: f"torch.sort({(x := g.n((1, 3)))}, dim={g.dim(x)}, stable=True).indices",
     lambda g: f"torch.sort({(x := g.n((1, 3)))}, dim={g.dim(x)}, stable=True, descending=True).indices",
     lambda g: f"torch.argsort({(x := g.n((1, 3)))}, dim={g.dim(x)}, stable=True)",
-    lambda g: (
-        f"{(x := g.n((1, 3)))}.gather({(d := g.dim(x))}, {x}.argsort({d}, descending={g.pick(True, False)}))"
-    ),
+    lambda g: f"{(x := g.n((1, 3)))}.gather({(d := g.dim(x))}, {x}.argsort({d}, descending={g.pick(True, False)}))",
     lambda g: f"{(x := g.n((1, 3)))}.topk({g.int(1, g.size(x, -1))}, largest={g.pick(True, False)}).values",
     lambda g: f"{(x := g.n((1, 3)))}.gather({(d := g.dim(x))}, {x}.topk(1, {d}).indices)",
     lambda g: f"torch.msort({g.n((1, 3))})",
     lambda g: f"torch.searchsorted({g.f(1)}.sort().values, {g.f(2)}{g.pick('', ', right=True')})",
     lambda g: f"torch.bucketize({g.f(2)}, torch.tensor([-1.0, 0.0, 0.5, 2.0]){g.pick('', ', right=True')})",
     lambda g: (
-        f"torch.unique({g.i(1)}, return_inverse=True)[1]"
-        if g.rng.random() < 0.3
-        else f"torch.unique({g.i(1)}).sum()"
+        f"torch.unique({g.i(1)}, return_inverse=True)[1]" if g.rng.random() < 0.3 else f"torch.unique({g.i(1)}).sum()"
     ),
     lambda g: f"torch.isin({g.i(2)}, torch.tensor([1, -2, 3]))",
 ]
@@ -206,9 +196,7 @@ LAYERS: list[Template] = [
     lambda g: (
         f"F.layer_norm({g.f(shape=(2, 4))}, (4,), {g.f(shape=(4,))}, {g.f(shape=(4,))}, eps={g.pick(1e-5, 1e-2)})"
     ),
-    lambda g: (
-        f"F.group_norm({g.f(shape=(2, 4, *g.pick((), (3,), (3, 2))))}, {g.pick(1, 2, 4)}, {g.f(shape=(4,))})"
-    ),
+    lambda g: f"F.group_norm({g.f(shape=(2, 4, *g.pick((), (3,), (3, 2))))}, {g.pick(1, 2, 4)}, {g.f(shape=(4,))})",
     lambda g: f"F.instance_norm({g.f(shape=(2, 3, 5))})",
     lambda g: f"F.rms_norm({g.f(shape=(2, 3, 4))}, (4,){g.pick('', f', {g.f(shape=(4,))}')})",
     lambda g: (
@@ -221,16 +209,12 @@ LAYERS: list[Template] = [
     lambda g: (
         f"F.interpolate({g.f(shape=(1, 2, 4, 5))}, size={g.pick((3, 7), (8, 8))}, mode={g.pick('bilinear', 'bicubic')!r}, align_corners={g.pick(True, False)}, antialias={g.pick(False, True)})"
     ),
-    lambda g: (
-        f"F.interpolate({g.f(shape=(2, 3, 5))}, size={g.pick(3, 9)}, mode={g.pick('linear', 'nearest')!r})"
-    ),
+    lambda g: f"F.interpolate({g.f(shape=(2, 3, 5))}, size={g.pick(3, 9)}, mode={g.pick('linear', 'nearest')!r})",
     lambda g: (
         f"F.grid_sample({g.f(shape=(1, 2, 4, 5))}, {g.tensor('f', shape=(1, 3, 3, 2), low=-1.2, high=1.2)}, mode={g.pick('bilinear', 'nearest')!r}, padding_mode={g.pick('zeros', 'border', 'reflection')!r}, align_corners={g.pick(True, False)})"
     ),
     lambda g: f"F.affine_grid({g.f(shape=(1, 2, 3))}, (1, 2, 3, 4), align_corners={g.pick(True, False)})",
-    lambda g: (
-        f"F.unfold({g.f(shape=(1, 2, 5, 5))}, {g.pick(2, 3)}, padding={g.pick(0, 1)}, stride={g.pick(1, 2)})"
-    ),
+    lambda g: f"F.unfold({g.f(shape=(1, 2, 5, 5))}, {g.pick(2, 3)}, padding={g.pick(0, 1)}, stride={g.pick(1, 2)})",
     lambda g: f"F.fold({g.f(shape=(1, 8, 9))}, (4, 4), 2)",
     lambda g: f"F.dropout({g.f()}, 0.5, training=False)",
     lambda g: f"F.mse_loss({(x := g.f((1, 3)))}, {g.same(x)}, reduction={g.pick('mean', 'sum', 'none')!r})",

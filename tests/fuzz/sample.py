@@ -48,9 +48,7 @@ class Given:
                 values = values * np.asarray(10.0 ** generator.integers(-3, 5, shape))
         if kind == "special" and values.size:
             flat = values.reshape(-1)
-            flat[:: max(1, flat.size // 3)] = np.resize(
-                [np.nan, np.inf, -np.inf], len(flat[:: max(1, flat.size // 3)])
-            )
+            flat[:: max(1, flat.size // 3)] = np.resize([np.nan, np.inf, -np.inf], len(flat[:: max(1, flat.size // 3)]))
             values = flat.reshape(shape)
         return torch.from_numpy(np.asarray(values)).to(dtype)
 
@@ -94,9 +92,7 @@ class Sample:
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Sample:
-        inputs = {
-            name: Given(**{**given, "shape": tuple(given["shape"])}) for name, given in raw["inputs"].items()
-        }
+        inputs = {name: Given(**{**given, "shape": tuple(given["shape"])}) for name, given in raw["inputs"].items()}
         lines = tuple(Line(**line) for line in raw["lines"])
         return cls(inputs, lines, tuple(raw["outputs"]), raw["modules"], raw["seed"], tuple(raw["inner"]))
 

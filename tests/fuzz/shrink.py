@@ -51,9 +51,7 @@ def _given_instead(sample: Sample, name: str) -> Sample | None:
 
     place = next(i for i, line in enumerate(sample.lines) if line.name == name)
     try:
-        probe = trimmed(
-            dataclasses.replace(sample, lines=sample.lines[: place + 1], outputs=(name,), inner=(0, 0))
-        )
+        probe = trimmed(dataclasses.replace(sample, lines=sample.lines[: place + 1], outputs=(name,), inner=(0, 0)))
         value = module_of(probe)(**{n: v for n, v in sample.example().items() if n in probe.inputs})
         dtype = str(value.dtype).removeprefix("torch.")
         if dtype not in ("float32", "int64", "int32", "uint8", "bool") or value.numel() > 200:
@@ -76,7 +74,5 @@ def _given_instead(sample: Sample, name: str) -> Sample | None:
     if any(not line.name and line.text.startswith(fresh) for line in cut):
         return None
     return trimmed(
-        dataclasses.replace(
-            sample, inputs={**sample.inputs, fresh: given}, lines=cut, outputs=outputs, inner=(0, 0)
-        )
+        dataclasses.replace(sample, inputs={**sample.inputs, fresh: given}, lines=cut, outputs=outputs, inner=(0, 0))
     )

@@ -58,6 +58,4 @@ def test_what_was_found_is_right_or_refused(sample, engine):
     from tests.fuzz.judge import judge
 
     verdict = judge(sample, engine, "pynative" if engine == "mindspore" else "graph")
-    assert verdict.outcome in ("agrees", "door", "refused"), (
-        f"{verdict.outcome} ({verdict.feed}): {verdict.text}"
-    )
+    assert verdict.outcome in ("agrees", "door", "refused"), f"{verdict.outcome} ({verdict.feed}): {verdict.text}"

@@ -45,9 +45,7 @@ class Worker:
         answer = process.stdout.readline() if ready else ""
         if not answer:
             why = (
-                f"no answer within {limit:g} s"
-                if process.poll() is None
-                else f"the process died: {process.returncode}"
+                f"no answer within {limit:g} s" if process.poll() is None else f"the process died: {process.returncode}"
             )
             self.close()
             return {"outcome": "hung", "text": why, "feed": "", "special": "", "froze": False, "compared": 0}

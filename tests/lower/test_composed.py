@@ -82,9 +82,7 @@ _CALLS: list[tuple[str, tuple, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("name", "args", "kwargs"), _CALLS, ids=[f"{n}-{i}" for i, (n, *_) in enumerate(_CALLS)]
-)
+@pytest.mark.parametrize(("name", "args", "kwargs"), _CALLS, ids=[f"{n}-{i}" for i, (n, *_) in enumerate(_CALLS)])
 def test_it_is_what_the_operator_is(name: str, args: tuple, kwargs: dict[str, Any]) -> None:
     packet, overload = name.split(".")
     wants = getattr(getattr(torch.ops.aten, packet), overload)(*args, **kwargs)

@@ -202,9 +202,7 @@ def test_a_function_that_calls_itself_is_no_function_of_itself(sources: dict[str
 
 def test_no_variable_hides_a_function(sources: dict[str, str]) -> None:
     source = sources["shadows"]
-    bound = {
-        n.id for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
-    }
+    bound = {n.id for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     assert not bound & set(_functions(source))
     assert _called(source, "turned") == 2
 

@@ -87,9 +87,7 @@ def test_it_is_formatted_and_clean(family: str, tmp_path: Path) -> None:
     assert max(map(len, file.read_text().splitlines())) <= LINE_LENGTH
     ruff = [sys.executable, "-m", "ruff"]
     rules = "--select=E,F,W,B --ignore=E501,F811"
-    run = subprocess.run(
-        [*ruff, "check", "--isolated", *rules.split(), str(file)], capture_output=True, text=True
-    )
+    run = subprocess.run([*ruff, "check", "--isolated", *rules.split(), str(file)], capture_output=True, text=True)
     assert run.returncode == 0, run.stdout
     form = [*ruff, "format", "--isolated", f"--line-length={LINE_LENGTH}", "--diff", str(file)]
     run = subprocess.run(form, capture_output=True, text=True)
@@ -200,9 +198,7 @@ class Constants(nn.Module):
         self.register_buffer("counting", torch.arange(297).reshape(9, 33), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return (
-            x + self.saved * self.unsaved * torch.tensor([1.0, -2.0, 0.5])
-        ).sum() + self.large * self.counting
+        return (x + self.saved * self.unsaved * torch.tensor([1.0, -2.0, 0.5])).sum() + self.large * self.counting
 
 
 class ManyOutputs(nn.Module):
@@ -260,9 +256,7 @@ MODULES = {
 DAILY = {"gaps", "unnamed", "shared from outside", "tied"}
 
 
-@pytest.mark.parametrize(
-    "name", [n if n in DAILY else pytest.param(n, marks=pytest.mark.slow) for n in MODULES]
-)
+@pytest.mark.parametrize("name", [n if n in DAILY else pytest.param(n, marks=pytest.mark.slow) for n in MODULES])
 @pytest.mark.slow
 def test_difficult_modules_run_in_both_modes_and_keep_their_names(name: str, tmp_path: Path) -> None:
     make, inputs = MODULES[name]

@@ -195,9 +195,7 @@ class WeightsReadElsewhere(nn.Module):
         self.layers = nn.ModuleList([nn.Linear(3, 3) for _ in range(4)])
         self.a = nn.ModuleDict({"proj": nn.Linear(3, 3)})
         self.b = nn.ModuleDict({"proj": nn.Linear(3, 3)})
-        self.reads = nn.ModuleList(
-            [Reads(self.layers[3], self.layers[1]), Reads(self.a["proj"], self.b["proj"])]
-        )
+        self.reads = nn.ModuleList([Reads(self.layers[3], self.layers[1]), Reads(self.a["proj"], self.b["proj"])])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.layers[3](x) @ self.layers[3].weight + self.layers[0].bias
@@ -270,9 +268,7 @@ class Mixed(nn.Module):
         self.mixed = nn.ModuleDict({"0": nn.Linear(3, 3), "a": nn.Linear(3, 3), "_0": nn.Linear(3, 3)})
         self.owning = nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3)])
         self.owning.register_parameter("scale", nn.Parameter(torch.randn(3)))
-        self.sparse = nn.ModuleDict(
-            {"100000000": nn.Linear(3, 3), "5": nn.Linear(3, 3), "05": nn.Linear(3, 3)}
-        )
+        self.sparse = nn.ModuleDict({"100000000": nn.Linear(3, 3), "5": nn.Linear(3, 3), "05": nn.Linear(3, 3)})
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for layer in [*self.mixed.values(), *self.owning, *self.sparse.values()]:
@@ -293,10 +289,7 @@ class OtherRank(nn.Module):
 
 class Inner(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return (
-            x.sum(-1, keepdim=x.dim() == 2).cumsum(x.dim() - 2).softmax(0)
-            + torch.arange(3.0).exp()[: x.dim()].sum()
-        )
+        return x.sum(-1, keepdim=x.dim() == 2).cumsum(x.dim() - 2).softmax(0) + torch.arange(3.0).exp()[: x.dim()].sum()
 
 
 CASES: dict[str, Callable[[], nn.Module]] = {
@@ -319,9 +312,7 @@ def test_modules_whose_names_could_clash(name: str) -> None:
 
 
 class Variables(nn.Module):
-    def forward(
-        self, ops: torch.Tensor, input: torch.Tensor, gelu: torch.Tensor, été: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, ops: torch.Tensor, input: torch.Tensor, gelu: torch.Tensor, été: torch.Tensor) -> torch.Tensor:
         __y = nn.functional.gelu(ops)
         ms = __y + input
         range = ms * gelu

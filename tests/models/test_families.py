@@ -29,9 +29,7 @@ def _cases(port: paritas.Port) -> list[dict]:
 @pytest.mark.parametrize("family", KINDS)
 def test_agrees_on_every_engine_and_mode(family: str) -> None:
     graph = paritas.port(build(family), engine="mindspore", mode="graph")
-    assert set(graph.session.cell.parameters_dict()) == set(graph.program().weights), (
-        "the checkpoint's own names"
-    )
+    assert set(graph.session.cell.parameters_dict()) == set(graph.program().weights), "the checkpoint's own names"
     cases = _cases(graph)
     pynative, openvino = with_mode(graph, "pynative"), graph.to("openvino")
     for port, level in ((graph, "outputs"), (pynative, "modules"), (openvino, "outputs")):

@@ -29,10 +29,7 @@ DISTINCT = values([1.0, nan, inf, -3.0, -inf, 3.4028234663852886e38, 0.5, -2.0])
 
 ONE_EACH = [
     *(case(f"aten.bitwise_{way}_shift.Tensor_Scalar", ints(9), 3) for way in ("left", "right")),
-    *(
-        case(f"aten.bitwise_{way}_shift.Scalar_Tensor", -9, values([0, 1, 5, 20], "int64"))
-        for way in ("left", "right")
-    ),
+    *(case(f"aten.bitwise_{way}_shift.Scalar_Tensor", -9, values([0, 1, 5, 20], "int64")) for way in ("left", "right")),
     case("aten.round.decimals", vector(12), decimals=2),
 ]
 

@@ -117,9 +117,7 @@ FOURIER = [
 ]
 
 
-def _weights(
-    inputs: int, width: int, gates: int, layers: int = 1, directions: int = 1, biases: bool = True
-) -> list:
+def _weights(inputs: int, width: int, gates: int, layers: int = 1, directions: int = 1, biases: bool = True) -> list:
     made = []
     for layer in range(layers):
         for _ in range(directions):
@@ -129,9 +127,7 @@ def _weights(
     return made
 
 
-_RECURRENT = Tolerance(
-    0.0, 0.0, "errors of a step enter the next: 10 steps of two products each", scaled=4e-6
-)
+_RECURRENT = Tolerance(0.0, 0.0, "errors of a step enter the next: 10 steps of two products each", scaled=4e-6)
 _GRU, _RNN = _weights(5, 4, 3), _weights(5, 4, 1)
 
 
@@ -173,17 +169,11 @@ RECURRENT = [
     _recurrent("lstm", tensor(3, 2, 5).with_(nan), [tensor(1, 2, 4)] * 2, _weights(5, 4, 4), 1, False, False),
     _recurrent("gru", tensor(7, 2, 5), tensor(1, 2, 4), _GRU, 1, False, False),
     _recurrent("gru", tensor(2, 3, 5), tensor(4, 2, 4), _weights(5, 4, 3, 2, 2), 2, True, True),
-    _recurrent(
-        "gru", tensor(1, 1, 5), tensor(1, 1, 4), _weights(5, 4, 3, biases=False), 1, False, False, False
-    ),
+    _recurrent("gru", tensor(1, 1, 5), tensor(1, 1, 4), _weights(5, 4, 3, biases=False), 1, False, False, False),
     _recurrent("rnn_tanh", tensor(7, 2, 5), tensor(1, 2, 4), _RNN, 1, False, False),
     _recurrent("rnn_tanh", tensor(2, 7, 5), tensor(4, 2, 4), _weights(5, 4, 1, 2, 2), 2, True, True),
-    _recurrent(
-        "rnn_relu", tensor(7, 2, 5), tensor(1, 2, 4), _weights(5, 4, 1, biases=False), 1, False, False, False
-    ),
-    _recurrent(
-        "rnn_relu", tensor(3, 2, 5).with_(nan), tensor(2, 2, 4), _weights(5, 4, 1, 1, 2), 1, True, False
-    ),
+    _recurrent("rnn_relu", tensor(7, 2, 5), tensor(1, 2, 4), _weights(5, 4, 1, biases=False), 1, False, False, False),
+    _recurrent("rnn_relu", tensor(3, 2, 5).with_(nan), tensor(2, 2, 4), _weights(5, 4, 1, 1, 2), 1, True, False),
 ]
 
 RANDOM = [
@@ -255,9 +245,7 @@ FOUND = [
         None,
         2,
     ),
-    case(
-        "aten.slice_scatter.default", matrix(4, 9).dynamic(1), matrix(4, 2), 1, Size(0, 1, -3), 2**63 - 1, 2
-    ),
+    case("aten.slice_scatter.default", matrix(4, 9).dynamic(1), matrix(4, 2), 1, Size(0, 1, -3), 2**63 - 1, 2),
     case("aten.index_put.default", matrix(4, 3), [values([True, False, True, True], "bool")], matrix(3, 3)),
     case(
         "aten.index_put.default",

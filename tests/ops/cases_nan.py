@@ -23,12 +23,7 @@ NAN = [
             "amin",
         )
     ),
-    *(
-        case(f"aten.{name}.int", x, dim)
-        for name in ("softmax", "log_softmax")
-        for x in (_X, _BOTH)
-        for dim in (1, -1)
-    ),
+    *(case(f"aten.{name}.int", x, dim) for name in ("softmax", "log_softmax") for x in (_X, _BOTH) for dim in (1, -1)),
     *(case(f"aten.{name}.default", _X, [1, 3]) for name in ("amax", "amin", "logsumexp")),
     *(case("aten.linalg_vector_norm.default", _X, ord, [1]) for ord in (inf, -inf, 0)),
     case("aten.linalg_vector_norm.default", tensor(), 0),

@@ -13,9 +13,7 @@ BY_EXP = Tolerance(
     1e-6,
     "MindSpore's sigmoid and exp are polynomials, off by 3e-6 of the value (torch: 1e-7); a sum of two",
 )
-FROM_EXP = Tolerance(
-    2e-5, 1.5e-6, "exp(-|x|) is off by 2e-5 of itself where it is tiny, and is added to 1 or x"
-)
+FROM_EXP = Tolerance(2e-5, 1.5e-6, "exp(-|x|) is off by 2e-5 of itself where it is tiny, and is added to 1 or x")
 HALF_WITH_EXP = Tolerance(2e-3, 1e-4, "one rounding of 1e-3 to float16, of numbers that float32 has 5e-6 off")
 GELU = Tolerance(4e-6, 2e-6, "a polynomial for erf that is 6e-7 off, times x")
 
@@ -110,10 +108,7 @@ ARITHMETIC = [
     case("aten.fmod.Scalar", ints(12), 4),
     case("aten.fmod.Scalar", vector(12), -0.75),
     case("aten.fmod.Tensor", ints(12), ints(12, low=-5, high=-1)),
-    *(
-        case("aten.pow.Tensor_Scalar", vector(12).with_(*EDGES), e)
-        for e in (0, 1, 2, 3, 4, 0.5, -1, -2, 2.5, -0.5, 5)
-    ),
+    *(case("aten.pow.Tensor_Scalar", vector(12).with_(*EDGES), e) for e in (0, 1, 2, 3, 4, 0.5, -1, -2, 2.5, -0.5, 5)),
     case("aten.pow.Tensor_Scalar", vector(12).above_zero(), -1.5),
     case("aten.pow.Tensor_Scalar", ints(12), 2),
     case("aten.pow.Tensor_Scalar", ints(12), 5),
@@ -289,10 +284,7 @@ LOGIC = [
     ),
     case("aten.bitwise_not.default", bools(4)),
     case("aten.bitwise_not.default", ints(4)),
-    *(
-        case("aten.logical_not.default", x)
-        for x in (bools(4), ints(9, low=-1, high=2), vector(6).with_(nan, 0.0, inf))
-    ),
+    *(case("aten.logical_not.default", x) for x in (bools(4), ints(9, low=-1, high=2), vector(6).with_(nan, 0.0, inf))),
     *(
         case(f"aten.logical_{op}.default", a, b)
         for op in ("and", "or", "xor")

@@ -100,9 +100,7 @@ WHOLE = [
         )
     ),
     case("aten.gcd.default", _LARGE, values([7, 1134903170, 5, 18, 0, 2**24], "int64")),
-    case(
-        "aten.gcd.default", ints(9, low=0, high=255, dtype="uint8"), ints(9, low=0, high=255, dtype="uint8")
-    ),
+    case("aten.gcd.default", ints(9, low=0, high=255, dtype="uint8"), ints(9, low=0, high=255, dtype="uint8")),
     case("aten.lcm.default", ints(20), ints(20)),
 ]
 

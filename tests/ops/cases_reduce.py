@@ -7,9 +7,7 @@ from making import bools, case, inf, ints, matrix, nan, scalar, tensor, values, 
 from paritas.verify.tolerance import Tolerance
 
 SUMS = Tolerance(4e-6, 1e-6, "sums of a few hundred products of size 4, added in another order", scaled=2e-6)
-HALF_SUMS = Tolerance(
-    5e-3, 1e-2, "products of float16, of which each engine adds some in float16", scaled=5e-3
-)
+HALF_SUMS = Tolerance(5e-3, 1e-2, "products of float16, of which each engine adds some in float16", scaled=5e-3)
 NORM = Tolerance(5e-6, 5e-6, "mean and variance in another order, divided by their root")
 ATTEND = Tolerance(1e-5, 5e-6, "exp is 3e-6 off in MindSpore's softmax")
 

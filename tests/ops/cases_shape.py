@@ -196,10 +196,7 @@ MOVED = [
     case("aten.constant_pad_nd.default", tensor(7, 4), [1, 0, 0, 2], inf),
     case("aten.pad.default", tensor(2, 3, 4), [1, 2]),
     case("aten.pad.default", tensor(2, 3, 4), [1, 2], "constant", 3.0),
-    *(
-        case("aten.pad.default", tensor(1, 2, 4, 5), [2, 1, 1, 3], m)
-        for m in ("reflect", "replicate", "circular")
-    ),
+    *(case("aten.pad.default", tensor(1, 2, 4, 5), [2, 1, 1, 3], m) for m in ("reflect", "replicate", "circular")),
     case("aten.pad.default", tensor(2, 4, 6).dynamic(0, 2), [2, 3], "reflect"),
     case("aten.slice_scatter.default", matrix(4, 5), matrix(4, 2), 1, 1, 3),
     case("aten.slice_scatter.default", matrix(4, 5), matrix(2, 5), 0, -2),
@@ -271,9 +268,7 @@ LOOKED_UP = [
     case("aten.scatter.value", matrix(3, 5), -1, values([[0, 1], [4, 2], [1, 3]], "int64"), -inf),
     case("aten.scatter.value", ints(3, 5), 1, values([[0, 1], [4, 2], [1, 3]], "int64"), 1),
     case("aten.scatter.value", bools(3, 5), 1, values([[0, 1], [4, 2], [1, 3]], "int64"), True),
-    case(
-        "aten.scatter_add.default", matrix(3, 5), 1, values([[0, 0], [4, 4], [1, 3]], "int64"), matrix(3, 2)
-    ),
+    case("aten.scatter_add.default", matrix(3, 5), 1, values([[0, 0], [4, 4], [1, 3]], "int64"), matrix(3, 2)),
     case("aten.index_add.default", matrix(4, 3), 0, values([0, 2, 0], "int64"), matrix(3, 3), alpha=2),
     case("aten.index_add.default", matrix(4, 3), 1, values([0, 2], "int64"), matrix(4, 2)),
     case("aten.index_copy.default", matrix(4, 3), 1, values([2, 0], "int64"), matrix(4, 2)),

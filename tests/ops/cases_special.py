@@ -6,9 +6,7 @@ from making import bools, case, inf, ints, matrix, nan, scalar, tensor, values, 
 from paritas.verify.tolerance import Tolerance
 
 _EDGES = (nan, inf, -inf, 0.0, 1.0, -1.0, 2.0)
-_PART = values(
-    [-0.9999, -0.95, -0.71, -0.7, -0.3, -1e-6, 0.0, 1e-4, 0.5, 0.7, 0.8, 0.99999, 1.0, -1.0, 1.1, nan]
-)
+_PART = values([-0.9999, -0.95, -0.71, -0.7, -0.3, -1e-6, 0.0, 1e-4, 0.5, 0.7, 0.8, 0.99999, 1.0, -1.0, 1.1, nan])
 _RATIO = values([1e-7, 1e-3, 0.25, 0.5, 0.75, 0.999, 0.9999999, 0.0, 1.0, -0.1, 1.1, nan])
 
 NEAR_POLE = Tolerance(4e-6, 2e-6, "torch's own float32 polynomial is 1e-6 off near the zeros of lgamma")

@@ -22,9 +22,7 @@ CASES = [
         case("aten.triu.default", square, 1),
         case("aten.diagonal_scatter.default", square, values([2**24 + 1, 3, -(2**31) + 5], kind)),
         case("aten.constant_pad_nd.default", square, [1, 1], 2**24 + 1),
-        case(
-            "aten.floor_divide.default", near, values([-(2**24) - 1] * 5 + [3, -(2**31) + 1, 7, -2, 2], kind)
-        ),
+        case("aten.floor_divide.default", near, values([-(2**24) - 1] * 5 + [3, -(2**31) + 1, 7, -2, 2], kind)),
         case("aten.div.Tensor_mode", near, values([1, -(2**24) - 1] * 5, kind), rounding_mode="trunc"),
         case("aten.remainder.Tensor", values([1] * 3, kind), values([-(2**31) + 1, 2**31 - 1, -2], kind)),
         case("aten.fmod.Tensor", values([1, -1], kind), values([-(2**24) - 1, 2**31 - 1], kind)),

@@ -7,9 +7,7 @@ from gaps import REFUSED, WRONG, Gap, ModuleGap, SampleGap
 from making import Case
 
 _NAN_POOL = "its MaxPool steps over NaN; to look for it would cost as much again"
-_WIDE_NUMBER = (
-    "a number of more than 32 bits in the program itself is cut; among inputs it is refused at the door"
-)
+_WIDE_NUMBER = "a number of more than 32 bits in the program itself is cut; among inputs it is refused at the door"
 _NEGATIVE = "refused: torch's own shape of it is another for a negative dimension"
 _CUT_EMPTY = "refused: a padding that first cuts everything, or more than is left to reflect"
 
@@ -103,9 +101,7 @@ SAMPLE_GAPS: list[SampleGap] = [
         lambda case: case.is_dynamic,
         "how many parts there are depends on a size",
     ),
-    SampleGap(
-        "aten.pad.default", REFUSED, lambda case: "replicate" in case.args and "-4" in str(case), _CUT_EMPTY
-    ),
+    SampleGap("aten.pad.default", REFUSED, lambda case: "replicate" in case.args and "-4" in str(case), _CUT_EMPTY),
     SampleGap(
         "aten.linspace.Scalar_Tensor",
         REFUSED,

@@ -97,9 +97,7 @@ def _of(target: str, kinds: list[str], dtype: str) -> Iterator[Case]:
         [n for _, n, _ in _triples(pool)],
         [n for _, _, n in _triples(pool)],
     ]
-    made: list[Any] = [
-        values(row, dtype) if kind == "Tensor" else 2 for row, kind in zip(rows, kinds, strict=False)
-    ]
+    made: list[Any] = [values(row, dtype) if kind == "Tensor" else 2 for row, kind in zip(rows, kinds, strict=False)]
     yield from _accepted(case(target, *made))
 
 

@@ -153,9 +153,7 @@ class Case:
 
     @property
     def leaves(self) -> list:
-        return pytree.tree_leaves(
-            (self.args, dict(self.kwargs)), is_leaf=lambda x: isinstance(x, (Given, Size))
-        )
+        return pytree.tree_leaves((self.args, dict(self.kwargs)), is_leaf=lambda x: isinstance(x, (Given, Size)))
 
     def tensors(self, grown: bool = False) -> list[torch.Tensor]:
         generator = torch.Generator().manual_seed(zlib.crc32(str(self).encode()))
@@ -179,9 +177,7 @@ class Case:
                 return next(remaining)
             return size(leaf) if isinstance(leaf, Size) else leaf
 
-        return pytree.tree_map(
-            place, (self.args, dict(self.kwargs)), is_leaf=lambda x: isinstance(x, (Given, Size))
-        )
+        return pytree.tree_map(place, (self.args, dict(self.kwargs)), is_leaf=lambda x: isinstance(x, (Given, Size)))
 
     def eager(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
         args, kwargs = self.fill(tensors, lambda s: tensors[s.argument].shape[s.dim] + s.plus)
@@ -199,9 +195,7 @@ def _short(value: Any) -> str:
         if value.data is not None:
             return f"{value.dtype}:{value.data}".replace(" ", "")
         text = f"{value.dtype}{list(value.shape)}".replace(" ", "")
-        text += "".join(f":{s}" for s in value.specials) + (
-            f"={value.fill}" if value.fill is not None else ""
-        )
+        text += "".join(f":{s}" for s in value.specials) + (f"={value.fill}" if value.fill is not None else "")
         text += f":strided{value.order}" if value.order else ""
         text += f":dynamic{value.free}" if value.free else ""
         return text.replace(" ", "")

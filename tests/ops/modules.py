@@ -74,15 +74,9 @@ def samples(each: int | None = None) -> Iterator[Sample]:
         name = info.module_cls.__name__
         torch.manual_seed(0)
         made = list(
-            info.module_inputs_func(
-                info, device="cpu", dtype=torch.float32, requires_grad=False, training=False
-            )
+            info.module_inputs_func(info, device="cpu", dtype=torch.float32, requires_grad=False, training=False)
         )
-        drawn = (
-            range(len(made))
-            if not each or len(made) <= each
-            else random.Random(0).sample(range(len(made)), each)
-        )
+        drawn = range(len(made)) if not each or len(made) <= each else random.Random(0).sample(range(len(made)), each)
         for number in sorted(drawn):
             given = made[number]
             construction, call = given.constructor_input, given.forward_input
@@ -113,9 +107,7 @@ def verdict(sample: Sample, engine: str, mode: str = "graph") -> Verdict:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            port = paritas.port(
-                sample.module, engine=engine, inputs=copy.deepcopy(sample.arguments), mode=mode
-            )
+            port = paritas.port(sample.module, engine=engine, inputs=copy.deepcopy(sample.arguments), mode=mode)
         with contextlib.closing(port):
             out = port(**copy.deepcopy(_tensors(sample.arguments)))
     except ParitasError as error:
@@ -128,9 +120,7 @@ def verdict(sample: Sample, engine: str, mode: str = "graph") -> Verdict:
     differ = [
         str(found)
         for want, got in zip(wants, gots, strict=True)
-        if not (
-            found := compare(*map(_array, (want, got)), LAYERS if want.is_floating_point() else EXACT)
-        ).agrees
+        if not (found := compare(*map(_array, (want, got)), LAYERS if want.is_floating_point() else EXACT)).agrees
     ]
     return Verdict(sample, WRONG if differ else PASSES, "; ".join(differ))
 

@@ -23,9 +23,7 @@ TOLERANCES = {
         "16 roundings of 1.2e-7: vectorised exp, log and pow are polynomials on both sides",
         scaled=1e-6,
     ),
-    "float16": Tolerance(
-        2e-3, 0.0, "two roundings of 1e-3: torch computes in fp32 and rounds once", scaled=1e-3
-    ),
+    "float16": Tolerance(2e-3, 0.0, "two roundings of 1e-3: torch computes in fp32 and rounds once", scaled=1e-3),
 }
 TOLERANCES["complex64"] = TOLERANCES["float32"]
 

@@ -142,9 +142,7 @@ PATIENCE = 12
 ALIAS_SAMPLES = 6
 
 
-def _of_operator(
-    operator: Any, dtype: torch.dtype, targets: Collection[str], each: int | None
-) -> Iterator[Case]:
+def _of_operator(operator: Any, dtype: torch.dtype, targets: Collection[str], each: int | None) -> Iterator[Case]:
     hits = 0
     samples = operator.sample_inputs("cpu", dtype, requires_grad=False)
     for number, sample in enumerate(itertools.islice(samples, each)):
@@ -152,9 +150,7 @@ def _of_operator(
             return
         calls = calls_of(operator, sample.input, *sample.args, **sample.kwargs)
         for alias in operator.aliases if number < ALIAS_SAMPLES else ():
-            with contextlib.suppress(
-                NotImplementedError, TypeError
-            ):  # it may know fewer dtypes, or arguments
+            with contextlib.suppress(NotImplementedError, TypeError):  # it may know fewer dtypes, or arguments
                 calls += calls_of(alias, sample.input, *sample.args, **sample.kwargs)
         for target, args, kwargs in calls:
             if target in targets:

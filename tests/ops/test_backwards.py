@@ -90,9 +90,7 @@ def _torch(one: Case, dtype: torch.dtype, cotangents: Any) -> dict[str, np.ndarr
     by = {f"x{i}": t for i, t in enumerate(tensors) if t.requires_grad}
     if not terms:
         return dict.fromkeys(by)
-    found = torch.autograd.grad(
-        [v for v, _ in terms], list(by.values()), [c for _, c in terms], allow_unused=True
-    )
+    found = torch.autograd.grad([v for v, _ in terms], list(by.values()), [c for _, c in terms], allow_unused=True)
     return {name: None if v is None else v.numpy() for name, v in zip(by, found, strict=True)}
 
 

@@ -151,9 +151,7 @@ def test_a_refusal_that_names_no_operator_counts_as_a_failure(monkeypatch: pytes
 
     monkeypatch.setitem(registry.LOWERINGS["mindspore"], "aten.add.Tensor", refused)
     # What names it is taken away.
-    monkeypatch.setattr(
-        "paritas.lower.mindspore.write.method.placed", lambda engine, where: contextlib.nullcontext()
-    )
+    monkeypatch.setattr("paritas.lower.mindspore.write.method.placed", lambda engine, where: contextlib.nullcontext())
     assert {verdict.kind for verdict in verdicts(_add_cases(), MINDSPORE)} == {FAILS}
 
 

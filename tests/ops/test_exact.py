@@ -39,8 +39,5 @@ def test_complex_numbers_are_refused_by_what_is_written_for_real_ones() -> None:
     x = tensor(3, dtype="complex64")
     names = ("log10", "log2", "linalg_vector_norm", "std.correction", "var.correction", "l1_loss")
     extra = {"l1_loss": (x,)}
-    cases = [
-        case(f"aten.{name}" if "." in name else f"aten.{name}.default", x, *extra.get(name, ()))
-        for name in names
-    ]
+    cases = [case(f"aten.{name}" if "." in name else f"aten.{name}.default", x, *extra.get(name, ())) for name in names]
     assert {str(v): v.kind for v in verdicts(cases, PYNATIVE) if v.kind != REFUSED} == {}

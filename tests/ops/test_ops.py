@@ -142,15 +142,9 @@ def test_few_lowerings_do_nothing_but_call_another() -> None:
 
 def _only_calls(function: Any) -> bool:
     body = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0].body  # type: ignore[attr-defined]
-    code = [
-        part for part in body if not (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant))
-    ]
+    code = [part for part in body if not (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant))]
     only = code[0] if len(code) == 1 else None
-    return (
-        isinstance(only, ast.Return)
-        and isinstance(only.value, ast.Call)
-        and isinstance(only.value.func, ast.Name)
-    )
+    return isinstance(only, ast.Return) and isinstance(only.value, ast.Call) and isinstance(only.value.func, ast.Name)
 
 
 def _of_two(emit: Any, x: Any, times: Any = 1) -> Any:
@@ -185,9 +179,7 @@ def test_a_function_is_called_by_the_names_and_defaults_of_the_schema() -> None:
 
 def test_a_second_lowering_of_the_same_operator_is_refused() -> None:
     lowerings("mindspore")
-    with pytest.raises(
-        ValueError, match=r"aten\.add\.Tensor is already lowered to mindspore by add\. Delete one"
-    ):
+    with pytest.raises(ValueError, match=r"aten\.add\.Tensor is already lowered to mindspore by add\. Delete one"):
         lowers("mindspore", "aten.add.Tensor")(lambda emit, self, other: self)
 
 
@@ -256,6 +248,4 @@ def test_all_missing_operators_are_reported_at_once_with_their_lines() -> None:
 
 def test_a_program_of_one_node_holds_that_node() -> None:
     program = program_of(case("aten.view.default", matrix(2, 3), [3, 2]))
-    assert [str(node.target) for node in program.graph.nodes if node.op == "call_function"] == [
-        "aten.view.default"
-    ]
+    assert [str(node.target) for node in program.graph.nodes if node.op == "call_function"] == ["aten.view.default"]

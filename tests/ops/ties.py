@@ -57,9 +57,7 @@ def judged(
     if chooser.several and (np.diff(np.sort(got, dim), axis=dim) == 0).any():
         return wants
     there, here = np.take_along_axis(source, want, dim), np.take_along_axis(source, got, dim)
-    unordered = case.target == "aten.topk.default" and (
-        False in case.args[4:5] or case.kwargs.get("sorted") is False
-    )
+    unordered = case.target == "aten.topk.default" and (False in case.args[4:5] or case.kwargs.get("sorted") is False)
     if unordered:
         there, here = np.sort(there, dim), np.sort(here, dim)
     if not np.array_equal(there, here, equal_nan=source.dtype.kind == "f"):

@@ -70,9 +70,7 @@ ALL = {**FORMS, **MORE}
 EVERY_DAY = (*list(FORMS)[::3], *ONCE_WRONG)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in EVERY_DAY else pytest.mark.slow) for n in ALL]
-)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in EVERY_DAY else pytest.mark.slow) for n in ALL])
 def test_the_graph_is_right_wherever_its_guards_hold(name: str) -> None:
     form = ALL[name]
     program = capture(model(form), inputs(form, form.batch, form.length))
@@ -89,9 +87,7 @@ def test_the_graph_is_right_wherever_its_guards_hold(name: str) -> None:
 def _ported(name: str, engine: str, mode: str) -> None:
     form = ALL[name]
     try:
-        port = paritas.port(
-            model(form), engine=engine, inputs=inputs(form, form.batch, form.length), mode=mode
-        )
+        port = paritas.port(model(form), engine=engine, inputs=inputs(form, form.batch, form.length), mode=mode)
     except ParitasError:
         return
     wrong, _ = _wrong(form, lambda feed: port.session.run(port.feed(feed)))
@@ -157,9 +153,7 @@ def test_an_original_at_hand_gets_another_port_and_a_loaded_one_refuses(tmp_path
         feed = inputs(form, batch, 6)
         torch.testing.assert_close(port(**feed), original(**feed))
     (other,) = port.others.ports
-    assert any(
-        "another port was made for x[1, 6, 6], since x.shape[0] is 1" in str(note) for note in port.notes
-    )
+    assert any("another port was made for x[1, 6, 6], since x.shape[0] is 1" in str(note) for note in port.notes)
     assert other.verify(level="outputs").verdict == "agrees"
     assert any("only the first port was compared" in note for note in port.verify(level="outputs").notes)
     port.save(tmp_path / "port")

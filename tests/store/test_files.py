@@ -185,9 +185,7 @@ def test_a_text_may_have_every_letter() -> None:
 
 def test_checking_does_work_in_proportion() -> None:
     def calls(count: int) -> int:
-        text = (
-            "from mindspore import ops\n\n\n" + "".join(f"n{i} = {i}\n" for i in range(count)) + "def f(x):\n"
-        )
+        text = "from mindspore import ops\n\n\n" + "".join(f"n{i} = {i}\n" for i in range(count)) + "def f(x):\n"
         text += "".join(f"    v{i} = [x + n{i} for t in range(2)]\n" for i in range(count)) + "    return x\n"
         return calls_of(grammar.check, text, "m.py")
 
@@ -198,17 +196,9 @@ def test_checking_does_work_in_proportion() -> None:
 
 
 def test_what_a_terminal_would_obey_is_shown() -> None:
-    assert (
-        printable("a\x1b]0;owned\x07\x9b31m\u202eb\n\tc é 模")
-        == "a\\x1b]0;owned\\x07\\x9b31m\\u202eb\n\tc é 模"
-    )
-    assert (
-        json.loads(printable(json.dumps("\x9b\x7f\u2066", ensure_ascii=False), as_json=True))
-        == "\x9b\x7f\u2066"
-    )
-    assert "\x1b" not in str(PortError("\x1b[1m")) + str(Note("run", "\x1b")) + str(
-        TensorSpec("\x1b", "bool", ())
-    )
+    assert printable("a\x1b]0;owned\x07\x9b31m\u202eb\n\tc é 模") == "a\\x1b]0;owned\\x07\\x9b31m\\u202eb\n\tc é 模"
+    assert json.loads(printable(json.dumps("\x9b\x7f\u2066", ensure_ascii=False), as_json=True)) == "\x9b\x7f\u2066"
+    assert "\x1b" not in str(PortError("\x1b[1m")) + str(Note("run", "\x1b")) + str(TensorSpec("\x1b", "bool", ()))
 
 
 # --- what an input may hold --------------------------------------------------------------------
@@ -259,9 +249,7 @@ def test_what_a_killed_run_left_goes_and_what_a_living_one_uses_stays(
     def left() -> list[str]:
         return [path.name for path in tmp_path.iterdir() if path.name.startswith((".port", "paritas-run-"))]
 
-    with subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(target)], stdout=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen([sys.executable, "-c", KILLED, str(target)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         leftovers.sweep_beside(target)

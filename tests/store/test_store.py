@@ -200,9 +200,7 @@ FAILURES = [
 
 @pytest.mark.parametrize("existing", [False, True], ids=["new", "existing"])
 @pytest.mark.parametrize("nth", range(12))
-@pytest.mark.parametrize(
-    ("failure", "says"), FAILURES, ids=["space", "permission", "read-only", "disk", "ctrl-c"]
-)
+@pytest.mark.parametrize(("failure", "says"), FAILURES, ids=["space", "permission", "read-only", "disk", "ctrl-c"])
 def test_a_failure_at_any_step_leaves_what_was_there(
     failure: BaseException,
     says: str,
@@ -260,9 +258,7 @@ def fail_at(nth: int, failure: BaseException, monkeypatch: pytest.MonkeyPatch) -
     return steps
 
 
-def test_ctrl_c_while_the_old_port_is_removed(
-    port: Path, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_while_the_old_port_is_removed(port: Path, artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
     real, calls = shutil.rmtree, []
 
     def rmtree(path: Path, **kwargs: object) -> None:
@@ -300,9 +296,7 @@ def _write_often(work: str, target: str) -> None:
 def test_two_writers_at_once_leave_one_whole_port(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     target = tmp_path / "port"
-    writers = [
-        context.Process(target=_write_often, args=(str(tmp_path / name), str(target))) for name in "ab"
-    ]
+    writers = [context.Process(target=_write_often, args=(str(tmp_path / name), str(target))) for name in "ab"]
     store.write(make(tmp_path / "first"), target)
     for writer in writers:
         writer.start()
@@ -394,9 +388,7 @@ def test_an_entry_without_checksum_is_refused(port: Path) -> None:
     files = json.loads((port / "port.json").read_text())["files"]
     del files["modeling_bert.py"]
     edit(port, files=files)
-    with pytest.raises(
-        TamperedPort, match=r"modeling_bert\.py: not listed(?s:.*)the main file, but not listed"
-    ):
+    with pytest.raises(TamperedPort, match=r"modeling_bert\.py: not listed(?s:.*)the main file, but not listed"):
         store.read(port)
 
 
@@ -451,9 +443,7 @@ def test_reports_are_attached_and_replaced(port: Path) -> None:
 
 
 @pytest.mark.parametrize("nth", range(8))
-def test_an_interrupted_attach_leaves_a_readable_port(
-    port: Path, nth: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_attach_leaves_a_readable_port(port: Path, nth: int, monkeypatch: pytest.MonkeyPatch) -> None:
     store.attach(port, "PARITY.md", "# one\n")
     steps = {"done": 0}
     for name in ("replace", "fsync"):
@@ -494,9 +484,7 @@ def test_what_a_terminal_would_obey_is_shown_by_inspect(port: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["added", "edited"])
-def test_a_port_that_was_changed_since_it_was_loaded_is_not_written_on(
-    port: Path, change: str, tmp_path: Path
-) -> None:
+def test_a_port_that_was_changed_since_it_was_loaded_is_not_written_on(port: Path, change: str, tmp_path: Path) -> None:
     loaded = store.read(port)
     (port / ("modeling_bert.py" if change == "edited" else "other.py")).write_text("import os\n")
     with pytest.raises(TamperedPort, match="changed since the port was loaded"):
@@ -504,9 +492,7 @@ def test_a_port_that_was_changed_since_it_was_loaded_is_not_written_on(
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_inputs_that_are_kept_before_a_port_is_saved_do_not_seal_it(
-    artifact: Artifact, tmp_path: Path
-) -> None:
+def test_inputs_that_are_kept_before_a_port_is_saved_do_not_seal_it(artifact: Artifact, tmp_path: Path) -> None:
     kept = store.keep(artifact, "regression/search-1.safetensors", b"x")
     assert bytes(contents_of.take(kept, "modeling_bert.py")) == FILES["modeling_bert.py"].encode()
     written = store.write(kept, tmp_path / "port")

@@ -47,11 +47,7 @@ def entries() -> dict[str, zoo.Entry]:
     configs = set(classes.values())
     for name in dir(hf):
         cls = getattr(hf, name, None) if name.endswith("Model") or "For" in name else None
-        if (
-            isinstance(cls, type)
-            and issubclass(cls, hf.PreTrainedModel)
-            and not name.endswith("PreTrainedModel")
-        ):
+        if isinstance(cls, type) and issubclass(cls, hf.PreTrainedModel) and not name.endswith("PreTrainedModel"):
             config = f"transformers.{getattr(cls.config_class, '__name__', '')}"
             if config in configs:
                 classes.setdefault(name, config)

@@ -92,9 +92,7 @@ print(tuple(experts(torch.ones(1, 4, dtype=torch.int64), use_cache=False).logits
 
 
 def test_a_class_says_that_it_is_the_originals_where_none_was_made() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", ALONE], capture_output=True, text=True, check=False, timeout=300
-    )
+    done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.splitlines() == [
         "3 2 False transformers.models.clip.modeling_clip",

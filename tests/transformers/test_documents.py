@@ -31,9 +31,7 @@ def save(model: Any, directory: Path, subfolder: str = "") -> None:
         )
     )
     words.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
-    words.post_processor = tokenizers.processors.TemplateProcessing(
-        single="$A </s>", special_tokens=[("</s>", 1)]
-    )
+    words.post_processor = tokenizers.processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     fast = hf.PreTrainedTokenizerFast(
         tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=16
     )
@@ -139,9 +137,7 @@ def test_t5(engine: str, tmp_path: Path) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     model = T5Model.from_pretrained(tmp_path)
-    input_ids = tokenizer(
-        "Studies have been shown that owning a dog is good for you", return_tensors="np"
-    ).input_ids
+    input_ids = tokenizer("Studies have been shown that owning a dog is good for you", return_tensors="np").input_ids
     decoder_input_ids = tokenizer("Studies show that", return_tensors="np").input_ids
     decoder_input_ids = model._shift_right(Tensor(decoder_input_ids))
     outputs = model(input_ids=Tensor(input_ids), decoder_input_ids=decoder_input_ids)

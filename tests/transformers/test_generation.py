@@ -231,9 +231,7 @@ def test_states_are_a_memory_that_steps_of_the_engine_continue() -> None:
     told = {"max_new_tokens": 12, "do_sample": False}
     assert tokens(port, **given, **told) == tokens(original, **given, **told)
     (steps,) = port.ports
-    assert {"past_key_values.0.conv_states.0", "past_key_values.1.keys"} <= {
-        s.name for s in steps.manifest.inputs
-    }
+    assert {"past_key_values.0.conv_states.0", "past_key_values.1.keys"} <= {s.name for s in steps.manifest.inputs}
     caches = [original(**given).past_key_values for _ in range(2)]
     one = given["input_ids"][:, :1]
     for model, cache in zip((original, port), caches, strict=True):

@@ -73,9 +73,7 @@ def test_a_copy_is_a_model_of_its_own(pair: tuple[Any, Any], copied: Callable[[A
 def test_the_signatures_are_the_originals(pair: tuple[Any, Any]) -> None:
     original, port = pair
     for name in ("__init__", "forward", "generate"):
-        assert inspect.signature(getattr(type(port), name)) == inspect.signature(
-            getattr(type(original), name)
-        )
+        assert inspect.signature(getattr(type(port), name)) == inspect.signature(getattr(type(original), name))
     inner = (port.model.layers[0].forward, original.model.layers[0].forward)
     assert inspect.signature(inner[0]) == inspect.signature(inner[1])
     assert list(port.state_dict()) == list(original.state_dict())
@@ -84,9 +82,7 @@ def test_the_signatures_are_the_originals(pair: tuple[Any, Any]) -> None:
 def test_the_bases_are_the_originals_too(pair: tuple[Any, Any]) -> None:
     original, port = pair
     assert set(type(original).__bases__) <= set(type(port).__bases__)
-    assert [cls for cls in type(port).__mro__ if issubclass(type(original), cls)] == list(
-        type(original).__mro__
-    )
+    assert [cls for cls in type(port).__mro__ if issubclass(type(original), cls)] == list(type(original).__mro__)
 
 
 def test_hooks_of_inner_modules_are_called_by_the_original(pair: tuple[Any, Any]) -> None:
@@ -95,9 +91,7 @@ def test_hooks_of_inner_modules_are_called_by_the_original(pair: tuple[Any, Any]
     for model in pair:
         model.model.layers[0].register_forward_hook(lambda module, given, out: out * 2, prepend=True)
         seen: list[Any] = []
-        model.model.layers[1].register_forward_pre_hook(
-            lambda module, given, to=seen: to.append(given[0].shape)
-        )
+        model.model.layers[1].register_forward_pre_hook(lambda module, given, to=seen: to.append(given[0].shape))
         doubled = logits(model)
         assert seen == [(2, 7, 32)]
         assert not near(doubled, want)
@@ -260,9 +254,7 @@ def test_a_window_is_all_that_is_left_in_a_cache_that_was_given_back() -> None:
     original = hf.Gemma3ForCausalLM(config).eval()
     port = ours.port_model(copy.deepcopy(original), engine="openvino")
     caches = [hf.DynamicCache(config=config) for _ in range(2)]
-    want, got = (
-        cached(model, past_key_values=cache) for model, cache in zip((original, port), caches, strict=True)
-    )
+    want, got = (cached(model, past_key_values=cache) for model, cache in zip((original, port), caches, strict=True))
     assert near(got.logits, want.logits)
     for one, other in zip(caches[1].layers, caches[0].layers, strict=True):
         assert near(one.keys, other.keys)

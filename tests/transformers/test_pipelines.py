@@ -47,12 +47,8 @@ def bert(cls: Any, **more: Any) -> Any:
 
 def vit() -> Any:
     torch.manual_seed(0)
-    sizes = {
-        name: size for name, size in SIZES.items() if name not in ("vocab_size", "max_position_embeddings")
-    }
-    return hf.ViTForImageClassification(
-        hf.ViTConfig(image_size=16, patch_size=4, num_labels=4, **sizes)
-    ).eval()
+    sizes = {name: size for name, size in SIZES.items() if name not in ("vocab_size", "max_position_embeddings")}
+    return hf.ViTForImageClassification(hf.ViTConfig(image_size=16, patch_size=4, num_labels=4, **sizes)).eval()
 
 
 def picture() -> Any:

@@ -130,9 +130,7 @@ def test_processes_at_once_and_one_that_is_killed_leave_a_usable_cache(cache: Pa
 
 
 @pytest.mark.slow
-def test_pictures_of_other_sizes_get_a_port_of_their_own(
-    cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pictures_of_other_sizes_get_a_port_of_their_own(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MindSpore takes one grid per port; which one is asked for decides, in this process and in the next."""
     config = hf.Siglip2VisionConfig(
         num_hidden_layers=1, hidden_size=32, intermediate_size=48, num_attention_heads=4, patch_size=4

@@ -85,9 +85,7 @@ def test_whisper_goes_on_beyond_its_window(pair: tuple[Any, Any]) -> None:
     want = tokens(
         original, sound(2, 330), attention_mask=mask, return_timestamps=True, language="en", max_new_tokens=30
     )
-    got = tokens(
-        port, sound(2, 330), attention_mask=mask, return_timestamps=True, language="en", max_new_tokens=30
-    )
+    got = tokens(port, sound(2, 330), attention_mask=mask, return_timestamps=True, language="en", max_new_tokens=30)
     assert got == want
     torch.manual_seed(1)
     arguments = {
@@ -210,15 +208,10 @@ def test_text_becomes_speech_with_the_same_dropout() -> None:
 
 def letters() -> Any:
     """A tokenizer of whole words, as small as the models here."""
-    known = {
-        word: i
-        for i, word in enumerate(["<s>", "<pad>", "</s>", "<unk>", "a", "cat", "sat", "on", "the", "mat"])
-    }
+    known = {word: i for i, word in enumerate(["<s>", "<pad>", "</s>", "<unk>", "a", "cat", "sat", "on", "the", "mat"])}
     words = tokenizers.Tokenizer(tokenizers.models.WordLevel(known, unk_token="<unk>"))
     words.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
-    return hf.PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", unk_token="<unk>", model_max_length=40
-    )
+    return hf.PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", unk_token="<unk>", model_max_length=40)
 
 
 def said(build: Any, model: Any, told: dict[str, Any], **parts: Any) -> Any:
@@ -231,9 +224,7 @@ def said(build: Any, model: Any, told: dict[str, Any], **parts: Any) -> Any:
 def test_the_pipeline_speaks() -> None:
     told = {"forward_params": {"speaker_embeddings": drawn(1, 16), "minlenratio": 3.0, "maxlenratio": 3.0}}
     want, _ = said(hf.pipeline, speecht5(hf.SpeechT5ForTextToSpeech), told, vocoder=hifigan())
-    got, speaks = said(
-        ours.pipeline, speecht5(hf.SpeechT5ForTextToSpeech), told, vocoder=hifigan(), engine="openvino"
-    )
+    got, speaks = said(ours.pipeline, speecht5(hf.SpeechT5ForTextToSpeech), told, vocoder=hifigan(), engine="openvino")
     assert got["sampling_rate"] == want["sampling_rate"]
     assert got["audio"].shape == want["audio"].shape
     assert np.allclose(got["audio"], want["audio"], atol=1e-4)

@@ -22,9 +22,7 @@ def counts(**elements: int) -> tuple[int, ...]:
     return tuple(found.values())
 
 
-def output(
-    name: str = "last_hidden_state", case: str = "batch 1", excess: float = 0.1, **more
-) -> OutputParity:
+def output(name: str = "last_hidden_state", case: str = "batch 1", excess: float = 0.1, **more) -> OutputParity:
     row = OutputParity(
         case,
         name,
@@ -89,22 +87,16 @@ def report(rows: Iterable[OutputParity] = (), **more) -> ParityReport:
     return ParityReport(**{"tolerance": whole_model("float32"), "outputs": tuple(rows), **given, **more})
 
 
-def looked_inside(
-    modules: tuple[ModuleParity, ...], rows: Iterable[OutputParity] = (), **more
-) -> ParityReport:
+def looked_inside(modules: tuple[ModuleParity, ...], rows: Iterable[OutputParity] = (), **more) -> ParityReport:
     given = {"level": "modules", "module_case": "batch 1", "module_tolerance": whole_model("float32")}
     given["observed"] = "modules observed: outputs added"
     return report(rows or (output(), output("pooler_output")), modules=modules, **{**given, **more})
 
 
-GOOD = looked_inside(
-    deep(), level="nodes", nodes=(node("gelu"), node("gelu_1", 0.2)), observed_nodes="nodes computed"
-)
+GOOD = looked_inside(deep(), level="nodes", nodes=(node("gelu"), node("gelu_1", 0.2)), observed_nodes="nodes computed")
 
 BAD = dataclasses.replace(
-    looked_inside(
-        deep(first_wrong=3), (output(), output("pooler_output", excess=40.0, needed="|got-want| <= 1"))
-    ),
+    looked_inside(deep(first_wrong=3), (output(), output("pooler_output", excess=40.0, needed="|got-want| <= 1"))),
     level="nodes",
     nodes=(
         node("gelu"),
@@ -117,11 +109,7 @@ BAD = dataclasses.replace(
 )
 
 FAULTY = report(
-    [
-        output(
-            excess=math.inf, fault="NaN: NaN where the original has none", histogram=counts(at7=9, broken=6)
-        )
-    ],
+    [output(excess=math.inf, fault="NaN: NaN where the original has none", histogram=counts(at7=9, broken=6))],
     unseen={'case "long"': "refused"},
 )
 
@@ -141,9 +129,7 @@ HOSTILE = dataclasses.replace(
     cases=(SCRIPT,),
     module_case=SCRIPT,
     notes=(SCRIPT, "</style></title></svg>" + SCRIPT),
-    nodes=(
-        node(SCRIPT, 4.0, target=SCRIPT, module=SCRIPT, module_class=SCRIPT, source=SCRIPT, dtype=SCRIPT),
-    ),
+    nodes=(node(SCRIPT, 4.0, target=SCRIPT, module=SCRIPT, module_class=SCRIPT, source=SCRIPT, dtype=SCRIPT),),
     unseen={SCRIPT: SCRIPT},
     unseen_modules={SCRIPT: SCRIPT},
     unseen_nodes={SCRIPT: SCRIPT},

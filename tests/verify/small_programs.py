@@ -22,9 +22,7 @@ def program_of(
     """`module` captured by torch.export, all dimensions dynamic unless told; outputs named out0, out1, ..."""
     auto = torch.export.Dim.AUTO
     shapes = {name: dict.fromkeys(range(t.dim()), auto) for name, t in examples.items()} if dynamic else None
-    exported = torch.export.export(
-        module.eval(), (), dict(examples), dynamic_shapes=shapes
-    ).run_decompositions({})
+    exported = torch.export.export(module.eval(), (), dict(examples), dynamic_shapes=shapes).run_decompositions({})
     placeholders = {n.name: n for n in exported.graph.nodes if n.op == "placeholder"}
     inputs = tuple(_spec(name, placeholders[name].meta["val"]) for name in examples)
     results = zip(exported.graph_signature.output_specs, exported.graph.output_node().args[0], strict=True)

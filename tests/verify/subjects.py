@@ -87,9 +87,7 @@ def feed_of(port: Any) -> dict[str, np.ndarray]:
     generator = np.random.default_rng(0)
     feed = {}
     for spec in port.inputs:
-        shape = tuple(
-            size if isinstance(size, int) else 2 if axis == 0 else 12 for axis, size in enumerate(spec.dims)
-        )
+        shape = tuple(size if isinstance(size, int) else 2 if axis == 0 else 12 for axis, size in enumerate(spec.dims))
         if spec.name == "attention_mask":
             feed[spec.name] = np.ones(shape, np.int64)
             feed[spec.name][0, :3] = 0

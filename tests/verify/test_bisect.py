@@ -203,9 +203,7 @@ def test_what_an_order_has_arranged_is_judged_where_it_is_given_or_returned() ->
     assert lab._judged(lab.part(lab.borders)) == [by_target["mul"]]
     assert lab._judged(lab.part([by_target["argsort"]])) == [by_target["argsort"]]
     assert lab._judged(lab.part([by_target["tanh"]])) == [by_target["tanh"]]
-    assert by_target["tanh"] not in lab._judged(
-        lab.part([by_target[n] for n in ("argsort", "index", "tanh")])
-    )
+    assert by_target["tanh"] not in lab._judged(lab.part([by_target[n] for n in ("argsort", "index", "tanh")]))
     assert lab.attempt([by_target[n] for n in ("argsort", "index", "tanh")]).kind == "agrees"
 
 
@@ -280,9 +278,7 @@ def test_nothing_of_a_model_gets_into_a_script_as_code(tmp_path: Path) -> None:
     )  # fmt: skip
     rows = tuple(dataclasses.replace(row, fault="".join(EVIL)) for row in outcome.rows)
     outcome = dataclasses.replace(outcome, rows=rows)
-    script = write_script(
-        tmp_path, lab, lab.borders, outcome, numpy_side, versions="\n".join(EVIL), remark=EVIL[0]
-    )
+    script = write_script(tmp_path, lab, lab.borders, outcome, numpy_side, versions="\n".join(EVIL), remark=EVIL[0])
     assert script.reproduces, script.doubt  # it ran to its end
     trees = [ast.dump(ast.parse(one.file.read_text(encoding="utf-8"))) for one in (script, plain)]
     assert trees[0] == trees[1]

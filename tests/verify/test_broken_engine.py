@@ -57,9 +57,7 @@ def check(mlp, mlp_program):
         return verify(
             session,
             eager(mlp),
-            generate(
-                mlp_program.inputs, limits={str(d): (1, 9) for s in mlp_program.inputs for d in s.dims[:2]}
-            ),
+            generate(mlp_program.inputs, limits={str(d): (1, 9) for s in mlp_program.inputs for d in s.dims[:2]}),
             outputs=mlp_program.outputs,
             environment=Environment.here("stub", package="torch", mode="test", dtype="float32"),
             level=level,
@@ -112,9 +110,7 @@ def test_a_broken_node_is_caught_at_the_outputs_and_in_its_module(mlp_program, c
 def test_the_failed_row_says_where_and_what_would_have_passed(mlp_program, check):
     report = check(Broken(mlp_program, "linear_1", lambda t: t + 0.25), level="outputs")
     worst = report.worst_output
-    assert worst.max_abs == pytest.approx(0.25, rel=1e-5) and worst.got == pytest.approx(
-        worst.want + 0.25, rel=1e-5
-    )
+    assert worst.max_abs == pytest.approx(0.25, rel=1e-5) and worst.got == pytest.approx(worst.want + 0.25, rel=1e-5)
     assert "would pass with |got-want| <=" in str(report) and len(worst.worst) == 3
     assert report.modules == () and worst.ratio > 1000
 
@@ -197,8 +193,7 @@ def test_integers_inside_may_have_another_width_but_not_other_values(mlp_program
     class Narrow(TorchSession):
         def observe(self, feed, names=None):
             return {
-                n: v.astype("i4") if v.dtype.kind == "i" else v
-                for n, v in super().observe(feed, ["argmax"]).items()
+                n: v.astype("i4") if v.dtype.kind == "i" else v for n, v in super().observe(feed, ["argmax"]).items()
             }
 
     from paritas.program import ModuleCall
@@ -216,9 +211,7 @@ def test_unknown_levels_and_equal_case_names_are_refused(mlp_program, check):
         check(TorchSession(mlp_program), level="ops")
     case = generate(mlp_program.inputs)[0]
     with pytest.raises(ParitasError, match="Two cases are named 'batch 1'"):
-        verify(
-            TorchSession(mlp_program), lambda f: [], [case, case], outputs=(), environment=Environment("stub")
-        )
+        verify(TorchSession(mlp_program), lambda f: [], [case, case], outputs=(), environment=Environment("stub"))
 
 
 def test_progress_names_each_case(mlp_program, check):

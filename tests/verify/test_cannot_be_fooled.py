@@ -215,10 +215,7 @@ def test_flushing_excuses_nothing_else():
     tiny = f32(1, 1e-40, 2)
     assert made_up(log, lambda x: flushing(log)(x) + np.float32(0.1), tiny).verdict == "diverges"
     assert made_up(log, flushing(log), f32(1, 1e-30, 2)).verdict == "agrees"
-    assert (
-        made_up(log, lambda x: log(np.where(x < 1e-20, np.float32(0), x)), f32(1, 1e-30)).verdict
-        == "diverges"
-    )
+    assert made_up(log, lambda x: log(np.where(x < 1e-20, np.float32(0), x)), f32(1, 1e-30)).verdict == "diverges"
     assert made_up(log, lambda x: np.where(x < 1e-20, np.float32(nan), log(x)), tiny).verdict == "diverges"
 
 
@@ -274,10 +271,7 @@ class Doubled(torch.nn.Module):
         return self.layer(torch.tanh(self.layer(x)))
 
 
-CASES = [
-    Case(n, {"x": np.random.default_rng(i).standard_normal((4, 16)).astype("f4")})
-    for i, n in enumerate("abc")
-]
+CASES = [Case(n, {"x": np.random.default_rng(i).standard_normal((4, 16)).astype("f4")}) for i, n in enumerate("abc")]
 
 
 def half_report(answer, *, yardstick=True, original=None, truth=True, tolerance=None):
@@ -406,9 +400,7 @@ class Scaled(torch.nn.Module):
 
 @pytest.mark.parametrize("engine", ["mindspore", "openvino"])
 def test_what_was_fixed_beside_the_inputs_is_part_of_every_case(engine: str) -> None:
-    port = paritas.port(
-        Scaled(), engine=engine, inputs={"x": torch.randn(3, 4), "scale": 3.0, "as_pair": False}
-    )
+    port = paritas.port(Scaled(), engine=engine, inputs={"x": torch.randn(3, 4), "scale": 3.0, "as_pair": False})
     report = port.verify({"x": torch.randn(2, 4), "scale": 3.0, "as_pair": False})
     assert report.verdict == "agrees", str(report)
     assert not report.unseen

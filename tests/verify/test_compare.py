@@ -133,9 +133,7 @@ def test_a_tolerance_needs_its_reason_and_finite_bounds():
             Tolerance(bound, 0.0, "a test")
     with pytest.raises(ParitasError, match="no tolerance for 'int8'"):
         whole_model("int8")
-    assert str(whole_model("float32")).startswith(
-        "|got-want| <= 1e-05*|want| + 0.0001*mean|want|   (fp32, whole model"
-    )
+    assert str(whole_model("float32")).startswith("|got-want| <= 1e-05*|want| + 0.0001*mean|want|   (fp32, whole model")
 
 
 def test_the_tolerance_widens_with_pytorchs_rounding_but_only_so_far():

@@ -69,9 +69,7 @@ def named(report, **changes):
 
 def test_reports_of_one_original_share_an_axis_and_others_have_their_own() -> None:
     other = dataclasses.replace(GOOD, subject="another/model")
-    shown = panels(
-        [("a", GOOD), ("b", BAD), ("c", named(GOOD, engine="mindspore", mode="graph")), ("d", other)]
-    )
+    shown = panels([("a", GOOD), ("b", BAD), ("c", named(GOOD, engine="mindspore", mode="graph")), ("d", other)])
     assert [panel.subject for panel in shown] == ["a/model", "another/model"]
     labels = [line.label for line in shown[0].lines]
     assert labels == ["openvino bfloat16 (a)", "openvino bfloat16 (b)", "mindspore graph bfloat16"]
@@ -108,9 +106,7 @@ ODD = looked_inside(
 )
 
 
-@pytest.mark.parametrize(
-    "one", [GOOD, BAD, ODD, HOSTILE, report()], ids=["good", "bad", "odd", "hostile", "none"]
-)
+@pytest.mark.parametrize("one", [GOOD, BAD, ODD, HOSTILE, report()], ids=["good", "bad", "odd", "hostile", "none"])
 def test_pictures_are_drawn(one) -> None:
     pytest.importorskip("matplotlib")
     png = curves.png([("a", one)])
@@ -133,9 +129,7 @@ def test_the_svg_has_the_pages_colours_links_and_tooltips() -> None:
     links = re.findall(r'<a href="#(r0-m\d+)"><title>([^<]*)', text)
     shown = layers(BAD.modules)
     assert [BAD.modules[int(anchor.partition("m")[2])] for anchor, _ in links] == list(shown)
-    assert links[4][1].startswith(
-        "encoder.layer.3 (3): 50x tolerance, error 5.00e-03\n    modeling_made.py:7"
-    )
+    assert links[4][1].startswith("encoder.layer.3 (3): 50x tolerance, error 5.00e-03\n    modeling_made.py:7")
     assert "_blank" not in text
     assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", text)
 

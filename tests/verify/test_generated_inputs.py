@@ -23,9 +23,7 @@ def test_the_same_seed_gives_the_same_cases_and_another_gives_others():
     one, same, other = generate(BERT, seed=1), generate(BERT, seed=1), generate(BERT, seed=2)
     for a, b in zip(one, same, strict=True):
         assert a.name == b.name and all(np.array_equal(a.feed[k], b.feed[k]) for k in a.feed)
-    assert any(
-        not np.array_equal(a.feed["input_ids"], b.feed["input_ids"]) for a, b in zip(one, other, strict=True)
-    )
+    assert any(not np.array_equal(a.feed["input_ids"], b.feed["input_ids"]) for a, b in zip(one, other, strict=True))
 
 
 def test_shapes_vary_and_equal_symbols_are_equal_sizes():

@@ -88,9 +88,7 @@ def feed_of(port: Any) -> dict[str, np.ndarray]:
     generator = np.random.default_rng(0)
     feed = {}
     for spec in port.inputs:
-        shape = tuple(
-            size if isinstance(size, int) else 2 if axis == 0 else 7 for axis, size in enumerate(spec.dims)
-        )
+        shape = tuple(size if isinstance(size, int) else 2 if axis == 0 else 7 for axis, size in enumerate(spec.dims))
         if spec.name == "attention_mask":
             feed[spec.name] = np.ones(shape, np.int64)
             feed[spec.name][0, :3] = 0
@@ -454,9 +452,7 @@ class Ungraded(torch.nn.Module):
         return ids.unsqueeze(-1) * self.weight
 
 
-@pytest.mark.parametrize(
-    ("model", "why"), [(Frozen(), "no parameter requires gradients"), (Ungraded(), "no_grad")]
-)
+@pytest.mark.parametrize(("model", "why"), [(Frozen(), "no parameter requires gradients"), (Ungraded(), "no_grad")])
 def test_nothing_to_compare_is_incomplete(model: torch.nn.Module, why: str) -> None:
     report = paritas.port(model.eval(), engine="torch", inputs=IDS).verify(level="outputs", gradients=True)
     assert outputs_agree(report)

@@ -51,9 +51,7 @@ def test_each_element_is_in_its_bin(want: np.ndarray, got: np.ndarray, labels: d
     ("want", "got"),
     [(None, ONES), (ONES, None), (ONES, ONES[:2]), (ONES, ONES[None]), (ONES, np.array(list("abcd")))],
 )
-def test_what_has_no_common_elements_has_no_histogram(
-    want: np.ndarray | None, got: np.ndarray | None
-) -> None:
+def test_what_has_no_common_elements_has_no_histogram(want: np.ndarray | None, got: np.ndarray | None) -> None:
     assert count_errors(want, got) == ()
 
 

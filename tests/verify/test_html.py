@@ -116,9 +116,7 @@ def test_gradients_and_the_search_are_on_the_page() -> None:
         "mul_7", "aten.mul.Tensor", "a", "Mlp", "mlp.py:3  x * y", wrt="linear", excess=7.0, error=0.1
     )
     sought = Sought("60 s", 3, 60.0, tries=41, restarts=2, refused=0, unjudged=0)
-    one = report(
-        [output()], gradients=(fine, off), gradient_case="longer", gradient_nodes=(node,), search=sought
-    )
+    one = report([output()], gradients=(fine, off), gradient_case="longer", gradient_nodes=(node,), search=sought)
     text = one.to_html()
     assert "but 1 gradient is not" in text and one.verdict == "diverges"
     assert text.index("a.weight") < text.index("b.bias")
@@ -143,11 +141,7 @@ def test_the_policy_lets_only_our_script_run() -> None:
     script = re.findall(r"<script>(.*?)</script>", text, re.S)
     (code,) = script
     digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
-    assert (
-        policy is not None
-        and policy.startswith("default-src 'none';")
-        and f"script-src 'sha256-{digest}'" in policy
-    )
+    assert policy is not None and policy.startswith("default-src 'none';") and f"script-src 'sha256-{digest}'" in policy
 
 
 def test_several_reports_are_one_page() -> None:
@@ -193,11 +187,7 @@ def test_guilty_nodes_of_one_line_are_together() -> None:
     one = looked_inside((), level="nodes", nodes=rows)
     assert [len(group) for group in View(0, "", one).guilty] == [30, 1]
     text = Elements(page(one)).text
-    assert (
-        "31 of 31 nodes" in text
-        and "from 2 lines of its source" in text
-        and "18 more are in the table" in text
-    )
+    assert "31 of 31 nodes" in text and "from 2 lines of its source" in text and "18 more are in the table" in text
 
 
 # --- in a browser ------------------------------------------------------------------------------
@@ -330,9 +320,9 @@ def test_the_page_can_be_read_by_day_and_by_night(chromium: Any, tmp_path: Path,
             ink = tab.locator(selector).first.evaluate("e => getComputedStyle(e).color")
             paper = tab.locator(background).first.evaluate("e => getComputedStyle(e).backgroundColor")
             assert contrast(ink, paper) > 4.5, (selector, ink, paper)
-        assert (
-            brightness(tab.locator("body").evaluate("e => getComputedStyle(e).backgroundColor")) < 0.5
-        ) == (scheme == "dark")
+        assert (brightness(tab.locator("body").evaluate("e => getComputedStyle(e).backgroundColor")) < 0.5) == (
+            scheme == "dark"
+        )
 
 
 def brightness(colour: str) -> float:

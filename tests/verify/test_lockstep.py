@@ -259,9 +259,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
 
 @pytest.mark.parametrize("engine", ["mindspore", "openvino"])
 @pytest.mark.parametrize("name", [marked(name, label=name) for name in MODELS])
-def test_a_clean_port_has_no_guilty_node(
-    name: str, engine: str, subjects: Callable[[str, str], Subject]
-) -> None:
+def test_a_clean_port_has_no_guilty_node(name: str, engine: str, subjects: Callable[[str, str], Subject]) -> None:
     pytest.importorskip(engine)
     subject = subjects(name, engine)
     found = subject.lockstep(paritas.load(subject.directory).session)
@@ -349,9 +347,7 @@ def test_calls_in_another_order_than_the_graph_are_told_apart(tmp_path: Path) ->
     torch.manual_seed(0)
     port = paritas.port(TwiceOneActivation(), engine="mindspore", inputs={"x": torch.randn(2, 6, 8)})
     source = port.artifact.entry.read_text()
-    assert re.search(r"act\(getitem_1\).*act\(getitem\)", source, re.S), (
-        "the port calls it in the graph's order"
-    )
+    assert re.search(r"act\(getitem_1\).*act\(getitem\)", source, re.S), "the port calls it in the graph's order"
     report = port.verify(level="nodes")
     assert report.verdict == "agrees" and not report.guilty
     assert [row.target for row in report.nodes].count("aten.relu.default") == 2

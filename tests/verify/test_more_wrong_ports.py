@@ -133,9 +133,7 @@ EVERY_DAY = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in EVERY_DAY else pytest.mark.slow) for n in WRONG]
-)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in EVERY_DAY else pytest.mark.slow) for n in WRONG])
 def test_a_wrong_port_never_agrees(name):
     right, wrong, cls, inputs = WRONG[name]
     port = paritas.port(cls(right), engine="torch", inputs=inputs)

@@ -16,9 +16,7 @@ from rich.console import Console
 from paritas.errors import PortError
 from paritas.verify import Environment, ModuleParity, OutputParity, ParityReport, terminal, whole_model
 
-ENVIRONMENT = Environment(
-    "openvino", "2026.4.1", "", "bfloat16", "float32", machine="a machine", date="2026-01-02"
-)
+ENVIRONMENT = Environment("openvino", "2026.4.1", "", "bfloat16", "float32", machine="a machine", date="2026-01-02")
 GOOD = OutputParity(
     "batch 1",
     "last_hidden_state",
@@ -30,9 +28,7 @@ GOOD = OutputParity(
     elements=9,
     worst=(0, 1),
 )
-BAD = dataclasses.replace(
-    GOOD, case="left padding", excess=4.2, error=4e-4, needed="|got-want| <= 1e-3", edge=True
-)
+BAD = dataclasses.replace(GOOD, case="left padding", excess=4.2, error=4e-4, needed="|got-want| <= 1e-3", edge=True)
 FAULT = OutputParity("odd", "pooler_output", fault="NaN: NaN where the original has none")
 UP = ModuleParity(
     "encoder.layer.0", "BertLayer", 0, "add_4", excess=0.5, error=1e-6, source="modeling_bert.py:1  a | b"
@@ -80,9 +76,7 @@ def test_a_report_of_the_first_format_is_read():
     assert ParityReport.from_json(json.dumps(data | {"format_version": 1})).to_json() == FULL.to_json()
 
 
-@pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"format_version": 99}', '{"format_version": 1, "outputs": 3}', "3"]
-)
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format_version": 99}', '{"format_version": 1, "outputs": 3}', "3"])
 def test_what_is_no_report_is_refused(text):
     with pytest.raises(PortError, match=r"no parity report|format 99"):
         ParityReport.from_json(text)
@@ -110,15 +104,11 @@ def test_figures():
 
 def test_text_says_the_verdict_the_arithmetic_and_the_tolerance_with_its_reason():
     text = str(report(GOOD, BAD))
-    assert text.startswith(
-        "diverges: 2 outputs compared in 2 cases, error 4.00e-04 (max|got-want| / mean|want|)\n"
-    )
+    assert text.startswith("diverges: 2 outputs compared in 2 cases, error 4.00e-04 (max|got-want| / mean|want|)\n")
     assert "openvino 2026.4.1, computing in bfloat16, weights float32" in text
     assert "published fp32 ports differ" in text and 'case "left padding" (edge): 4.2x tolerance' in text
     assert "would pass with |got-want| <= 1e-3" in text
-    assert "modules observed: outputs added" in str(FULL) and "encoder.layer.0 (call 2) (BertLayer)" in str(
-        FULL
-    )
+    assert "modules observed: outputs added" in str(FULL) and "encoder.layer.0 (call 2) (BertLayer)" in str(FULL)
 
 
 def test_markdown_has_tables_that_no_bar_in_a_cell_breaks():
@@ -137,10 +127,7 @@ def test_terminal_shows_the_worst_modules_only():
     console.print(terminal(report(GOOD, level="modules", modules=many)))
     text = console.file.getvalue()
     assert (
-        "agrees: 1 outputs" in text
-        and "the 10 worst of 50" in text
-        and "layer.49" in text
-        and "layer.12 " not in text
+        "agrees: 1 outputs" in text and "the 10 worst of 50" in text and "layer.49" in text and "layer.12 " not in text
     )
     console.print(terminal(FULL))
 

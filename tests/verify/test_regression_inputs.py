@@ -155,9 +155,7 @@ def test_an_unlisted_file_is_never_opened(saved: Path, right: Tokens) -> None:
     ],
     ids=["another input", "beyond the vocabulary", "another rank", "another dtype", "no arrays"],
 )
-def test_what_the_port_does_not_take_is_said_with_its_file(
-    arrays: dict | None, saved: Path, right: Tokens
-) -> None:
+def test_what_the_port_does_not_take_is_said_with_its_file(arrays: dict | None, saved: Path, right: Tokens) -> None:
     (name,) = kept(saved)
     if arrays is None:
         (saved / name).write_bytes(b"no arrays")
@@ -191,9 +189,7 @@ def test_a_port_that_cannot_be_written_to_is_verified_all_the_same(
 def report_with(**excess: float) -> ParityReport:
     """A report of cases with these excesses; `new` is what the search found."""
     rows = tuple(
-        OutputParity(
-            "search" if name == "new" else f"regression: {name}", "y", excess=value, error=value, elements=1
-        )
+        OutputParity("search" if name == "new" else f"regression: {name}", "y", excess=value, error=value, elements=1)
         for name, value in excess.items()
     )
     sought = Sought("9 tries", 0, 1.0, 9, 1, 0, 0, excess=excess["new"], case="search")
@@ -201,9 +197,7 @@ def report_with(**excess: float) -> ParityReport:
 
 
 def kept_of(artifact, number: float):
-    return regression.keep(
-        artifact, Case("search", {"input_ids": np.array([[int(number)]])}), report_with(new=number)
-    )
+    return regression.keep(artifact, Case("search", {"input_ids": np.array([[int(number)]])}), report_with(new=number))
 
 
 def test_at_most_a_handful_is_kept_the_worst_and_what_gave_way_is_said(saved: Path) -> None:
@@ -238,9 +232,7 @@ def test_only_regression_inputs_can_be_added(saved: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("nth", range(6))
-def test_an_interruption_leaves_a_port_that_can_be_read(
-    saved: Path, nth: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interruption_leaves_a_port_that_can_be_read(saved: Path, nth: int, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = {"done": 0}
     for name in ("replace", "fsync", "unlink"):
         real = getattr(os, name)
@@ -278,9 +270,7 @@ def test_the_command_searches_says_so_and_keeps_what_it_found(openvino_port: Pat
     (name,) = kept(directory)
     assert report["search"]["kept"].startswith(f"kept as {name}")
     again = json.loads(runner.invoke(app, ["verify", str(directory), *options]).stdout)["report"]
-    assert again["search"] is None and any(
-        row["case"] == f"regression: {Path(name).stem}" for row in again["outputs"]
-    )
+    assert again["search"] is None and any(row["case"] == f"regression: {Path(name).stem}" for row in again["outputs"])
 
 
 def test_no_search_without_time(openvino_port: Path) -> None:

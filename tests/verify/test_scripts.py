@@ -176,9 +176,7 @@ def test_a_planted_fault_is_found_and_its_script_shows_it(
 
 
 @pytest.mark.parametrize("engine", ["openvino", "mindspore"])
-def test_a_clean_port_leaves_nothing_to_bisect(
-    engine: str, ports: Any, noisy_mlp: Mlp, tmp_path: Path
-) -> None:
+def test_a_clean_port_leaves_nothing_to_bisect(engine: str, ports: Any, noisy_mlp: Mlp, tmp_path: Path) -> None:
     report = paritas.load(ports(engine)).bisect(original=noisy_mlp, out=tmp_path / "out")
     assert report.verdict == "clean" and not (tmp_path / "out").exists()
     assert "nothing to bisect" in str(report)
@@ -276,9 +274,7 @@ def left_padded() -> dict[str, np.ndarray]:
     return {"input_ids": np.random.default_rng(0).integers(5, 90, (2, 6)), "attention_mask": mask}
 
 
-def test_openvinos_attention_of_a_masked_row_is_found_in_a_model(
-    gpt2: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_openvinos_attention_of_a_masked_row_is_found_in_a_model(gpt2: tuple[Path, Path], tmp_path: Path) -> None:
     report = paritas.load(gpt2[1]).bisect(left_padded(), tmp_path)
     assert [node.target for node in report.nodes] == ["aten.scaled_dot_product_attention.default"], report
     assert "NaN" in report.outputs[0].fault
@@ -383,6 +379,4 @@ def test_names_in_an_openvino_file_do_not_become_code() -> None:
     assert not any(isinstance(node, ast.Raise) for node in ast.walk(tree))
     brain = ops.result(ops.parameter([1], openvino.Type.bf16))
     with pytest.raises(LoweringError, match="bf16"):
-        source_of(
-            openvino.Model([brain], [brain.input_value(0).get_node()], "m"), Identifiers(frozenset()).new
-        )
+        source_of(openvino.Model([brain], [brain.input_value(0).get_node()], "m"), Identifiers(frozenset()).new)

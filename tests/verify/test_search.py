@@ -109,8 +109,7 @@ def tried(specs, budget, seed=0, judge=None, **kwargs):
 
 def equal(one, other):
     return all(
-        a.keys() == b.keys() and all(np.array_equal(a[n], b[n]) for n in a)
-        for a, b in zip(one, other, strict=True)
+        a.keys() == b.keys() and all(np.array_equal(a[n], b[n]) for n in a) for a, b in zip(one, other, strict=True)
     )
 
 
@@ -126,9 +125,7 @@ def test_the_same_seed_tries_the_same_inputs_and_the_budget_says_how_many():
 
 def test_seconds_end_it_too():
     ticks = iter(range(10_000))
-    found = search(
-        lambda case: Score(0.5, "y"), space(FLOATS), Budget(seconds=100), clock=lambda: float(next(ticks))
-    )
+    found = search(lambda case: Score(0.5, "y"), space(FLOATS), Budget(seconds=100), clock=lambda: float(next(ticks)))
     assert 0 < found.sought.tries < 100 <= found.sought.seconds
 
 
@@ -226,9 +223,7 @@ def test_what_is_fixed_stays_and_shapes_too_where_they_have_to():
         resize=False,
     )
     assert all(np.array_equal(feed["input_ids"], start.feed["input_ids"]) for feed in seen)
-    assert {feed["x"].shape for feed in seen} == {(1, 2, 4)} and len(
-        {feed["x"].tobytes() for feed in seen}
-    ) > 50
+    assert {feed["x"].shape for feed in seen} == {(1, 2, 4)} and len({feed["x"].tobytes() for feed in seen}) > 50
     for starts, fixed, why in (
         ([start], specs, "no input may be changed"),
         ([], (), "no input to begin with"),
@@ -278,9 +273,7 @@ def test_the_score_of_an_input_is_the_excess_of_its_row(mlp, mlp_program, precis
     report = report_of(mlp, mlp_program, seek, precision)
     rows = [row for row in report.outputs if row.case == "search: this one"]
     assert max(row.excess for row in rows) == pytest.approx(scores[0].excess)
-    assert report.verdict == ("agrees" if low == -1.0 else "diverges") and (scores[0].excess > 1) == (
-        low < -1
-    )
+    assert report.verdict == ("agrees" if low == -1.0 else "diverges") and (scores[0].excess > 1) == (low < -1)
 
 
 def test_a_report_with_a_search_says_so_and_survives_json(mlp, mlp_program):
@@ -292,9 +285,7 @@ def test_a_report_with_a_search_says_so_and_survives_json(mlp, mlp_program):
     assert ParityReport.from_json(report.to_json()).search == report.search
     for text in (str(report), report.to_markdown("here")):
         assert "300 tries" in text and "seed 7" in text and "Budget(tries=300), seed=7" in text
-    assert "## Search" in report.to_markdown("here") and "paritas verify here --search" in report.to_markdown(
-        "here"
-    )
+    assert "## Search" in report.to_markdown("here") and "paritas verify here --search" in report.to_markdown("here")
     without = report.to_json().replace('"search":', '"searched":')
     assert ParityReport.from_json(without).search is None, "a report of an older Paritas"
 

@@ -222,9 +222,7 @@ def test_errors_name_the_input_the_node_and_the_line(mlp_program):
     session = TorchSession(mlp_program)
     with pytest.raises(EngineError, match="The feed has no x; it has y"):
         session.run({"y": np.ones(1, "f4")})
-    with pytest.raises(
-        EngineError, match=r"could not run linear = aten.linear.default in float32 \(small_programs.py"
-    ):
+    with pytest.raises(EngineError, match=r"could not run linear = aten.linear.default in float32 \(small_programs.py"):
         session.run({"x": np.ones((2, 3), "f4")})
     with pytest.raises(EngineError, match="does not compute in 'int8'"):
         TorchSession(mlp_program, "int8")

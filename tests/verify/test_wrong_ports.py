@@ -209,8 +209,7 @@ def test_a_nan_that_is_lost_is_a_note_that_names_the_operator():
 
         def lockstep(self, feed, given):
             return {
-                name: np.nan_to_num(value, posinf=inf) if name == "relu" else value
-                for name, value in given.items()
+                name: np.nan_to_num(value, posinf=inf) if name == "relu" else value for name, value in given.items()
             }
 
     port.session = Loses()
@@ -224,9 +223,7 @@ def test_a_nan_that_is_lost_is_a_note_that_names_the_operator():
 def test_check_finite_refuses_at_the_door(tmp_path):
     port = paritas.port(OfX(lambda m, x: x + 1), inputs=floats(2, 4), check_finite=True)
     port(x=torch.zeros(2, 4))
-    with pytest.raises(
-        InputError, match=r"x holds nan at \[1, 2\] and 1 more; this port takes finite values"
-    ):
+    with pytest.raises(InputError, match=r"x holds nan at \[1, 2\] and 1 more; this port takes finite values"):
         port(x=torch.tensor([[0, 0, 0, 0], [0, 0, nan, inf]]))
     assert port.verify(level="outputs").verdict == "agrees"
     port.save(tmp_path / "port")

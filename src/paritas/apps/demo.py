@@ -114,9 +114,7 @@ class Result:
         same = sum(row.rankings == self.rankings for row in ported)
         count = f"{same} of {len(ported)} ports"
         parts.append(
-            Text(
-                f"The ranking of all {len(SENTENCES) - 1} neighbours of every sentence is PyTorch's in {count}."
-            )
+            Text(f"The ranking of all {len(SENTENCES) - 1} neighbours of every sentence is PyTorch's in {count}.")
         )
         places = ", ".join(dict.fromkeys(row.directory for row in ported))
         parts.append(Text(f"Ports, each with its PARITY.md: {places}"))
@@ -152,9 +150,7 @@ def run(
 
         engine(unknown[0])  # raises what says how to get it
     wanted = [name for name in (engines or known) if known[name].available]
-    missing = tuple(
-        f"{info.name} is not installed:   {info.install}" for info in known.values() if not info.available
-    )
+    missing = tuple(f"{info.name} is not installed:   {info.install}" for info in known.values() if not info.available)
     if not wanted:
         raise EngineMissing(next(iter(known)), next(iter(known.values())).install, [])
     progress("check the weights")
@@ -184,11 +180,7 @@ def run(
 
 
 def _ported(
-    engine: str,
-    checkpoint: Path,
-    out: Path,
-    progress: Callable[[str], None],
-    detail: Callable[[str], None],
+    engine: str, checkpoint: Path, out: Path, progress: Callable[[str], None], detail: Callable[[str], None]
 ) -> Iterator[tuple[Row, Port | None]]:
     """A row and its port for each precision that the engine has, in each of its modes; for the others a row."""
     from paritas import pipeline, store
@@ -203,9 +195,7 @@ def _ported(
         progress(f"{engine} {short}: port it")
         made = pipeline.port(checkpoint, engine, dtype=dtype, progress=detail)
         target = out / f"{NAME}-{engine}-{short}"
-        ports = {
-            mode: made if mode == made.mode else pipeline.with_mode(made, mode) for mode in runtime.modes
-        }
+        ports = {mode: made if mode == made.mode else pipeline.with_mode(made, mode) for mode in runtime.modes}
         reports: dict[str, ParityReport] = {}
         for mode, port in ports.items():
             name = " ".join(filter(None, (engine, mode, short)))
@@ -215,9 +205,7 @@ def _ported(
         made.save(target)
         store.attach(target, "parity.json", reports[made.mode].to_json())
         text = "\n".join(report.to_markdown(str(target)) for report in reports.values())
-        size = sum(
-            int(entry["bytes"]) for entry in store.attach(target, "PARITY.md", text).manifest.files.values()
-        )
+        size = sum(int(entry["bytes"]) for entry in store.attach(target, "PARITY.md", text).manifest.files.values())
         inside = reports[next(iter(runtime.modes))].worst_module
         worst = inside.name if inside else ""
         for mode, report in reports.items():
@@ -253,16 +241,11 @@ def pool(hidden: np.ndarray, mask: np.ndarray, checkpoint: Path) -> np.ndarray:
 
     hidden: float [sentences, tokens, width]. Raises `SourceError` for a checkpoint that says something else.
     """
-    kinds = [
-        str(module["type"]).rpartition(".")[2]
-        for module in json.loads((checkpoint / "modules.json").read_text())
-    ]
+    kinds = [str(module["type"]).rpartition(".")[2] for module in json.loads((checkpoint / "modules.json").read_text())]
     pooling = json.loads((checkpoint / "1_Pooling" / "config.json").read_text())
     modes = [name for name, on in pooling.items() if name.startswith("pooling_mode") and on]
     if kinds != ["Transformer", "Pooling", "Normalize"] or modes != ["pooling_mode_mean_tokens"]:
-        raise SourceError(
-            f"{checkpoint} pools with {', '.join(kinds)} and {', '.join(modes)}, not with a mean."
-        )
+        raise SourceError(f"{checkpoint} pools with {', '.join(kinds)} and {', '.join(modes)}, not with a mean.")
     visible = mask[..., None].astype(np.float64)
     mean = (hidden.astype(np.float64) * visible).sum(1) / visible.sum(1)
     return np.asarray(mean / np.linalg.norm(mean, axis=1, keepdims=True))
@@ -358,8 +341,6 @@ def _neighbours(rows: Sequence[Row], want: Sequence[Sequence[int]], most: int = 
         cells = []
         for row in ported:
             same = row.rankings[index] == want[index]
-            cells.append(
-                f"[{'green' if same else 'red'}]{numbers(row.rankings[index])}{'' if same else ' !'}[/]"
-            )
+            cells.append(f"[{'green' if same else 'red'}]{numbers(row.rankings[index])}{'' if same else ' !'}[/]")
         table.add_row(str(index + 1), sentence, numbers(want[index]), *cells)
     return table

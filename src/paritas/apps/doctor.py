@@ -98,22 +98,15 @@ class Diagnosis:
                 lines.append(
                     f"  {trial.engine:<10} {trial.version:<14} works ({trial.seconds:.1f} s to start and compute)"
                 )
-                lines += [
-                    f"  {'':<10} {name}: {instead or 'yes'}" for name, instead in trial.precisions.items()
-                ]
+                lines += [f"  {'':<10} {name}: {instead or 'yes'}" for name, instead in trial.precisions.items()]
             else:
                 state = "BROKEN" if trial.version else "not installed"
                 lines.append(
                     f"  {trial.engine:<10} {trial.version:<14} {state}{': ' + trial.problem if trial.problem else ''}"
                 )
-                lines.append(
-                    f"  {'':<10} {'Repair it' if trial.version else 'Install it'}:   {trial.command}"
-                )
+                lines.append(f"  {'':<10} {'Repair it' if trial.version else 'Install it'}:   {trial.command}")
         lines += ["", "CPU features that decide what engines compute in"]
-        lines += [
-            f"  {name:<12} {'yes' if has else 'no ':<4} {FEATURES[name]}"
-            for name, has in self.features.items()
-        ]
+        lines += [f"  {name:<12} {'yes' if has else 'no ':<4} {FEATURES[name]}" for name, has in self.features.items()]
         lines += ["", f"checkpoint of paritas demo: {self.checkpoint or 'not installed:   ' + _pip('demo')}"]
         broken = [trial.engine for trial in self.trials if not trial.works and trial.engine in needed()]
         lines += ["", f"NOT healthy: {' and '.join(broken)} must work." if broken else "Healthy."]
@@ -126,9 +119,7 @@ def needed() -> set[str]:
     return {min(every, key=lambda one: one.rank).name} | {one.name for one in every if one.is_original}
 
 
-def diagnose(
-    names: Iterable[str] | None = None, *, progress: Callable[[str], None] | None = None
-) -> Diagnosis:
+def diagnose(names: Iterable[str] | None = None, *, progress: Callable[[str], None] | None = None) -> Diagnosis:
     """Try every engine, two at a time, each in a process of its own. Never raises for what is broken."""
     known = engines()
     wanted = [known[name] for name in (names or known)]
@@ -172,13 +163,9 @@ def _try(info: EngineInfo) -> Trial:
     if done.returncode or not answer:
         said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         reason = said[-1][:300] if said else "it said nothing"
-        ended = (
-            f"killed by signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
-        )
+        ended = f"killed by signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
         return Trial(info.name, info.version, problem=f"{reason} ({ended})", command=repair, seconds=seconds)
-    return Trial(
-        info.name, info.version, True, precisions=json.loads(answer[-1])["precisions"], seconds=seconds
-    )
+    return Trial(info.name, info.version, True, precisions=json.loads(answer[-1])["precisions"], seconds=seconds)
 
 
 def _pip(extra: str) -> str:

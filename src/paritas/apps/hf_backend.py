@@ -81,14 +81,10 @@ class MindSporeExporter(DynamoExporter):
     ) -> tuple[MindSporeProgram, ExportMetadata]:
         """Trace, lower and write one graph. Raises `UnsupportedOps`, `LoweringError`, `CaptureError`."""
         nested = [
-            n
-            for n, v in sample_inputs.items()
-            if not isinstance(v, (torch.Tensor, bool, int, float, str, type(None)))
+            n for n, v in sample_inputs.items() if not isinstance(v, (torch.Tensor, bool, int, float, str, type(None)))
         ]
         if nested:
-            raise CaptureError(
-                f"The MindSpore backend takes tensors as inputs; {', '.join(nested)} is nested."
-            )
+            raise CaptureError(f"The MindSpore backend takes tensors as inputs; {', '.join(nested)} is nested.")
         inputs = dict(sample_inputs)
         with quiet():
             exported, metadata = super().export_program(model, sample_inputs, config)
@@ -112,9 +108,7 @@ class MindSporeExporter(DynamoExporter):
         module, weights, constants, described = _files(Path(path))
         artifact = program.artifact
         shutil.copyfile(artifact.entry, module)
-        shutil.copyfile(
-            artifact.directory / artifact.manifest.settings.get("weights", "model.safetensors"), weights
-        )
+        shutil.copyfile(artifact.directory / artifact.manifest.settings.get("weights", "model.safetensors"), weights)
         old = artifact.directory / artifact.manifest.settings.get("constants", "constants.safetensors")
         if old.is_file():
             shutil.copyfile(old, constants)
@@ -124,10 +118,7 @@ class MindSporeExporter(DynamoExporter):
             artifact.manifest,
             entry=module.name,
             settings={**artifact.manifest.settings, "weights": weights.name, "constants": constants.name},
-            files={
-                f.name: {"sha256": _sha256(f), "bytes": f.stat().st_size}
-                for f in (module, weights, constants)
-            },
+            files={f.name: {"sha256": _sha256(f), "bytes": f.stat().st_size} for f in (module, weights, constants)},
         )
         described.write_text(manifest_to_json(manifest), encoding="utf-8")
 
@@ -173,10 +164,7 @@ class MindSporeModelRunner(ModelRunner):
         return cls(program, metadata, mode)
 
     def __call__(self, share_inputs: bool = True, share_outputs: bool = False, **kwargs: Any) -> Any:
-        feed = {
-            s.name: np.ascontiguousarray(kwargs[s.name].detach().numpy())
-            for s in self.session.manifest.inputs
-        }
+        feed = {s.name: np.ascontiguousarray(kwargs[s.name].detach().numpy()) for s in self.session.manifest.inputs}
         return self.unflatten([torch.from_numpy(value) for value in self.session.run(feed)])
 
 

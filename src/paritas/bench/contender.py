@@ -62,10 +62,7 @@ def _port(order: dict[str, Any]) -> tuple[Call, str, str]:
     from paritas.run.engine import about
 
     port = paritas.load(
-        order["directory"],
-        mode=order["mode"],
-        precision=order["precision"],
-        allow_modified=order["allow_modified"],
+        order["directory"], mode=order["mode"], precision=order["precision"], allow_modified=order["allow_modified"]
     )
     feed = _feed(order)
     return lambda: port(**feed), port.session.precision, about(port.manifest.engine).package

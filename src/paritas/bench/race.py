@@ -138,9 +138,7 @@ class BenchReport:
     def to_json(self) -> str:
         data = dataclasses.asdict(self)
         for row, timing in zip(data["timings"], self.timings, strict=True):
-            row |= {
-                name: getattr(timing, name) if timing.calls else None for name in ("median", "best", "p90")
-            }
+            row |= {name: getattr(timing, name) if timing.calls else None for name in ("median", "best", "p90")}
         return json.dumps(data, indent=1)
 
     @classmethod
@@ -171,19 +169,10 @@ _HEAD = ("", "ratio", "median", "min", "p90", "cpu", "calls", "load", "first", "
 def _cells(timing: Timing) -> tuple[str, ...]:
     if timing.fault:
         return (timing.name, "failed", *[""] * (len(_HEAD) - 2))
-    milliseconds = [
-        f"{1000 * value:.1f} ms" for value in (timing.median, timing.best, timing.p90, timing.processor)
-    ]
+    milliseconds = [f"{1000 * value:.1f} ms" for value in (timing.median, timing.best, timing.p90, timing.processor)]
     ratio = "" if timing.ratio is None else f"{timing.ratio:.2f}x"
     seconds = [f"{value:.1f} s" for value in (timing.load, timing.first)]
-    return (
-        timing.name,
-        ratio,
-        *milliseconds,
-        str(len(timing.calls)),
-        *seconds,
-        f"{timing.memory / 2**20:.0f} MiB",
-    )
+    return (timing.name, ratio, *milliseconds, str(len(timing.calls)), *seconds, f"{timing.memory / 2**20:.0f} MiB")
 
 
 def _align(row: Sequence[str], widths: Sequence[int]) -> list[str]:
@@ -226,9 +215,7 @@ def bench_port(
             contenders.append(_ported(one, Path(scratch, f"port-{number}")))
         names = [contender.name for contender in contenders]
         contenders = [
-            dataclasses.replace(c, name=f"{c.name} ({names[:i].count(c.name) + 1})")
-            if names.count(c.name) > 1
-            else c
+            dataclasses.replace(c, name=f"{c.name} ({names[:i].count(c.name) + 1})") if names.count(c.name) > 1 else c
             for i, c in enumerate(contenders)
         ]
         report = race(contenders, feed, seconds, subject=_subject(port), cores=cores, progress=progress)
@@ -256,9 +243,7 @@ def _ported(port: Subject, scratch: Path) -> Contender:
         port.save(scratch)
         directory = scratch
     name = " ".join(part for part in (manifest.engine, port.mode, port.session.precision) if part)
-    return Contender(
-        name, str(directory), port.mode, port.session.precision, allow_modified=port.artifact.modified
-    )
+    return Contender(name, str(directory), port.mode, port.session.precision, allow_modified=port.artifact.modified)
 
 
 def _original(port: Subject, scratch: Path) -> Contender:
@@ -320,8 +305,7 @@ def race(
     return BenchReport(
         subject=subject,
         timings=tuple(
-            dataclasses.replace(t, ratio=baseline.median / t.median) if baseline and t.calls else t
-            for t in found
+            dataclasses.replace(t, ratio=baseline.median / t.median) if baseline and t.calls else t for t in found
         ),
         machine=describe_machine(),
         cores=len(used),

@@ -74,14 +74,8 @@ def _captured(
 ) -> Program:
     given = example.example_inputs(model) if inputs is None else example.bind(model, inputs)
     call = example.call_of(model, given, widen=dynamic is not False and not exact)
-    call = dataclasses.replace(
-        call, tensors={name: _counted(tensor) for name, tensor in call.tensors.items()}
-    )
-    notes = [
-        Note("capture", f"{name}={value!r} is fixed")
-        for name, value in call.fixed.items()
-        if value is not None
-    ]
+    call = dataclasses.replace(call, tensors={name: _counted(tensor) for name, tensor in call.tensors.items()})
+    notes = [Note("capture", f"{name}={value!r} is fixed") for name, value in call.fixed.items() if value is not None]
     if call.prepared:
         text = f"{', '.join(call.prepared)}: computed from the other inputs where the original is at hand"
         notes.append(Note("capture", text + ", and to be given where it is not"))
@@ -217,9 +211,7 @@ def _assemble(
         exported=exported,
         inputs=tuple(
             dataclasses.replace(
-                spec,
-                default=defaults.get(spec.name),
-                counts=renamed(counted.get(spec.name, ""), equal),
+                spec, default=defaults.get(spec.name), counts=renamed(counted.get(spec.name, ""), equal)
             )
             for spec in specs
         ),
@@ -243,9 +235,7 @@ def _assemble(
         nesting=call.nesting,
         prepared=call.prepared,
         signature=example.signature(model, chosen or {}),
-        guards=guards.as_guards(
-            ones.decided(facts, model, exported, placeholders, call, equal), equal, sizes
-        ),
+        guards=guards.as_guards(ones.decided(facts, model, exported, placeholders, call, equal), equal, sizes),
         sizes=sizes,
     )
     return program, names.differs
@@ -287,10 +277,7 @@ def _input_specs(
                 continue
             if dynamic is True:
                 notes.append(
-                    Note(
-                        "capture",
-                        f"{name} dimension {axis} is fixed at {size}: the model does not leave it free",
-                    )
+                    Note("capture", f"{name} dimension {axis} is fixed at {size}: the model does not leave it free")
                 )
             elif dynamic is not False and axis in dynamic.get(name, {}):
                 refused.append(f"  {name} dimension {axis} is constant {size} in the graph")

@@ -51,9 +51,7 @@ def locate(name: str | os.PathLike[str], *, revision: str | None = None, subfold
 
 def listing(directory: Path, most: int = 10) -> str:
     names = sorted(path.name + "/" * path.is_dir() for path in directory.iterdir())
-    return (
-        ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-    ) or "nothing"
+    return (", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")) or "nothing"
 
 
 def _below(directory: Path, subfolder: str) -> Path:
@@ -104,15 +102,11 @@ def _download(name: str, revision: str | None, subfolder: str) -> tuple[Path, st
     files = _wanted([sibling.rfilename for sibling in info.siblings or []], subfolder)
     if not any(_WEIGHTS.fullmatch(PurePosixPath(file).name) for file in files):
         names = sorted(sibling.rfilename for sibling in info.siblings or [])
-        raise SourceError(
-            f"{name} has no {_SAFE} or {_PICKLED}. It holds: {', '.join(names[:12]) or 'nothing'}."
-        )
+        raise SourceError(f"{name} has no {_SAFE} or {_PICKLED}. It holds: {', '.join(names[:12]) or 'nothing'}.")
     try:
         directory = hub.snapshot_download(name, revision=info.sha or revision, allow_patterns=files)
     except Exception as error:
-        raise SourceError(
-            f"{name} could not be downloaded: {first_line(error).rstrip('.')}. Try again."
-        ) from error
+        raise SourceError(f"{name} could not be downloaded: {first_line(error).rstrip('.')}. Try again.") from error
     return Path(directory), str(info.sha or Path(directory).name)
 
 
@@ -120,9 +114,7 @@ def _wanted(names: Sequence[str], subfolder: str) -> list[str]:
     """Of a repository's files those that loading needs: one kind of weights, and what is small."""
     top = [name for name in names if str(PurePosixPath(name).parent) == (subfolder or ".")]
     small = [name for name in names if name.endswith(_SMALL) and len(PurePosixPath(name).parts) <= 3]
-    weights = [
-        name for name in names if _WEIGHTS.fullmatch(PurePosixPath(name).name) and not name.endswith(".json")
-    ]
+    weights = [name for name in names if _WEIGHTS.fullmatch(PurePosixPath(name).name) and not name.endswith(".json")]
     # Of weights below the top, only the ones of a transformer of sentence-transformers ("0_Transformer/").
     weights = [name for name in weights if name in top or "Transformer" in name]
     safe = [name for name in weights if name.endswith(".safetensors")]
@@ -144,9 +136,7 @@ def _complete(snapshot: Path, subfolder: str) -> bool:
     directory = snapshot / subfolder
     if (directory / "modules.json").is_file():
         return True
-    found = (
-        [path for path in directory.glob("*") if _WEIGHTS.fullmatch(path.name)] if directory.is_dir() else []
-    )
+    found = [path for path in directory.glob("*") if _WEIGHTS.fullmatch(path.name)] if directory.is_dir() else []
     return (directory / "config.json").is_file() and bool(found)
 
 
@@ -170,9 +160,7 @@ def _cached_like(name: str, most: int = 5) -> str:
 
     root = Path(constants.HF_HUB_CACHE)
     try:
-        folders = [
-            path.name.removeprefix("models--") for path in root.iterdir() if path.name.startswith("models--")
-        ]
+        folders = [path.name.removeprefix("models--") for path in root.iterdir() if path.name.startswith("models--")]
     except OSError:
         folders = []
     cached = sorted(folder.replace("--", "/") for folder in folders)
@@ -182,11 +170,7 @@ def _cached_like(name: str, most: int = 5) -> str:
     ]
     if close:
         return f" In the cache there is: {', '.join(close)}."
-    return (
-        f" In the cache there are: {', '.join(cached[:most])}."
-        if cached
-        else f" The cache ({root}) is empty."
-    )
+    return f" In the cache there are: {', '.join(cached[:most])}." if cached else f" The cache ({root}) is empty."
 
 
 # --- the files ---------------------------------------------------------------------------------
@@ -198,30 +182,18 @@ def check_weights(directory: Path, config: Mapping[str, Any]) -> None:
     Raises `SourceError` for none, for a shard that is missing, and for files that are cut off or no weights.
     """
     named = config.get("transformers_weights")
-    first = (
-        [named]
-        if isinstance(named, str)
-        else [_SAFE, f"{_SAFE}.index.json", _PICKLED, f"{_PICKLED}.index.json"]
-    )
+    first = [named] if isinstance(named, str) else [_SAFE, f"{_SAFE}.index.json", _PICKLED, f"{_PICKLED}.index.json"]
     found = next((directory / name for name in first if (directory / name).is_file()), None)
     if found is None:
         raise SourceError(_no_weights(directory))
     wrong = [problem for file in _shards(found) if (problem := _problem(file))]
     if wrong:
-        raise SourceError(
-            f"The weights in {directory} are damaged:\n  " + "\n  ".join(wrong) + "\nGet them again."
-        )
+        raise SourceError(f"The weights in {directory} are damaged:\n  " + "\n  ".join(wrong) + "\nGet them again.")
 
 
 def _no_weights(directory: Path) -> str:
     names = {path.suffix for path in directory.iterdir()}
-    other = {
-        ".h5": "TensorFlow",
-        ".msgpack": "Flax",
-        ".gguf": "GGUF",
-        ".onnx": "ONNX",
-        ".ckpt": "another format",
-    }
+    other = {".h5": "TensorFlow", ".msgpack": "Flax", ".gguf": "GGUF", ".onnx": "ONNX", ".ckpt": "another format"}
     kinds = [kind for suffix, kind in other.items() if suffix in names]
     only = f" There are only {' and '.join(kinds)} weights." if kinds else ""
     return f"{directory} has no weights: no {_SAFE} and no {_PICKLED}.{only} It holds: {listing(directory)}."
@@ -261,9 +233,7 @@ def _problem(path: Path) -> str:
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
             return f"{path.name} is no safetensors file: its header is not the JSON that it should be"
     if (want := 8 + length + end) != size:
-        return (
-            f"{path.name} is {'cut off' if size < want else 'too long'}: {want} bytes expected, {size} found"
-        )
+        return f"{path.name} is {'cut off' if size < want else 'too long'}: {want} bytes expected, {size} found"
     return ""
 
 

@@ -130,9 +130,7 @@ def _shape(value: Any) -> Sequence[int | torch.SymInt]:
     return [size for part in parts if isinstance(part, torch.Tensor) for size in part.shape]
 
 
-def _read_off_known_counts(
-    program: ExportedProgram, node: Node, known: dict[Node, Any], sizes: Sizes
-) -> None:
+def _read_off_known_counts(program: ExportedProgram, node: Node, known: dict[Node, Any], sizes: Sizes) -> None:
     """`repeat_interleave(x, repeats)` and `x[mask]` of unknown x are gathers, if repeats and mask are known."""
     name = str(node.target)
     args: Any = node.args

@@ -131,9 +131,7 @@ def _export_transformers(
         config = DynamoConfig(dynamic=dynamic_shapes is not None, dynamic_shapes=dynamic_shapes)
         tensors = {names[name]: tensor for name, tensor in call.tensors.items()}
         # `prepare` has been there: the exporter would overwrite its tensors, and add arguments without a shape.
-        with utils.patch_attribute(
-            utils, "precompute_export_inputs", lambda original: lambda model, inputs: None
-        ):
+        with utils.patch_attribute(utils, "precompute_export_inputs", lambda original: lambda model, inputs: None):
             return DynamoExporter().export_program(model, tensors, config)[0]
 
 

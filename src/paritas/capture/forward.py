@@ -79,9 +79,7 @@ def counts(lengths: torch.Tensor, size: Any, in_order: bool) -> bool:
 
 
 @contextlib.contextmanager
-def flat_forward(
-    model: torch.nn.Module, call: Call, traced: Traced | None = None
-) -> Iterator[dict[str, str]]:
+def flat_forward(model: torch.nn.Module, call: Call, traced: Traced | None = None) -> Iterator[dict[str, str]]:
     """Give forward one parameter per tensor, and all else fixed. Yields input -> name of that parameter.
 
     traced: filled in, and forward then returns a tuple of tensors.

@@ -42,10 +42,7 @@ class ForwardNames:
 
 
 def forward_names(
-    model: torch.nn.Module,
-    exported: torch.export.ExportedProgram,
-    tree: Region,
-    call: Call,
+    model: torch.nn.Module, exported: torch.export.ExportedProgram, tree: Region, call: Call
 ) -> ForwardNames:
     """Name what enters and leaves every region of `tree`. A tensor that is not found is left out."""
     tensors = {name: with_padding(name, tensor) for name, tensor in call.tensors.items()}
@@ -89,9 +86,7 @@ def _kind(tensor: torch.Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
 
 
-def _match(
-    nodes: Sequence[Node], values: Mapping[Node, Any], candidates: Mapping[Any, torch.Tensor]
-) -> dict[str, Any]:
+def _match(nodes: Sequence[Node], values: Mapping[Node, Any], candidates: Mapping[Any, torch.Tensor]) -> dict[str, Any]:
     """node name -> the key of the first candidate with its values, in the order of the candidates."""
     free = dict(candidates)
     found = {}
@@ -222,9 +217,4 @@ def weight(exported: torch.export.ExportedProgram, node: Node) -> Any:
 
 
 def _equal(a: object, b: torch.Tensor) -> bool:
-    return (
-        isinstance(a, torch.Tensor)
-        and a.shape == b.shape
-        and a.dtype == b.dtype
-        and (a is b or torch.equal(a, b))
-    )
+    return isinstance(a, torch.Tensor) and a.shape == b.shape and a.dtype == b.dtype and (a is b or torch.equal(a, b))

@@ -21,13 +21,7 @@ from paritas.errors import CaptureError
 aten = torch.ops.aten
 
 #: Operators of inference that are the identity, or a cast where the dtype changes.
-_CASTS = {
-    "aten.to.dtype",
-    "aten.to.dtype_layout",
-    "aten.to.device",
-    "aten.to.other",
-    "aten.type_as.default",
-}
+_CASTS = {"aten.to.dtype", "aten.to.dtype_layout", "aten.to.device", "aten.to.other", "aten.type_as.default"}
 #: And what only says that no gradient goes on from here: the empty tensors that a cache begins with are made so.
 _DETACHED = "aten.detach_.default"
 _DROPOUTS = {
@@ -109,9 +103,7 @@ def _drop_what_is_written(program: ExportedProgram) -> list[str]:
     signature.output_specs[:] = kept
     program.graph.eliminate_dead_code()
     program.graph_module.recompile()
-    read = {
-        inputs[n.name] for n in program.graph.nodes if n.op == "placeholder" and n.users and n.name in inputs
-    }
+    read = {inputs[n.name] for n in program.graph.nodes if n.op == "placeholder" and n.users and n.name in inputs}
     if refused := [name for name in written if name in read]:
         raise CaptureError(
             f"The model writes to its buffers {', '.join(refused[:5])}, and what it computes next depends on that: "
@@ -119,9 +111,7 @@ def _drop_what_is_written(program: ExportedProgram) -> list[str]:
         )
     if not written:
         return []
-    return [
-        f"the model writes to its buffers {', '.join(written[:5])}, which no output depends on: a port does not"
-    ]
+    return [f"the model writes to its buffers {', '.join(written[:5])}, which no output depends on: a port does not"]
 
 
 def _mutates_nothing(program: ExportedProgram) -> bool:
@@ -133,11 +123,7 @@ def _mutates_nothing(program: ExportedProgram) -> bool:
         target = node.target
         if isinstance(target, torch._ops.HigherOrderOperator):
             return False
-        if (
-            isinstance(target, torch._ops.OpOverload)
-            and target._schema.is_mutable
-            and str(target) != _DETACHED
-        ):
+        if isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable and str(target) != _DETACHED:
             return False
         if str(target) in _DROPOUTS and node.args[2]:
             return False

@@ -56,16 +56,7 @@ _LAYOUT = re.compile(
 
 #: Where Python hands over to an operator that is written in C++.
 _CALL_OF_OPERATOR = torch._ops.OpOverload.__call__.__code__
-_RESHAPING = {
-    "reshape",
-    "view",
-    "flatten",
-    "unflatten",
-    "contiguous",
-    "clone",
-    "_reshape_alias",
-    "_unsafe_view",
-}
+_RESHAPING = {"reshape", "view", "flatten", "unflatten", "contiguous", "clone", "_reshape_alias", "_unsafe_view"}
 
 
 #: Whose texts of sizes nobody computes with.
@@ -91,11 +82,7 @@ def noted() -> Iterator[None]:
         while frame is not None and _kind(frame.f_code) == "symbols":
             frame = frame.f_back
         by_program = frame is not None and _kind(frame.f_code) == "program"
-        if (
-            frame is not None
-            and frame.f_code.co_name == "check_contiguous_sizes_strides"
-            and _is_of_one(question)
-        ):
+        if frame is not None and frame.f_code.co_name == "check_contiguous_sizes_strides" and _is_of_one(question):
             return False  # A yes would fix a free size for the sake of strides: of L - 2, L would become 3.
         before = len(self.guards)
         answer = original(self, sym_node, *args, **kwargs)

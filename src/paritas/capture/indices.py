@@ -71,9 +71,7 @@ class Unchecked:
     what: str
 
 
-def door(
-    exported: torch.export.ExportedProgram, sizes: Mapping[str, int]
-) -> tuple[dict[str, Bounds], list[Unchecked]]:
+def door(exported: torch.export.ExportedProgram, sizes: Mapping[str, int]) -> tuple[dict[str, Bounds], list[Unchecked]]:
     """What every input may hold, by its placeholder's name, and the operators of which the door cannot tell."""
     known = intervals(exported, sizes=sizes)
     back = _Backward(known)
@@ -195,17 +193,11 @@ class _Backward:
         if kind == "mul":
             ends = (low, high) if number > 0 else (-high, -low)
             return moving, -(-ends[0] // abs(number)), ends[1] // abs(number)
-        if (
-            number > 0
-            and not swapped
-            and (kind == "floor_divide" or node.kwargs.get("rounding_mode") == "floor")
-        ):
+        if number > 0 and not swapped and (kind == "floor_divide" or node.kwargs.get("rounding_mode") == "floor"):
             return moving, low * number, high * number + number - 1
         return None
 
-    def one_sided(
-        self, node: Node, low: int, high: int, end: Any, least: bool
-    ) -> tuple[Node, int, int] | None:
+    def one_sided(self, node: Node, low: int, high: int, end: Any, least: bool) -> tuple[Node, int, int] | None:
         """Of max(x, end) only the high end tells of x, if `end` itself is high enough; of min(x, end) the low one."""
         if type(end) is not int or not low <= end <= high:
             return None
@@ -232,8 +224,4 @@ class _Backward:
         kind = name_of(node).split(".")[1] if name_of(node).startswith("aten.") else ""
         if step is None or step[1] > step[2]:
             return step is not None
-        return (
-            step[1] == step[2]
-            and kind not in ("clamp_min", "clamp_max", "clamp")
-            and self.never(step[0], step[1])
-        )
+        return step[1] == step[2] and kind not in ("clamp_min", "clamp_max", "clamp") and self.never(step[0], step[1])

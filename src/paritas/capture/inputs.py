@@ -44,9 +44,7 @@ def bind(model: torch.nn.Module, inputs: Any) -> dict[str, Any]:
                 f"{name} takes {', '.join(signature.parameters)}, not {len(values)} inputs by position ({error}). "
                 "Pass them by name: inputs={'name': tensor}"
             ) from None
-    required = [
-        p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
-    ]
+    required = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     missing = [p.name for p in required if p.name not in given]
     if missing and not is_transformers(model):  # whose exporter may compute them from the others
         raise InputsNeeded(f"{name} needs {', '.join(missing)} as well: paritas.port(model, inputs={{...}})")
@@ -132,9 +130,7 @@ def call_of(model: torch.nn.Module, given: Mapping[str, Any], *, widen: bool) ->
     tensors, fixed, nesting = take_apart(given)
     # Copies: of a tensor that is given twice torch.export would know one, and what forward writes is its caller's.
     # In order, as an engine gets them.
-    tensors = {
-        name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
-    }
+    tensors = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     call = Call(tensors, fixed | _without_cache(model, nest(tensors, nesting) | fixed), nesting)
     if widen:
         widened, repeated = widen_batch(call.tensors)
@@ -149,11 +145,7 @@ def call_of(model: torch.nn.Module, given: Mapping[str, Any], *, widen: bool) ->
 
 def _without_cache(model: torch.nn.Module, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """No cache is returned unless it is asked for: whoever generates text ports the step with a cache."""
-    if (
-        not is_transformers(model)
-        or "use_cache" in arguments
-        or not getattr(model.config, "use_cache", False)
-    ):
+    if not is_transformers(model) or "use_cache" in arguments or not getattr(model.config, "use_cache", False):
         return {}
     with torch.no_grad():
         out = invoke(model, arguments)
@@ -180,8 +172,7 @@ def widen_batch(inputs: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     if not tensors or any(t.dim() == 0 or t.shape[0] != 1 for t in tensors):
         return dict(inputs), False
     return {
-        name: torch.cat([value] * BATCH) if isinstance(value, torch.Tensor) else value
-        for name, value in inputs.items()
+        name: torch.cat([value] * BATCH) if isinstance(value, torch.Tensor) else value for name, value in inputs.items()
     }, True
 
 
@@ -189,8 +180,7 @@ def froze_what_was_repeated(given: Mapping[str, Any], specs: Sequence[TensorSpec
     """Whether a batch of 1 among the examples was repeated in vain: the port would refuse its own example."""
     tensors = take_apart(given)[0]
     return any(
-        spec.dims[:1] == (BATCH,) and spec.name in tensors and tensors[spec.name].shape[0] == 1
-        for spec in specs
+        spec.dims[:1] == (BATCH,) and spec.name in tensors and tensors[spec.name].shape[0] == 1 for spec in specs
     )
 
 
@@ -216,9 +206,7 @@ def _is_plain(value: Any) -> bool:
     return value is None or type(value) in (bool, int, float, str)
 
 
-def dynamic_shapes(
-    inputs: Mapping[str, Any], dynamic: bool | Mapping[str, Mapping[int, Any]]
-) -> dict[str, Any] | None:
+def dynamic_shapes(inputs: Mapping[str, Any], dynamic: bool | Mapping[str, Mapping[int, Any]]) -> dict[str, Any] | None:
     """What `torch.export` is asked for: every dimension (True), none (False), or those named.
 
     `dynamic={"input_ids": {0: "batch", 1: "sequence"}}` names them; equal names must mean equal sizes.
@@ -259,10 +247,7 @@ def batch_only(inputs: Mapping[str, torch.Tensor]) -> dict[str, Any]:
 
     first = [value.shape[0] for value in inputs.values() if value.dim()]
     batch = max(first, key=first.count, default=None)
-    return {
-        name: {0: Dim.AUTO} if value.dim() and value.shape[0] == batch else None
-        for name, value in inputs.items()
-    }
+    return {name: {0: Dim.AUTO} if value.dim() and value.shape[0] == batch else None for name, value in inputs.items()}
 
 
 def defaults(model: torch.nn.Module, call: Call) -> dict[str, int]:
@@ -287,8 +272,7 @@ def defaults(model: torch.nn.Module, call: Call) -> dict[str, int]:
         except Exception:  # noqa: BLE001 - a model that cannot run without it needs it
             continue
         if len(one) == len(other) and all(
-            torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
-            for a, b in zip(one, other, strict=True)
+            torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(one, other, strict=True)
         ):
             found[name] = value
     return found

@@ -81,10 +81,7 @@ def _adds_integer_zero(node: Node) -> bool:
     # Not for floats: -0.0 + 0 is 0.0.
     value = node.meta["val"]
     return bool(
-        type(node.args[1]) is int
-        and node.args[1] == 0
-        and not value.dtype.is_floating_point
-        and _same_dtype(node)
+        type(node.args[1]) is int and node.args[1] == 0 and not value.dtype.is_floating_point and _same_dtype(node)
     )
 
 
@@ -153,9 +150,7 @@ def equal_inputs(program: ExportedProgram) -> dict[str, str]:
     return dict(program.graph_module.meta.get("paritas_equal", {}))
 
 
-def _may_equal(
-    program: ExportedProgram, source: Node, size: int | torch.SymInt, count: int | torch.SymInt
-) -> bool:
+def _may_equal(program: ExportedProgram, source: Node, size: int | torch.SymInt, count: int | torch.SymInt) -> bool:
     """Equal for all inputs, or free sizes of two inputs (a mask and its ids) that were equal in the example."""
     if expression(size) == expression(count):
         return True
@@ -193,11 +188,7 @@ def _is_one(size: int | torch.SymInt) -> bool:
 def drop_true_conditions(program: ExportedProgram) -> None:
     """`True & x` is x: masks are built from a scalar True to which each condition is added."""
     for node in list(program.graph.nodes):
-        if name_of(node) not in (
-            "aten.__and__.Tensor",
-            "aten.bitwise_and.Tensor",
-            "aten.logical_and.default",
-        ):
+        if name_of(node) not in ("aten.__and__.Tensor", "aten.bitwise_and.Tensor", "aten.logical_and.default"):
             continue
         left, right = node.args
         for condition, other in ((left, right), (right, left)):
@@ -274,9 +265,7 @@ def drop_empty_parts(program: ExportedProgram) -> None:
                 replace(program, node, parts[0])
             elif len(parts) < len(node.args[0]) and len(parts) > 1:
                 node.args = (parts, *node.args[1:])
-        elif name in ("aten.slice_scatter.default", "aten.select_scatter.default") and _is_nothing(
-            node.args[1]
-        ):
+        elif name in ("aten.slice_scatter.default", "aten.select_scatter.default") and _is_nothing(node.args[1]):
             replace(program, node, node.args[0])
 
 
@@ -309,9 +298,7 @@ def name_of(node: Node) -> str:
     if node.op != "call_function":
         return ""
     target = node.target
-    return (
-        str(target) if isinstance(target, torch._ops.OpOverload) else getattr(target, "__name__", str(target))
-    )
+    return str(target) if isinstance(target, torch._ops.OpOverload) else getattr(target, "__name__", str(target))
 
 
 def same_dims(a: torch.Size | tuple, b: torch.Size | tuple) -> bool:

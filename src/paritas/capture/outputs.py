@@ -66,9 +66,7 @@ def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
         return other["kind"] == "constant"
     if one["kind"] == "constant" and other["kind"] == "constant":
         return bool(one["value"] == other["value"])
-    if one.keys() != other.keys() or any(
-        one[key] != other[key] for key in one if key not in ("items", "index")
-    ):
+    if one.keys() != other.keys() or any(one[key] != other[key] for key in one if key not in ("items", "index")):
         return False
     mine, theirs = one.get("items", ()), other.get("items", ())
     if len(mine) != len(theirs) or one["kind"] == "cache":
@@ -115,6 +113,5 @@ def output_specs(exported: ExportedProgram, structure: Structure) -> tuple[Tenso
             "Return tensors: x.sum() for x.sum().item()."
         )
     return tuple(
-        TensorSpec(name, dtype_name(value.dtype), dims_of(value))
-        for name, value in zip(names, values, strict=True)
+        TensorSpec(name, dtype_name(value.dtype), dims_of(value)) for name, value in zip(names, values, strict=True)
     )

@@ -91,9 +91,7 @@ def intervals(
         value = node.meta.get("val")
         if isinstance(value, torch.SymInt):
             rules.found[node] = rules.size(value)
-        elif isinstance(value, torch.Tensor) and not (
-            value.dtype.is_floating_point or value.dtype.is_complex
-        ):
+        elif isinstance(value, torch.Tensor) and not (value.dtype.is_floating_point or value.dtype.is_complex):
             full = of_dtype(value.dtype)
             found = rules.of(node)
             if value.dtype == torch.int64 and kind_of(node) in watched:
@@ -167,10 +165,7 @@ def kind_of(node: Node) -> str:
 
 class _Forward:
     def __init__(
-        self,
-        exported: torch.export.ExportedProgram,
-        inputs: Mapping[str, tuple[int, int]],
-        sizes: Mapping[str, int],
+        self, exported: torch.export.ExportedProgram, inputs: Mapping[str, tuple[int, int]], sizes: Mapping[str, int]
     ) -> None:
         self.exported, self.inputs, self.sizes = exported, inputs, sizes
         self.found: dict[Node, Interval] = {}
@@ -183,9 +178,7 @@ class _Forward:
         most = {symbol: self.sizes.get(str(symbol), LARGEST_SIZE) for symbol in known.free_symbols}
         least = dict.fromkeys(known.free_symbols, 0)
         try:  # sizes only grow with their symbols, but where one is subtracted or divided by
-            ends = [
-                int(known.xreplace({s: sympy.Integer(v) for s, v in end.items()})) for end in (least, most)
-            ]
+            ends = [int(known.xreplace({s: sympy.Integer(v) for s, v in end.items()})) for end in (least, most)]
             rising = known + 1
         # sympy's powers of large numbers fail in ways of their own
         except (TypeError, ValueError, AttributeError, ArithmeticError):
@@ -400,11 +393,7 @@ def _written(place: int) -> Callable[[_Forward, Node], Interval | None]:
     """What is there before, and what is written into it; sums of both are not known."""
 
     def rule(rules: _Forward, node: Node) -> Interval | None:
-        if (
-            node.kwargs.get("reduce")
-            or node.kwargs.get("accumulate")
-            or any(a is True for a in node.args[3:4])
-        ):
+        if node.kwargs.get("reduce") or node.kwargs.get("accumulate") or any(a is True for a in node.args[3:4]):
             return None
         written = node.args[place] if len(node.args) > place else node.kwargs.get("value")
         return _either(rules.value(node.args[0]), rules.value(written))

@@ -53,9 +53,7 @@ def resolve(
     if isinstance(source, torch.nn.Module):
         return _from_module(source, wanted, notes)
     if not isinstance(source, str | os.PathLike):
-        raise SourceError(
-            f"A source is a hub id, a directory or a torch.nn.Module, not a {type(source).__name__}."
-        )
+        raise SourceError(f"A source is a hub id, a directory or a torch.nn.Module, not a {type(source).__name__}.")
     place = locate(source, revision=revision, subfolder=subfolder)
     directory = _transformer_part(place.directory, notes)
     config = _read_config(directory)
@@ -101,9 +99,7 @@ def _from_module(
 ) -> tuple[torch.nn.Module, Source]:
     tensors = [*model.parameters(), *model.buffers()]
     if any(tensor.is_meta for tensor in tensors):
-        raise SourceError(
-            f"This {type(model).__name__} is on the meta device: it has no weights. Load them first."
-        )
+        raise SourceError(f"This {type(model).__name__} is on the meta device: it has no weights. Load them first.")
     source = Source("module", id=str(getattr(model, "name_or_path", "") or ""), model_class=_qualified(model))
     cast = dtype is not None and any(t.is_floating_point() and t.dtype != dtype for t in tensors)
     if not cast and not any(module.training for module in model.modules()):
@@ -155,9 +151,7 @@ def _transformer_part(directory: Path, notes: list[Note]) -> Path:
         if str(module.get("type", "")).endswith(".Transformer"):
             part = directory / str(module.get("path", ""))
             if "\0" in str(part) or not part.resolve().is_relative_to(directory.resolve()):
-                raise SourceError(
-                    f"{directory / 'modules.json'} names a directory outside the checkpoint: {part}."
-                )
+                raise SourceError(f"{directory / 'modules.json'} names a directory outside the checkpoint: {part}.")
             rest = [str(m.get("type", "")).rpartition(".")[2] for m in modules if m is not module]
             if rest:
                 text = f"only the transformer of this sentence-transformers model, without {', '.join(rest)}"
@@ -267,11 +261,7 @@ def _load(cls: Any, directory: Path, dtype: torch.dtype, allow_missing: bool, no
 
     try:
         model, info = load()
-        if (
-            not allow_missing
-            and info["missing_keys"]
-            and all("pooler" in key for key in info["missing_keys"])
-        ):
+        if not allow_missing and info["missing_keys"] and all("pooler" in key for key in info["missing_keys"]):
             model, info = _without_pooler(load, model, info, notes)
     except SourceError:
         raise
@@ -279,10 +269,7 @@ def _load(cls: Any, directory: Path, dtype: torch.dtype, allow_missing: bool, no
         raise SourceError(_why(error, cls, directory)) from error
     name = type(model).__name__
     if mismatched := sorted(info["mismatched_keys"]):
-        rows = [
-            f"{key}: {list(found)} in the checkpoint, {list(want)} in the model"
-            for key, found, want in mismatched
-        ]
+        rows = [f"{key}: {list(found)} in the checkpoint, {list(want)} in the model" for key, found, want in mismatched]
         raise SourceError(
             f"{len(rows)} weights of {directory} have other shapes than {name} needs:\n"
             + _rows(rows)
@@ -299,9 +286,7 @@ def _load(cls: Any, directory: Path, dtype: torch.dtype, allow_missing: bool, no
         )
     if info["missing_keys"]:
         notes.append(
-            Note(
-                "capture", f"random, as the checkpoint lacks them: {', '.join(sorted(info['missing_keys']))}"
-            )
+            Note("capture", f"random, as the checkpoint lacks them: {', '.join(sorted(info['missing_keys']))}")
         )
     if info["unexpected_keys"]:
         unused = sorted(info["unexpected_keys"])
@@ -342,9 +327,7 @@ def _why(error: Exception, cls: type, directory: Path) -> str:
         if isinstance(cause, MemoryError):
             return f"There is not enough memory to load {directory}."
     if "Unrecognized configuration class" in str(error):
-        return (
-            f"{name} cannot load {directory}: there is none for its model_type. Ask for another model_class=."
-        )
+        return f"{name} cannot load {directory}: there is none for its model_type. Ask for another model_class=."
     return f"{name} cannot load {directory}: {type(error).__name__}: {_first_line(str(error))}"
 
 
@@ -417,8 +400,7 @@ def _once(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def _is_transformers(model: torch.nn.Module) -> bool:
     # By name, so that a plain module does not import transformers.
     return any(
-        f"{c.__module__}.{c.__name__}" == "transformers.modeling_utils.PreTrainedModel"
-        for c in type(model).__mro__
+        f"{c.__module__}.{c.__name__}" == "transformers.modeling_utils.PreTrainedModel" for c in type(model).__mro__
     )
 
 

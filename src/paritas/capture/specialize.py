@@ -54,8 +54,7 @@ def specialized(program: Program) -> Program:
     )
     results = [node.meta["val"] for node in exported.graph.output_node().args[0] if isinstance(node, Node)]
     outputs = tuple(
-        dataclasses.replace(spec, dims=dims_of(value))
-        for spec, value in zip(program.outputs, results, strict=True)
+        dataclasses.replace(spec, dims=dims_of(value)) for spec, value in zip(program.outputs, results, strict=True)
     )
     notes = [
         Note("lower", f"{spec.name}={spec.value} is fixed: sizes inside the model follow from its numbers")
@@ -96,11 +95,7 @@ def _read_for_sizes(program: Program, inputs: Mapping[Node, TensorSpec]) -> list
 
 def _describes_sizes(spec: TensorSpec, program: Program) -> bool:
     """A few whole numbers per row, or counts that were prepared from such: not a text, nor a mask over one."""
-    if (
-        not spec.dtype.startswith(("int", "uint"))
-        or spec.high is not None
-        or spec.name not in program.examples
-    ):
+    if not spec.dtype.startswith(("int", "uint")) or spec.high is not None or spec.name not in program.examples:
         return False
     if spec.name in program.prepared:
         return True

@@ -51,9 +51,7 @@ def remarks(program: torch.export.ExportedProgram) -> list[str]:
     Raises `CaptureError` where it also writes to one: the answer may be another in the next call.
     """
     names = {
-        spec.arg.name: str(spec.target)
-        for spec in program.graph_signature.input_specs
-        if spec.kind is InputKind.BUFFER
+        spec.arg.name: str(spec.target) for spec in program.graph_signature.input_specs if spec.kind is InputKind.BUFFER
     }
     asked: set[str] = set()
     written: set[str] = set()
@@ -70,9 +68,7 @@ def remarks(program: torch.export.ExportedProgram) -> list[str]:
             f"The model writes to its buffers {told}, and goes the way that they tell it: a port keeps nothing from "
             "one call to the next. Return the new value as an output instead."
         )
-    return (
-        [f"the code asks for the values of its buffers {told}: the port goes the way of now"] if asked else []
-    )
+    return [f"the code asks for the values of its buffers {told}: the port goes the way of now"] if asked else []
 
 
 def _sources(node: Node) -> set[str]:

@@ -45,9 +45,7 @@ def with_sizes(value: Any, sizes: Sizes) -> Any:
 
 def _size(size: torch.SymInt, sizes: Sizes) -> int | torch.SymInt:
     expression = size.node.expr
-    settled = expression.xreplace(
-        {s: sympy.Integer(v) for s, v in sizes.items() if s in expression.free_symbols}
-    )
+    settled = expression.xreplace({s: sympy.Integer(v) for s, v in sizes.items() if s in expression.free_symbols})
     if settled.is_Integer:
         return int(settled)
     if settled == expression:
@@ -57,9 +55,7 @@ def _size(size: torch.SymInt, sizes: Sizes) -> int | torch.SymInt:
     return made
 
 
-def like(
-    value: torch.Tensor, shape: Sequence[int | torch.SymInt], dtype: torch.dtype | None = None
-) -> torch.Tensor:
+def like(value: torch.Tensor, shape: Sequence[int | torch.SymInt], dtype: torch.dtype | None = None) -> torch.Tensor:
     """A tensor without data in the place of `value`, of another shape."""
     mode = getattr(value, "fake_mode", None)
     if mode is None:

@@ -34,9 +34,7 @@ def bare(source: Any, notes: list[Note]) -> Any:
             "inputs= as torch.export had them."
         )
     if isinstance(source, torch.jit.ScriptFunction):
-        raise SourceError(
-            "A TorchScript function is no module. Pass the torch.nn.Module that it was made of."
-        )
+        raise SourceError("A TorchScript function is no module. Pass the torch.nn.Module that it was made of.")
     if not isinstance(source, torch.nn.Module):
         return source
     _check(source)
@@ -82,11 +80,7 @@ def _check_tensor(name: str, tensor: torch.Tensor) -> None:
     kind = type(tensor)
     packed = kind.__module__.partition(".")[0] in ("torchao", "bitsandbytes")
     if tensor.is_quantized or packed or is_traceable_wrapper_subclass(tensor):
-        what = (
-            f"a quantised {kind.__qualname__}"
-            if tensor.is_quantized
-            else f"a {kind.__module__}.{kind.__qualname__}"
-        )
+        what = f"a quantised {kind.__qualname__}" if tensor.is_quantized else f"a {kind.__module__}.{kind.__qualname__}"
         raise SourceError(
             f"{name} is {what}, which is stored in a form of its own. Make it a plain tensor first: dequantise it, "
             "or load the float checkpoint."

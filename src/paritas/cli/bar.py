@@ -39,13 +39,7 @@ class Bar:
         if self._origin < 0:  # what was done before, in an earlier run, is not part of the rate
             self._began, self._origin = time.perf_counter(), done
         speed = (done - self._origin) / max(time.perf_counter() - self._began, 1e-3)
-        rate = (
-            f"{speed:.1f} {self._unit}/s"
-            if speed >= 1
-            else f"{60 * speed:.1f} {self._unit}/min"
-            if speed
-            else ""
-        )
+        rate = f"{speed:.1f} {self._unit}/s" if speed >= 1 else f"{60 * speed:.1f} {self._unit}/min" if speed else ""
         if self._live is not None:
             self._live.update(self._task, completed=done, total=total, description=text, rate=rate)
         elif not self._quiet and done and (done == total or (done - self._said) * 20 >= total):

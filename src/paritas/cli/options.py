@@ -60,8 +60,7 @@ def _only(engines: Sequence[Engine]) -> str:
 # --- all commands ------------------------------------------------------------------------------
 
 Json = Annotated[
-    bool,
-    typer.Option("--json", help="Print one JSON object to stdout, errors too; progress stays on stderr."),
+    bool, typer.Option("--json", help="Print one JSON object to stdout, errors too; progress stays on stderr.")
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
@@ -75,12 +74,8 @@ SourceName = Annotated[
         "package.module:factory or file.py:factory, which is then run."
     ),
 ]
-Out = Annotated[
-    Path, typer.Option("--out", "-o", help="The directory to write: new, empty, or a port to replace.")
-]
-EngineName = Annotated[
-    str, typer.Option("--engine", "-e", help=f"{either(ENGINE_NAMES)}; see paritas doctor.")
-]
+Out = Annotated[Path, typer.Option("--out", "-o", help="The directory to write: new, empty, or a port to replace.")]
+EngineName = Annotated[str, typer.Option("--engine", "-e", help=f"{either(ENGINE_NAMES)}; see paritas doctor.")]
 Precision = Annotated[
     Dtype | None, typer.Option("--dtype", help="Precision of the port; the model's own if not given.")
 ]
@@ -111,8 +106,7 @@ Weights = Annotated[
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")]
 Subfolder = Annotated[str, typer.Option(help="Where in the checkpoint the model is.")]
 ModelClass = Annotated[
-    str | None,
-    typer.Option("--class", help="A class of transformers; the one that config.json names if not given."),
+    str | None, typer.Option("--class", help="A class of transformers; the one that config.json names if not given.")
 ]
 Dynamic = Annotated[
     bool, typer.Option("--dynamic/--static", help="Leave free every dimension that the model does, or none.")
@@ -120,9 +114,7 @@ Dynamic = Annotated[
 Examples = Annotated[
     list[str] | None,
     typer.Option(
-        "--input",
-        metavar="NAME=SHAPE[:DTYPE]",
-        help="An example input, as input_ids=2x16:int64; repeatable.",
+        "--input", metavar="NAME=SHAPE[:DTYPE]", help="An example input, as input_ids=2x16:int64; repeatable."
     ),
 ]
 Verify = Annotated[
@@ -137,20 +129,15 @@ Level = Annotated[
 ]
 Gradients = Annotated[
     bool,
-    typer.Option(
-        "--gradients", help="Compare backwards too: every parameter's gradient, and every node's by itself."
-    ),
+    typer.Option("--gradients", help="Compare backwards too: every parameter's gradient, and every node's by itself."),
 ]
-Force = Annotated[
-    bool, typer.Option("--force", help="Replace a port even if files in it were added or edited.")
-]
+Force = Annotated[bool, typer.Option("--force", help="Replace a port even if files in it were added or edited.")]
 
 # --- adopt -------------------------------------------------------------------------------------
 
 AdoptedFile = Annotated[Path, typer.Argument(help="An OpenVINO model: its .xml file.")]
 AdoptedOriginal = Annotated[
-    str,
-    typer.Option("--original", metavar="SOURCE", help="Hub id or directory of what it was converted from."),
+    str, typer.Option("--original", metavar="SOURCE", help="Hub id or directory of what it was converted from.")
 ]
 
 # --- ports on disk -----------------------------------------------------------------------------
@@ -185,22 +172,15 @@ Search = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the generated inputs and of the search.")]
-Attach = Annotated[
-    bool, typer.Option("--attach", help="Replace the port's parity.json, PARITY.md and PARITY.html.")
-]
+Attach = Annotated[bool, typer.Option("--attach", help="Replace the port's parity.json, PARITY.md and PARITY.html.")]
 Html = Annotated[
-    Path | None,
-    typer.Option("--html", metavar="FILE", help="Write the report as one page that needs nothing else."),
+    Path | None, typer.Option("--html", metavar="FILE", help="Write the report as one page that needs nothing else.")
 ]
 Png = Annotated[
     Path | None,
-    typer.Option(
-        "--png", metavar="FILE", help="Draw the error per layer (needs matplotlib: paritas[report])."
-    ),
+    typer.Option("--png", metavar="FILE", help="Draw the error per layer (needs matplotlib: paritas[report])."),
 ]
-ReportPaths = Annotated[
-    list[Path], typer.Argument(metavar="PATH...", help="Ports, or files of reports: parity.json.")
-]
+ReportPaths = Annotated[list[Path], typer.Argument(metavar="PATH...", help="Ports, or files of reports: parity.json.")]
 Repro = Annotated[
     Path | None,
     typer.Option(
@@ -209,24 +189,16 @@ Repro = Annotated[
         help="With --level nodes: write a script for each guilty node that runs without paritas.",
     ),
 ]
-BisectOut = Annotated[
-    Path, typer.Option("--out", "-o", help="Where the script and its tensors go; here if not given.")
-]
+BisectOut = Annotated[Path, typer.Option("--out", "-o", help="Where the script and its tensors go; here if not given.")]
 BisectSeconds = Annotated[float, typer.Option("--seconds", min=1, help="How long to search at most.")]
 Seconds = Annotated[float, typer.Option(min=0.1, help="How long to measure each contender.")]
-Baseline = Annotated[
-    bool, typer.Option("--baseline/--no-baseline", help="Measure PyTorch eager beside the port.")
-]
+Baseline = Annotated[bool, typer.Option("--baseline/--no-baseline", help="Measure PyTorch eager beside the port.")]
 
 # --- demo --------------------------------------------------------------------------------------
 
 DemoOut = Annotated[Path, typer.Option("--out", "-o", help="Where the ports go, one directory each.")]
 DemoEngines = Annotated[
     list[str] | None,
-    typer.Option(
-        "--engine", "-e", help=f"{either(OTHER_ENGINES)}; repeatable; all that are here if not given."
-    ),
+    typer.Option("--engine", "-e", help=f"{either(OTHER_ENGINES)}; repeatable; all that are here if not given."),
 ]
-Measure = Annotated[
-    bool, typer.Option("--bench/--no-bench", help="Measure the time per call against PyTorch eager.")
-]
+Measure = Annotated[bool, typer.Option("--bench/--no-bench", help="Measure the time per call against PyTorch eager.")]

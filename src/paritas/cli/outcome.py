@@ -40,11 +40,7 @@ def guarded(command: Callable[..., int]) -> Callable[..., None]:
         except OSError as error:
             # Outside the store, whose own errors say more: the disk of the temporary directory is full, say.
             code = _say(
-                error,
-                f"{error.strerror or error}: {error.filename or 'no file named'}",
-                BAD_INPUT,
-                as_json,
-                options,
+                error, f"{error.strerror or error}: {error.filename or 'no file named'}", BAD_INPUT, as_json, options
             )
         except MemoryError as error:
             code = _say(error, "There is not enough memory for this model.", BAD_INPUT, as_json, options)

@@ -69,9 +69,7 @@ class Stages:
             return
         self.seconds[self._stage] = time.perf_counter() - self._began
         if self._live is not None:
-            self._live.update(
-                self._task, detail="[red]stopped here[/]" if failed else "", completed=0 if failed else 1
-            )
+            self._live.update(self._task, detail="[red]stopped here[/]" if failed else "", completed=0 if failed else 1)
             self._live.stop_task(self._task)
         self._stage = ""
 
@@ -81,9 +79,7 @@ class Stages:
         if self._live is not None:
             self._live.console.print(text, highlight=False)
         else:
-            print(
-                f"[{time.perf_counter() - self._start:6.1f} s] {printable(text)}", file=sys.stderr, flush=True
-            )
+            print(f"[{time.perf_counter() - self._start:6.1f} s] {printable(text)}", file=sys.stderr, flush=True)
 
 
 def _live() -> Any:

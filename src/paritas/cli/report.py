@@ -43,9 +43,7 @@ def _no_report(path: Path) -> str:
         return f"There is no file or directory {path}."
     if (path / "port.json").is_file():
         return f"The port {path} has no parity.json. Make it:   paritas verify {path} --attach"
-    return (
-        f"{path} is no port: it has neither port.json nor parity.json. Give a port, or the file of a report."
-    )
+    return f"{path} is no port: it has neither port.json nor parity.json. Give a port, or the file of a report."
 
 
 def check_files(*, html: Path | None, png: Path | None) -> None:

@@ -34,6 +34,4 @@ def arrays(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(f"There is no file {file}.") from None
     except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{file} is no .npz file of plain arrays: {error}. Make one: numpy.savez(...)"
-        ) from None
+        raise InputError(f"{file} is no .npz file of plain arrays: {error}. Make one: numpy.savez(...)") from None

@@ -61,9 +61,7 @@ def sorted_out(cls: type, given: Mapping[str, Any]) -> tuple[dict[str, Any], dic
         if value is None:
             continue
         if not open_ended and name not in defaults:
-            raise InputError(
-                f"{cls.__name__}.forward has no argument {name!r}; it has {', '.join(defaults)}."
-            )
+            raise InputError(f"{cls.__name__}.forward has no argument {name!r}; it has {', '.join(defaults)}.")
         if _holds_tensor(value):
             tensors[name] = value
         elif value != defaults.get(name, inspect.Parameter.empty):

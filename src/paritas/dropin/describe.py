@@ -60,9 +60,7 @@ class _Writer:
         for cls in classes:
             self._say("class", cls.__module__, cls.__qualname__)
             for name, value in vars(cls).items():
-                if name != "_abc_impl" and (
-                    not name.startswith("__") or isinstance(value, types.FunctionType)
-                ):
+                if name != "_abc_impl" and (not name.startswith("__") or isinstance(value, types.FunctionType)):
                     self._named(name, value)
         for name, space in code_spaces(classes).items():
             self._say("code", name)
@@ -112,9 +110,7 @@ class _Writer:
         elif isinstance(value, (*_AS_PRINTED, re.Pattern, pathlib.PurePath)):
             self._say(repr(value))
         elif isinstance(value, torch.Tensor):
-            self._say(
-                self._tensors.get(id(value)) or self._unknown(value), str(value.dtype), str(value.shape)
-            )
+            self._say(self._tensors.get(id(value)) or self._unknown(value), str(value.dtype), str(value.shape))
         elif isinstance(value, torch.nn.Module):
             self._module(value)
         elif isinstance(value, Dispatched):  # in a function that was put in the place of a module's forward
@@ -178,10 +174,7 @@ class _Writer:
         elif wrapped := getattr(value, "__wrapped__", None):
             self.value(wrapped)
         else:
-            self._say(
-                getattr(value, "__qualname__", type(value).__qualname__),
-                str(getattr(value, "__module__", "")),
-            )
+            self._say(getattr(value, "__qualname__", type(value).__qualname__), str(getattr(value, "__module__", "")))
 
     def _function(self, value: types.FunctionType) -> None:
         if self._again(value):

@@ -36,9 +36,7 @@ def sizes_of(port: pipeline.Port, arguments: Mapping[str, Any]) -> dict[str, int
     for spec in port.manifest.inputs:
         value = given.get(spec.name)
         if isinstance(value, torch.Tensor) and value.dim() == len(spec.dims):
-            sizes |= {
-                dim: size for dim, size in zip(spec.dims, value.shape, strict=True) if isinstance(dim, str)
-            }
+            sizes |= {dim: size for dim, size in zip(spec.dims, value.shape, strict=True) if isinstance(dim, str)}
     return sizes
 
 

@@ -16,11 +16,7 @@ def asked_for(module: torch.nn.Module, tensors: Mapping[str, Any]) -> dict[str, 
     """That by which somebody may differentiate: arguments by their names, and one of the weights for all of them."""
     if not torch.is_grad_enabled():
         return {}
-    found = {
-        name: value
-        for name, value in tensors.items()
-        if isinstance(value, torch.Tensor) and value.requires_grad
-    }
+    found = {name: value for name, value in tensors.items() if isinstance(value, torch.Tensor) and value.requires_grad}
     weight = next((p for p in module.parameters() if p.requires_grad), None)
     return found if found or weight is None else {"its weights": weight}
 

@@ -95,12 +95,7 @@ class Network:
         }
 
     def __call__(
-        self,
-        path: str,
-        module: torch.nn.Module,
-        own: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        self, path: str, module: torch.nn.Module, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """`module(*args, **kwargs)`, torch tensors in and out. own: its forward, that computes in PyTorch."""
         with self._lock, ours():
@@ -182,9 +177,7 @@ class Network:
 
     # --- what only PyTorch can answer ---
 
-    def _original(
-        self, module: torch.nn.Module, why: str, own: Callable[..., Any], args: Any, kwargs: Any
-    ) -> Any:
+    def _original(self, module: torch.nn.Module, why: str, own: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         self._say(f"{type(module).__name__}: {why}")
         with original():
             return own(*args, **kwargs)
@@ -198,9 +191,7 @@ class Network:
     def _only_original(self, path: str, module: torch.nn.Module, args: Any, kwargs: Any) -> str:
         """Why only PyTorch can answer a call; "" if the engine can."""
         if module.training:
-            return (
-                "in training mode PyTorch computes, since a port computes inference only; call model.eval()"
-            )
+            return "in training mode PyTorch computes, since a port computes inference only; call model.eval()"
         if self.now.has_float64 and (why := self.engine.lacks.get("float64")):
             return f"PyTorch computes, since {why}"
         assert self._watch is not None
@@ -267,9 +258,7 @@ class Network:
 
     def _computed(self, path: str, module: torch.nn.Module, call: Any) -> Any:
         arguments = self._arguments(module, call)
-        more = {
-            name: value for name, value in arguments.items() if name not in {**call.tensors, **call.fixed}
-        }
+        more = {name: value for name, value in arguments.items() if name not in {**call.tensors, **call.fixed}}
         port = self._port((path, "computes", call.signature, *sorted(more.items())), module, arguments)
         outer = (name for name, drawn in self.now.random.items() if name and drawn)
         session = port.session

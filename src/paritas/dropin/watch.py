@@ -103,9 +103,7 @@ class Watch:
 
 
 def _same(had: list[Any], spaces: list[Any], entries: Any) -> bool:
-    return sum(map(len, spaces)) == len(had) and all(
-        map(operator.is_, had, chain.from_iterable(map(entries, spaces)))
-    )
+    return sum(map(len, spaces)) == len(had) and all(map(operator.is_, had, chain.from_iterable(map(entries, spaces))))
 
 
 def _reason(module: torch.nn.Module) -> str:
@@ -124,9 +122,7 @@ def _minds_training(module: torch.nn.Module) -> bool:
 
 @functools.cache
 def _reads_training(cls: type) -> bool:
-    functions = [
-        inspect.unwrap(value) for value in vars(cls).values() if isinstance(value, types.FunctionType)
-    ]
+    functions = [inspect.unwrap(value) for value in vars(cls).values() if isinstance(value, types.FunctionType)]
     return any("training" in function.__code__.co_names for function in functions)
 
 
@@ -180,10 +176,7 @@ class _Walk:
         if isinstance(value, torch.Tensor):
             self.tensors[path] = value
         elif isinstance(value, torch.nn.Module):
-            for (
-                inner,
-                module,
-            ) in value.named_modules():  # one that is no child, as a list of modules holds them
+            for inner, module in value.named_modules():  # one that is no child, as a list of modules holds them
                 if id(module) not in self._seen or module is value:
                     self._module(f"{path}.{inner}", module)
         elif isinstance(value, dict):
@@ -208,8 +201,7 @@ def is_open(value: Any) -> bool:
     return (
         isinstance(getattr(value, "__dict__", None), dict)
         and not isinstance(value, _CLOSED)
-        and module.partition(".")[0]
-        not in ("torch", "logging", "threading", "typing", "paritas", "weakref", "re")
+        and module.partition(".")[0] not in ("torch", "logging", "threading", "typing", "paritas", "weakref", "re")
     )
 
 
@@ -252,9 +244,7 @@ def memory_of(classes: Iterable[type]) -> frozenset[str]:
 def _written(cls: type) -> frozenset[str]:
     if not is_of_models(cls.__module__):
         return frozenset()
-    functions = [
-        f for name, f in vars(cls).items() if isinstance(f, types.FunctionType) and name != "__init__"
-    ]
+    functions = [f for name, f in vars(cls).items() if isinstance(f, types.FunctionType) and name != "__init__"]
     steps = chain.from_iterable(dis.get_instructions(inspect.unwrap(function)) for function in functions)
     return frozenset(step.argval for step in steps if step.opname == "STORE_ATTR")
 

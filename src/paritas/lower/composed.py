@@ -81,9 +81,7 @@ def diagonal_scatter(
     return torch.where(on, spread, x).movedim((-2, -1), (dim1, dim2))
 
 
-def put(
-    self: torch.Tensor, index: torch.Tensor, source: torch.Tensor, accumulate: bool = False
-) -> torch.Tensor:
+def put(self: torch.Tensor, index: torch.Tensor, source: torch.Tensor, accumulate: bool = False) -> torch.Tensor:
     """`self` with elements written at places of the flat tensor."""
     flat = torch.ops.aten.index_put(self.reshape(-1), [index.reshape(-1)], source.reshape(-1), accumulate)
     return flat.reshape(self.shape)
@@ -240,16 +238,12 @@ def as_strided(
     return self.reshape(-1)[place]
 
 
-def linspace(
-    start: Any, end: Any, steps: int, *, dtype: torch.dtype | None = None, **where: Any
-) -> torch.Tensor:
+def linspace(start: Any, end: Any, steps: int, *, dtype: torch.dtype | None = None, **where: Any) -> torch.Tensor:
     """From either end to the middle, as torch does it. torch's own decomposition rounds whole numbers otherwise."""
     kind = dtype or torch.float32
     if not kind.is_floating_point:
         raise NotImplementedError("whole numbers between two that are known at run time only")
-    first, last = (
-        v.to(kind) if isinstance(v, torch.Tensor) else torch.full((), v, dtype=kind) for v in (start, end)
-    )
+    first, last = (v.to(kind) if isinstance(v, torch.Tensor) else torch.full((), v, dtype=kind) for v in (start, end))
     if steps < 2:
         return first.reshape(1)[:steps]
     place = torch.arange(steps).to(kind)

@@ -81,9 +81,7 @@ def _part(
     for name in list(decomposition_table):
         everything.setdefault(name, decomposition_table[name])
     # What writes in place is made functional afterwards, and is known then by its own name.
-    kept: dict[Any, Any] = {
-        op: how for op, how in everything.items() if str(op) not in known and not _is_mutable(op)
-    }
+    kept: dict[Any, Any] = {op: how for op, how in everything.items() if str(op) not in known and not _is_mutable(op)}
     mode = _fake_mode(node)
     if mode is None:
         return None, []
@@ -159,9 +157,7 @@ def _refuse_what_is_not_made(program: Program, node: Node, part: GraphModule) ->
     results = next(iter(reversed(part.graph.nodes))).args[0]
     if isinstance(results, Node):
         return
-    kept = {
-        spec.arg.name for spec in program.exported.graph_signature.output_specs if hasattr(spec.arg, "name")
-    }
+    kept = {spec.arg.name for spec in program.exported.graph_signature.output_specs if hasattr(spec.arg, "name")}
     for user in node.users:
         if user.target is not operator.getitem or results[user.args[1]] is not None:
             continue

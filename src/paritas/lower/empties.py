@@ -15,9 +15,7 @@ def may_be_empty(size: Any) -> bool:
     known = size.node.expr if isinstance(size, torch.SymInt) else size
     if isinstance(known, int) or not getattr(known, "free_symbols", ()):
         return known == 0
-    ranges = {
-        symbol: ValueRanges(0 if str(symbol).startswith("u") else 1, int_oo) for symbol in known.free_symbols
-    }
+    ranges = {symbol: ValueRanges(0 if str(symbol).startswith("u") else 1, int_oo) for symbol in known.free_symbols}
     try:
         return not bound_sympy(known, ranges).lower >= 1
     except Exception:  # noqa: BLE001 - what torch cannot bound

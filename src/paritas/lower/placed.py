@@ -21,6 +21,4 @@ def placed(engine: str, where: str) -> Iterator[None]:
     except ParitasError:
         raise
     except Exception as error:
-        raise LoweringError(
-            f"{engine} cannot lower {where} with these arguments: {reason_of(error)}."
-        ) from error
+        raise LoweringError(f"{engine} cannot lower {where} with these arguments: {reason_of(error)}.") from error

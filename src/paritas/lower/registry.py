@@ -33,17 +33,7 @@ LOWERINGS: dict[str, dict[str, Lowering]] = {}
 
 #: Arguments that change nothing but what the result is like, which a lowering asks the node.
 OF_RESULT = frozenset(
-    (
-        "dtype",
-        "half_to_float",
-        "layout",
-        "device",
-        "pin_memory",
-        "memory_format",
-        "non_blocking",
-        "copy",
-        "implicit",
-    )
+    ("dtype", "half_to_float", "layout", "device", "pin_memory", "memory_format", "non_blocking", "copy", "implicit")
 )
 
 

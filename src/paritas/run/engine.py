@@ -192,11 +192,7 @@ class EngineInfo:
         return bool(self.version)
 
     def __str__(self) -> str:
-        return (
-            f"{self.name} {self.version}"
-            if self.available
-            else f"{self.name}: not installed ({self.install})"
-        )
+        return f"{self.name} {self.version}" if self.available else f"{self.name}: not installed ({self.install})"
 
 
 def engines() -> dict[str, EngineInfo]:
@@ -212,9 +208,7 @@ def _info(found: Engine) -> EngineInfo:
         except importlib.metadata.PackageNotFoundError:
             version = "unknown"
     extra = found.name if found.extra is None else found.extra
-    return EngineInfo(
-        found.name, found.package, version, f"pip install 'paritas{f'[{extra}]' if extra else ''}'"
-    )
+    return EngineInfo(found.name, found.package, version, f"pip install 'paritas{f'[{extra}]' if extra else ''}'")
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:

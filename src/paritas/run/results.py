@@ -60,8 +60,6 @@ def check_finite(feed: Mapping[str, np.ndarray]) -> None:
         places = np.argwhere(~np.isfinite(value))
         first = tuple(int(index) for index in places[0])
         more = f" and {len(places) - 1} more" if len(places) > 1 else ""
-        wrong.append(
-            f"{name} holds {value[first]} at {list(first)}{more}; this port takes finite values only"
-        )
+        wrong.append(f"{name} holds {value[first]} at {list(first)}{more}; this port takes finite values only")
     if wrong:
         raise InputError("\n  ".join(wrong) + " (check_finite=True).")

@@ -57,9 +57,7 @@ class StepsNodes(Protocol):
 
     def nodes(self) -> Collection[str]: ...
 
-    def lockstep(
-        self, feed: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]
-    ) -> Mapping[str, np.ndarray]: ...
+    def lockstep(self, feed: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]: ...
 
 
 @runtime_checkable
@@ -143,9 +141,7 @@ class Differentiates(Session, Protocol):
     float.
     """
 
-    def gradients(
-        self, feed: Mapping[str, np.ndarray], cotangents: Sequence[np.ndarray | None]
-    ) -> Gradients: ...
+    def gradients(self, feed: Mapping[str, np.ndarray], cotangents: Sequence[np.ndarray | None]) -> Gradients: ...
 
 
 class TakesVjps(Protocol):
@@ -157,10 +153,7 @@ class TakesVjps(Protocol):
     """
 
     def vjps(
-        self,
-        feed: Mapping[str, np.ndarray],
-        given: Mapping[str, np.ndarray],
-        cotangents: Mapping[str, np.ndarray],
+        self, feed: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray], cotangents: Mapping[str, np.ndarray]
     ) -> Gradients: ...
 
 

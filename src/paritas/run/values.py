@@ -54,9 +54,7 @@ def framework_of(inputs: Mapping[str, Any]) -> str:
     found = set(kinds.values())
     if len(found) > 1:
         listed = ", ".join(f"{name} is {kind}" for name, kind in kinds.items())
-        raise InputError(
-            f"The inputs are of different frameworks: {listed}. Pass all of one; so is the output."
-        )
+        raise InputError(f"The inputs are of different frameworks: {listed}. Pass all of one; so is the output.")
     return found.pop() if found else "numpy"
 
 
@@ -278,10 +276,7 @@ def _as_lists(value: Any) -> Any:
 
 
 def _check_counts(
-    specs: Sequence[TensorSpec],
-    feed: Mapping[str, Array],
-    sizes: Mapping[str, tuple[int, str]],
-    wrong: list[str],
+    specs: Sequence[TensorSpec], feed: Mapping[str, Array], sizes: Mapping[str, tuple[int, str]], wrong: list[str]
 ) -> None:
     """Lengths of padded sequences: at least 1 and at most the padded size, which is the longest."""
     for spec in specs:
@@ -312,18 +307,12 @@ def _dims(spec: TensorSpec) -> str:
 
 
 def _check_shape(
-    spec: TensorSpec,
-    array: Array,
-    sizes: dict[str, tuple[int, str]],
-    limits: Mapping[str, int],
-    wrong: list[str],
+    spec: TensorSpec, array: Array, sizes: dict[str, tuple[int, str]], limits: Mapping[str, int], wrong: list[str]
 ) -> bool:
     """Whether the shape is the spec's; notes the sizes of dynamic dimensions, and what is wrong."""
     name, dims, shape = spec.name, spec.dims, array.shape
     if len(shape) != len(dims):
-        wrong.append(
-            f"{name} has {len(shape)} dimensions {list(shape)}; {len(dims)} are expected: {_dims(spec)}"
-        )
+        wrong.append(f"{name} has {len(shape)} dimensions {list(shape)}; {len(dims)} are expected: {_dims(spec)}")
         return False
     before = len(wrong)
     for axis, (dim, size) in enumerate(zip(dims, shape, strict=True)):
@@ -366,9 +355,7 @@ def _check_expression(
     elif len(unknown) == 1 and _GROWS.fullmatch(dim):
         symbol = unknown[0]
         if (fits := _solve(dim, symbol, tuple(known.items()), size)) is None:
-            wrong.append(
-                f"{spec.name} has size {size} in dimension {axis}; it must be {dim} for some {symbol}"
-            )
+            wrong.append(f"{spec.name} has size {size} in dimension {axis}; it must be {dim} for some {symbol}")
         else:
             sizes[symbol] = (fits, spec.name)
 
@@ -403,9 +390,7 @@ def _cast(spec: TensorSpec, array: Array, given: Any, wrong: list[str]) -> Array
     """`array` in the spec's dtype where that loses nothing; else what is wrong is noted."""
     have, want = array.dtype.name, spec.dtype
     came = _dtype_name(given) or have
-    untyped = not framework_of_type(
-        type(given)
-    )  # a list or number of Python, whose floats are only nominally float64
+    untyped = not framework_of_type(type(given))  # a list or number of Python, whose floats are only nominally float64
     if want == "bfloat16":
         if came == "bfloat16":
             return array
@@ -476,9 +461,7 @@ def _check_range(spec: TensorSpec, array: Array, wrong: list[str]) -> None:
     wrong.append(f"{spec.name} holds {array[place]} at {list(place)}{more}; {known}")
 
 
-def _fill(
-    spec: TensorSpec, sizes: Mapping[str, tuple[int, str]], feed: Mapping[str, Array], wrong: list[str]
-) -> Array:
+def _fill(spec: TensorSpec, sizes: Mapping[str, tuple[int, str]], feed: Mapping[str, Array], wrong: list[str]) -> Array:
     """An absent input: its default in every place, as large as the others say.
 
     A dimension that no other input shares is as large as that of the first input of the same rank: a mask
@@ -494,9 +477,7 @@ def _fill(
             if size is None and like is not None and dim.isidentifier():
                 size = like[axis]
         if size is None:
-            wrong.append(
-                f"{spec.name} is missing, and no other input says how large {dim} in {_dims(spec)} is"
-            )
+            wrong.append(f"{spec.name} is missing, and no other input says how large {dim} in {_dims(spec)} is")
             return np.empty(0)
         shape.append(size)
     return np.full(shape, spec.default, "float32" if spec.dtype == "bfloat16" else spec.dtype)

@@ -450,9 +450,7 @@ def _listing(root: Path, most: int = 8) -> str:
 def _walk(root: Path) -> list[str]:
     """Every file below `root`, as a sorted list of "folder/name", but what is being written this moment."""
     return sorted(
-        name
-        for name, kind in plain.walk(root)
-        if kind == "file" and not leftovers.is_beside(PurePosixPath(name).name)
+        name for name, kind in plain.walk(root) if kind == "file" and not leftovers.is_beside(PurePosixPath(name).name)
     )
 
 

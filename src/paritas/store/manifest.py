@@ -88,14 +88,9 @@ def manifest_from_json(text: str, where: str = "port.json") -> Manifest:
             advice = "Make the port again with this Paritas."
             if version > FORMAT_VERSION:
                 advice = "Update Paritas:   pip install -U paritas"
-            raise PortError(
-                f"{where} has format {version}; this Paritas reads format {FORMAT_VERSION}. {advice}"
-            )
+            raise PortError(f"{where} has format {version}; this Paritas reads format {FORMAT_VERSION}. {advice}")
         return _check_guards(_check_meaning(_check_files(record(Manifest, raw, "port.json"))))
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # JSONDecodeError among them, and numbers of too many digits
+    except (ValueError, RecursionError) as error:  # JSONDecodeError among them, and numbers of too many digits
         reason = f"it is not whole JSON ({error})" if str(error) else "it is nested too deeply"
         raise PortError(f"{where} is damaged: {reason}. Make the port again.") from None
     except Wrong as wrong:
@@ -219,12 +214,7 @@ def _check_files(manifest: Manifest) -> Manifest:
 
 def _check_meaning(manifest: Manifest) -> Manifest:
     """What is of the right type, and yet nothing that a capture says."""
-    known = {
-        name
-        for spec in manifest.inputs
-        for dim in spec.dims
-        for name in sizes_in(str(dim), of_dimension=True)
-    }
+    known = {name for spec in manifest.inputs for dim in spec.dims for name in sizes_in(str(dim), of_dimension=True)}
     for field in ("inputs", "outputs"):
         names = [spec.name for spec in getattr(manifest, field)]
         if twice := [name for name, count in Counter(names).items() if count > 1]:

@@ -13,18 +13,7 @@ from paritas.dropin import calls
 from paritas.dropin.calls import is_object, takes
 from paritas.errors import InputError
 
-__all__ = [
-    "CACHE",
-    "CACHE_OF_MAMBA",
-    "LABELS",
-    "LOGITS",
-    "SEEN",
-    "TOKENS",
-    "Call",
-    "is_object",
-    "take",
-    "takes",
-]
+__all__ = ["CACHE", "CACHE_OF_MAMBA", "LABELS", "LOGITS", "SEEN", "TOKENS", "Call", "is_object", "take", "takes"]
 
 #: Arguments with one entry per new token along dimension 1, by transformers' names.
 TOKENS = (
@@ -109,9 +98,7 @@ def of_two_rows(call: Call) -> Call:
 def _leaves(value: Any) -> list[torch.Tensor]:
     if isinstance(value, torch.Tensor):
         return [value] if value.dim() > 1 else []
-    inner = (
-        value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else ()
-    )
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else ()
     return [leaf for item in inner for leaf in _leaves(item)]
 
 

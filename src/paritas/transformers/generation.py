@@ -109,20 +109,14 @@ class Generation(Network):
         Else why only PyTorch can remember.
         """
         if call.cache is not None and not isinstance(call.cache, Cache):
-            raise InputError(
-                f"{call.cache_name} is a {type(call.cache).__name__}; pass a Cache of transformers."
-            )
+            raise InputError(f"{call.cache_name} is a {type(call.cache).__name__}; pass a Cache of transformers.")
         if not calls.takes(type(module), "use_cache") and not calls.takes(type(module), call.cache_name):
             return ""
         if not _is_wanted(module, call) and (call.cache is None or call.use_cache is False):
             return ""
         if call.cache is not None:
             begins = not int(call.cache.get_seq_length())
-            return (
-                ON_ENGINE
-                if begins or calls.has_plain_masks(call)
-                else "PyTorch goes on with a mask of its own kind"
-            )
+            return ON_ENGINE if begins or calls.has_plain_masks(call) else "PyTorch goes on with a mask of its own kind"
         key = ("remembers", path, call.signature)
         # BERT's configuration says use_cache too: what it returns is what counts.
         if key not in self.now.known:
@@ -133,9 +127,7 @@ class Generation(Network):
         with self._example(module) as (twin, _):
             out = twin(**call.tensors, **call.fixed, use_cache=True, return_dict=True)
         # Some, as xLSTM, remember in a class of their own.
-        found = {
-            name: value for name, value in out.items() if isinstance(value, Cache) or calls.is_object(value)
-        }
+        found = {name: value for name, value in out.items() if isinstance(value, Cache) or calls.is_object(value)}
         if not found:
             return ""
         if set(found) == {CACHE} and is_kept(found[CACHE]) and calls.takes(type(module), CACHE):
@@ -145,23 +137,17 @@ class Generation(Network):
                 "PyTorch reads the prompt, token by token; the engine goes on with what it remembers, and computes "
                 "all of it with use_cache=False"
             )
-        return (
-            "PyTorch computes, since no engine keeps what it remembers; with use_cache=False an engine does"
-        )
+        return "PyTorch computes, since no engine keeps what it remembers; with use_cache=False an engine does"
 
     def _generate(self, path: str, module: torch.nn.Module, call: Call) -> Any:
         cache = call.cache
         seen = cache.get_seq_length() if cache is not None else 0
-        tokens = next(
-            (t.shape[1] for n, t in call.tensors.items() if n in calls.TOKENS and t.dim() > 1), None
-        )
+        tokens = next((t.shape[1] for n, t in call.tensors.items() if n in calls.TOKENS and t.dim() > 1), None)
         begins = int(seen) == 0
         if tokens is None and (not begins or calls.LABELS not in call.tensors):
             raise InputError(f"{type(module).__name__} got no tokens: none of {', '.join(calls.TOKENS[:4])}.")
         _, cross = parts_of(cache)
-        pair = cross is not None or bool(
-            getattr(getattr(module, "config", None), "is_encoder_decoder", False)
-        )
+        pair = cross is not None or bool(getattr(getattr(module, "config", None), "is_encoder_decoder", False))
         if tokens is None or calls.LABELS in call.tensors:
             if call.kept:
                 call.fixed[calls.LOGITS] = call.kept
@@ -209,14 +195,7 @@ class Generation(Network):
         names += [calls.LOGITS, "decoder_attention_mask" if is_pair else "attention_mask"]
         return {name: first[name] for name in names if name in first}
 
-    def _go_on(
-        self,
-        path: str,
-        module: torch.nn.Module,
-        call: Call,
-        cache: Any,
-        tokens: int,
-    ) -> Any:
+    def _go_on(self, path: str, module: torch.nn.Module, call: Call, cache: Any, tokens: int) -> Any:
         own, cross = parts_of(cache)
         arguments = {**call.tensors, **call.fixed, "use_cache": True}
         key = (path, "goes on", call.signature)

@@ -27,13 +27,9 @@ class Plan:
         self.manifest = manifest
         self.names = remembered(manifest)
         self.cross = [
-            spec.name
-            for spec in manifest.inputs
-            if spec.name.startswith(f"{CACHE}.") and spec.name not in self.names
+            spec.name for spec in manifest.inputs if spec.name.startswith(f"{CACHE}.") and spec.name not in self.names
         ]
-        self.inputs = [
-            s.name for s in manifest.inputs if s.name not in self.names and s.name not in self.cross
-        ]
+        self.inputs = [s.name for s in manifest.inputs if s.name not in self.names and s.name not in self.cross]
         self.nesting = {name: nested for name, nested in manifest.nesting.items() if name != CACHE}
         items = {
             key: {"kind": "constant", "value": None} if item["kind"] == "cache" else item
@@ -54,9 +50,7 @@ class Plan:
 
     def output(self, found: Mapping[int, np.ndarray], cache: Any) -> Any:
         specs = self.manifest.outputs
-        flat = [
-            from_numpy(found[i], "torch", specs[i].dtype) if i in found else None for i in range(len(specs))
-        ]
+        flat = [from_numpy(found[i], "torch", specs[i].dtype) if i in found else None for i in range(len(specs))]
         out = build_output(self.structure, flat, "torch")
         out[CACHE] = cache
         return out

@@ -16,9 +16,7 @@ CHUNK = 1 << 18  # elements looked at in one go: a few temporaries of 2 MiB, wha
 SENTINEL = 1e30  # "minus infinity" as masks spell it in fp32 and bf16; never part of a typical magnitude
 GAP = 8  # octaves without a single element that separate fill values from the rest
 SHARE = 1 / 20  # of the elements, at least, that must lie below such a gap to be "the rest"
-MEMBERS = (
-    4  # so few elements are no class of their own, however far below the others: three of a state of eight
-)
+MEMBERS = 4  # so few elements are no class of their own, however far below the others: three of a state of eight
 RESIDUE = 1e-6  # what is this much smaller than the rest is what rounding left of a zero, not the rest
 FILL = 1e6  # above this magnitude, a class of its own is fill, however small the others are
 
@@ -69,11 +67,7 @@ class Comparison:
 
 
 def compare(
-    want: np.ndarray | None,
-    got: np.ndarray | None,
-    tolerance: Tolerance,
-    *,
-    dtype: str | np.dtype | None = None,
+    want: np.ndarray | None, got: np.ndarray | None, tolerance: Tolerance, *, dtype: str | np.dtype | None = None
 ) -> Comparison:
     """Compare `got` with the reference `want`: floats within `tolerance`, integers and booleans exactly.
 
@@ -94,11 +88,7 @@ def compare(
 
 def _form_fault(want: np.ndarray | None, got: np.ndarray | None, dtype: str | np.dtype | None) -> str:
     if want is None or got is None:
-        return (
-            "missing on both sides"
-            if want is got
-            else f"missing {'in the original' if want is None else 'here'}"
-        )
+        return "missing on both sides" if want is got else f"missing {'in the original' if want is None else 'here'}"
     for side, value in (("want", want), ("got", got)):
         if not isinstance(value, np.ndarray | np.generic):
             return f"not an array: {side} is {type(value).__name__}"
@@ -143,9 +133,7 @@ def _compare_exactly(want: np.ndarray, got: np.ndarray) -> Comparison:
         if not different.any():
             continue
         unequal += int(different.sum())
-        distance = np.where(
-            different, np.maximum(np.abs(g.astype(np.float64) - w.astype(np.float64)), 1.0), 0.0
-        )
+        distance = np.where(different, np.maximum(np.abs(g.astype(np.float64) - w.astype(np.float64)), 1.0), 0.0)
         total += float(distance.sum())
         relative += float((distance[magnitude > 0] / magnitude[magnitude > 0]).sum())
         at = int(distance.argmax())
@@ -184,9 +172,7 @@ def _compare_floats(want: np.ndarray, got: np.ndarray, tolerance: Tolerance) -> 
             distance[~keep] = 0.0  # equal by now: same NaN, same infinity
             np.abs(wide, out=wide)
             wide[~keep] = 0.0
-            allowed = np.minimum(
-                base + tolerance.rtol * wide, np.finfo(np.float64).max
-            )  # inf would pass anything
+            allowed = np.minimum(base + tolerance.rtol * wide, np.finfo(np.float64).max)  # inf would pass anything
             ratio = distance / allowed  # 0 allowed: inf where they differ, NaN where they are equal
             ratio[np.isnan(ratio)] = math.inf
             ratio[distance == 0] = 0.0
@@ -235,9 +221,7 @@ def _special_fault(shape: tuple[int, ...], start: int, w: np.ndarray, g: np.ndar
     inf = (np.isinf(w) | np.isinf(g)) & (w != g) & ~nan_w
     if inf.any():
         at = int(inf.argmax())
-        return (
-            f"infinity: want {float(w[at])}, got {float(g[at])}, first at {list(_index(start + at, shape))}"
-        )
+        return f"infinity: want {float(w[at])}, got {float(g[at])}, first at {list(_index(start + at, shape))}"
     return ""
 
 

@@ -142,18 +142,14 @@ def compare_gradients(
     cotangents = cotangents_of(reference.run(feed), seed)
     names = [*flow.parameters, *flow.inputs]
     if not names or all(cotangent is None for cotangent in cotangents):
-        why = (
-            "no parameter requires gradients and no input is a float" if not names else "no output is a float"
-        )
+        why = "no parameter requires gradients and no input is a float" if not names else "no output is a float"
         return Backwards(unseen_gradients={"all gradients": why}, gradient_case=case)
     want = _named(original(feed, cotangents), flow)
     captured, true_values = (_named(one.gradients(feed, cotangents), flow) for one in (reference, truth))
     rounded = _named(yardstick(feed, cotangents), flow) if yardstick is not None else want
     precision = session.precision
     if all(value is None for value in want.values()):
-        why = (
-            "nothing in the original depends on a parameter or floating input: is its forward under no_grad?"
-        )
+        why = "nothing in the original depends on a parameter or floating input: is its forward under no_grad?"
         return Backwards(unseen_gradients={"all gradients": why}, gradient_case=case)
     try:
         got = _named(session.gradients(feed, cotangents), flow)
@@ -164,9 +160,7 @@ def compare_gradients(
     rows = tuple(
         _row(
             name,
-            _Sides(
-                want.get(name), captured.get(name), true_values.get(name), rounded.get(name), got.get(name)
-            ),
+            _Sides(want.get(name), captured.get(name), true_values.get(name), rounded.get(name), got.get(name)),
             flow,
             precision,
         )
@@ -203,9 +197,7 @@ def _row(name: str, sides: _Sides, flow: Flow, precision: str) -> GradientParity
     if want is None:
         if got is None or not got.any():
             return dataclasses.replace(row, excess=0.0, error=0.0)
-        return dataclasses.replace(
-            row, shape=tuple(got.shape), fault="a gradient where the original has none"
-        )
+        return dataclasses.replace(row, shape=tuple(got.shape), fault="a gradient where the original has none")
     if got is None:
         return dataclasses.replace(row, fault="no gradient: frozen here, or missing")
     result = compare(want, got, RELATIVE, dtype=got.dtype)
@@ -214,9 +206,7 @@ def _row(name: str, sides: _Sides, flow: Flow, precision: str) -> GradientParity
     wrong = _wrong_capture(sides)
     if truth is None or wrong:
         return _judged(row, result, fault=wrong or "no gradient in the captured graph: look at the capture")
-    torch_error = max(
-        gradient_distance(truth, side) for side in (sides.yardstick, sides.captured) if side is not None
-    )
+    torch_error = max(gradient_distance(truth, side) for side in (sides.yardstick, sides.captured) if side is not None)
     if sides.yardstick is want or sides.yardstick is None:
         torch_error = max(torch_error, gradient_distance(truth, want))
     port_error = gradient_distance(truth, got)
@@ -266,9 +256,7 @@ def _with_usual(rows: tuple[GradientParity, ...], precision: str) -> tuple[Gradi
     return tuple(
         row
         if row.fault or math.isnan(row.torch_error)
-        else dataclasses.replace(
-            row, excess=row.port_error / _allowed(max(row.torch_error, usual), precision)
-        )
+        else dataclasses.replace(row, excess=row.port_error / _allowed(max(row.torch_error, usual), precision))
         for row in rows
     )
 
@@ -323,9 +311,7 @@ def compare_vjps(
     found = {node: edges.row(node, sums) for node in uses if node not in accused or node in certain}
     unseen: dict[str, str] = {}
     for number, turn in enumerate(turns):
-        alone = (
-            every.run(turn) if number < TURNS else "one of several users of a wrong gradient; not told apart"
-        )
+        alone = every.run(turn) if number < TURNS else "one of several users of a wrong gradient; not told apart"
         for node in turn:
             if isinstance(alone, str):
                 unseen[node] = alone
@@ -429,9 +415,7 @@ class _Edges:
         if truth is None or want is None or yardstick is None:
             if got is None or not got.any():
                 return dataclasses.replace(row, excess=0.0, error=0.0)
-            return dataclasses.replace(
-                row, shape=tuple(got.shape), fault="a gradient where the original has none"
-            )
+            return dataclasses.replace(row, shape=tuple(got.shape), fault="a gradient where the original has none")
         row = dataclasses.replace(row, shape=tuple(truth.shape), dtype=str(want.dtype))
         if got is None:
             return dataclasses.replace(row, fault="no gradient")

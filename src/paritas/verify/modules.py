@@ -25,10 +25,7 @@ class Walker(Protocol):
     precision: str
 
     def walk(
-        self,
-        feed: Feed,
-        see: Callable[[str, np.ndarray], None] | None = None,
-        names: Collection[str] | None = None,
+        self, feed: Feed, see: Callable[[str, np.ndarray], None] | None = None, names: Collection[str] | None = None
     ) -> list[np.ndarray]: ...
 
     def run(self, feed: Feed) -> list[np.ndarray]: ...
@@ -63,9 +60,7 @@ def compare_modules(
     """
     precision = session.precision
     if not isinstance(session, Observes):
-        return Inside(
-            (), {_name(call): "the engine shows outputs only" for call in modules}, "modules not observed"
-        )
+        return Inside((), {_name(call): "the engine shows outputs only" for call in modules}, "modules not observed")
     try:
         got = dict(session.observe(feed))
     except Exception as error:  # noqa: BLE001 - whatever an engine does when observed, the outputs rule
@@ -92,10 +87,7 @@ def compare_modules(
     if truth is not None:
 
         def measure(node: str, true_values: np.ndarray) -> None:
-            against_truth[node] = (
-                distance(true_values, kept.pop(node)),
-                distance(true_values, got.pop(node)),
-            )
+            against_truth[node] = (distance(true_values, kept.pop(node)), distance(true_values, got.pop(node)))
 
         truth.walk(feed, measure, set(kept))
 
@@ -104,11 +96,7 @@ def compare_modules(
         seen = [node for node in call.outputs if node in found]
         for node in call.outputs:
             if node not in found:
-                why = (
-                    "the engine's program has no value for it"
-                    if node not in got
-                    else "not a tensor in the original"
-                )
+                why = "the engine's program has no value for it" if node not in got else "not a tensor in the original"
                 unseen[_name(call) if not seen else f"{_name(call)}: {node}"] = why
         if not seen:
             continue

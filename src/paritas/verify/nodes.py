@@ -26,11 +26,7 @@ ROUNDINGS = 16
 
 #: Attention is two products and a softmax: a score of 30 enters exp with 30 roundings of its own. A softmax is an exp
 #: over a sum of exps: twice the roundings of one.
-ROUNDINGS_OF = {
-    "aten.scaled_dot_product_attention.default": 64,
-    "aten.softmax.int": 32,
-    "aten._softmax.default": 32,
-}
+ROUNDINGS_OF = {"aten.scaled_dot_product_attention.default": 64, "aten.softmax.int": 32, "aten._softmax.default": 32}
 
 #: Engines hold integers in 32 bits. What is beyond them is a cast of an infinity, which no two processors do alike.
 _INT32 = 1 << 31
@@ -53,9 +49,7 @@ class Steps(Protocol):
 
     precision: str
 
-    def walk(
-        self, feed: Feed, see: See | None = None, names: Collection[str] | None = None
-    ) -> list[np.ndarray]: ...
+    def walk(self, feed: Feed, see: See | None = None, names: Collection[str] | None = None) -> list[np.ndarray]: ...
 
     def locally(self, feed: Feed, given: Feed, see: See) -> None: ...
 
@@ -108,15 +102,11 @@ def compare_nodes(
             node, value = known[name], got.pop(name)
             if node.orders in given and same_order(given[node.orders], given[name], value, node.dim):
                 value = given[name]
-            found[name] = row_of(
-                node, true_values, given[name], rounded, value, precision, roundings_of(node)
-            )
+            found[name] = row_of(node, true_values, given[name], rounded, value, precision, roundings_of(node))
 
     truth.locally(feed, given, judge)
     unseen = {
-        node.name: "part of another node in the engine's program"
-        if node.name not in wanted
-        else "not reached"
+        node.name: "part of another node in the engine's program" if node.name not in wanted else "not reached"
         for node in nodes
         if node.name not in found
     }

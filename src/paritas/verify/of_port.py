@@ -78,8 +78,7 @@ def verify_port(
     space = Space(
         manifest.inputs,
         size_ranges(manifest.limits),
-        [case for case in cases if not case.edge and case.name != EXAMPLE]
-        or [case for case in cases if not case.edge],
+        [case for case in cases if not case.edge and case.name != EXAMPLE] or [case for case in cases if not case.edge],
         frozenset(manifest.prepared),
         resize=not manifest.prepared,
         ways=ways(manifest),
@@ -199,9 +198,7 @@ def _backwards(
 
     def original(precision: str) -> Differentiate:
         one = in_precision(module, precision)
-        return lambda feed, cotangents: eager_gradients(
-            one, feed, cotangents, manifest.nesting, manifest.constants
-        )
+        return lambda feed, cotangents: eager_gradients(one, feed, cotangents, manifest.nesting, manifest.constants)
 
     flow = Flow(
         parameters=tuple(dict.fromkeys(names.get(n, n) for n in sorted(program.trainable))),
@@ -227,10 +224,7 @@ def _backwards(
 
 
 def cases_of(
-    port: Subject,
-    inputs: Any,
-    original: Callable[[Mapping[str, np.ndarray]], list[np.ndarray]],
-    seed: int,
+    port: Subject, inputs: Any, original: Callable[[Mapping[str, np.ndarray]], list[np.ndarray]], seed: int
 ) -> tuple[Sequence[Case], list[str]]:
     """What to compare on, and what must be said of it.
 
@@ -241,9 +235,7 @@ def cases_of(
     if inputs is not None:
         return [*_given(port, inputs), *kept], []
     known = port.examples()
-    remarks = (
-        [] if known else ["verify: this port keeps no example, so it was compared on made-up inputs only"]
-    )
+    remarks = [] if known else ["verify: this port keeps no example, so it was compared on made-up inputs only"]
     example = [Case(EXAMPLE, known)] if known else []
 
     def accepted(case: Case) -> bool:
@@ -364,9 +356,6 @@ def in_precision(module: torch.nn.Module, precision: str) -> torch.nn.Module:
 def _given(port: Subject, inputs: Any) -> Sequence[Case]:
     several = [inputs] if isinstance(inputs, Mapping) else list(inputs)
     return [
-        Case(
-            f"given {number}" if len(several) > 1 else "given",
-            port.feed(one),
-        )
+        Case(f"given {number}" if len(several) > 1 else "given", port.feed(one))
         for number, one in enumerate(several, 1)
     ]

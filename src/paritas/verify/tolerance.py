@@ -29,9 +29,7 @@ class Tolerance:
         for name in ("rtol", "atol", "scaled"):
             # NaN and infinity would let everything pass.
             if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(
-                    f"Tolerance.{name} must be finite and not negative, not {getattr(self, name)!r}."
-                )
+                raise ValueError(f"Tolerance.{name} must be finite and not negative, not {getattr(self, name)!r}.")
 
     @property
     def rule(self) -> str:
@@ -81,16 +79,10 @@ _WHOLE_MODEL = {
         scaled=1e-4,
     ),
     "float16": Tolerance(
-        2**-8,
-        0.0,
-        "fp16, inside a model: published fp16 ports differ by 2e-3 .. 9e-2 of mean|want|",
-        scaled=5e-2,
+        2**-8, 0.0, "fp16, inside a model: published fp16 ports differ by 2e-3 .. 9e-2 of mean|want|", scaled=5e-2
     ),
     "bfloat16": Tolerance(
-        2**-6,
-        0.0,
-        "bf16, inside a model: 8 times the rounding of fp16, errors of several layers",
-        scaled=2e-1,
+        2**-6, 0.0, "bf16, inside a model: 8 times the rounding of fp16, errors of several layers", scaled=2e-1
     ),
 }
 
@@ -104,9 +96,7 @@ def whole_model(precision: str) -> Tolerance:
         return _WHOLE_MODEL[precision]
     except KeyError:
         known = ", ".join(_WHOLE_MODEL)
-        raise ParitasError(
-            f"There is no tolerance for {precision!r}, only for {known}. Pass tolerance=."
-        ) from None
+        raise ParitasError(f"There is no tolerance for {precision!r}, only for {known}. Pass tolerance=.") from None
 
 
 def half_precision(precision: str) -> Tolerance:

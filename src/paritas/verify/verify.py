@@ -39,9 +39,7 @@ from paritas.verify.tolerance import (
 
 LEVELS = ("outputs", "modules", "nodes")
 
-CAPTURE_SLACK = (
-    1e-3  # fp32 original against float64 of the captured graph: beyond it, ask whether rounding explains it
-)
+CAPTURE_SLACK = 1e-3  # fp32 original against float64 of the captured graph: beyond it, ask whether rounding explains it
 
 
 class Reference(Walker, Steps, Protocol):
@@ -181,11 +179,7 @@ def _special(
     if refused or not off:
         return [f'verify: case "{case.name}" was not compared: {refused}'] if refused else []
     lost = ""
-    if (
-        judge.reference is not None
-        and judge.truth is not None
-        and (level == "nodes" or len(nodes) <= FEW_NODES)
-    ):
+    if judge.reference is not None and judge.truth is not None and (level == "nodes" or len(nodes) <= FEW_NODES):
         steps = _step(shown, case, judge.reference, judge.truth, nodes, None)
         guilty = {row.target: row.source for row in steps.rows if not row.agrees}
         lost = ", ".join(f"{target} ({source})" if source else target for target, source in guilty.items())
@@ -231,9 +225,7 @@ class _Judge:
             return self.tolerance
         return half_precision(self.session.precision)
 
-    def case(
-        self, case: Case, want: list[np.ndarray], specs: Sequence[TensorSpec]
-    ) -> tuple[list[OutputParity], str]:
+    def case(self, case: Case, want: list[np.ndarray], specs: Sequence[TensorSpec]) -> tuple[list[OutputParity], str]:
         """The rows of one case, or why the port refuses it: an answer that is refused at the door is no wrong one.
 
         Engines may take denormal numbers for zeros, as PyTorch does after `torch.set_flush_denormal(True)`. So where
@@ -314,9 +306,7 @@ class _Judge:
         dtypes = [_numpy_dtype(spec.dtype) for spec in specs]
         return [
             self._row(
-                _Values(
-                    case, name, i, _at(want, i), _at(got, i), _at(truth, i), _at(yardstick, i), _at(dtypes, i)
-                )
+                _Values(case, name, i, _at(want, i), _at(got, i), _at(truth, i), _at(yardstick, i), _at(dtypes, i))
             )
             for i, name in enumerate(names)
         ]
@@ -376,11 +366,7 @@ class _Judge:
                 3 * torch_error > WIDEST_FP32 and at.port_error <= AS_ACCURATE * torch_error
             )
             if at.case.optional and not result.fault and hopeless:
-                return (
-                    result,
-                    "",
-                    f"PyTorch's own fp32 is {torch_error:.2g} of the values away from float64 here",
-                )
+                return (result, "", f"PyTorch's own fp32 is {torch_error:.2g} of the values away from float64 here")
         same = compare(at.want, captured, self.tolerance)
         if not same.agrees:
             return result, f"The captured graph is not the original ({same}): look at the capture first.", ""
@@ -399,9 +385,7 @@ class _Judge:
         if at.truth is None or at.yardstick is None:
             return f"PyTorch cannot run this case in float64 and in {precision}"
         if not at.torch_error <= TOO_INACCURATE:
-            return (
-                f"PyTorch's own error in {precision} is {at.torch_error:.2g}; twice that would prove nothing"
-            )
+            return f"PyTorch's own error in {precision} is {at.torch_error:.2g}; twice that would prove nothing"
         return ""
 
     def _wrong_capture_half(self, at: _Values) -> str:
@@ -483,10 +467,7 @@ def _usual(rows: Sequence[OutputParity]) -> dict[str, list[float]]:
 
 
 def _judge_by_truth(
-    rows: Sequence[OutputParity],
-    precision: str,
-    usual: Mapping[str, Sequence[float]],
-    searched: Collection[str] = (),
+    rows: Sequence[OutputParity], precision: str, usual: Mapping[str, Sequence[float]], searched: Collection[str] = ()
 ) -> list[OutputParity]:
     """fp16 and bf16: the excess is the port's distance from float64 over twice PyTorch's own.
 
@@ -518,21 +499,16 @@ def _look_inside(
 ) -> tuple[Inside, str]:
     """The modules, on the case whose outputs are worst: there is most to see."""
     if not rows:
-        return Inside(
-            unseen={"all modules": "no case could be compared"}, observed="modules not observed"
-        ), ""
+        return Inside(unseen={"all modules": "no case could be compared"}, observed="modules not observed"), ""
     if reference is None:
         why = "no captured program in memory to compare with; port the original again"
         return Inside(unseen={"all modules": why}, observed="modules not observed"), ""
     worst = max(rows, key=lambda r: (r.diverges, bool(r.fault), r.excess))
     try:
-        inside = compare_modules(
-            session, reference, feeds[worst.case].feed, modules, truth=truth, origin=origin
-        )
+        inside = compare_modules(session, reference, feeds[worst.case].feed, modules, truth=truth, origin=origin)
     except ParitasError as error:
         inside = Inside(
-            unseen={"all modules": f"the reference failed: {reason_of(error)}"},
-            observed="modules not observed",
+            unseen={"all modules": f"the reference failed: {reason_of(error)}"}, observed="modules not observed"
         )
     return inside, worst.case
 

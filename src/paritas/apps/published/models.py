@@ -110,10 +110,7 @@ def _clip(
     layers: Mapping[str, int] | None = None,
 ) -> Model:
     config = {"architecture": architecture, **(layers or {})}
-    inputs = {
-        "image": {"shape": [1, 3, image, image], "dtype": "float32", "dist": "normal"},
-        "text": _ids(_LABELS, 77),
-    }
+    inputs = {"image": {"shape": [1, 3, image, image], "dtype": "float32", "dist": "normal"}, "text": _ids(_LABELS, 77)}
     entry = entry_of(
         {
             "name": name, "model_type": "parity", "library": "open_clip",

@@ -129,10 +129,7 @@ def _ratio(own: float, torch: float) -> float:
 
 
 def rows_of(
-    model: Model,
-    columns: Sequence[Column],
-    answers: Mapping[str, Sequence[np.ndarray]],
-    failed: Mapping[str, str],
+    model: Model, columns: Sequence[Column], answers: Mapping[str, Sequence[np.ndarray]], failed: Mapping[str, str]
 ) -> list[Row]:
     """The rows of one model. answers: outputs by column, "torch <dtype>" and "truth <dtype>" among them."""
     rows = []

@@ -196,9 +196,7 @@ class _Known:
 
     def cap(self, model: Model) -> int:
         """How many layers of it an earlier run took."""
-        return next(
-            (line["cap"] or model.depth for line in self._journal.lines if line["model"] == model.name), 0
-        )
+        return next((line["cap"] or model.depth for line in self._journal.lines if line["model"] == model.name), 0)
 
     def left(self, step: _Step, folder: Path) -> list[str]:
         made = {line["column"] for line in self._of(step.model) if line.get("failed") == ""}

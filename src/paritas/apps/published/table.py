@@ -27,12 +27,7 @@ OUTPUTS = ("image_features", "text_features", "probs")
 
 _SHORT = {"float32": "FP32", "float16": "FP16", "bfloat16": "BF16"}
 
-_WORDS = {
-    "within": f"at most {BAR:.0e}",
-    "accurate": "as accurate as PyTorch",
-    "missed": "missed",
-    "failed": "failed",
-}
+_WORDS = {"within": f"at most {BAR:.0e}", "accurate": "as accurate as PyTorch", "missed": "missed", "failed": "failed"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +73,7 @@ def to_html(results: Results, absent: Sequence[str]) -> str:
     for table in _tables(results):
         head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table.head)
         body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>\n"
-            for row in table.rows
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>\n" for row in table.rows
         )
         words = f"<p>{_paragraph(table.words)}</p>" if table.words else ""
         parts.append(f"<h2>{html.escape(table.title)}</h2>{words}<table><tr>{head}</tr>\n{body}</table>")
@@ -165,10 +159,7 @@ def _encoders(column: Column, rows: Sequence[Row]) -> Table:
     words = "`max|got-want| / mean|want|`, of the worst output." if theirs else ""
     title = f"{_title(column)}: encoders"
     return Table(
-        title,
-        words,
-        (*head, "here, to float64", "PyTorch, to float64", "ratio, worst output", "verdict"),
-        tuple(made),
+        title, words, (*head, "here, to float64", "PyTorch, to float64", "ratio, worst output", "verdict"), tuple(made)
     )
 
 

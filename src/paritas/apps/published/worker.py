@@ -101,9 +101,7 @@ def _before(
             column(name, lambda: _eager(model, inputs))
         elif kind == EAGER:
             column(name, lambda dtype=dtype: _eager(_twin(model, dtype), _in(inputs, dtype)))  # type: ignore[misc]
-    engines = dict.fromkeys(
-        name.split()[0] for name in columns if not name.startswith((f"{EAGER} ", f"{TRUTH} "))
-    )
+    engines = dict.fromkeys(name.split()[0] for name in columns if not name.startswith((f"{EAGER} ", f"{TRUTH} ")))
     if not engines and not any(name.startswith(f"{TRUTH} ") for name in columns):
         return {}, {}
     answer({"begun": "the capture"})

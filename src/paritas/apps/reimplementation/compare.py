@@ -108,9 +108,7 @@ def _name(model: torch.nn.Module) -> str:
 
 
 def _shapes(given: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{name}{list(value.shape)}" for name, value in given.items() if isinstance(value, torch.Tensor)
-    )
+    return ", ".join(f"{name}{list(value.shape)}" for name, value in given.items() if isinstance(value, torch.Tensor))
 
 
 def _cases(model: torch.nn.Module, inputs: Any) -> dict[str, dict[str, Any]]:
@@ -156,12 +154,7 @@ def _carried(ours: torch.nn.Module, theirs: torch.nn.Module, rules: Rules) -> We
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     other_shapes = {name: tuple(value.shape) for name, value in other.items()}
     report = plan(
-        shapes,
-        other_shapes,
-        rules,
-        optional=unsaved | other_unsaved,
-        ties=ties_of(state),
-        other_ties=ties_of(other),
+        shapes, other_shapes, rules, optional=unsaved | other_unsaved, ties=ties_of(state), other_ties=ties_of(other)
     )
     lost = carry(report.transfers, state, other)
     report = dataclasses.replace(report, misfits=(*report.misfits, *lost))
@@ -180,9 +173,7 @@ def _write(path: Path, other: torch.nn.Module, theirs: torch.nn.Module, weights:
             f"{len(weights.misfits)} mis-shaped. Compare without writing to see which."
         )
     state, _ = state_of(theirs)
-    named = {
-        name: state[name].to(value.dtype).contiguous() for name, value in once(other, as_saved=False).items()
-    }
+    named = {name: state[name].to(value.dtype).contiguous() for name, value in once(other, as_saved=False).items()}
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         save_file(named, beside, metadata={"format": "pt"})
@@ -317,9 +308,7 @@ class _Walk:
         # Its weights may be used all the same, without a call; its caller is compared.
         self.unseen.setdefault(f"module {path}", f"called more often in {here} than {twin} in {there}")
 
-    def _row(
-        self, call: WatchedCall, twin: WatchedCall, ours: Mapping[tuple[str, int], WatchedCall]
-    ) -> ModuleTwin:
+    def _row(self, call: WatchedCall, twin: WatchedCall, ours: Mapping[tuple[str, int], WatchedCall]) -> ModuleTwin:
         one, two = self.ours.get_submodule(call.path), self.theirs.get_submodule(twin.path)
         free = found_of(call.tensors, twin.tensors, self.tolerance, inside=bool(call.path))
         whole = self._whole(twin.path)
@@ -410,12 +399,9 @@ def _singles(original: torch.nn.Module, other: torch.nn.Module, ours: Any, their
 
     def run(given: Mapping[str, Any], rules: Rules) -> _Both:
         narrow = {
-            n: v.float() if isinstance(v, torch.Tensor) and v.is_floating_point() else v
-            for n, v in given.items()
+            n: v.float() if isinstance(v, torch.Tensor) and v.is_floating_point() else v for n, v in given.items()
         }
-        return _Both(
-            _run(one, narrow, "original"), _run(two, _renamed(narrow, two, rules), "re-implementation")
-        )
+        return _Both(_run(one, narrow, "original"), _run(two, _renamed(narrow, two, rules), "re-implementation"))
 
     return run
 
@@ -437,11 +423,7 @@ def _outputs(
             if precision == "float32":
                 tolerance = widened(tolerance, own)
             result = compare_arrays(both.ours[name].numpy(), both.theirs[other].numpy(), tolerance)
-            rows.append(
-                OutputTwin(
-                    case, name, other, precision, Difference(result.excess, result.error, result.fault)
-                )
-            )
+            rows.append(OutputTwin(case, name, other, precision, Difference(result.excess, result.error, result.fault)))
     return rows, gaps
 
 

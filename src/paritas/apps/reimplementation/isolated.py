@@ -114,16 +114,12 @@ def found_of(
     if not want or not got:
         return Difference(unseen="it returns no tensor" if not want else "its twin returns no tensor")
     worst = Difference(0.0, 0.0)
-    for one, two in zip(
-        want, got, strict=False
-    ):  # a twin may leave out what only its original returns besides
+    for one, two in zip(want, got, strict=False):  # a twin may leave out what only its original returns besides
         if one.shape != two.shape and _plain(one) == _plain(two):
             two = two.reshape(one.shape)  # a batch of 1 that one of them leaves away
         result = compare(one.numpy(), two.numpy(), tolerance)
         if inside and result.fault.startswith("shape"):
-            return Difference(
-                unseen=f"its twin returns another shape: {list(two.shape)}, not {list(one.shape)}"
-            )
+            return Difference(unseen=f"its twin returns another shape: {list(two.shape)}, not {list(one.shape)}")
         found = Difference(result.excess, result.error, result.fault)
         if found.fault or found.excess > worst.excess:
             worst = found

@@ -25,9 +25,7 @@ class Twins:
     left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def twins(
-    original: Sequence[str], other: Sequence[str], transfers: Iterable[Transfer], rules: Rules
-) -> Twins:
+def twins(original: Sequence[str], other: Sequence[str], transfers: Iterable[Transfer], rules: Rules) -> Twins:
     """Pair the modules at the paths `original` and `other`, "" included, each list in the order of its model.
 
     What the rules name comes first. Then modules pair whose weights are the same transfers, whole ones: the

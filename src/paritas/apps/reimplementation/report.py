@@ -145,9 +145,7 @@ class Comparison:
         harmless = self.harmless
         wrong = [row for row in self.modules if row.alone.diverges and row not in harmless]
         return tuple(
-            row
-            for row in wrong
-            if not any(_inside(inner.original.path, row.original.path) for inner in wrong)
+            row for row in wrong if not any(_inside(inner.original.path, row.original.path) for inner in wrong)
         )
 
     @property
@@ -157,8 +155,7 @@ class Comparison:
         return tuple(
             row
             for row in self.modules
-            if (row.alone.diverges or row.free.diverges)
-            and any(_inside(row.original.path, outer) for outer in right)
+            if (row.alone.diverges or row.free.diverges) and any(_inside(row.original.path, outer) for outer in right)
         )
 
     # --- text -------------------------------------------------------------------------------
@@ -237,9 +234,7 @@ class Comparison:
             lines += [f"      {row.first}"] if row.first else []
             if row.own_inputs:
                 own = ", ".join(row.own_inputs)
-                lines.append(
-                    f"      with its own {own}, of which the original's call has no twin: look there too"
-                )
+                lines.append(f"      with its own {own}, of which the original's call has no twin: look there too")
         return lines + _more(guilty, "  ")
 
     # --- JSON, Markdown ---------------------------------------------------------------------
@@ -260,16 +255,13 @@ class Comparison:
         first, *rest = str(self).splitlines()
         outputs = [(row.case, row.output, row.other, row.precision, str(row.found)) for row in self.outputs]
         modules = [
-            (str(row.original), str(row.other), str(row.free), str(row.alone), row.first)
-            for row in self.modules
+            (str(row.original), str(row.other), str(row.free), str(row.alone), row.first) for row in self.modules
         ]
         lines = [f"# Re-implementation: {first}", "", "```", *rest, "```", "", "## Outputs", ""]
         lines += [*table(("case", "original", "other", "precision", "found"), outputs), "", "## Modules", ""]
         head = ("original", "other", "each on its own values", "on the original's inputs", "begins")
         lines += [*table(head, modules), "", "## Weights", ""]
-        carried = [
-            (", ".join(t.sources), ", ".join(t.targets), t.how or "as it is") for t in self.weights.transfers
-        ]
+        carried = [(", ".join(t.sources), ", ".join(t.targets), t.how or "as it is") for t in self.weights.transfers]
         lines += [*table(("original", "other", "how"), carried), ""]
         lines += [f"- {case}" for case in self.cases]
         return "\n".join([*lines, ""])

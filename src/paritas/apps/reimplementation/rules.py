@@ -80,9 +80,7 @@ def excused(name: str, excuses: Iterable[Excuse]) -> str:
     return next((e.because for e in excuses if re.fullmatch(e.pattern, name)), "")
 
 
-def read(
-    rules: Rules | str | os.PathLike[str] | Mapping[str, Any] | Sequence[tuple[str, str]] | None,
-) -> Rules:
+def read(rules: Rules | str | os.PathLike[str] | Mapping[str, Any] | Sequence[tuple[str, str]] | None) -> Rules:
     """Rules out of a TOML file, its content as a mapping, or (pattern, replacement) pairs for weights.
 
     The tables of the file are `[[weight]]`, `[[skip]]`, `[[keep]]`, `[[module]]`, `[inputs]` and `[outputs]`.

@@ -91,9 +91,7 @@ def plan(
         for name in transfer.targets:
             if name in taken:
                 wrong.append(
-                    Misfit(
-                        transfer.sources[0], name, other[name], other[name], f"{taken[name]} goes there too"
-                    )
+                    Misfit(transfer.sources[0], name, other[name], other[name], f"{taken[name]} goes there too")
                 )
             taken.setdefault(name, transfer.sources[0])
         misfits += wrong
@@ -114,9 +112,7 @@ def plan(
     return WeightReport(tuple(transfers), unmatched, missing, tuple(misfits), skipped, kept)
 
 
-def _placed(
-    original: Shapes, other: Shapes, rules: Rules
-) -> tuple[list[Transfer], dict[str, str], dict[str, str]]:
+def _placed(original: Shapes, other: Shapes, rules: Rules) -> tuple[list[Transfer], dict[str, str], dict[str, str]]:
     transfers: list[Transfer] = []
     unmatched: dict[str, str] = {}
     skipped: dict[str, str] = {}
@@ -152,10 +148,7 @@ def _placed(
 
 def _misfits(transfer: Transfer, original: Shapes, other: Shapes) -> Iterable[Misfit]:
     rule = transfer.rule
-    shapes = [
-        _transposed(original[name]) if rule and rule.transpose else original[name]
-        for name in transfer.sources
-    ]
+    shapes = [_transposed(original[name]) if rule and rule.transpose else original[name] for name in transfer.sources]
     source = ", ".join(transfer.sources)
     got: Shape | None = shapes[0]
     if rule is not None and rule.concat is not None:
@@ -254,9 +247,7 @@ def carry(
                 other[target].copy_(value)
                 written[target] = (", ".join(transfer.sources), value)
         return [
-            Misfit(
-                source, target, tuple(other[target].shape), tuple(value.shape), "tied to another weight there"
-            )
+            Misfit(source, target, tuple(other[target].shape), tuple(value.shape), "tied to another weight there")
             for target, (source, value) in written.items()
             if not torch.equal(other[target], value.to(other[target].dtype))
         ]

@@ -119,13 +119,9 @@ def _overload(target: str) -> Any:
     """Raises `InputError` with what there is instead."""
     namespace, _, rest = target.partition(".")
     name, _, overload = rest.partition(".")
-    packet = (
-        getattr(getattr(torch.ops, namespace, None), name, None) if namespace == "aten" and name else None
-    )
+    packet = getattr(getattr(torch.ops, namespace, None), name, None) if namespace == "aten" and name else None
     if not isinstance(packet, torch._ops.OpOverloadPacket):
-        known = [
-            str(s).split("::")[1] for s in torch._C._dispatch_get_all_op_names() if s.startswith("aten::")
-        ]
+        known = [str(s).split("::")[1] for s in torch._C._dispatch_get_all_op_names() if s.startswith("aten::")]
         near = difflib.get_close_matches(name or target, sorted({k.split(".")[0] for k in known}), 4)
         hint = f" Is it {', '.join(f'aten.{n}' for n in near)}?" if near else ""
         raise InputError(f"There is no operator {target!r} in ATen.{hint}")
@@ -173,9 +169,7 @@ def _family(target: str, known: Mapping[str, Lowering], engine: str) -> Path:
     if not votes:
         kind = _kinds(_overload(target)._schema)
         votes = Counter(
-            home
-            for other, home in homes.items()
-            if other.startswith("aten.") and _kinds(_schema(other)) == kind
+            home for other, home in homes.items() if other.startswith("aten.") and _kinds(_schema(other)) == kind
         )
     return OPS[engine] / (votes.most_common(1)[0][0] if votes else _style(engine).FIRST)
 
@@ -199,9 +193,7 @@ def _kinds(schema: Any) -> list[str]:
 
 def _function_name(target: str, text: str) -> str:
     _, name, overload = target.split(".")
-    taken = set(re.findall(r"^(?:def |from .* import .*\b)?(\w+)", text, re.M)) | set(
-        re.findall(r"\w+(?= =)", text)
-    )
+    taken = set(re.findall(r"^(?:def |from .* import .*\b)?(\w+)", text, re.M)) | set(re.findall(r"\w+(?= =)", text))
     taken |= set(re.findall(r"^def (\w+)", text, re.M))
     plain = name if overload == "default" or name not in taken else f"{name}_{overload.lower()}"
     while plain in taken or keyword.iskeyword(plain):
@@ -266,9 +258,7 @@ def _wrapped(schema: str) -> list[str]:
 
 def _spelled(name: str) -> str:
     if keyword.iskeyword(name):
-        raise InputError(
-            f"An argument of it is named {name!r}, which Python cannot spell: write it with **options."
-        )
+        raise InputError(f"An argument of it is named {name!r}, which Python cannot spell: write it with **options.")
     return name
 
 
@@ -286,9 +276,7 @@ def _decomposition(overload: Any) -> list[str]:
 
     found = decomposition_table.get(overload)
     if found is None:
-        return [
-            "torch has no decomposition of it: its documentation, or its kernel in ATen, says what it computes."
-        ]
+        return ["torch has no decomposition of it: its documentation, or its kernel in ATen, says what it computes."]
     function = inspect.unwrap(found)
     try:
         source, line = inspect.getsourcelines(function)
@@ -323,9 +311,7 @@ def _with_import(text: str, module: str, name: str) -> str:
         names = {part.strip() for part in line[1].strip("()").split(",") if part.strip()} | {name}
         ordered = sorted(names, key=lambda n: (not n.isupper(), n.islower(), n))
         return text[: line.start()] + f"from {module} import {', '.join(ordered)}" + text[line.end() :]
-    ours = [
-        m for m in re.finditer(r"^(?:from|import) (\S+)", text, re.M) if _section(m[1]) >= _section(module)
-    ]
+    ours = [m for m in re.finditer(r"^(?:from|import) (\S+)", text, re.M) if _section(m[1]) >= _section(module)]
     later = [m for m in ours if _section(m[1]) > _section(module) or m[1] > module]
     if later:
         gap = "\n" if _section(later[0][1]) > _section(module) else ""
@@ -356,9 +342,7 @@ def _allowed(root: Path, names: Path, calls: str) -> list[Edit]:
 
 def _has_cases(root: Path, target: str) -> bool:
     """Whether another engine's lowering has brought cases of this operator already."""
-    return any(
-        f'"{target}"' in path.read_text(encoding="utf-8") for path in (root / CASES).glob("cases_*.py")
-    )
+    return any(f'"{target}"' in path.read_text(encoding="utf-8") for path in (root / CASES).glob("cases_*.py"))
 
 
 def _with_cases(root: Path, target: str, home: Path, known: Mapping[str, Lowering], overload: Any) -> Edit:

@@ -104,9 +104,7 @@ def _check_length(seconds: float, longest: float) -> None:
     if seconds < SHORTEST:
         raise InputError(f"The recording has {seconds:.2f} s; at least {SHORTEST} s are needed.")
     if seconds > longest:
-        raise InputError(
-            f"The recording has {seconds:.1f} s; this model takes at most {longest:.1f} s at once."
-        )
+        raise InputError(f"The recording has {seconds:.1f} s; this model takes at most {longest:.1f} s at once.")
 
 
 # --- voices --------------------------------------------------------------------------------------------------
@@ -136,9 +134,7 @@ def speakers(given: Sequence[str]) -> dict[str, np.ndarray]:
 def fitting(vector: np.ndarray, name: str, size: int) -> torch.Tensor:
     """An x-vector [size] as a model takes it, [1, size]."""
     if vector.size != size:
-        raise InputError(
-            f"The speaker {name} has {vector.size} numbers; this model takes x-vectors of {size}."
-        )
+        raise InputError(f"The speaker {name} has {vector.size} numbers; this model takes x-vectors of {size}.")
     return torch.from_numpy(vector)[None]
 
 
@@ -177,9 +173,7 @@ class Recogniser:
             if "SpeechT5" in " ".join(_classes(source)):
                 _check_class(source, "SpeechT5ForSpeechToText")
             return cls(
-                ported.pipeline(
-                    "automatic-speech-recognition", model=source, engine=engine, dtype=torch.float32
-                )
+                ported.pipeline("automatic-speech-recognition", model=source, engine=engine, dtype=torch.float32)
             )
 
     def text(self, sound: np.ndarray, seed: int = 0) -> str:
@@ -221,8 +215,7 @@ class Voice:
         limit = self.model.config.max_text_positions
         if tokens.shape[1] > limit:
             raise InputError(
-                f"The text has {tokens.shape[1]} tokens; this model reads at most {limit} at once. "
-                f"Say it in parts."
+                f"The text has {tokens.shape[1]} tokens; this model reads at most {limit} at once. Say it in parts."
             )
         return self._speech(tokens, tokens.shape[1], speaker, seed)
 

@@ -29,8 +29,7 @@ def gradio() -> Any:
         import soundfile  # noqa: F401
     except (ImportError, OSError) as error:  # OSError: soundfile without libsndfile
         raise InputError(
-            f"The page needs gradio, scipy and soundfile ({error}). "
-            f"Install them:   pip install 'paritas[page]'"
+            f"The page needs gradio, scipy and soundfile ({error}). Install them:   pip install 'paritas[page]'"
         ) from error
     return gradio
 
@@ -76,35 +75,21 @@ def page(speech: Speech, *, seed: int = 0, said: Callable[[str], None] = lambda 
     def voice_and_seed() -> tuple[Any, Any]:
         voice = gr.Dropdown(names, value=names[0], label="Voice", interactive=True)
         drawn = gr.Number(
-            seed,
-            precision=0,
-            minimum=0,
-            maximum=2**32 - 1,
-            label="Seed",
-            info="Another one speaks in another way.",
+            seed, precision=0, minimum=0, maximum=2**32 - 1, label="Seed", info="Another one speaks in another way."
         )
         return voice, drawn
 
     # Of the buttons none but these: "share" would send the sound to another host.
     def recorder() -> Any:
-        return gr.Audio(
-            sources=["microphone", "upload"], type="filepath", label="Recording", buttons=["download"]
-        )
+        return gr.Audio(sources=["microphone", "upload"], type="filepath", label="Recording", buttons=["download"])
 
     def speaking() -> Any:
         return gr.Audio(
-            type="numpy",
-            format="wav",
-            interactive=False,
-            label="Speech",
-            buttons=["download"],
-            elem_classes=["speech"],
+            type="numpy", format="wav", interactive=False, label="Speech", buttons=["download"], elem_classes=["speech"]
         )
 
     # Recordings are somebody's voice: they are removed after an hour, and when the page ends.
-    with gr.Blocks(
-        title="Paritas: speech", analytics_enabled=False, delete_cache=(KEPT // 4, KEPT)
-    ) as blocks:
+    with gr.Blocks(title="Paritas: speech", analytics_enabled=False, delete_cache=(KEPT // 4, KEPT)) as blocks:
         gr.Markdown("# Speech")
         with gr.Tab("Speech to text"), gr.Row():
             with gr.Column():

@@ -63,9 +63,7 @@ def evaluate(
     _sacrebleu()  # before minutes of translation
     wanted = (search or Search()).completed(translator.model)
     some = next((sentence for sentence in sources if sentence.strip()), "")
-    translator.translate(
-        [some], search=wanted
-    )  # which makes the ports, so that their time is not in the rate
+    translator.translate([some], search=wanted)  # which makes the ports, so that their time is not in the rate
     cut, began = translator.cut, time.perf_counter()
     found = translator.translate(sources, search=wanted, batch_size=batch_size, told=told)
     seconds = time.perf_counter() - began
@@ -74,9 +72,7 @@ def evaluate(
 
 
 def grid(
-    num_beams: Sequence[int | None],
-    length_penalty: Sequence[float | None],
-    early_stopping: Sequence[bool | None],
+    num_beams: Sequence[int | None], length_penalty: Sequence[float | None], early_stopping: Sequence[bool | None]
 ) -> list[Search]:
     """Every combination. With one beam the others change nothing, so that it is there once."""
     found: dict[Any, Search] = {}
@@ -163,10 +159,7 @@ def fetched(name: str, pair: str) -> tuple[list[str], list[str]]:
     if pair not in known:
         raise InputError(f"{name} has no {pair!r}. It has: {', '.join(sorted(known))}.")
     try:
-        files = [
-            Path(sacrebleu.get_source_file(name, pair)),
-            Path(sacrebleu.get_reference_files(name, pair)[0]),
-        ]
+        files = [Path(sacrebleu.get_source_file(name, pair)), Path(sacrebleu.get_reference_files(name, pair)[0])]
     except (OSError, EOFError, SystemExit) as error:  # it ends the process where a checksum is wrong
         raise InputError(
             f"The test set {name} {pair} cannot be fetched: {error}. Give its two files with --src and --ref."
@@ -185,7 +178,5 @@ def _sacrebleu() -> Any:
     try:
         import sacrebleu
     except ImportError as error:
-        raise InputError(
-            "BLEU is measured by sacrebleu. Install it:   pip install 'paritas[translate]'"
-        ) from error
+        raise InputError("BLEU is measured by sacrebleu. Install it:   pip install 'paritas[translate]'") from error
     return sacrebleu

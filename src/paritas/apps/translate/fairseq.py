@@ -106,9 +106,7 @@ def convert(
     notes = []
     if any(value.is_floating_point() and value.dtype != torch.float32 for value in states[0].values()):
         notes.append("its weights are of half precision, and float32 here, which changes none")
-    state = (
-        reading.averaged(states, paths) if len(states) > 1 else {k: v.float() for k, v in states[0].items()}
-    )
+    state = reading.averaged(states, paths) if len(states) > 1 else {k: v.float() for k, v in states[0].items()}
     weights = _completed(state, config, paths[0])
     told("write and load it again")
     with _Staging(target) as staging:
@@ -169,9 +167,7 @@ def _config(settings: Mapping[str, Any], weights: Mapping[str, torch.Tensor], pa
             raise SourceError(f"{path} was made with {name}={settings[name]!r}, which FSMT cannot do.")
     for name, known in (("bpe", ("fastbpe", "subword_nmt")), ("tokenizer", ("moses",))):
         if settings.get(name) not in (None, *known):
-            raise SourceError(
-                f"{path} needs {name}={settings[name]!r}; FSMT's tokenizer is {' or '.join(known)}."
-            )
+            raise SourceError(f"{path} needs {name}={settings[name]!r}; FSMT's tokenizer is {' or '.join(known)}.")
     activation = settings.get("activation_fn") or "relu"
     if activation not in _ACTIVATIONS:
         raise SourceError(f"{path} was made with activation_fn={activation!r}, which FSMT cannot do.")
@@ -194,9 +190,7 @@ def _config(settings: Mapping[str, Any], weights: Mapping[str, torch.Tensor], pa
         "activation_dropout": fraction("activation_dropout", fraction("relu_dropout", 0.0)),
         "attention_dropout": fraction("attention_dropout", 0.0),
         "dropout": fraction("dropout", 0.1),
-        "max_position_embeddings": max(
-            number("max_source_positions", 1024), number("max_target_positions", 1024)
-        ),
+        "max_position_embeddings": max(number("max_source_positions", 1024), number("max_target_positions", 1024)),
         "encoder_attention_heads": number("encoder_attention_heads"),
         "encoder_ffn_dim": number("encoder_ffn_embed_dim"),
         "encoder_layerdrop": fraction("encoder_layerdrop", 0.0),
@@ -238,16 +232,13 @@ def _vocabulary(source: Path, config: Mapping[str, Any], side: int) -> dict[str,
 # --- weights -------------------------------------------------------------------------------------------------
 
 
-def _completed(
-    state: dict[str, torch.Tensor], config: Mapping[str, Any], path: Path
-) -> dict[str, torch.Tensor]:
+def _completed(state: dict[str, torch.Tensor], config: Mapping[str, Any], path: Path) -> dict[str, torch.Tensor]:
     """Every weight that transformers' FSMT has, once: with positions, without those that are tied."""
     import transformers
     from transformers.models.fsmt.modeling_fsmt import SinusoidalPositionalEmbedding
 
     encoder, decoder, output = (
-        f"model.{name}.weight"
-        for name in ("encoder.embed_tokens", "decoder.embed_tokens", "decoder.output_projection")
+        f"model.{name}.weight" for name in ("encoder.embed_tokens", "decoder.embed_tokens", "decoder.output_projection")
     )
     found = dict(state)
     if config["tie_word_embeddings"]:
@@ -352,9 +343,7 @@ def _check(directory: Path, weights: Mapping[str, torch.Tensor], path: Path) -> 
     wrong = [f"{kind}: {', '.join(sorted(map(str, names)))}" for kind, names in info.items() if names]
     wrong += [f"not equal: {name}" for name, value in weights.items() if not torch.equal(loaded[name], value)]
     if wrong:
-        raise SourceError(
-            f"{path} was converted, but transformers loads it otherwise: {'; '.join(wrong[:3])}."
-        )
+        raise SourceError(f"{path} was converted, but transformers loads it otherwise: {'; '.join(wrong[:3])}.")
     if importlib.util.find_spec("sacremoses") is None:
         return len(weights), [
             "its tokenizer was not tried: sacremoses is not installed (pip install 'paritas[translate]')"
@@ -377,9 +366,7 @@ class _Staging:
         try:
             self._path.mkdir(parents=True)
         except OSError as error:
-            raise InputError(
-                f"{self._target} cannot be written: {error.strerror}: {error.filename}."
-            ) from error
+            raise InputError(f"{self._target} cannot be written: {error.strerror}: {error.filename}.") from error
         return self._path
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -63,8 +63,7 @@ class Translator:
         local = os.path.isdir(name)
         if local and not os.path.exists(os.path.join(name, "config.json")):
             raise SourceError(
-                f"{name} has no config.json. If it is a checkpoint of fairseq's:   "
-                f"paritas convert fairseq {name} OUT"
+                f"{name} has no config.json. If it is a checkpoint of fairseq's:   paritas convert fairseq {name} OUT"
             )
         try:
             with quiet():
@@ -77,9 +76,7 @@ class Translator:
                 f"The tokenizer of {name} needs sacremoses. Install it:   pip install 'paritas[translate]'"
             ) from error
         except (OSError, ValueError) as error:
-            what = (
-                "is no translator that can be loaded" if local else "is no directory, and cannot be fetched"
-            )
+            what = "is no translator that can be loaded" if local else "is no directory, and cannot be fetched"
             raise SourceError(f"{name} {what}: {str(error).strip().partition(chr(10))[0]}") from error
         return cls(model, tokenizer)
 
@@ -106,16 +103,12 @@ class Translator:
             raise InputError(f"batch_size is {batch_size}; it has to be 1 or more.")
         arguments = (search or Search()).arguments(self.model)
         tokens = {place: self._tokens(text) for place, text in enumerate(texts) if text.strip()}
-        order = sorted(
-            tokens, key=lambda place: len(tokens[place]), reverse=True
-        )  # the largest first: memory
+        order = sorted(tokens, key=lambda place: len(tokens[place]), reverse=True)  # the largest first: memory
         found = [""] * len(texts)
         told(len(texts) - len(order), len(texts))
         for start in range(0, len(order), batch_size):
             places = order[start : start + batch_size]
-            batch = self.tokenizer.pad(
-                {"input_ids": [tokens[place] for place in places]}, return_tensors="pt"
-            )
+            batch = self.tokenizer.pad({"input_ids": [tokens[place] for place in places]}, return_tensors="pt")
             with torch.no_grad():
                 out = self.model.generate(
                     input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], **arguments

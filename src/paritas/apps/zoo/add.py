@@ -20,15 +20,9 @@ from paritas.errors import ParitasError, ZooError
 
 #: Field -> the largest value that a tiny model has for it. Fields that a configuration lacks are left alone.
 _LARGEST = {
-    **dict.fromkeys(
-        ("hidden_size", "d_model", "n_embd", "dim", "embed_dim", "projection_dim", "emb_dim"), 64
-    ),
-    **dict.fromkeys(
-        ("embedding_size", "word_embed_proj_dim", "encoder_hidden_size", "decoder_hidden_size"), 64
-    ),
-    **dict.fromkeys(
-        ("intermediate_size", "d_ff", "ffn_dim", "n_inner", "encoder_ffn_dim", "decoder_ffn_dim"), 96
-    ),
+    **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim", "embed_dim", "projection_dim", "emb_dim"), 64),
+    **dict.fromkeys(("embedding_size", "word_embed_proj_dim", "encoder_hidden_size", "decoder_hidden_size"), 64),
+    **dict.fromkeys(("intermediate_size", "d_ff", "ffn_dim", "n_inner", "encoder_ffn_dim", "decoder_ffn_dim"), 96),
     **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size"), 96),
     **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers"), 2),
     **dict.fromkeys(("decoder_layers", "num_decoder_layers", "num_encoder_layers"), 2),
@@ -52,9 +46,7 @@ def entry_name(name: str) -> str:
     cls = find_class(name, name)
     config = getattr(cls, "config_class", None)
     if config is None:
-        raise ZooError(
-            f"{name} has no configuration class; write its entry by hand: see apps/zoo/entries.py."
-        )
+        raise ZooError(f"{name} has no configuration class; write its entry by hand: see apps/zoo/entries.py.")
     return f"{config.model_type}/{cls.__name__}"
 
 

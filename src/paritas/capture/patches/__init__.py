@@ -139,9 +139,7 @@ def applied(model: torch.nn.Module) -> Iterator[Used]:
                 own = vars(owner).get(name, _ABSENT)
                 undo.append((owner, name, own))
                 replacement = used.watch(one, one.factory(getattr(owner, name)))
-                setattr(
-                    owner, name, staticmethod(replacement) if isinstance(own, staticmethod) else replacement
-                )
+                setattr(owner, name, staticmethod(replacement) if isinstance(own, staticmethod) else replacement)
         with contextlib.ExitStack() as stack:
             for context in _AROUND:
                 stack.enter_context(context())

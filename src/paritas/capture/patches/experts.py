@@ -10,9 +10,7 @@ import torch
 from paritas.capture.patches import patch
 
 
-def _all_experts(
-    experts: Any, hidden_states: torch.Tensor, mask: torch.Tensor, weights: torch.Tensor
-) -> torch.Tensor:
+def _all_experts(experts: Any, hidden_states: torch.Tensor, mask: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """mask: [expert, choice, token], 1 where a token is routed; weights: [token, choice]."""
     total = torch.zeros_like(hidden_states)
     for number in range(experts.num_experts):
@@ -30,10 +28,7 @@ def switch_experts(original: Any) -> Any:
     """The loop runs over the experts that some token was routed to, which is known only with the values."""
 
     def forward(
-        self: Any,
-        hidden_states: torch.Tensor,
-        selected_experts: torch.Tensor,
-        routing_weights: torch.Tensor,
+        self: Any, hidden_states: torch.Tensor, selected_experts: torch.Tensor, routing_weights: torch.Tensor
     ) -> torch.Tensor:
         return _all_experts(self, hidden_states, selected_experts.permute(2, 1, 0), routing_weights)
 
@@ -70,9 +65,7 @@ def switch_router(original: Any) -> Any:
     def forward(self: Any, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         weight, bias = self.classifier.weight, self.classifier.bias
         logits = torch.nn.functional.linear(
-            hidden_states.to(self.dtype),
-            weight.to(self.dtype),
-            None if bias is None else bias.to(self.dtype),
+            hidden_states.to(self.dtype), weight.to(self.dtype), None if bias is None else bias.to(self.dtype)
         )
         probabilities = torch.nn.functional.softmax(logits, dim=-1, dtype=self.dtype).to(hidden_states.dtype)
         best, index = torch.max(probabilities, dim=-1, keepdim=True)
@@ -117,9 +110,7 @@ def jetmoe_experts(original: Any) -> Any:
         del moe
         counts = torch.as_tensor(expert_size)
         ends = counts.cumsum(0).to(torch.int32)
-        found: torch.Tensor = torch.ops.transformers.grouped_mm_fallback(
-            inputs, self.weight.transpose(1, 2), ends
-        )
+        found: torch.Tensor = torch.ops.transformers.grouped_mm_fallback(inputs, self.weight.transpose(1, 2), ends)
         return found
 
     return forward

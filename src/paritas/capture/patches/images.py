@@ -111,9 +111,9 @@ def vilt_patches(original: Any) -> Any:
         tokens = torch.cat((self.cls_token.expand(batch, -1, -1), found.flatten(2).transpose(1, 2)), dim=1)
         tokens = self.dropout(tokens + torch.cat((first, positions), dim=1))
         seen = torch.cat([torch.ones_like(mask[:, 0, 0, :1]), mask.flatten(1)], dim=1)
-        places = torch.stack(
-            torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"), dim=-1
-        ).to(mask.device)
+        places = torch.stack(torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"), dim=-1).to(
+            mask.device
+        )
         return tokens, seen, (places.flatten(0, 1).expand(batch, -1, -1), (height, width))
 
     return visual_embed

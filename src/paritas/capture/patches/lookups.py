@@ -11,9 +11,7 @@ from paritas.capture.patches import patch
 
 
 @patch(
-    "embedding_bag",
-    "torch.nn.functional.embedding_bag",
-    upstream="torch 2.13, torch/nn/functional.py, embedding_bag",
+    "embedding_bag", "torch.nn.functional.embedding_bag", upstream="torch 2.13, torch/nn/functional.py, embedding_bag"
 )
 def embedding_bag(original: Any) -> Any:
     """Bags of equal length are rows of a table, weighted and summed; the operator returns bookkeeping besides."""

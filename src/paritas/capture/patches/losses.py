@@ -12,9 +12,7 @@ from paritas.capture.patches import patch
 
 
 @patch(
-    "losses",
-    "torch.nn.functional.gaussian_nll_loss",
-    upstream="torch 2.13, torch/nn/functional.py, gaussian_nll_loss",
+    "losses", "torch.nn.functional.gaussian_nll_loss", upstream="torch 2.13, torch/nn/functional.py, gaussian_nll_loss"
 )
 def gaussian_nll_loss(original: Any) -> Any:
     """The original raises for a negative variance, which a graph cannot: its loss is NaN there."""

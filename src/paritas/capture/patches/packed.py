@@ -114,9 +114,7 @@ def run(layer: Any, packed: Padded, hx: Any) -> Any:
                 torch.cat([given, beyond], 2), states, weights, layer.bias, 1, 0.0, False, False, True
             )
         else:
-            kind = {"GRU": torch._VF.gru, "RNN_TANH": torch._VF.rnn_tanh, "RNN_RELU": torch._VF.rnn_relu}[
-                layer.mode
-            ]
+            kind = {"GRU": torch._VF.gru, "RNN_TANH": torch._VF.rnn_tanh, "RNN_RELU": torch._VF.rnn_relu}[layer.mode]
             y, _ = kind(given, states, weights, layer.bias, 1, 0.0, False, False, True)
         last.append((packed.last(y), c) if long else (packed.last(y),))
         ways.append(packed.turned(y) if reverse else y)
@@ -128,9 +126,7 @@ def run(layer: Any, packed: Padded, hx: Any) -> Any:
 
 def _first(layer: Any, hx: Any, index: int, batch: Any, x: torch.Tensor) -> Any:
     if hx is not None:
-        return (
-            tuple(part[index : index + 1] for part in hx) if layer.mode == "LSTM" else hx[index : index + 1]
-        )
+        return tuple(part[index : index + 1] for part in hx) if layer.mode == "LSTM" else hx[index : index + 1]
     hidden = torch.zeros(1, batch, getattr(layer, "proj_size", 0) or layer.hidden_size, dtype=x.dtype)
     if layer.mode != "LSTM":
         return hidden
@@ -143,9 +139,7 @@ def _code_of_pack(input: Any, lengths: Any, batch_first: Any = False, enforce_so
     return pack(input, lengths, batch_first, enforce_sorted)
 
 
-def _code_of_unpack(
-    sequence: Any, batch_first: Any = False, padding_value: Any = 0.0, total_length: Any = None
-) -> Any:
+def _code_of_unpack(sequence: Any, batch_first: Any = False, padding_value: Any = 0.0, total_length: Any = None) -> Any:
     from paritas.capture.patches.packed import unpack
 
     return unpack(sequence, batch_first, padding_value, total_length)
@@ -158,10 +152,7 @@ def padded_instead_of_packed() -> Iterator[None]:
 
     The functions' code is replaced and not their names, since models import them by name.
     """
-    functions: Any = (
-        (packing.pack_padded_sequence, _code_of_pack),
-        (packing.pad_packed_sequence, _code_of_unpack),
-    )
+    functions: Any = ((packing.pack_padded_sequence, _code_of_pack), (packing.pad_packed_sequence, _code_of_unpack))
     codes = [function.__code__ for function, _ in functions]
     classes: Any = (layers.LSTM, layers.GRU, layers.RNN)
     forwards = [cls.forward for cls in classes]

@@ -61,17 +61,13 @@ def _projected(self: Any, hidden_states: torch.Tensor) -> list[torch.Tensor]:
     fewer = getattr(self, "num_key_value_heads", self.num_heads)
     if not hasattr(self, "qkv"):
         query, key, value = (
-            getattr(self, f"{name}_proj" if hasattr(self, f"{name}_proj") else name)(hidden_states)
-            for name in "qkv"
+            getattr(self, f"{name}_proj" if hasattr(self, f"{name}_proj") else name)(hidden_states) for name in "qkv"
         )
     elif getattr(self, "q_dim", None) != getattr(self, "kv_dim", None):
         query, key, value = self.qkv(hidden_states).split([self.q_dim, self.kv_dim, self.kv_dim], dim=-1)
     else:
         query, key, value = self.qkv(hidden_states).chunk(3, dim=-1)
-    parts = [
-        part.unflatten(-1, (heads, -1))
-        for part, heads in ((query, self.num_heads), (key, fewer), (value, fewer))
-    ]
+    parts = [part.unflatten(-1, (heads, -1)) for part, heads in ((query, self.num_heads), (key, fewer), (value, fewer))]
     if hasattr(self, "q_norm"):
         parts[:2] = self.q_norm(parts[0]), self.k_norm(parts[1])
     return parts

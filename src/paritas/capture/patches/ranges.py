@@ -23,13 +23,7 @@ def linspace(original: Any) -> Any:
     def replacement(start: Any, end: Any, steps: Any = 100, *args: Any, **kwargs: Any) -> Any:
         dtype = kwargs.get("dtype") or torch.get_default_dtype()
         tensors = isinstance(start, torch.Tensor) or isinstance(end, torch.Tensor)
-        if (
-            not isinstance(steps, torch.SymInt)
-            or tensors
-            or args
-            or not dtype.is_floating_point
-            or "out" in kwargs
-        ):
+        if not isinstance(steps, torch.SymInt) or tensors or args or not dtype.is_floating_point or "out" in kwargs:
             return original(start, end, steps, *args, **kwargs)
         place: Any = torch.arange(cast(Any, steps), dtype=dtype, device=kwargs.get("device"))
         step = (end - start) / torch.sym_max(steps - 1, 1)
@@ -39,20 +33,14 @@ def linspace(original: Any) -> Any:
     return replacement
 
 
-@patch(
-    "combinations",
-    "torch.combinations",
-    upstream="torch 2.13, aten/src/ATen/native/Itertools.cpp, combinations",
-)
+@patch("combinations", "torch.combinations", upstream="torch 2.13, aten/src/ATen/native/Itertools.cpp, combinations")
 def combinations(original: Any) -> Any:
     """Which elements go together depends on their number alone: the operator selects them by a mask, as if it depended
     on their values."""
 
     def replacement(input: torch.Tensor, r: int = 2, with_replacement: bool = False) -> torch.Tensor:
         if input.dim() != 1 or r < 1:
-            return original(
-                input, r, with_replacement
-            )  # which refuses the one and has an answer to the other
+            return original(input, r, with_replacement)  # which refuses the one and has an answer to the other
         kind: Any = itertools.combinations_with_replacement if with_replacement else itertools.combinations
         places = list(kind(range(int(input.shape[0])), r))
         return input[torch.tensor(places, dtype=torch.int64).reshape(-1, r)]

@@ -26,9 +26,7 @@ def _simple(input: Any, hx: Any, params: Any, *how: Any, **more: Any) -> Any:
 
 def _out(input: Any, state: Any, params: Any, how: tuple[Any, ...]) -> Any:
     batch = input.shape[0 if how[5] else 1]
-    if (
-        input.shape[2] != params[0].shape[1] or batch != state.shape[1]
-    ):  # asked so that sizes are known to be equal
+    if input.shape[2] != params[0].shape[1] or batch != state.shape[1]:  # asked so that sizes are known to be equal
         raise RuntimeError(
             f"input {tuple(input.shape)} does not fit weights for {params[0].shape[1]} features and states for a batch "
             f"of {state.shape[1]}"

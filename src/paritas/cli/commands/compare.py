@@ -21,9 +21,7 @@ def compare(
     other: Annotated[str, typer.Argument(help=f"The re-implementation. {Name}")],
     rules: Annotated[
         Path | None,
-        typer.Option(
-            "--rules", "-r", metavar="FILE.toml", help="Which weight of the one is which of the other."
-        ),
+        typer.Option("--rules", "-r", metavar="FILE.toml", help="Which weight of the one is which of the other."),
     ] = None,
     suggest: Annotated[
         bool, typer.Option("--suggest", help="Print rules guessed from shapes and names, and do no more.")
@@ -33,9 +31,7 @@ def compare(
     write: Annotated[
         Path | None,
         typer.Option(
-            "--write",
-            metavar="FILE.safetensors",
-            help="The original's weights under the other model's names.",
+            "--write", metavar="FILE.safetensors", help="The original's weights under the other model's names."
         ),
     ] = None,
     report: Annotated[

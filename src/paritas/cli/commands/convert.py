@@ -14,24 +14,18 @@ from paritas.cli.outcome import OK, print_json, say
 from paritas.cli.progress import Stages
 
 Directory = Annotated[
-    Path,
-    typer.Argument(metavar="DIR", help="model*.pt or checkpoint*.pt, dict.LANG.txt twice, and bpecodes."),
+    Path, typer.Argument(metavar="DIR", help="model*.pt or checkpoint*.pt, dict.LANG.txt twice, and bpecodes.")
 ]
 ConvertOut = Annotated[Path, typer.Argument(metavar="OUT", help="The directory to write: new or empty.")]
 Checkpoints = Annotated[
     list[str] | None,
-    typer.Option(
-        "--checkpoint", metavar="NAME", help="Which file of DIR, where there are several; repeatable."
-    ),
+    typer.Option("--checkpoint", metavar="NAME", help="Which file of DIR, where there are several; repeatable."),
 ]
 Average = Annotated[
-    bool,
-    typer.Option("--average", help="The mean of several checkpoints of one training (not of an ensemble)."),
+    bool, typer.Option("--average", help="The mean of several checkpoints of one training (not of an ensemble).")
 ]
 Beams = Annotated[int, typer.Option(min=1, help="Beams to search with, if nothing else is asked for.")]
-Penalty = Annotated[
-    float, typer.Option(help="The exponent of the length by which a translation's score is divided.")
-]
+Penalty = Annotated[float, typer.Option(help="The exponent of the length by which a translation's score is divided.")]
 Stopping = Annotated[
     bool, typer.Option("--early-stopping/--no-early-stopping", help="Stop when there are as many as beams.")
 ]

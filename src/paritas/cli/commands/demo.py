@@ -33,9 +33,7 @@ def demo(
     from paritas.apps import demo as main_job
 
     with Stages("all-MiniLM-L6-v2", quiet=quiet) as stages:
-        result = main_job.run(
-            out, engine, seconds=seconds, measure=measure, progress=stages, detail=stages.detail
-        )
+        result = main_job.run(out, engine, seconds=seconds, measure=measure, progress=stages, detail=stages.detail)
     if as_json:
         print_json(result.to_json())
     else:

@@ -11,14 +11,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from paritas.cli.bar import Bar
-from paritas.cli.commands.translate import (
-    BatchSize,
-    EarlyStopping,
-    EngineOption,
-    LengthPenalty,
-    NumBeams,
-    Translators,
-)
+from paritas.cli.commands.translate import BatchSize, EarlyStopping, EngineOption, LengthPenalty, NumBeams, Translators
 from paritas.cli.options import Debug, Json, Quiet
 from paritas.cli.outcome import OK, print_json, say
 
@@ -31,9 +24,7 @@ TestSet = Annotated[
 ]
 Pair = Annotated[str | None, typer.Option(metavar="XX-YY", help="The languages of --testset: en-de.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only so many of the first sentences.")]
-TableFile = Annotated[
-    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the table there.")
-]
+TableFile = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the table there.")]
 BeamList = Annotated[str | None, typer.Option("--num-beams", metavar="N,...", help="5,8,11,15")]
 PenaltyList = Annotated[str | None, typer.Option("--length-penalty", metavar="X,...", help="0.6,0.8,1.0,1.1")]
 StoppingList = Annotated[str | None, typer.Option("--early-stopping", metavar="B,...", help="true,false")]
@@ -160,9 +151,7 @@ def _values(option: str, text: str | None, kind: Callable[[str], T]) -> list[T |
         try:
             found.append(kind(part.strip()))
         except ValueError:
-            what = {"--num-beams": "numbers above 0", "--early-stopping": "true and false"}.get(
-                option, "numbers"
-            )
+            what = {"--num-beams": "numbers above 0", "--early-stopping": "true and false"}.get(option, "numbers")
             raise InputError(f"{option} is {text!r}; it has to be {what}, with commas between.") from None
     return found
 

@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    directory: PortDirectory,
-    allow_modified: AllowModified = False,
-    as_json: Json = False,
-    debug: Debug = False,
+    directory: PortDirectory, allow_modified: AllowModified = False, as_json: Json = False, debug: Debug = False
 ) -> int:
     """Say what a port is: its original, engine, precision, inputs, outputs, notes, files and parity.
 
@@ -89,10 +86,7 @@ def _print(artifact: Artifact, report: ParityReport | None) -> None:
     where = source.id or "a module in memory"
     row("port", str(artifact.directory), *(["edited since it was written"] if artifact.modified else []))
     row("of", where + (f" at {source.revision}" if source.revision else ""), source.model_class)
-    row(
-        "engine",
-        " ".join(filter(None, (manifest.engine, manifest.versions.get(manifest.engine, ""), manifest.mode))),
-    )
+    row("engine", " ".join(filter(None, (manifest.engine, manifest.versions.get(manifest.engine, ""), manifest.mode))))
     row("precision", manifest.dtype)
     row("inputs", *map(str, manifest.inputs))
     if manifest.limits:
@@ -106,10 +100,7 @@ def _print(artifact: Artifact, report: ParityReport | None) -> None:
     if manifest.notes:
         row("notes", *map(str, manifest.notes))
     width = max(map(len, manifest.files), default=0)
-    row(
-        "files",
-        *(f"{name:<{width}}  {_size(int(entry['bytes'])):>9}" for name, entry in manifest.files.items()),
-    )
+    row("files", *(f"{name:<{width}}  {_size(int(entry['bytes'])):>9}" for name, entry in manifest.files.items()))
     row("made with", ", ".join(f"{package} {version}" for package, version in manifest.versions.items()))
     row("parity", *_parity(report, artifact.directory))
     console().print(table)

@@ -16,33 +16,21 @@ from paritas.errors import InputError
 
 Models = Annotated[
     list[str] | None,
-    typer.Option(
-        "--models", "-m", help="Only models whose name contains this; repeatable. All if not given."
-    ),
+    typer.Option("--models", "-m", help="Only models whose name contains this; repeatable. All if not given."),
 ]
 Engines = Annotated[
     list[str] | None,
-    typer.Option(
-        "--engines", "-e", help=f"{either(OTHER_ENGINES)}; repeatable. All that are here if not given."
-    ),
+    typer.Option("--engines", "-e", help=f"{either(OTHER_ENGINES)}; repeatable. All that are here if not given."),
 ]
-ParityOut = Annotated[
-    Path, typer.Option("--out", "-o", help="Where PARITY-TABLES.md, .html and parity.json go.")
-]
+ParityOut = Annotated[Path, typer.Option("--out", "-o", help="Where PARITY-TABLES.md, .html and parity.json go.")]
 Layers = Annotated[
-    int,
-    typer.Option(
-        min=0, help="At most so many layers of models that may be cut; 0 for as many as memory allows."
-    ),
+    int, typer.Option(min=0, help="At most so many layers of models that may be cut; 0 for as many as memory allows.")
 ]
 Timeout = Annotated[float, typer.Option(min=1, help="Seconds that one column of one model may take.")]
 Memory = Annotated[
-    float | None,
-    typer.Option(min=1, help="GiB that the worker may take; three quarters of what is free if not given."),
+    float | None, typer.Option(min=1, help="GiB that the worker may take; three quarters of what is free if not given.")
 ]
-Fresh = Annotated[
-    bool, typer.Option("--fresh", help="Begin anew; without it an interrupted run goes on where it was.")
-]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Begin anew; without it an interrupted run goes on where it was.")]
 
 
 def parity(
@@ -83,20 +71,12 @@ def parity(
     here = [name for name, info in known_engines().items() if info.available and not about(name).is_original]
     others = sorted(one.name for one in all_about() if not one.is_original)
     if base := [name for name in engines or () if about(name).is_original]:
-        raise InputError(
-            f"--engines {base[0]} is what the others are compared with. Name {' or '.join(others)}."
-        )
+        raise InputError(f"--engines {base[0]} is what the others are compared with. Name {' or '.join(others)}.")
     columns, absent = measuring.columns_of(engines or here)
     limits = Limits(timeout, memory or round(0.75 * measuring.available_gib(), 1))
     with Bar("parity", "columns", quiet=quiet) as bar:
         results = measuring.tables(
-            [MODELS[name] for name in names],
-            columns,
-            out,
-            limits=limits,
-            layers=layers,
-            fresh=fresh,
-            told=bar,
+            [MODELS[name] for name in names], columns, out, limits=limits, layers=layers, fresh=fresh, told=bar
         )
     text = table.to_json(results, absent)
     store.replace_text(out / "PARITY-TABLES.md", table.to_markdown(results, absent))

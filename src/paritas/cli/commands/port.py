@@ -125,9 +125,7 @@ def refuse_options(name: str, *, mode: bool, target: bool, weights: bool) -> Non
         raise InputError(f"--weights is for --engine {able}, not for {name}.")
 
 
-def show(
-    port: Port, out: Path, report: ParityReport | None, seconds: dict[str, float], as_json: bool
-) -> None:
+def show(port: Port, out: Path, report: ParityReport | None, seconds: dict[str, float], as_json: bool) -> None:
     """Print what was written to `out`, and its report."""
     from paritas import store
 
@@ -163,8 +161,7 @@ def show(
             report.verdict
         ]
         screen.print(
-            f"{words}: it was written all the same, see {out / 'PARITY.md'} before you use it.",
-            style="bold red",
+            f"{words}: it was written all the same, see {out / 'PARITY.md'} before you use it.", style="bold red"
         )
 
 
@@ -182,9 +179,7 @@ def examples_of(given: list[str]) -> dict[str, Any]:
             sizes = [int(size) for size in shape.split("x")]
         except ValueError:
             sizes = []
-        if not (
-            equals and name.isidentifier() and sizes and min(sizes) > 0 and isinstance(dtype, torch.dtype)
-        ):
+        if not (equals and name.isidentifier() and sizes and min(sizes) > 0 and isinstance(dtype, torch.dtype)):
             raise InputError(f"--input {text!r} is not NAME=SHAPE[:DTYPE], as in input_ids=2x16:int64.")
         if name in found:
             raise InputError(f"--input {name} is given twice.")

@@ -15,13 +15,7 @@ if TYPE_CHECKING:
     from paritas.verify import ParityReport
 
 
-def report(
-    paths: ReportPaths,
-    html: Html = None,
-    png: Png = None,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> int:
+def report(paths: ReportPaths, html: Html = None, png: Png = None, as_json: Json = False, debug: Debug = False) -> int:
     """Put the reports of several ports together: a table, a page with all of them, the curves of error per layer.
 
     Ports of different originals may be joined; each original then has curves of its own. Nothing is verified
@@ -65,18 +59,9 @@ def _print(reports: Sequence[tuple[str, ParityReport]]) -> None:
 
     table = Table(show_edge=False)
     for name in ("port", "original", "engine", "verdict", "error", "x tolerance"):
-        table.add_column(
-            name, justify="right" if name in ("error", "x tolerance") else "left", overflow="fold"
-        )
+        table.add_column(name, justify="right" if name in ("error", "x tolerance") else "left", overflow="fold")
     for name, one in reports:
         worst = one.worst_output
-        cells = (
-            name,
-            one.subject,
-            label(one),
-            one.verdict,
-            f"{one.error:.2e}",
-            f"{worst.excess:.3g}" if worst else "",
-        )
+        cells = (name, one.subject, label(one), one.verdict, f"{one.error:.2e}", f"{worst.excess:.3g}" if worst else "")
         table.add_row(*(Text(cell, COLOURS[one.verdict] if cell == one.verdict else "") for cell in cells))
     console().print(table)

@@ -13,23 +13,16 @@ from paritas.cli.outcome import OK, print_json, say
 
 def op(
     target: Annotated[
-        str,
-        typer.Argument(help="The exact overload, as a report of what is missing names it: aten.foo.default"),
+        str, typer.Argument(help="The exact overload, as a report of what is missing names it: aten.foo.default")
     ],
     engine: Annotated[str, typer.Option("--engine", help="mindspore or openvino.")] = "mindspore",
     file: Annotated[
-        str,
-        typer.Option("--file", help="The family's file, special.py; that of similar operators if not given."),
+        str, typer.Option("--file", help="The family's file, special.py; that of similar operators if not given.")
     ] = "",
     calls: Annotated[
-        str,
-        typer.Option(
-            "--calls", metavar="ops.NAME", help="A function of the engine's that computes it: the body."
-        ),
+        str, typer.Option("--calls", metavar="ops.NAME", help="A function of the engine's that computes it: the body.")
     ] = "",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be added, and write nothing.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be added, and write nothing.")] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:

@@ -13,10 +13,7 @@ from paritas.cli.options import Debug
 from paritas.cli.outcome import OK, say
 
 Asr = Annotated[
-    str,
-    typer.Option(
-        metavar="MODEL", help="Speech to text: a hub id or a directory, of SpeechT5, Whisper or others."
-    ),
+    str, typer.Option(metavar="MODEL", help="Speech to text: a hub id or a directory, of SpeechT5, Whisper or others.")
 ]
 Vc = Annotated[str, typer.Option(metavar="MODEL", help="A SpeechT5ForSpeechToSpeech: one voice to another.")]
 Tts = Annotated[str, typer.Option(metavar="MODEL", help="A SpeechT5ForTextToSpeech.")]

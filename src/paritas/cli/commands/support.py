@@ -13,16 +13,12 @@ from paritas.cli.options import OTHER_ENGINES, Debug, Json, Quiet, either
 from paritas.cli.outcome import DIVERGES, OK, console, print_json, say
 from paritas.errors import InputError
 
-Names = Annotated[
-    list[str] | None, typer.Argument(help="Only entries whose name contains one of these; all if none.")
-]
+Names = Annotated[list[str] | None, typer.Argument(help="Only entries whose name contains one of these; all if none.")]
 Zoo = Annotated[Path, typer.Option(help="The zoo: a directory of <library>/<model type>.json.")]
 SupportOut = Annotated[Path, typer.Option("--out", "-o", help="Where SUPPORT.md and support.json go.")]
 Cells = Annotated[
     list[str] | None,
-    typer.Option(
-        "--engine", "-e", help=f"{either(OTHER_ENGINES)}; may be given several times. All if not given."
-    ),
+    typer.Option("--engine", "-e", help=f"{either(OTHER_ENGINES)}; may be given several times. All if not given."),
 ]
 Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Worker processes, of one thread each.")]
 Timeout = Annotated[float, typer.Option(min=1, help="Seconds that one cell of the table may take.")]
@@ -87,13 +83,7 @@ def support(
     cells = [cell for cell in sweeping.CELLS if not engine or cell.partition(" ")[0] in engine]
     with Bar("the zoo", "entries", quiet=quiet) as bar:
         results = sweeping.sweep(
-            entries,
-            out,
-            cells=cells,
-            jobs=jobs,
-            limits=sweeping.Limits(timeout, memory),
-            fresh=fresh,
-            told=bar,
+            entries, out, cells=cells, jobs=jobs, limits=sweeping.Limits(timeout, memory), fresh=fresh, told=bar
         )
     whole = not names and not add
     if whole:
@@ -119,8 +109,7 @@ def _show(counts: dict[str, Any], bad: list[Any], cells: list[str], whole: bool,
             found = result.cells[cell]
             if found["verdict"] != "agrees":
                 screen.print(
-                    f"  {result.entry.name}, {cell}: {found['verdict']}: {found.get('reason', '')}",
-                    markup=False,
+                    f"  {result.entry.name}, {cell}: {found['verdict']}: {found.get('reason', '')}", markup=False
                 )
     if len(bad) > 10:
         screen.print(f"  and {len(bad) - 10} more", markup=False)

@@ -16,16 +16,13 @@ from paritas.cli.options import ENGINE_NAMES, Debug, Json, Quiet, either
 from paritas.cli.outcome import OK, print_json, say
 
 Translators = Annotated[
-    str,
-    typer.Argument(metavar="MODEL", help="A hub id or a directory, as paritas convert fairseq writes it."),
+    str, typer.Argument(metavar="MODEL", help="A hub id or a directory, as paritas convert fairseq writes it.")
 ]
 Texts = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="TEXT", help="What to translate; the lines of stdin if none."),
+    list[str] | None, typer.Argument(metavar="TEXT", help="What to translate; the lines of stdin if none.")
 ]
 EngineOption = Annotated[
-    str | None,
-    typer.Option("--engine", "-e", help=f"{either(ENGINE_NAMES)}; the best that is installed if not given."),
+    str | None, typer.Option("--engine", "-e", help=f"{either(ENGINE_NAMES)}; the best that is installed if not given.")
 ]
 NumBeams = Annotated[int | None, typer.Option(min=1, help="The model's own if not given.")]
 LengthPenalty = Annotated[
@@ -45,9 +42,7 @@ OutputFile = Annotated[
 ]
 Back = Annotated[
     str | None,
-    typer.Option(
-        "--back", metavar="MODEL2", help="Translate the result back with this one: a paraphrase of the text."
-    ),
+    typer.Option("--back", metavar="MODEL2", help="Translate the result back with this one: a paraphrase of the text."),
 ]
 
 

@@ -106,9 +106,7 @@ def _mean_square_eps(root: Any, x: Any) -> float | None:
 def gelu_tanh(node: Node) -> None:
     """`0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3)))`: GPT-2's GELU, written out."""
     for half, gate in _operands(node, "aten.mul.Tensor"):
-        x = next(
-            (x for x, factor in _operands(half, "aten.mul.Tensor", "aten.mul.Scalar") if factor == 0.5), None
-        )
+        x = next((x for x, factor in _operands(half, "aten.mul.Tensor", "aten.mul.Scalar") if factor == 0.5), None)
         if not isinstance(x, Node):
             continue
         for tanh, one in _operands(gate, "aten.add.Tensor", "aten.add.Scalar"):
@@ -125,11 +123,7 @@ def _is_gelu_angle(angle: Any, x: Node) -> bool:
             if first is not x:
                 continue
             for cube, factor in _operands(cubic, "aten.mul.Tensor", "aten.mul.Scalar"):
-                if (
-                    factor == 0.044715
-                    and name_of(cube) == "aten.pow.Tensor_Scalar"
-                    and tuple(cube.args) == (x, 3)
-                ):
+                if factor == 0.044715 and name_of(cube) == "aten.pow.Tensor_Scalar" and tuple(cube.args) == (x, 3):
                     return True
     return False
 
@@ -176,9 +170,7 @@ def _in_a_list(node: Node) -> bool:
 def unsqueezed(node: Node) -> None:
     """`x[None, None, :, None]`, which is a node for each None, becomes one reshape."""
     first: Any = node
-    while name_of(first) == "aten.unsqueeze.default" and (
-        first is node or _only_use(first, next(iter(first.users)))
-    ):
+    while name_of(first) == "aten.unsqueeze.default" and (first is node or _only_use(first, next(iter(first.users)))):
         first = first.args[0]
     inner = node.args[0] if node.args else None
     if first in (node, inner) or any(name_of(user) == "aten.unsqueeze.default" for user in node.users):

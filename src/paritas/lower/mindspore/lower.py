@@ -38,9 +38,7 @@ def lower(program: Program, directory: Path, options: BuildOptions) -> Lowered:
     try:
         grammar.check(module.source, entry)  # what a reader will refuse must not be written
     except TamperedPort as error:
-        raise LoweringError(
-            f"the generated module is not of its own grammar, a bug of Paritas: {error}"
-        ) from error
+        raise LoweringError(f"the generated module is not of its own grammar, a bug of Paritas: {error}") from error
     (directory / entry).write_text(module.source, encoding="utf-8")
     _save(module, directory)
     settings = {

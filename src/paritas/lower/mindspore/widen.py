@@ -60,9 +60,7 @@ def in_float32(lowering: Callable[..., Value], emit: Emitter, args: Any, kwargs:
     parts = out if isinstance(out, tuple) else (out,)
     rounded = [isinstance(part, Value) and part.dtype == "bfloat16" for part in parts]
     args, kwargs = pytree.tree_map(lambda leaf: _wide_leaf(emit, leaf), (list(args), dict(kwargs)))
-    described = [
-        _described(part, "float32") if wide else part for part, wide in zip(parts, rounded, strict=True)
-    ]
+    described = [_described(part, "float32") if wide else part for part, wide in zip(parts, rounded, strict=True)]
     emit.out = tuple(described) if isinstance(out, tuple) else described[0]
     value = emit.if_empty() or lowering(emit, *args, **kwargs)
     emit.out = out

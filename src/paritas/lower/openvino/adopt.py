@@ -95,9 +95,7 @@ def _input(parameter: openvino.op.Parameter, spec: TensorSpec, notes: list[Note]
     if own == kind:
         return _renamed(parameter, spec)
     notes.append(
-        Note(
-            "lower", f"the adopted model takes {spec.name} as {own.to_string()}: it is cast from {spec.dtype}"
-        )
+        Note("lower", f"the adopted model takes {spec.name} as {own.to_string()}: it is cast from {spec.dtype}")
     )
     wide = ops.parameter(parameter.get_partial_shape(), kind)
     cast = ops.convert(wide, own.to_string())
@@ -157,9 +155,7 @@ def _nodes(model: openvino.Model, program: Program) -> dict[str, openvino.Output
 def _count(program: Program) -> int:
     import torch
 
-    return sum(
-        isinstance(n.meta.get("val"), torch.Tensor) for n in program.graph.nodes if n.op == "call_function"
-    )
+    return sum(isinstance(n.meta.get("val"), torch.Tensor) for n in program.graph.nodes if n.op == "call_function")
 
 
 def _default(model: openvino.Model) -> str:

@@ -40,12 +40,7 @@ def _axis_of(op: openvino.Node) -> int | None:
     """The only axis of a reduction of rank 3, from the front."""
     axes = op.input_value(1).get_node()
     rank = op.input_value(0).get_partial_shape().rank
-    if (
-        rank.is_dynamic
-        or rank.get_length() != _RANK
-        or axes.get_type_name() != "Constant"
-        or axes.data.size != 1
-    ):
+    if rank.is_dynamic or rank.get_length() != _RANK or axes.get_type_name() != "Constant" or axes.data.size != 1:
         return None
     return int(axes.data.reshape(-1)[0]) % _RANK
 
@@ -138,9 +133,7 @@ def _replace(op: openvino.Node, axis: int, keeps: bool) -> None:
     else:
         matrix, left = ops.concat([ops.multiply(first, second), third], 0), [first, second]
     shape = [one, *left] if keeps and axis == 0 else [*left, one] if keeps else left
-    reduced = _REDUCTIONS[op.get_type_name()](
-        ops.reshape(x, matrix, False), np.array([min(axis, 1)], np.int64), False
-    )
+    reduced = _REDUCTIONS[op.get_type_name()](ops.reshape(x, matrix, False), np.array([min(axis, 1)], np.int64), False)
     found = ops.reshape(reduced, ops.concat(shape, 0), False)
     output, new = op.output(0), found.output(0)
     new.get_tensor().set_names(output.get_names())

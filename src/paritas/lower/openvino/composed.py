@@ -49,9 +49,7 @@ def solve_triangular(
 MANY_ROWS = 25
 
 
-def distances(
-    x1: torch.Tensor, x2: torch.Tensor, p: float = 2.0, compute_mode: int | None = None
-) -> torch.Tensor:
+def distances(x1: torch.Tensor, x2: torch.Tensor, p: float = 2.0, compute_mode: int | None = None) -> torch.Tensor:
     """`cdist`, as torch does it: by differences, or for Euclid and many rows by the product of both."""
     rows = (x1.shape[-2], x2.shape[-2])
     many = any(not isinstance(count, int) or count > MANY_ROWS for count in rows)
@@ -83,12 +81,7 @@ def cosine_similarity(x1: torch.Tensor, x2: torch.Tensor, dim: int = 1, eps: flo
 
 
 def index_reduce(
-    x: torch.Tensor,
-    dim: int,
-    index: torch.Tensor,
-    source: torch.Tensor,
-    reduce: str,
-    include_self: bool = True,
+    x: torch.Tensor, dim: int, index: torch.Tensor, source: torch.Tensor, reduce: str, include_self: bool = True
 ) -> torch.Tensor:
     """`index_reduce` as the scattering of whole slices."""
     if x.dim() == 0:

@@ -28,9 +28,7 @@ def adaptive_max_pool(x: torch.Tensor, output_size: Any) -> tuple[torch.Tensor, 
         starts = number * long // windows
         ends = ((number + 1) * long + windows - 1) // windows
         # Shorter windows read their last element again, which is never the first of the largest.
-        read = torch.minimum(
-            starts.unsqueeze(1) + torch.arange(most), (ends - 1).unsqueeze(1)
-        )  # [windows, most]
+        read = torch.minimum(starts.unsqueeze(1) + torch.arange(most), (ends - 1).unsqueeze(1))  # [windows, most]
         taken = x.index_select(axis, read.flatten()).unflatten(axis, (windows, most))
         x, first = taken.max(axis + 1)
         shape = [windows if a == axis else 1 for a in range(x.dim())]
@@ -142,9 +140,7 @@ def inverse_short_time_fourier(
     return found if parts.dim() == 3 else found.squeeze(0)
 
 
-def inverse_hermitian(
-    x: torch.Tensor, s: Any = None, dim: Any = None, norm: str | None = None
-) -> torch.Tensor:
+def inverse_hermitian(x: torch.Tensor, s: Any = None, dim: Any = None, norm: str | None = None) -> torch.Tensor:
     """`fft_ihfftn` of real signals: along the last of the dimensions first."""
     dims = list(range(-len(s), 0)) if dim is None and s is not None else dim
     dims = list(range(x.dim())) if dims is None else list(dims)
@@ -157,9 +153,7 @@ def inverse_hermitian(
     return torch.fft.ifftn(found, rest, dims[:-1], norm)
 
 
-def inverse_hermitian_2(
-    x: torch.Tensor, s: Any = None, dim: Any = (-2, -1), norm: str | None = None
-) -> torch.Tensor:
+def inverse_hermitian_2(x: torch.Tensor, s: Any = None, dim: Any = (-2, -1), norm: str | None = None) -> torch.Tensor:
     """`fft_ihfft2`."""
     return inverse_hermitian(x, s, dim, norm)
 

@@ -36,9 +36,7 @@ def compress(model: openvino.Model, weights: str) -> tuple[openvino.Model, Note]
     with _quiet():
         compressed = nncf.compress_weights(model, mode=mode)
     version = importlib.metadata.version("nncf")
-    text = (
-        f"weights are {weights} (NNCF {version}): {WEIGHTS[weights]}. The port is not the original any more"
-    )
+    text = f"weights are {weights} (NNCF {version}): {WEIGHTS[weights]}. The port is not the original any more"
     return compressed, Note("lower", text)
 
 

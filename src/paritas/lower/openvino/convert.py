@@ -77,9 +77,7 @@ def lower(program: Program, directory: Path, options: BuildOptions) -> Lowered:
     try:
         openvino.save_model(converted, str(directory / ENTRY), compress_to_fp16=dtype == "float16")
     except RuntimeError as error:  # OpenVINO says no more than "iostream error" where the disk is full
-        raise LoweringError(
-            f"OpenVINO cannot write its files to {directory}: {error}. Is the disk full?"
-        ) from error
+        raise LoweringError(f"OpenVINO cannot write its files to {directory}: {error}. Is the disk full?") from error
     if built.largest < 2**31 - 1:
         settings["largest_whole"] = built.largest
     if built.watched:

@@ -85,13 +85,7 @@ class Emitter:
     """
 
     def __init__(
-        self,
-        node: Node,
-        where: str,
-        keep: list[Any],
-        metas: dict[int, Any],
-        rounds: bool,
-        shared: dict[Any, Any],
+        self, node: Node, where: str, keep: list[Any], metas: dict[int, Any], rounds: bool, shared: dict[Any, Any]
     ) -> None:
         self.node, self.where = node, where
         self.out: Any = node.meta.get("val")
@@ -261,9 +255,7 @@ class Emitter:
         """A size, or a number that was made of one, as a scalar tensor."""
         return self.cast(size, dtype)
 
-    def arithmetic(
-        self, operation: Callable[..., Any], python: Callable[..., Any], *sizes: int | Output
-    ) -> Any:
+    def arithmetic(self, operation: Callable[..., Any], python: Callable[..., Any], *sizes: int | Output) -> Any:
         """`python(sizes)` if all are numbers, else `operation` of them as i64 scalars."""
         if all(not is_tensor(size) for size in sizes):
             return python(*sizes)

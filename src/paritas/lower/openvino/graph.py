@@ -81,9 +81,7 @@ class _Builder:
         known = {s.name: (s.low or 0, s.high - 1) for s in program.inputs if s.high is not None}
         self.largest, always = largest_input(program.exported, known, program.limits, watched=watch.SUMS)
         held = {
-            node.meta["paritas_input"]: known.get(
-                node.meta["paritas_input"], (-self.largest - 1, self.largest)
-            )
+            node.meta["paritas_input"]: known.get(node.meta["paritas_input"], (-self.largest - 1, self.largest))
             for node in program.exported.graph.nodes
             if "paritas_input" in node.meta and is_whole(node)
         }

@@ -38,9 +38,7 @@ ELEMENTWISE = ("add", "sub", "rsub", "mul", "neg", "abs")
 _LIMIT = np.float32(2.0**31)
 
 
-def beyond(
-    emit: Emitter, rule: Callable[..., Any], found: Any, arguments: Any, options: Any
-) -> Output | None:
+def beyond(emit: Emitter, rule: Callable[..., Any], found: Any, arguments: Any, options: Any) -> Output | None:
     """f32[1]: 1 where an element of `found`, what the rule made in int64, has wrapped around, else 0.
 
     None where the operator has another kind of result.

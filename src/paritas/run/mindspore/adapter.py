@@ -36,9 +36,7 @@ class MindSpore(Engine):
         }
 
     @in_turn
-    def load(
-        self, artifact: Artifact, *, mode: str = "", precision: str = "", device: str = ""
-    ) -> MindSporeSession:
+    def load(self, artifact: Artifact, *, mode: str = "", precision: str = "", device: str = "") -> MindSporeSession:
         """Execute the generated module (checked before) and load its weights.
 
         mode: "graph" (compiled at the first call of each shape) or "pynative"; the artifact's by default.

@@ -54,9 +54,7 @@ class Nodes:
     a variable with the value that is given.
     """
 
-    def __init__(
-        self, ms: Any, given: Mapping[str, np.ndarray], cotangents: Mapping[str, np.ndarray]
-    ) -> None:
+    def __init__(self, ms: Any, given: Mapping[str, np.ndarray], cotangents: Mapping[str, np.ndarray]) -> None:
         self.ms, self.given, self.cotangents = ms, given, cotangents
         self.variables: dict[str, Any] = {}
         self.terms: list[Any] = []
@@ -71,9 +69,7 @@ class Nodes:
         if not value.is_floating_point():
             return self._tensor(given, value)
         if name not in self.variables:
-            variable = self.ms.Parameter(
-                self._tensor(given, value), name=f"paritas_node_{len(self.variables)}"
-            )
+            variable = self.ms.Parameter(self._tensor(given, value), name=f"paritas_node_{len(self.variables)}")
             self.variables[name] = variable
         return self.variables[name]
 
@@ -91,9 +87,7 @@ class Nodes:
         weights = [*cell.trainable_params(), *self.variables.values()]
         found = _gradients(self.ms, total, weights, names, tensors)
         nodes = {name: found.parameters[variable.name] for name, variable in self.variables.items()}
-        kept = {
-            name: value for name, value in found.parameters.items() if not name.startswith("paritas_node_")
-        }
+        kept = {name: value for name, value in found.parameters.items() if not name.startswith("paritas_node_")}
         return Gradients(kept, found.inputs, nodes)
 
 
@@ -104,10 +98,7 @@ def _gradients(
     floats = [i for i, _ in enumerate(names) if arguments[i].is_floating_point()]
     if not weights and not floats:
         return Gradients()
-    by = {
-        "grad_position": tuple(floats) or None,
-        "weights": ms.ParameterTuple(weights) if weights else None,
-    }
+    by = {"grad_position": tuple(floats) or None, "weights": ms.ParameterTuple(weights) if weights else None}
     found = ms.grad(function, **by)(*arguments)
     of_inputs, of_weights = found if floats and weights else (found, ()) if floats else ((), found)
     if floats and not isinstance(of_inputs, tuple):

@@ -115,9 +115,7 @@ def weights(artifact: Artifact) -> tuple[dict[str, np.ndarray], dict[str, np.nda
     held = tensors(contents.take(artifact, parameters), str(artifact.directory / parameters))
     # Without a setting it is there only if the module needs one.
     named = "constants" in artifact.manifest.settings or contents.has(artifact, constants)
-    return held, (
-        tensors(contents.take(artifact, constants), str(artifact.directory / constants)) if named else {}
-    )
+    return held, (tensors(contents.take(artifact, constants), str(artifact.directory / constants)) if named else {})
 
 
 def fill(

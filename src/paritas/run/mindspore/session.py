@@ -121,9 +121,7 @@ class MindSporeSession:
             return record
 
         with _mode(self._ms, "pynative"):  # hooks are registered in the mode in which they are to run
-            handles = [
-                c.register_forward_hook(watch(path)) for path, c in self.cell.cells_and_names() if path
-            ]
+            handles = [c.register_forward_hook(watch(path)) for path, c in self.cell.cells_and_names() if path]
         try:
             self._call(feed, "pynative")
         finally:
@@ -135,9 +133,7 @@ class MindSporeSession:
         """The nodes that a statement of the module computes: what `lockstep` can compute."""
         return mindspore_nodes.names(self._steps())
 
-    def lockstep(
-        self, feed: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]
-    ) -> dict[str, np.ndarray]:
+    def lockstep(self, feed: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Node name -> value, for the nodes of `given`, each computed from the *given* values of those before it."""
         return self._stepped(feed, given, given)
 
@@ -156,9 +152,7 @@ class MindSporeSession:
         self, feed: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray], shown: Collection[str]
     ) -> dict[str, np.ndarray]:
         found: dict[str, np.ndarray] = {}
-        replace = mindspore_nodes.replacing(
-            given, found.__setitem__, _to_numpy, self._ms.Tensor.from_numpy, shown
-        )
+        replace = mindspore_nodes.replacing(given, found.__setitem__, _to_numpy, self._ms.Tensor.from_numpy, shown)
         with mindspore_nodes.watched(self._module, self._source, self.cell, self._steps(), replace):
             self._call(feed, "pynative")
         return found
@@ -173,10 +167,7 @@ class MindSporeSession:
 
     @in_turn
     def vjps(
-        self,
-        feed: Mapping[str, np.ndarray],
-        given: Mapping[str, np.ndarray],
-        cotangents: Mapping[str, np.ndarray],
+        self, feed: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray], cotangents: Mapping[str, np.ndarray]
     ) -> Gradients:
         """See `run.session.TakesVjps`: the module's statements in PyNative mode."""
         tensors = [self._tensor(feed[spec.name], spec.dtype) for spec in self.manifest.inputs]
@@ -186,9 +177,7 @@ class MindSporeSession:
             watched = functools.partial(
                 mindspore_nodes.watched, self._module, self._source, self.cell, self._steps(), each.replace
             )
-            with (
-                watched()
-            ):  # the variables come into being here, and their list must be whole before the gradients
+            with watched():  # the variables come into being here, and their list must be whole before the gradients
                 self.cell(*tensors)
             with watched():
                 return each.gradients(self.cell, names, tensors)
@@ -209,9 +198,7 @@ class MindSporeSession:
         try:
             return steps.from_json(self.manifest.settings.get("steps", {}))
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise PortError(
-                f"port.json does not say which statement is which node: {reason_of(error)}."
-            ) from None
+            raise PortError(f"port.json does not say which statement is which node: {reason_of(error)}.") from None
 
     def close(self) -> None:
         """Free the cell. MindSpore frees its graphs with it, which no thread may do beside another that runs one."""
@@ -233,9 +220,7 @@ class MindSporeSession:
         found = out if isinstance(out, tuple) else (out,)
         if not all(isinstance(value, self._ms.Tensor) for value in found):
             kinds = ", ".join(type(value).__name__ for value in found)
-            raise EngineError(
-                f"The module returned {kinds}, where tensors are expected. Make the port again."
-            )
+            raise EngineError(f"The module returned {kinds}, where tensors are expected. Make the port again.")
         return found
 
     def _shapes(self, feed: Mapping[str, np.ndarray]) -> Shapes:
@@ -269,9 +254,7 @@ class MindSporeSession:
         return self._open_ended() if len(self._graphs) > _GRAPHS_OF_STEPS else ()
 
     def _open_ended(self) -> Shapes:
-        return tuple(
-            tuple(dim if isinstance(dim, int) else None for dim in spec.dims) for spec in self.manifest.inputs
-        )
+        return tuple(tuple(dim if isinstance(dim, int) else None for dim in spec.dims) for spec in self.manifest.inputs)
 
     def _declare(self, shapes: Shapes) -> None:
         if shapes != self._declared:
@@ -281,9 +264,7 @@ class MindSporeSession:
             self._declared = shapes
 
     def _tensor(self, array: np.ndarray, dtype: str) -> Any:
-        tensor = self._ms.Tensor.from_numpy(
-            array if array.flags.c_contiguous else np.ascontiguousarray(array)
-        )
+        tensor = self._ms.Tensor.from_numpy(array if array.flags.c_contiguous else np.ascontiguousarray(array))
         return tensor.astype(self._ms.bfloat16) if self._dtype(dtype) == "bfloat16" else tensor
 
     def _dtype(self, dtype: str) -> str:

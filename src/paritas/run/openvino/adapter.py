@@ -39,9 +39,7 @@ class OpenVINO(Engine):
             for dtype, word in CAPABILITIES.items()
         }
 
-    def load(
-        self, artifact: Artifact, *, mode: str = "", precision: str = "", device: str = ""
-    ) -> OpenVINOSession:
+    def load(self, artifact: Artifact, *, mode: str = "", precision: str = "", device: str = "") -> OpenVINOSession:
         """Compile the artifact's model.
 
         precision: the dtype to compute in, by default the artifact's; float32 where the device does not

@@ -66,9 +66,7 @@ def check(model: openvino.Model, manifest: Manifest, own_name: object) -> None:
     if len(set(taken)) < len(taken):
         raise PortError("Two inputs of the model have one name.")
     if len(model.outputs) != len(manifest.outputs) + bool(watched(manifest)):
-        raise PortError(
-            f"The model returns {len(model.outputs)} tensors; port.json says {len(manifest.outputs)}."
-        )
+        raise PortError(f"The model returns {len(model.outputs)} tensors; port.json says {len(manifest.outputs)}.")
 
 
 def crossing(value: np.ndarray) -> np.ndarray:

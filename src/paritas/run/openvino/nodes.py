@@ -90,9 +90,7 @@ def cut(
             wanted -= set(shown)
             results.append((shown, output))
         known = [name for name in found if name in given]
-        if not known or not output.get_partial_shape().compatible(
-            openvino.PartialShape(list(given[known[0]].shape))
-        ):
+        if not known or not output.get_partial_shape().compatible(openvino.PartialShape(list(given[known[0]].shape))):
             continue
         stand_in = ops.parameter(output.get_partial_shape(), output.get_element_type(), name=known[0])
         output.get_tensor().set_names(set())

@@ -84,9 +84,7 @@ def side(it: ToWrite, *, as_calls: bool) -> Side:
         found="\n        ".join(found_lines),
     ).splitlines()
     hint = session.configuration["INFERENCE_PRECISION_HINT"]
-    return Side(
-        "OpenVINO", tuple(imports), tuple(body), tensors, f"{session.device}, precision {hint}", files
-    )
+    return Side("OpenVINO", tuple(imports), tuple(body), tensors, f"{session.device}, precision {hint}", files)
 
 
 def _save(model: openvino.Model, path: str) -> None:

@@ -40,9 +40,7 @@ class OpenVINOSession:
     #: And `lockstep`: nothing is fused across a node.
     computed_with = "the graph cut at every node, so that nothing is fused across one"
     #: And `part`.
-    cut_with = (
-        "the port's own graph, cut at their borders only: inside, the engine fuses what it fuses in the whole"
-    )
+    cut_with = "the port's own graph, cut at their borders only: inside, the engine fuses what it fuses in the whole"
     cut_mode, cut_runs_all = "", False
 
     def __init__(self, artifact: Artifact, dtype: str, device: str):
@@ -54,19 +52,14 @@ class OpenVINOSession:
         # The hint is always given: left to itself, OpenVINO takes bfloat16 where the CPU has it.
         # OpenVINO 2026.4's snippets leave memory unwritten in grouped attention of dynamic shape whose output
         # goes into a matrix product (8 heads of 128 on 2); without them BERT and Llama are no slower.
-        self._config = {
-            "INFERENCE_PRECISION_HINT": HINTS[dtype],
-            "PERFORMANCE_HINT": "LATENCY",
-        }
+        self._config = {"INFERENCE_PRECISION_HINT": HINTS[dtype], "PERFORMANCE_HINT": "LATENCY"}
         if not artifact.manifest.settings.get("adopted"):  # what others have made runs as it would without us
             self._config["SNIPPETS_MODE"] = "DISABLE"
         self._lock = threading.Lock()
         self._model: _Model | None = None
         self._stateful: openvino.CompiledModel | None = None
         self._closed = False
-        if remembered(
-            artifact.manifest
-        ):  # its tensors stay inside: what takes and returns them is for `verify`
+        if remembered(artifact.manifest):  # its tensors stay inside: what takes and returns them is for `verify`
             self._stateful = _attempt("loading this port", self._compile_stateful)
         else:
             self._open()
@@ -107,9 +100,7 @@ class OpenVINOSession:
         """The nodes whose values the model still has: what `lockstep` can compute."""
         return nodes.names(self._read(), _NODE)
 
-    def lockstep(
-        self, feed: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]
-    ) -> dict[str, np.ndarray]:
+    def lockstep(self, feed: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Node name -> value, for the nodes of `given`, each computed from the *given* values of those before it."""
         with self._lock:
             return _attempt(

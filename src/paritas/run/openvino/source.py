@@ -49,9 +49,7 @@ def source_of(model: openvino.Model, identifier: Callable[[str], str]) -> Source
 
     def read(value: openvino.Output) -> str:
         variable = variables[value.get_node().get_name()]
-        return (
-            variable if value.get_node().get_output_size() == 1 else f"{variable}.output({value.get_index()})"
-        )
+        return variable if value.get_node().get_output_size() == 1 else f"{variable}.output({value.get_index()})"
 
     for op in model.get_ordered_ops():
         kind = op.get_type_name()

@@ -69,10 +69,7 @@ def _repeat_heads_by_ones(model: openvino.Model) -> None:
     The plugin takes grouped attention and the state behind it for one operator only where it is written so.
     """
     for node in model.get_ordered_ops():
-        if (
-            node.get_type_name() != "Broadcast"
-            or node.input_value(0).get_node().get_type_name() != "Unsqueeze"
-        ):
+        if node.get_type_name() != "Broadcast" or node.input_value(0).get_node().get_type_name() != "Unsqueeze":
             continue
         readers = [consumer.get_node() for consumer in node.output(0).get_target_inputs()]
         if len(readers) != 1 or readers[0].get_type_name() != "Reshape":
@@ -135,9 +132,7 @@ class OpenVINOState:
         self.length -= tokens
         if tokens and self.length:
             for variable in self._variables():
-                variable.state = openvino.Tensor(
-                    np.ascontiguousarray(variable.state.data[:, :, : self.length])
-                )
+                variable.state = openvino.Tensor(np.ascontiguousarray(variable.state.data[:, :, : self.length]))
 
     def arrays(self) -> list[Array]:
         found = [np.array(variable.state.data) for variable in self._variables()] if self.length else []
@@ -153,6 +148,5 @@ class OpenVINOState:
         """In the order of the inputs that they were: a variable's name is "<input><output>"."""
         known = {variable.name: variable for variable in self._request.query_state()}
         return [
-            next(v for name, v in known.items() if name.startswith(f"{given}paritas_next_"))
-            for given in self._order
+            next(v for name, v in known.items() if name.startswith(f"{given}paritas_next_")) for given in self._order
         ]

@@ -27,9 +27,7 @@ class Torch(Engine):
 
         return dict.fromkeys(DTYPES, "")
 
-    def load(
-        self, artifact: Artifact, *, mode: str = "", precision: str = "", device: str = ""
-    ) -> EagerSession:
+    def load(self, artifact: Artifact, *, mode: str = "", precision: str = "", device: str = "") -> EagerSession:
         """The original's class with the port's weights, in eager mode: see `eager_session`."""
         from paritas.run.torch.session import eager_session
 

@@ -41,12 +41,9 @@ def eager_gradients(
             flat, _ = describe_output(invoke(model, {**nest(copies, nesting), **constants}))
         found = _differentiated(_pairs(flat, cotangents), [*parameters.values(), *floats.values()])
     except Exception as error:
-        raise EngineError(
-            f"torch could not differentiate {type(model).__name__}: {first_line(error)}"
-        ) from error
+        raise EngineError(f"torch could not differentiate {type(model).__name__}: {first_line(error)}") from error
     return Gradients(
-        dict(zip(parameters, found, strict=False)),
-        dict(zip(floats, found[len(parameters) :], strict=True)),
+        dict(zip(parameters, found, strict=False)), dict(zip(floats, found[len(parameters) :], strict=True))
     )
 
 
@@ -114,9 +111,7 @@ def _is_float(value: Any) -> bool:
     return any(t.is_floating_point() or t.is_complex() for t in tensors)
 
 
-def _pairs(
-    outputs: Sequence[Any], cotangents: Sequence[np.ndarray | None]
-) -> list[tuple[torch.Tensor, np.ndarray]]:
+def _pairs(outputs: Sequence[Any], cotangents: Sequence[np.ndarray | None]) -> list[tuple[torch.Tensor, np.ndarray]]:
     pairs = zip(outputs, cotangents, strict=True)
     return [(output, cotangent) for output, cotangent in pairs if cotangent is not None]
 
@@ -184,9 +179,7 @@ class _Differentiable(Walk):
         try:
             found = iter(_differentiated(terms, [tensor for group in groups for tensor in group.values()]))
         except RuntimeError as error:
-            raise EngineError(
-                f"torch could not differentiate the captured graph: {first_line(error)}"
-            ) from error
+            raise EngineError(f"torch could not differentiate the captured graph: {first_line(error)}") from error
         return Gradients(*({name: next(found) for name in group} for group in groups))
 
 

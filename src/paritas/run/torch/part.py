@@ -134,9 +134,7 @@ class _Recorder(Walk):
 
 
 class _PartWalk(Walk):
-    def __init__(
-        self, program: Program, dtype: torch.dtype | None, part: Part, recorded: Recorded, all_members: bool
-    ):
+    def __init__(self, program: Program, dtype: torch.dtype | None, part: Part, recorded: Recorded, all_members: bool):
         super().__init__(program, dtype)
         self.part, self.recorded, self.all_members = part, recorded, all_members
         self.members, self.given, self.shown = set(part.members), set(part.inputs), set(part.outputs)

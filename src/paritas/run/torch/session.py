@@ -62,9 +62,7 @@ def _original(artifact: Artifact) -> torch.nn.Module:
         raise PortError(f"{artifact.directory}: {name} is no model.")
     for file in ("config.json", "model.safetensors"):
         if not contents.has(artifact, file):
-            raise PortError(
-                f"{artifact.directory}: {file} is missing, which torch needs to build {cls_name}."
-            )
+            raise PortError(f"{artifact.directory}: {file} is missing, which torch needs to build {cls_name}.")
     try:
         # Alone in a directory, for transformers reads whatever else it finds beside them: adapters, indices of shards.
         with leftovers.temporary("checked") as place:
@@ -84,9 +82,7 @@ def _original(artifact: Artifact) -> torch.nn.Module:
     model, loading = loaded
     bad = {kind: sorted(map(str, loading.get(kind) or ())) for kind in ("missing_keys", "mismatched_keys")}
     if any(bad.values()):
-        rows = "; ".join(
-            f"{kind.replace('_', ' ')}: {', '.join(keys[:5])}" for kind, keys in bad.items() if keys
-        )
+        rows = "; ".join(f"{kind.replace('_', ' ')}: {', '.join(keys[:5])}" for kind, keys in bad.items() if keys)
         raise PortError(f"{artifact.directory}: model.safetensors does not fit {cls_name}: {rows}")
     return model
 
@@ -113,9 +109,7 @@ class EagerSession:
                 arguments = {**nest(inputs, self._manifest.nesting), **self._manifest.constants}
                 result = invoke(self._model, arguments)
         except Exception as error:
-            raise EngineError(
-                f"torch could not run {type(self._model).__name__}: {first_line(error)}"
-            ) from error
+            raise EngineError(f"torch could not run {type(self._model).__name__}: {first_line(error)}") from error
         tensors, _ = describe_output(result)
         flat = [to_numpy(f"output {i}", tensor) for i, tensor in enumerate(tensors)]
         if len(flat) != len(self._manifest.outputs):
@@ -162,9 +156,7 @@ class TorchSession:
         """Flat outputs in the program's order; floats at the session's precision."""
         return self.walk(feed)
 
-    def observe(
-        self, feed: Mapping[str, np.ndarray], names: Collection[str] | None = None
-    ) -> dict[str, np.ndarray]:
+    def observe(self, feed: Mapping[str, np.ndarray], names: Collection[str] | None = None) -> dict[str, np.ndarray]:
         """{node name: value} for `names`, by default all that leave some module. Nodes of tuples are left out."""
         found: dict[str, np.ndarray] = {}
         self.walk(feed, found.__setitem__, names)
@@ -196,10 +188,7 @@ class TorchSession:
         return graph_gradients(self._opened(), self._dtype, feed, cotangents)
 
     def vjps(
-        self,
-        feed: Mapping[str, np.ndarray],
-        given: Mapping[str, np.ndarray],
-        cotangents: Mapping[str, np.ndarray],
+        self, feed: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray], cotangents: Mapping[str, np.ndarray]
     ) -> Gradients:
         """See `run.session.TakesVjps`."""
         return node_vjps(self._opened(), self._dtype, feed, given, cotangents)

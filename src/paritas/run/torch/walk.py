@@ -18,12 +18,7 @@ from paritas.errors import EngineError, first_line
 from paritas.program import Program
 from paritas.run.values import from_numpy, to_numpy
 
-DTYPES = {
-    "float32": torch.float32,
-    "float64": torch.float64,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-}
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 #: Operators that read or write a number's bits, so they mean something at the captured dtype only.
 BITWISE = frozenset({"aten.view.dtype"})
@@ -107,9 +102,7 @@ class Walk(Interpreter):
                 tensor = next(inputs)
                 yield from_numpy(feed[tensor.name], "torch", tensor.dtype)
             else:
-                raise EngineError(
-                    f"torch cannot feed the placeholder {spec.arg}: {kind.lower()} is not supported."
-                )
+                raise EngineError(f"torch cannot feed the placeholder {spec.arg}: {kind.lower()} is not supported.")
         if left := [spec.name for spec in inputs]:
             raise EngineError(f"The program names more inputs than its graph takes: {', '.join(left)}.")
 
@@ -208,9 +201,7 @@ class Walk(Interpreter):
             return value
 
         names = [a.name for a in target._schema.arguments]
-        args = tuple(
-            wide(name, value) for name, value in zip(names, args, strict=False)
-        )  # defaults are left out
+        args = tuple(wide(name, value) for name, value in zip(names, args, strict=False))  # defaults are left out
         return target(*args, **{name: wide(name, value) for name, value in kwargs.items()})
 
     def _higher_order(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -241,9 +232,7 @@ class Walk(Interpreter):
 class LocalWalk(Walk):
     """A walk in which some nodes, once shown, have the values that they are given."""
 
-    def __init__(
-        self, program: Program, dtype: torch.dtype | None, see: Seen, given: Mapping[str, np.ndarray]
-    ):
+    def __init__(self, program: Program, dtype: torch.dtype | None, see: Seen, given: Mapping[str, np.ndarray]):
         super().__init__(program, dtype, see, frozenset(given))
         self.given = given
 

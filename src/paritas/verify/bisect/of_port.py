@@ -114,9 +114,7 @@ def write_scripts(
         if outcome.kind in ("diverges", "crashes"):
             rows.append(subject.script(lab, [guilty.node], outcome, out))
         else:
-            rows.append(
-                ScriptRow(guilty.node, doubt=f"lowered again it {outcome}. {subject.edited()}".rstrip())
-            )
+            rows.append(ScriptRow(guilty.node, doubt=f"lowered again it {outcome}. {subject.edited()}".rstrip()))
     if left := len(report.guilty) - SCRIPTS:
         rows += [ScriptRow(f"{left} more", doubt=f"only the first {SCRIPTS} get one")] if left > 0 else []
     return tuple(rows)
@@ -140,9 +138,7 @@ def _found(
             more = f"with the part computed by PyTorch, the rest still {rest}: there is more to find"
             report = _noted(report, f"{more} (paritas verify --level nodes)")
     nodes = [
-        PartNode(
-            i.name, i.target, i.origin.module, i.origin.module_class, str(i.origin) if i.origin.file else ""
-        )
+        PartNode(i.name, i.target, i.origin.module, i.origin.module_class, str(i.origin) if i.origin.file else "")
         for i in infos
     ]
     return dataclasses.replace(
@@ -176,9 +172,7 @@ class _Bisected:
         source = port.manifest.source
         self.name = source.id or source.model_class
         self.environment = dataclasses.replace(
-            Environment.here(
-                self.engine.name, package=self.engine.package, mode=port.mode, dtype=port.manifest.dtype
-            ),
+            Environment.here(self.engine.name, package=self.engine.package, mode=port.mode, dtype=port.manifest.dtype),
             precision=self.session.precision,
         )
         self._again: LoweredAgain | None = None
@@ -199,9 +193,7 @@ class _Bisected:
         truth = TorchSession(self.program, "float64").run(recorded.feed)
         want = TorchSession(self.program, "float32").run(recorded.feed)
         precision = self.session.precision
-        yardstick = (
-            want if precision == "float32" else TorchSession(self.program, precision).run(recorded.feed)
-        )
+        yardstick = want if precision == "float32" else TorchSession(self.program, precision).run(recorded.feed)
         roundings = lab.roundings(lab.part(list(lab.borders)))
         rows = []
         if len(got) != len(want):
@@ -210,9 +202,7 @@ class _Bisected:
             info = NodeInfo(spec.name, "output", Origin("", ""))
             true_value, wanted, rounded, returned = values
             if wanted.dtype.kind in "biu" and wanted.shape == returned.shape:
-                returned = np.where(true_value.astype(wanted.dtype) == wanted, returned, wanted).astype(
-                    returned.dtype
-                )
+                returned = np.where(true_value.astype(wanted.dtype) == wanted, returned, wanted).astype(returned.dtype)
             rows.append(row_of(info, true_value, wanted, rounded, returned, precision, roundings))
         return Outcome("agrees" if all(row.agrees for row in rows) else "diverges", tuple(rows))
 
@@ -286,15 +276,11 @@ class _Bisected:
     def _borders(self, session: Cuts) -> list[str]:
         """One node per tensor of the engine's: what comes first, where several are one tensor."""
         place = {name: index for index, name in enumerate(self.infos)}
-        known = (
-            sorted((n for n in group if n in place), key=place.__getitem__) for group in session.borders()
-        )
+        known = (sorted((n for n in group if n in place), key=place.__getitem__) for group in session.borders())
         return [names[0] for names in known if names]
 
 
-def _computed(
-    session: Cuts, part: Part, recorded: Recorded, borders: Sequence[str]
-) -> Mapping[str, np.ndarray]:
+def _computed(session: Cuts, part: Part, recorded: Recorded, borders: Sequence[str]) -> Mapping[str, np.ndarray]:
     inside = set(part.nodes)
     given = {name: recorded.tensors[name] for name in borders if name not in inside}
     return session.part(recorded.feed, given, part.outputs)

@@ -61,9 +61,7 @@ def search(
             if clock() >= until:
                 raise _OutOfTime
             if progress is not None:
-                progress(
-                    f"try {len(known) + 1}: {len(key)} of {len(nodes)} nodes; smallest so far {len(best)}"
-                )
+                progress(f"try {len(known) + 1}: {len(key)} of {len(nodes)} nodes; smallest so far {len(best)}")
             known[key] = attempt(key)
         if known[key].kind != whole.kind:
             return False

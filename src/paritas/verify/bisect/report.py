@@ -76,9 +76,7 @@ class BisectReport:
         notes = [f"  note: {note}" for note in self.notes]
         rule = f"  rule: {self.rule}"
         if self.verdict == "clean":
-            return "\n".join(
-                ["nothing to bisect: the whole agrees with float64 on every case", head, rule, *notes]
-            )
+            return "\n".join(["nothing to bisect: the whole agrees with float64 on every case", head, rule, *notes])
         lines = [head, f'  case "{self.case}": the port {self.said}', rule, f"  parts: {self.method}"]
         tried = sum(self.tries.values())
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.tries.items()))

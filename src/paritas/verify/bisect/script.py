@@ -212,9 +212,7 @@ def _text(
     return "\n".join(body).rstrip() + "\n"
 
 
-def _header(
-    stem: str, lab: Laboratory, part: Part, outcome: Outcome, side: Side, about: Sequence[str]
-) -> list[str]:
+def _header(stem: str, lab: Laboratory, part: Part, outcome: Outcome, side: Side, about: Sequence[str]) -> list[str]:
     # Nothing of the model in the first two lines: there Python looks for the encoding.
     found = [
         f"{side.engine} computes this part of a model differently from PyTorch.",
@@ -223,9 +221,7 @@ def _header(
         "",
         *(one_line(line, 300) for line in about),
         "",
-        f"The part has {len(part.members)} operators:"
-        if len(part.members) > 1
-        else "The part is one operator:",
+        f"The part has {len(part.members)} operators:" if len(part.members) > 1 else "The part is one operator:",
     ]
     for name in part.members[:20]:
         info = lab.infos.get(name)
@@ -242,11 +238,7 @@ def _header(
     for row in outcome.rows:
         if not row.agrees:
             what = row.fault or f"{row.port_error:.3g} from float64, {row.excess:.3g} times what is allowed"
-            own = (
-                ""
-                if row.torch_error != row.torch_error
-                else f"; PyTorch's own error is {row.torch_error:.3g}"
-            )
+            own = "" if row.torch_error != row.torch_error else f"; PyTorch's own error is {row.torch_error:.3g}"
             found.append(f"{one_line(row.node)}, {row.dtype}{list(row.shape)}: {one_line(what, 200)}{own}")
     return [f"# {line}".rstrip() for line in found]
 

@@ -101,11 +101,7 @@ def _literal(value: Any, recorded: Recorded, names: Identifiers) -> str:
         case torch.dtype():
             if value.is_floating_point:
                 return "dtype"
-            return (
-                "torch.complex128 if dtype == torch.float64 else torch.complex64"
-                if value.is_complex
-                else str(value)
-            )
+            return "torch.complex128 if dtype == torch.float64 else torch.complex64" if value.is_complex else str(value)
         case torch.device():
             return "torch.device('cpu')"
         case torch.memory_format() | torch.layout():

@@ -92,9 +92,7 @@ def _program(
         for name, kind in named.items()
         if kind == InputKind.PARAMETER
     }
-    constants: dict[str, Any] = {
-        name: held[name] for name, kind in named.items() if kind == InputKind.CONSTANT_TENSOR
-    }
+    constants: dict[str, Any] = {name: held[name] for name, kind in named.items() if kind == InputKind.CONSTANT_TENSOR}
     outputs = [OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(name), None) for name in part.outputs]
     old = program.exported
     exported = ExportedProgram(
@@ -114,8 +112,7 @@ def _program(
         outputs=tuple(_spec(nodes[name]) for name in part.outputs),
         structure={},
         origins={
-            name: dataclasses.replace(program.origin(name), module="", module_class=CLASS)
-            for name in part.members
+            name: dataclasses.replace(program.origin(name), module="", module_class=CLASS) for name in part.members
         },
         modules=(),
         constants={},
@@ -159,9 +156,7 @@ class LoweredAgain:
         program = self.program(part, recorded)
         manifest = self._manifest
         with leftovers.temporary() as directory:
-            lowered = lower(
-                program, directory, BuildOptions(manifest.engine, manifest.dtype, target=manifest.target)
-            )
+            lowered = lower(program, directory, BuildOptions(manifest.engine, manifest.dtype, target=manifest.target))
             small = Manifest(
                 engine=manifest.engine,
                 dtype=manifest.dtype,

@@ -90,9 +90,7 @@ class Laboratory:
             return Outcome("crashes", reason=first_line(error))
         judged = self._judged(part)
         if not judged:
-            return Outcome(
-                "unknown", reason="all of it follows from an order, which may differ among equal values"
-            )
+            return Outcome("unknown", reason="all of it follows from an order, which may differ among equal values")
         rows = tuple(self._row(part, name, truth[name], yardstick[name], got.get(name)) for name in judged)
         return Outcome("agrees" if all(row.agrees for row in rows) else "diverges", rows)
 
@@ -132,9 +130,7 @@ class Laboratory:
             got = self._without_ties(info, truth, want, got)
         return row_of(info, truth, want, yardstick, got, self.precision, self.roundings(part))
 
-    def _without_ties(
-        self, info: NodeInfo, truth: np.ndarray, want: np.ndarray, got: np.ndarray
-    ) -> np.ndarray:
+    def _without_ties(self, info: NodeInfo, truth: np.ndarray, want: np.ndarray, got: np.ndarray) -> np.ndarray:
         """Where rounding alone decides (PyTorch's own float32 and float64 differ), any answer is as good."""
         values = self.recorded.tensors.get(info.orders)
         if values is not None and same_order(values, want, got, info.dim):

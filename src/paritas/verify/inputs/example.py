@@ -29,9 +29,7 @@ def write(directory: Path, examples: Mapping[str, np.ndarray]) -> list[Note]:
     else:
         try:
             # Copies in C order: safetensors writes the memory of an array as it lies there.
-            save_file(
-                {name: np.array(value, order="C") for name, value in examples.items()}, directory / FILE
-            )
+            save_file({name: np.array(value, order="C") for name, value in examples.items()}, directory / FILE)
             return []
         except (SafetensorError, KeyError, TypeError) as error:
             why = str(error)

@@ -19,9 +19,7 @@ BATCH, LENGTH = 2, 8  # where a case is not about shapes
 ODD, LONGER = (7, 5, 9), (33, 21, 17)  # as `_Plan.lengths`
 UNBOUNDED = 2**31
 
-Mask = Callable[
-    [int, int], np.ndarray
-]  # (rows, columns) -> bool [rows, columns], True where a token is visible
+Mask = Callable[[int, int], np.ndarray]  # (rows, columns) -> bool [rows, columns], True where a token is visible
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,16 +123,12 @@ def generate(
             )
             for spec in specs
         }
-        feed |= {
-            spec.name: _lengths(spec, shapes[spec.name], sizes, generator) for spec in specs if spec.counts
-        }
+        feed |= {spec.name: _lengths(spec, shapes[spec.name], sizes, generator) for spec in specs if spec.counts}
         cases.append(Case(plan.name, feed, plan.edge, optional=bool(plan.rows)))
     return tuple(cases)
 
 
-def _corner_plans(
-    specs: Sequence[TensorSpec], limits: Mapping[str, tuple[int, int]], ways: Ways
-) -> list[_Plan]:
+def _corner_plans(specs: Sequence[TensorSpec], limits: Mapping[str, tuple[int, int]], ways: Ways) -> list[_Plan]:
     """One for each set of rows, or several, until all rows came up, where the batch is fixed and small."""
     held = [spec for spec in specs if spec.value is None and holds_values(spec)]
     plans = [_Plan("corner values", 3, ODD, rows=CORNERS)] if held else []
@@ -273,11 +267,7 @@ def _lengths(
 
 
 def _corners(
-    spec: TensorSpec,
-    shape: tuple[int, ...],
-    plan: _Plan,
-    generator: np.random.Generator,
-    ends: tuple[int, int],
+    spec: TensorSpec, shape: tuple[int, ...], plan: _Plan, generator: np.random.Generator, ends: tuple[int, int]
 ) -> np.ndarray | None:
     if is_whole(spec.dtype):
         if plan.rows is not CORNERS:
@@ -303,11 +293,7 @@ def as_floats(dtype: str, values: np.ndarray) -> np.ndarray:
 
 def _padding(rows: int, columns: int) -> np.ndarray:
     """int [rows, 1]: how many of each row's columns are padding; none in the first, most in the last."""
-    return (
-        (np.arange(rows) * (columns - 1) // max(rows - 1, 1))[:, None]
-        if rows > 1
-        else np.array([[columns // 2]])
-    )
+    return (np.arange(rows) * (columns - 1) // max(rows - 1, 1))[:, None] if rows > 1 else np.array([[columns // 2]])
 
 
 def _right_padding(rows: int, columns: int) -> np.ndarray:

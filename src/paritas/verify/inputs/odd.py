@@ -12,9 +12,7 @@ from paritas.program import TensorSpec
 from paritas.verify.inputs.generate import Case, as_floats, holds_values, is_attention_mask, is_whole
 
 #: Where float32, 32 bits and float64 stop to hold every whole number, and their neighbours.
-EDGES = tuple(
-    sign * edge + step for edge in (2**24, 2**31, 2**32, 2**53) for sign in (1, -1) for step in (-1, 0, 1)
-)
+EDGES = tuple(sign * edge + step for edge in (2**24, 2**31, 2**32, 2**53) for sign in (1, -1) for step in (-1, 0, 1))
 
 #: How far from zero, in powers of ten, the rows of wide floats lie.
 DECADES = (3, -3, 1, 4, -1)
@@ -34,9 +32,7 @@ def ranges(specs: Sequence[TensorSpec], examples: Mapping[str, np.ndarray]) -> d
     }
 
 
-def odd(
-    specs: Sequence[TensorSpec], base: Case, *, seed: int = 0, keep: Collection[str] = ()
-) -> tuple[Case, ...]:
+def odd(specs: Sequence[TensorSpec], base: Case, *, seed: int = 0, keep: Collection[str] = ()) -> tuple[Case, ...]:
     """Variants of `base`, of its shapes: each is optional, since nobody knows whether the model takes such values.
 
     "whole numbers" are negative, zero and positive; "huge whole numbers" lie around the ends of 24, 31, 32 and 53

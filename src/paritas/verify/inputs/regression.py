@@ -24,9 +24,7 @@ MOST = 5  # as each costs every later verification a run
 NAME = "regression: "
 
 
-def cases(
-    artifact: Artifact, check: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
-) -> list[Case]:
+def cases(artifact: Artifact, check: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]) -> list[Case]:
     """The inputs that this port keeps, as cases. check: refuses with `InputError` what the port does not take.
 
     Raises `PortError` for a file that is damaged, or holds what the port does not take.
@@ -57,14 +55,10 @@ def keep(artifact: Artifact, case: Case, report: ParityReport) -> tuple[Artifact
         kept, dropped, artifact = _keep(artifact, name, case, report)
     except (PortError, SafetensorError, KeyError) as error:
         kept = f"not kept as a regression input: {error}"
-    return artifact, dataclasses.replace(
-        report, search=dataclasses.replace(report.search, kept=kept, dropped=dropped)
-    )
+    return artifact, dataclasses.replace(report, search=dataclasses.replace(report.search, kept=kept, dropped=dropped))
 
 
-def _keep(
-    artifact: Artifact, name: str, case: Case, report: ParityReport
-) -> tuple[str, tuple[str, ...], Artifact]:
+def _keep(artifact: Artifact, name: str, case: Case, report: ParityReport) -> tuple[str, tuple[str, ...], Artifact]:
     if name in artifact.manifest.files:
         return f"kept already as {name}", (), artifact
     badness = {path.name: _badness(report, NAME + path.stem) for path in store.inputs(artifact)}
@@ -72,11 +66,7 @@ def _keep(
     # The new one last among equals, so that it does not push out what is as bad.
     ranked = sorted(badness, key=lambda file: badness[file], reverse=True)
     if Path(name).name not in ranked[:MOST]:
-        return (
-            f"not kept as a regression input: the {MOST} that the port has are as bad or worse",
-            (),
-            artifact,
-        )
+        return (f"not kept as a regression input: the {MOST} that the port has are as bad or worse", (), artifact)
     dropped = tuple(f"regression/{file}" for file in ranked[MOST:])
     artifact = store.keep(artifact, name, _bytes(case, report), drop=dropped)
     return f"kept as {name}, which every verification of this port runs from now on", dropped, artifact

@@ -12,15 +12,7 @@ import numpy as np
 
 from paritas.errors import ParitasError
 from paritas.program import TensorSpec
-from paritas.verify.inputs.generate import (
-    UNBOUNDED,
-    Case,
-    draw,
-    holds_values,
-    is_attention_mask,
-    shapes_of,
-    symbols,
-)
+from paritas.verify.inputs.generate import UNBOUNDED, Case, draw, holds_values, is_attention_mask, shapes_of, symbols
 from paritas.verify.inputs.mutate import mutated, padding
 from paritas.verify.inputs.sizes import Ways
 
@@ -219,9 +211,7 @@ class _Search:
                 stale = 0
             feed, here = other, score  # also where nothing rose: a plain has to be crossed
 
-    def changed(
-        self, feed: Mapping[str, np.ndarray], generator: np.random.Generator
-    ) -> dict[str, np.ndarray]:
+    def changed(self, feed: Mapping[str, np.ndarray], generator: np.random.Generator) -> dict[str, np.ndarray]:
         """The feed with one or two changes, each in one of the inputs that may be changed."""
         free = [spec for spec in self.free if feed[spec.name].size]
         result = dict(feed)

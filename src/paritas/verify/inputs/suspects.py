@@ -16,15 +16,7 @@ import numpy as np
 from paritas.errors import InputError
 from paritas.program import TensorSpec
 from paritas.verify.compare import compare
-from paritas.verify.inputs.generate import (
-    Case,
-    as_floats,
-    draw,
-    holds_values,
-    is_attention_mask,
-    shapes_of,
-    symbols,
-)
+from paritas.verify.inputs.generate import Case, as_floats, draw, holds_values, is_attention_mask, shapes_of, symbols
 from paritas.verify.inputs.sizes import Limits, Ways
 from paritas.verify.tolerance import whole_model
 
@@ -67,8 +59,7 @@ def suspects(
         return ()
     generator = np.random.default_rng((seed, 77))
     tries = itertools.chain(
-        _other_values(specs, base, keep, generator),
-        _other_sizes(specs, limits, ways, generator) if resize else (),
+        _other_values(specs, base, keep, generator), _other_sizes(specs, limits, ways, generator) if resize else ()
     )
     found: list[Case] = []
     until = time.perf_counter() + (SECONDS if seconds is None else seconds)
@@ -104,10 +95,7 @@ def _is_off(feed: Feed, outputs: Sequence[TensorSpec], original: Run, port: Run,
 
 
 def _other_values(
-    specs: Sequence[TensorSpec],
-    base: Mapping[str, np.ndarray],
-    keep: Collection[str],
-    generator: np.random.Generator,
+    specs: Sequence[TensorSpec], base: Mapping[str, np.ndarray], keep: Collection[str], generator: np.random.Generator
 ) -> Iterator[tuple[str, Feed]]:
     free = [spec for spec in specs if spec.value is None and spec.name not in keep]
     floats = [s for s in free if s.dtype.startswith(("float", "bfloat")) and holds_values(s)]
@@ -118,10 +106,7 @@ def _other_values(
                 for s in floats
             }
             yield f"values around {scale:g}", {**base, **drawn}
-        drawn = {
-            s.name: as_floats(s.dtype, np.asarray(generator.uniform(-16, 16, base[s.name].shape)))
-            for s in floats
-        }
+        drawn = {s.name: as_floats(s.dtype, np.asarray(generator.uniform(-16, 16, base[s.name].shape))) for s in floats}
         yield "values up to 16", {**base, **drawn}
     holes = {s.name: _with_hole(base[s.name]) for s in free if is_attention_mask(s)}
     if any(value.shape[1] > 2 for value in holes.values()):

@@ -13,9 +13,7 @@ from paritas.errors import ParitasError
 from paritas.verify.report.panels import Panel, panels
 from paritas.verify.report.rows import Findings
 
-INSTALL = (
-    "The curves are drawn by matplotlib, which is not installed. Install it:   pip install 'paritas[report]'"
-)
+INSTALL = "The curves are drawn by matplotlib, which is not installed. Install it:   pip install 'paritas[report]'"
 
 
 class DrawingMissing(ParitasError, ImportError):
@@ -43,10 +41,7 @@ def svg(reports: Sequence[tuple[str, Findings]]) -> str:
     shown = panels(reports)
     text = _drawn(shown, "svg", titles=len(shown) > 1).decode()
     tooltips = {
-        line.anchors[row.name]: f"{row}\n{line.label}"
-        for panel in shown
-        for line in panel.lines
-        for row in line.rows
+        line.anchors[row.name]: f"{row}\n{line.label}" for panel in shown for line in panel.lines for row in line.rows
     }
     return _explained(_themed(text), tooltips)
 

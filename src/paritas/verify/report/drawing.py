@@ -50,9 +50,7 @@ LONGEST, LONGEST_TITLE = 22, 90  # characters
 
 def style() -> Any:
     """A context in which a user's own settings of matplotlib do not matter, and pictures come out byte by byte."""
-    return matplotlib.style.context(
-        ["default", {"svg.fonttype": "none", "svg.hashsalt": "paritas", "font.size": 10}]
-    )
+    return matplotlib.style.context(["default", {"svg.fonttype": "none", "svg.hashsalt": "paritas", "font.size": 10}])
 
 
 def figure(panels: Sequence[Panel], *, titles: bool = True) -> Figure:
@@ -129,9 +127,7 @@ class _Drawing:
         low, high = min(values, default=1e-7), max(values, default=1e-4)
         exact = any(row.error == 0 for row in rows)
         faulty = any(not row.error < math.inf for row in rows)
-        return 10 ** (math.floor(math.log10(low) - 0.1) - 0.9 * exact), 10 ** (
-            math.log10(high) + 0.5 + 0.5 * faulty
-        )
+        return 10 ** (math.floor(math.log10(low) - 0.1) - 0.9 * exact), 10 ** (math.log10(high) + 0.5 + 0.5 * faulty)
 
     def _height(self, row: ModuleParity) -> float:
         """Where a row's error is drawn: what a logarithm has no place for is at the edges."""
@@ -204,9 +200,7 @@ class _Drawing:
 
     def _tolerances(self) -> None:
         for number, (precision, bound) in enumerate(self._bounds()):
-            dots = self.axes.axhline(
-                bound, color=COLOURS["bad"], linewidth=1, linestyle=(0, (1, 2)), zorder=1
-            )
+            dots = self.axes.axhline(bound, color=COLOURS["bad"], linewidth=1, linestyle=(0, (1, 2)), zorder=1)
             self.axes.annotate(
                 f"{precision}: {_short(bound)}", (1, bound), xycoords=self.axes.get_yaxis_transform(), xytext=(6, 0),
                 textcoords="offset points", color=COLOURS["bad"], fontsize=8.5, va="center", parse_math=False,

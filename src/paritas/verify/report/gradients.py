@@ -40,9 +40,7 @@ def lines(report: Findings) -> list[str]:
         reasons = dict.fromkeys(report.unseen_gradient_nodes.values())
         found += [f"  not seen: {why}" for why in list(reasons)[:5]]
     if off and seen and not guilty:
-        found.append(
-            "    no node by itself: look at what is not by itself, or at Graph mode against PyNative"
-        )
+        found.append("    no node by itself: look at what is not by itself, or at Graph mode against PyNative")
     if guilty and not off:
         found.append("    the gradients of the unobserved run agree nevertheless, and they rule")
     return found

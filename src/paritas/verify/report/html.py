@@ -125,8 +125,7 @@ class View:
         """For each output, how far its elements are off, in all cases together."""
         names = dict.fromkeys(row.output for row in self.report.outputs)
         added = {
-            name: histogram.add(row.histogram for row in self.report.outputs if row.output == name)
-            for name in names
+            name: histogram.add(row.histogram for row in self.report.outputs if row.output == name) for name in names
         }
         return [(name, histogram.bins(counts)) for name, counts in added.items() if counts]
 
@@ -278,9 +277,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _own(name: str) -> str:
-    return (importlib.resources.files("paritas.verify.report") / "templates" / name).read_text(
-        encoding="utf-8"
-    )
+    return (importlib.resources.files("paritas.verify.report") / "templates" / name).read_text(encoding="utf-8")
 
 
 def _script_hash() -> str:

@@ -58,12 +58,7 @@ def markdown(report: Findings, directory: str) -> str:
     if failed:
         lines += ["### What did not agree", "", *(f"- {escape(str(row))}" for row in failed), ""]
     if report.unseen:
-        lines += [
-            "### What was not compared",
-            "",
-            *(f"- {name}: {why}" for name, why in report.unseen.items()),
-            "",
-        ]
+        lines += ["### What was not compared", "", *(f"- {name}: {why}" for name, why in report.unseen.items()), ""]
     if report.level != "outputs":
         lines += _module_section(report)
     if report.level == "nodes":
@@ -100,10 +95,7 @@ def _module_section(report: Findings) -> list[str]:
         "",
     ]
     if report.module_tolerance:
-        lines += [
-            f"Tolerance: `{report.module_tolerance.rule}`, because {report.module_tolerance.because}.",
-            "",
-        ]
+        lines += [f"Tolerance: `{report.module_tolerance.rule}`, because {report.module_tolerance.because}.", ""]
     if report.first_divergence:
         lines += [f"First divergence: {escape(str(report.first_divergence))}", ""]
     if report.modules:
@@ -191,8 +183,6 @@ def terminal(report: Findings, *, worst: int = 10) -> RenderableType:
     if report.gradients:
         shown = [(narrow(gradients.cells(row)), row.agrees) for row in _worst(report.gradients, worst)]
         parts.append(
-            table(
-                f"gradients, the {len(shown)} worst of {len(report.gradients)}", narrow(gradients.HEAD), shown
-            )
+            table(f"gradients, the {len(shown)} worst of {len(report.gradients)}", narrow(gradients.HEAD), shown)
         )
     return Group(*parts)

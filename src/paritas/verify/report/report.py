@@ -50,9 +50,7 @@ class ParityReport(Findings):
         return "\n".join(lines)
 
     def _module_lines(self) -> list[str]:
-        lines = [
-            f"  modules: {len(self.modules)} compared, {len(self.unseen_modules)} not seen; {self.observed}"
-        ]
+        lines = [f"  modules: {len(self.modules)} compared, {len(self.unseen_modules)} not seen; {self.observed}"]
         if self.first_divergence:
             lines.append(f"  first divergence: {self.first_divergence}")
             if self.verdict == "agrees":
@@ -69,14 +67,9 @@ class ParityReport(Findings):
             f"  nodes: {len(self.nodes)} compared, {len(self.unseen_nodes)} not by themselves; {self.observed_nodes}"
         ]
         if not self.nodes:
-            return lines + [
-                f"  not seen: {why}" for why in list(dict.fromkeys(self.unseen_nodes.values()))[:5]
-            ]
+            return lines + [f"  not seen: {why}" for why in list(dict.fromkeys(self.unseen_nodes.values()))[:5]]
         if not self.guilty:
-            return [
-                *lines,
-                "  every node that was compared makes of the original's inputs what the original makes",
-            ]
+            return [*lines, "  every node that was compared makes of the original's inputs what the original makes"]
         lines += [f"  {len(self.guilty)} guilty, the first: {self.guilty[0]}"]
         lines += [f"  guilty: {row}" for row in self.guilty[1:10]]
         if self.verdict == "agrees":

@@ -52,9 +52,7 @@ class Environment:
         )
 
     def __str__(self) -> str:
-        engine = " ".join(
-            part for part in (self.engine, self.version, self.mode and f"({self.mode} mode)") if part
-        )
+        engine = " ".join(part for part in (self.engine, self.version, self.mode and f"({self.mode} mode)") if part)
         weights = f", weights {self.dtype}" if self.dtype and self.dtype != self.precision else ""
         return f"{engine}, computing in {self.precision or 'an unknown precision'}{weights}, on {self.device}"
 
@@ -215,9 +213,7 @@ class OfNode(Measured):
 
     def __str__(self) -> str:
         source = f"\n    {self.source}" if self.source else ""
-        where = (
-            f"{self.node} = {self.target}{self.of()}, in {self.module or 'the model'} ({self.module_class})"
-        )
+        where = f"{self.node} = {self.target}{self.of()}, in {self.module or 'the model'} ({self.module_class})"
         return f"{where}: {self.what}{source}"
 
 

@@ -134,9 +134,7 @@ class _Bounds:
         if isinstance(node, ast.ListComp):
             self.comprehension(node, known, turns)
             return None
-        inner = [
-            self.bits(part, known, turns) for part in ast.iter_child_nodes(node) if isinstance(part, ast.expr)
-        ]
+        inner = [self.bits(part, known, turns) for part in ast.iter_child_nodes(node) if isinstance(part, ast.expr)]
         for keyword in node.keywords if isinstance(node, ast.Call) else ():
             self.bits(keyword.value, known, turns)
         if isinstance(node, ast.BinOp):
@@ -188,16 +186,7 @@ class _Bounds:
             self.turns(node, 1)
         if name in ("max", "min", "int", "float") and arguments and None not in arguments:
             return max(bits for bits in arguments if bits is not None)
-        own = name and name not in (
-            "max",
-            "min",
-            "int",
-            "float",
-            "range",
-            "Tensor",
-            "Parameter",
-            "initializer",
-        )
+        own = name and name not in ("max", "min", "int", "float", "range", "Tensor", "Parameter", "initializer")
         if own and self.counting and name not in self.classes:  # it may count up to what it is given
             for argument in node.args:
                 for number in [argument, *(argument.elts if isinstance(argument, ast.Tuple) else ())]:
@@ -303,9 +292,7 @@ class _Bounds:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in self.functions:
             count = self.run(node.func.id, self.functions[node.func.id])
         inner = sum(self.ran(part) for part in ast.iter_child_nodes(node))
-        return count + inner * (
-            self.turns(node.generators[0].iter, 1) if isinstance(node, ast.ListComp) else 1
-        )
+        return count + inner * (self.turns(node.generators[0].iter, 1) if isinstance(node, ast.ListComp) else 1)
 
     def asked(self, node: ast.expr) -> int:
         """The elements that a call asks for by number: `ops.zeros((2, 3))`, `ops.arange(6)`."""

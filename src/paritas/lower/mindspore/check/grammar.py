@@ -255,9 +255,7 @@ class _Check:
         if len(call.args) != 1 or call.keywords:
             raise self.refuse(call, ast.unparse(call))
         made = call.args[0]
-        elements = (
-            made.elts if isinstance(made, ast.List) else [made.elt] if isinstance(made, ast.ListComp) else []
-        )
+        elements = made.elts if isinstance(made, ast.List) else [made.elt] if isinstance(made, ast.ListComp) else []
         held = tuple(self.kind(element) for element in elements)
         if not held or any(h.kind not in ("cell", "list") for h in held):
             raise self.refuse(call, ast.unparse(call))
@@ -312,12 +310,7 @@ class _Check:
             raise self.refuse(node, f"while {test}")
         step, counted = found.groups()
         *body, last = node.body
-        bound = {
-            n.id
-            for s in body
-            for n in ast.walk(s)
-            if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
-        }
+        bound = {n.id for s in body for n in ast.walk(s) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
         if (
             before is None
             or ast.unparse(before) != f"{step} = Tensor(0, ms.int64)"
@@ -458,9 +451,7 @@ class _Check:
         owner = self.resolve(function.value, scope)
         if owner is not None and owner.kind == "cell":
             known = [self.classes[name].methods for name in owner.classes if name]
-            return function.attr.startswith("construct") and all(
-                function.attr in methods for methods in known
-            )
+            return function.attr.startswith("construct") and all(function.attr in methods for methods in known)
         if function.attr in METHODS and function.attr != "register_buffer":
             self.expression(function.value, scope)
             return True
@@ -479,18 +470,9 @@ class _Check:
                 return None
             found = {self.classes[name].held.get(node.attr) for name in owner.classes}
             return _merged(found)
-        if (
-            isinstance(node, ast.Subscript)
-            and isinstance(node.slice, ast.Constant)
-            and type(node.slice.value) is int
-        ):
+        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) and type(node.slice.value) is int:
             owner = self.resolve(node.value, scope)
-            if (
-                owner is not None
-                and owner.kind == "cell"
-                and len(owner.classes) == 1
-                and "" not in owner.classes
-            ):
+            if owner is not None and owner.kind == "cell" and len(owner.classes) == 1 and "" not in owner.classes:
                 owner = self.classes[next(iter(owner.classes))].items
             if owner is not None and owner.kind == "list":
                 return owner.item(node.slice.value)
@@ -537,10 +519,7 @@ def _plain_function(node: ast.expr) -> bool:
 
 def _prepares(node: ast.expr) -> TypeGuard[ast.Call]:
     """`super().__init__(...)` or `self.register_buffer(...)`."""
-    return isinstance(node, ast.Call) and ast.unparse(node.func) in (
-        "super().__init__",
-        "self.register_buffer",
-    )
+    return isinstance(node, ast.Call) and ast.unparse(node.func) in ("super().__init__", "self.register_buffer")
 
 
 def _is_text(node: ast.stmt) -> bool:

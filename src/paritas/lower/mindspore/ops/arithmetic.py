@@ -61,11 +61,7 @@ def add(emit: Emitter, self: Value, other: Any, *, alpha: Scalar = 1) -> Value:
 
 
 def _truth(emit: Emitter, value: Value) -> Value:
-    return (
-        value
-        if isinstance(value, Value)
-        else emit.call("ops.full", (), bool(value), dtype=emit.dtype("bool"))
-    )
+    return value if isinstance(value, Value) else emit.call("ops.full", (), bool(value), dtype=emit.dtype("bool"))
 
 
 @lowers("aten.sub.Tensor", "aten.sub.Scalar", "aten.subtract.Tensor", "aten.subtract.Scalar")
@@ -112,9 +108,7 @@ def div(emit: Emitter, self: Value, other: Any) -> Value:
     elif isinstance(other, (int, float)):
         # MindSpore's Div gives NaN / 0 as -inf; x * inf is what x / 0 should be.
         return emit.infix(
-            "*",
-            self,
-            math.nan if other != other else 1.0 / other if other else math.copysign(math.inf, other),
+            "*", self, math.nan if other != other else 1.0 / other if other else math.copysign(math.inf, other)
         )
     return emit.infix("/", self, other)
 
@@ -285,6 +279,4 @@ def clone(emit: Emitter, self: Value) -> Value:
 @lowers("aten.copy.default")
 def copy(emit: Emitter, self: Value, src: Value) -> Value:
     src = emit.cast(src, emit.out.dtype)
-    return (
-        src if src.shape == emit.out.shape else emit.call("ops.broadcast_to", src, emit.dims(emit.out.shape))
-    )
+    return src if src.shape == emit.out.shape else emit.call("ops.broadcast_to", src, emit.dims(emit.out.shape))

@@ -36,9 +36,7 @@ def scaled_dot_product_attention(
         heads = query.shape[-3]
         key, value = (
             emit.typed(
-                emit.prelude("repeat_heads", x, times),
-                dtype=x.dtype,
-                shape=(*x.shape[:-3], heads, *x.shape[-2:]),
+                emit.prelude("repeat_heads", x, times), dtype=x.dtype, shape=(*x.shape[:-3], heads, *x.shape[-2:])
             )
             for x in (key, value)
         )
@@ -96,14 +94,7 @@ def _fused(
         else:
             options["real_shift"] = emit.call("ops.broadcast_to", emit.cast(attn_mask, query.dtype), shape)
     return emit.call(
-        "ops.flash_attention_score",
-        query,
-        key,
-        value,
-        int(heads),
-        **options,
-        scalar_value=scale,
-        input_layout="BNSD",
+        "ops.flash_attention_score", query, key, value, int(heads), **options, scalar_value=scale, input_layout="BNSD"
     )
 
 

@@ -70,9 +70,7 @@ def native_batch_norm(
     if training:
         raise emit.refuse("batch_norm that updates its running statistics belongs to training")
     none = f"ops.zeros((0,), {emit.dtype(input.dtype)})"  # what training would save
-    return Value(
-        f"({_batch_norm(emit, input, weight, bias, running_mean, running_var, eps)}, {none}, {none})"
-    )
+    return Value(f"({_batch_norm(emit, input, weight, bias, running_mean, running_var, eps)}, {none}, {none})")
 
 
 @lowers("aten._native_batch_norm_legit.no_stats")
@@ -131,9 +129,7 @@ def group_norm(
     return emit.cast(emit.typed(_affine(emit, whole, weight, bias, input.rank), dtype=x.dtype), input.dtype)
 
 
-def _grouped(
-    emit: Emitter, x: Value, groups: Size, weight: Value | None, bias: Value | None, eps: float
-) -> Value:
+def _grouped(emit: Emitter, x: Value, groups: Size, weight: Value | None, bias: Value | None, eps: float) -> Value:
     shape = (emit.size(x.shape[1]),)
     ones, zeros = (emit.call(f"ops.{name}", shape, emit.dtype(x.dtype)) for name in ("ones", "zeros"))
     weight = ones if weight is None else emit.cast(weight, x.dtype)

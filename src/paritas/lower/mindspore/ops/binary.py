@@ -14,10 +14,7 @@ from paritas.lower.mindspore.write.source import Scalar, Value
 
 def _tensors(emit: Emitter, *operands: Any) -> list[Value]:
     """The operands as tensors of the result's dtype; a Python number becomes one."""
-    return [
-        emit.let(emit.cast(x, emit.out.dtype) if isinstance(x, Value) else number(emit, x), "x")
-        for x in operands
-    ]
+    return [emit.let(emit.cast(x, emit.out.dtype) if isinstance(x, Value) else number(emit, x), "x") for x in operands]
 
 
 def _where(emit: Emitter, condition: Value, yes: Any, no: Value) -> Value:
@@ -38,9 +35,7 @@ def hypot(emit: Emitter, self: Value, other: Value) -> Value:
     # In float64 no square overflows; and an infinity wins over NaN.
     x, y = (emit.let(emit.cast(v, "float64"), "x") for v in (self, other))
     total = emit.infix("+", Value(f"{x} * {x}", atomic=False), Value(f"{y} * {y}", atomic=False))
-    either = emit.call(
-        "ops.logical_or", *(emit.infix("==", emit.call("ops.abs", v), float("inf")) for v in (x, y))
-    )
+    either = emit.call("ops.logical_or", *(emit.infix("==", emit.call("ops.abs", v), float("inf")) for v in (x, y)))
     root = emit.call("ops.sqrt", total)
     found = emit.typed(_where(emit, either, float("inf"), root), dtype="float64")
     return emit.cast(found, emit.out.dtype)

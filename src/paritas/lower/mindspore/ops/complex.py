@@ -46,9 +46,7 @@ def _spread(emit: Emitter, x: Value) -> Value:
 def polar(emit: Emitter, abs: Value, angle: Value) -> Value:
     length, angle = emit.let(abs, "length"), emit.let(angle, "angle")
     real, imag = (
-        emit.typed(
-            emit.infix("*", length, emit.call(f"ops.{name}", angle)), dtype=length.dtype, shape=emit.out.shape
-        )
+        emit.typed(emit.infix("*", length, emit.call(f"ops.{name}", angle)), dtype=length.dtype, shape=emit.out.shape)
         for name in ("cos", "sin")
     )
     return emit.prim("ops.Complex")(real, imag)

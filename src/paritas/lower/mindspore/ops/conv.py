@@ -34,9 +34,7 @@ def convolution(
     of_known_size(emit, weight)
     stride, padding, dilation = (per_axis(v, rank) for v in (stride, padding, dilation))
     if input.dtype in WITHOUT_KERNEL:
-        return by_places(
-            emit, input, weight, bias, places(input, weight, emit.out, stride, padding, dilation), groups
-        )
+        return by_places(emit, input, weight, bias, places(input, weight, emit.out, stride, padding, dilation), groups)
     unbatched = input.rank == rank + 1
     if unbatched:
         input = emit.typed(emit.call("ops.expand_dims", input, 0), shape=(1, *input.shape))
@@ -77,9 +75,7 @@ def _convolved(
         return biased(emit, result, bias)
     if rank == 1:
         wide = emit.typed(emit.call("ops.expand_dims", input, 2), shape=(*input.shape[:2], 1, input.shape[2]))
-        flat = emit.typed(
-            emit.call("ops.expand_dims", weight, 2), shape=(*weight.shape[:2], 1, weight.shape[2])
-        )
+        flat = emit.typed(emit.call("ops.expand_dims", weight, 2), shape=(*weight.shape[:2], 1, weight.shape[2]))
         result = images(emit, wide, flat, bias, (1, *stride), (0, *padding), (1, *dilation), groups)
         return emit.call("ops.squeeze", result, 2)
     if rank == 3:
@@ -149,9 +145,7 @@ def _points(emit: Emitter, input: Value, weight: Value, bias: Value | None) -> V
 
 def _divides(input: Value, kernel: Sizes) -> bool:
     # A remainder at the edge, which the convolution leaves out, would have to be cut off first.
-    return all(
-        isinstance(size, int) and size % k == 0 for size, k in zip(input.shape[2:], kernel, strict=True)
-    )
+    return all(isinstance(size, int) and size % k == 0 for size, k in zip(input.shape[2:], kernel, strict=True))
 
 
 def _patches(emit: Emitter, input: Value, weight: Value, bias: Value | None, kernel: Sizes) -> Value:

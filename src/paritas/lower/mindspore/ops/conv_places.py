@@ -17,14 +17,7 @@ WITHOUT_KERNEL = ("int64", "int32", "int16", "int8", "uint8", "float64")
 
 
 def places(
-    input: Value,
-    weight: Value,
-    out: Value,
-    stride: Sizes,
-    padding: Sizes,
-    dilation: Sizes,
-    *,
-    transposed: bool = False,
+    input: Value, weight: Value, out: Value, stride: Sizes, padding: Sizes, dilation: Sizes, *, transposed: bool = False
 ) -> torch.Tensor | None:
     """The place of the flat image for each tap and output, [taps, outputs]; -1 where there is none.
 
@@ -35,9 +28,7 @@ def places(
     if not all(isinstance(size, int) for size in (*sizes, *outs)):
         return None
     axes = []
-    for size, taps, after, step, edge, apart in zip(
-        sizes, kernel, outs, stride, padding, dilation, strict=True
-    ):
+    for size, taps, after, step, edge, apart in zip(sizes, kernel, outs, stride, padding, dilation, strict=True):
         tap, place = torch.arange(taps)[:, None] * apart, torch.arange(after)
         if transposed:
             reached = place + edge - tap

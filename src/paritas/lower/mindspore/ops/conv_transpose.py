@@ -71,10 +71,7 @@ def transposed_convolution(
     kernel = emit.call("ops.reshape", kernel, (*(int(s) for s in weight.shape[:2]), *taps))
     phases = emit.let(emit.prelude("phase_kernel", kernel, groups, *stride), "phases")
     deep = blocks[0] > 1 or rank == 3
-    shape = (
-        int(weight.shape[1]) * groups * stride[0] * stride[1] * stride[2],
-        int(weight.shape[0]) // groups,
-    )
+    shape = (int(weight.shape[1]) * groups * stride[0] * stride[1] * stride[2], int(weight.shape[0]) // groups)
     sizes = (*ones, *input.shape[-rank:])
     batch = input.shape[0] if batched else 1
     edge = tuple(b - 1 for b in blocks)

@@ -78,9 +78,7 @@ def _comparable(emit: Emitter, self: Value) -> Value:
 
 
 @lowers("aten.unique_consecutive.default")
-def unique_consecutive(
-    emit: Emitter, self: Value, return_inverse: bool, return_counts: bool, dim: int | None
-) -> Value:
+def unique_consecutive(emit: Emitter, self: Value, return_inverse: bool, return_counts: bool, dim: int | None) -> Value:
     if is_empty(self):
         raise emit.refuse("unique_consecutive of nothing")
     if dim is not None and not (dim == 0 and self.rank == 1):  # torch then returns both, asked for or not
@@ -122,9 +120,7 @@ def _numbers(emit: Emitter, starts: Value) -> Value:
 def unique(emit: Emitter, self: Value, return_inverse: bool, return_counts: bool, **_: object) -> Value:
     if is_empty(self):
         raise emit.refuse("unique of nothing")
-    flat = emit.typed(
-        emit.let(emit.call("ops.reshape", self, (-1,)), "flat"), dtype=self.dtype, shape=(None,)
-    )
+    flat = emit.typed(emit.let(emit.call("ops.reshape", self, (-1,)), "flat"), dtype=self.dtype, shape=(None,))
     keys = emit.let(emit.typed(_comparable(emit, flat), shape=flat.shape), "keys")
     order = emit.let(in_order(emit, keys), "order")
     x = emit.let(emit.call("ops.gather", keys, order, 0), "x")

@@ -24,11 +24,7 @@ def _arange(emit: Emitter, start: float, end: Scalar, step: float) -> Value:
         made = torch.arange(start, end, step, dtype=getattr(torch, emit.out.dtype))
         return emit.constant(made, "range")
     if emit.out.dtype == "int64":
-        return (
-            emit.call("ops.arange", end)
-            if start == 0 and step == 1
-            else emit.call("ops.arange", start, end, step)
-        )
+        return emit.call("ops.arange", end) if start == 0 and step == 1 else emit.call("ops.arange", start, end, step)
     return emit.cast(emit.typed(emit.call("ops.arange", start, end, step), dtype="int64"), emit.out.dtype)
 
 
@@ -41,22 +37,14 @@ def linspace(emit: Emitter, start: Scalar, end: Scalar, steps: int) -> Value:
     return emit.infix("+", emit.infix("*", count, Value(pace, atomic=False)), start)
 
 
-@lowers(
-    "aten.full.default",
-    "aten.full_like.default",
-    "aten.new_full.default",
-    value=Arg("fill_value"),
-    dtype=None,
-)
+@lowers("aten.full.default", "aten.full_like.default", "aten.new_full.default", value=Arg("fill_value"), dtype=None)
 @lowers("aten.fill.Scalar")
 @lowers("aten.zeros.default", "aten.zeros_like.default", "aten.new_zeros.default", value=0, dtype=None)
 # torch leaves these unwritten; every model that reads one before writing it is wrong in torch already.
 @lowers("aten.empty.memory_format", "aten.empty_like.default", "aten.new_empty.default", value=0, dtype=None)
 @lowers("aten.ones.default", "aten.ones_like.default", "aten.new_ones.default", value=1, dtype=None)
 @lowers("aten.scalar_tensor.default", value=Arg("s"), dtype=None)
-def filled(
-    emit: Emitter, value: float, shape: Sizes | None = None, dtype: str | None = None, **_: object
-) -> Value:
+def filled(emit: Emitter, value: float, shape: Sizes | None = None, dtype: str | None = None, **_: object) -> Value:
     shape = emit.dims(emit.out.shape if shape is None else shape)
     dtype = dtype or emit.out.dtype
     if isinstance(value, complex):

@@ -11,9 +11,7 @@ from paritas.lower.mindspore.write.source import Sizes, Value
 
 
 @lowers("aten.im2col.default")
-def im2col(
-    emit: Emitter, self: Value, kernel_size: Sizes, dilation: Sizes, padding: Sizes, stride: Sizes
-) -> Value:
+def im2col(emit: Emitter, self: Value, kernel_size: Sizes, dilation: Sizes, padding: Sizes, stride: Sizes) -> Value:
     image = _batched(emit, self, 4)
     geometry = tuple(_pair(value) for value in (kernel_size, dilation, padding, stride))
     columns = emit.prelude("windows_2d", image, *geometry)
@@ -22,13 +20,7 @@ def im2col(
 
 @lowers("aten.col2im.default")
 def col2im(
-    emit: Emitter,
-    self: Value,
-    kernel_size: Sizes,
-    dilation: Sizes,
-    padding: Sizes,
-    stride: Sizes,
-    **_: object,
+    emit: Emitter, self: Value, kernel_size: Sizes, dilation: Sizes, padding: Sizes, stride: Sizes, **_: object
 ) -> Value:
     high, wide = _pair(kernel_size)
     *batch, channels, height, width = emit.out.shape
@@ -51,9 +43,7 @@ def col2im(
     columns = emit.call("ops.reshape", self, (*emit.dims([*batch, channels]), -1))
     columns = emit.typed(columns, shape=(*batch, channels, None))
     return emit.call(
-        "ops.reshape",
-        emit.prelude("gathered_sum", columns, emit.constant(places, "places")),
-        emit.dims(emit.out.shape),
+        "ops.reshape", emit.prelude("gathered_sum", columns, emit.constant(places, "places")), emit.dims(emit.out.shape)
     )
 
 

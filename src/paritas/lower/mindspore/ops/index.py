@@ -57,9 +57,7 @@ def _common(emit: Emitter, shapes: Sequence[Any]) -> list[int]:
     return [next((size for size in sizes if size != 1), 1) for sizes in zip(*padded, strict=True)]
 
 
-def _stacked(
-    emit: Emitter, self: Value, axes: Sequence[int], indices: Sequence[Value], shape: Sizes
-) -> Value:
+def _stacked(emit: Emitter, self: Value, axes: Sequence[int], indices: Sequence[Value], shape: Sizes) -> Value:
     parts = []
     for axis, i in zip(axes, indices, strict=True):
         i = emit.let(emit.cast(i, "int64"), "index")
@@ -99,9 +97,7 @@ def index(emit: Emitter, self: Value, indices: Sequence[Value | None]) -> Value:
 
 
 @lowers("aten.index_put.default")
-def index_put(
-    emit: Emitter, self: Value, indices: Sequence[Value | None], values: Value, accumulate: bool
-) -> Value:
+def index_put(emit: Emitter, self: Value, indices: Sequence[Value | None], values: Value, accumulate: bool) -> Value:
     values = emit.cast(values, emit.out.dtype)
     masks = [i for i in indices if i is not None and i.dtype in ("bool", "uint8")]
     if masks:
@@ -112,9 +108,7 @@ def index_put(
     rest = [self.shape[a] for a in order[len(axes) :]]
     landing, count = _landing(axes), len(shape)
     result = [*rest[:landing], *shape, *rest[landing:]]  # what self[indices] has, and values broadcasts to
-    spread = (
-        emit.call("ops.broadcast_to", values, emit.dims(result)) if list(values.shape) != result else values
-    )
+    spread = emit.call("ops.broadcast_to", values, emit.dims(result)) if list(values.shape) != result else values
     turned = [*range(landing, landing + count), *range(landing), *range(landing + count, len(result))]
     written = permuted(emit, spread, turned)
     x = permuted(emit, self, order)
@@ -128,9 +122,7 @@ def index_put(
     return permuted(emit, out, [order.index(a) for a in range(self.rank)])
 
 
-def _put_where(
-    emit: Emitter, self: Value, indices: Sequence[Value | None], values: Value, accumulate: bool
-) -> Value:
+def _put_where(emit: Emitter, self: Value, indices: Sequence[Value | None], values: Value, accumulate: bool) -> Value:
     mask = indices[0]
     if any(i is not None for i in indices[1:]) or mask is None or mask.dtype != "bool":
         raise emit.refuse("index_put with a mask beside other indices")
@@ -158,8 +150,7 @@ def _dealt(emit: Emitter, mask: Value, values: Value) -> Value:
     taken = emit.call("ops.gather", values, _turns(emit, mask), 0)
     wide = values.shape[1:]
     return emit.typed(
-        emit.call("ops.reshape", taken, (*emit.dims(mask.shape), *emit.dims(wide))),
-        shape=(*mask.shape, *wide),
+        emit.call("ops.reshape", taken, (*emit.dims(mask.shape), *emit.dims(wide))), shape=(*mask.shape, *wide)
     )
 
 
@@ -219,9 +210,7 @@ def _rows_written(emit: Emitter, primitive: str, self: Value, dim: int, index: V
         return self
     if self.rank == 0:
         self, source = _one(emit, self), _one(emit, source)
-        made = emit.typed(
-            _rows_written(emit, primitive, self, 0, index, source), dtype=self.dtype, shape=(1,)
-        )
+        made = emit.typed(_rows_written(emit, primitive, self, 0, index, source), dtype=self.dtype, shape=(1,))
         return emit.call("ops.reshape", made, ())
     dim = dim % self.rank
     order = _front(self, [dim])
@@ -292,6 +281,4 @@ def searchsorted_scalar(
     sorter: Value | None,
 ) -> Value:
     value = number(emit, self, sorted_sequence.dtype)
-    return searchsorted(
-        emit, sorted_sequence, value, out_int32=out_int32, right=right, side=side, sorter=sorter
-    )
+    return searchsorted(emit, sorted_sequence, value, out_int32=out_int32, right=right, side=side, sorter=sorter)

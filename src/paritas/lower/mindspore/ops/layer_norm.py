@@ -38,11 +38,7 @@ def layer_norm(
 
 @lowers("aten.rms_norm.default")
 def rms_norm(
-    emit: Emitter,
-    input: Value,
-    normalized_shape: Sizes,
-    weight: Value | None = None,
-    eps: float | None = None,
+    emit: Emitter, input: Value, normalized_shape: Sizes, weight: Value | None = None, eps: float | None = None
 ) -> Value:
     if (nothing := emit.if_empty()) is not None:
         return nothing
@@ -78,6 +74,4 @@ def _in_float32(emit: Emitter, *tensors: Any, write: Callable[..., Any]) -> Valu
     """float16 by way of float32, as torch: a sum of squares overflows in float16."""
     if emit.out.dtype != "float16":
         return write(*tensors)
-    return emit.cast(
-        emit.typed(write(*(emit.cast(x, "float32") for x in tensors)), dtype="float32"), "float16"
-    )
+    return emit.cast(emit.typed(write(*(emit.cast(x, "float32") for x in tensors)), dtype="float32"), "float16")

@@ -16,9 +16,7 @@ from paritas.lower.mindspore.write.source import Scalar, Value
 
 
 @lowers("aten.linalg_norm.default")
-def linalg_norm(
-    emit: Emitter, self: Value, ord: Scalar | None, dim: Sequence[int] | None, keepdim: bool
-) -> Value:
+def linalg_norm(emit: Emitter, self: Value, ord: Scalar | None, dim: Sequence[int] | None, keepdim: bool) -> Value:
     dim = [dim] if isinstance(dim, int) else dim
     if ord is None:  # of all elements, however many dimensions they have
         return linalg_vector_norm(emit, self, 2, dim, keepdim)
@@ -54,9 +52,7 @@ def linalg_solve_triangular(
     if not unitriangular:
         unit = emit.let(unit, "unit")
         ones = emit.infix("*", a, unit)
-        diagonal = emit.let(
-            emit.call("ops.expand_dims", emit.prim("ops.ReduceSum")(ones, -1), -1), "diagonal"
-        )
+        diagonal = emit.let(emit.call("ops.expand_dims", emit.prim("ops.ReduceSum")(ones, -1), -1), "diagonal")
         a, b = emit.let(emit.infix("/", a, diagonal), "triangle"), emit.infix("/", b, diagonal)
     size, inverse = 1, unit
     while size < (rows if known else _MOST_ROWS):
@@ -88,9 +84,7 @@ def matrix_norm(emit: Emitter, self: Value, ord: Any, dim: Sequence[int] | None,
     found = emit.let(extreme(emit, totals, (chosen,), True, ord > 0), "found")
     if not keepdim:
         shape = shape_without(self, (rows, columns), False)
-        found = emit.typed(
-            emit.call("ops.reshape", found, emit.dims(shape, free=True)), dtype=x.dtype, shape=shape
-        )
+        found = emit.typed(emit.call("ops.reshape", found, emit.dims(shape, free=True)), dtype=x.dtype, shape=shape)
     return emit.cast(emit.typed(found, dtype=x.dtype), emit.out.dtype)
 
 

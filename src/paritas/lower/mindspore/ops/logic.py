@@ -15,9 +15,7 @@ def _comparable(emit: Emitter, self: Value, other: Any) -> tuple[Size | float, S
     """Both operands in the dtype that torch compares in, which the result, a bool, does not say."""
     if isinstance(other, Value) and other.dtype:
         # torch.result_type knows that a 0-d tensor does not widen its own kind.
-        samples = [
-            torch.empty([1] * min(x.rank, 1), dtype=getattr(torch, str(x.dtype))) for x in (self, other)
-        ]
+        samples = [torch.empty([1] * min(x.rank, 1), dtype=getattr(torch, str(x.dtype))) for x in (self, other)]
         wide = torch.result_type(*samples)
         if wide is torch.bool:  # MindSpore has no order on bools
             wide = torch.int32
@@ -40,23 +38,17 @@ def _comparable(emit: Emitter, self: Value, other: Any) -> tuple[Size | float, S
 @lowers("aten.lt.Tensor", "aten.lt.Scalar", "aten.less.Tensor", "aten.less.Scalar", symbol="<")
 @lowers("aten.le.Tensor", "aten.le.Scalar", "aten.less_equal.Tensor", "aten.less_equal.Scalar", symbol="<=")
 @lowers("aten.gt.Tensor", "aten.gt.Scalar", "aten.greater.Tensor", "aten.greater.Scalar", symbol=">")
-@lowers(
-    "aten.ge.Tensor", "aten.ge.Scalar", "aten.greater_equal.Tensor", "aten.greater_equal.Scalar", symbol=">="
-)
+@lowers("aten.ge.Tensor", "aten.ge.Scalar", "aten.greater_equal.Tensor", "aten.greater_equal.Scalar", symbol=">=")
 def compared(emit: Emitter, symbol: str, self: Value, other: Any) -> Value:
     return emit.infix(symbol, *_comparable(emit, self, other))
 
 
 @lowers("aten.__and__.Tensor", "aten.__and__.Scalar", boolean="ops.logical_and", bits="ops.bitwise_and")
-@lowers(
-    "aten.bitwise_and.Tensor", "aten.bitwise_and.Scalar", boolean="ops.logical_and", bits="ops.bitwise_and"
-)
+@lowers("aten.bitwise_and.Tensor", "aten.bitwise_and.Scalar", boolean="ops.logical_and", bits="ops.bitwise_and")
 @lowers("aten.__or__.Tensor", "aten.__or__.Scalar", boolean="ops.logical_or", bits="ops.bitwise_or")
 @lowers("aten.bitwise_or.Tensor", "aten.bitwise_or.Scalar", boolean="ops.logical_or", bits="ops.bitwise_or")
 @lowers("aten.__xor__.Tensor", "aten.__xor__.Scalar", boolean="ops.logical_xor", bits="ops.bitwise_xor")
-@lowers(
-    "aten.bitwise_xor.Tensor", "aten.bitwise_xor.Scalar", boolean="ops.logical_xor", bits="ops.bitwise_xor"
-)
+@lowers("aten.bitwise_xor.Tensor", "aten.bitwise_xor.Scalar", boolean="ops.logical_xor", bits="ops.bitwise_xor")
 def bitwise(emit: Emitter, boolean: str, bits: str, self: Value, other: Any) -> Value:
     if not isinstance(other, Value):
         other = exactly(emit, other, emit.out.dtype)
@@ -77,11 +69,7 @@ def logical_not(emit: Emitter, self: Value) -> Value:
 
 def truth(emit: Emitter, value: Value) -> Value:
     """Whether each element is not zero. A cast would do, but for NaN in float16."""
-    return (
-        value
-        if value.dtype == "bool"
-        else emit.typed(emit.infix("!=", value, 0), dtype="bool", shape=value.shape)
-    )
+    return value if value.dtype == "bool" else emit.typed(emit.infix("!=", value, 0), dtype="bool", shape=value.shape)
 
 
 @lowers("aten.logical_and.default", function="ops.logical_and")

@@ -98,9 +98,7 @@ def _weighted(emit: Emitter, loss: Value, weight: Value | None) -> Value:
 
 
 @lowers("aten.binary_cross_entropy.default")
-def binary_cross_entropy(
-    emit: Emitter, self: Value, target: Value, weight: Value | None, reduction: int
-) -> Value:
+def binary_cross_entropy(emit: Emitter, self: Value, target: Value, weight: Value | None, reduction: int) -> Value:
     if is_empty(self):
         return reduced(emit, self, self.shape, reduction)
     p, y = (emit.let(emit.cast(x, emit.out.dtype), "x") for x in (self, target))
@@ -160,13 +158,7 @@ def soft_margin_loss(emit: Emitter, self: Value, target: Value, reduction: int) 
 
 
 def _picked(
-    emit: Emitter,
-    scores: Value,
-    target: Value,
-    weight: Value | None,
-    reduction: int,
-    ignore_index: int,
-    dim: int,
+    emit: Emitter, scores: Value, target: Value, weight: Value | None, reduction: int, ignore_index: int, dim: int
 ) -> Value:
     """-weight[t] * scores[.., t, ..] for each target t, where t is not ignored; mean: over these weights."""
     shape = target.shape
@@ -187,9 +179,7 @@ def _picked(
     factor = emit.let(factor, "weights")
     # What is ignored may be infinite.
     nothing = emit.call("ops.zeros_like", factor)
-    loss = emit.let(
-        emit.call("ops.where", seen, emit.infix("*", emit.prefix("-", found), factor), nothing), "loss"
-    )
+    loss = emit.let(emit.call("ops.where", seen, emit.infix("*", emit.prefix("-", found), factor), nothing), "loss")
     if reduction == NONE:
         return loss
     total = reduced(emit, loss, shape, SUM)
@@ -204,9 +194,7 @@ def _in_float32(write: Callable[..., Any]) -> Callable[..., Any]:
     """A loss of float16 by way of float32: of many small numbers torch too keeps more than float16 has."""
 
     @functools.wraps(write)
-    def lowering(
-        emit: Emitter, self: Any, target: Any, weight: Any = None, *rest: Any, **options: Any
-    ) -> Value:
+    def lowering(emit: Emitter, self: Any, target: Any, weight: Any = None, *rest: Any, **options: Any) -> Value:
         if emit.out.dtype != "float16":
             return write(emit, self, target, weight, *rest, **options)
         wide = dataclasses.replace(emit, out=emit.typed(emit.out, dtype="float32"))
@@ -290,13 +278,7 @@ def _smoothed(
 
 
 def _of_chances(
-    emit: Emitter,
-    scores: Value,
-    target: Value,
-    weight: Value | None,
-    reduction: int,
-    smoothing: float,
-    dim: int,
+    emit: Emitter, scores: Value, target: Value, weight: Value | None, reduction: int, smoothing: float, dim: int
 ) -> Value:
     """Targets that are a distribution over the classes."""
     classes = scores.shape[dim]

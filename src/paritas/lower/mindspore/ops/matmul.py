@@ -54,9 +54,7 @@ def addmm(emit: Emitter, self: Value, mat1: Value, mat2: Value, *, beta: Scalar,
 
 
 @lowers("aten.baddbmm.default")
-def baddbmm(
-    emit: Emitter, self: Value, batch1: Value, batch2: Value, *, beta: Scalar, alpha: Scalar
-) -> Value:
+def baddbmm(emit: Emitter, self: Value, batch1: Value, batch2: Value, *, beta: Scalar, alpha: Scalar) -> Value:
     if _nothing(batch1, batch2):
         return plus_product(emit, self, filled(emit, 0), beta, 1)
     return plus_product(emit, self, emit.prim("ops.BatchMatMul")(batch1, batch2), beta, alpha)
@@ -159,10 +157,7 @@ def _contracted(
     batch = [n for n in left if n in right and n in later]
     inner = [n for n in left if n in right and n not in later]
     rows, columns = [n for n in left if n not in right], [n for n in right if n not in left]
-    a, b = (
-        _blocks(emit, a, left, sizes, batch, rows, inner),
-        _blocks(emit, b, right, sizes, batch, inner, columns),
-    )
+    a, b = (_blocks(emit, a, left, sizes, batch, rows, inner), _blocks(emit, b, right, sizes, batch, inner, columns))
     product = emit.prim("ops.BatchMatMul")(a, b)
     names = "".join([*batch, *rows, *columns])
     shape = [sizes[n] for n in names]

@@ -139,9 +139,7 @@ def median_dim(emit: Emitter, self: Value, dim: int, keepdim: bool = False) -> V
         return _one(emit, x, dim, keepdim, _middle(emit, self, dim))
     # A row with a NaN has NaN for its middle.
     pair = emit.let(_one(emit, x, dim, True, _middle(emit, self, dim)), "middle")
-    return _squeezed(
-        emit, emit.prelude("median_nan", x, Value(f"{pair}[0]"), Value(f"{pair}[1]"), dim), dim, keepdim
-    )
+    return _squeezed(emit, emit.prelude("median_nan", x, Value(f"{pair}[0]"), Value(f"{pair}[1]"), dim), dim, keepdim)
 
 
 def _squeezed(emit: Emitter, pair: Value, dim: int, keepdim: bool) -> Value:

@@ -67,10 +67,7 @@ def roll(emit: Emitter, self: Value, shifts: Sizes, dims: Sequence[int]) -> Valu
             if shift == 0:
                 continue
             x = emit.let(x, "x")
-            end, start = (
-                indexed(emit, x, dim % x.rank, f"{-shift}:"),
-                indexed(emit, x, dim % x.rank, f":{-shift}"),
-            )
+            end, start = (indexed(emit, x, dim % x.rank, f"{-shift}:"), indexed(emit, x, dim % x.rank, f":{-shift}"))
             moved = emit.call("ops.cat", (Value(end), Value(start)), dim)
         elif shift == 0:
             continue
@@ -93,9 +90,7 @@ def _listed(value: Any) -> list[Any]:
 def constant_pad_nd(emit: Emitter, self: Value, pad: Sizes, value: Scalar = 0) -> Value:
     if not all(isinstance(width, int) for width in pad):
         in_front = any(not isinstance(width, int) or width != 0 for width in pad[::2])
-        return (
-            _looked_up(emit, self, pad, "constant", value) if in_front else _filled_up(emit, self, pad, value)
-        )
+        return _looked_up(emit, self, pad, "constant", value) if in_front else _filled_up(emit, self, pad, value)
     return _padded(emit, self, pad, lambda x, dim, size, last: _edge(emit, x, dim, size, value))
 
 
@@ -120,9 +115,7 @@ def _edge(emit: Emitter, x: Value, dim: int, size: int, value: float) -> Value:
     return filled(emit, value, shape=shape)
 
 
-def _padded(
-    emit: Emitter, self: Value, pad: Sizes, edge: Callable[..., Any], mirrored: bool = False
-) -> Value:
+def _padded(emit: Emitter, self: Value, pad: Sizes, edge: Callable[..., Any], mirrored: bool = False) -> Value:
     """`self` with `edge(x, dim, size, last)` joined to both ends of each dimension; negative sizes cut."""
     x = self
     for pair in range(len(pad) // 2):
@@ -239,12 +232,7 @@ def _spliced(emit: Emitter, self: Value, src: Value, dim: int, start: Size, leng
     parts = [src]
     if start != 0:
         parts.insert(0, Value(indexed(emit, x, dim, f":{start}")))
-    if not (
-        isinstance(size, int)
-        and isinstance(start, int)
-        and isinstance(length, int)
-        and start + length >= size
-    ):
+    if not (isinstance(size, int) and isinstance(start, int) and isinstance(length, int) and start + length >= size):
         parts.append(Value(indexed(emit, x, dim, f"{after}:")))
     return emit.call("ops.cat", tuple(parts), dim)
 
@@ -262,9 +250,7 @@ def slice_scatter(
     return _spliced(emit, self, src, dim, start or 0, length)
 
 
-def _strided(
-    emit: Emitter, self: Value, src: Value, dim: int, start: Size, end: int | None, step: int
-) -> Value:
+def _strided(emit: Emitter, self: Value, src: Value, dim: int, start: Size, end: int | None, step: int) -> Value:
     size = self.shape[dim]
     if is_empty(src):
         return self
@@ -275,9 +261,7 @@ def _strided(
     chosen[places], rows[places] = True, torch.arange(len(places))
     spread = emit.call("ops.gather", src, emit.constant(rows, "rows"), dim)
     shape = (-1, *[1] * (self.rank - dim - 1))
-    return emit.call(
-        "ops.where", emit.call("ops.reshape", emit.constant(chosen, "chosen"), shape), spread, self
-    )
+    return emit.call("ops.where", emit.call("ops.reshape", emit.constant(chosen, "chosen"), shape), spread, self)
 
 
 def _every(emit: Emitter, self: Value, src: Value, dim: int, start: Size, end: Size, step: int) -> Value:

@@ -22,13 +22,7 @@ def _batched(emit: Emitter, input: Value, rank: int) -> Value:
 
 
 def _bordered(
-    emit: Emitter,
-    x: Value,
-    outs: Sequence[Any],
-    kernel: Sizes,
-    step: Sequence[int],
-    edge: Sequence[int],
-    value: float,
+    emit: Emitter, x: Value, outs: Sequence[Any], kernel: Sizes, step: Sequence[int], edge: Sequence[int], value: float
 ) -> Value:
     """`x` with borders such that its windows are torch's: ceil_mode's may reach beyond the border behind."""
     for place, after in enumerate(outs):

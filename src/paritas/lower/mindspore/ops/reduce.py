@@ -189,9 +189,7 @@ def linalg_vector_norm(
 @lowers("aten.amin.default", largest=False)
 @lowers("aten.max.default", largest=True, dim=None, keepdim=False)
 @lowers("aten.min.default", largest=False, dim=None, keepdim=False)
-def extreme(
-    emit: Emitter, self: Value, dim: Sequence[int] | int | None, keepdim: bool, largest: bool
-) -> Value:
+def extreme(emit: Emitter, self: Value, dim: Sequence[int] | int | None, keepdim: bool, largest: bool) -> Value:
     axes = axes_of(self, dim)
     if not axes:
         return self
@@ -245,9 +243,7 @@ def _extreme_and_position(emit: Emitter, self: Value, dim: int, keepdim: bool, l
 @lowers("aten.any.dim", "aten.any.dims", some=True)
 @lowers("aten.all.default", dim=None, keepdim=False, some=False)
 @lowers("aten.all.dim", "aten.all.dims", some=False)
-def any_or_all(
-    emit: Emitter, self: Value, dim: Sequence[int] | int | None, keepdim: bool, some: bool
-) -> Value:
+def any_or_all(emit: Emitter, self: Value, dim: Sequence[int] | int | None, keepdim: bool, some: bool) -> Value:
     axes = axes_of(self, dim)
     if is_empty(self):
         return filled(emit, not some)
@@ -285,11 +281,7 @@ def diff(emit: Emitter, self: Value, n: int, dim: int, prepend: Value | None, ap
     for _ in range(n):
         x = emit.let(x, "x")
         left, right = Value(f"{x}[{colons}1:]"), Value(f"{x}[{colons}:-1]")
-        x = (
-            emit.call("ops.logical_xor", left, right)
-            if emit.out.dtype == "bool"
-            else emit.infix("-", left, right)
-        )
+        x = emit.call("ops.logical_xor", left, right) if emit.out.dtype == "bool" else emit.infix("-", left, right)
     return x
 
 

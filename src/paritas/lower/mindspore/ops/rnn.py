@@ -106,13 +106,7 @@ def lstm(
 
 
 def _lstm_kernel(
-    emit: Emitter,
-    x: Value,
-    state: Value,
-    cell: Value,
-    weights: Sequence[Value],
-    has_biases: bool,
-    projected: bool,
+    emit: Emitter, x: Value, state: Value, cell: Value, weights: Sequence[Value], has_biases: bool, projected: bool
 ) -> tuple[Any, Any]:
     wide, inputs = weights[0].shape
     parts = [*weights[:2]]
@@ -125,9 +119,7 @@ def _lstm_kernel(
     return emit.typed(Value(f"{out}[0]"), dtype=x.dtype), (f"{out}[1]", f"{out}[2]")
 
 
-def _lstm_steps(
-    emit: Emitter, x: Value, state: Any, cell: Any, weights: Any, has_biases: Any, projected: Any
-) -> Any:
+def _lstm_steps(emit: Emitter, x: Value, state: Any, cell: Any, weights: Any, has_biases: Any, projected: Any) -> Any:
     given = emit.infix("+", emit.prelude("project", x, weights[0]), _bias(emit, weights, 0))
     arguments = [given, state, cell, weights[1], _bias(emit, weights, 1)]
     if projected:
@@ -142,9 +134,7 @@ def _lstm_steps(
 @lowers("aten.gru.input", steps="gru_steps")
 @lowers("aten.rnn_tanh.input", steps="rnn_tanh_steps")
 @lowers("aten.rnn_relu.input", steps="rnn_relu_steps")
-def simple(
-    emit: Emitter, steps: str, input: Value, hx: Value, params: Sequence[Value], **layers: Any
-) -> Value:
+def simple(emit: Emitter, steps: str, input: Value, hx: Value, params: Sequence[Value], **layers: Any) -> Value:
     def write(input: Value, hx: Sequence[Value], params: Sequence[Value]) -> Value:
         states = _first_axis(emit, hx[0], layers["num_layers"] * (2 if layers["bidirectional"] else 1))
 

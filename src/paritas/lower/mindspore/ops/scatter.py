@@ -24,9 +24,7 @@ def flat_places(emit: Emitter, self: Value, dim: int, index: Value) -> Value:
         else:
             shape = [1] * self.rank
             shape[axis] = -1
-            part = emit.call(
-                "ops.reshape", emit.call("ops.arange", emit.size(index.shape[axis])), tuple(shape)
-            )
+            part = emit.call("ops.reshape", emit.call("ops.arange", emit.size(index.shape[axis])), tuple(shape))
         if step != 1:
             part = emit.infix("*", part, emit.size(step))
         total = part if total is None else emit.infix("+", total, part)
@@ -42,9 +40,7 @@ def sources(emit: Emitter, src: Value, index: Value) -> Value:
     return Value(f"{emit.let(src, 'source')}[{ends}]", src.dtype, index.shape)
 
 
-def scattered(
-    emit: Emitter, self: Value, places: Value, written: Value, reduce: str, include_self: bool
-) -> Value:
+def scattered(emit: Emitter, self: Value, places: Value, written: Value, reduce: str, include_self: bool) -> Value:
     """`self`, flat, with `written` reduced into its `places`; all three in one dtype."""
     like = {"dtype": self.dtype, "shape": self.shape}
     x = emit.let(self, "x")
@@ -116,9 +112,7 @@ def scatter_with(emit: Emitter, self: Value, dim: int, index: Value, src: Value,
 
 
 @lowers("aten.scatter.value_reduce")
-def scatter_value_with(
-    emit: Emitter, self: Value, dim: int, index: Value, value: Scalar, *, reduce: str
-) -> Value:
+def scatter_value_with(emit: Emitter, self: Value, dim: int, index: Value, value: Scalar, *, reduce: str) -> Value:
     spread = filled(emit, value, shape=index.shape)
     src = emit.typed(spread, dtype=emit.out.dtype, shape=index.shape)
     return scatter_with(emit, self, dim, index, src, reduce=reduce)

@@ -81,9 +81,7 @@ def broadcast_tensors(emit: Emitter, tensors: Sequence[Value]) -> Value:
 @lowers("aten.cat.default", "aten.concat.default", "aten.concatenate.default")
 def joined(emit: Emitter, tensors: Sequence[Value], dim: int) -> Value:
     # torch lets empty tensors of rank 1 take part.
-    parts = [
-        emit.cast(x, emit.out.dtype) for x in tensors if x.rank == len(emit.out.shape) and not is_empty(x)
-    ]
+    parts = [emit.cast(x, emit.out.dtype) for x in tensors if x.rank == len(emit.out.shape) and not is_empty(x)]
     return parts[0] if len(parts) == 1 else emit.call("ops.cat", tuple(parts), dim)
 
 
@@ -124,11 +122,7 @@ def _is_whole(end: Size) -> bool:
 @lowers("aten.narrow.default")
 def narrow(emit: Emitter, self: Value, dim: int, start: Size, length: Size) -> Value:
     low = operand(start) if isinstance(start, Value) else str(start)
-    end = (
-        f"{low} + {length}"
-        if not isinstance(start, int) or not isinstance(length, int)
-        else str(start + length)
-    )
+    end = f"{low} + {length}" if not isinstance(start, int) or not isinstance(length, int) else str(start + length)
     if isinstance(start, int) and start < 0:
         end = emit.size(self.shape[dim]).text if start + int(length) == 0 else end
     return Value(indexed(emit, self, dim, f"{start}:{end}"), self.dtype, emit.out.shape)

@@ -111,9 +111,7 @@ def _split_dim(self: Value, emit: Emitter) -> int:
 def sum_to_size(emit: Emitter, self: Value, size: Sizes) -> Value:
     missing = self.rank - len(size)
     axes = [
-        axis
-        for axis in range(self.rank)
-        if axis < missing or (size[axis - missing] == 1 and self.shape[axis] != 1)
+        axis for axis in range(self.rank) if axis < missing or (size[axis - missing] == 1 and self.shape[axis] != 1)
     ]
     if not axes:
         return emit.cast(self, emit.out.dtype)

@@ -67,8 +67,7 @@ def _sign_and_log(emit: Emitter, A: Value) -> tuple[Value, ...]:
         return (filled(emit, 1, shape=shape, dtype=A.dtype), filled(emit, 0, shape=shape, dtype=A.dtype))
     pair = emit.let(emit.prelude("sign_and_log", _wide(emit, A)), "pair")
     return tuple(
-        emit.typed(_narrow(emit, Value(f"{pair}[{i}]"), A.dtype), dtype=A.dtype, shape=A.shape[:-2])
-        for i in (0, 1)
+        emit.typed(_narrow(emit, Value(f"{pair}[{i}]"), A.dtype), dtype=A.dtype, shape=A.shape[:-2]) for i in (0, 1)
     )
 
 
@@ -150,9 +149,7 @@ def linalg_qr(emit: Emitter, A: Value, mode: str = "reduced") -> Value:
             whole = emit.constant(torch.eye(int(rows), dtype=getattr(torch, A.dtype)), "whole")
             first = emit.call("ops.broadcast_to", whole, emit.dims(emit.out[0].shape))
         return Value(f"({first}, {filled(emit, 0, shape=emit.out[1].shape, dtype=A.dtype)})")
-    pair = emit.let(
-        emit.call("ops.qr", _wide(emit, A), "complete" if mode == "complete" else "reduced"), "pair"
-    )
+    pair = emit.let(emit.call("ops.qr", _wide(emit, A), "complete" if mode == "complete" else "reduced"), "pair")
     factors = [_narrow(emit, Value(f"{pair}[{i}]"), A.dtype) for i in (0, 1)]
     if mode == "r":
         factors[0] = emit.call("ops.zeros", (0,), emit.dtype(A.dtype))

@@ -25,9 +25,7 @@ def sign(emit: Emitter, self: Value) -> Value:
     if self.dtype == "bool":
         return self
     if self.dtype in ("uint8", "int8", "int16"):  # no kernel
-        return emit.cast(
-            emit.typed(emit.call("ops.sign", emit.cast(self, "int32")), dtype="int32"), self.dtype
-        )
+        return emit.cast(emit.typed(emit.call("ops.sign", emit.cast(self, "int32")), dtype="int32"), self.dtype)
     return emit.call("ops.sign", self)
 
 
@@ -128,19 +126,13 @@ def isfinite(emit: Emitter, self: Value) -> Value:
 
 
 @lowers("aten.nan_to_num.default")
-def nan_to_num(
-    emit: Emitter, self: Value, nan: float | None, posinf: float | None, neginf: float | None
-) -> Value:
+def nan_to_num(emit: Emitter, self: Value, nan: float | None, posinf: float | None, neginf: float | None) -> Value:
     if not self.dtype.startswith("float"):
         return self
     top = torch.finfo(getattr(torch, self.dtype)).max
     high, low = top if posinf is None else posinf, -top if neginf is None else neginf
     x = self
-    for where, value in (
-        ("{} != {}", nan or 0.0),
-        ('{} == float("inf")', high),
-        ('{} == -float("inf")', low),
-    ):
+    for where, value in (("{} != {}", nan or 0.0), ('{} == float("inf")', high), ('{} == -float("inf")', low)):
         x = emit.let(x, "x")  # ops.masked_fill would round a float64 to float32
         found = Value(where.format(x, x))
         x = emit.typed(emit.call("ops.where", found, _as(emit, value), x), like=self)

@@ -47,9 +47,7 @@ def vdot(emit: Emitter, self: Value, other: Value) -> Value:
 
 
 @lowers("aten.tensordot.default")
-def tensordot(
-    emit: Emitter, self: Value, other: Value, dims_self: Sequence[int], dims_other: Sequence[int]
-) -> Value:
+def tensordot(emit: Emitter, self: Value, other: Value, dims_self: Sequence[int], dims_other: Sequence[int]) -> Value:
     if is_empty(self) or is_empty(other):
         return filled(emit, 0)
     return _contracted(emit, self, other, dims_self, dims_other)

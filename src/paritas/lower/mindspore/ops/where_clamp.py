@@ -22,11 +22,7 @@ def number(emit: Emitter, value: Any, dtype: str | None = None) -> Value:
 
 @lowers("aten.where.self", "aten.where.ScalarOther", "aten.where.ScalarSelf", "aten.where.Scalar")
 @lowers(
-    "aten.masked_fill.Scalar",
-    "aten.masked_fill.Tensor",
-    condition=Arg("mask"),
-    self=Arg("value"),
-    other=Arg("self"),
+    "aten.masked_fill.Scalar", "aten.masked_fill.Tensor", condition=Arg("mask"), self=Arg("value"), other=Arg("self")
 )
 def where(emit: Emitter, condition: Value, self: Any, other: Any) -> Value:
     parts = [x if isinstance(x, Value) else number(emit, x) for x in (self, other)]
@@ -59,9 +55,7 @@ def minimum(emit: Emitter, self: Value, other: Value) -> Value:
     self, other = promote(emit, self, other)
     if emit.out.dtype == "bool":
         return emit.call("ops.logical_and", self, other)
-    return (
-        emit.prelude("minimum_nan", self, other) if emit.out.dtype in FLOATS else smaller(emit, self, other)
-    )
+    return emit.prelude("minimum_nan", self, other) if emit.out.dtype in FLOATS else smaller(emit, self, other)
 
 
 @lowers("aten.clamp.default", "aten.clip.default", low=Arg("min"), high=Arg("max"))

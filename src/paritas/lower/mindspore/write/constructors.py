@@ -30,14 +30,10 @@ class Constructor:
 
     def with_numbers(self, numbers: Mapping[str, int]) -> Constructor:
         """The same, which takes numbers behind the rest."""
-        return Constructor(
-            (*self.arguments, *numbers), (*self.values, *numbers.values()), self.shapes
-        )
+        return Constructor((*self.arguments, *numbers), (*self.values, *numbers.values()), self.shapes)
 
 
-def constructor(
-    qualified: str, shapes: Mapping[str, Sequence[int]], grouped: bool = False
-) -> Constructor | None:
+def constructor(qualified: str, shapes: Mapping[str, Sequence[int]], grouped: bool = False) -> Constructor | None:
     """The constructor of a class for weights of these shapes; None where its source does not say how they are made."""
     order, made = _convolution(qualified, shapes) if not grouped else ((), {})
     if not made:
@@ -74,9 +70,7 @@ def constructor(
 def _shape(dims: Sequence[str], values: Mapping[str, Any]) -> str:
     if len(dims) == 1 and dims[0].startswith("*") and isinstance(values[dims[0][1:]], tuple):
         return dims[0][1:]
-    plain = [
-        dim.strip("*") if not isinstance(values[dim.strip("*")], tuple) else dim for dim in dims
-    ]
+    plain = [dim.strip("*") if not isinstance(values[dim.strip("*")], tuple) else dim for dim in dims]
     return f"({plain[0]},)" if len(plain) == 1 else f"({', '.join(plain)})"
 
 
@@ -87,10 +81,7 @@ def _convolution(
     dims = _CONVOLUTIONS.get(name[:-2]) if module == "torch.nn.modules.conv" else None
     if dims is None:
         return (), {}
-    return ("in_channels", "out_channels", "kernel_size"), {
-        "weight": dims,
-        "bias": ("out_channels",),
-    }
+    return ("in_channels", "out_channels", "kernel_size"), {"weight": dims, "bias": ("out_channels",)}
 
 
 def _source(qualified: str) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
@@ -107,11 +98,7 @@ def _source(qualified: str) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]
         if not isinstance(one, ast.Assign) or not isinstance(one.value, ast.Call):
             continue
         target, value = ast.unparse(one.targets[0]), one.value
-        if (
-            target.startswith("self.")
-            and ast.unparse(value.func).endswith("Parameter")
-            and value.args
-        ):
+        if target.startswith("self.") and ast.unparse(value.func).endswith("Parameter") and value.args:
             dims = _dims(value.args[0], order)
             if dims and made.setdefault(target.removeprefix("self."), dims) != dims:
                 return (), {}

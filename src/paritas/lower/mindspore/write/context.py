@@ -25,9 +25,8 @@ class Method:
 
     name: str = "construct"
     nodes: list[Node] = dataclasses.field(default_factory=list)  # tensor arguments
-    weights: list[str] = dataclasses.field(
-        default_factory=list
-    )  # weights of other modules, passed in by name
+    #: Weights of other modules, passed in by name.
+    weights: list[str] = dataclasses.field(default_factory=list)
     sizes: list[sympy.Expr] = dataclasses.field(default_factory=list)  # sizes that no argument has
     arguments: list[str] = dataclasses.field(default_factory=list)  # the names of all of these
     lines: list[str] = dataclasses.field(default_factory=list)  # statements and comments, unwrapped
@@ -36,9 +35,8 @@ class Method:
     outputs: list[Node] = dataclasses.field(default_factory=list)
     steps: list[Step] = dataclasses.field(default_factory=list)  # where its nodes are computed
     returned: list[str] = dataclasses.field(default_factory=list)  # the names of what it returns
-    positions: dict[Node, int] = dataclasses.field(
-        default_factory=dict
-    )  # of its outputs among them
+    #: Of its outputs among them.
+    positions: dict[Node, int] = dataclasses.field(default_factory=dict)
     called: set[str] = dataclasses.field(default_factory=set)  # functions of the file
     numbers: dict[str, int] = dataclasses.field(default_factory=dict)  # that the constructor takes
     comments: dict[str, Statement] = dataclasses.field(default_factory=dict)  # line -> of what
@@ -53,9 +51,8 @@ class Method:
 class Weights:
     """The parameters, buffers and constants of a program, by placeholder and by name."""
 
-    names: Mapping[
-        str, str
-    ]  # placeholder -> the name under which the checkpoint has it, or the buffer's own
+    #: Placeholder -> the name under which the checkpoint has it, or the buffer's own.
+    names: Mapping[str, str]
     values: Mapping[str, torch.Tensor]
     persistent_order: tuple[str, ...]  # names in the checkpoint
 
@@ -106,9 +103,8 @@ class Context:
     functions: Functions | None
     reserved: frozenset[str] = frozenset()
     constants: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
-    written: dict[str, Method] = dataclasses.field(
-        default_factory=dict
-    )  # region key -> the method that does it
+    #: Region key -> the method that does it.
+    written: dict[str, Method] = dataclasses.field(default_factory=dict)
 
     def size_name(self, symbol: sympy.Symbol) -> str:
         """What a free size is called where the original has no name for it."""
@@ -121,9 +117,7 @@ class Context:
             for dim, name in zip(spec.dims, _AXES.get(len(spec.dims), ()), strict=False):
                 if isinstance(dim, str) and dim.isidentifier() and dim not in found:
                     taken = name in found.values()
-                    found[dim] = (
-                        f"{spec.name}_{name}" if taken and spec.name.isidentifier() else name
-                    )
+                    found[dim] = f"{spec.name}_{name}" if taken and spec.name.isidentifier() else name
         return found
 
     def described(self, spec: TensorSpec) -> str:

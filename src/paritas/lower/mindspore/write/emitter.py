@@ -81,9 +81,7 @@ class Emitter:
             return filled
         return self._result(f"{function}({arguments(self._exact(args), kwargs)})")
 
-    def _filled(
-        self, function: str, args: tuple[object, ...], kwargs: dict[str, object]
-    ) -> Value | None:
+    def _filled(self, function: str, args: tuple[object, ...], kwargs: dict[str, object]) -> Value | None:
         """A call that fills with a large whole number, otherwise: MindSpore 2.10 cuts it to 32 bits in Graph mode."""
         number = args[-1] if args else None
         if type(number) is not int or -(2**31) <= number < 2**31:
@@ -103,9 +101,7 @@ class Emitter:
         Building one per call costs PyNative mode up to a millisecond.
         """
         grammar.require(primitive)
-        name = self.scope.primitive(
-            f"{primitive}({arguments(attributes, options)})", primitive.split(".")[-1]
-        )
+        name = self.scope.primitive(f"{primitive}({arguments(attributes, options)})", primitive.split(".")[-1])
         return lambda *args: self._result(f"{name}({arguments(self._exact(args), {})})")
 
     def prelude(self, name: str, *args: object, **kwargs: object) -> Value:
@@ -120,9 +116,7 @@ class Emitter:
 
     def infix(self, operator: str, left: object, right: object) -> Value:
         left, right = self._exact((left, right))
-        return dataclasses.replace(
-            self._result(f"{operand(left)} {operator} {operand(right)}"), atomic=False
-        )
+        return dataclasses.replace(self._result(f"{operand(left)} {operator} {operand(right)}"), atomic=False)
 
     def prefix(self, operator: str, value: object) -> Value:
         return dataclasses.replace(self._result(f"{operator}{operand(value)}"), atomic=False)
@@ -136,14 +130,7 @@ class Emitter:
         """A local variable for a value that is used more than once."""
         return value if re.fullmatch(r"[\w.]+", value.text) else self.scope.let(value, hint)
 
-    def typed(
-        self,
-        value: Value,
-        *,
-        like: Value | None = None,
-        dtype: str | None = None,
-        shape: Any = None,
-    ) -> Value:
+    def typed(self, value: Value, *, like: Value | None = None, dtype: str | None = None, shape: Any = None) -> Value:
         """The same expression, described otherwise: an intermediate result is not of the node's own shape."""
         return dataclasses.replace(
             value,
@@ -204,11 +191,7 @@ class Emitter:
         """The source of a shape. free: a single dynamic dimension may be written as -1 (for reshapes)."""
         symbolic = [d for d in shape if not isinstance(d, (int, sympy.Integer))]
         # -1 is ambiguous in an empty tensor.
-        if (
-            free
-            and len(symbolic) == 1
-            and not any(d == 0 for d in shape if isinstance(d, (int, sympy.Integer)))
-        ):
+        if free and len(symbolic) == 1 and not any(d == 0 for d in shape if isinstance(d, (int, sympy.Integer))):
             return tuple(Value("-1") if d is symbolic[0] else self.size(d) for d in shape)
         return tuple(self.size(d) for d in shape)
 

@@ -17,15 +17,7 @@ from torch.fx import Node
 
 from paritas.capture.modules import Region, is_size, is_user_input
 from paritas.capture.origin import frames
-from paritas.lower.mindspore.write.names import (
-    Function,
-    Statement,
-    forwards,
-    function_at,
-    loaded,
-    statement_at,
-    usable,
-)
+from paritas.lower.mindspore.write.names import Function, Statement, forwards, function_at, loaded, statement_at, usable
 from paritas.program import Frame
 
 
@@ -46,9 +38,7 @@ def function_names(nodes: Sequence[Node]) -> frozenset[str]:
     return frozenset(frame.function for node in nodes for frame in frames(node))
 
 
-def with_functions(
-    items: Sequence[Node | Region], region: Region, depth: int, inside: int = 0
-) -> list[Node | Region]:
+def with_functions(items: Sequence[Node | Region], region: Region, depth: int, inside: int = 0) -> list[Node | Region]:
     """The items of a module's region, those of one function's call as one. depth: of the module in the tree."""
     found: list[Node | Region] = []
     for callee, caller, group in _calls(items, depth, inside):
@@ -76,9 +66,7 @@ def _can_be_one(function: Function, group: Sequence[Node | Region]) -> bool:
     return (
         usable(function.name) is not None
         and len(nodes) == len(group) > 1
-        and all(
-            isinstance(node.meta.get("val"), torch.Tensor) for node in nodes if _leaves(node, nodes)
-        )
+        and all(isinstance(node.meta.get("val"), torch.Tensor) for node in nodes if _leaves(node, nodes))
     )
 
 
@@ -125,11 +113,7 @@ def _split(
     """Several calls by one statement, of a function that has only one: as many equal parts."""
     times = 1
     if callee is not None and caller is not None and len(callee.statements) == 1:
-        called = [
-            n
-            for n in ast.walk(caller.node)
-            if isinstance(n, ast.Call) and _name_of(n.func) == callee.name
-        ]
+        called = [n for n in ast.walk(caller.node) if isinstance(n, ast.Call) and _name_of(n.func) == callee.name]
         times = max(len(called), 1)
     length = len(group) // times if len(group) % times == 0 else len(group)
     for start in range(0, len(group), length):
@@ -184,9 +168,7 @@ def find_borders(region: FunctionRegion, consumed: Mapping[Node | Region, Sequen
         )
     )
     region.outputs = [
-        node
-        for node in region.nodes()
-        if any(user not in inside and not is_size(user) for user in node.users)
+        node for node in region.nodes() if any(user not in inside and not is_size(user) for user in node.users)
     ]
 
 
@@ -211,9 +193,7 @@ def parameters(
         elif chain:
             taken = {*found.values()}
             names = [n for n in loaded(chain[-1].file, chain[-1].line) if _is_read(n, chain[-1])]
-            new = [
-                n for n in dict.fromkeys(consumed[item]) if n in region.inputs and n not in found
-            ]
+            new = [n for n in dict.fromkeys(consumed[item]) if n in region.inputs and n not in found]
             names = [n for n in names if len(chain) > 1 or n not in taken]
             read = list(zip(new, names, strict=False))
         for node, name in read if chain else ():
@@ -224,8 +204,7 @@ def parameters(
     order = {name: place for place, name in enumerate(function.parameters)}
     last = len(order)
     return {
-        node: found.get(node, "")
-        for node in sorted(region.inputs, key=lambda n: order.get(found.get(n, ""), last))
+        node: found.get(node, "") for node in sorted(region.inputs, key=lambda n: order.get(found.get(n, ""), last))
     }
 
 
@@ -240,10 +219,7 @@ def _is_read(name: str, frame: Frame) -> bool:
 def _outward(name: str, chain: Sequence[Frame]) -> str:
     """What the outermost of some frames calls the value that the innermost reads as `name`: by the calls between."""
     for outer, inner in reversed(list(itertools.pairwise(chain))):
-        function, statement = (
-            function_at(inner.file, inner.line),
-            statement_at(outer.file, outer.line),
-        )
+        function, statement = (function_at(inner.file, inner.line), statement_at(outer.file, outer.line))
         if function is None or statement is None:
             return ""
         if name not in function.parameters:

@@ -79,9 +79,7 @@ def of_node(
 def of_input(node: Node) -> str | None:
     """A name for an argument that the module's forward does not name: what it was called where it was made."""
     statement = assigning(statements(node))
-    single = (
-        statement is not None and len(statement.targets) == 1 and not node.meta.get("paritas_input")
-    )
+    single = statement is not None and len(statement.targets) == 1 and not node.meta.get("paritas_input")
     return usable(statement.targets[0]) if statement is not None and single else None
 
 
@@ -112,11 +110,7 @@ def of_call(
         if isinstance(statement.value, ast.Tuple) and not several and not goes_on(statement):
             named = targets.next(statement) or named
     elif not several:
-        named = (
-            statement.targets[0]
-            if direct or not goes_on(statement)
-            else own or next(iter(names), "")
-        )
+        named = statement.targets[0] if direct or not goes_on(statement) else own or next(iter(names), "")
     return usable(named or "") or usable(own)
 
 

@@ -9,14 +9,10 @@ from collections.abc import Collection, Mapping, Sequence
 from paritas.lower.mindspore.write.names import usable
 
 #: "hidden_states = self.layers[3](hidden_states, attention_mask)"
-_CALL = re.compile(
-    r"(?P<out>\w+) = (?P<cells>self(?:\.\w+|\[\d+\])*\.\w+)\[(?P<index>\d+)\]\((?P<args>.*)\)"
-)
+_CALL = re.compile(r"(?P<out>\w+) = (?P<cells>self(?:\.\w+|\[\d+\])*\.\w+)\[(?P<index>\d+)\]\((?P<args>.*)\)")
 
 
-def fold_loops(
-    lines: Sequence[str], lengths: Mapping[str, int], taken: Collection[str] = ()
-) -> list[str]:
+def fold_loops(lines: Sequence[str], lengths: Mapping[str, int], taken: Collection[str] = ()) -> list[str]:
     """Replace a run of calls of all cells of a list, one after the other, by a `for` statement.
 
     lengths: how many cells each list has ("self.layers" -> 12). taken: the names that are no loop's. A run of some of
@@ -49,11 +45,7 @@ def _run(
     second = calls[1]
     assert second is not None
     out, args = second["out"], second["args"]
-    same = all(
-        c and (c["index"], c["out"], c["args"]) == (str(i), out, args)
-        for i, c in enumerate(calls)
-        if i
-    )
+    same = all(c and (c["index"], c["out"], c["args"]) == (str(i), out, args) for i, c in enumerate(calls) if i)
     if not same or first["out"] != out:
         return None
     entry = _entry(first["args"], args, out)
@@ -71,9 +63,7 @@ def _entry(first: str, others: str, out: str) -> str | None:
         return None
     at = theirs.index(out)
     return (
-        mine[at]
-        if mine[:at] + mine[at + 1 :] == theirs[:at] + theirs[at + 1 :] and mine[at].isidentifier()
-        else None
+        mine[at] if mine[:at] + mine[at + 1 :] == theirs[:at] + theirs[at + 1 :] and mine[at].isidentifier() else None
     )
 
 

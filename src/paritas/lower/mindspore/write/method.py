@@ -24,21 +24,8 @@ from paritas.lower.mindspore.write.context import Context, Method
 from paritas.lower.mindspore.write.emitter import Emitter
 from paritas.lower.mindspore.write.functions import FunctionRegion
 from paritas.lower.mindspore.write.loops import fold_loops
-from paritas.lower.mindspore.write.names import (
-    Statement,
-    calling_statements,
-    comment_of,
-    statements,
-    usable,
-)
-from paritas.lower.mindspore.write.nodes import (
-    anonymous,
-    described,
-    tensor_arguments,
-    unchanged,
-    value_of,
-    values_in,
-)
+from paritas.lower.mindspore.write.names import Statement, calling_statements, comment_of, statements, usable
+from paritas.lower.mindspore.write.nodes import anonymous, described, tensor_arguments, unchanged, value_of, values_in
 from paritas.lower.mindspore.write.places import is_index
 from paritas.lower.mindspore.write.source import Value, literal
 from paritas.lower.mindspore.write.steps import CALL
@@ -69,9 +56,7 @@ class MethodWriter(Variables):
                 self._node(item)
         self._return()
         lengths = {
-            f"self{self._access(path)}": length
-            for path, length in self.module.lists.items()
-            if self._inside(path)
+            f"self{self._access(path)}": length for path, length in self.module.lists.items() if self._inside(path)
         }
         self.method.arguments += [self.outside[name] for name in self.method.weights]
         self.method.arguments += [self.sizes[size] for size in self.method.sizes]
@@ -83,9 +68,7 @@ class MethodWriter(Variables):
         for item in region.items:
             if isinstance(item, FunctionRegion):
                 yield item
-            elif isinstance(item, Region) and (
-                item.path in self.module.lists or item.path in self.module.unnamed
-            ):
+            elif isinstance(item, Region) and (item.path in self.module.lists or item.path in self.module.unnamed):
                 yield from self._items(item)
             elif isinstance(item, Region) and not item.outputs:
                 continue
@@ -108,8 +91,7 @@ class MethodWriter(Variables):
         consumed = {item: self._consumed(item) for item in region.items}
         functions.find_borders(region, consumed)
         if not region.outputs or not all(
-            isinstance(node.meta.get("val"), torch.Tensor)
-            for node in (*region.inputs, *region.outputs)
+            isinstance(node.meta.get("val"), torch.Tensor) for node in (*region.inputs, *region.outputs)
         ):
             return False
         try:
@@ -139,11 +121,7 @@ class MethodWriter(Variables):
     def _open_arguments(self) -> None:
         names = self.program.arguments.get(self.region.key, {})
         if self.region.parent is None:
-            nodes = [
-                n
-                for n in self.program.graph.nodes
-                if n.op == "placeholder" and "paritas_input" in n.meta
-            ]
+            nodes = [n for n in self.program.graph.nodes if n.op == "placeholder" and "paritas_input" in n.meta]
             names = {node.name: node.meta["paritas_input"] for node in nodes}
             self.method.lines += [self.module.described(spec) for spec in self.program.inputs]
         elif isinstance(self.region, FunctionRegion):
@@ -177,9 +155,7 @@ class MethodWriter(Variables):
             self.method.outputs.sort(key=places.__getitem__)
             self.method.positions = places
         returned = [self._use(node) for node in self._returned()]
-        self.method.returned = [
-            value.text if value.text.isidentifier() else "" for value in returned
-        ]
+        self.method.returned = [value.text if value.text.isidentifier() else "" for value in returned]
         self._flush_comment(None)
         text = ", ".join(literal(value) for value in returned)
         self._statement(f"return {text}")
@@ -272,13 +248,7 @@ class MethodWriter(Variables):
         several = len(method.outputs) > 1
         wanted = [
             hints.of_call(
-                region,
-                stack,
-                self.targets,
-                positions[node],
-                own,
-                several,
-                functools.partial(self._goes_on, node),
+                region, stack, self.targets, positions[node], own, several, functools.partial(self._goes_on, node)
             )
             for node, own in zip(method.outputs, method.returned, strict=True)
         ]
@@ -299,14 +269,7 @@ class MethodWriter(Variables):
 
     # --- names, uses, comments ---
 
-    def _bind(
-        self,
-        node: Node,
-        value: Value,
-        stack: list[Statement],
-        hint: str | None,
-        part: str = "",
-    ) -> None:
+    def _bind(self, node: Node, value: Value, stack: list[Statement], hint: str | None, part: str = "") -> None:
         """Keep the expression to be written inside its only user, or give it a variable now.
 
         part: what the expression computes, the node if "".
@@ -333,24 +296,11 @@ class MethodWriter(Variables):
     def _keep_as_alias(self, hint: str | None, node: Node, stack: list[Statement]) -> None:
         """`residual = hidden_states`, where the original says so and `hidden_states` is about to be another value."""
         held = self.bound.get(hint or "")
-        if (
-            held is None
-            or hint is None
-            or not stack
-            or self._may_bind(hint, node)
-            or hint in self.in_flight
-        ):
+        if held is None or hint is None or not stack or self._may_bind(hint, node) or hint in self.in_flight:
             return
-        if (
-            any(hint in names for names in self.pending.values())
-            or str(self.scope.get(held)) != hint
-        ):
+        if any(hint in names for names in self.pending.values()) or str(self.scope.get(held)) != hint:
             return
-        lines = [
-            (line, alias)
-            for alias, name, line in self._aliases
-            if name == hint and line < stack[-1].line
-        ]
+        lines = [(line, alias) for alias, name, line in self._aliases if name == hint and line < stack[-1].line]
         _, alias = max(lines, default=(0, ""))
         if usable(alias) and self._may_bind(alias, held) and alias not in self.module.reserved:
             taken, self.taken = self.taken, []
@@ -380,9 +330,7 @@ class MethodWriter(Variables):
         other = next(iter(self._stack(user)), None)
         if other is None or isinstance(user, Region):
             return other is not None and other.key == stack[0].key
-        return any(
-            statement.key == other.key for statement in stack
-        )  # a function's whose call is in it, too
+        return any(statement.key == other.key for statement in stack)  # a function's whose call is in it, too
 
     def _consumed(self, item: Node | Region) -> list[Node]:
         return self.written[item.key].nodes if isinstance(item, Region) else tensor_arguments(item)
@@ -428,9 +376,7 @@ def write(context: Context, region: Region, primitives: Mapping[str, str]) -> Me
         method = writer.write()
         text = "\n".join(line for line in method.lines if line not in method.comments)
         rare = {
-            size
-            for size, name in writer.sizes.items()
-            if size in often and len(re.findall(rf"\b{name}\b", text)) < 3
+            size for size, name in writer.sizes.items() if size in often and len(re.findall(rf"\b{name}\b", text)) < 3
         }
         if not rare:  # what lowerings asked for is what they wrote
             break

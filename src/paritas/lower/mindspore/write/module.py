@@ -47,15 +47,12 @@ class Module:
     class_name: str  # of the whole model
     weights: Mapping[str, torch.Tensor]  # the checkpoint, with its own names
     constants: Mapping[str, torch.Tensor]  # buffers outside the checkpoint, by attribute path
-    outputs: Mapping[
-        str, tuple[str, ...]
-    ]  # "attribute path:call" -> the nodes that its cell returns
-    steps: Mapping[
-        str, list[list[Step]]
-    ]  # attribute path -> call by call, where its nodes are computed
-    renamed: Mapping[
-        str, str
-    ]  # attribute path -> the checkpoint's name, where the source cannot say it
+    #: "attribute path:call" -> the nodes that its cell returns.
+    outputs: Mapping[str, tuple[str, ...]]
+    #: Attribute path -> call by call, where its nodes are computed.
+    steps: Mapping[str, list[list[Step]]]
+    #: Attribute path -> the checkpoint's name, where the source cannot say it.
+    renamed: Mapping[str, str]
     guards: tuple[Guard, ...] = ()  # what was asked of sizes while operators were decomposed
 
 
@@ -63,9 +60,8 @@ class Module:
 class _Cell:
     path: str
     methods: list[Method] = dataclasses.field(default_factory=list)
-    children: dict[str, _Cell] = dataclasses.field(
-        default_factory=dict
-    )  # attribute or index -> cell
+    #: Attribute or index -> cell.
+    children: dict[str, _Cell] = dataclasses.field(default_factory=dict)
     parameters: list[str] = dataclasses.field(default_factory=list)  # names in the checkpoint
     constants: list[str] = dataclasses.field(default_factory=list)
     class_name: str = ""
@@ -112,29 +108,21 @@ def generate(program: Program, *, target: str = "cpu") -> Module:
     )
     returned: dict[str, tuple[str, ...]] = {}
     for region in tree.regions():
-        if (
-            region.path in lists
-            or region.path in unnamed
-            or not (region.outputs or region.parent is None)
-        ):
+        if region.path in lists or region.path in unnamed or not (region.outputs or region.parent is None):
             continue
         others = {k: v for m in cells[region.path].methods for k, v in m.primitives.items()}
         method = _written(context, region, others)
         same = next((m for m in cells[region.path].methods if m.body == method.body), None)
         if same is None:
             method.name = (
-                "construct"
-                if not cells[region.path].methods
-                else f"construct_{len(cells[region.path].methods)}"
+                "construct" if not cells[region.path].methods else f"construct_{len(cells[region.path].methods)}"
             )
             cells[region.path].methods.append(method)
         else:
             method.name = same.name
         context.written[region.key] = method
         if region.parent is not None:
-            returned[f"{context.places.named(region.path)}:{region.call}"] = tuple(
-                node.name for node in method.outputs
-            )
+            returned[f"{context.places.named(region.path)}:{region.call}"] = tuple(node.name for node in method.outputs)
     # A cell's calls as the module makes them, which is not always the order of the graph.
     places, written = context.places, context.written
     made: dict[str, list[list[Step]]] = {}
@@ -147,9 +135,7 @@ def generate(program: Program, *, target: str = "cpu") -> Module:
         weights.values[name] = value  # type: ignore[index]
     classes = _Classes(context)
     classes.define(cells[""])
-    constants = {
-        places.named(n): weights.values[n] for cell in cells.values() for n in cell.constants
-    }
+    constants = {places.named(n): weights.values[n] for cell in cells.values() for n in cell.constants}
     checkpoint = {name: weights.values[name] for name in weights.persistent_order}
     renamed = {places.named(name): name for name in checkpoint if not _sayable(name)}
     return Module(
@@ -208,10 +194,7 @@ def _nameable(part: str) -> bool:
 
 def _places(cells: Mapping[str, _Cell]) -> Places:
     held = {
-        path: [
-            *cell.children,
-            *(name.rpartition(".")[2] for name in (*cell.parameters, *cell.constants)),
-        ]
+        path: [*cell.children, *(name.rpartition(".")[2] for name in (*cell.parameters, *cell.constants))]
         for path, cell in cells.items()
     }
     return Places(held, {path for path, cell in cells.items() if cell.is_list})
@@ -303,29 +286,19 @@ class _Classes:
             lines = ["    pass"]
         return lines[:-1] if lines[-1] == "" else lines
 
-    def _init(
-        self, cell: _Cell, arguments: Mapping[str, str], primitives: Mapping[str, str]
-    ) -> list[str]:
-        lines = (
-            wrap(f"super().__init__({self._list(cell)})", 8)
-            if cell.is_list
-            else ["        super().__init__()"]
-        )
+    def _init(self, cell: _Cell, arguments: Mapping[str, str], primitives: Mapping[str, str]) -> list[str]:
+        lines = wrap(f"super().__init__({self._list(cell)})", 8) if cell.is_list else ["        super().__init__()"]
         for name in cell.parameters:
             attribute = self.places.of(name)
             value = self.weights.values[name]
             shape = arguments.get(attribute) or literal(tuple(value.shape))
             frozen = "" if self._trainable(name) else ", requires_grad=False"
             lines += wrap(
-                f'self.{attribute} = Parameter(initializer("zeros", {shape}, {self._dtype(value)}){frozen})',
-                8,
+                f'self.{attribute} = Parameter(initializer("zeros", {shape}, {self._dtype(value)}){frozen})', 8
             )
         for name in cell.constants:
             attribute, value = self.places.of(name), self.weights.values[name]
-            made = (
-                constant_source(value)
-                or f"ops.zeros({literal(tuple(value.shape))}, {self._dtype(value)})"
-            )
+            made = constant_source(value) or f"ops.zeros({literal(tuple(value.shape))}, {self._dtype(value)})"
             lines += wrap(f'self.register_buffer("{attribute}", {made}, persistent=False)', 8)
         if not cell.is_list:
             for child in cell.children.values():
@@ -401,11 +374,7 @@ class _Classes:
             "",
         ]
         body = "\n\n".join(self.texts.values())
-        parts = [
-            library.source(helpers),
-            *(_function(method) for method in functions.values()),
-            body,
-        ]
+        parts = [library.source(helpers), *(_function(method) for method in functions.values()), body]
         below = "\n\n".join(part for part in parts if part)
         apart = "\n" if below.startswith(("class ", "def ")) else ""
         text = "\n".join(head) + "\n" + apart + below
@@ -414,9 +383,7 @@ class _Classes:
 
 def _without_unused_imports(text: str) -> str:
     head, _, body = text.partition("from mindspore.common.initializer import initializer\n")
-    names = [
-        n for n in ("Parameter", "Tensor", "nn", "ops") if re.search(rf"(?<![\w.]){n}\b", body)
-    ]
+    names = [n for n in ("Parameter", "Tensor", "nn", "ops") if re.search(rf"(?<![\w.]){n}\b", body)]
     lines = ["import mindspore as ms"] if re.search(r"(?<![\w.])ms\.", body) else []
     lines.append(f"from mindspore import {', '.join(names)}")
     if "initializer(" in body:
@@ -425,10 +392,7 @@ def _without_unused_imports(text: str) -> str:
 
 
 def _method(method: Method) -> list[str]:
-    return [
-        *wrap(f"def {method.name}({', '.join(['self', *method.arguments])}):", 4),
-        *_lines(method, 8),
-    ]
+    return [*wrap(f"def {method.name}({', '.join(['self', *method.arguments])}):", 4), *_lines(method, 8)]
 
 
 def _function(method: Method) -> str:

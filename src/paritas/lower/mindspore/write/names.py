@@ -73,9 +73,7 @@ class Statement(NamedTuple):
         "" for a call of something without a name: `self.layers[0](x)`.
         """
         value = self.value
-        if not isinstance(value, ast.Call) or any(
-            isinstance(n, ast.Call) for n in ast.walk(value.func)
-        ):
+        if not isinstance(value, ast.Call) or any(isinstance(n, ast.Call) for n in ast.walk(value.func)):
             return None
         function = value.func
         return str(getattr(function, "attr", getattr(function, "id", "")))
@@ -119,9 +117,7 @@ def statements(node: Node, depth: int = 0, inside: int = 0) -> list[Statement]:
     return _known(kept[starts[depth] + inside :])
 
 
-def calling_statements(
-    node: Node, depth: int, inside: int = 0, function: int | None = None
-) -> list[Statement]:
+def calling_statements(node: Node, depth: int, inside: int = 0, function: int | None = None) -> list[Statement]:
     """The statements by which the module at `depth` called what computed `node`, innermost first.
 
     That is the module below it, or, where `function` is given, the function so many functions inside.
@@ -223,9 +219,8 @@ class Function:
     around: frozenset[str]  # what it reads of the functions around it
     aliases: tuple[tuple[str, str, int], ...]  # ("residual", "hidden_states", its line)
     unpacked: Mapping[str, tuple[str, ...]]  # "position_embeddings" -> ("cos", "sin")
-    sizes: tuple[
-        tuple[str, ...], ...
-    ]  # what it calls the sizes of some tensor, from the first dimension on
+    #: What it calls the sizes of some tensor, from the first dimension on.
+    sizes: tuple[tuple[str, ...], ...]
 
 
 @functools.lru_cache(maxsize=256)
@@ -243,9 +238,7 @@ def function_at(file: str, line: int) -> Function | None:
 def definition_at(file: str, line: int) -> ast.FunctionDef | None:
     """The function that is defined at a line, or decorated there."""
     for node in ast.walk(_tree(file)):
-        first = min(
-            [getattr(node, "lineno", 0), *(d.lineno for d in getattr(node, "decorator_list", ()))]
-        )
+        first = min([getattr(node, "lineno", 0), *(d.lineno for d in getattr(node, "decorator_list", ()))])
         if isinstance(node, ast.FunctionDef) and line in (first, node.lineno):
             return node
     return None
@@ -277,17 +270,13 @@ def _function(file: str, node: ast.FunctionDef) -> Function:
         tuple(parameters),
         returned,
         frozenset(n.id for n in inner if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)),
-        frozenset(
-            n.func.id for n in inner if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
-        ),
+        frozenset(n.func.id for n in inner if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)),
         tuple(statements),
         _free(file, inner),
         tuple(
             (one.targets[0].id, one.value.id, one.lineno)
             for one in inner
-            if isinstance(one, ast.Assign)
-            and isinstance(one.targets[0], ast.Name)
-            and isinstance(one.value, ast.Name)
+            if isinstance(one, ast.Assign) and isinstance(one.targets[0], ast.Name) and isinstance(one.value, ast.Name)
         ),
         unpacked,
         tuple(sizes),
@@ -332,8 +321,7 @@ def loaded(file: str, line: int) -> tuple[str, ...]:
     names = [
         n
         for n in ast.walk(statement.node)
-        if isinstance(n, ast.Name)
-        and (isinstance(n.ctx, ast.Load) or isinstance(statement.node, ast.AugAssign))
+        if isinstance(n, ast.Name) and (isinstance(n.ctx, ast.Load) or isinstance(statement.node, ast.AugAssign))
     ]
     names.sort(key=lambda n: (n.lineno, n.col_offset))
     return tuple(dict.fromkeys(n.id for n in names))

@@ -30,9 +30,7 @@ def attribute(original: str, taken: Collection[str] = ()) -> str:
     name = original
     if not _usable(name) or len(name) > _LONGEST:
         # "é" without its accent; what has no letter of ASCII is an underscore.
-        plain = "".join(
-            c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c)
-        )
+        plain = "".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
         name = re.sub(r"\W", "_", plain, flags=re.ASCII)[:_LONGEST]
         if name.startswith("__") or not name.strip("_"):
             name = f"_{name.strip('_') or 'named'}"
@@ -61,9 +59,7 @@ class Places:
         self._found: dict[str, dict[str, str]] = {}
         for path, names in held.items():
             found = self._found[path] = {}
-            named = [
-                name for name in dict.fromkeys(names) if not (path in lists and is_index(name))
-            ]
+            named = [name for name in dict.fromkeys(names) if not (path in lists and is_index(name))]
             # Who can keep his name has it before others are given one.
             for name in sorted(named, key=lambda name: attribute(name) != name):
                 found[name] = attribute(name, found.values())

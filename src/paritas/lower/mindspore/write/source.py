@@ -82,9 +82,7 @@ def printable(text: str) -> str:
 
 
 def arguments(args: Sequence[object], kwargs: dict[str, object]) -> str:
-    return ", ".join(
-        [*(literal(a) for a in args), *(f"{k}={literal(v)}" for k, v in kwargs.items())]
-    )
+    return ", ".join([*(literal(a) for a in args), *(f"{k}={literal(v)}" for k, v in kwargs.items())])
 
 
 def wrap(statement: str, indent: int) -> list[str]:
@@ -98,11 +96,7 @@ def wrap(statement: str, indent: int) -> list[str]:
     if opening is None:
         return [pad + statement]
     closing = _matching(statement, opening)
-    head, inner, tail = (
-        statement[: opening + 1],
-        statement[opening + 1 : closing],
-        statement[closing:],
-    )
+    head, inner, tail = (statement[: opening + 1], statement[opening + 1 : closing], statement[closing:])
     if not inner.strip():
         return [pad + statement]
     earlier = _last_top_level_bracket(head[:-1])
@@ -120,9 +114,7 @@ def wrap(statement: str, indent: int) -> list[str]:
     parts = split_top_level(inner)
     lines = [pad + head]
     for part in parts:
-        lines += wrap(
-            part + ("," if len(parts) > 1 or inner.rstrip().endswith(",") else ""), indent + 4
-        )
+        lines += wrap(part + ("," if len(parts) > 1 or inner.rstrip().endswith(",") else ""), indent + 4)
     return [*lines, pad + tail]
 
 

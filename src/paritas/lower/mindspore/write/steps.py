@@ -26,9 +26,8 @@ class Step:
 
     checksum: int
     nodes: tuple[tuple[str, str], ...]  # (place: "" or "args.0.left", name), inner ones first
-    calls: tuple[
-        str, ...
-    ] = ()  # the keys of the cells' calls in it, in the order in which they are made
+    #: The keys of the cells' calls in it, in the order in which they are made.
+    calls: tuple[str, ...] = ()
 
     def to_json(self) -> list[Any]:
         return [self.checksum, [list(pair) for pair in self.nodes]]
@@ -104,13 +103,8 @@ def checksum(statement: ast.stmt) -> int:
 
 def to_json(steps: Mapping[str, Sequence[Sequence[Step]]]) -> dict[str, Any]:
     """path of a cell -> the steps of each of its calls, as JSON."""
-    return {
-        path: [[step.to_json() for step in call] for call in calls] for path, calls in steps.items()
-    }
+    return {path: [[step.to_json() for step in call] for call in calls] for path, calls in steps.items()}
 
 
 def from_json(data: Mapping[str, Any]) -> dict[str, list[list[Step]]]:
-    return {
-        path: [[Step.from_json(step) for step in call] for call in calls]
-        for path, calls in data.items()
-    }
+    return {path: [[Step.from_json(step) for step in call] for call in calls] for path, calls in data.items()}

@@ -20,14 +20,8 @@ from paritas.lower.mindspore.write import functions
 from paritas.lower.mindspore.write.context import Context, Method
 from paritas.lower.mindspore.write.emitter import Emitter
 from paritas.lower.mindspore.write.functions import FunctionRegion
-from paritas.lower.mindspore.write.names import (
-    Function,
-    usable,
-)
-from paritas.lower.mindspore.write.nodes import (
-    dims_of,
-    symbols_of,
-)
+from paritas.lower.mindspore.write.names import Function, usable
+from paritas.lower.mindspore.write.nodes import dims_of, symbols_of
 from paritas.lower.mindspore.write.places import is_index
 from paritas.lower.mindspore.write.source import Value
 from paritas.lower.mindspore.write.steps import Parts, step_of
@@ -36,25 +30,19 @@ from paritas.lower.mindspore.write.steps import Parts, step_of
 class Variables:
     """What a method's statements read and bind. It is the `Scope` that lowerings write into."""
 
-    def __init__(
-        self, module: Context, region: Region, primitives: Mapping[str, str], named: frozenset[Any]
-    ) -> None:
+    def __init__(self, module: Context, region: Region, primitives: Mapping[str, str], named: frozenset[Any]) -> None:
         """primitives: what other methods of its cell have, by attribute. named: sizes that get a variable."""
         self.module, self.named = module, named
         self.program, self.weights, self.target = module.program, module.weights, module.target
         self.written, self.places = module.written, module.places
         self.region, self.primitives = region, primitives
         positions = self.program.results.get(region.key, {})
-        self.method = Method(
-            outputs=sorted(region.outputs, key=lambda n: positions.get(n.name, len(positions)))
-        )
+        self.method = Method(outputs=sorted(region.outputs, key=lambda n: positions.get(n.name, len(positions))))
         self.scope: dict[Node, Value] = {}
         self.bound: dict[str, Node | None] = {}  # variable -> the node it holds now
         self.outside: dict[str, str] = {}  # weight of another module -> the argument that it is
         self.uses: dict[Node, int] = {}
-        self.pending: dict[
-            Node, frozenset[str]
-        ] = {}  # expressions not yet written out -> the names they read
+        self.pending: dict[Node, frozenset[str]] = {}  # expressions not yet written out -> the names they read
         self.parts: dict[Node, Parts] = {}  # those that are parts of an unwritten node's text
         self.taken: Parts = []  # those that are parts of the text now in the making
         # Variables that the texts now in a lowering's hands read: it must not bind one of them again.
@@ -93,10 +81,7 @@ class Variables:
             return False
         # Sizes are read off variables: the last one that shows a dimension must stay.
         others = {
-            symbol
-            for n, held in self.bound.items()
-            if n != name and held is not None
-            for symbol in symbols_of(held)
+            symbol for n, held in self.bound.items() if n != name and held is not None for symbol in symbols_of(held)
         }
         kept = others | set(self.sizes) | (symbols_of(node) if node is not None else set())
         return symbols_of(holder) <= kept or (node is not None and not self._after)
@@ -105,9 +90,7 @@ class Variables:
         if node not in self.scope:
             if node.op == "placeholder":
                 return self._weight(self.weights.names[node.name])
-            raise LoweringError(
-                f"{node.name} is used before it is made; the graph is not in normal form."
-            )
+            raise LoweringError(f"{node.name} is used before it is made; the graph is not in normal form.")
         self.uses[node] = self.uses.get(node, 1) - 1
         value = self.scope[node]
         if self.uses[node] <= 0:
@@ -139,17 +122,11 @@ class Variables:
         return Value(text, dtype_name(tensor.dtype), tuple(tensor.shape))
 
     def _inside(self, path: str) -> bool:
-        return (
-            not self.region.path
-            or path == self.region.path
-            or path.startswith(self.region.path + ".")
-        )
+        return not self.region.path or path == self.region.path or path.startswith(self.region.path + ".")
 
     def _access(self, path: str) -> str:
         if not self._inside(path):
-            raise LoweringError(
-                f"{path} is called by {self.region.path}, which does not contain it."
-            )
+            raise LoweringError(f"{path} is called by {self.region.path}, which does not contain it.")
         return self.places.access(path, self.region.path)
 
     def _size(self, size: object) -> Value:
@@ -242,9 +219,7 @@ class Variables:
         return name
 
     def number(self, name: str, value: int) -> Value | None:
-        leaf = self.region.parent is not None and not any(
-            isinstance(i, Region) for i in self.region.items
-        )
+        leaf = self.region.parent is not None and not any(isinstance(i, Region) for i in self.region.items)
         if isinstance(self.region, FunctionRegion) or not leaf or self._taken(name):
             return None
         if any(path.startswith(f"{self.region.path}.") for path in self.program.module_classes):
@@ -270,11 +245,7 @@ class Variables:
             name = f"{path}{hint}_{count}"
             self.module.constants[name] = value
             self.places.add(name)
-        return Value(
-            f"self.{name.removeprefix(path)}",
-            dtype_name(value.dtype),
-            tuple(value.shape),
-        )
+        return Value(f"self.{name.removeprefix(path)}", dtype_name(value.dtype), tuple(value.shape))
 
 
 def _depth(region: Region) -> int:

@@ -59,11 +59,7 @@ def constant_source(value: torch.Tensor) -> str | None:
         return f"ops.zeros({literal(shape)}, {dtype})"
     if flat.numel() > 1 and not value.dtype.is_complex and bool((flat == flat[0]).all()):
         return f"ops.full({literal(shape)}, {literal(flat[0].item())}, dtype={dtype})"
-    if (
-        flat.numel() > 2
-        and value.dtype == torch.int64
-        and torch.equal(flat, torch.arange(flat.numel()))
-    ):
+    if flat.numel() > 2 and value.dtype == torch.int64 and torch.equal(flat, torch.arange(flat.numel())):
         text = f"ops.arange({flat.numel()})"
         return text if len(shape) == 1 else f"{text}.reshape({literal(shape)})"
     if flat.numel() <= LITERAL_ELEMENTS and not value.dtype.is_complex:
@@ -73,8 +69,4 @@ def constant_source(value: torch.Tensor) -> str | None:
 
 def constants_for_file(constants: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The constants that the source cannot express, by their name in the module."""
-    return {
-        name: value.contiguous()
-        for name, value in constants.items()
-        if constant_source(value) is None
-    }
+    return {name: value.contiguous() for name, value in constants.items() if constant_source(value) is None}

@@ -67,13 +67,7 @@ def mul(emit: Emitter, self: Tensor, other: Any) -> Tensor:
     return computed(emit, ops.logical_and if emit.dtype == torch.bool else ops.multiply, self, other)
 
 
-@lowers(
-    "aten.div.Tensor",
-    "aten.div.Scalar",
-    "aten.true_divide.Tensor",
-    "aten.divide.Tensor",
-    "aten.divide.Scalar",
-)
+@lowers("aten.div.Tensor", "aten.div.Scalar", "aten.true_divide.Tensor", "aten.divide.Tensor", "aten.divide.Scalar")
 def div(emit: Emitter, self: Tensor, other: Any) -> Tensor:
     return computed(emit, ops.divide, self, other)
 
@@ -105,9 +99,7 @@ def remainder(emit: Emitter, self: Any, other: Any) -> Tensor:
     a, b = operand(emit, self, dtype), operand(emit, other, dtype)
     if dtype.is_floating_point:
         rest = exact_rest(a, b)
-        return ops.select(
-            ops.less(ops.multiply(ops.sign(rest), ops.sign(b)), np.float32(0)), ops.add(rest, b), rest
-        )
+        return ops.select(ops.less(ops.multiply(ops.sign(rest), ops.sign(b)), np.float32(0)), ops.add(rest, b), rest)
     return emit.result(floor_division(a, b)[1])
 
 
@@ -131,11 +123,7 @@ def pow_scalar(emit: Emitter, self: Tensor, exponent: Scalar) -> Tensor:
             return emit.result(x)
         if exponent in (2, 3) and dtype.is_floating_point:
             return ops.power(x, emit.const(exponent, dtype))  # as OpenVINO's own fusions know it
-        if (
-            float(exponent).is_integer()
-            and 0 < exponent <= 64
-            and (not dtype.is_floating_point or exponent <= 8)
-        ):
+        if float(exponent).is_integer() and 0 < exponent <= 64 and (not dtype.is_floating_point or exponent <= 8):
             return emit.result(repeated(x, int(exponent)))
         if exponent == 0.5:
             return ops.sqrt(x)
@@ -287,9 +275,7 @@ def angle_of(emit: Emitter, y: Tensor, x: Tensor) -> Tensor:
     f = np.float32
     y, x = emit.cast(y, emit.dtype), emit.cast(x, emit.dtype)
     high, wide = ops.abs(y), ops.abs(x)
-    both = ops.logical_or(
-        ops.equal(ops.maximum(high, wide), f(0)), ops.equal(ops.minimum(high, wide), f(np.inf))
-    )
+    both = ops.logical_or(ops.equal(ops.maximum(high, wide), f(0)), ops.equal(ops.minimum(high, wide), f(np.inf)))
     ratio = ops.select(both, ops.select(ops.equal(high, f(0)), f(0), f(1)), ops.divide(high, wide))
     angle = ops.atan(ratio)
     angle = ops.select(ops.less(x, f(0)), ops.subtract(f(math.pi), angle), angle)
@@ -339,18 +325,10 @@ def with_nan(found: Tensor, *operands: Any) -> Tensor:
 @lowers("aten.maximum.default", "aten.max.other", function=ops.maximum, logical=ops.logical_or)
 @lowers("aten.minimum.default", "aten.min.other", function=ops.minimum, logical=ops.logical_and)
 @lowers(
-    "aten.clamp_min.default",
-    "aten.clamp_min.Tensor",
-    other=Arg("min"),
-    function=ops.maximum,
-    logical=ops.logical_or,
+    "aten.clamp_min.default", "aten.clamp_min.Tensor", other=Arg("min"), function=ops.maximum, logical=ops.logical_or
 )
 @lowers(
-    "aten.clamp_max.default",
-    "aten.clamp_max.Tensor",
-    other=Arg("max"),
-    function=ops.minimum,
-    logical=ops.logical_and,
+    "aten.clamp_max.default", "aten.clamp_max.Tensor", other=Arg("max"), function=ops.minimum, logical=ops.logical_and
 )
 def extreme_of(
     emit: Emitter, function: Callable[..., Any], logical: Callable[..., Any], self: Tensor, other: Any
@@ -439,9 +417,7 @@ def converted(emit: Emitter, x: Tensor, dtype: Any) -> Tensor:
     return out(found)
 
 
-@lowers(
-    "aten._to_copy.default", "aten.to.dtype", "aten.to.dtype_layout", "aten.to.other", "aten.type_as.default"
-)
+@lowers("aten._to_copy.default", "aten.to.dtype", "aten.to.dtype_layout", "aten.to.other", "aten.type_as.default")
 def cast(emit: Emitter, self: Tensor, **_: object) -> Tensor:
     """The result's dtype says all."""
     return converted(emit, self, emit.dtype)

@@ -97,8 +97,6 @@ def repeated_heads(emit: Emitter, query: Tensor, x: Tensor) -> Tensor:
     wide = emit.broadcast(emit.unsqueeze(x, 2), [batch, heads, wanted // heads, length, width])
     return ops.reshape(
         wide,
-        emit.array([0, wanted, -1, width])
-        if isinstance(width, int)
-        else emit.dims([batch, wanted, length, width]),
+        emit.array([0, wanted, -1, width]) if isinstance(width, int) else emit.dims([batch, wanted, length, width]),
         isinstance(width, int),
     )

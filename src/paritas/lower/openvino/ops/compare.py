@@ -20,21 +20,14 @@ from paritas.lower.registry import Arg
 @lowers("aten.lt.Tensor", "aten.lt.Scalar", plain=ops.less, exact=integers.less)
 @lowers("aten.le.Tensor", "aten.le.Scalar", plain=ops.less_equal, exact=integers.less_equal)
 # OpenVINO 2026.4 finds NaN > 1 and NaN >= 1; < and <= are right.
-@lowers(
-    "aten.gt.Tensor",
-    "aten.gt.Scalar",
-    plain=lambda a, b: ops.less(b, a),
-    exact=lambda a, b: integers.less(b, a),
-)
+@lowers("aten.gt.Tensor", "aten.gt.Scalar", plain=lambda a, b: ops.less(b, a), exact=lambda a, b: integers.less(b, a))
 @lowers(
     "aten.ge.Tensor",
     "aten.ge.Scalar",
     plain=lambda a, b: ops.less_equal(b, a),
     exact=lambda a, b: integers.less_equal(b, a),
 )
-def compared(
-    emit: Emitter, plain: Callable[..., Any], exact: Callable[..., Any], self: Tensor, other: Any
-) -> Tensor:
+def compared(emit: Emitter, plain: Callable[..., Any], exact: Callable[..., Any], self: Tensor, other: Any) -> Tensor:
     """plain compares floats and small whole numbers, exact any."""
     dtype = emit.promoted(self, other)
     if dtype == torch.bool:
@@ -64,9 +57,7 @@ def logical(emit: Emitter, function: Callable[..., Any], self: Tensor, other: Te
 @lowers("aten.__xor__.Tensor", "aten.__xor__.Scalar", boolean=ops.logical_xor, bits=ops.bitwise_xor)
 @lowers("aten.bitwise_xor.Tensor", "aten.bitwise_xor.Scalar", boolean=ops.logical_xor, bits=ops.bitwise_xor)
 @lowers("aten.bitwise_xor.Scalar_Tensor", boolean=ops.logical_xor, bits=ops.bitwise_xor)
-def bitwise(
-    emit: Emitter, boolean: Callable[..., Any], bits: Callable[..., Any], self: Any, other: Any
-) -> Tensor:
+def bitwise(emit: Emitter, boolean: Callable[..., Any], bits: Callable[..., Any], self: Any, other: Any) -> Tensor:
     return computed(emit, boolean if emit.dtype == torch.bool else bits, self, other)
 
 
@@ -87,14 +78,10 @@ def _never(emit: Emitter, x: Tensor) -> Tensor:
 @lowers("aten.isnan.default", function=ops.is_nan)
 @lowers("aten.isinf.default", function=ops.is_inf)
 # OpenVINO's `is_finite` takes denormals for none.
-@lowers(
-    "aten.isfinite.default", function=lambda x: ops.less(ops.abs(x), np.float32(np.inf)), of_integers=True
-)
+@lowers("aten.isfinite.default", function=lambda x: ops.less(ops.abs(x), np.float32(np.inf)), of_integers=True)
 @lowers("aten.isposinf.default", function=lambda x: ops.equal(x, np.float32(np.inf)))
 @lowers("aten.isneginf.default", function=lambda x: ops.equal(x, np.float32(-np.inf)))
-def about_floats(
-    emit: Emitter, function: Callable[..., Any], self: Tensor, of_integers: bool = False
-) -> Tensor:
+def about_floats(emit: Emitter, function: Callable[..., Any], self: Tensor, of_integers: bool = False) -> Tensor:
     if emit.dtype_of(self).is_floating_point:
         return function(self)
     never = _never(emit, self)

@@ -107,9 +107,7 @@ def converted(emit: Emitter, self: Tensor, *_: Any, **__: Any) -> Tensor:
     if not emit.out.is_complex():
         raise emit.refuse("a cast that drops the imaginary part")
     found = self if _is_complex(emit, self) else paired(emit, *parts(emit, self))
-    return (
-        rounded_to_half(found, torch.float16) if emit.out.dtype == torch.complex32 and emit.rounds else found
-    )
+    return rounded_to_half(found, torch.float16) if emit.out.dtype == torch.complex32 and emit.rounds else found
 
 
 @also_complex("aten.full.default", "aten.scalar_tensor.default")

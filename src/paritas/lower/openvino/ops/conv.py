@@ -50,27 +50,18 @@ def convolved(
     return emit.result(emit.squeeze(found, 0) if single else found)
 
 
-def paddings(
-    emit: Emitter, padding: Sizes | str, weight: Tensor, dilation: Sizes, count: int
-) -> tuple[Any, Any]:
+def paddings(emit: Emitter, padding: Sizes | str, weight: Tensor, dilation: Sizes, count: int) -> tuple[Any, Any]:
     if isinstance(padding, str):
         if padding == "valid":
             return [0] * count, [0] * count
-        total = [
-            emit.times(emit.minus(k, 1), d) for d, k in zip(dilation, emit.sizes(weight)[2:], strict=True)
-        ]
+        total = [emit.times(emit.minus(k, 1), d) for d, k in zip(dilation, emit.sizes(weight)[2:], strict=True)]
         before = [t // 2 if isinstance(t, int) else division_of_sizes(t, np.int64(2))[0] for t in total]
         return before, [emit.minus(t, b) for t, b in zip(total, before, strict=True)]
     padding = each(padding, count)
     return padding, padding
 
 
-@lowers(
-    "aten.conv_transpose1d.default",
-    "aten.conv_transpose2d.input",
-    "aten.conv_transpose3d.input",
-    x=Arg("input"),
-)
+@lowers("aten.conv_transpose1d.default", "aten.conv_transpose2d.input", "aten.conv_transpose3d.input", x=Arg("input"))
 def transposed(
     emit: Emitter,
     x: Tensor,

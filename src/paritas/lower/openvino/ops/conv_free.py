@@ -17,14 +17,7 @@ def is_free(emit: Emitter, weight: Tensor) -> bool:
 
 
 def convolved_as_product(
-    emit: Emitter,
-    x: Tensor,
-    weight: Tensor,
-    stride: Sizes,
-    begins: Sizes,
-    ends: Sizes,
-    dilation: Sizes,
-    groups: int,
+    emit: Emitter, x: Tensor, weight: Tensor, stride: Sizes, begins: Sizes, ends: Sizes, dilation: Sizes, groups: int
 ) -> Tensor:
     """The convolution of `x`, [N, C, ..]; begins, ends: how many zeros are around it, ints or i64 scalars."""
     count = rank_of(weight) - 2
@@ -68,9 +61,7 @@ def transposed_as_product(
     parts = emit.reshape(weight, [groups, _share(emit, inputs, groups), outputs, *kernel])
     parts = emit.transpose(parts, [0, 2, 1, *(axis + 1 for axis in space)])
     turned = out(
-        ops.reshape(
-            parts, emit.dims([emit.times(outputs, groups), _share(emit, inputs, groups), *kernel]), False
-        )
+        ops.reshape(parts, emit.dims([emit.times(outputs, groups), _share(emit, inputs, groups), *kernel]), False)
     )
     for axis, step in zip(space, stride, strict=True):
         x = _spread(emit, x, axis, step)

@@ -37,10 +37,7 @@ def _is_float(bound: Size) -> bool:
 
 
 @lowers(
-    "aten.linspace.default",
-    "aten.linspace.Tensor_Tensor",
-    "aten.linspace.Tensor_Scalar",
-    "aten.linspace.Scalar_Tensor",
+    "aten.linspace.default", "aten.linspace.Tensor_Tensor", "aten.linspace.Tensor_Scalar", "aten.linspace.Scalar_Tensor"
 )
 def linspace(emit: Emitter, start: Any, end: Any, steps: int) -> Tensor:
     if not any(is_tensor(bound) for bound in (start, end, steps)):

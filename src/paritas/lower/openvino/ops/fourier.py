@@ -100,9 +100,7 @@ def _of_last(emit: Emitter, x: Tensor, size: Size) -> Tensor:
     x = emit.transpose(x, [*whole, rank + 1, rank, rank + 2])  # [.., b, a, 2]
     x = _times_matrix(emit, x, first)  # [.., b, c, 2]
     turned = _shared(
-        emit,
-        ("twiddles", first, second),
-        lambda: np.stack(_rotations(second, first, size), -1).astype(np.float32),
+        emit, ("twiddles", first, second), lambda: np.stack(_rotations(second, first, size), -1).astype(np.float32)
     )
     x = _multiplied(x, turned)
     x = _times_matrix(emit, emit.transpose(x, [*whole, rank + 1, rank, rank + 2]), second)  # [.., c, d, 2]
@@ -243,9 +241,7 @@ def _halved(size: Tensor) -> Tensor:
 
 @lowers("aten._fft_c2r.default")
 @complex_numbers
-def fft_c2r(
-    emit: Emitter, self: Tensor, dim: Sequence[int], normalization: int, last_dim_size: Size
-) -> Tensor:
+def fft_c2r(emit: Emitter, self: Tensor, dim: Sequence[int], normalization: int, last_dim_size: Size) -> Tensor:
     rank = rank_of(self) - 1
     axes = [axis % rank for axis in dim]
     sizes = [emit.size(self, axis) for axis in axes[:-1]] + [last_dim_size]

@@ -95,12 +95,7 @@ def _apart(indices: Sequence[Tensor | None]) -> bool:
 
 @lowers("aten.index_put.default", "aten._unsafe_index_put.default")
 def index_put(
-    emit: Emitter,
-    self: Tensor,
-    indices: Sequence[Tensor | None],
-    values: Tensor,
-    accumulate: bool,
-    **_: object,
+    emit: Emitter, self: Tensor, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool, **_: object
 ) -> Tensor:
     rank = rank_of(self)
     given = [index for index in indices if index is not None]
@@ -162,9 +157,7 @@ def narrowed(emit: Emitter, x: Tensor, index: Tensor, dim: int) -> Tensor:
             continue
         ends = emit.dims([*[0] * axis, emit.size(index, axis)])
         whole = [1] * (axis + 1)
-        x = ops.strided_slice(
-            x, emit.array([0] * (axis + 1)), ends, emit.array(whole), whole, [*[1] * axis, 0]
-        )
+        x = ops.strided_slice(x, emit.array([0] * (axis + 1)), ends, emit.array(whole), whole, [*[1] * axis, 0])
     return x
 
 
@@ -187,13 +180,7 @@ def gather(emit: Emitter, self: Tensor, dim: int, index: Tensor, **_: object) ->
 @lowers("aten.scatter.src", reduction="none")
 @lowers("aten.scatter_add.default", reduction="sum")
 def scattered(
-    emit: Emitter,
-    self: Tensor,
-    dim: int,
-    index: Tensor,
-    src: Any,
-    reduction: str = "none",
-    include: bool = True,
+    emit: Emitter, self: Tensor, dim: int, index: Tensor, src: Any, reduction: str = "none", include: bool = True
 ) -> Tensor:
     rank = rank_of(self)
     if rank == 0:
@@ -282,9 +269,7 @@ def index_add(emit: Emitter, self: Tensor, dim: int, index: Tensor, source: Tens
 
 
 @lowers("aten.index_copy.default", reduction="none")
-def along_axis(
-    emit: Emitter, self: Tensor, dim: int, index: Tensor, source: Tensor, reduction: str
-) -> Tensor:
+def along_axis(emit: Emitter, self: Tensor, dim: int, index: Tensor, source: Tensor, reduction: str) -> Tensor:
     """Whole slices of `self` along an axis, written or added at positions."""
     rank = rank_of(self)
     if rank == 0:

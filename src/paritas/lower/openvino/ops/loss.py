@@ -26,9 +26,7 @@ def multilabel_margin_loss(emit: Emitter, self: Tensor, target: Tensor, reductio
     is_row = rank < 2
     if is_row and reduction == NONE:
         raise emit.refuse("torch itself gives a single row another shape in a graph: pass a batch of one")
-    x, target = (
-        emit.unsqueeze(value, *range(2 - rank)) if is_row else out(value) for value in (self, target)
-    )
+    x, target = (emit.unsqueeze(value, *range(2 - rank)) if is_row else out(value) for value in (self, target))
     zero = np.int64(0)
     ended = ops.cum_sum(ops.convert(ops.less(target, zero), "i32"), np.int64(1))
     counts = ops.equal(ended, np.int32(0))  # the labels before the first -1

@@ -96,11 +96,7 @@ def parsed_equation(equation: str, ranks: Sequence[int]) -> tuple[Any, Any]:
     terms = given.split(",")
     free = [letter for letter in string.ascii_letters[::-1] if letter not in equation]
     most = max(
-        (
-            rank - len(term.replace("...", ""))
-            for term, rank in zip(terms, ranks, strict=True)
-            if "..." in term
-        ),
+        (rank - len(term.replace("...", "")) for term, rank in zip(terms, ranks, strict=True) if "..." in term),
         default=0,
     )
     dots = "".join(free[:most])

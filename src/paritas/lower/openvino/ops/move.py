@@ -17,9 +17,7 @@ END = 2**31 - 1  # the engine counts in 32 bits
 
 
 @lowers("aten.slice.Tensor")
-def slice_tensor(
-    emit: Emitter, self: Tensor, dim: int, start: Size | None, end: Size | None, step: Size
-) -> Tensor:
+def slice_tensor(emit: Emitter, self: Tensor, dim: int, start: Size | None, end: Size | None, step: Size) -> Tensor:
     start = 0 if start is None else start
     end = END if end is None or (isinstance(end, int) and end >= END) else end
     return emit.slice(self, start, end, dim % rank_of(self), step)
@@ -45,10 +43,7 @@ def unbind(emit: Emitter, self: Tensor, dim: int) -> list[Tensor]:
 
 
 @lowers(
-    "aten.split_with_sizes.default",
-    "aten.unsafe_split_with_sizes.default",
-    x=Arg("self"),
-    sizes=Arg("split_sizes"),
+    "aten.split_with_sizes.default", "aten.unsafe_split_with_sizes.default", x=Arg("self"), sizes=Arg("split_sizes")
 )
 @lowers("aten.split.sizes", x=Arg("self"), sizes=Arg("split_size"))
 def parts(emit: Emitter, x: Tensor, sizes: Sizes, dim: int) -> list[Tensor]:
@@ -126,11 +121,7 @@ def _shaped(emit: Emitter, x: Tensor, rank: int) -> Tensor:
 @lowers("aten.pad.default", x=Arg("self"))
 @lowers("aten.constant_pad_nd.default", x=Arg("self"), mode="constant")
 @lowers(
-    "aten.reflection_pad1d.default",
-    "aten.reflection_pad2d.default",
-    x=Arg("self"),
-    pad=Arg("padding"),
-    mode="reflect",
+    "aten.reflection_pad1d.default", "aten.reflection_pad2d.default", x=Arg("self"), pad=Arg("padding"), mode="reflect"
 )
 @lowers("aten.reflection_pad3d.default", x=Arg("self"), pad=Arg("padding"), mode="reflect")
 @lowers("aten.replication_pad1d.default", x=Arg("self"), pad=Arg("padding"), mode="replicate")
@@ -163,9 +154,7 @@ def padded(emit: Emitter, x: Tensor, pad: Sizes, mode: str, value: Scalar | None
     begins, ends = (emit.dims([pair[side] for pair in pairs]) for side in (0, 1))
     dtype = emit.dtype
     if dtype == torch.bool:
-        filled = ops.pad(
-            emit.cast(x, torch.uint8), begins, ends, _MODES[mode], emit.const(int(value), torch.uint8)
-        )
+        filled = ops.pad(emit.cast(x, torch.uint8), begins, ends, _MODES[mode], emit.const(int(value), torch.uint8))
         return emit.cast(filled, torch.bool)
     if mode == "constant" and dtype in (torch.int32, torch.int64) and abs(value) > KNOWN_APART:
         # The plugin keeps the value in float32.
@@ -205,17 +194,13 @@ def repeat_interleave(emit: Emitter, self: Tensor, repeats: Size, dim: int | Non
 
 
 @lowers("aten.repeat_interleave.self_Tensor")
-def repeat_interleave_tensor(
-    emit: Emitter, self: Tensor, repeats: Tensor, dim: int | None, **_: object
-) -> Tensor:
+def repeat_interleave_tensor(emit: Emitter, self: Tensor, repeats: Tensor, dim: int | None, **_: object) -> Tensor:
     x = self
     if dim is None:
         x, dim = ops.reshape(self, emit.array([-1]), False), 0
     dim %= rank_of(x)
     known = out(repeats).get_node()
-    if (
-        known.get_type_name() == "Constant" and known.data.size > 1
-    ):  # the plugin finds no memory for their ends
+    if known.get_type_name() == "Constant" and known.data.size > 1:  # the plugin finds no memory for their ends
         places = np.repeat(np.arange(known.data.size, dtype=np.int64), known.data.reshape(-1))
         return ops.gather(x, places, np.int64(dim))
     if rank_of(repeats) == 0:
@@ -288,9 +273,7 @@ def unfold(emit: Emitter, self: Tensor, dimension: int, size: int, step: int) ->
 
 
 @lowers("aten.diff.default")
-def diff(
-    emit: Emitter, self: Tensor, n: int, dim: int, prepend: Tensor | None, append: Tensor | None
-) -> Tensor:
+def diff(emit: Emitter, self: Tensor, n: int, dim: int, prepend: Tensor | None, append: Tensor | None) -> Tensor:
     dtype, dim = emit.dtype, dim % rank_of(self)
     if n == 0:
         return self  # as it is, whatever is put in front of it

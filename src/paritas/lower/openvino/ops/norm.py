@@ -110,13 +110,7 @@ def batch_norm(
 
 
 def normalised(
-    emit: Emitter,
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    mean: Tensor,
-    var: Tensor,
-    eps: float,
+    emit: Emitter, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, eps: float
 ) -> Tensor:
     scale = per_channel_of(emit, x, 1) if weight is None else weight
     shift = per_channel_of(emit, x, 0) if bias is None else bias
@@ -167,9 +161,7 @@ def instance_norm(
 
 
 @lowers("aten.rms_norm.default")
-def rms_norm(
-    emit: Emitter, input: Tensor, normalized_shape: Sizes, weight: Tensor | None, eps: float | None
-) -> Tensor:
+def rms_norm(emit: Emitter, input: Tensor, normalized_shape: Sizes, weight: Tensor | None, eps: float | None) -> Tensor:
     eps = torch.finfo(emit.dtype).eps if eps is None else eps
     axes = emit.array(range(-len(normalized_shape), 0))
     squares = ops.reduce_mean(ops.power(input, np.float32(2)), axes, True)

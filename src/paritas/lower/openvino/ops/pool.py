@@ -43,14 +43,7 @@ def maxima(
 @lowers("aten.max_pool2d_with_indices.default", count=2, x=Arg("self"), kernel=Arg("kernel_size"))
 @lowers("aten.max_pool3d_with_indices.default", count=3, x=Arg("self"), kernel=Arg("kernel_size"))
 def max_pooled(
-    emit: Emitter,
-    x: Tensor,
-    count: int,
-    kernel: Sizes,
-    stride: Sizes,
-    padding: Sizes,
-    dilation: Sizes,
-    ceil_mode: bool,
+    emit: Emitter, x: Tensor, count: int, kernel: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, ceil_mode: bool
 ) -> list[Tensor]:
     """(the largest of each window, its place in the flat picture)."""
     x, single = _batched(emit, x, count)
@@ -80,13 +73,7 @@ def max_pooled(
 
 
 def _overhanging(
-    emit: Emitter,
-    x: Tensor,
-    kernel: Sizes,
-    stride: Sizes,
-    padding: Sizes,
-    dilation: Sizes,
-    windows: Sequence[int],
+    emit: Emitter, x: Tensor, kernel: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, windows: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     """The same in ceil mode, of a picture with room behind it for the last windows."""
     count, sizes = len(kernel), emit.sizes(x)[2:]
@@ -141,9 +128,7 @@ def divided_sums(
         size = emit.size(x, axis + 2)
         last = last_window(emit, size, k, s, p)
         starts = emit.times(emit.arange(0, emit.plus(last, 1)), s)
-        inside = ops.subtract(
-            ops.minimum(ops.add(starts, np.int64(k)), emit.number(emit.plus(size, 2 * p))), starts
-        )
+        inside = ops.subtract(ops.minimum(ops.add(starts, np.int64(k)), emit.number(emit.plus(size, 2 * p))), starts)
         inside = ops.convert(inside, "f32")
         counts.append(emit.unsqueeze(inside, *range(1, rank - axis)) if axis + 1 < rank else inside)
         ends[axis] = p + k + s  # enough; the windows that are too many are cut off
@@ -242,9 +227,7 @@ def adaptive_means(emit: Emitter, self: Tensor, count: int, output_size: Sizes) 
     if all(size == 1 for size in wanted):
         return ops.reduce_mean(self, emit.array(range(rank - count, rank)), True)
     x, single = _batched(emit, self, count)
-    if all(
-        isinstance(a, int) and isinstance(b, int) and a % b == 0 for a, b in zip(own, wanted, strict=True)
-    ):
+    if all(isinstance(a, int) and isinstance(b, int) and a % b == 0 for a, b in zip(own, wanted, strict=True)):
         kernel = [a // b for a, b in zip(own, wanted, strict=True)]
         found = averaged(x, kernel, [0] * count, [0] * count, kernel, False, "floor")
     else:

@@ -223,9 +223,7 @@ def varied(emit: Emitter, x: Tensor, axes: Sequence[int], correction: float, kee
     if isinstance(count, int):
         left = np.float32(max(count - correction, 0))
     else:
-        left = ops.maximum(
-            ops.subtract(emit.number(count, torch.float32), np.float32(correction)), np.float32(0)
-        )
+        left = ops.maximum(ops.subtract(emit.number(count, torch.float32), np.float32(correction)), np.float32(0))
     return out(ops.divide(total, left))
 
 
@@ -277,9 +275,7 @@ def logsumexp(emit: Emitter, self: Tensor, dim: Sequence[int], keepdim: bool) ->
 
 @lowers("aten.linalg_vector_norm.default", x=Arg("self"))
 @lowers("aten.norm.Scalar", "aten.norm.ScalarOpt_dim", x=Arg("self"), ord=Arg("p"))
-def normed(
-    emit: Emitter, x: Tensor, ord: Scalar, dim: Sequence[int] | None = None, keepdim: bool = False
-) -> Tensor:
+def normed(emit: Emitter, x: Tensor, ord: Scalar, dim: Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
     """Of a vector, or of all that the axes hold; by the root of the squares where `ord` is None."""
     ord = 2 if ord is None else ord
     x, axes = ops.abs(emit.cast(x, emit.dtype)), axes_of(x, dim)
@@ -310,9 +306,7 @@ def linalg_norm(
 
 
 @lowers("aten.linalg_matrix_norm.default", "aten.linalg_matrix_norm.str_ord")
-def linalg_matrix_norm(
-    emit: Emitter, self: Tensor, ord: float | str, dim: Sequence[int], keepdim: bool
-) -> Tensor:
+def linalg_matrix_norm(emit: Emitter, self: Tensor, ord: float | str, dim: Sequence[int], keepdim: bool) -> Tensor:
     x = emit.cast(self, emit.dtype)
     return matrix_norm(emit, x, ord, [axis % rank_of(x) for axis in dim], keepdim)
 

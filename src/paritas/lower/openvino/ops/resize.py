@@ -39,9 +39,7 @@ def resized(
     if mode == "nearest" and not exact:
         return looked_up(emit, x, own, wanted, factors, False)
     if not exact and not align_corners:
-        return by_matrices(
-            emit, x, own, wanted, factors, "linear" if "linear" in mode else "cubic", align_corners
-        )
+        return by_matrices(emit, x, own, wanted, factors, "linear" if "linear" in mode else "cubic", align_corners)
     if rank == 3:
         # Of a row as of a picture: OpenVINO 2026.4 cannot fold what it resizes along one axis.
         row = interpolated(emit, emit.unsqueeze(x, 2), [1, *wanted], mode, align_corners)
@@ -64,16 +62,13 @@ def interpolated(emit: Emitter, x: Tensor, wanted: Sizes, mode: str, align_corne
     )
 
 
-def sizes_and_factors(
-    emit: Emitter, own: Sizes, output_size: Sizes | None, scale_factors: Any
-) -> tuple[Any, Any, Any]:
+def sizes_and_factors(emit: Emitter, own: Sizes, output_size: Sizes | None, scale_factors: Any) -> tuple[Any, Any, Any]:
     """(new sizes, the factors that torch computes with or None, whether the sizes' quotients are the same numbers)."""
     if output_size is not None:
         return list(output_size), [None] * len(own), True
     wanted = [_scaled(emit, size, factor) for size, factor in zip(own, scale_factors, strict=True)]
     exact = all(
-        not is_tensor(factor)
-        and (float(factor).is_integer() or (isinstance(size, int) and size * factor == new))
+        not is_tensor(factor) and (float(factor).is_integer() or (isinstance(size, int) and size * factor == new))
         for size, factor, new in zip(own, scale_factors, wanted, strict=True)
     )
     return wanted, list(scale_factors), exact
@@ -113,13 +108,7 @@ _MATRICES = {
 
 
 def by_matrices(
-    emit: Emitter,
-    x: Tensor,
-    own: Sizes,
-    wanted: Sizes,
-    factors: Sequence[float | None],
-    kind: str,
-    align: bool,
+    emit: Emitter, x: Tensor, own: Sizes, wanted: Sizes, factors: Sequence[float | None], kind: str, align: bool
 ) -> Tensor:
     """One axis after the other by a matrix, which torch itself makes by resizing a unit matrix."""
     rank = rank_of(x)
@@ -139,9 +128,7 @@ def by_matrices(
     return out(x)
 
 
-def free_matrix(
-    emit: Emitter, size: Tensor, new: Size, factor: float | None, kind: str, align: bool
-) -> Tensor:
+def free_matrix(emit: Emitter, size: Tensor, new: Size, factor: float | None, kind: str, align: bool) -> Tensor:
     """[size, new]: how much of each old pixel is in each new one, where a size is known at run time only."""
     f = np.float32
     before, after = (emit.number(value, torch.float32) for value in (size, new))
@@ -170,9 +157,7 @@ def free_matrix(
     for neighbour in range(-1, 3):
         which = ops.add(low, f(neighbour))
         held = ops.minimum(ops.maximum(which, f(0)), last)
-        weight = ops.multiply(
-            _cubic(ops.abs(ops.subtract(at, which)), -0.75), ops.convert(ops.equal(held, old), "f32")
-        )
+        weight = ops.multiply(_cubic(ops.abs(ops.subtract(at, which)), -0.75), ops.convert(ops.equal(held, old), "f32"))
         total = weight if total is None else ops.add(total, weight)
     return total
 

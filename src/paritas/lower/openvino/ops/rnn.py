@@ -66,9 +66,7 @@ def _gates(value: Tensor, order: Sequence[int]) -> Tensor:
     return ops.unsqueeze(ops.concat(whole, 0), np.int64(0))
 
 
-def _bias(
-    emit: Emitter, weights: Sequence[Tensor], has_biases: bool, rows: int, order: Sequence[int]
-) -> Tensor:
+def _bias(emit: Emitter, weights: Sequence[Tensor], has_biases: bool, rows: int, order: Sequence[int]) -> Tensor:
     if not has_biases:
         return ops.constant(np.zeros((1, rows), np.float32))
     return _gates(ops.add(weights[2], weights[3]), order)
@@ -86,12 +84,7 @@ def _way(reverse: bool) -> str:
 
 @lowers("aten.lstm.input")
 def lstm(
-    emit: Emitter,
-    input: Tensor,
-    hx: Sequence[Tensor],
-    params: Sequence[Tensor],
-    has_biases: bool,
-    **layers: Any,
+    emit: Emitter, input: Tensor, hx: Sequence[Tensor], params: Sequence[Tensor], has_biases: bool, **layers: Any
 ) -> list[Tensor]:
     plain = 4 if has_biases else 2
     projects = len(params) == (plain + 1) * layers["num_layers"] * (2 if layers["bidirectional"] else 1)
@@ -177,13 +170,7 @@ def gru(
 @lowers("aten.rnn_tanh.input", activation="tanh")
 @lowers("aten.rnn_relu.input", activation="relu")
 def simple(
-    emit: Emitter,
-    activation: str,
-    input: Tensor,
-    hx: Tensor,
-    params: Sequence[Tensor],
-    has_biases: bool,
-    **layers: Any,
+    emit: Emitter, activation: str, input: Tensor, hx: Tensor, params: Sequence[Tensor], has_biases: bool, **layers: Any
 ) -> list[Tensor]:
     width = emit.meta(hx).shape[-1]
 
@@ -241,13 +228,7 @@ def lstm_cell(
 
 @lowers("aten.gru_cell.default")
 def gru_cell(
-    emit: Emitter,
-    input: Tensor,
-    hx: Tensor,
-    w_ih: Tensor,
-    w_hh: Tensor,
-    b_ih: Tensor | None,
-    b_hh: Tensor | None,
+    emit: Emitter, input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None, b_hh: Tensor | None
 ) -> Tensor:
     params = [w for w in (w_ih, w_hh, b_ih, b_hh) if w is not None]
     one = {"num_layers": 1, "dropout": 0.0, "train": False, "bidirectional": False, "batch_first": False}

@@ -54,9 +54,7 @@ def squeeze(emit: Emitter, self: Tensor, dim: Any = None) -> Tensor:
     own = known.shape if known is not None else emit.sizes(self)
     wanted = range(rank) if dim is None else dim if isinstance(dim, (list, tuple)) else [dim]
     # Free sizes are not 1 here: the program says which axes are left.
-    axes = [
-        axis % rank for axis in wanted if rank and isinstance(own[axis % rank], int) and own[axis % rank] == 1
-    ]
+    axes = [axis % rank for axis in wanted if rank and isinstance(own[axis % rank], int) and own[axis % rank] == 1]
     return emit.squeeze(self, *axes) if axes else self
 
 
@@ -83,15 +81,11 @@ def t(emit: Emitter, self: Tensor) -> Tensor:
     if rank < 2:
         return self
     order = list(range(rank))
-    return emit.transpose(
-        self, [*order[:-2], order[-1], order[-2]] if "mT" in str(emit.node.target) else order[::-1]
-    )
+    return emit.transpose(self, [*order[:-2], order[-1], order[-2]] if "mT" in str(emit.node.target) else order[::-1])
 
 
 @lowers("aten.movedim.int", "aten.movedim.intlist", "aten.moveaxis.int", "aten.moveaxis.intlist")
-def movedim(
-    emit: Emitter, self: Tensor, source: int | Sequence[int], destination: int | Sequence[int]
-) -> Tensor:
+def movedim(emit: Emitter, self: Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
     rank = rank_of(self)
     source, destination = ([d] if isinstance(d, int) else list(d) for d in (source, destination))
     source, destination = [d % rank for d in source], [d % rank for d in destination]

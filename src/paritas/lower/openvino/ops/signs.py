@@ -19,9 +19,7 @@ ZERO, ONE = np.float32(0), np.float32(1)
 
 def is_negative(x: Tensor) -> Tensor:
     """The sign of a float, of zeros too; a NaN has none."""
-    return ops.logical_or(
-        ops.less(x, ZERO), ops.logical_and(ops.equal(x, ZERO), ops.less(ops.divide(ONE, x), ZERO))
-    )
+    return ops.logical_or(ops.less(x, ZERO), ops.logical_and(ops.equal(x, ZERO), ops.less(ops.divide(ONE, x), ZERO)))
 
 
 @lowers("aten.signbit.default")

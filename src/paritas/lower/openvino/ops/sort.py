@@ -90,13 +90,7 @@ def placed(emit: Emitter, ends: Tensor, x: Tensor, right: bool, **_: object) -> 
 
 @lowers("aten.searchsorted.Tensor", "aten.searchsorted.Scalar")
 def searchsorted(
-    emit: Emitter,
-    sorted_sequence: Tensor,
-    self: Any,
-    right: bool,
-    side: str | None,
-    sorter: Tensor | None,
-    **_: object,
+    emit: Emitter, sorted_sequence: Tensor, self: Any, right: bool, side: str | None, sorter: Tensor | None, **_: object
 ) -> Tensor:
     ends = sorted_sequence
     if sorter is not None:

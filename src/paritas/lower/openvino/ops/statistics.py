@@ -42,9 +42,7 @@ def middle(emit: Emitter, x: Tensor, axis: int, keepdim: bool, skips_nan: bool) 
     values, places = ordered(emit, finite, emit.size(x, axis), axis, False)
     marks = ops.gather_elements(ops.convert(nan, "i32"), places, axis)
     # Among the infinite ones, which are last, NaNs come after infinities.
-    order = ops.topk(marks, emit.number(emit.size(x, axis)), axis, "min", "value", "i64", stable=True).output(
-        1
-    )
+    order = ops.topk(marks, emit.number(emit.size(x, axis)), axis, "min", "value", "i64", stable=True).output(1)
     places = out(ops.gather_elements(places, order, axis))
     values = out(ops.gather_elements(x, places, axis))
     count = ops.reduce_sum(ops.convert(nan, "i32"), emit.array([axis]), True)

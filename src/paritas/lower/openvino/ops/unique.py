@@ -12,16 +12,8 @@ from paritas.lower.openvino.ops.registry import lowers
 from paritas.lower.registry import Arg
 
 
-@lowers(
-    "aten._unique2.default",
-    x=Arg("self"),
-    axis=None,
-    inverse=Arg("return_inverse"),
-    counts=Arg("return_counts"),
-)
-def _counted(
-    emit: Emitter, x: Tensor, axis: int | None, inverse: bool, counts: bool, **_: object
-) -> list[Tensor]:
+@lowers("aten._unique2.default", x=Arg("self"), axis=None, inverse=Arg("return_inverse"), counts=Arg("return_counts"))
+def _counted(emit: Emitter, x: Tensor, axis: int | None, inverse: bool, counts: bool, **_: object) -> list[Tensor]:
     """(values, inverse, counts) in ascending order; along an axis, or of the flat tensor."""
     dtype = emit.dtype_of(x)
     wide = emit.cast(x, torch.int32) if dtype == torch.bool else emit.wide(x, dtype)
@@ -35,11 +27,7 @@ def _counted(
     nothing = emit.const(np.zeros(0), torch.int64)
     # Along an axis torch makes all three, asked for or not.
     everything = axis is not None
-    return [
-        values,
-        places if inverse or everything else nothing,
-        numbers if counts or everything else nothing,
-    ]
+    return [values, places if inverse or everything else nothing, numbers if counts or everything else nothing]
 
 
 @lowers("aten.unique_dim.default")

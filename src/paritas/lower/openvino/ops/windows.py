@@ -19,12 +19,7 @@ _BORDERS = ("zeros", "border", "reflection")
 
 @lowers("aten.grid_sampler.default", "aten.grid_sampler_2d.default")
 def grid_sampler(
-    emit: Emitter,
-    input: Tensor,
-    grid: Tensor,
-    interpolation_mode: int,
-    padding_mode: int,
-    align_corners: bool,
+    emit: Emitter, input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool
 ) -> Tensor:
     if rank_of(input) == 5:
         return sampled_volume(emit, input, grid, interpolation_mode, padding_mode, align_corners)
@@ -127,9 +122,7 @@ def _places(emit: Emitter, size: Size, kernel: int, stride: int, dilation: int) 
 
 
 @lowers("aten.im2col.default")
-def im2col(
-    emit: Emitter, self: Tensor, kernel_size: Sizes, dilation: Sizes, padding: Sizes, stride: Sizes
-) -> Tensor:
+def im2col(emit: Emitter, self: Tensor, kernel_size: Sizes, dilation: Sizes, padding: Sizes, stride: Sizes) -> Tensor:
     kernel, dilation, padding, stride = (each(v, 2) for v in (kernel_size, dilation, padding, stride))
     single = rank_of(self) == 3
     x = emit.unsqueeze(self, 0) if single else self
@@ -140,21 +133,13 @@ def im2col(
     taken = ops.gather(x, rows, np.int64(2))  # [batch, channels, kernel, down, width]
     taken = ops.gather(taken, columns, np.int64(4))  # [batch, channels, kernel, down, kernel, across]
     moved = emit.transpose(taken, [0, 1, 2, 4, 3, 5])
-    found = emit.reshape(
-        moved, [batch, emit.times(channels, kernel[0] * kernel[1]), emit.times(down, across)]
-    )
+    found = emit.reshape(moved, [batch, emit.times(channels, kernel[0] * kernel[1]), emit.times(down, across)])
     return emit.squeeze(found, 0) if single else found
 
 
 @lowers("aten.col2im.default")
 def col2im(
-    emit: Emitter,
-    self: Tensor,
-    output_size: Sizes,
-    kernel_size: Sizes,
-    dilation: Sizes,
-    padding: Sizes,
-    stride: Sizes,
+    emit: Emitter, self: Tensor, output_size: Sizes, kernel_size: Sizes, dilation: Sizes, padding: Sizes, stride: Sizes
 ) -> Tensor:
     kernel, dilation, padding, stride = (each(v, 2) for v in (kernel_size, dilation, padding, stride))
     single = rank_of(self) == 2
