@@ -82,7 +82,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
         Fault("token types forgotten", (r"inputs_embeds \+ token_type_embeddings", "inputs_embeds"), ADD),
         Fault(
             "positions off by one",
-            (r"\[:, :input_ids\.shape\[1\]\]", "[:, 1:input_ids.shape[1] + 1]"),
+            (r"\[:, : input_ids\.shape\[1\]\]", "[:, 1 : input_ids.shape[1] + 1]"),
             "slice.Tensor"
         ),
         Fault("the second token pooled", (r"hidden_states\[:, 0\]", "hidden_states[:, 1]"), "select.int"),
