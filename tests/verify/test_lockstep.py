@@ -123,16 +123,16 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
             MUL
         ),
         Fault(
-            "a query that does not see itself", (r"causal_mask_1, 2\) <= ", "causal_mask_1, 2) < "), "le.Tensor"
+            "a query that does not see itself", (r"kv_idx <= q_idx", "kv_idx < q_idx"), "le.Tensor"
         ),
         Fault(
             "a mask of the past for that of the future",
-            (r"causal_mask_1, 2\) <= ", "causal_mask_1, 2) >= "),
+            (r"kv_idx <= q_idx", "kv_idx >= q_idx"),
             "le.Tensor"
         ),
         Fault(
             "keys for values in a fused weight",
-            (r"query_states = query_states\[2\]", "query_states = query_states[1]"),
+            (r"value_states = split\[2\]", "value_states = split[1]"),
             "split.Tensor[2]"
         ),
         Fault(
@@ -144,7 +144,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
         Fault("positions forgotten", (r"inputs_embeds \+ position_embeds", "inputs_embeds"), ADD),
         Fault(
             "a residual of the norm's output",
-            (r"attn_output \+ hidden_states", "attn_output + hidden_states_1"),
+            (r"attn_output \+ residual", "attn_output + hidden_states"),
             ADD
         ),
         Fault("a Conv1D's weight transposed", weight("h.0.attn.c_proj.weight", np.transpose), "addmm.default"),
@@ -153,7 +153,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
     "llama": (
         Fault("an eps of RMSNorm ten times too large", ("1e-06", "1e-05"), MUL, "LlamaRMSNorm"),
         Fault("Gemma's RMSNorm", (r"self\.weight, 1e-06", "self.weight + 1.0, 1e-06"), MUL, "LlamaRMSNorm"),
-        Fault("rotary halves not negated", (r"\(-query_states\[", "(query_states["), "neg.default"),
+        Fault("rotary halves not negated", (r"\(-x2, x1\)", "(x2, x1)"), "neg.default"),
         Fault(
             "another rotary base",
             (r"\* self\.inv_freq", "* (self.inv_freq * 0.5)"),
@@ -162,26 +162,30 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
         Fault("sine for cosine", (r"ops\.cos\(emb\)", "ops.sin(emb)"), "cos.default"),
         Fault("another silu", (r"ops\.sigmoid\(input\)", "ops.sigmoid(1.702 * input)"), "silu.default"),
         Fault(
-            "a mask that forgets the padding",
-            (r", causal_mask_2\n", ", ops.logical_or(causal_mask_2, True)\n"),
+            "one mask or the other for both",
+            (r"ops\.logical_and\(", "ops.logical_or("),
             "__and__.Tensor"
         ),
         Fault(
             "sum for product in the gate",
-            (r"self\.act_fn\(down_proj\) \* ", "self.act_fn(down_proj) + "),
+            (r"self\.gate_proj\(x\)\) \* ", "self.gate_proj(x)) + "),
             MUL, "LlamaMLP"
         ),
         Fault("a norm's weight in half precision", weight("norm.weight", halved), MUL),
     ),
     "t5": (
-        Fault("a scale where there is none", (r"attn_output, 1\.0\)", "attn_output, 0.35355339)"), ATTENTION),
+        Fault(
+            "a scale where there is none",
+            (r"position_bias_mask, 1\.0\)", "position_bias_mask, 0.35355339)"),
+            ATTENTION,
+        ),
         Fault(
             "a clipped relu",
             (r"return (relu\(.*\))", r"return ops.minimum(\1, 1)"),
             "relu.default"
         ),
-        Fault("a bucket more", (r"position_bias_1 < 8", "position_bias_1 <= 8"), "lt.Scalar"),
-        Fault("no direction", (r"position_bias > 0", "position_bias > -999"), "gt.Scalar"),
+        Fault("a bucket more", (r"relative_position < 8", "relative_position <= 8"), "lt.Scalar"),
+        Fault("no direction", (r"relative_position > 0", "relative_position > -999"), "gt.Scalar"),
         Fault("another logarithm", (r"2\.772588722239781", "2.0"), "div.Tensor"),
         Fault(
             "buckets shifted",
