@@ -26,6 +26,9 @@ from paritas.pytree import describe_output, leaf_names
 #: Of an element and of the mean: what another way through a model's code is off by, and no rounding.
 FAR = 0.01
 
+#: Of the mean: how far two computations of one tensor may be from each other for it to be taken for the same.
+NEAR = 1e-4
+
 
 @dataclasses.dataclass(frozen=True)
 class ForwardNames:
@@ -87,15 +90,18 @@ def _kind(tensor: torch.Tensor) -> str:
 
 
 def _match(nodes: Sequence[Node], values: Mapping[Node, Any], candidates: Mapping[Any, torch.Tensor]) -> dict[str, Any]:
-    """node name -> the key of the first candidate with its values, in the order of the candidates."""
+    """node name -> the key of the first candidate with its values, in the order of the candidates.
+
+    The graph and the model may round otherwise: what is equal nowhere is what is next to it.
+    """
     free = dict(candidates)
-    found = {}
-    for node in nodes:
-        for key, tensor in free.items():
-            if _equal(values.get(node), tensor):
+    found: dict[str, Any] = {}
+    for same in (_equal, _near):
+        for node in nodes:
+            key = next((key for key, tensor in free.items() if same(values.get(node), tensor)), None)
+            if node.name not in found and key is not None:
                 found[node.name] = key
                 del free[key]
-                break
     order = list(candidates)
     return dict(sorted(found.items(), key=lambda item: order.index(item[1])))
 
@@ -214,6 +220,12 @@ def weight(exported: torch.export.ExportedProgram, node: Node) -> Any:
         return exported.state_dict[name] if name in exported.state_dict else exported.constants[name]
     name = signature.inputs_to_lifted_tensor_constants.get(node.name)
     return None if name is None else exported.constants[name]
+
+
+def _near(a: object, b: torch.Tensor) -> bool:
+    if not (isinstance(a, torch.Tensor) and a.shape == b.shape and a.dtype == b.dtype and b.is_floating_point()):
+        return False
+    return bool(b.numel()) and torch.allclose(a, b, rtol=0.0, atol=NEAR * float(b.abs().mean()), equal_nan=True)
 
 
 def _equal(a: object, b: torch.Tensor) -> bool:
