@@ -14,14 +14,13 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from porting import PEAK, run
 from results import machine, write
 
 from models import MODELS, original, ported
@@ -30,13 +29,12 @@ MODEL = "bert-base"
 ENGINES = ("openvino", "mindspore")
 LEVELS = ("outputs", "modules", "nodes")
 
-VERIFY = """
-import sys
+VERIFY = f"""
 from paritas.cli import main
 try:
     main()
 finally:
-    print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")), file=sys.stderr)
+    {PEAK.strip()}
 """
 
 
@@ -46,6 +44,7 @@ def main() -> int:
     parser.add_argument("--levels", nargs="+", choices=LEVELS, default=list(LEVELS))
     parser.add_argument("--rounds", type=int, default=2, help="how often each is run (2)")
     options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "2"
     pairs = [(engine, level) for engine in options.engines for level in options.levels]
     found: dict[tuple[str, str], list[dict[str, Any]]] = {pair: [] for pair in pairs}
     with tempfile.TemporaryDirectory() as folder:
@@ -77,23 +76,15 @@ def main() -> int:
 def verified(engine: str, level: str, feed: Path) -> dict[str, Any]:
     """One verification: its seconds, its peak of bytes, and how many nodes were compared.
 
-    Raises `RuntimeError` where the port does not agree: its time would be that of another search.
+    Ends the benchmark where the port does not agree: its time would be that of another search.
     """
     port, source = ported(MODEL, engine), original(MODEL)
     arguments = ["verify", str(port), "--original", str(source), "--inputs", str(feed), "--level", level]
-    begun = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", VERIFY, *arguments, "--quiet", "--json"],
-        env={**os.environ, "OMP_NUM_THREADS": "2"},
-        capture_output=True,
-        text=True,
-    )
-    seconds = time.perf_counter() - begun
-    if done.returncode:
-        raise RuntimeError(f"paritas {' '.join(arguments)} ended with {done.returncode}:\n{done.stderr}")
-    report = json.loads(done.stdout)
+    seconds, printed = run(VERIFY, *arguments, "--quiet", "--json")
+    told, _, peak = printed.rstrip().rpartition("\n")
+    report = json.loads(told)
     nodes = len(report["nodes"] or ())
-    return {"seconds": seconds, "memory": int(done.stderr.split()[-1]) * 1024, "nodes": nodes}
+    return {"seconds": seconds, "memory": int(peak) * 1024, "nodes": nodes}
 
 
 if __name__ == "__main__":

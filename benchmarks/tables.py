@@ -11,6 +11,7 @@ from typing import Any
 from results import FOLDER
 
 from models import MODELS
+from paritas.run.engine import about
 
 #: How the engines' columns are called.
 TITLES = {
@@ -131,7 +132,7 @@ def _start(data: Mapping[str, Any]) -> str:
 def _porting(data: Mapping[str, Any]) -> str:
     rows = [
         [
-            TITLES.get(row["engine"], "MindSpore"),
+            about(row["engine"]).label,
             f"{row['port']:.1f} s",
             f"{row['first_answer']:.1f} s",
             f"{row['memory'] / 2**30:.2f} GiB",
@@ -162,7 +163,7 @@ def _speed(data: Mapping[str, Any]) -> str:
 def _lockstep(data: Mapping[str, Any]) -> str:
     rows = [
         [
-            TITLES.get(row["engine"], "MindSpore"),
+            about(row["engine"]).label,
             row["level"],
             f"{statistics.median(row['seconds']):.1f} s",
             f"{row['memory'] / 2**30:.2f} GiB",

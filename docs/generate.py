@@ -47,12 +47,9 @@ def benchmark(name: str) -> str:
 
 def support(_name: str) -> str:
     """What docs/SUPPORT.md comes to, by engine."""
+    from paritas.apps.zoo.sweep import TITLES
+
     found = json.loads((ROOT / "docs" / "support.json").read_text(encoding="utf-8"))
-    titles = {
-        "mindspore graph": "MindSpore Graph",
-        "mindspore pynative": "MindSpore PyNative",
-        "openvino": "OpenVINO",
-    }
     types = len({entry["model_type"] for entry in found["entries"]})
     lines = [
         f"{len(found['entries'])} tiny random models of {types} model types of transformers and diffusers:",
@@ -64,7 +61,7 @@ def support(_name: str) -> str:
         share = 100 * counts["agrees"] / counts["entries"]
         agree = f"{counts['agrees']} ({share:.1f}%)"
         others = (counts.get(key, 0) for key in ("within 1e-05", "diverges", "refused"))
-        lines.append("| " + " | ".join(map(str, (titles[cell], agree, *others))) + " |")
+        lines.append("| " + " | ".join(map(str, (TITLES[cell], agree, *others))) + " |")
     return "\n".join(lines)
 
 

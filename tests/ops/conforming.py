@@ -14,7 +14,7 @@ from cases import CASES
 from gaps import FAILS, MISSING, NOTED, PASSES, REFUSED, WRONG
 from integers import integer_cases
 from making import FILE, Case, Given, as_free_as_torch_keeps_it, program_of
-from running import compared
+from running import in_halves
 from samples import sampled
 from under_test import ENGINES, UnderTest
 
@@ -76,19 +76,11 @@ def _before_running(case: Case, engine: UnderTest) -> Verdict | None:
 
 
 def _judged(cases: Sequence[Case], engine: UnderTest) -> Iterator[Verdict]:
-    try:
-        found = _compared(cases, engine)
-    except ParitasError as error:
-        if len(cases) == 1:
-            kind = FAILS if isinstance(error, EngineError) else REFUSED
-            yield Verdict(cases[0], kind, str(error))
-            return
-        # Halves find the one that fails.
-        middle = len(cases) // 2
-        yield from _judged(cases[:middle], engine)
-        yield from _judged(cases[middle:], engine)
-        return
-    for case, wrong in zip(cases, found, strict=True):
+    for case, found in in_halves(cases, engine, ParitasError):
+        if isinstance(found, Exception):
+            yield Verdict(case, FAILS if isinstance(found, EngineError) else REFUSED, str(found))
+            continue
+        wrong = [f"{mode}: {one}" for mode, one in found if not one.agrees]
         kind = PASSES if not wrong else NOTED if _is_noted(case, engine) else WRONG
         yield Verdict(case, kind, "; ".join(wrong))
 
@@ -96,24 +88,6 @@ def _judged(cases: Sequence[Case], engine: UnderTest) -> Iterator[Verdict]:
 def _is_noted(case: Case, engine: UnderTest) -> bool:
     notes = engine.lower(program_of(case))
     return any(case.target in note.text and FILE in note.text for note in notes)
-
-
-def _compared(cases: Sequence[Case], engine: UnderTest) -> list[list[str]]:
-    """For each case, what differs, in words."""
-    tensors = [case.tensors() for case in cases]
-    feed = {f"x{i}": engine.array(value) for i, value in enumerate(t for given in tensors for t in given)}
-    counts = [len(case.eager(given)) for case, given in zip(cases, tensors, strict=True)]
-    wrong: list[list[str]] = [[] for _ in cases]
-    with engine.running(program_of(*cases)) as session:
-        for mode in engine.modes:
-            outputs = engine.run(session, mode, feed)
-            assert len(outputs) == sum(counts)
-            for case, given, count, differs in zip(cases, tensors, counts, wrong, strict=True):
-                gots, outputs = outputs[:count], outputs[count:]
-                for found in compared(case, engine, given, gots):
-                    if not found.agrees:
-                        differs.append(f"{mode or engine.name}: {found}")
-    return wrong
 
 
 def _is_half(case: Case) -> bool:

@@ -7,32 +7,13 @@ A case that agrees in a pack agrees. One that does not is run by itself, so that
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
-from making import Case, program_of
-from running import compared, failures
+from making import Case
+from running import failures, in_halves
 from under_test import UnderTest
 
 PACK = 30
-
-
-def agreeing(cases: Sequence[Case], engine: UnderTest) -> list[bool]:
-    """For each case, whether all its outputs agree in every mode of the engine.
-
-    Raises what lowering or running them raises.
-    """
-    tensors = [case.tensors() for case in cases]
-    feed = {f"x{i}": engine.array(value) for i, value in enumerate(t for given in tensors for t in given)}
-    agree = [True] * len(cases)
-    with engine.running(program_of(*cases)) as session:
-        for mode in engine.modes:
-            outputs = iter(engine.run(session, mode, feed))
-            for place, (case, given) in enumerate(zip(cases, tensors, strict=True)):
-                gots = [next(outputs) for _ in case.eager(given)]
-                found = list(compared(case, engine, given, gots))
-                agree[place] &= bool(found) and all(one.agrees for one in found)
-            assert next(outputs, None) is None
-    return agree
 
 
 class Packs:
@@ -60,17 +41,8 @@ class Packs:
         """What is wrong with the case, in words; nothing if all agrees. Raises what lowering or running it raises."""
         key = (engine.name, engine.modes, str(case))
         if key in self._pack_of and key not in self._agrees:
-            for other, agrees in self._judged(self._pack_of[key], engine):
+            # The case that an error is of raises it again by itself.
+            for other, found in in_halves(self._pack_of[key], engine, Exception):
+                agrees = not isinstance(found, Exception) and bool(found) and all(one.agrees for _, one in found)
                 self._agrees[engine.name, engine.modes, str(other)] = agrees
         return [] if self._agrees.get(key) else failures(case, engine)
-
-    def _judged(self, cases: list[Case], engine: UnderTest) -> Iterator[tuple[Case, bool]]:
-        try:
-            yield from zip(cases, agreeing(cases, engine), strict=True)
-        except Exception:  # noqa: BLE001 - the case that it is of raises it again by itself
-            if len(cases) == 1:
-                yield cases[0], False
-                return
-            middle = len(cases) // 2
-            yield from self._judged(cases[:middle], engine)
-            yield from self._judged(cases[middle:], engine)

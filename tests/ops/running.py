@@ -46,6 +46,41 @@ def compared(
         yield compare(array, got, tolerance_of(case, want, engine))
 
 
+def together(cases: Sequence[Case], engine: UnderTest) -> list[list[tuple[str, Comparison]]]:
+    """For each case the mode and the comparison of every output, all of them computed by one program.
+
+    Raises what lowering or running it raises.
+    """
+    tensors = [case.tensors() for case in cases]
+    feed = {f"x{i}": engine.array(value) for i, value in enumerate(t for given in tensors for t in given)}
+    found: list[list[tuple[str, Comparison]]] = [[] for _ in cases]
+    with engine.running(program_of(*cases)) as session:
+        for mode in engine.modes:
+            outputs = iter(engine.run(session, mode, feed))
+            for case, given, rows in zip(cases, tensors, found, strict=True):
+                gots = [next(outputs) for _ in case.eager(given)]
+                rows += [(mode or engine.name, one) for one in compared(case, engine, given, gots)]
+            assert next(outputs, None) is None
+    return found
+
+
+def in_halves(
+    cases: Sequence[Case], engine: UnderTest, errors: type[Exception]
+) -> Iterator[tuple[Case, list[tuple[str, Comparison]] | Exception]]:
+    """As `together`; where that raises one of `errors`, halves find the cases that do, with what they raise."""
+    try:
+        found = together(cases, engine)
+    except errors as error:
+        if len(cases) == 1:
+            yield cases[0], error
+            return
+        middle = len(cases) // 2
+        yield from in_halves(cases[:middle], engine, errors)
+        yield from in_halves(cases[middle:], engine, errors)
+        return
+    yield from zip(cases, found, strict=True)
+
+
 def results(case: Case, engine: UnderTest) -> Iterator[tuple[str, Comparison]]:
     """What compares how: "graph, output 0", .. in every mode, at the captured and at the grown sizes."""
     with engine.running(program_of(case)) as session:

@@ -97,9 +97,9 @@ def _match(nodes: Sequence[Node], values: Mapping[Node, Any], candidates: Mappin
     free = dict(candidates)
     found: dict[str, Any] = {}
     for same in (_equal, _near):
-        for node in nodes:
+        for node in [node for node in nodes if node.name not in found]:
             key = next((key for key, tensor in free.items() if same(values.get(node), tensor)), None)
-            if node.name not in found and key is not None:
+            if key is not None:
                 found[node.name] = key
                 del free[key]
     order = list(candidates)

@@ -24,7 +24,7 @@ class Model:
     entry: Entry
     table: str  # ENCODER_TABLE or CLIP_TABLE
     title: str
-    #: Keys of `parity_published.ENCODERS` or `CLIP`: one architecture may be in two rows.
+    #: Keys of `figures.ENCODERS` or `CLIP`: one architecture may be in two rows.
     published: tuple[Any, ...] = ()
     layers: tuple[str, ...] = ()  # () where a model is measured whole or not at all
     remark: str = ""

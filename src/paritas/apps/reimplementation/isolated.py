@@ -28,7 +28,7 @@ def alone(
     inner: Mapping[str, WatchedCall],
     tolerance: Tolerance,
 ) -> tuple[Difference, tuple[str, ...], str]:
-    """WatchedCall the other module with the tensors of the original's call, and compare what the two return.
+    """Call the other module with the tensors of the original's call, and compare what the two return.
 
     inner: module inside the other, by its path from there -> the first call of its twin in the original. Returns what
     was found, the inputs that stayed the other's own, and where inside it begins to differ ("" if it does not).

@@ -54,7 +54,6 @@ class _Plan:
     edge: bool = False
     rows: tuple[Row, ...] = ()  # what the rows of every input hold, in turn; drawn at random if empty
     first: int = 0  # the one that the first row is made by
-    sizes: Mapping[str, int] | None = None  # of the dynamic dimensions, where the plan is about nothing else
 
 
 def generate(
@@ -96,16 +95,15 @@ def generate(
             _Plan("a row fully masked", 3, ODD, _one_row_hidden, edge=True),
         ]
     plans += _corner_plans(specs, limits, ways)
-    usual = [_sizes(specs, plan, limits, ways) for plan in plans]
-    plans += [
-        _Plan(f"{end} {symbol}", 1, (LENGTH,), edge=True, sizes=sizes)
+    planned = [(plan, _sizes(specs, plan, limits, ways)) for plan in plans]
+    planned += [
+        (_Plan(f"{end} {symbol}", 1, (LENGTH,), edge=True), sizes)
         for end, symbol, sizes in ways.edges(symbols(specs), limits)
-        if all(sizes[symbol] != others[symbol] for others in usual)
+        if all(sizes[symbol] != others[symbol] for _, others in planned)
     ]
     cases: list[Case] = []
     seen: set[tuple[object, ...]] = set()
-    for number, plan in enumerate(plans):
-        sizes = _sizes(specs, plan, limits, ways)
+    for number, (plan, sizes) in enumerate(planned):
         shapes = shapes_of(specs, sizes)
         key = (plan.mask, plan.rows, plan.first, *shapes.values())
         if key in seen:
@@ -192,8 +190,6 @@ def shapes_of(specs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> dict[str
 def _sizes(
     specs: Sequence[TensorSpec], plan: _Plan, limits: Mapping[str, tuple[int, int]], ways: Ways
 ) -> dict[str, int]:
-    if plan.sizes is not None:
-        return dict(plan.sizes)
     lengths = list(plan.lengths)
     sizes = {}
     for symbol, is_batch in symbols(specs).items():
