@@ -82,7 +82,7 @@ def verified(engine: str, level: str, feed: Path) -> dict[str, Any]:
     arguments = ["verify", str(port), "--original", str(source), "--inputs", str(feed), "--level", level]
     seconds, printed = run(VERIFY, *arguments, "--quiet", "--json")
     told, _, peak = printed.rstrip().rpartition("\n")
-    report = json.loads(told)
+    report = json.loads(told)["report"]
     nodes = len(report["nodes"] or ())
     return {"seconds": seconds, "memory": int(peak) * 1024, "nodes": nodes}
 
