@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import filelock
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -66,16 +68,29 @@ def openvino_run(
     checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """`paritas port` to OpenVINO as a user runs it: the directory and what it printed."""
-    directory = tmp_path_factory.mktemp("ports") / "openvino"
-    return directory, run_paritas("port", checkpoint, "--out", directory, "--json")
+    return _ported_once(tmp_path_factory, checkpoint, "openvino", "--json")
 
 
 @pytest.fixture(scope="session")
 def mindspore_run(
     checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    directory = tmp_path_factory.mktemp("ports") / "mindspore"
-    return directory, run_paritas("port", checkpoint, "-e", "mindspore", "--out", directory, "--level", "outputs")
+    return _ported_once(tmp_path_factory, checkpoint, "mindspore", "--level", "outputs")
+
+
+def _ported_once(
+    tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, engine: str, *options: str
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """By the first of pytest's workers that asks, for all of them."""
+    shared = tmp_path_factory.getbasetemp()
+    if workers:
+        shared = shared.parent
+    directory, said = shared / "ports" / engine, shared / f"{engine}.json"
+    with filelock.FileLock(f"{said}.lock"):
+        if not said.exists():
+            done = run_paritas("port", checkpoint, "-e", engine, "--out", directory, *options)
+            said.write_text(json.dumps([done.args, done.returncode, done.stdout, done.stderr]))
+    return directory, subprocess.CompletedProcess(*json.loads(said.read_text()))
 
 
 @pytest.fixture(scope="session")

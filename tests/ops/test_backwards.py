@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import tempfile
 from collections.abc import Iterator
@@ -134,11 +133,6 @@ def _wrong(want: np.ndarray | None, exact: np.ndarray | None, got: np.ndarray | 
     allowed = max(2 * gradient_distance(exact, want), ROUNDINGS * 2.0**-23)
     ours = gradient_distance(exact, got)
     return "" if ours <= allowed else f"{ours:.2e} from float64, {allowed:.2e} is allowed ({found})"
-
-
-@pytest.fixture(autouse=True)
-def _quick_garbage_collection() -> None:
-    gc.freeze()
 
 
 @pytest.mark.parametrize("one", PLACES, ids=str)

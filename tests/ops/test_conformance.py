@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import gc
 
 import numpy as np
 import pytest
@@ -39,11 +38,6 @@ from paritas.lower.registry import lowerings
 pytest.importorskip("mindspore")
 
 BAR = 0.99
-
-
-@pytest.fixture(autouse=True)
-def _quick_garbage_collection() -> None:
-    gc.freeze()
 
 
 @pytest.mark.slow

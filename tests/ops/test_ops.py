@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import gc
 import inspect
 import re
 import textwrap
@@ -28,12 +27,6 @@ from paritas.lower.decompose import decomposed
 from paritas.lower.registry import lowerings, lowers, preflight
 
 pytest.importorskip("mindspore")
-
-
-@pytest.fixture(autouse=True)
-def _quick_garbage_collection() -> None:
-    """MindSpore collects garbage before every compile: half a second with torch loaded, unless it is frozen."""
-    gc.freeze()
 
 
 PYNATIVE, GRAPH = (dataclasses.replace(MINDSPORE, modes=(mode,)) for mode in ("pynative", "graph"))

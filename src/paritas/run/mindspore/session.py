@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import gc
 import os
 import types
 import warnings
@@ -76,6 +77,7 @@ class MindSporeSession:
         self._generates, self._new_tokens = generates(self.manifest), new_tokens(self.manifest)
         self._declared: Shapes = ()
         self._graphs: set[Shapes] = set()
+        self._compiled: set[Shapes] = set()
 
     def _rename(self, names: object) -> None:
         """Give parameters the checkpoint's names that MindSpore's own setter would cut or refuse."""
@@ -162,7 +164,7 @@ class MindSporeSession:
         """See `run.session.Differentiates`: in the session's mode. A parameter that is frozen here has none."""
         tensors = [self._tensor(feed[spec.name], spec.dtype) for spec in self.manifest.inputs]
         names = [spec.name for spec in self.manifest.inputs]
-        with self._training(self.mode):
+        with self._training(self.mode), _garbage_left():
             return gradients.whole(self._ms, self.cell, names, tensors, cotangents)
 
     @in_turn
@@ -212,7 +214,9 @@ class MindSporeSession:
             with _mode(self._ms, mode):
                 if mode == "graph":
                     self._declare(self._shapes(feed))
-                out = self.cell(*tensors)
+                compiles = mode == "graph" and self._compiles(feed)
+                with _garbage_left() if compiles else contextlib.nullcontext():
+                    out = self.cell(*tensors)
                 if mode == "pynative":  # runs ahead; errors come when values are asked for
                     self._ms.runtime.synchronize()
         except Exception as error:
@@ -222,6 +226,13 @@ class MindSporeSession:
             kinds = ", ".join(type(value).__name__ for value in found)
             raise EngineError(f"The module returned {kinds}, where tensors are expected. Make the port again.")
         return found
+
+    def _compiles(self, feed: Mapping[str, np.ndarray]) -> bool:
+        """Whether this call is the first of its shapes in Graph mode."""
+        shapes = self._declared or tuple(feed[spec.name].shape for spec in self.manifest.inputs)
+        known = shapes in self._compiled
+        self._compiled.add(shapes)
+        return not known
 
     def _shapes(self, feed: Mapping[str, np.ndarray]) -> Shapes:
         """The shapes to compile a graph for, in which None is any size; nothing for a graph of these shapes.
@@ -316,6 +327,22 @@ def _mode(ms: types.ModuleType, mode: str) -> Iterator[None]:
         yield
     finally:
         ms.set_context(mode=before)
+
+
+@contextlib.contextmanager
+def _garbage_left() -> Iterator[None]:
+    """Around a compile, before which MindSpore collects garbage: a third of a second with torch loaded.
+
+    Not around every call, for objects that were frozen are old, and looked at seldom.
+    """
+    if gc.get_freeze_count():  # somebody wants what is frozen to stay so
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _to_numpy(value: Any) -> np.ndarray:
