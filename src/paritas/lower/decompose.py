@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import operator
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
@@ -38,9 +39,10 @@ def decomposed(program: Program, known: Collection[str], ours: Compositions | No
     exported = with_own_graph(program.exported)
     module = exported.graph_module
     facts: list[guards.Fact] = []
+    table = _table(known)
     for node in list(exported.graph.nodes):
         if _is_missing(node, known):
-            part, asked = _part(program, node, known, ours or {})
+            part, asked = _part(program, node, known, table, ours or {})
             if part is not None:
                 facts += asked
                 _refuse_what_is_not_made(program, node, part)
@@ -62,32 +64,47 @@ def _is_missing(node: Node, known: Collection[str]) -> bool:
     return bool(name) and name != "getitem" and name not in known and not is_size(node)
 
 
+def _table(known: Collection[str]) -> dict[Any, Callable[..., Any]]:
+    """Torch's decompositions of what is not known, so that engines see the largest operators that they have.
+
+    What writes in place is made functional afterwards, and is known then by its own name.
+    """
+    everything = _everything(len(torch._C._dispatch_get_all_op_names()))
+    return {op: how for op, how in everything.items() if str(op) not in known and not _is_mutable(op)}
+
+
+@functools.lru_cache(maxsize=1)
+def _everything(operators: int) -> dict[Any, Callable[..., Any]]:
+    """Of `operators` that are registered: to go through them takes 70 ms."""
+    import torch._refs  # noqa: F401 - registers decompositions of its own
+    from torch._decomp import core_aten_decompositions, decomposition_table
+
+    everything = dict(core_aten_decompositions())
+    for name in list(decomposition_table):
+        everything.setdefault(name, decomposition_table[name])
+    return everything
+
+
 def _part(
-    program: Program, node: Node, known: Collection[str], ours: Compositions
+    program: Program,
+    node: Node,
+    known: Collection[str],
+    table: Mapping[Any, Callable[..., Any]],
+    ours: Compositions,
 ) -> tuple[GraphModule | None, list[guards.Fact]]:
     """A graph that computes the node from its sources, in known operators; None where there is none.
 
     And what a decomposition asked of free sizes: a window of L // 2 is the example's, once it is a number.
-
-    Only what is not known is decomposed, so that engines see the largest operators that they have.
     """
-    import torch._refs
-    from torch._decomp import core_aten_decompositions, decomposition_table
-
     own = str(node.target)
     if not isinstance(node.target, torch._ops.OpOverload) or (own in MISTAKEN and own not in ours):
         return None, []
-    everything: Any = dict(core_aten_decompositions())
-    for name in list(decomposition_table):
-        everything.setdefault(name, decomposition_table[name])
-    # What writes in place is made functional afterwards, and is known then by its own name.
-    kept: dict[Any, Any] = {op: how for op, how in everything.items() if str(op) not in known and not _is_mutable(op)}
     mode = _fake_mode(node)
     if mode is None:
         return None, []
     before = guards.Before.of(mode.shape_env) if mode.shape_env is not None else None
     with guards.noted():
-        part = _traced(node, mode, kept, ours.get(str(node.target)))
+        part = _traced(node, mode, table, ours.get(str(node.target)))
     if part is None or any(_is_missing(inner, known) for inner in part.graph.nodes):
         return None, []
     if before is None:
