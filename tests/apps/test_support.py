@@ -111,8 +111,8 @@ def test_the_command_on_a_few_entries_in_every_engine_and_mode(tmp_path: Path) -
         app,
         [
             "support",
-            "bert/BertModel",
-            "resnet/ResNetModel",
+            "fnet/FNetModel",
+            "layoutlm/LayoutLMModel",
             "--zoo",
             str(directory),
             "--out",

@@ -26,7 +26,7 @@ def test_random_statements_are_right_or_refused(engine):
             "--engine",
             engine,
             "--statements",
-            "30",
+            "15",
             "--programs",
             "2",
             "--seed",
@@ -43,7 +43,7 @@ def test_random_statements_are_right_or_refused(engine):
         check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1500:]
-    assert "30 statements" in done.stdout and "2 programs" in done.stdout
+    assert "15 statements" in done.stdout and "2 programs" in done.stdout
 
 
 def _found():

@@ -94,7 +94,7 @@ def test_odd_names_of_modules_weights_and_buffers(tmp_path: Path) -> None:
     port.save(tmp_path / "port")
     _agrees(paritas.load(tmp_path / "port", mode="pynative"), model, inputs)
     # The same source, which PyNative mode compiles for no shape anew.
-    report = with_mode(port, "pynative").verify(level="nodes", original=model)
+    report = with_mode(port, "pynative").verify(inputs, level="nodes", original=model)
     assert report.verdict == "agrees", str(report)
 
 

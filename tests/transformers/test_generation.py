@@ -72,7 +72,7 @@ MODELS: dict[str, Callable[[], Any]] = {
 }  # fmt: skip
 
 #: Tried every day; the others with the long sweeps.
-DAILY = (("llama", "openvino"), ("gpt2", "openvino"), ("whisper", "openvino"))
+DAILY = (("llama", "openvino"), ("gpt2", "openvino"))
 
 GREEDY = {"do_sample": False, "num_beams": 1, "min_new_tokens": 64, "max_new_tokens": 64}
 SHOWN = {"output_logits": True, "return_dict_in_generate": True}
