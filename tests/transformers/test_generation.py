@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 import transformers as hf
 
 import paritas.transformers as ours
-from paritas.errors import EngineMissing, InputError, UnknownEngine
+from paritas.errors import EngineMissing, InputError, SizeError, UnknownEngine
 
 DECODER = {
     "vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 8,
@@ -126,8 +127,12 @@ def test_tokens_are_pytorchs(name: str, engine: str) -> None:
     assert tokens(port, **given, **GREEDY) == want
     assert len(set(want[0])) > 2  # a model that repeats one token would hide mistakes
     logits = [model.generate(**given, **GREEDY, **SHOWN).logits for model in (port, original)]
-    for mine, theirs in zip(*logits, strict=True):
-        assert torch.allclose(mine, theirs, atol=1e-4), (mine - theirs).abs().amax(-1)
+    if not all(torch.allclose(mine, theirs, atol=1e-4) for mine, theirs in zip(*logits, strict=True)):
+        # Some of T5's, at random weights, are nearly undetermined: PyTorch's own are 1e-3 from float64.
+        truth = copy.deepcopy(original).double().generate(**given, **GREEDY, **SHOWN).logits
+        for mine, theirs, right in zip(*logits, truth, strict=True):
+            allowed = 1e-4 * right.abs().mean() + 2 * (theirs - right).abs().max()
+            assert (mine - right).abs().max() <= allowed, ((mine - right).abs().amax(-1), allowed)
     for strategy in STRATEGIES.values():
         # An engine keeps its cache in a form of its own. The original's static one is not asked: FSMT's attention
         # sees the places in it that are not written yet, and its tokens are others than with a dynamic one.
@@ -303,3 +308,24 @@ def test_an_engine_that_is_not_there_is_one_error(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("paritas.run.engine.importlib.util.find_spec", lambda name: None)
     with pytest.raises(EngineMissing, match="pip install"):
         ours.AutoModelForCausalLM.from_pretrained(tmp_path, engine="openvino")
+
+
+def test_a_cache_of_the_engines_stays_there_between_steps(llama: tuple[Any, Any], monkeypatch: Any) -> None:
+    """To look at its layers brings it back into torch, which is a copy of all keys and values."""
+    import importlib
+
+    module = importlib.import_module("paritas.transformers.cache")
+    own, thaws = module.thawed, []
+    monkeypatch.setattr(module, "thawed", lambda cache: thaws.append(cache) or own(cache))
+    _, port = llama
+    port.generate(**inputs("llama"), **GREEDY)
+    assert not thaws
+
+
+def test_a_mask_that_is_not_as_long_as_what_was_seen_is_refused(llama: tuple[Any, Any]) -> None:
+    _, port = llama
+    given = inputs("llama")
+    cache = port(**given, use_cache=True).past_key_values
+    short = {"input_ids": given["input_ids"][:, :1], "attention_mask": given["attention_mask"]}
+    with pytest.raises(SizeError, match=r"attention_mask\.shape\[1\] is 7"):
+        port(**short, past_key_values=cache)

@@ -21,11 +21,11 @@ def fits(port: pipeline.Port, arguments: Mapping[str, Any]) -> bool:
     return fixed and same_values(port, arguments) and not broken_by(port, arguments)
 
 
-def broken_by(port: pipeline.Port, arguments: Mapping[str, Any]) -> list[Guard]:
-    """The port's guards that these arguments break, of those whose sizes the arguments tell."""
+def broken_by(port: pipeline.Port, arguments: Mapping[str, Any], more: Mapping[str, int] | None = None) -> list[Guard]:
+    """The port's guards that these arguments break, of those whose sizes the arguments tell, or `more` does."""
     if not port.manifest.guards:
         return []
-    sizes = sizes_of(port, arguments)
+    sizes = {**sizes_of(port, arguments), **(more or {})}
     return [guard for guard in broken(port.manifest.guards, sizes) if names_in(guard) <= sizes.keys()]
 
 

@@ -200,14 +200,16 @@ class Generation(Network):
         arguments = {**call.tensors, **call.fixed, "use_cache": True}
         key = (path, "goes on", call.signature)
         port = self._port(key, module, arguments, lambda: self._going_on(module, call), complete=False)
-        if refused := broken_by(port, arguments):
-            raise SizeError(complaint(refused[0], port.manifest.inputs, sizes_of(port, arguments)) + ".")
         plan = plan_of(port)
         if not isinstance(own, EngineCache) or own._paritas_owner is not port:
             arrays = arrays_of(own)
             freeze(own, self._state(port), port, plan.dtype)
             if arrays:
                 own._paritas_state.load(arrays)
+        seen = {plan.past: own._paritas_state.length}
+        if refused := broken_by(port, arguments, seen):
+            sizes = {**sizes_of(port, arguments), **seen}
+            raise SizeError(complaint(refused[0], port.manifest.inputs, sizes) + ".")
         feed = plan.feed(arguments, cross)
         found = own._paritas_state.run(feed, tokens)
         return plan.output(found, cache)

@@ -26,6 +26,8 @@ class Plan:
         manifest = port.manifest
         self.manifest = manifest
         self.names = remembered(manifest)
+        #: The size that says how many tokens were seen.
+        self.past = next((str(s.dims[2]) for s in manifest.inputs if s.name in self.names), "")
         self.cross = [
             spec.name for spec in manifest.inputs if spec.name.startswith(f"{CACHE}.") and spec.name not in self.names
         ]

@@ -22,6 +22,7 @@ from transformers.cache_utils import (
 )
 
 from paritas.pytree import STATES, describe_output, leaf_names
+from paritas.transformers.cache import EngineCache
 from paritas.transformers.calls import PAST, SEEN, TOKENS, Call
 
 #: Layers that a step takes apart and puts together again.
@@ -29,7 +30,9 @@ _STEPPED = (LinearAttentionLayer, LinearAttentionAndFullAttentionLayer, DynamicL
 
 
 def is_recurrent(cache: Any) -> bool:
-    """Whether some layer of a cache has a state of a fixed size."""
+    """Whether some layer of a cache has a state of a fixed size. One that is an engine's has none, and stays there."""
+    if isinstance(cache, EngineCache):
+        return False
     layers = getattr(cache, "layers", None) if isinstance(cache, Cache) else None
     return layers is not None and any(isinstance(one, LinearAttentionCacheLayerMixin) for one in layers)
 
