@@ -32,8 +32,13 @@ def test_agrees_on_every_engine_and_mode(family: str) -> None:
     assert set(graph.session.cell.parameters_dict()) == set(graph.program().weights), "the checkpoint's own names"
     cases = _cases(graph)
     pynative, openvino = with_mode(graph, "pynative"), graph.to("openvino")
-    for port, level in ((graph, "outputs"), (pynative, "modules"), (openvino, "outputs")):
-        report = port.verify(cases, level=level)
+    # In Graph mode, where each shape is compiled, on one of them; on all of them with the sweeps.
+    for port, given, level in (
+        (graph, cases[:1], "outputs"),
+        (pynative, cases, "modules"),
+        (openvino, cases, "outputs"),
+    ):
+        report = port.verify(given, level=level)
         assert report.verdict == "agrees", str(report)
         assert report.error <= BAR, str(report)
         if level == "modules":
