@@ -151,6 +151,12 @@ def test_every_source_file_names_its_licence() -> None:
     assert not [f for f in files if f.read_text() and "SPDX-License-Identifier: Apache-2.0" not in f.read_text()[:200]]
 
 
+def test_no_source_file_holds_a_character_that_nobody_sees() -> None:
+    """A pattern with a backspace in it, where its word boundary was meant, looks right and finds nothing."""
+    files = [*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
+    assert [str(path) for path in files if re.search(r"[\x00-\x09\x0b-\x1f\x7f]", path.read_text())] == []
+
+
 def test_engines_are_imported_only_by_their_own_files() -> None:
     """`import openvino` at the top of any other file would load the engine for everybody."""
     allowed = {

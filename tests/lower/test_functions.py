@@ -39,6 +39,11 @@ def rotary(q: torch.Tensor, k: torch.Tensor, angle: torch.Tensor) -> tuple[torch
     return q_embed, k_embed
 
 
+def in_order(x: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    x = x[:, order] * 2
+    return x + 1
+
+
 def scaled_by(scale: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
     def inner(values: torch.Tensor) -> torch.Tensor:
         larger = values * scale
@@ -85,6 +90,14 @@ class NeedsItsCell(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.mixed(x) - self.mixed(x * 2)
+
+
+class AsksForTraining(nn.Module):
+    """What a cell in training computes otherwise stays in the cell."""
+
+    def forward(self, x: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+        x = turned(x)
+        return in_order(x, order) - x
 
 
 class Recursive(nn.Module):
@@ -138,6 +151,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], dict[str, torch.Tensor]]] = {
     "on one line": (OnOneLine, {"x": X}),
     "closure": (Closure, {"x": X, "factor": torch.randn(4)}),
     "needs its cell": (NeedsItsCell, {"x": X}),
+    "asks for training": (AsksForTraining, {"x": X, "order": torch.tensor([4, 2, 0, 1, 3])}),
     "recursive": (Recursive, {"x": X}),
     "shadows": (Shadows, {"x": X}),
     "loop": (Loop, {"x": X}),
@@ -193,6 +207,13 @@ def test_what_a_closure_reads_is_an_argument(sources: dict[str, str]) -> None:
 def test_what_needs_its_cell_is_no_function(sources: dict[str, str]) -> None:
     source = sources["needs its cell"]
     assert set(_functions(source)) == {"turned"} and _called(source, "turned") == 4
+
+
+def test_no_function_reads_a_cell(sources: dict[str, str]) -> None:
+    assert "self.training" in sources["asks for training"]
+    for source in sources.values():
+        for function in _functions(source).values():
+            assert not any(isinstance(n, ast.Name) and n.id == "self" for n in ast.walk(function)), function.name
 
 
 def test_a_function_that_calls_itself_is_no_function_of_itself(sources: dict[str, str]) -> None:

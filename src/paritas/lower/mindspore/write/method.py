@@ -98,7 +98,7 @@ class MethodWriter(Variables):
             method = write(self.module, region, {})
         except LoweringError:
             return False
-        if any(re.search(r"self", line) for line in method.lines if not line.startswith("#")):
+        if any(re.search(r"\bself\b", line) for line in method.lines if not line.startswith("#")):
             return False
         assert region.function is not None and self.module.functions is not None
         method.name = self.module.functions.named(region.function.name, method)
