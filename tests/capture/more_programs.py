@@ -227,6 +227,12 @@ def printing(x):
     return x * 2
 
 
+def asserting_without_words(x):
+    lengths = (x != 0).sum(dim=1)
+    assert lengths.max().item() <= x.shape[1]
+    return x * lengths[:, None]
+
+
 def asserting(x):
     assert (x < 1e9).all(), "too large"
     return x * 2

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from more_programs import asserting_without_words, op
+from ordinary_programs import Module
 from torch import nn
 
 import paritas
@@ -179,6 +181,11 @@ def test_a_data_dependent_branch_is_refused_with_its_source_line() -> None:
     assert "if x.sum() > 0:" in str(caught.value)
 
 
+def test_an_assert_is_no_branch_though_questions_are_noted_on_their_way_to_torch() -> None:
+    program = capture(op(asserting_without_words)(), {"x": torch.randn(2, 3)})
+    assert not [str(note) for note in program.notes]  # nothing of strict=True, which transformers' exporter has not
+
+
 class Nested(nn.Module):
     def forward(
         self, pair: tuple[torch.Tensor, torch.Tensor], more: dict[str, Any], factor: float = 1.0
@@ -243,6 +250,27 @@ def test_capture_leaves_the_model_as_it_was() -> None:
     assert (model.config.use_cache, model.decoder.config.use_cache) == flags
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert "forward" not in vars(model)
+
+
+class InstallsItsHook(Module):
+    """Its first call installs what records in each, and keeps that it is there: transformers' hidden states."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not getattr(self, "installed", False):
+            self.a.register_forward_hook(lambda module, args, output: self.seen.append(output))
+            self.installed = True
+        self.seen.clear()
+        self.a(x)
+        return torch.cat(self.seen) * len(self.seen)
+
+
+def test_a_hook_that_a_forward_installs_once_is_gone_with_what_says_that_it_is_there() -> None:
+    model, x = InstallsItsHook(a=nn.Linear(6, 6), seen=[]), torch.randn(2, 6)
+    handle = model.a.register_forward_pre_hook(lambda module, args: None)
+    capture(model, {"x": x})
+    assert not model.a._forward_hooks and len(model.a._forward_pre_hooks) == 1
+    handle.remove()
+    assert not model.a._forward_pre_hooks
 
 
 def test_a_capture_that_reasons_about_sizes_for_too_long_is_ended_and_says_why(monkeypatch) -> None:

@@ -19,6 +19,9 @@ from paritas.pytree import Structure, describe_output
 #: Attributes of every module, which are looked after elsewhere or never change in a forward.
 _OWN = frozenset(vars(torch.nn.Module())) - {"training"}
 
+#: Those of them that hold hooks, which a forward may install: once, and keep in an attribute that it has.
+_HOOKS = tuple(sorted(name for name in _OWN if "_hooks" in name and isinstance(vars(torch.nn.Module())[name], dict)))
+
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
@@ -43,13 +46,14 @@ class Left:
                 module,
                 {key: (value, _content(value)) for key, value in vars(module).items() if key not in _OWN},
                 {key: (b, b.clone()) for key, b in module._buffers.items() if b is not None},
+                {key: dict(hooks) for key in _HOOKS if (hooks := vars(module).get(key)) is not None},
             )
             for name, module in model.named_modules()
         ]
 
     def changed(self) -> tuple[str, ...]:
         found = []
-        for path, module, attributes, buffers in self._before:
+        for path, module, attributes, buffers, _ in self._before:
             now = {key: value for key, value in vars(module).items() if key not in _OWN}
             names = [k for k in now if k not in attributes or not _is(now[k], *attributes[k])]
             names += [k for k, (b, copy) in buffers.items() if not _equal(module._buffers.get(k), copy)]
@@ -57,8 +61,11 @@ class Left:
         return tuple(found)
 
     def undo(self) -> None:
-        for _, module, attributes, buffers in self._before:
+        for _, module, attributes, buffers, hooks in self._before:
             held = vars(module)
+            for key, content in hooks.items():
+                if held[key].keys() != content.keys():
+                    _refill(held[key], content)  # the handles of hooks know this dictionary
             for key in [key for key in held if key not in _OWN and key not in attributes]:
                 del held[key]
             for key, (value, content) in attributes.items():
