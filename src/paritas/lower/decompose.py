@@ -149,6 +149,9 @@ def _traced(node: Node, mode: Any, table: Any, whole: Callable[..., Any] | None)
         arguments = map_arg(node.args, env.__getitem__), map_arg(node.kwargs, env.__getitem__)
         return target(*arguments[0], **arguments[1])
 
+    if mode.shape_env is not None:
+        # Sizes that torch made up earlier and that nothing returned: the next trace would be held to return them.
+        mode.shape_env.pending_fresh_unbacked_symbols.clear()
     try:
         with torch.no_grad(), _without_onednn(), mode, enable_python_dispatcher():
             part = make_fx(call, decomposition_table=table, tracing_mode="real")(*values)
