@@ -51,10 +51,15 @@ def unsqueeze(emit: Emitter, self: Tensor, dim: int) -> Tensor:
 def squeeze(emit: Emitter, self: Tensor, dim: Any = None) -> Tensor:
     rank = rank_of(self)
     known = emit.meta(self)
-    own = known.shape if known is not None else emit.sizes(self)
+    own: Sequence[Any] = known.shape if known is not None else emit.sizes(self)
     wanted = range(rank) if dim is None else dim if isinstance(dim, (list, tuple)) else [dim]
-    # Free sizes are not 1 here: the program says which axes are left.
-    axes = [axis % rank for axis in wanted if rank and isinstance(own[axis % rank], int) and own[axis % rank] == 1]
+    named = [axis % rank for axis in wanted if rank]
+    axes = [axis for axis in named if isinstance(own[axis], int) and own[axis] == 1]
+    # A free size is not 1 here, or a guard says that it always is: then the result has an axis less.
+    always = rank - len(emit.shape) - len(axes)
+    if always:
+        free = [axis for axis in named if not isinstance(own[axis], int)]
+        axes += free if len(free) == always else [axis for axis in free if own[axis].node.hint == 1]
     return emit.squeeze(self, *axes) if axes else self
 
 
