@@ -66,6 +66,28 @@ class Scale(nn.Module):
         return x * self.gamma
 
 
+class FilledUp(nn.Module):
+    """What was added to fill a block is overwritten, from the end or from the front."""
+
+    def __init__(self, how: str):
+        super().__init__()
+        self.row, self.how = nn.Parameter(torch.randn(8)), how
+
+    def forward(self, x: Tensor) -> Tensor:
+        length = x.shape[1]
+        more = (8 - length % 8) % 8
+        x = nn.functional.pad(x, (0, 0, 0, more)) + 1
+        if self.how == "a number at the end":
+            x[:, -more:] = 0
+        elif self.how == "a row at the end":
+            x[:, -more:] = self.row
+        elif self.how == "a row in between":
+            x[:, -more - 1 : -1] = self.row.expand(more, 8)
+        else:
+            x[:, length:] = self.row
+        return x
+
+
 def _captured(module: nn.Module) -> Program:
     return capture(module.eval(), {"x": torch.randn(2, 5, 8)})
 
@@ -125,3 +147,14 @@ def test_the_result_is_the_same(module: nn.Module) -> None:
     port = paritas.port(module.eval(), "mindspore", inputs=example)
     other = torch.randn(3, 4, 8) * 3  # dimensions are still free
     torch.testing.assert_close(port(x=other), module(other), rtol=5e-6, atol=5e-6)
+
+
+@pytest.mark.parametrize("how", ["a number at the end", "a row at the end", "a row in between", "a row behind"])
+def test_what_fills_up_is_counted_from_its_own_end(how: str) -> None:
+    pytest.importorskip("mindspore")
+    module = FilledUp(how).eval()
+    port = paritas.port(module, engine="mindspore", mode="pynative", inputs={"x": torch.randn(2, 5, 8)})
+    for length in (5, 6):
+        x = torch.randn(2, length, 8)
+        with torch.no_grad():
+            torch.testing.assert_close(port(x=x), module(x))

@@ -20,6 +20,7 @@ from paritas.capture.modules import is_size
 from paritas.capture.normalise import WHOLE_DIMENSION, copied, expression, name_of, same_dims
 from paritas.capture.origin import levels
 from paritas.capture.symbolic_sizes import like
+from paritas.lower.empties import may_be_negative
 from paritas.program import Program
 
 aten = torch.ops.aten
@@ -192,7 +193,8 @@ def filled_behind(node: Node) -> None:
         return
     if name_of(source) == "aten.copy.default":
         source = source.args[1]
-    if name_of(source) != "aten.expand.default" or (isinstance(start, int) and start < 0):
+    first = start.meta["val"] if isinstance(start, Node) else start
+    if name_of(source) != "aten.expand.default" or first is None or may_be_negative(first):
         return
     row = source.args[0]
     value = node.meta["val"]

@@ -213,16 +213,26 @@ def pad(emit: Emitter, self: Value, pad: Sizes, mode: str, value: float | None) 
 # --- a part overwritten ---
 
 
-def _spliced(emit: Emitter, self: Value, src: Value, dim: int, start: Size, length: Size) -> Value:
-    """x[:start], src, x[start + length:] along dim."""
+def _from_front(emit: Emitter, bound: Size, size: Size) -> Size:
+    """A bound of a slice, counted from the front: what is computed of sizes may be negative in some calls only."""
+    if isinstance(bound, int) and bound < 0:
+        return emit.size(sympy.Max(size + bound, 0))
+    if isinstance(bound, Value) and not bound.atomic:
+        return emit.let(emit.prelude("from_front", bound, emit.size(size)), "bound")
+    return bound
+
+
+def _spliced(
+    emit: Emitter, self: Value, src: Value, dim: int, start: Size, length: Size, *, to_the_end: bool = False
+) -> Value:
+    """x[:start], src, x[start + length:] along dim. to_the_end: the last of these is known to be empty."""
     size = self.shape[dim]
     if isinstance(start, int) and isinstance(size, int):
         start = min(max(start + size if start < 0 else start, 0), size)
-    elif isinstance(start, int) and start < 0:
-        start = emit.size(sympy.Max(size + start, 0))
-    whole = length == size
-    if whole:
+    if length == size:
         return src
+    if not to_the_end:
+        start = _from_front(emit, start, size)
     x = emit.let(self, "x")
     after = f"{operand(start) if isinstance(start, Value) else start} + {length}"
     if isinstance(start, int) and isinstance(length, int):
@@ -232,7 +242,8 @@ def _spliced(emit: Emitter, self: Value, src: Value, dim: int, start: Size, leng
     parts = [src]
     if start != 0:
         parts.insert(0, Value(indexed(emit, x, dim, f":{start}")))
-    if not (isinstance(size, int) and isinstance(start, int) and isinstance(length, int) and start + length >= size):
+    known = isinstance(size, int) and isinstance(start, int) and isinstance(length, int)
+    if not (to_the_end or (known and start + length >= size)):
         parts.append(Value(indexed(emit, x, dim, f"{after}:")))
     return emit.call("ops.cat", tuple(parts), dim)
 
@@ -247,7 +258,8 @@ def slice_scatter(
     src = emit.cast(src, emit.out.dtype)
     length = src.shape[dim]
     length = length if isinstance(length, int) or length == self.shape[dim] else emit.size(length)
-    return _spliced(emit, self, src, dim, start or 0, length)
+    to_the_end = end is None or (isinstance(end, int) and end >= WHOLE_DIMENSION)
+    return _spliced(emit, self, src, dim, start or 0, length, to_the_end=to_the_end)
 
 
 def _strided(emit: Emitter, self: Value, src: Value, dim: int, start: Size, end: int | None, step: int) -> Value:
@@ -267,10 +279,7 @@ def _strided(emit: Emitter, self: Value, src: Value, dim: int, start: Size, end:
 def _every(emit: Emitter, self: Value, src: Value, dim: int, start: Size, end: Size, step: int) -> Value:
     """Bounds that depend on the input's size: every place says whether it is overwritten, and by which row."""
     size = sympy.sympify(self.shape[dim])
-    start, end = (
-        emit.size(sympy.Max(size + bound, 0)) if isinstance(bound, int) and bound < 0 else bound
-        for bound in (start, end)
-    )
+    start, end = (_from_front(emit, bound, size) for bound in (start, end))
     at = emit.let(emit.call("ops.arange", emit.size(self.shape[dim])), "at")
     places = emit.let(emit.infix("-", at, start), "places")
     whole_steps = emit.infix("==", emit.infix("%", places, step), 0)

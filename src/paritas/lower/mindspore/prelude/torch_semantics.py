@@ -35,6 +35,11 @@ def picked(x: Tensor, index: Tensor, axis: int, training: bool) -> Tensor:
     return ops.gather(x, index % x.shape[axis] if training else index, axis)
 
 
+def from_front(bound: int, size: int) -> int:
+    # A bound of a slice that counts from the end if it is negative.
+    return max(bound + size, 0) if bound < 0 else min(bound, size)
+
+
 def maximum_nan(x: Tensor, y: Tensor) -> Tensor:
     # ops.maximum passes a NaN of its second operand only.
     return ops.where(x != x, x, ops.maximum(x, y))
