@@ -97,3 +97,16 @@ def test_a_fourier_transform_of_a_free_size_is_exact():
         x = torch.randn(2, size)
         want = torch.fft.irfft(torch.fft.rfft(x.double())[..., 1:])
         assert (port(x=x) - want).abs().max() < 5e-6
+
+
+def test_the_end_of_what_was_written_into_a_free_size_is_there():
+    def ends(x):
+        states = x.new_zeros(x.shape[0], x.shape[1] + 8)
+        states[:, 0:8] = x[:, :1]
+        states[:, -8:] = x[:, -1:]
+        return states
+
+    port = paritas.port(Call(ends), inputs={"x": torch.rand(3, 11)})
+    for size in (11, 20):
+        x = torch.rand(2, size)
+        assert torch.equal(port(x=x), ends(x))

@@ -20,7 +20,11 @@ END = 2**31 - 1  # the engine counts in 32 bits
 def slice_tensor(emit: Emitter, self: Tensor, dim: int, start: Size | None, end: Size | None, step: Size) -> Tensor:
     start = 0 if start is None else start
     end = END if end is None or (isinstance(end, int) and end >= END) else end
-    return emit.slice(self, start, end, dim % rank_of(self), step)
+    dim %= rank_of(self)
+    # An axis of which OpenVINO knows no more than that it may go beyond END: it infers that nothing is left of it.
+    if isinstance(start, int) and start < 0 and out(self).get_partial_shape()[dim].get_max_length() > END:
+        start = out(ops.maximum(emit.number(emit.plus(emit.size(self, dim), start)), np.int64(0)))
+    return emit.slice(self, start, end, dim, step)
 
 
 @lowers("aten.narrow.default")
