@@ -8,6 +8,7 @@ import torch
 
 import paritas
 from paritas.capture import capture
+from paritas.capture.modules import is_size
 from paritas.capture.normalise import name_of
 from paritas.capture.specialize import specialized
 from paritas.errors import InputError, LoweringError
@@ -43,6 +44,17 @@ class ByValues(torch.nn.Module):
         return x[: int((x[:, 0] > 0).sum().item())]
 
 
+class Grids(torch.nn.Module):
+    """A bias for each place of a picture, whose height and width travel in a tensor, as those of its levels do."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shapes = torch.tensor([(x.shape[2] * 2, x.shape[3]), (7, 3)])
+        height, width = shapes.int()[0].unbind()
+        rows = torch.arange(0, height, dtype=x.dtype) / height
+        columns = torch.arange(0, width, dtype=x.dtype) / width
+        return torch.cat([x, x], 2).flatten(2) + (rows[:, None] + columns).flatten() * int(shapes[1:, -1])
+
+
 GRID = torch.tensor([[2, 3], [1, 4]])
 
 
@@ -55,6 +67,22 @@ def test_sizes_read_out_of_constants_are_numbers() -> None:
     assert not {"aten.item.default", "aten._local_scalar_dense.default"} & set(map(name_of, program.graph.nodes))
     assert isinstance(program.inputs[0].dims[0], str)
     assert program.outputs[0].dims[1] == 3
+
+
+def test_nothing_is_read_out_of_a_tensor_of_sizes() -> None:
+    program = capture(Grids(), {"x": torch.randn(2, 3, 8, 5)})
+    assert "aten.item.default" not in set(map(name_of, program.graph.nodes))
+    assert all("u" not in str(node.meta.get("val")) for node in program.graph.nodes if is_size(node))
+
+
+@pytest.mark.parametrize("engine", ["mindspore", "openvino"])
+def test_sizes_that_were_put_into_a_tensor_are_these_sizes(engine: str) -> None:
+    model = Grids()
+    port = paritas.port(model, engine=engine, inputs={"x": torch.randn(2, 3, 8, 5)})
+    assert port.verify().verdict == "agrees"
+    for height, width in ((8, 5), (12, 7)):
+        x = torch.randn(2, 3, height, width)
+        torch.testing.assert_close(port(x=x), model(x), rtol=1e-5, atol=1e-5)
 
 
 def test_an_input_that_sizes_are_read_from_keeps_its_value_and_the_others_stay_free() -> None:

@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from paritas.capture.constant_folding import fold_constants
+from paritas.capture.stored_sizes import stored_sizes_are_sizes
 
 aten = torch.ops.aten
 
@@ -283,6 +284,7 @@ def views_are_reshapes(program: ExportedProgram) -> None:
 PASSES: tuple[Callable[[ExportedProgram], None], ...] = (
     drop_assertions,
     drop_aliases,
+    stored_sizes_are_sizes,
     drop_identities,
     gathers_of_whole_dimensions_are_views,
     drop_true_conditions,

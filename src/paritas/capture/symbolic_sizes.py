@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sizes that turn out to be numbers: what a captured graph says of its shapes, once some of its symbols are known."""
+"""Sizes that turn out to be known: what a captured graph says of its shapes, once some of its symbols are."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import sympy
 import torch
 
-#: symbol -> its value
-Sizes = dict[sympy.Symbol, int]
+#: symbol -> its value, a number or a formula of other sizes
+Sizes = dict[sympy.Symbol, int | sympy.Expr]
 
 
 def bind(symbolic: Any, value: Any, sizes: Sizes) -> None:
@@ -28,7 +28,7 @@ def bind(symbolic: Any, value: Any, sizes: Sizes) -> None:
 
 
 def with_sizes(value: Any, sizes: Sizes) -> Any:
-    """A node's value (tensors without data, sizes, sequences of them) with numbers for the symbols of `sizes`."""
+    """A node's value (tensors without data, sizes, sequences of them) with their values for the symbols of `sizes`."""
     if isinstance(value, torch.SymInt):
         return _size(value, sizes)
     if isinstance(value, torch.Tensor):
@@ -45,7 +45,7 @@ def with_sizes(value: Any, sizes: Sizes) -> Any:
 
 def _size(size: torch.SymInt, sizes: Sizes) -> int | torch.SymInt:
     expression = size.node.expr
-    settled = expression.xreplace({s: sympy.Integer(v) for s, v in sizes.items() if s in expression.free_symbols})
+    settled = expression.xreplace({s: sympy.sympify(v) for s, v in sizes.items() if s in expression.free_symbols})
     if settled.is_Integer:
         return int(settled)
     if settled == expression:
