@@ -83,6 +83,11 @@ def _overlap(x: Tensor) -> Tensor:
     return F.fold(F.unfold(y, (2, 2)), (L(x), 6), (2, 2))
 
 
+def _tiles(x: Tensor) -> Tensor:
+    y = F.unfold(x[:, None], (2, 2), stride=2) * 2
+    return F.fold(y, (L(x), 6), (2, 2), stride=2)
+
+
 def _write(x: Tensor) -> Tensor:
     out = x.new_zeros(B(x), L(x) + 2, 6)
     out[:, 1 : 1 + L(x)] = x
@@ -225,6 +230,7 @@ MORE: dict[str, Form] = {
     "adaptive of a half": Form(lambda x: F.adaptive_avg_pool1d(x.mT, L(x) // 2)),
     "adaptive max": Form(lambda x: F.adaptive_max_pool1d(x.mT, 2)),
     "fold": Form(_overlap),
+    "fold tiles": Form(_tiles),
     "repeat by batch": Form(lambda x: x.repeat(1, 1, B(x))),
     "tile": Form(lambda x: x.tile(1, B(x), 1)),
     "meshgrid": Form(lambda x: _grid(x)[..., None] * x),

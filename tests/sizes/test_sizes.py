@@ -134,6 +134,15 @@ def test_mindspore_too(name: str) -> None:
     _ported(name, "mindspore", "pynative")
 
 
+def test_windows_that_leave_an_edge_are_folded_into_images_of_any_size() -> None:
+    form = ALL["fold tiles"]
+    port = paritas.port(model(form), engine="mindspore", inputs=inputs(form, 2, 6), mode="pynative")
+    wrong, refused = _wrong(form, lambda feed: port.session.run(port.feed(feed)))
+    port.close()
+    assert not wrong
+    assert {length for _, length, _ in refused} <= {1, 2, 3}, "a single row of windows is another way"
+
+
 def test_the_refusal_names_the_size_the_line_and_the_way_out(tmp_path: Path) -> None:
     form = FORMS["odd lengths are padded"]
     port = paritas.port(model(form), engine="torch", inputs=inputs(form, 2, 6))

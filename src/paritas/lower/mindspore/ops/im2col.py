@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from paritas.lower.mindspore.ops.pad_roll_repeat import filled_up
 from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.write.emitter import Emitter
 from paritas.lower.mindspore.write.source import Sizes, Value
@@ -24,20 +25,24 @@ def col2im(
 ) -> Value:
     high, wide = _pair(kernel_size)
     *batch, channels, height, width = emit.out.shape
+    sizes_known = isinstance(height, int) and isinstance(width, int)
+    # What no window covers, below and to the right: 0 where the windows tile the image.
+    below, right = (size - size // step * step for size, step in ((height, high), (width, wide)))
     if (
         _pair(kernel_size) == _pair(stride)
         and _pair(dilation) == (1, 1)
         and _pair(padding) == (0, 0)
-        and (high == 1 or (isinstance(height, int) and height % high == 0))
-        and (wide == 1 or (isinstance(width, int) and width % wide == 0))
-    ):  # the windows tile the image
+        and (below == right == 0 or not sizes_known)
+    ):
         rows, columns = height // high, width // wide
         batches = emit.dims([*batch, channels])
         cut = emit.call("ops.reshape", self, (*batches, high, wide, *emit.dims([rows, columns])))
         n = len(batches)
         turned = emit.call("ops.transpose", cut, (*range(n), n + 2, n, n + 3, n + 1))
-        return emit.call("ops.reshape", turned, emit.dims(emit.out.shape))
-    if not (isinstance(height, int) and isinstance(width, int)):
+        tiled = (*batch, channels, height - below, width - right)
+        image = emit.call("ops.reshape", turned, emit.dims(tiled))
+        return filled_up(emit, emit.typed(image, shape=tiled), (0, right, 0, below), 0.0)
+    if not sizes_known:
         raise emit.refuse("col2im of overlapping windows into an image of dynamic size")
     places = _contributions(height, width, high, wide, dilation, padding, stride)
     columns = emit.call("ops.reshape", self, (*emit.dims([*batch, channels]), -1))

@@ -90,12 +90,12 @@ def _listed(value: Any) -> list[Any]:
 def constant_pad_nd(emit: Emitter, self: Value, pad: Sizes, value: Scalar = 0) -> Value:
     if not all(isinstance(width, int) for width in pad):
         in_front = any(not isinstance(width, int) or width != 0 for width in pad[::2])
-        return _looked_up(emit, self, pad, "constant", value) if in_front else _filled_up(emit, self, pad, value)
+        return _looked_up(emit, self, pad, "constant", value) if in_front else filled_up(emit, self, pad, value)
     return _padded(emit, self, pad, lambda x, dim, size, last: _edge(emit, x, dim, size, value))
 
 
-def _filled_up(emit: Emitter, self: Value, pad: Sizes, value: float) -> Value:
-    """Widths behind that are known at run time only and may be 0, which a piece to join may not."""
+def filled_up(emit: Emitter, self: Value, pad: Sizes, value: float) -> Value:
+    """`self` made as large as the result: widths behind that only the run knows may be 0, as no piece to join may."""
     x = self
     for pair in range(len(pad) // 2):
         dim, high = self.rank - 1 - pair, pad[2 * pair + 1]
