@@ -145,6 +145,18 @@ class Sizes(nn.Module):
         return y.sum((2, 3)).reshape(length, batch).sum() + self.positions(x).sum()
 
 
+class SizesOfValues(nn.Module):
+    """How many elements a mask selects is first the size of a part of an expression, and is asked for behind it."""
+
+    def chosen(self, x: torch.Tensor, row: int) -> torch.Tensor:
+        places = torch.nonzero(x[row, :, 0] > 0).flatten()
+        y = turned(x[row, places]) * 2
+        return nn.functional.pad(y, (0, 0, 0, x.shape[1] - y.shape[0]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([self.chosen(x, 0), self.chosen(x, 1)])
+
+
 CASES: dict[str, tuple[Callable[[], nn.Module], dict[str, torch.Tensor]]] = {
     "by position": (ByPosition, {"x": X}),
     "nested": (Nested, {"states": X, "angle": torch.randn(2, 5, 4)}),
@@ -156,6 +168,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], dict[str, torch.Tensor]]] = {
     "shadows": (Shadows, {"x": X}),
     "loop": (Loop, {"x": X}),
     "sizes": (Sizes, {"x": X}),
+    "sizes of values": (lambda: nn.Sequential(SizesOfValues()), {"input": X.abs() - X.new_tensor([0.5, 0, 0, 0])}),
 }
 
 

@@ -293,6 +293,32 @@ class Inner(nn.Module):
         return x.sum(-1, keepdim=x.dim() == 2).cumsum(x.dim() - 2).softmax(0) + torch.arange(3.0).exp()[: x.dim()].sum()
 
 
+class KeptBeside(nn.Module):
+    """What is about to be bound anew is kept, while the call that binds it reads the name that it was last given."""
+
+    def __init__(self, mix: nn.Module | None = None) -> None:
+        super().__init__()
+        self.mix, self.norm, self.attend = mix, nn.LayerNorm(3), nn.Bilinear(3, 3, 3)
+        self.inner = nn.ModuleList([] if mix is None else [KeptBeside()])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = x
+        for layer in self.inner:
+            hidden = layer(hidden)
+        residual = hidden
+        if self.mix is None:
+            query = key = hidden
+        else:
+            query, key = self.mix(hidden)
+        hidden = self.attend(self.norm(query), key)
+        return residual + hidden.tanh()
+
+
+class Pair(nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x * 2 - 1, x.exp()
+
+
 CASES: dict[str, Callable[[], nn.Module]] = {
     "constant in a list element": ConstantInListElement,
     "weights read elsewhere": WeightsReadElsewhere,
@@ -301,6 +327,7 @@ CASES: dict[str, Callable[[], nn.Module]] = {
     "views": Views,
     "mixed": Mixed,
     "other rank": OtherRank,
+    "kept beside": lambda: KeptBeside(Pair()),
 }
 
 

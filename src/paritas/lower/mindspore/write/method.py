@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch.fx import Node
+from torch.utils._sympy.symbol import SymT, symbol_is_type
 
 from paritas.capture.modules import Region, is_size
 from paritas.capture.normalise import expression, name_of
@@ -25,7 +26,15 @@ from paritas.lower.mindspore.write.emitter import Emitter
 from paritas.lower.mindspore.write.functions import FunctionRegion
 from paritas.lower.mindspore.write.loops import fold_loops
 from paritas.lower.mindspore.write.names import Statement, calling_statements, comment_of, statements, usable
-from paritas.lower.mindspore.write.nodes import anonymous, described, tensor_arguments, unchanged, value_of, values_in
+from paritas.lower.mindspore.write.nodes import (
+    anonymous,
+    described,
+    symbols_of,
+    tensor_arguments,
+    unchanged,
+    value_of,
+    values_in,
+)
 from paritas.lower.mindspore.write.places import is_index
 from paritas.lower.mindspore.write.source import Value, literal
 from paritas.lower.mindspore.write.steps import CALL
@@ -279,13 +288,14 @@ class MethodWriter(Variables):
         if (
             self.uses.get(node, 0) == 1
             and self._same_statement(node, stack)
+            and not self._brings_a_size(node)
             and (len(value.text) < _LONGEST_PART or self._returned() == [node])
         ):
             self.scope[node] = value
             self.pending[node] = value.names
             self.parts[node] = [*self.taken, *own]
             return
-        self._keep_as_alias(hint, node, stack)
+        self._keep_as_alias(hint, node, stack, value.names)
         name = self._fresh(hint or anonymous(node), node)
         if value.text != name:
             self.taken += own
@@ -293,16 +303,28 @@ class MethodWriter(Variables):
         self.bound[name] = node
         self.scope[node] = value_of(name, node) if value.shape is not None else Value(name)
 
-    def _keep_as_alias(self, hint: str | None, node: Node, stack: list[Statement]) -> None:
-        """`residual = hidden_states`, where the original says so and `hidden_states` is about to be another value."""
+    def _brings_a_size(self, node: Node) -> bool:
+        """Whether the node is the first to have a size that depends on values: others read it off its variable."""
+        known = set(self.sizes).union(*(symbols_of(held) for held in self.bound.values() if held is not None))
+        return any(symbol_is_type(symbol, SymT.UNBACKED_INT) for symbol in symbols_of(node) - known)
+
+    def _keep_as_alias(self, hint: str | None, node: Node, stack: list[Statement], read: frozenset[str]) -> None:
+        """`residual = hidden_states`, where the original says so and `hidden_states` is about to be another value.
+
+        read: the names in that other value's expression, which is written after the alias.
+        """
         held = self.bound.get(hint or "")
         if held is None or hint is None or not stack or self._may_bind(hint, node) or hint in self.in_flight:
             return
         if any(hint in names for names in self.pending.values()) or str(self.scope.get(held)) != hint:
             return
-        lines = [(line, alias) for alias, name, line in self._aliases if name == hint and line < stack[-1].line]
+        lines = [
+            (line, alias)
+            for alias, name, line in self._aliases
+            if name == hint and alias not in read and line < stack[-1].line
+        ]
         _, alias = max(lines, default=(0, ""))
-        if usable(alias) and self._may_bind(alias, held) and alias not in self.module.reserved:
+        if usable(alias) and self._may_bind(alias, held):
             taken, self.taken = self.taken, []
             self._statement(f"{alias} = {hint}")
             self.taken = taken
