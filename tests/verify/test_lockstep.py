@@ -362,3 +362,23 @@ def test_equal_values_have_no_order_of_their_own() -> None:
     assert same_order(values, order, np.array([2, 0, 1]), 0)
     for wrong in ([0, 1, 2], [0, 0, 1], [0, 2, 3], [0, 2]):
         assert not same_order(values, order, np.array(wrong), 0)
+
+
+class IntoNewMemory(torch.nn.Module):
+    """Two parts are written into memory that held something else."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        joined = x.new_empty(x.shape[0], 8)
+        joined[:, :3].copy_(x[:, :3])
+        joined[:, 3:].copy_(x[:, :5])
+        return joined.cos()
+
+
+def test_what_was_in_memory_makes_no_node_guilty(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = paritas.port(IntoNewMemory(), engine="openvino", inputs={"x": torch.randn(4, 6)})
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    torch.use_deterministic_algorithms(True)  # new memory holds NaN
+    try:
+        assert port.verify({"x": torch.randn(4, 6)}, level="nodes").guilty == ()
+    finally:
+        torch.use_deterministic_algorithms(False)

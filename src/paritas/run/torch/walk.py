@@ -23,6 +23,10 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.f
 #: Operators that read or write a number's bits, so they mean something at the captured dtype only.
 BITWISE = frozenset({"aten.view.dtype"})
 
+#: Operators that return whatever was in memory. It is 0 here, as engines make it: what is read of it before it is
+#: written would differ from one run to the next.
+UNWRITTEN = frozenset({"aten.empty.memory_format", "aten.empty_like.default", "aten.new_empty.default"})
+
 #: Tensor arguments that choose elements and take no part in the arithmetic.
 SELECTORS = frozenset({"condition", "index", "indices", "mask", "dim"})
 
@@ -130,6 +134,8 @@ class Walk(Interpreter):
     def run_node(self, n: Node) -> Any:
         outer, self.node = self.node, n
         value = super().run_node(n)
+        if str(n.target) in UNWRITTEN:
+            value = torch.zeros_like(value)
         if n.name in self.names and isinstance(value, torch.Tensor) and self.see is not None:
             self.see(n.name, self._leaving(n.name, value))
         self.node = outer
