@@ -251,6 +251,8 @@ FOUND = [
     case("aten.slice_scatter.default", matrix(4, 9).dynamic(1), matrix(4, 3), 1, Size(0, 1, -7), Size(0, 1, -4)),
     case("aten.slice_scatter.default", matrix(4, 9).dynamic(1), matrix(4, 2), 1, Size(0, 1, -16), Size(0, 1, -13), 2),
     case("aten.select_scatter.default", matrix(4, 9).dynamic(1), vector(4), 1, Size(0, 1, -13)),
+    case("aten.narrow.default", matrix(4, 9).dynamic(1), 1, Size(0, 1, -14), 2),
+    case("aten.narrow.default", matrix(4, 9).dynamic(1), 1, Size(0, 1, -4), 3),
     case("aten.index_put.default", matrix(4, 3), [values([True, False, True, True], "bool")], matrix(3, 3)),
     case(
         "aten.index_put.default",

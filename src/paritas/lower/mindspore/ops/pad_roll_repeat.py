@@ -10,7 +10,7 @@ import torch
 from paritas.capture.normalise import WHOLE_DIMENSION
 from paritas.lower.mindspore.ops.factories import filled
 from paritas.lower.mindspore.ops.registry import lowers
-from paritas.lower.mindspore.ops.shape import indexed, is_empty, permuted
+from paritas.lower.mindspore.ops.shape import from_front, indexed, is_empty, permuted
 from paritas.lower.mindspore.write.emitter import Emitter
 from paritas.lower.mindspore.write.source import Scalar, Size, Sizes, Value, operand
 from paritas.lower.registry import Arg
@@ -213,15 +213,6 @@ def pad(emit: Emitter, self: Value, pad: Sizes, mode: str, value: float | None) 
 # --- a part overwritten ---
 
 
-def _from_front(emit: Emitter, bound: Size, size: Size) -> Size:
-    """A bound of a slice, counted from the front: what is computed of sizes may be negative in some calls only."""
-    if isinstance(bound, int) and bound < 0:
-        return emit.size(sympy.Max(size + bound, 0))
-    if isinstance(bound, Value) and not bound.atomic:
-        return emit.let(emit.prelude("from_front", bound, emit.size(size)), "bound")
-    return bound
-
-
 def _spliced(
     emit: Emitter, self: Value, src: Value, dim: int, start: Size, length: Size, *, to_the_end: bool = False
 ) -> Value:
@@ -232,7 +223,7 @@ def _spliced(
     if length == size:
         return src
     if not to_the_end:
-        start = _from_front(emit, start, size)
+        start = from_front(emit, start, size)
     x = emit.let(self, "x")
     after = f"{operand(start) if isinstance(start, Value) else start} + {length}"
     if isinstance(start, int) and isinstance(length, int):
@@ -279,7 +270,7 @@ def _strided(emit: Emitter, self: Value, src: Value, dim: int, start: Size, end:
 def _every(emit: Emitter, self: Value, src: Value, dim: int, start: Size, end: Size, step: int) -> Value:
     """Bounds that depend on the input's size: every place says whether it is overwritten, and by which row."""
     size = sympy.sympify(self.shape[dim])
-    start, end = (_from_front(emit, bound, size) for bound in (start, end))
+    start, end = (from_front(emit, bound, size) for bound in (start, end))
     at = emit.let(emit.call("ops.arange", emit.size(self.shape[dim])), "at")
     places = emit.let(emit.infix("-", at, start), "places")
     whole_steps = emit.infix("==", emit.infix("%", places, step), 0)

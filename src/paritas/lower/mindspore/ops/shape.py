@@ -119,8 +119,18 @@ def _is_whole(end: Size) -> bool:
     return isinstance(end, int) and end >= WHOLE_DIMENSION
 
 
+def from_front(emit: Emitter, bound: Size, size: Size) -> Size:
+    """A bound of a slice, counted from the front: what is computed of sizes may be negative in some calls only."""
+    if isinstance(bound, int) and bound < 0:
+        return emit.size(sympy.Max(size + bound, 0))
+    if isinstance(bound, Value) and not bound.atomic:
+        return emit.let(emit.prelude("from_front", bound, emit.size(size)), "bound")
+    return bound
+
+
 @lowers("aten.narrow.default")
 def narrow(emit: Emitter, self: Value, dim: int, start: Size, length: Size) -> Value:
+    start = start if isinstance(start, int) else from_front(emit, start, self.shape[dim])
     low = operand(start) if isinstance(start, Value) else str(start)
     end = f"{low} + {length}" if not isinstance(start, int) or not isinstance(length, int) else str(start + length)
     if isinstance(start, int) and start < 0:

@@ -11,7 +11,7 @@ import torch
 from paritas.capture.normalise import expression
 from paritas.lower.openvino.emit import Emitter, Scalar, Size, Tensor, concatenated, is_tensor, out, rank_of
 from paritas.lower.openvino.integers import chosen, floor_division
-from paritas.lower.openvino.ops.move import END
+from paritas.lower.openvino.ops.move import END, from_front
 from paritas.lower.openvino.ops.registry import lowers
 from paritas.lower.openvino.ops.shape import shared_sizes
 from paritas.lower.registry import Arg
@@ -29,12 +29,6 @@ def index_select(emit: Emitter, self: Tensor, dim: int, index: Tensor) -> Tensor
     if rank_of(index) == 0:
         index = emit.unsqueeze(index, 0)
     return ops.gather(self, index, np.int64(dim % rank_of(self)))
-
-
-def from_front(emit: Emitter, index: Tensor, size: Size) -> Tensor:
-    """Positions counted from the front, i64: negative ones count from the end."""
-    index = emit.cast(index, torch.int64)
-    return out(ops.select(ops.less(index, np.int64(0)), ops.add(index, emit.number(size)), index))
 
 
 def whole_indices(emit: Emitter, x: Tensor, indices: Sequence[Tensor | None]) -> list[Any]:

@@ -27,11 +27,19 @@ def slice_tensor(emit: Emitter, self: Tensor, dim: int, start: Size | None, end:
     return emit.slice(self, start, end, dim, step)
 
 
+def from_front(emit: Emitter, index: Tensor, size: Size) -> Tensor:
+    """Positions counted from the front, i64: negative ones count from the end."""
+    index = emit.cast(index, torch.int64)
+    return out(ops.select(ops.less(index, np.int64(0)), ops.add(index, emit.number(size)), index))
+
+
 @lowers("aten.narrow.default")
 def narrow(emit: Emitter, self: Tensor, dim: int, start: Size, length: Size) -> Tensor:
     dim %= rank_of(self)
     if isinstance(start, int) and start < 0:
         start = emit.plus(emit.size(self, dim), start)
+    elif not isinstance(start, int):
+        start = from_front(emit, start, emit.size(self, dim))
     return emit.slice(self, start, emit.plus(start, length), dim)
 
 
