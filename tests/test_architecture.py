@@ -140,21 +140,24 @@ def test_a_layer_imports_only_itself_and_earlier_ones() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def _sources() -> list[Path]:
+    return [*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
+
+
 def test_no_file_is_longer_than_600_lines() -> None:
-    files = [*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
-    long = {str(f.relative_to(ROOT)): n for f in files if (n := len(f.read_text().splitlines())) > 600}
+    long = {str(f.relative_to(ROOT)): n for f in _sources() if (n := len(f.read_text().splitlines())) > 600}
     assert not long
 
 
 def test_every_source_file_names_its_licence() -> None:
-    files = [*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
-    assert not [f for f in files if f.read_text() and "SPDX-License-Identifier: Apache-2.0" not in f.read_text()[:200]]
+    assert not [
+        f for f in _sources() if f.read_text() and "SPDX-License-Identifier: Apache-2.0" not in f.read_text()[:200]
+    ]
 
 
 def test_no_source_file_holds_a_character_that_nobody_sees() -> None:
     """A pattern with a backspace in it, where its word boundary was meant, looks right and finds nothing."""
-    files = [*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
-    assert [str(path) for path in files if re.search(r"[\x00-\x09\x0b-\x1f\x7f]", path.read_text())] == []
+    assert [str(path) for path in _sources() if re.search(r"[\x00-\x09\x0b-\x1f\x7f]", path.read_text())] == []
 
 
 def test_engines_are_imported_only_by_their_own_files() -> None:

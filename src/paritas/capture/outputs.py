@@ -16,14 +16,12 @@ from paritas import formulas
 from paritas.capture.forward import Traced
 from paritas.capture.normalise import dims_of, expression, name_of
 from paritas.capture.state import Answer
+from paritas.capture.symbolic_sizes import ITEM
 from paritas.dtypes import dtype_name
 from paritas.errors import CaptureError
 from paritas.formulas import NoFormula
 from paritas.program import TensorSpec
 from paritas.pytree import Structure, leaf_names, with_symbols
-
-#: Operators that read the number out of a tensor.
-_READ = ("aten.item.default", "aten._local_scalar_dense.default")
 
 
 def returned(
@@ -92,7 +90,7 @@ def _numbers_are_tensors(exported: ExportedProgram) -> None:
     end = exported.graph.output_node()
     values = list(end.args[0])
     for index, (value, spec) in enumerate(zip(values, exported.graph_signature.output_specs, strict=True)):
-        if isinstance(value, Node) and name_of(value) in _READ and spec.kind is OutputKind.USER_OUTPUT:
+        if isinstance(value, Node) and name_of(value) in ITEM and spec.kind is OutputKind.USER_OUTPUT:
             source: Any = value.args[0]
             values[index], spec.arg = source, TensorArgument(name=source.name)
     if values != list(end.args[0]):

@@ -17,15 +17,11 @@ from torch.fx import Node
 
 from paritas.capture.constant_folding import fold_constants
 from paritas.capture.normalise import copied, dims_of, name_of, normalise
+from paritas.capture.symbolic_sizes import ITEM
 from paritas.program import Note, Program, TensorSpec
 
 #: Operators that make sizes of values.
-_READS_VALUES = {
-    "aten.item.default",
-    "aten._local_scalar_dense.default",
-    "aten.repeat_interleave.Tensor",
-    "aten.repeat_interleave.self_Tensor",
-}
+_READS_VALUES = {*ITEM, "aten.repeat_interleave.Tensor", "aten.repeat_interleave.self_Tensor"}
 
 #: An image's grid has three numbers, its size two, a box four.
 _NUMBERS_PER_ROW = 4

@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from paritas.capture.symbolic_sizes import Sizes, with_sizes
+from paritas.capture.symbolic_sizes import ITEM, Sizes, with_sizes
 
 #: Operators whose result holds elements of their arguments, each as it was.
 _MOVES = {
@@ -28,7 +28,6 @@ _MOVES = {
 }  # fmt: skip
 
 _CASTS = {"aten._to_copy.default", "aten.to.dtype"}
-_READS = {"aten.item.default", "aten._local_scalar_dense.default"}
 
 #: Every size fits in these.
 _DTYPES = (torch.int32, torch.int64)
@@ -50,7 +49,7 @@ def stored_sizes_are_sizes(program: ExportedProgram) -> None:
             stored.append(node.args[0])
         elif not node.all_input_nodes or not all(source in places for source in node.all_input_nodes):
             continue
-        elif name in _READS:
+        elif name in ITEM:
             _read(node, stored[int(places[node.all_input_nodes[0]])], sizes)
         elif name in _CASTS and node.meta["val"].dtype in _DTYPES:
             places[node] = places[node.all_input_nodes[0]]

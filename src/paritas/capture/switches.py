@@ -16,9 +16,8 @@ from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
 from paritas.capture.normalise import name_of
+from paritas.capture.symbolic_sizes import ITEM
 from paritas.errors import CaptureError
-
-_ASKING = ("aten.item.default", "aten._local_scalar_dense.default")
 
 
 def _is_switch(buffer: torch.Tensor) -> bool:
@@ -58,7 +57,7 @@ def remarks(program: torch.export.ExportedProgram) -> list[str]:
     for node in program.graph.nodes:
         if node.op != "call_function":
             continue
-        if name_of(node) in _ASKING and (sources := _sources(node)) <= names.keys():
+        if name_of(node) in ITEM and (sources := _sources(node)) <= names.keys():
             asked |= sources
         elif isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
             written |= _sources(node.all_input_nodes[0])

@@ -9,6 +9,9 @@ from typing import Any
 import sympy
 import torch
 
+#: Operators that read the number out of a tensor of one element.
+ITEM = frozenset({"aten.item.default", "aten._local_scalar_dense.default"})
+
 #: symbol -> its value, a number or a formula of other sizes
 Sizes = dict[sympy.Symbol, int | sympy.Expr]
 

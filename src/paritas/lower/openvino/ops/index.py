@@ -11,7 +11,7 @@ import torch
 from paritas.capture.normalise import expression
 from paritas.lower.openvino.emit import Emitter, Scalar, Size, Tensor, concatenated, is_tensor, out, rank_of
 from paritas.lower.openvino.integers import chosen, floor_division
-from paritas.lower.openvino.ops.move import END, from_front
+from paritas.lower.openvino.ops.move import END, from_front, start_of
 from paritas.lower.openvino.ops.registry import lowers
 from paritas.lower.openvino.ops.shape import shared_sizes
 from paritas.lower.registry import Arg
@@ -314,7 +314,7 @@ def slice_scatter(
     src = emit.cast(src, emit.dtype)
     if isinstance(step, int) and step == 1:
         before = emit.slice(self, 0, start, dim)
-        after = emit.slice(self, emit.plus(_start(emit, self, dim, start), emit.size(src, dim)), END, dim)
+        after = emit.slice(self, emit.plus(start_of(emit, self, dim, start), emit.size(src, dim)), END, dim)
         kept = [] if isinstance(start, int) and start == 0 else [before]
         kept.append(src)
         if not (isinstance(end, int) and end == END):
@@ -324,19 +324,11 @@ def slice_scatter(
     return along_axis(emit, self, dim, places, src, "none")
 
 
-def _start(emit: Emitter, x: Tensor, dim: int, start: int) -> int:
-    """Where a slice begins, from the front."""
-    size = emit.size(x, dim)
-    if isinstance(start, int):
-        return emit.plus(size, start) if start < 0 else start
-    return from_front(emit, start, size)
-
-
 @lowers("aten.select_scatter.default")
 def select_scatter(emit: Emitter, self: Tensor, src: Tensor, dim: int, index: Size) -> Tensor:
     dim %= rank_of(self)
     src = emit.unsqueeze(emit.cast(src, emit.dtype), dim)
-    place = _start(emit, self, dim, index)
+    place = start_of(emit, self, dim, index)
     before = emit.slice(self, 0, place, dim)
     after = emit.slice(self, emit.plus(place, 1), END, dim)
     return concatenated([before, src, after], dim)

@@ -23,7 +23,7 @@ def slice_tensor(emit: Emitter, self: Tensor, dim: int, start: Size | None, end:
     dim %= rank_of(self)
     # An axis of which OpenVINO knows no more than that it may go beyond END: it infers that nothing is left of it.
     if isinstance(start, int) and start < 0 and out(self).get_partial_shape()[dim].get_max_length() > END:
-        start = out(ops.maximum(emit.number(emit.plus(emit.size(self, dim), start)), np.int64(0)))
+        start = out(ops.maximum(emit.number(start_of(emit, self, dim, start)), np.int64(0)))
     return emit.slice(self, start, end, dim, step)
 
 
@@ -33,13 +33,17 @@ def from_front(emit: Emitter, index: Tensor, size: Size) -> Tensor:
     return out(ops.select(ops.less(index, np.int64(0)), ops.add(index, emit.number(size)), index))
 
 
+def start_of(emit: Emitter, x: Tensor, dim: int, start: Size) -> Size:
+    """Where a slice begins, from the front."""
+    if isinstance(start, int):
+        return emit.plus(emit.size(x, dim), start) if start < 0 else start
+    return from_front(emit, start, emit.size(x, dim))
+
+
 @lowers("aten.narrow.default")
 def narrow(emit: Emitter, self: Tensor, dim: int, start: Size, length: Size) -> Tensor:
     dim %= rank_of(self)
-    if isinstance(start, int) and start < 0:
-        start = emit.plus(emit.size(self, dim), start)
-    elif not isinstance(start, int):
-        start = from_front(emit, start, emit.size(self, dim))
+    start = start_of(emit, self, dim, start)
     return emit.slice(self, start, emit.plus(start, length), dim)
 
 
