@@ -43,7 +43,7 @@ def adopt(
     options, notes = build_options("openvino", dtype=dtype)
     from paritas.capture import capture
     from paritas.capture.source import resolve
-    from paritas.lower.openvino import adopt as written
+    from paritas.lower.openvino.adopt import adopt as written
 
     tell = progress or (lambda stage: None)
     tell("load")

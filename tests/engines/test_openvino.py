@@ -19,7 +19,7 @@ import transformers
 
 from paritas.capture import capture
 from paritas.errors import EngineError, LoweringError, PortError
-from paritas.lower.openvino import lower
+from paritas.lower.openvino.convert import lower
 from paritas.lower.openvino.watch import BEYOND
 from paritas.options import BuildOptions
 from paritas.program import Artifact, Manifest, Program

@@ -133,7 +133,7 @@ class EngineSpec:
 #: Each module is imported on first use.
 ENGINES: dict[str, EngineSpec] = {
     "torch": EngineSpec("paritas.run.torch.adapter:Torch", "paritas.lower.torch:lower"),
-    "openvino": EngineSpec("paritas.run.openvino.adapter:OpenVINO", "paritas.lower.openvino:lower"),
+    "openvino": EngineSpec("paritas.run.openvino.adapter:OpenVINO", "paritas.lower.openvino.convert:lower"),
     "mindspore": EngineSpec("paritas.run.mindspore.adapter:MindSpore", "paritas.lower.mindspore.lower:lower"),
 }
 

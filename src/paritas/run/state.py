@@ -7,42 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from paritas.caches import remembered, unchanged
 from paritas.program import Manifest
 from paritas.run.session import Session
 
 Array = np.ndarray
-
-
-def remembered(manifest: Manifest) -> dict[str, int]:
-    """Inputs that are memory -> the output that continues each: a cache's, of the same name and other sizes."""
-    caches = tuple(f"{name}." for name, nested in manifest.nesting.items() if nested["kind"] == "cache")
-    outputs = {spec.name: (index, spec.dims) for index, spec in enumerate(manifest.outputs)}
-    return {
-        spec.name: outputs[spec.name][0]
-        for spec in manifest.inputs
-        if spec.name.startswith(caches) and spec.name in outputs and spec.dims != outputs[spec.name][1]
-    }
-
-
-def new_tokens(manifest: Manifest) -> str:
-    """The symbol of how many tokens a call adds to the memory; "" if that is no size of its own."""
-    sizes = {spec.name: spec.dims[2] for spec in manifest.inputs if len(spec.dims) == 4}
-    for name, index in remembered(manifest).items():
-        symbols = set(str(manifest.outputs[index].dims[2]).split(" + ")) - {str(sizes[name])}
-        return symbols.pop() if len(symbols) == 1 else ""
-    return ""
-
-
-def generates(manifest: Manifest) -> bool:
-    """Whether the port begins a memory or goes on with one: then every call has other sizes."""
-    items = manifest.structure.get("items", {})
-    return isinstance(items, Mapping) and any(item["kind"] == "cache" for item in items.values())
-
-
-def unchanged(manifest: Manifest) -> set[int]:
-    """Outputs that are an input as it was: the keys and values of an encoder's tokens."""
-    inputs = {spec.name: spec.dims for spec in manifest.inputs}
-    return {i for i, spec in enumerate(manifest.outputs) if inputs.get(spec.name) == spec.dims}
 
 
 class ArrayState:

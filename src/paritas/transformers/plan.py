@@ -11,9 +11,9 @@ import torch
 
 from paritas import pipeline
 from paritas.arguments import flatten
+from paritas.caches import remembered
 from paritas.errors import InputError
 from paritas.pytree import build_output
-from paritas.run.state import remembered
 from paritas.run.values import from_numpy, to_numpy
 from paritas.transformers.cache import arrays_of
 from paritas.transformers.calls import CACHE

@@ -9,12 +9,14 @@ from typing import Any
 
 import openvino
 
+from paritas.caches import keeps_inside
 from paritas.errors import LoweringError
 from paritas.lower.decompose import decomposed
 from paritas.lower.openvino.composed import COMPOSED
 from paritas.lower.openvino.compress import compress
 from paritas.lower.openvino.graph import build
 from paritas.lower.openvino.precision import notes_of
+from paritas.lower.openvino.stateful import make_stateful
 from paritas.lower.randomness import refuse_random_ops
 from paritas.lower.registry import lowerings
 from paritas.lower.result import Lowered
@@ -70,6 +72,8 @@ def lower(program: Program, directory: Path, options: BuildOptions) -> Lowered:
     simple = decomposed(program, lowerings("openvino"), COMPOSED)
     built = build(simple)
     converted = built.model
+    if keeps_inside(program):
+        make_stateful(converted, program)
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": HINTS[dtype]}
     if weights:
         converted, note = compress(converted, weights)

@@ -12,6 +12,17 @@ from paritas.program import TensorSpec
 #: What a tensor's name begins with if the rest is the name of a node of the program.
 TENSOR = "node/"
 
+#: The input that says which row of what is remembered each row goes on with, int32 [batch].
+ROWS = "beam_idx"
+
+#: In the name of what is remembered, between those of the input and of the output that it was.
+PRESENT = "present."
+
+
+def own_name(port: openvino.Output) -> str:
+    """A port's name: an input's tensor may carry the names of nodes beside it, which did nothing to it."""
+    return next((name for name in port.get_names() if not name.startswith(TENSOR)), "")
+
 
 def type_of(spec: TensorSpec) -> openvino.Type:
     """How the tensor crosses the border: every float as float32, a complex number as a pair of these."""

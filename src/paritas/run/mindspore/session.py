@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from paritas.caches import generates, new_tokens
 from paritas.errors import EngineError, PortError, first_line, reason_of
 from paritas.lower.mindspore.write import steps
 from paritas.program import Artifact
 from paritas.run.mindspore import gradients, module
 from paritas.run.mindspore import nodes as mindspore_nodes
 from paritas.run.session import Gradients
-from paritas.run.state import generates, new_tokens
 from paritas.run.turns import in_turn, turn
 
 #: oneDNN's AVX2. MindSpore hands oneDNN plain NCHW, for which AVX512 has only a reference kernel, 250 times slower.

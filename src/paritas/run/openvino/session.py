@@ -13,20 +13,19 @@ import numpy as np
 import openvino
 import openvino.opset16 as ops
 
+from paritas.caches import keeps_inside, remembered, unchanged
 from paritas.errors import EngineError, ParitasError
+from paritas.lower.openvino.ports import TENSOR, own_name
 from paritas.program import Artifact, Manifest
 from paritas.run.openvino import model_file, nodes
 from paritas.run.openvino.model_file import crossing, returned
-from paritas.run.openvino.state import OpenVINOState, stateful
-from paritas.run.state import remembered
+from paritas.run.openvino.state import OpenVINOState, functional
+from paritas.run.openvino.state import check as check_state
 
 #: dtype -> what OpenVINO calls it when it is asked for, when it answers, and among a device's capabilities.
 HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
 _DTYPES = {hint: dtype for dtype, hint in HINTS.items()}
-
-#: A tensor with this prefix carries the name of a node of the program.
-_NODE = "node/"
 
 #: The layers that multiply matrices: their precision is the model's.
 _PRODUCTS = {"FullyConnected", "MatMul", "Convolution", "Deconvolution", "RNNSeq"}
@@ -59,7 +58,7 @@ class OpenVINOSession:
         self._model: _Model | None = None
         self._stateful: openvino.CompiledModel | None = None
         self._closed = False
-        if remembered(artifact.manifest):  # its tensors stay inside: what takes and returns them is for `verify`
+        if keeps_inside(artifact.manifest):  # its tensors stay inside
             self._stateful = _attempt("loading this port", self._compile_stateful)
         else:
             self._open()
@@ -83,7 +82,8 @@ class OpenVINOSession:
         for whole numbers of more than 32 bits, which OpenVINO's CPU plugin would cut without a word.
         """
         with self._lock:
-            results = _attempt("running", self._open(), feed)
+            call = self._call_stateful if self._stateful is not None else self._open()
+            results = _attempt("running", call, feed)
             outputs = self._artifact.manifest.outputs
             return [returned(value, spec.dtype) for value, spec in zip(results, outputs, strict=True)]
 
@@ -98,19 +98,19 @@ class OpenVINOSession:
 
     def nodes(self) -> set[str]:
         """The nodes whose values the model still has: what `lockstep` can compute."""
-        return nodes.names(self._read(), _NODE)
+        return nodes.names(self._read(), TENSOR)
 
     def lockstep(self, feed: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Node name -> value, for the nodes of `given`, each computed from the *given* values of those before it."""
         with self._lock:
             return _attempt(
                 "computing its nodes one by one",
-                lambda: dict(nodes.alone(self._read(), _NODE, given, _crossed(feed), self._compiled)),
+                lambda: dict(nodes.alone(self._read(), TENSOR, given, _crossed(feed), self._compiled)),
             )
 
     def borders(self) -> list[frozenset[str]]:
         """The tensors at which `part` can cut, each with the names of the nodes that it is the value of."""
-        return nodes.borders(self._read(), _NODE)
+        return nodes.borders(self._read(), TENSOR)
 
     def part(
         self, feed: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray], outputs: Collection[str]
@@ -121,13 +121,13 @@ class OpenVINOSession:
 
     def part_model(self, given: Mapping[str, np.ndarray], outputs: Collection[str]) -> openvino.Model:
         """What `part` compiles, with the configuration `self.configuration`."""
-        return _attempt("cutting its graph", nodes.cut, self._read(), _NODE, given, outputs)
+        return _attempt("cutting its graph", nodes.cut, self._read(), TENSOR, given, outputs)
 
     def _part(
         self, feed: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray], outputs: Collection[str]
     ) -> dict[str, np.ndarray]:
-        compiled = self._compiled(nodes.cut(self._read(), _NODE, given, outputs))
-        known = {**_crossed(feed), **{_NODE + name: value for name, value in given.items()}}
+        compiled = self._compiled(nodes.cut(self._read(), TENSOR, given, outputs))
+        known = {**_crossed(feed), **{TENSOR + name: value for name, value in given.items()}}
         arrays = {}
         for index, port in enumerate(compiled.inputs):
             name = next((name for name in port.get_names() if name in known), port.get_any_name())
@@ -136,7 +136,7 @@ class OpenVINOSession:
         results = compiled.create_infer_request().infer(arrays).to_tuple()
         found: dict[str, np.ndarray] = {}
         for port, value in zip(compiled.outputs, results, strict=True):
-            names = (name.removeprefix(_NODE) for name in port.get_names() if name.startswith(_NODE))
+            names = (name.removeprefix(TENSOR) for name in port.get_names() if name.startswith(TENSOR))
             found |= {name: np.array(value) for name in names if name in outputs}
         return found
 
@@ -149,7 +149,7 @@ class OpenVINOSession:
         """A new generation: nothing is remembered yet. For a port whose cache is among its inputs."""
         if self._stateful is None:
             raise EngineError("This port remembers nothing: it has no cache among its inputs, or is closed.")
-        return OpenVINOState(self._stateful, self._artifact.manifest, _own_name)
+        return OpenVINOState(self._stateful, self._artifact.manifest)
 
     def close(self) -> None:
         """Free the compiled model. The session cannot run any more."""
@@ -161,19 +161,33 @@ class OpenVINOSession:
             raise EngineError("This session is closed; load the port again.")
         if self._model is None:
             model = self._read()
-            _attempt("reading this port", model_file.check, model, self._artifact.manifest, _own_name)
+            _attempt("reading this port", model_file.check, model, self._artifact.manifest, own_name)
             watched = model_file.watched(self._artifact.manifest)
             self._model = _attempt("loading this port", self._compile, model, watched)
         return self._model
 
+    def _call_stateful(self, feed: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
+        """A call that is given what the model remembers, and returns it: by its variables."""
+        manifest, state = self._artifact.manifest, self.state()
+        names = remembered(manifest)
+        past = [feed[name] for name in names]
+        if past[0].shape[2]:
+            state.load(past)
+        found = state.run(feed, 1)
+        found |= dict(zip(names.values(), state.arrays(), strict=True))
+        found |= {index: feed[manifest.outputs[index].name] for index in unchanged(manifest)}
+        return [found[index] for index in range(len(manifest.outputs))]
+
     def _compile_stateful(self) -> openvino.CompiledModel:
-        model = stateful(self._read(), self._artifact.manifest, _own_name)
+        model = self._file.model(core())
+        check_state(model, self._artifact.manifest)
         # Left to itself, the CPU keeps keys and values as 8-bit integers.
         config = {**self._config, "KV_CACHE_PRECISION": self._config["INFERENCE_PRECISION_HINT"]}
         return core().compile_model(model, self.device, config)
 
     def _read(self) -> openvino.Model:
-        return _attempt("reading this port", self._file.model, core())
+        model = _attempt("reading this port", self._file.model, core())
+        return functional(model, self._artifact.manifest) if keeps_inside(self._artifact.manifest) else model
 
     def _compile(self, model: openvino.Model, watched: Sequence[str] = ()) -> _Model:
         return _Model(self._compiled(model), self._artifact.manifest, watched)
@@ -189,9 +203,9 @@ class OpenVINOSession:
         observed: list[str] = []
         for output in [output for op in model.get_ordered_ops() for output in op.outputs()]:
             for name in sorted(output.get_names()):
-                if name.startswith(_NODE) and name.removeprefix(_NODE) in wanted:
+                if name.startswith(TENSOR) and name.removeprefix(TENSOR) in wanted:
                     results.append(ops.result(ops.identity(output)))
-                    observed.append(name.removeprefix(_NODE))
+                    observed.append(name.removeprefix(TENSOR))
         return openvino.Model(results, model.get_parameters(), "observed"), observed
 
 
@@ -202,7 +216,7 @@ class _Model:
         self.compiled, self._watched = compiled, watched
         self._whole = model_file.largest_whole(manifest)
         self._request = compiled.create_infer_request()
-        self._inputs = [_own_name(port) for port in compiled.inputs]
+        self._inputs = [own_name(port) for port in compiled.inputs]
 
     def __call__(self, feed: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
         model_file.check_whole(feed, self._whole)
@@ -213,11 +227,6 @@ class _Model:
 
 def _crossed(feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: crossing(value) for name, value in feed.items()}
-
-
-def _own_name(port: openvino.ConstOutput) -> str:
-    """A port's name: an input's tensor may carry the names of nodes beside it, which did nothing to it."""
-    return next((name for name in port.get_names() if not name.startswith(_NODE)), "")
 
 
 @functools.cache

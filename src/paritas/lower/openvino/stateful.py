@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a generation remembers, inside the model: its variables, instead of inputs and outputs.
+
+As optimum-intel writes it, so that openvino-genai, OpenVINO Model Server and optimum-intel run the file as it is.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import openvino
+import openvino.opset16 as ops
+from openvino._offline_transformations import apply_make_stateful_transformation
+
+from paritas.caches import remembered, unchanged
+from paritas.lower.openvino.ports import PRESENT, ROWS, own_name
+from paritas.program import Program
+
+
+def make_stateful(model: openvino.Model, program: Program) -> None:
+    """Turn what the program remembers into variables of `model`, each read through a choice of rows.
+
+    The CPU plugin computes attention, with the variables behind it, as one operator.
+    """
+    names = remembered(program)
+    inputs = {own_name(port): port for port in model.inputs}
+    sized = next(name for name in inputs if name not in names)
+    rows = ops.parameter(openvino.PartialShape([-1]), np.int32, name=ROWS)
+    rows.output(0).get_tensor().set_names({ROWS})
+    pairs: dict[str, str] = {}
+    for name, index in names.items():
+        past = inputs[name]
+        consumers = past.get_target_inputs()
+        chosen = ops.gather(past, rows, ops.constant(np.int64(0)))
+        for consumer in consumers:
+            consumer.replace_source_output(chosen.output(0))
+        pairs[name] = PRESENT + name
+        model.outputs[index].get_tensor().add_names({pairs[name]})
+    model.add_parameters([rows])
+    _repeat_heads(model)
+    left_out = unchanged(program)
+    for result in [node for i, node in enumerate(model.get_results()) if i in left_out]:
+        model.remove_result(result)
+    model.validate_nodes_and_infer_types()
+    apply_make_stateful_transformation(model, pairs)
+    # A variable begins with no tokens, and with as many rows as the inputs have.
+    batch = ops.gather(
+        ops.shape_of(inputs[sized].get_node(), output_type="i64"),
+        ops.constant(np.array([0], np.int64)),
+        ops.constant(np.int64(0)),
+    )
+    for node in model.get_ops():
+        if node.get_type_name() == "ReadValue":
+            _, heads, _, width = (dim.get_min_length() for dim in node.get_output_partial_shape(0))
+            shape = ops.concat([batch, ops.constant(np.array([heads, 0, width], np.int64))], axis=0)
+            node.set_arguments([ops.broadcast(ops.constant(np.float32(0)), shape)])
+    model.validate_nodes_and_infer_types()
+
+
+def _repeat_heads(model: openvino.Model) -> None:
+    """Keys and values that several heads share are repeated in the one way that both the CPU plugin, for attention with
+    variables, and openvino-genai, for its paged attention, know."""
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "Broadcast" or node.input_value(0).get_node().get_type_name() != "Unsqueeze":
+            continue
+        readers = [consumer.get_node() for consumer in node.output(0).get_target_inputs()]
+        if len(readers) != 1 or readers[0].get_type_name() != "Reshape":
+            continue
+        narrow, wide = node.input_value(0).get_partial_shape(), readers[0].get_output_partial_shape(0)
+        if narrow.rank.get_length() != 5 or wide.rank.get_length() != 4:
+            continue
+        heads, single, all_heads = narrow[1], narrow[2], wide[1]
+        if not (heads.is_static and all_heads.is_static and single.is_static and single.get_length() == 1):
+            continue
+        times = all_heads.get_length() // heads.get_length()
+        target = ops.constant(np.array([1, 1, times, 1, 1], np.int64))
+        repeated = ops.broadcast(node.input_value(0), target, broadcast_spec="BIDIRECTIONAL")
+        repeated.set_friendly_name(node.get_friendly_name())
+        for consumer in node.output(0).get_target_inputs():
+            consumer.replace_source_output(repeated.output(0))
