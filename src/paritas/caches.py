@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 
 from paritas.program import Manifest, Program
 from paritas.pytree import has_states
@@ -46,3 +49,13 @@ def unchanged(manifest: Manifest | Program) -> set[int]:
     """Outputs that are an input as it was: the keys and values of an encoder's tokens."""
     inputs = {spec.name: spec.dims for spec in manifest.inputs}
     return {i for i, spec in enumerate(manifest.outputs) if inputs.get(spec.name) == spec.dims}
+
+
+def begun(manifest: Manifest, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """What a call that is given nothing remembered goes on with: no tokens, of as many rows as its inputs have."""
+    names = remembered(manifest) if keeps_inside(manifest) else {}
+    if not names or any(given.get(name) is not None for name in names):
+        return {}
+    rows = next((len(v) for v in given.values() if hasattr(v, "shape") and len(v.shape)), 0)
+    specs = [spec for spec in manifest.inputs if spec.name in names]
+    return {s.name: np.zeros([rows, *(d if isinstance(d, int) else 0 for d in s.dims[1:])], s.dtype) for s in specs}

@@ -59,6 +59,22 @@ def build_options(
     return BuildOptions(engine, wanted, chosen, target, weights, device), notes
 
 
+def inputs_for(model: Any, task: str, inputs: Any) -> Any:
+    """What a model is captured with for a task; `inputs` where none is named.
+
+    Raises `InputError` for an unknown one, or one beside `inputs`, and `InputsNeeded` for one that the model has not.
+    """
+    from paritas.capture import generation
+
+    if not task:
+        return inputs
+    if task != generation.WITH_PAST:
+        raise InputError(f"There is no task {task!r}. Paritas knows: {generation.WITH_PAST}.")
+    if inputs is not None:
+        raise InputError(f"The task {task} has inputs of its own: leave out inputs, or the task.")
+    return generation.going_on(model)
+
+
 def check_weights(weights: str, runtime: Engine) -> None:
     """Raise `InputError` if the engine has no such weights."""
     if not weights or weights in runtime.weight_formats:

@@ -15,8 +15,9 @@ import numpy as np
 
 from paritas import leftovers, store
 from paritas.arguments import bound, flatten, nest
+from paritas.caches import begun, keeps_inside, remembered
 from paritas.errors import InputError, OriginalMissing, SizeError
-from paritas.making import arrays, build_options, dtype_of, manifest_of
+from paritas.making import arrays, build_options, dtype_of, inputs_for, manifest_of
 from paritas.options import BuildOptions
 from paritas.others import Others
 from paritas.printable import printable
@@ -53,6 +54,7 @@ def port(
     model_class: str | type | None = None,
     target: str = "cpu",
     weights: str = "",
+    task: str = "",
     check_finite: bool = False,
     progress: Progress | None = None,
 ) -> Port:
@@ -64,6 +66,8 @@ def port(
     dimensions stay free: True for all that the model leaves free, or {"input_ids": {0: "batch"}}. mode:
     "graph" or "pynative", MindSpore only. target: "cpu" or "ascend", MindSpore only. weights: "int8" or "int4" to
     round the weights to so many bits, OpenVINO only; it is no longer the same model, and `verify` says by how much.
+    task: "text-generation-with-past" for a model that goes on with a cache: its inputs are the new tokens, and on
+    OpenVINO its file keeps the keys and values itself, as openvino-genai expects it; `inputs` is not given then.
     check_finite: refuse inputs that hold NaN or infinities, of which engines may make ordinary numbers.
 
     Raises `UnknownEngine`, `EngineMissing`, `UnknownMode`, `InputError` for a dtype, `SourceError`,
@@ -99,7 +103,7 @@ def port(
         ported.check_finite = check_finite
         return ported
 
-    first = made(inputs)
+    first = made(inputs_for(original, task, inputs))
     first.others = Others(first, functools.partial(made, exact=True))
     return first
 
@@ -145,6 +149,7 @@ def assemble(
         tell("lower")
         lowered = write(directory)
         copy_configuration(original, program.source, directory)
+        notes = (*notes, *about(options.engine).beside(program, directory))
         if keep_example:
             from paritas.verify.inputs import example
 
@@ -267,9 +272,18 @@ class Port:
         """What the engine gets of a call's arguments: one array per input, checked, prepared ones computed."""
         manifest = self.manifest
         given = flatten(inputs, manifest.nesting)
+        given |= begun(manifest, given)
         if self._original is not None and any(given.get(name) is None for name in manifest.prepared):
             given |= self._prepared(given)
-        feed = check_feed(given, self.inputs, manifest.constants, manifest.limits, manifest.signature, manifest.guards)
+        feed = check_feed(
+            given,
+            self.inputs,
+            manifest.constants,
+            manifest.limits,
+            manifest.signature,
+            manifest.guards,
+            remembered(manifest) if keeps_inside(manifest) else (),
+        )
         if self.check_finite:
             check_finite(feed)
         return feed

@@ -145,11 +145,13 @@ def call_of(model: torch.nn.Module, given: Mapping[str, Any], *, widen: bool) ->
 
 def _without_cache(model: torch.nn.Module, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """No cache is returned unless it is asked for: whoever generates text ports the step with a cache."""
-    if not is_transformers(model) or "use_cache" in arguments or not getattr(model.config, "use_cache", False):
+    caches = ("past_key_values", "past_buckets_states")
+    if not is_transformers(model) or not getattr(model.config, "use_cache", False):
+        return {}
+    if any(arguments.get(name) is not None for name in ("use_cache", *caches)):
         return {}
     with torch.no_grad():
         out = invoke(model, arguments)
-    caches = ("past_key_values", "past_buckets_states")
     found = isinstance(out, Mapping) and any(out.get(name) is not None for name in caches)
     return {"use_cache": False} if found else {}
 

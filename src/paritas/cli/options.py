@@ -95,6 +95,13 @@ Target = Annotated[
         help=f"{_only(_WITH_TARGETS)}: whose idioms to write; cpu if not given.",
     ),
 ]
+Task = Annotated[
+    str,
+    typer.Option(
+        "--task",
+        help="text-generation-with-past: a model that goes on with a cache, which an OpenVINO file keeps itself.",
+    ),
+]
 Weights = Annotated[
     str | None,
     typer.Option(

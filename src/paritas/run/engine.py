@@ -21,11 +21,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from paritas.errors import EngineMissing, UnknownEngine
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from paritas.lower.result import Lowered
     from paritas.options import BuildOptions
-    from paritas.program import Artifact, Program
+    from paritas.program import Artifact, Note, Program
     from paritas.run.script import Side, ToWrite
     from paritas.run.session import Session
 
@@ -101,6 +103,10 @@ class Engine(abc.ABC):
     def start(self, program: Program, artifact: Artifact, *, device: str = "") -> Session:
         """What runs a port in the process in which it was made."""
         return self.load(artifact, mode=artifact.manifest.mode, device=device)
+
+    def beside(self, program: Program, directory: Path) -> tuple[Note, ...]:
+        """Write what the engine's own tools look for beside its files, and say what is not."""
+        return ()
 
     @abc.abstractmethod
     def trial(self) -> None:

@@ -10,7 +10,7 @@ import difflib
 import functools
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -164,6 +164,7 @@ def check_feed(
     limits: Mapping[str, int] | None = None,
     signature: Mapping[str, Any] | None = None,
     guards: Sequence[Guard] = (),
+    growing: Collection[str] = (),
 ) -> dict[str, Array]:
     """One array per spec, in its order, of its dtype, or one `InputError` with all that is wrong.
 
@@ -171,7 +172,8 @@ def check_feed(
     that were fixed while capturing; the same value is accepted. limits: dynamic dimension -> largest size.
     signature: forward's parameters, as `Manifest.signature`; what is left out has forward's default, and what has
     forward's default may be said.
-    guards: what has to hold of the sizes; a `SizeError` if nothing but guards is broken.
+    guards: what has to hold of the sizes; a `SizeError` if nothing but guards is broken. growing: inputs that begin
+    with a size of 0.
 
     Whole numbers are cast where that loses nothing, and float16 or bfloat16 to float32; nothing else is.
     float32 is taken for bfloat16 from NumPy, which has none, and rounded to it. An absent input whose spec
@@ -199,7 +201,7 @@ def check_feed(
         except InputError as error:
             wrong.append(str(error).rstrip("."))
             continue
-        if _check_shape(spec, array, sizes, limits or {}, wrong):
+        if _check_shape(spec, array, sizes, limits or {}, wrong, may_be_empty=spec.name in growing):
             if array.dtype.name != spec.dtype:
                 array = _cast(spec, array, value, wrong)
             if (spec.high, spec.low, spec.never) != (None, None, ()) and array.dtype.name == spec.dtype:
@@ -307,7 +309,13 @@ def _dims(spec: TensorSpec) -> str:
 
 
 def _check_shape(
-    spec: TensorSpec, array: Array, sizes: dict[str, tuple[int, str]], limits: Mapping[str, int], wrong: list[str]
+    spec: TensorSpec,
+    array: Array,
+    sizes: dict[str, tuple[int, str]],
+    limits: Mapping[str, int],
+    wrong: list[str],
+    *,
+    may_be_empty: bool = False,
 ) -> bool:
     """Whether the shape is the spec's; notes the sizes of dynamic dimensions, and what is wrong."""
     name, dims, shape = spec.name, spec.dims, array.shape
@@ -319,7 +327,7 @@ def _check_shape(
         if isinstance(dim, int):
             if size != dim:
                 wrong.append(f"{name} has size {size} in dimension {axis}; {dim} is expected: {_dims(spec)}")
-        elif size == 0:
+        elif size == 0 and not (may_be_empty and axis):
             wrong.append(f"{name} is empty: its shape is {list(shape)}")
             break
         elif dim in limits and size > limits[dim]:

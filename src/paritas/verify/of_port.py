@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from paritas.arguments import invoke, nest
+from paritas.caches import keeps_inside, new_tokens, remembered
 from paritas.errors import EngineError, InputError
 from paritas.pytree import describe_output
 from paritas.run.engine import about, all_about
@@ -30,7 +31,7 @@ from paritas.verify.tolerance import HALF
 if TYPE_CHECKING:
     import torch
 
-    from paritas.program import Program
+    from paritas.program import Manifest, Program
 
 #: Bytes of outputs of which is seen whether a later call writes into them.
 _KEPT = 1 << 26
@@ -250,9 +251,12 @@ def cases_of(
     cases: Sequence[Case] = generate(
         specs, limits=size_ranges(port.manifest.limits), ways=ways(port.manifest), seed=seed, ranges=seen
     )
+    cases = [*cases, *_beginnings(port.manifest, cases)]
+    # Keys and values are the model's own: nobody makes others of them.
+    left = {*port.manifest.prepared, *(remembered(port.manifest) if keeps_inside(port.manifest) else ())}
     base = odd.usual(cases, accepted)
     if base is not None or not known:
-        more = odd.odd(specs, base, seed=seed, keep=port.manifest.prepared) if base is not None else ()
+        more = odd.odd(specs, base, seed=seed, keep=left) if base is not None else ()
         off = suspects(
             specs,
             port.outputs,
@@ -262,17 +266,39 @@ def cases_of(
             precision=port.session.precision,
             limits=size_ranges(port.manifest.limits),
             ways=ways(port.manifest),
-            keep=port.manifest.prepared,
+            keep=left,
             resize=not port.manifest.prepared,
             seed=seed,
         )
         return [*example, *cases, *more, *off, *kept], remarks
     whole = [spec.name for spec in specs if not spec.dtype.startswith(("float", "bfloat"))]
-    more = odd.odd(specs, example[0], seed=seed, keep={*whole, *port.manifest.prepared})
+    more = odd.odd(specs, example[0], seed=seed, keep={*whole, *left})
     return [*example, _other_floats(port, known, seed), *more, *kept], [
         "verify: the original takes none of the generated inputs, so it was compared on what it was "
         "captured with and on other values of its floats"
     ]
+
+
+def _beginnings(manifest: Manifest, cases: Sequence[Case]) -> list[Case]:
+    """What is generated, with nothing remembered yet: for a model that goes on with a cache."""
+    new = new_tokens(manifest) if keeps_inside(manifest) else ""
+    counts = [(spec.name, spec.dims.index(new)) for spec in manifest.inputs if new in spec.dims]
+    if not counts:
+        return []
+    name, axis = counts[0]
+    names = remembered(manifest)
+
+    def begun(case: Case) -> Case:
+        feed = dict(case.feed)
+        for spec in manifest.inputs:
+            value = feed[spec.name]
+            if spec.name in names:
+                feed[spec.name] = value[:, :, :0]
+            elif spec.name.endswith("attention_mask"):
+                feed[spec.name] = value[:, -feed[name].shape[axis] :]
+        return dataclasses.replace(case, name=f"{case.name}, at the beginning", feed=feed)
+
+    return [begun(case) for case in cases if not case.edge]
 
 
 def nodes_of(program: Program) -> list[NodeInfo]:

@@ -25,6 +25,7 @@ from paritas.cli.options import (
     SourceName,
     Subfolder,
     Target,
+    Task,
     Verify,
     Weights,
 )  # fmt: skip
@@ -46,6 +47,7 @@ def port(
     mode: Mode = None,
     target: Target = None,
     weights: Weights = None,
+    task: Task = "",
     revision: Revision = None,
     subfolder: Subfolder = "",
     model_class: ModelClass = None,
@@ -68,6 +70,8 @@ def port(
       paritas port openai/clip-vit-base-patch32 --engine mindspore --out clip-ms
 
       paritas port ./my-bert --dtype bf16 --out bert-bf16
+
+      paritas port ./llama --task text-generation-with-past --out llama-openvino
 
       paritas port mine.py:build --input x=2x16:float32 --out mine-openvino
 
@@ -98,6 +102,7 @@ def port(
             model_class=model_class,
             target=target or "cpu",
             weights=weights or "",
+            task=task,
             progress=lambda stage: None if stage == "load" else stages(stage),
         )
         report = None

@@ -7,11 +7,14 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from paritas.caches import keeps_inside
 from paritas.errors import EngineError
 from paritas.run.engine import Engine
 
 if TYPE_CHECKING:
-    from paritas.program import Artifact
+    from pathlib import Path
+
+    from paritas.program import Artifact, Note, Program
     from paritas.run.openvino.session import OpenVINOSession
     from paritas.run.script import Side, ToWrite
 
@@ -52,6 +55,14 @@ class OpenVINO(Engine):
         if precision and precision not in HINTS:
             raise EngineError(f"openvino has no precision {precision!r}; it has {', '.join(HINTS)}.")
         return OpenVINOSession(artifact, precision or artifact.manifest.dtype, device or "CPU")
+
+    def beside(self, program: Program, directory: Path) -> tuple[Note, ...]:
+        """The tokenizer of a model that generates."""
+        if not keeps_inside(program):
+            return ()
+        from paritas.lower.openvino import tokenizers
+
+        return tokenizers.write(directory)
 
     def trial(self) -> None:
         from paritas.run.openvino import trial

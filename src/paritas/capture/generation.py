@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a model that generates text is captured with: a call that goes on with the cache of an earlier one."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+
+from paritas.capture.export import is_transformers
+from paritas.errors import InputsNeeded
+
+#: By optimum's name: inputs are the new tokens, outputs their logits, and a cache is between two calls.
+WITH_PAST = "text-generation-with-past"
+
+#: Tokens that are new and tokens that were seen: sizes that no graph can take for a constant, as it could 0 and 1.
+NEW, PAST = 3, 4
+
+
+def can_generate(model: Any) -> bool:
+    """Whether it writes text after a text, and goes on with keys and values of all tokens that it has seen."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    named = type(model).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+    return is_transformers(model) and named and not model.config.is_encoder_decoder and bool(model.can_generate())
+
+
+def going_on(model: Any) -> dict[str, Any]:
+    """The arguments of a call on `NEW` tokens after `PAST`, two rows of seeded ones: with all that a loop hands on.
+
+    input_ids int64 [2, NEW], attention_mask int64 [2, PAST + NEW], position_ids int64 [2, NEW] where forward takes
+    them, past_key_values as the model made it for the first tokens. Raises `InputsNeeded` for a model of another kind.
+    """
+    if not can_generate(model):
+        raise InputsNeeded(f"{type(model).__name__} does not write text after a text: it has no {WITH_PAST}.")
+    from transformers.cache_utils import DynamicCache
+
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = model.config.get_text_config().vocab_size
+    ids = torch.randint(min(3, vocabulary - 1), vocabulary, (2, PAST + NEW), generator=generator)
+    mask = torch.ones_like(ids)
+    with torch.no_grad():
+        # Its own cache might keep a window of the tokens only.
+        made = model(
+            input_ids=ids[:, :PAST], attention_mask=mask[:, :PAST], past_key_values=DynamicCache(), use_cache=True
+        )
+    cache = made.past_key_values
+    if type(cache) is not DynamicCache or not all(type(layer).__name__ == "DynamicLayer" for layer in cache.layers):
+        raise InputsNeeded(
+            f"{type(model).__name__} remembers in a {type(cache).__name__} of "
+            f"{', '.join(sorted({type(layer).__name__ for layer in cache.layers}))}, which no port keeps. "
+            "Generate with paritas.transformers, or port one call of it with inputs=."
+        )
+    given = {"input_ids": ids[:, PAST:], "attention_mask": mask, "past_key_values": cache}
+    if not getattr(model.config, "use_cache", False):
+        given["use_cache"] = True
+    if "position_ids" in inspect.signature(model.forward).parameters:
+        given["position_ids"] = torch.arange(PAST, PAST + NEW).repeat(2, 1)
+    return given

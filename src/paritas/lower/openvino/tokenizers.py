@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A port's tokenizer as OpenVINO models, which openvino-genai and OpenVINO Model Server look for beside the network."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+
+from paritas.errors import first_line
+from paritas.program import Note
+
+FILES = ("openvino_tokenizer.xml", "openvino_detokenizer.xml")
+
+#: On which the models are compared with the tokenizer: case, accents, spaces, signs of several bytes, digits.
+TEXTS = (
+    "The quick brown fox jumps over the lazy dog.",
+    "  two  spaces,\na line\tand a tab ",
+    "naïve Zürich, Ελληνικά, 日本語 and 🙂",
+    "x = f(3.14, 1e-5)[0] # 100%",
+    "A",
+)
+
+
+def write(directory: Path) -> tuple[Note, ...]:
+    """Write them, if there is a tokenizer in `directory`, and say where they answer otherwise than it does."""
+    from transformers import AutoTokenizer
+
+    if not any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
+        return ()
+    if importlib.util.find_spec("openvino_tokenizers") is None:
+        text = f"{FILES[0]}, which openvino-genai looks for, is not written: pip install 'paritas[genai]'"
+        return (Note("lower", text),)
+    from openvino_tokenizers import convert_tokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        models = convert_tokenizer(tokenizer, with_detokenizer=True)
+    except Exception as error:  # noqa: BLE001 - of another library, in many ways; the port is whole without them
+        return (Note("lower", f"the tokenizer has no OpenVINO model: {first_line(error)}"),)
+    for model, name in zip(models, FILES, strict=True):
+        openvino.save_model(model, str(directory / name))
+    return tuple(Note("lower", said) for said in _differences(tokenizer, directory))
+
+
+def _differences(tokenizer: Any, directory: Path) -> list[str]:
+    core = openvino.Core()
+    there, back = (core.compile_model(str(directory / name), "CPU") for name in FILES)
+    found = []
+    for text in TEXTS:
+        want = tokenizer(text)["input_ids"]
+        got = there([text])["input_ids"][0].tolist()
+        if got != want:
+            found.append(f"{FILES[0]} reads {text!r} as {got}, and the tokenizer as {want}")
+            continue
+        spelt = tokenizer.decode(want, skip_special_tokens=True)
+        ours = str(back([np.array([want], np.int64)]).to_tuple()[0][0])
+        if ours != spelt:
+            found.append(f"{FILES[1]} spells {want} as {ours!r}, and the tokenizer as {spelt!r}")
+    return found
