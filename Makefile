@@ -33,16 +33,16 @@ test-all: $(MADE)  ## the tests, the long ones at real sizes too
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: $(MADE)  ## style and types
-	$(BIN)/ruff check src tests benchmarks examples docs/generate.py
-	$(BIN)/ruff format --check src tests benchmarks examples docs/generate.py
+	$(BIN)/ruff check src tests benchmarks examples docs/generate.py hatch_build.py
+	$(BIN)/ruff format --check src tests benchmarks examples docs/generate.py hatch_build.py
 	$(BIN)/mypy
 
 docs: $(MADE)  ## write the generated parts of README.md and docs/ again
 	$(BIN)/python docs/generate.py
 
 format: $(MADE)  ## put style right where a machine can
-	$(BIN)/ruff check --fix src tests benchmarks examples docs/generate.py
-	$(BIN)/ruff format src tests benchmarks examples docs/generate.py
+	$(BIN)/ruff check --fix src tests benchmarks examples docs/generate.py hatch_build.py
+	$(BIN)/ruff format src tests benchmarks examples docs/generate.py hatch_build.py
 
 bench: $(MADE)  ## measure speed and parity at real sizes: the tables of docs/benchmarks.md, by make docs
 	@for file in benchmarks/[a-z]*.py; do if grep -q __main__ "$$file"; then $(BIN)/python "$$file"; fi; done

@@ -46,7 +46,10 @@ __all__ = [*_PUBLIC, "errors"]
 
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
-        return getattr(importlib.import_module(_PUBLIC[name]), name)
+        from paritas.extras import needing
+
+        with needing("port", f"paritas.{name}"):
+            return getattr(importlib.import_module(_PUBLIC[name]), name)
     if name == "errors":
         return importlib.import_module("paritas.errors")
     raise AttributeError(f"module 'paritas' has no attribute {name!r}")

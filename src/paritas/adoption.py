@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paritas.errors import InputError
+from paritas.extras import require
 from paritas.making import build_options
 from paritas.pipeline import Port, Progress, assemble
 
@@ -40,6 +41,7 @@ def adopt(
     Raises `InputError` for a file that is no model or whose inputs or outputs are not the original's, and what
     `paritas.port` raises of the original.
     """
+    require("port", "paritas.adopt()")
     options, notes = build_options("openvino", dtype=dtype)
     from paritas.capture import capture
     from paritas.capture.source import resolve

@@ -20,6 +20,21 @@ class ParitasError(Exception):
         return printable(super().__str__())
 
 
+# --- install -----------------------------------------------------------------------------------
+
+
+class ExtraMissing(ParitasError, ImportError):
+    """Something needs packages that a bare install does not bring: names it, them, and what installs them."""
+
+    def __init__(self, door: str, packages: Sequence[str], install: str):
+        names = " and ".join(filter(None, (", ".join(packages[:-1]), packages[-1])))
+        one = len(packages) == 1
+        super().__init__(
+            f"{door} needs {names}, which {'is' if one else 'are'} not installed. "
+            f"Install {'it' if one else 'them'}:   {install}"
+        )
+
+
 # --- source ------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from paritas import leftovers, store
 from paritas.arguments import bound, flatten, nest
 from paritas.caches import begun, keeps_inside, remembered
 from paritas.errors import InputError, OriginalMissing, SizeError
+from paritas.extras import require
 from paritas.making import arrays, build_options, dtype_of, inputs_for, manifest_of
 from paritas.options import BuildOptions
 from paritas.others import Others
@@ -70,10 +71,11 @@ def port(
     OpenVINO its file keeps the keys and values itself, as openvino-genai expects it; `inputs` is not given then.
     check_finite: refuse inputs that hold NaN or infinities, of which engines may make ordinary numbers.
 
-    Raises `UnknownEngine`, `EngineMissing`, `UnknownMode`, `InputError` for a dtype, `SourceError`,
-    `InputsNeeded`, `CaptureError`, `FrozenDimension`, `UnsupportedOps`, `LoweringError` or `EngineError`;
-    nothing is left behind.
+    Raises `ExtraMissing` without torch and transformers, `UnknownEngine`, `EngineMissing`, `UnknownMode`, `InputError`
+    for a dtype, `SourceError`, `InputsNeeded`, `CaptureError`, `FrozenDimension`, `UnsupportedOps`, `LoweringError` or
+    `EngineError`; nothing is left behind.
     """
+    require("port", "paritas.port()")
     from paritas.capture import capture
     from paritas.capture.source import resolve
 
@@ -328,6 +330,7 @@ class Port:
         the worst are kept in the port's directory, and verified on ever after. gradients: compare backwards too,
         parameter by parameter and node by node; `InputError` for an engine that has none.
         """
+        require("port", "port.verify()")
         from paritas.verify.of_port import verify_port
 
         return verify_port(
@@ -357,6 +360,7 @@ class Port:
         For divergences that appear only in combination, and for crashes. out: a directory for the part as a script
         that runs without Paritas; None for no script. seconds: how long to search. inputs, original: as in `verify`.
         """
+        require("port", "port.bisect()")
         from paritas.verify.bisect.of_port import bisect_port
 
         place = None if out is None else Path(out)
@@ -379,6 +383,7 @@ class Port:
         weights: str = "",
     ) -> Port:
         """The same capture on another engine, or in another precision of OpenVINO's: nothing is captured again."""
+        require("port", "port.to()")
         options, notes = build_options(engine, dtype=dtype, mode=mode, target=target, weights=weights, device=device)
         program, original = self.program(), self.original()
         if not about(engine).captured_in and options.dtype not in ("", dtype_of(program)):
@@ -416,6 +421,7 @@ class Port:
 
     def original(self, given: torch.nn.Module | None = None) -> torch.nn.Module:
         """The original module. Raises `OriginalMissing` if it was in memory only and is not `given`."""
+        require("port", "The original of a port")
         if given is not None:
             from paritas.capture.source import resolve
 
@@ -431,6 +437,7 @@ class Port:
     def program(self) -> Program:
         """The captured graph, captured again for a port that was loaded."""
         if self._program is None:
+            require("port", "Capturing the original of a port")
             from paritas.capture import capture
 
             if self.manifest.source.kind == "module" and self._original is None:

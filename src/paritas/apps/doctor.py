@@ -17,11 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from paritas.extras import EXTRAS, install, missing
 from paritas.run.engine import EngineInfo, all_about, engines
 
 TIMEOUT = 180.0
@@ -36,7 +37,7 @@ FEATURES = {
     "avx2": "float32 arithmetic",
 }
 
-_PACKAGES = ("paritas", "torch", "transformers", "numpy", "safetensors", "huggingface-hub")
+_PACKAGES = ("paritas", "numpy", "safetensors", *(name.replace("_", "-") for name in EXTRAS["port"].packages))
 
 #: Prints one JSON object: dtype -> "" or what happens instead.
 _TRIAL = """
@@ -75,11 +76,17 @@ class Diagnosis:
     packages: Mapping[str, str]  # name -> version, "" where it is missing
     features: Mapping[str, bool]
     checkpoint: str = ""  # where the demonstration's checkpoint is
+    extras: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)  # name -> what of it is missing
+
+    @property
+    def broken(self) -> list[str]:
+        """The engines that do not work and have to: the default one, and PyTorch where it is installed."""
+        return [trial.engine for trial in self.trials if not trial.works and _has_to_work(trial)]
 
     @property
     def healthy(self) -> bool:
-        """The default engine and the capture work."""
-        return all(trial.works for trial in self.trials if trial.engine in needed())
+        """Ports run; and models can be ported, if that is installed."""
+        return not self.broken
 
     def to_json(self) -> str:
         return json.dumps({"healthy": self.healthy, **dataclasses.asdict(self)}, indent=1)
@@ -91,7 +98,7 @@ class Diagnosis:
             f"{machine['disk_gb']:.0f} GB free in {machine['temporary']}"
         )
         lines.append(f"{machine['system']}, Python {machine['python']}")
-        lines.append(", ".join(f"{name} {version or 'MISSING'}" for name, version in self.packages.items()))
+        lines.append(", ".join(f"{name} {version or 'not installed'}" for name, version in self.packages.items()))
         lines += ["", "engines"]
         for trial in self.trials:
             if trial.works:
@@ -107,16 +114,28 @@ class Diagnosis:
                 lines.append(f"  {'':<10} {'Repair it' if trial.version else 'Install it'}:   {trial.command}")
         lines += ["", "CPU features that decide what engines compute in"]
         lines += [f"  {name:<12} {'yes' if has else 'no ':<4} {FEATURES[name]}" for name, has in self.features.items()]
-        lines += ["", f"checkpoint of paritas demo: {self.checkpoint or 'not installed:   ' + _pip('demo')}"]
-        broken = [trial.engine for trial in self.trials if not trial.works and trial.engine in needed()]
-        lines += ["", f"NOT healthy: {' and '.join(broken)} must work." if broken else "Healthy."]
-        return "\n".join(lines)
+        if self.extras:
+            lines += ["", "extras"]
+            for name, absent in self.extras.items():
+                how = f":   {install(name)}" if absent else ""
+                lines.append(f"  {name:<10} {'no ' if absent else 'yes':<4} {EXTRAS[name].what}{how}")
+        if self.checkpoint:
+            lines += ["", f"checkpoint of paritas demo: {self.checkpoint}"]
+        if self.broken:
+            said = f"NOT healthy: {' and '.join(self.broken)} must work."
+        elif self.extras.get("port"):
+            said = f"Healthy: ports run here. To port models:   {install('port')}"
+        else:
+            said = "Healthy."
+        return "\n".join([*lines, "", said])
 
 
-def needed() -> set[str]:
+def _has_to_work(trial: Trial) -> bool:
     """Broken, these break the main job: the engine of `paritas port`, and what captures the original."""
     every = all_about()
-    return {min(every, key=lambda one: one.rank).name} | {one.name for one in every if one.is_original}
+    if trial.engine == min(every, key=lambda one: one.rank).name:
+        return True
+    return bool(trial.version) and any(one.name == trial.engine for one in every if one.is_original)
 
 
 def diagnose(names: Iterable[str] | None = None, *, progress: Callable[[str], None] | None = None) -> Diagnosis:
@@ -139,6 +158,7 @@ def diagnose(names: Iterable[str] | None = None, *, progress: Callable[[str], No
         packages={name: _version(name) for name in _PACKAGES},
         features={name: name in flags for name in FEATURES},
         checkpoint=_checkpoint(),
+        extras={name: missing(name) for name in EXTRAS},
     )
 
 
@@ -166,10 +186,6 @@ def _try(info: EngineInfo) -> Trial:
         ended = f"killed by signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
         return Trial(info.name, info.version, problem=f"{reason} ({ended})", command=repair, seconds=seconds)
     return Trial(info.name, info.version, True, precisions=json.loads(answer[-1])["precisions"], seconds=seconds)
-
-
-def _pip(extra: str) -> str:
-    return f"pip install 'paritas[{extra}]'"
 
 
 def _version(package: str) -> str:

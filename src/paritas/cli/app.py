@@ -45,11 +45,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+#: What runs where only ports are run. All others port or verify something, for which torch has to be there.
+BARE = (report, bench, inspect, doctor)
+
 for module in (
     port, verify, bisect, report, adopt, compare, bench, inspect, support, parity, doctor, demo, translate, speech,
 ):  # fmt: skip
     name = module.__name__.rpartition(".")[2]
-    app.command(name, epilog=EPILOG)(guarded(getattr(module, name)))
+    needs = "" if module in BARE else "port"
+    app.command(name, epilog=EPILOG)(guarded(getattr(module, name), needs, name))
 
 for name, words, commands in (
     ("eval", "Measure the quality of a translator.", (evaluate.bleu, evaluate.search)),
@@ -63,7 +67,7 @@ for name, words, commands in (
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     for command in commands:
-        group.command(command.__name__, epilog=EPILOG)(guarded(command))
+        group.command(command.__name__, epilog=EPILOG)(guarded(command, "port", f"{name} {command.__name__}"))
     app.add_typer(group, name=name)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from paritas.errors import ParitasError
+from paritas.extras import require
 from paritas.printable import printable
 
 if TYPE_CHECKING:
@@ -23,14 +24,19 @@ if TYPE_CHECKING:
 OK, DIVERGES, BAD_INPUT, BUG, INTERRUPTED = 0, 1, 2, 3, 130
 
 
-def guarded(command: Callable[..., int]) -> Callable[..., None]:
-    """`command` as typer wants it: what it returns is the exit code, what it raises is said in one message."""
+def guarded(command: Callable[..., int], needs: str = "", name: str = "") -> Callable[..., None]:
+    """`command` as typer wants it: what it returns is the exit code, what it raises is said in one message.
+
+    needs: the extra without which it does nothing. name: what a user types to call it.
+    """
 
     @functools.wraps(command)
     def run(*args: Any, **options: Any) -> None:
         as_json = bool(options.get("as_json"))
         try:
             with _only_json(as_json):
+                if needs:
+                    require(needs, f"paritas {name}")
                 code = command(*args, **options)
         except KeyboardInterrupt:
             say("\nInterrupted. Nothing was left half-made.", err=True)

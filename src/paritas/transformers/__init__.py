@@ -17,10 +17,14 @@ import functools
 import inspect
 from typing import Any
 
-import transformers as _transformers
+from paritas.extras import require
 
-import paritas.transformers.library  # noqa: F401 - registers it
-from paritas.transformers.tokens import teach_tokenizers
+require("port", "paritas.transformers")
+
+import transformers as _transformers  # noqa: E402
+
+import paritas.transformers.library  # noqa: E402, F401 - registers it
+from paritas.transformers.tokens import teach_tokenizers  # noqa: E402
 
 teach_tokenizers()
 

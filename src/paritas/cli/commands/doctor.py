@@ -13,8 +13,8 @@ from paritas.cli.progress import Stages
 def doctor(quiet: Quiet = False, as_json: Json = False, debug: Debug = False) -> int:
     """Try every engine, each in a process of its own, and say what is missing and how to get it.
 
-    Also the CPU features that decide whether OpenVINO computes in bf16. The exit code is 1 if the default engine or
-    the capture does not work.
+    Also the CPU features that decide whether OpenVINO computes in bf16, and what of Paritas is not installed. The exit
+    code is 1 if the default engine does not work, or PyTorch where it is installed.
 
     **Examples**
 

@@ -20,7 +20,7 @@ class Torch(Engine):
     differentiates = True
     lowers_parts = False
     is_original = True
-    extra = ""
+    extra = "port"
 
     def precisions(self) -> Mapping[str, str]:
         from paritas.run.torch.walk import DTYPES
