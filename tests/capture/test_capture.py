@@ -107,6 +107,22 @@ def test_a_size_that_chooses_the_way_is_free_behind_a_guard() -> None:
     assert len(broken(other.guards, dict(zip(other.inputs[0].dims[2:], (32, 32), strict=True)))) == 1  # type: ignore[arg-type]
 
 
+def test_what_follows_from_a_guard_is_no_guard_where_a_graph_is_traced_again() -> None:
+    class Masked(nn.Module):
+        def forward(self, x: torch.Tensor, past: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            seen = torch.cat([past, x], 1)
+            if mask.shape[1] < seen.shape[1]:
+                raise ValueError("a mask is as long as what is seen")
+            written = torch.zeros_like(x)
+            written[:, :1] = seen.sum(1, keepdim=True) * mask.sum(1)[:, None, None]  # traced once more for this
+            return written
+
+    x, past, mask = torch.randn(2, 3, 4), torch.randn(2, 5, 4), torch.ones(2, 8)
+    program = capture(Masked(), {"x": x, "past": past, "mask": mask})
+    assert len(program.guards) == 1, program.guards
+    assert "if mask.shape[1] < seen.shape[1]:" in program.guards[0].where
+
+
 def test_what_is_refused_with_free_sizes_is_captured_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     real = paritas.capture.export
 

@@ -42,6 +42,18 @@ MODELS: dict[str, Any] = {
     "gemma3": lambda size: hf.Gemma3ForCausalLM(
         hf.Gemma3TextConfig(vocab_size=size, head_dim=8, sliding_window=6, sliding_window_pattern=2, **SIZES)
     ),
+    "mixtral": lambda size: hf.MixtralForCausalLM(hf.MixtralConfig(vocab_size=size, num_local_experts=4, **SIZES)),
+    "falcon with alibi": lambda size: hf.FalconForCausalLM(
+        hf.FalconConfig(
+            vocab_size=size,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            alibi=True,
+            bos_token_id=0,
+            eos_token_id=1,
+        )
+    ),
     "phi": lambda size: hf.PhiForCausalLM(hf.PhiConfig(vocab_size=size, **SIZES)),
 }
 

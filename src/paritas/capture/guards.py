@@ -83,6 +83,8 @@ def noted() -> Iterator[None]:
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and _kind(frame.f_code) == "symbols":
             frame = frame.f_back
+        if _repeats(frame):
+            return original(self, sym_node, *args, **kwargs)
         by_program = frame is not None and _kind(frame.f_code) == "program"
         if frame is not None and frame.f_code.co_name == "check_contiguous_sizes_strides" and _is_of_one(question):
             return False  # A yes would fix a free size for the sake of strides: of L - 2, L would become 3.
@@ -158,6 +160,14 @@ def _kind(code: CodeType) -> str:
             else "torch"
         )
     return _KINDS[code]
+
+
+def _repeats(frame: FrameType | None) -> bool:
+    """Whether torch asks again what it was told: a graph that is traced once more has its guards as a function, with
+    ranges in it that only follow from them, and from sizes of 2 or more."""
+    if frame is None or frame.f_code.co_filename != "<string>" or frame.f_back is None:
+        return False
+    return frame.f_back.f_code.co_filename.startswith(_TORCH) and frame.f_code.co_varnames[:1] == ("args",)
 
 
 def _is_about_layout(frame: FrameType | None) -> bool:

@@ -190,6 +190,7 @@ def check_feed(
             _check_argument(name, value, specs, constants, wrong)
     feed: dict[str, Array] = {}
     sizes: dict[str, tuple[int, str]] = {}  # dynamic dimension -> its size and the input that says so
+    zero = {dim for spec in specs if spec.name in growing for dim in spec.dims[1:]}
     for spec in specs:
         value = inputs.get(spec.name)
         if value is None:
@@ -201,7 +202,7 @@ def check_feed(
         except InputError as error:
             wrong.append(str(error).rstrip("."))
             continue
-        if _check_shape(spec, array, sizes, limits or {}, wrong, may_be_empty=spec.name in growing):
+        if _check_shape(spec, array, sizes, limits or {}, wrong, zero, spec.name in growing):
             if array.dtype.name != spec.dtype:
                 array = _cast(spec, array, value, wrong)
             if (spec.high, spec.low, spec.never) != (None, None, ()) and array.dtype.name == spec.dtype:
@@ -314,10 +315,11 @@ def _check_shape(
     sizes: dict[str, tuple[int, str]],
     limits: Mapping[str, int],
     wrong: list[str],
-    *,
+    zero: Collection[int | str] = (),
     may_be_empty: bool = False,
 ) -> bool:
-    """Whether the shape is the spec's; notes the sizes of dynamic dimensions, and what is wrong."""
+    """Whether the shape is the spec's; notes the sizes of dynamic dimensions, and what is wrong. zero: those that may
+    be 0, as in an input that `may_be_empty`."""
     name, dims, shape = spec.name, spec.dims, array.shape
     if len(shape) != len(dims):
         wrong.append(f"{name} has {len(shape)} dimensions {list(shape)}; {len(dims)} are expected: {_dims(spec)}")
@@ -340,12 +342,17 @@ def _check_shape(
                     f"both are {dim} in {_dims(spec)}"
                 )
             elif not dim.isidentifier():
-                _check_expression(spec, axis, size, sizes, wrong)
+                _check_expression(spec, axis, size, sizes, wrong, zero)
     return len(wrong) == before
 
 
 def _check_expression(
-    spec: TensorSpec, axis: int, size: int, sizes: dict[str, tuple[int, str]], wrong: list[str]
+    spec: TensorSpec,
+    axis: int,
+    size: int,
+    sizes: dict[str, tuple[int, str]],
+    wrong: list[str],
+    zero: Collection[int | str],
 ) -> None:
     """A dimension such as "2*s0": right if s0 is known and fits, or unknown and some s0 fits."""
     dim = str(spec.dims[axis])
@@ -362,7 +369,7 @@ def _check_expression(
             )
     elif len(unknown) == 1 and _GROWS.fullmatch(dim):
         symbol = unknown[0]
-        if (fits := _solve(dim, symbol, tuple(known.items()), size)) is None:
+        if (fits := _solve(dim, symbol, tuple(known.items()), size, int(symbol not in zero))) is None:
             wrong.append(f"{spec.name} has size {size} in dimension {axis}; it must be {dim} for some {symbol}")
         else:
             sizes[symbol] = (fits, spec.name)
@@ -373,10 +380,10 @@ _GROWS = re.compile(r"(?:(?!//)[\w +*()-](?<!\w\())+")
 
 
 @functools.lru_cache(maxsize=4096)
-def _solve(text: str, symbol: str, known: tuple[tuple[str, int], ...], size: int) -> int | None:
-    """The size of `symbol` that makes the expression `size`."""
+def _solve(text: str, symbol: str, known: tuple[tuple[str, int], ...], size: int, least: int) -> int | None:
+    """The size of `symbol`, at least `least`, that makes the expression `size`."""
     sizes = dict(known)
-    return next((k for k in range(1, size + 64) if formulas.whole(text, {**sizes, symbol: k}) == size), None)
+    return next((k for k in range(least, size + 64) if formulas.whole(text, {**sizes, symbol: k}) == size), None)
 
 
 @functools.lru_cache(maxsize=4096)
