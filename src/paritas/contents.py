@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from paritas import files as plain
 from paritas.errors import PortError, TamperedPort
-from paritas.program import Artifact
+from paritas.program import Artifact, ComponentArtifacts, entries
 
 
 def is_inside(name: str) -> bool:
@@ -19,12 +19,12 @@ def is_inside(name: str) -> bool:
     return plain and bool(path.parts) and ".." not in path.parts
 
 
-def sealed(artifact: Artifact) -> bool:
+def sealed(artifact: Artifact | ComponentArtifacts) -> bool:
     """Whether what a port lists is all that it is: it was saved, and nobody has said that edits are all right.
 
     A port that was not saved yet may list inputs to verify with, but not its main file.
     """
-    return artifact.manifest.entry in artifact.manifest.files and not artifact.modified
+    return all(name in artifact.manifest.files for name in entries(artifact.manifest)) and not artifact.modified
 
 
 def take(artifact: Artifact, name: str) -> plain.Buffer:

@@ -16,13 +16,14 @@ import numpy as np
 from paritas import leftovers, store
 from paritas.arguments import bound, flatten, nest
 from paritas.caches import begun, keeps_inside, remembered
+from paritas.components import Components, join
 from paritas.errors import InputError, OriginalMissing, SizeError
 from paritas.extras import require
 from paritas.making import arrays, build_options, dtype_of, inputs_for, manifest_of
 from paritas.options import BuildOptions
 from paritas.others import Others
 from paritas.printable import printable
-from paritas.program import Artifact, Manifest, Note, Program, TensorSpec
+from paritas.program import Artifact, Manifest, Note, Program, Source, TensorSpec
 from paritas.pytree import build_output, has_sizes
 from paritas.run.engine import about, lower
 from paritas.run.engine import engine as find_engine
@@ -58,7 +59,7 @@ def port(
     task: str = "",
     check_finite: bool = False,
     progress: Progress | None = None,
-) -> Port:
+) -> Port | Components[Port]:
     """Port a PyTorch model to another engine.
 
     source: a hub id, a local directory, a `PreTrainedModel`, or any `torch.nn.Module` (then `inputs` is
@@ -68,7 +69,8 @@ def port(
     "graph" or "pynative", MindSpore only. target: "cpu" or "ascend", MindSpore only. weights: "int8" or "int4" to
     round the weights to so many bits, OpenVINO only; it is no longer the same model, and `verify` says by how much.
     task: "text-generation-with-past" for a model that goes on with a cache: its inputs are the new tokens, and on
-    OpenVINO its file keeps the keys and values itself, as openvino-genai expects it; `inputs` is not given then.
+    OpenVINO its file keeps the keys and values itself, as openvino-genai expects it; `inputs` is not given then. Tasks
+    that need several graphs return `Components`, a port for each.
     check_finite: refuse inputs that hold NaN or infinities, of which engines may make ordinary numbers.
 
     Raises `ExtraMissing` without torch and transformers, `UnknownEngine`, `EngineMissing`, `UnknownMode`, `InputError`
@@ -77,6 +79,7 @@ def port(
     """
     require("port", "paritas.port()")
     from paritas.capture import capture
+    from paritas.capture.components import TASKS
     from paritas.capture.source import resolve
 
     tell = progress or (lambda stage: None)
@@ -92,6 +95,12 @@ def port(
         dtype=about(engine).capture_dtype(options.dtype),
         notes=notes,
     )
+
+    if task in TASKS:
+        if inputs is not None:
+            raise InputError(f"The task {task} has inputs of its own: leave out inputs, or the task.")
+        whole = dataclasses.replace(origin, task=task)
+        return port_components(original, whole, options, notes=notes, progress=progress, check_finite=check_finite)
 
     def made(example: Any, *, exact: bool = False) -> Port:
         tell("capture")
@@ -110,6 +119,29 @@ def port(
     return first
 
 
+def port_components(
+    original: torch.nn.Module,
+    source: Source,
+    options: BuildOptions,
+    *,
+    notes: Sequence[Note] = (),
+    progress: Progress | None = None,
+    check_finite: bool = False,
+) -> Components[Port]:
+    """A port of each network that a model is taken apart into for the task of `source`."""
+    from paritas.capture import capture
+    from paritas.capture.components import TASKS
+
+    tell = progress or (lambda stage: None)
+    ports = {}
+    for name, part in TASKS[source.task](original).items():
+        tell("capture")
+        program = capture(part.module, part.inputs(), source=dataclasses.replace(source, component=name))
+        ports[name] = port_program(program, part.module, options, notes=notes, progress=progress, whole=original)
+        ports[name].check_finite = check_finite
+    return join(ports, source.task)
+
+
 def port_program(
     program: Program,
     original: torch.nn.Module,
@@ -118,14 +150,20 @@ def port_program(
     notes: Sequence[Note] = (),
     progress: Progress | None = None,
     keep_example: bool = True,
+    whole: torch.nn.Module | None = None,
 ) -> Port:
-    """Lower and run what was captured: the second half of `port`."""
+    """Lower and run what was captured: the second half of `port`.
+
+    whole: the model of which `original` is a component.
+    """
     given = dataclasses.replace(options, dtype=options.dtype or dtype_of(program))
 
     def write(directory: Path) -> Lowered:
         return lower(program, directory, given)
 
-    return assemble(program, original, options, write, notes=notes, progress=progress, keep_example=keep_example)
+    return assemble(
+        program, original, options, write, notes=notes, progress=progress, keep_example=keep_example, whole=whole
+    )
 
 
 def assemble(
@@ -137,11 +175,12 @@ def assemble(
     notes: Sequence[Note] = (),
     progress: Progress | None = None,
     keep_example: bool = True,
+    whole: torch.nn.Module | None = None,
 ) -> Port:
     """A port of what `write` puts into a new directory, which is removed if anything fails.
 
     keep_example: whether what the program was captured with is kept with the port, so that a loaded one can be
-    verified on it.
+    verified on it. whole: the model whose configuration it has, if that is not `original`.
     """
     tell = progress or (lambda stage: None)
     directory = leftovers.make()
@@ -150,12 +189,12 @@ def assemble(
 
         tell("lower")
         lowered = write(directory)
-        copy_configuration(original, program.source, directory)
+        copy_configuration(whole or original, program.source, directory)
         notes = (*notes, *about(options.engine).beside(program, directory))
         if keep_example:
             from paritas.verify.inputs import example
 
-            notes = (*notes, *example.write(directory, arrays(program)))
+            notes = (*notes, *example.write(directory, arrays(program), program.source))
         artifact = Artifact(directory, manifest_of(program, lowered, options, notes=notes))
         tell("run")
         session = find_engine(options.engine).start(program, artifact, device=options.device)
@@ -174,13 +213,40 @@ def load(
     precision: str = "",
     allow_modified: bool = False,
     check_finite: bool = False,
-) -> Port:
-    """A port that was saved. Needs neither torch nor transformers, unless its engine is torch.
+) -> Port | Components[Port]:
+    """A port that was saved, or several components. Needs neither torch nor transformers, unless its engine is torch.
 
     Every file is checked against `port.json`, and a generated module against the generator's grammar,
     before anything is executed. Raises `PortError`, `TamperedPort`, `EngineMissing` or `EngineError`.
     """
+    found = store.read_any(directory, allow_modified=allow_modified, hold=True)
+    if isinstance(found, Artifact):
+        return _loaded(found, directory, engine, device, mode, precision, check_finite)
+    ports = {
+        name: _loaded(artifact, directory, engine, device, mode, precision, check_finite)
+        for name, artifact in found.each().items()
+    }
+    found.held.clear()
+    return Components(ports, found)
+
+
+def load_port(
+    directory: str | os.PathLike[str], *, mode: str = "", precision: str = "", allow_modified: bool = False
+) -> Port:
+    """As `load`, for what has to be one graph. Raises `PortError` for several components."""
     artifact = store.read(directory, allow_modified=allow_modified, hold=True)
+    return _loaded(artifact, directory, None, "", mode, precision, False)
+
+
+def _loaded(
+    artifact: Artifact,
+    directory: str | os.PathLike[str],
+    engine: str | None,
+    device: str,
+    mode: str,
+    precision: str,
+    check_finite: bool,
+) -> Port:
     if engine is not None and engine != artifact.manifest.engine:
         from paritas.errors import PortError
 
@@ -423,15 +489,19 @@ class Port:
         """The original module. Raises `OriginalMissing` if it was in memory only and is not `given`."""
         require("port", "The original of a port")
         if given is not None:
+            from paritas.capture.components import component
             from paritas.capture.source import resolve
 
-            self._original = resolve(given)[0]  # a copy of one in training mode, which stays as it is
+            # A copy of one in training mode, which stays as it is.
+            self._original = component(resolve(given)[0], self.manifest.source)
         if self._original is None:
+            from paritas.capture.components import component
             from paritas.capture.source import load_again
 
-            self._original = load_again(
+            whole = load_again(
                 self.manifest.source, dtype=about(self.manifest.engine).capture_dtype(self.manifest.dtype)
             )
+            self._original = component(whole, self.manifest.source)
         return self._original
 
     def program(self) -> Program:

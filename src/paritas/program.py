@@ -132,6 +132,8 @@ class Source:
     revision: str = ""
     subfolder: str = ""
     model_class: str = ""  # "transformers.models.bert.modeling_bert.BertModel"
+    task: str = ""  # what its components are for, by optimum's name: "text2text-generation-with-past"
+    component: str = ""  # of several networks that it is taken apart into, the one that was ported: "encoder"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,6 +218,28 @@ class Manifest:
 
 
 @dataclasses.dataclass(frozen=True)
+class ComponentsManifest:
+    """`port.json` of a directory that holds several components, each a port of one graph.
+
+    components: name -> its manifest, which lists no files. Its entry lies beside those of the others
+    ("openvino_encoder_model.xml"), or in a folder of its name ("unet/openvino_model.xml").
+    """
+
+    components: Mapping[str, Manifest]
+    task: str = ""
+    #: Name -> {sha256, bytes}.
+    files: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+
+def entries(manifest: Manifest | ComponentsManifest) -> tuple[str, ...]:
+    """The files that engines open."""
+    if isinstance(manifest, Manifest):
+        return (manifest.entry,)
+    return tuple(one.entry for one in manifest.components.values())
+
+
+@dataclasses.dataclass(frozen=True)
 class Artifact:
     """A directory that holds a port, and its manifest."""
 
@@ -224,7 +248,40 @@ class Artifact:
     modified: bool = False  # it differs from what was written, and the user said that this is all right
     held: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
     """What was read when the files were checked, for the engine, which need not look again: see `contents.take`."""
+    folder: str = ""  # of a component that has one: the last part of `directory`, with `port.json` above it
 
     @property
     def entry(self) -> Path:
         return self.directory / self.manifest.entry
+
+    @property
+    def root(self) -> Path:
+        """Where its `port.json` is."""
+        return self.directory.parent if self.folder else self.directory
+
+
+@dataclasses.dataclass(frozen=True)
+class ComponentArtifacts:
+    """A directory that holds several components, and what all of them are."""
+
+    directory: Path
+    manifest: ComponentsManifest
+    modified: bool = False
+    held: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+
+    def each(self) -> dict[str, Artifact]:
+        """The components by name: those in a folder have its files, the others all that lie beside each other."""
+        return {name: self._one(name) for name in self.manifest.components}
+
+    def _one(self, name: str) -> Artifact:
+        manifest = self.manifest.components[name]
+        front, inside, entry = manifest.entry.rpartition("/")
+        if not inside:
+            whole = dataclasses.replace(manifest, files=self.manifest.files)
+            return Artifact(self.directory, whole, self.modified, self.held)
+
+        def below(found: Mapping[str, Any]) -> dict[str, Any]:
+            return {key.removeprefix(f"{front}/"): value for key, value in found.items() if key.startswith(f"{front}/")}
+
+        own = dataclasses.replace(manifest, entry=entry, files=below(self.manifest.files))
+        return Artifact(self.directory / front, own, self.modified, below(self.held), front)

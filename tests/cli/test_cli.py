@@ -363,7 +363,7 @@ def test_debug_shows_the_traceback(tmp_path, paritas):
 
 
 def test_a_bug_is_exit_code_3_and_says_that_it_is_one(openvino_port, monkeypatch):
-    monkeypatch.setattr(store, "read", lambda *args, **options: 1 / 0)
+    monkeypatch.setattr(store, "read_any", lambda *args, **options: 1 / 0)
     result = runner.invoke(app, ["inspect", str(openvino_port)])
     assert result.exit_code == 3
     assert "This is a bug in Paritas" in result.stderr
@@ -371,10 +371,10 @@ def test_a_bug_is_exit_code_3_and_says_that_it_is_one(openvino_port, monkeypatch
 
 def test_json_is_alone_on_stdout_whatever_libraries_print(openvino_port, paritas):
     done = paritas(
-        "import os, sys\nfrom paritas import store\nfrom paritas.cli import app\nread = store.read\n"
+        "import os, sys\nfrom paritas import store\nfrom paritas.cli import app\nread = store.read_any\n"
         "def noisy(*args, **options):\n    print('python noise'); os.write(1, b'C noise\\n')\n"
         "    return read(*args, **options)\n"
-        "store.read = noisy\napp(['inspect', sys.argv[1], '--json'])",
+        "store.read_any = noisy\napp(['inspect', sys.argv[1], '--json'])",
         openvino_port,
         python=True,
     )

@@ -194,6 +194,7 @@ def _ported(
             continue
         progress(f"{engine} {short}: port it")
         made = pipeline.port(checkpoint, engine, dtype=dtype, progress=detail)
+        assert isinstance(made, pipeline.Port)
         target = out / f"{NAME}-{engine}-{short}"
         ports = {mode: made if mode == made.mode else pipeline.with_mode(made, mode) for mode in runtime.modes}
         reports: dict[str, ParityReport] = {}

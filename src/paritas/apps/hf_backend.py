@@ -29,10 +29,10 @@ from transformers.exporters import DynamoConfig, DynamoExporter, ExportMetadata,
 from paritas import leftovers
 from paritas.capture import assemble
 from paritas.capture.export import quiet
-from paritas.errors import CaptureError, TamperedPort
+from paritas.errors import CaptureError, PortError, TamperedPort
 from paritas.lower.mindspore.lower import lower
 from paritas.making import build_options, manifest_of
-from paritas.program import Artifact
+from paritas.program import Artifact, Manifest
 from paritas.run.mindspore.adapter import MindSpore
 from paritas.store.manifest import manifest_from_json, manifest_to_json
 
@@ -127,6 +127,8 @@ class MindSporeExporter(DynamoExporter):
         """Read what `save_program` wrote, checking every checksum. Raises `TamperedPort`, `PortError`."""
         described = _files(Path(path))[-1]
         manifest = manifest_from_json(described.read_text(encoding="utf-8"), described.name)
+        if not isinstance(manifest, Manifest):
+            raise PortError(f"{described} is of several components. Export the model again.")
         directory = described.parent
         for name, entry in manifest.files.items():
             file = directory / Path(name).name

@@ -58,10 +58,10 @@ def _load(order: dict[str, Any]) -> tuple[Call, dict[str, Any]]:
 
 
 def _port(order: dict[str, Any]) -> tuple[Call, str, str]:
-    import paritas
+    from paritas.pipeline import load_port
     from paritas.run.engine import about
 
-    port = paritas.load(
+    port = load_port(
         order["directory"], mode=order["mode"], precision=order["precision"], allow_modified=order["allow_modified"]
     )
     feed = _feed(order)

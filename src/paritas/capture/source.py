@@ -423,3 +423,6 @@ def copy_configuration(model: torch.nn.Module, source: Source, directory: Path) 
     config: Any = getattr(model, "config", None)
     if not (directory / "config.json").is_file() and hasattr(config, "save_pretrained"):
         config.save_pretrained(directory)
+    generation: Any = getattr(model, "generation_config", None)
+    if not (directory / "generation_config.json").is_file() and hasattr(generation, "save_pretrained"):
+        generation.save_pretrained(directory)

@@ -13,12 +13,17 @@ from paritas import files
 from paritas.errors import InputError, PortError
 
 if TYPE_CHECKING:
-    from paritas.verify import ParityReport
+    from paritas.verify import ComponentReports, ParityReport
+
+    AnyReport = ParityReport | ComponentReports
 
 
-def read(path: Path) -> ParityReport:
-    """The report of a port, or of a file: parity.json, or what --json printed. Raises `InputError`."""
-    from paritas.verify import ParityReport
+def read(path: Path) -> list[tuple[str, ParityReport]]:
+    """The report of a port, or of a file, by its name: parity.json, or what --json printed. Raises `InputError`.
+
+    Of several components, a report for each.
+    """
+    from paritas.verify import report_from_json
 
     file = path / "parity.json" if path.is_dir() else path
     try:
@@ -33,7 +38,7 @@ def read(path: Path) -> ParityReport:
     if isinstance(data, dict) and isinstance(data.get("report"), dict):
         text = json.dumps(data["report"])
     try:
-        return ParityReport.from_json(text)
+        return pairs(str(path), report_from_json(text))
     except PortError as error:
         raise InputError(f"{file}: {error}") from None
 
@@ -44,6 +49,13 @@ def _no_report(path: Path) -> str:
     if (path / "port.json").is_file():
         return f"The port {path} has no parity.json. Make it:   paritas verify {path} --attach"
     return f"{path} is no port: it has neither port.json nor parity.json. Give a port, or the file of a report."
+
+
+def pairs(name: str, one: AnyReport) -> list[tuple[str, ParityReport]]:
+    """The reports that are shown, each under a name."""
+    from paritas.verify import ComponentReports
+
+    return one.pairs(name) if isinstance(one, ComponentReports) else [(name, one)]
 
 
 def check_files(*, html: Path | None, png: Path | None) -> None:
@@ -81,7 +93,19 @@ def write_files(reports: Sequence[tuple[str, ParityReport]], *, html: Path | Non
         store.replace(png.expanduser(), curves.png(reports))
 
 
-def attach(directory: Path, one: ParityReport) -> None:
+def print_reports(name: str, one: AnyReport) -> None:
+    """On the terminal, one after the other."""
+    from paritas.cli.outcome import console
+    from paritas.verify import terminal
+
+    shown = pairs(name, one)
+    for title, report in shown:
+        if len(shown) > 1:
+            console().print(title, style="bold", markup=False)
+        console().print(terminal(report))
+
+
+def attach(directory: Path, one: AnyReport) -> None:
     """A port's own report: parity.json, PARITY.md and PARITY.html beside its files."""
     from paritas import store
 

@@ -7,19 +7,26 @@ from pathlib import Path
 from typing import Any
 
 from paritas.errors import InputError
+from paritas.program import ComponentsManifest, Manifest
 
 
 def original_of(port: Any, source: str) -> Any:
     """The module in another place than `port.json` says, in the dtype in which the port was captured."""
     from paritas.capture.source import resolve
     from paritas.cli.models import named
+    from paritas.components import Components
     from paritas.run.engine import about
 
-    manifest = port.manifest
+    manifest = next(iter(port.values())).manifest if isinstance(port, Components) else port.manifest
     dtype = about(manifest.engine).capture_dtype(manifest.dtype)
     model_class = manifest.source.model_class
     known = model_class if model_class.startswith("transformers.") else None
     return resolve(named(source), model_class=known, dtype=dtype)[0]
+
+
+def engines(manifest: Manifest | ComponentsManifest) -> set[str]:
+    """On which a port runs."""
+    return {manifest.engine} if isinstance(manifest, Manifest) else {m.engine for m in manifest.components.values()}
 
 
 def arrays(file: Path) -> dict[str, Any]:

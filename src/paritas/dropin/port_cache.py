@@ -61,7 +61,7 @@ def read(place: Path | None, mode: str) -> pipeline.Port | None:
     if place is None or not place.is_dir() or not _private(place):
         return None
     try:
-        port = pipeline.load(place / "port", mode=mode)
+        port = pipeline.load_port(place / "port", mode=mode)
     except ParitasError:  # another process removed it, or the disk did: it is made again
         shutil.rmtree(place, ignore_errors=True)
         return None

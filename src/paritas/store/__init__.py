@@ -1,6 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """A port on disk: written whole or not at all (`directory`), with `port.json` (`manifest`), and read after checking."""
 
-from paritas.store.directory import attach, check_target, inputs, keep, read, replace, replace_text, write
+from paritas.store.directory import attach, check_target, inputs, keep, read, read_any, replace, replace_text, write
+from paritas.store.manifest import COMPONENT
 
-__all__ = ["attach", "check_target", "inputs", "keep", "read", "replace", "replace_text", "write"]
+__all__ = [
+    "COMPONENT",
+    "attach",
+    "check_target",
+    "inputs",
+    "keep",
+    "read",
+    "read_any",
+    "replace",
+    "replace_text",
+    "write",
+]

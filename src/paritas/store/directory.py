@@ -25,7 +25,7 @@ from paritas import files as plain
 from paritas import leftovers
 from paritas.contents import is_inside, refusals, sealed
 from paritas.errors import PortError, TamperedPort
-from paritas.program import Artifact, Manifest
+from paritas.program import Artifact, ComponentArtifacts, ComponentsManifest, Manifest, entries
 from paritas.store.manifest import manifest_from_json, manifest_to_json
 
 MANIFEST = "port.json"
@@ -35,7 +35,7 @@ ATTACHMENTS = ("parity.json", "PARITY.md", "PARITY.html")
 
 #: Where a port keeps inputs to verify with. Plain arrays that are opened only if they are listed, so that an unlisted
 #: one is no danger, and a crash between writing and listing one leaves a port that can be read.
-_INPUTS = re.compile(r"regression/[\w-]+\.safetensors")
+_INPUTS = re.compile(r"([a-z]\w{0,40}/)?regression/[\w-]+\.safetensors")
 
 #: A file with one of these endings can run code or replace weights, so a port may hold only listed ones.
 _ACTIVE = frozenset(
@@ -54,11 +54,14 @@ _LARGEST_MANIFEST = 1 << 27
 
 T = TypeVar("T")
 
+#: A port of one graph, or of several components.
+A = TypeVar("A", Artifact, ComponentArtifacts)
+
 
 # --- write -------------------------------------------------------------------------------------
 
 
-def write(artifact: Artifact, directory: str | os.PathLike[str], *, force: bool = False) -> Artifact:
+def write(artifact: A, directory: str | os.PathLike[str], *, force: bool = False) -> A:
     """Copy a finished artifact's files to `directory` and say in its `port.json` what they are.
 
     Either the whole port is there afterwards or `directory` is as it was: the files are written beside it
@@ -74,7 +77,7 @@ def write(artifact: Artifact, directory: str | os.PathLike[str], *, force: bool 
         try:
             _make_parents(target.parent, made)
             staging, owned = leftovers.claim(target, Path.mkdir)
-            manifest = _copy_files(artifact, staging)
+            manifest = dataclasses.replace(artifact.manifest, files=_copy_files(artifact, staging))
             _write_text(staging / MANIFEST, manifest_to_json(manifest))
             _sync_directory(staging)
             _move_into_place(staging, target)
@@ -88,7 +91,7 @@ def write(artifact: Artifact, directory: str | os.PathLike[str], *, force: bool 
         finally:
             leftovers.unlock(owned)
         leftovers.sweep_beside(target)
-    return Artifact(target, manifest)
+    return type(artifact)(target, manifest)
 
 
 def check_target(directory: str | os.PathLike[str], *, force: bool = False) -> None:
@@ -103,7 +106,7 @@ def check_target(directory: str | os.PathLike[str], *, force: bool = False) -> N
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(above))
 
 
-def attach(directory: str | os.PathLike[str], name: str, text: str) -> Artifact:
+def attach(directory: str | os.PathLike[str], name: str, text: str) -> Artifact | ComponentArtifacts:
     """Write a report (`parity.json`, `PARITY.md` or `PARITY.html`) into a port and its checksum into `port.json`.
 
     A reader, or a crash, in between never sees a file that does not match its checksum. Raises `PortError`.
@@ -123,7 +126,7 @@ def attach(directory: str | os.PathLike[str], name: str, text: str) -> Artifact:
         others[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
         manifest = dataclasses.replace(manifest, files=dict(sorted(others.items())))
         replace_text(root / MANIFEST, manifest_to_json(manifest))
-    return Artifact(root, manifest)
+    return _artifact(root, manifest)
 
 
 def keep(artifact: Artifact, name: str, data: bytes, *, drop: Collection[str] = ()) -> Artifact:
@@ -135,25 +138,33 @@ def keep(artifact: Artifact, name: str, data: bytes, *, drop: Collection[str] = 
     wrong = [file for file in (name, *drop) if not _INPUTS.fullmatch(file)]
     if wrong:
         raise PortError(f"{wrong[0]!r} is no name for inputs of a port: regression/NAME.safetensors is.")
-    root = artifact.directory
+    root, front = artifact.root, f"{artifact.folder}/" if artifact.folder else ""
+    added = {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}}
+
+    def listed(files: Mapping[str, Any], front: str) -> dict[str, Any]:
+        left = {key: value for key, value in files.items() if key not in {front + other for other in drop}}
+        return dict(sorted({**left, **{front + key: value for key, value in added.items()}}.items()))
+
     with _os_errors(f"{name} cannot be written to {root}", root), _locked(root):
-        saved = (root / MANIFEST).exists()
-        manifest = _parse(root) if saved else artifact.manifest
-        (root / name).parent.mkdir(exist_ok=True)
-        replace(root / name, data)
-        files = {key: value for key, value in manifest.files.items() if key not in drop}
-        files[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-        files = dict(sorted(files.items()))
-        if saved:
-            replace_text(root / MANIFEST, manifest_to_json(dataclasses.replace(manifest, files=files)))
+        place = artifact.directory
+        (place / name).parent.mkdir(exist_ok=True)
+        replace(place / name, data)
+        if (root / MANIFEST).exists():
+            manifest = _parse(root)
+            manifest = dataclasses.replace(manifest, files=listed(manifest.files, front))
+            replace_text(root / MANIFEST, manifest_to_json(manifest))
         for other in drop:
-            (root / other).unlink(missing_ok=True)
-    return dataclasses.replace(artifact, manifest=dataclasses.replace(artifact.manifest, files=files))
+            (place / other).unlink(missing_ok=True)
+    known = dataclasses.replace(artifact.manifest, files=listed(artifact.manifest.files, ""))
+    return dataclasses.replace(artifact, manifest=known)
 
 
 def inputs(artifact: Artifact) -> list[Path]:
     """The files of inputs to verify with that this port lists, in the order of their names."""
-    return [artifact.directory / name for name in artifact.manifest.files if _INPUTS.fullmatch(name)]
+    of = artifact.manifest.source.component
+    begin = f"regression/{of}-" if of else "regression/"
+    kept = filter(_INPUTS.fullmatch, artifact.manifest.files)
+    return [artifact.directory / name for name in kept if name.startswith(begin)]
 
 
 def _check_replaceable(target: Path, force: bool) -> None:
@@ -187,11 +198,13 @@ def _check_replaceable(target: Path, force: bool) -> None:
         )
 
 
-def _copy_files(artifact: Artifact, staging: Path) -> Manifest:
+def _copy_files(artifact: Artifact | ComponentArtifacts, staging: Path) -> dict[str, dict[str, Any]]:
+    """Copy its files, and say what they are."""
     source = artifact.directory
     names = [name for name in _walk(source) if name != MANIFEST and not _bytecode(name)]
-    if artifact.manifest.entry not in names:
-        raise PortError(f"The artifact in {source} lacks its main file {artifact.manifest.entry!r}.")
+    for entry in entries(artifact.manifest):
+        if entry not in names:
+            raise PortError(f"The artifact in {source} lacks its main file {entry!r}.")
     total = sum((source / name).stat().st_size for name in names)
     free = shutil.disk_usage(staging).free
     if total > free:
@@ -210,10 +223,10 @@ def _copy_files(artifact: Artifact, staging: Path) -> Manifest:
             os.fsync(writer.fileno())
         files[name] = {"sha256": digest.hexdigest(), "bytes": size}
         _check_unchanged(artifact, name, digest.hexdigest())
-    return dataclasses.replace(artifact.manifest, files=dict(sorted(files.items())))
+    return dict(sorted(files.items()))
 
 
-def _check_unchanged(artifact: Artifact, name: str, digest: str) -> None:
+def _check_unchanged(artifact: Artifact | ComponentArtifacts, name: str, digest: str) -> None:
     """A port that was loaded is written on as it was loaded: a new checksum must not make an edit one's own."""
     listed = artifact.manifest.files
     if not sealed(artifact) or name in ATTACHMENTS or _INPUTS.fullmatch(name):
@@ -274,16 +287,33 @@ def read(
     `verify_checksums=False` skips reading the contents; names and sizes are checked all the same. `hold=True` keeps
     what engines need in memory as it was checked, for `paritas.contents.take`.
     """
+    found = read_any(directory, verify_checksums=verify_checksums, allow_modified=allow_modified, hold=hold)
+    if isinstance(found, Artifact):
+        return found
+    raise PortError(
+        f"{directory} holds several components ({', '.join(found.manifest.components)}), and a port of one graph is "
+        f"wanted here. Load them:   paritas.load({str(directory)!r})"
+    )
+
+
+def read_any(
+    directory: str | os.PathLike[str],
+    *,
+    verify_checksums: bool = True,
+    allow_modified: bool = False,
+    hold: bool = False,
+) -> Artifact | ComponentArtifacts:
+    """As `read`, for a directory that may hold several components as well."""
     try:
         root = Path(directory).expanduser()
         root.is_dir()
     except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, no such user
         raise PortError(f"{str(directory)[:200]!r} is no name of a directory: {error}.") from None
 
-    def checked() -> Artifact:
+    def checked() -> Artifact | ComponentArtifacts:
         manifest = _parse(root)
         _check_paths(root, manifest)
-        artifact = Artifact(root.resolve(), manifest, modified=allow_modified)
+        artifact = _artifact(root.resolve(), manifest, allow_modified)
         if not allow_modified:
             _check_contents(root, artifact, verify_checksums, hold)
         return artifact
@@ -292,6 +322,14 @@ def read(
         return _undisturbed(root, checked)
     except OSError as error:
         raise PortError(f"{root} cannot be read: {error.strerror}: {error.filename}.") from error
+
+
+def _artifact(
+    root: Path, manifest: Manifest | ComponentsManifest, modified: bool = False
+) -> Artifact | ComponentArtifacts:
+    if isinstance(manifest, Manifest):
+        return Artifact(root, manifest, modified)
+    return ComponentArtifacts(root, manifest, modified)
 
 
 def _undisturbed(root: Path, look: Callable[[], T]) -> T:
@@ -309,7 +347,7 @@ def _undisturbed(root: Path, look: Callable[[], T]) -> T:
     return look()
 
 
-def _parse(root: Path) -> Manifest:
+def _parse(root: Path) -> Manifest | ComponentsManifest:
     """The manifest in `root`, or a `PortError` that says what is there instead."""
     if not root.is_dir():
         raise PortError(_no_directory(root))
@@ -322,9 +360,9 @@ def _parse(root: Path) -> Manifest:
     return manifest_from_json(text, str(path))
 
 
-def _check_paths(root: Path, manifest: Manifest) -> None:
+def _check_paths(root: Path, manifest: Manifest | ComponentsManifest) -> None:
     """No listed file and nothing else in the directory may lead outside it. No override."""
-    wrong = [repr(name) for name in (*manifest.files, manifest.entry) if not is_inside(name)]
+    wrong = [repr(name) for name in (*manifest.files, *entries(manifest)) if not is_inside(name)]
     for name, kind in plain.walk(root):
         if kind == "link":
             wrong.append(f"{name!r} is a link to {os.readlink(root / name)}")
@@ -338,10 +376,10 @@ def _check_paths(root: Path, manifest: Manifest) -> None:
         )
 
 
-def _check_contents(root: Path, artifact: Artifact, verify_checksums: bool, hold: bool) -> None:
+def _check_contents(root: Path, artifact: Artifact | ComponentArtifacts, verify_checksums: bool, hold: bool) -> None:
     manifest, wrong = artifact.manifest, []
-    if manifest.entry not in manifest.files:
-        wrong.append(f"{manifest.entry}: the main file, but not listed with a checksum")
+    unlisted_entries = [name for name in entries(manifest) if name not in manifest.files]
+    wrong += [f"{name}: the main file, but not listed with a checksum" for name in unlisted_entries]
     for name in _walk(root):
         unlisted = name not in manifest.files and not _bytecode(name) and not _INPUTS.fullmatch(name)
         if unlisted and PurePosixPath(name).suffix.lower() in _ACTIVE:

@@ -11,12 +11,12 @@ import re
 import typing
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from paritas.errors import PortError
 from paritas.formulas import MOST_CHARACTERS, NoFormula, parsed
 from paritas.guards import MOST_GUARDS
-from paritas.program import FORMAT_VERSION, Manifest
+from paritas.program import FORMAT_VERSION, ComponentsManifest, Manifest, entries
 from paritas.pytree import described
 
 #: What JSON cannot say, as an object with this one key: a tuple, a float that is not finite.
@@ -31,10 +31,10 @@ class Wrong(Exception):
     """What is wrong with a record; the caller knows in which file."""
 
 
-def manifest_to_json(manifest: Manifest) -> str:
+def manifest_to_json(manifest: Manifest | ComponentsManifest) -> str:
     """The text of `port.json`: keys in a fixed order, two spaces, a final newline. Raises `PortError`."""
     fields = {field.name: getattr(manifest, field.name) for field in dataclasses.fields(manifest)}
-    first = ("format_version", "engine", "entry")
+    first = [name for name in ("format_version", "engine", "entry", "task") if name in fields]
     ordered = {name: fields[name] for name in (*first, *(name for name in fields if name not in first))}
     plain = {name: _plain(value, name) for name, value in ordered.items()}
     return json.dumps(plain, indent=2, allow_nan=False) + "\n"
@@ -75,7 +75,7 @@ def _encode(value: Any, where: str) -> Any:
     raise PortError(f"{where} is a {type(value).__name__}; a port can only keep what JSON can say.")
 
 
-def manifest_from_json(text: str, where: str = "port.json") -> Manifest:
+def manifest_from_json(text: str, where: str = "port.json") -> Manifest | ComponentsManifest:
     """The manifest that `manifest_to_json` wrote. Raises `PortError` naming `where` and what is wrong."""
     try:
         raw = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
@@ -89,6 +89,8 @@ def manifest_from_json(text: str, where: str = "port.json") -> Manifest:
             if version > FORMAT_VERSION:
                 advice = "Update Paritas:   pip install -U paritas"
             raise PortError(f"{where} has format {version}; this Paritas reads format {FORMAT_VERSION}. {advice}")
+        if "components" in raw:
+            return _check_components(record(ComponentsManifest, raw, "port.json"))
         return _check_guards(_check_meaning(_check_files(record(Manifest, raw, "port.json"))))
     except (ValueError, RecursionError) as error:  # JSONDecodeError among them, and numbers of too many digits
         reason = f"it is not whole JSON ({error})" if str(error) else "it is nested too deeply"
@@ -202,7 +204,37 @@ def _small(value: Any, where: str) -> Any:
     return value
 
 
-def _check_files(manifest: Manifest) -> Manifest:
+#: As a folder may be called, and a part of a file's name.
+COMPONENT = re.compile(r"[a-z][a-z0-9_]{0,40}")
+
+#: Of a port; the largest pipelines have about ten.
+_MOST_COMPONENTS = 32
+
+
+def _check_components(manifest: ComponentsManifest) -> ComponentsManifest:
+    if not 0 < len(manifest.components) <= _MOST_COMPONENTS:
+        raise Wrong(f"components: there are {len(manifest.components)}, and no port has none or more than 32")
+    for name, one in manifest.components.items():
+        if not COMPONENT.fullmatch(name):
+            raise Wrong(f"components: {name[:60]!r} is no name of one")
+        if one.files or one.format_version != manifest.format_version:
+            raise Wrong(f"components: {name!r} has files or a format of its own")
+        if one.entry.rpartition("/")[0] not in ("", name):
+            raise Wrong(f"components: {name!r} has its main file in another's folder: {one.entry[:60]!r}")
+        try:
+            _check_guards(_check_meaning(one))
+        except Wrong as wrong:
+            raise Wrong(f"components: {name}: {wrong}") from None
+    if len(set(entries(manifest))) < len(manifest.components):
+        raise Wrong("components: two have the same main file")
+    _check_files(manifest)
+    return manifest
+
+
+M = TypeVar("M", Manifest, ComponentsManifest)
+
+
+def _check_files(manifest: M) -> M:
     for name, entry in manifest.files.items():
         digest, size = entry.get("sha256"), entry.get("bytes")
         if entry.keys() != {"sha256", "bytes"} or type(digest) is not str or type(size) is not int:

@@ -6,6 +6,7 @@ from paritas.verify.inputs.generate import Case, generate
 from paritas.verify.inputs.search import Budget, Found, Score, Sought, Space, search
 from paritas.verify.modules import Inside, compare_modules
 from paritas.verify.nodes import NodeInfo
+from paritas.verify.report.components import ComponentReports, report_from_json
 from paritas.verify.report.markdown import terminal
 from paritas.verify.report.report import ParityReport
 from paritas.verify.report.rows import Environment, ModuleParity, NodeParity, OutputParity
@@ -17,6 +18,7 @@ __all__ = [
     "Budget",
     "Case",
     "Comparison",
+    "ComponentReports",
     "Environment",
     "Found",
     "Inside",
@@ -32,6 +34,7 @@ __all__ = [
     "compare",
     "compare_modules",
     "generate",
+    "report_from_json",
     "search",
     "terminal",
     "typical",

@@ -46,7 +46,7 @@ def bench(
         stages("run")
         from paritas import pipeline
 
-        port = pipeline.load(directory, mode=mode or "", allow_modified=allow_modified)
+        port = pipeline.load_port(directory, mode=mode or "", allow_modified=allow_modified)
         feed = arrays(inputs) if inputs else None
         if original and baseline:
             stages("load")

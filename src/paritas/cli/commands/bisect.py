@@ -50,7 +50,7 @@ def bisect(
         stages("run")
         from paritas import pipeline
 
-        port = pipeline.load(directory, mode=mode or "", allow_modified=allow_modified)
+        port = pipeline.load_port(directory, mode=mode or "", allow_modified=allow_modified)
         feed = arrays(inputs) if inputs else None
         stages("load")
         module = original_of(port, original) if original else port.original()

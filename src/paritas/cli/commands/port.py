@@ -35,8 +35,9 @@ from paritas.cli.report import attach as attach_report
 from paritas.errors import InputError
 
 if TYPE_CHECKING:
+    from paritas.components import Components
     from paritas.pipeline import Port
-    from paritas.verify import ParityReport
+    from paritas.verify import ComponentReports, ParityReport
 
 
 def port(
@@ -105,7 +106,7 @@ def port(
             task=task,
             progress=lambda stage: None if stage == "load" else stages(stage),
         )
-        report = None
+        report: ParityReport | ComponentReports | None = None
         if verify:
             stages("verify")
             report = made.verify(level=level.value, progress=stages.detail)
@@ -130,18 +131,27 @@ def refuse_options(name: str, *, mode: bool, target: bool, weights: bool) -> Non
         raise InputError(f"--weights is for --engine {able}, not for {name}.")
 
 
-def show(port: Port, out: Path, report: ParityReport | None, seconds: dict[str, float], as_json: bool) -> None:
+def show(
+    port: Port | Components[Port],
+    out: Path,
+    report: ParityReport | ComponentReports | None,
+    seconds: dict[str, float],
+    as_json: bool,
+) -> None:
     """Print what was written to `out`, and its report."""
     from paritas import store
+    from paritas.components import Components
 
-    manifest = store.read(out, verify_checksums=False).manifest
-    size = sum(int(entry["bytes"]) for entry in manifest.files.values())
+    files = store.read_any(out, verify_checksums=False).manifest.files
+    size = sum(int(entry["bytes"]) for entry in files.values())
+    one = next(iter(port.values())) if isinstance(port, Components) else port
+    manifest = one.manifest
     if as_json:
         value: dict[str, Any] = {
             "directory": str(out),
             "engine": manifest.engine,
             "dtype": manifest.dtype,
-            "precision": port.session.precision,
+            "precision": one.session.precision,
             "mode": manifest.mode,
             "verdict": report.verdict if report else "not verified",
             "bytes": size,
@@ -153,9 +163,9 @@ def show(port: Port, out: Path, report: ParityReport | None, seconds: dict[str, 
         return
     screen = console()
     if report is not None:
-        from paritas.verify import terminal
+        from paritas.cli.report import print_reports
 
-        screen.print(terminal(report))
+        print_reports(str(out), report)
     else:
         for note in port.notes:
             screen.print(f"note: {note}", markup=False)

@@ -28,7 +28,7 @@ def report(paths: ReportPaths, html: Html = None, png: Png = None, as_json: Json
       paritas verify bert-ms --json > today.json;  paritas report bert-ms today.json --html both.html
     """
     check_files(html=html, png=png)
-    reports = [(str(path), read(path)) for path in paths]
+    reports = [pair for path in paths for pair in read(path)]
     write_files(reports, html=html, png=png)
     if as_json:
         print_json(

@@ -69,15 +69,17 @@ def verify(
     """
     from paritas import store
     from paritas.cli.report import attach as attach_report
-    from paritas.cli.report import check_files, write_files
-    from paritas.cli.verify import arrays, original_of
+    from paritas.cli.report import check_files, pairs, print_reports, write_files
+    from paritas.cli.verify import arrays, engines, original_of
+    from paritas.verify import ComponentReports, ParityReport
 
     if gradients:
         from paritas.verify.of_port import check_differentiates
 
         # Its contents are checked when it is loaded: once is enough.
-        read = store.read(directory, verify_checksums=False, allow_modified=allow_modified)
-        check_differentiates(read.manifest.engine)
+        read = store.read_any(directory, verify_checksums=False, allow_modified=allow_modified)
+        for one in engines(read.manifest):
+            check_differentiates(one)
     check_files(html=html, png=png)
     if png and level is LevelName.outputs:
         raise InputError("--png draws the error per layer: it needs --level modules or nodes, not outputs.")
@@ -87,13 +89,18 @@ def verify(
     with Stages(f"{directory}", quiet=quiet) as stages:
         stages("run")
         from paritas import pipeline
+        from paritas.components import Components
 
         port = pipeline.load(directory, mode=mode or "", allow_modified=allow_modified)
+        if isinstance(port, Components) and (inputs or repro):
+            raise InputError(f"--inputs and --repro are for one graph, and {directory} has {', '.join(port)}.")
         feed = arrays(inputs) if inputs else None
         stages("load")
-        module = original_of(port, original) if original else port.original()
+        module = original_of(port, original) if original else None
+        if module is None and not isinstance(port, Components):
+            module = port.original()
         stages("verify")
-        report = port.verify(
+        report: ParityReport | ComponentReports = port.verify(
             feed,
             level.value,
             original=module,
@@ -102,7 +109,8 @@ def verify(
             progress=stages.detail,
             gradients=gradients,
         )
-        if repro is not None:
+        if repro is not None and not isinstance(port, Components):
+            assert isinstance(report, ParityReport)
             from paritas.verify.bisect.of_port import write_scripts
 
             stages("script")
@@ -111,7 +119,7 @@ def verify(
             stages("save")
         if attach:
             attach_report(directory, report)
-        write_files([(str(directory), report)], html=html, png=png)
+        write_files(pairs(str(directory), report), html=html, png=png)
     if as_json:
         answer: dict[str, Any] = {"directory": str(directory), "verdict": report.verdict}
         answer |= {"report": json.loads(report.to_json())}
@@ -119,9 +127,7 @@ def verify(
             answer |= {"scripts": [dataclasses.asdict(row) for row in scripts]}
         print_json(answer)
     else:
-        from paritas.verify import terminal
-
-        console().print(terminal(report))
+        print_reports(str(directory), report)
         for row in scripts:
             console().print(f"script: {row}", markup=False)
     return OK if report.verdict == "agrees" else DIVERGES

@@ -25,6 +25,12 @@ from paritas.program import Note, Program
 
 ENTRY = "openvino_model.xml"
 
+
+def entry_of(component: str) -> str:
+    """As optimum-intel calls it: `openvino_encoder_model.xml`; of a "language_model", `openvino_language_model.xml`."""
+    return f"openvino_{component.removesuffix('_model')}_model.xml" if component else ENTRY
+
+
 #: Our dtypes, and the precision that OpenVINO is asked to compute in.
 HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
@@ -78,8 +84,9 @@ def lower(program: Program, directory: Path, options: BuildOptions) -> Lowered:
     if weights:
         converted, note = compress(converted, weights)
         notes, settings = (*notes, note), {**settings, "weights": weights}
+    entry = entry_of(program.source.component)
     try:
-        openvino.save_model(converted, str(directory / ENTRY), compress_to_fp16=dtype == "float16")
+        openvino.save_model(converted, str(directory / entry), compress_to_fp16=dtype == "float16")
     except RuntimeError as error:  # OpenVINO says no more than "iostream error" where the disk is full
         raise LoweringError(f"OpenVINO cannot write its files to {directory}: {error}. Is the disk full?") from error
     if built.largest < 2**31 - 1:
@@ -88,4 +95,4 @@ def lower(program: Program, directory: Path, options: BuildOptions) -> Lowered:
         settings["watched"] = list(built.watched)
     notes += _unnoticed(built.unnoticed) + _complex(program)
     del built  # until here: the model reads its weights
-    return Lowered(ENTRY, settings, notes, guards=simple.guards[len(program.guards) :])
+    return Lowered(entry, settings, notes, guards=simple.guards[len(program.guards) :])

@@ -7,7 +7,6 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from paritas.caches import keeps_inside
 from paritas.errors import EngineError
 from paritas.run.engine import Engine
 
@@ -58,6 +57,8 @@ class OpenVINO(Engine):
 
     def beside(self, program: Program, directory: Path) -> tuple[Note, ...]:
         """The tokenizer of a model that generates."""
+        from paritas.caches import keeps_inside
+
         if not keeps_inside(program):
             return ()
         from paritas.lower.openvino import tokenizers

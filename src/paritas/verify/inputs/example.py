@@ -12,14 +12,18 @@ from safetensors.numpy import save_file
 
 from paritas import contents
 from paritas.errors import PortError
-from paritas.program import Artifact, Note, TensorSpec
+from paritas.program import Artifact, Note, Source, TensorSpec
 from paritas.run.tensors import tensors
 
-FILE = "example.safetensors"
 LARGEST = 16 << 20  # bytes: a port is not to be larger for its example than for its weights
 
 
-def write(directory: Path, examples: Mapping[str, np.ndarray]) -> list[Note]:
+def file_of(source: Source) -> str:
+    """Where the example lies in a port's directory, which a component may share with others."""
+    return f"example.{source.component}.safetensors" if source.component else "example.safetensors"
+
+
+def write(directory: Path, examples: Mapping[str, np.ndarray], source: Source) -> list[Note]:
     """Put the example into a port's directory; what cannot be kept is a note."""
     if not examples:
         return []
@@ -29,7 +33,8 @@ def write(directory: Path, examples: Mapping[str, np.ndarray]) -> list[Note]:
     else:
         try:
             # Copies in C order: safetensors writes the memory of an array as it lies there.
-            save_file({name: np.array(value, order="C") for name, value in examples.items()}, directory / FILE)
+            copies = {name: np.array(value, order="C") for name, value in examples.items()}
+            save_file(copies, directory / file_of(source))
             return []
         except (SafetensorError, KeyError, TypeError) as error:
             why = str(error)
@@ -42,9 +47,10 @@ def read(artifact: Artifact, specs: tuple[TensorSpec, ...]) -> dict[str, np.ndar
 
     Raises `PortError` for a damaged file, `TamperedPort` for one that has been changed since the port was loaded.
     """
-    if not contents.has(artifact, FILE):
+    file = file_of(artifact.manifest.source)
+    if not contents.has(artifact, file):
         return {}
-    found = tensors(contents.take(artifact, FILE), str(artifact.directory / FILE))
+    found = tensors(contents.take(artifact, file), str(artifact.directory / file))
     if set(found) != {spec.name for spec in specs}:
         return {}
     for spec in specs:
@@ -52,7 +58,7 @@ def read(artifact: Artifact, specs: tuple[TensorSpec, ...]) -> dict[str, np.ndar
         dtype = "float32" if spec.dtype == "bfloat16" else spec.dtype
         if value.ndim != len(spec.dims) or value.dtype.name != dtype:
             raise PortError(
-                f"{artifact.directory / FILE}: {spec.name} is {value.dtype}{list(value.shape)}; {spec} is expected. "
+                f"{artifact.directory / file}: {spec.name} is {value.dtype}{list(value.shape)}; {spec} is expected. "
                 "Make the port again."
             )
     return found

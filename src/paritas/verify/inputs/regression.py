@@ -49,7 +49,8 @@ def keep(artifact: Artifact, case: Case, report: ParityReport) -> tuple[Artifact
     report says why nothing was kept.
     """
     assert report.search is not None
-    name = f"regression/search-{_digest(case.feed)}.safetensors"
+    of = artifact.manifest.source.component
+    name = f"regression/{f'{of}-' if of else ''}search-{_digest(case.feed)}.safetensors"
     kept, dropped = "", tuple[str, ...]()
     try:
         kept, dropped, artifact = _keep(artifact, name, case, report)
