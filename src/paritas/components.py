@@ -15,6 +15,7 @@ from paritas.errors import InputError, PortError
 from paritas.printable import printable
 from paritas.program import Artifact, ComponentArtifacts, ComponentsManifest, Note
 from paritas.verify.report.components import ComponentReports
+from paritas.verify.report.files import attach
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +51,7 @@ class Components(Mapping[str, P], Generic[P]):
 
     def __init__(self, ports: Mapping[str, P], artifacts: ComponentArtifacts, *, temporary: bool = False) -> None:
         self._ports, self.artifacts = dict(ports), artifacts
+        self.report: ComponentReports | None = None
         if temporary:
             weakref.finalize(self, leftovers.remove, artifacts.directory)
 
@@ -74,7 +76,7 @@ class Components(Mapping[str, P], Generic[P]):
 
     def __repr__(self) -> str:
         source = next(iter(self.values())).manifest.source
-        name = source.id or source.model_class.rpartition(".")[-1]
+        name = source.name or source.model_class.rpartition(".")[-1]
         engines = " and ".join(sorted({port.manifest.engine for port in self.values()}))
         return printable(f"<Components of {name} to {engines}: {', '.join(self)}>")
 
@@ -101,11 +103,14 @@ class Components(Mapping[str, P], Generic[P]):
         for name, port in self.items():
             tell = None if progress is None else _told(progress, name)
             reports[name] = port.verify(given.get(name), level, original=original, progress=tell, **options)
-        return ComponentReports(reports)
+        self.report = ComponentReports(reports)
+        return self.report
 
     def save(self, directory: str | os.PathLike[str], *, force: bool = False) -> Components[P]:
-        """Write all components to a directory, whole or not at all. Raises `PortError`."""
+        """Write all components to a directory, and what the last `verify` found. Raises `PortError`."""
         store.write(self.artifacts, directory, force=force)
+        if self.report is not None:
+            attach(directory, self.report)
         return self
 
     def close(self) -> None:

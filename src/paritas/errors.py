@@ -93,8 +93,9 @@ class LoweringError(ParitasError):
 
 
 class UnknownEngine(ParitasError, ValueError):
-    def __init__(self, name: str, known: Sequence[str]):
-        super().__init__(f"There is no engine {name!r}. Paritas knows: {', '.join(known)}.")
+    def __init__(self, name: str, known: Sequence[str], meant: str = ""):
+        hint = f" Did you mean {meant!r}?" if meant else ""
+        super().__init__(f"There is no engine {name!r}.{hint} Paritas knows: {', '.join(known)}.")
 
 
 class EngineMissing(ParitasError, ImportError):
@@ -131,6 +132,10 @@ class EngineError(ParitasError):
 
 class OriginalMissing(ParitasError):
     """Verification needs the original, which this port cannot load again."""
+
+
+class Disagreement(ParitasError, AssertionError):
+    """`report.check()`: a port diverges from its original, or could not be compared in full. The report's text."""
 
 
 # --- store -------------------------------------------------------------------------------------

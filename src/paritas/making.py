@@ -50,13 +50,13 @@ def build_options(
     """
     runtime = find_engine(engine)
     if len(runtime.modes) > 1 and mode and mode not in runtime.modes:
-        raise UnknownMode(engine, mode, tuple(runtime.modes))
+        raise UnknownMode(runtime.name, mode, tuple(runtime.modes))
     wanted, notes = computed_in(dtype, runtime)
     check_weights(weights, runtime)
     if target not in runtime.targets:
-        raise InputError(f"{engine} has no target {target!r}; it has {', '.join(runtime.targets)}.")
+        raise InputError(f"{runtime.name} has no target {target!r}; it has {', '.join(runtime.targets)}.")
     chosen = (mode or next(iter(runtime.modes))) if len(runtime.modes) > 1 else ""
-    return BuildOptions(engine, wanted, chosen, target, weights, device), notes
+    return BuildOptions(runtime.name, wanted, chosen, target, weights, device), notes
 
 
 def inputs_for(model: Any, task: str, inputs: Any) -> Any:

@@ -9,7 +9,7 @@ import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import numpy as np
 
@@ -247,7 +247,7 @@ def _loaded(
     precision: str,
     check_finite: bool,
 ) -> Port:
-    if engine is not None and engine != artifact.manifest.engine:
+    if engine is not None and about(engine).name != artifact.manifest.engine:
         from paritas.errors import PortError
 
         raise PortError(
@@ -281,6 +281,8 @@ class Port:
         self._program, self._original = program, original
         self._sized = has_sizes(artifact.manifest.structure)
         self.others: Others[Port] | None = None  # for sizes with which the model's code goes another way
+        #: What the last `verify` found; `save` writes it beside the port's files.
+        self.report: ParityReport | None = None
         if temporary:
             weakref.finalize(self, leftovers.remove, artifact.directory)
 
@@ -302,8 +304,27 @@ class Port:
 
     def __repr__(self) -> str:
         mode = f", {self.mode} mode" if self.mode else ""
-        name = self.manifest.source.id or self.manifest.source.model_class.rpartition(".")[-1]
+        name = self.manifest.source.name or self.manifest.source.model_class.rpartition(".")[-1]
         return printable(f"<Port of {name} to {self.manifest.engine}, {self.session.precision}{mode}>")
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: what goes in and out, the notes, and what the last verification said."""
+        from paritas.verify.report.notebook import port_cell
+
+        return printable(port_cell(self, self.report))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError(
+            f"{self!r} holds an engine's memory, so it can be neither copied nor pickled. "
+            "Write it, port.save(DIR), and open it there or in the other process, paritas.load(DIR). For another "
+            "precision or engine: port.to(ENGINE)"
+        )
 
     def __call__(self, *args: Any, **inputs: Any) -> Any:
         """Run the port. Arguments as the original's forward takes them, in NumPy, torch or MindSpore.
@@ -399,7 +420,7 @@ class Port:
         require("port", "port.verify()")
         from paritas.verify.of_port import verify_port
 
-        return verify_port(
+        self.report = verify_port(
             self,
             inputs,
             level=level,
@@ -410,6 +431,7 @@ class Port:
             progress=progress,
             gradients=gradients,
         )
+        return self.report
 
     def bisect(
         self,
@@ -462,7 +484,7 @@ class Port:
         return made
 
     def save(self, directory: str | os.PathLike[str], *, force: bool = False) -> Port:
-        """Write the port to a directory, whole or not at all. Raises `PortError`.
+        """Write the port to a directory, whole or not at all, and what the last `verify` found. Raises `PortError`.
 
         Ports that were made beside it for other sizes are not written, which a note in `port.json` says.
         """
@@ -475,6 +497,10 @@ class Port:
             notes = (*artifact.manifest.notes, Note("run", text))
             artifact = dataclasses.replace(artifact, manifest=dataclasses.replace(artifact.manifest, notes=notes))
         store.write(artifact, directory, force=force)
+        if self.report is not None:
+            from paritas.verify.report.files import attach
+
+            attach(directory, self.report)
         return self
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from paritas.printable import printable
@@ -134,6 +134,11 @@ class Source:
     model_class: str = ""  # "transformers.models.bert.modeling_bert.BertModel"
     task: str = ""  # what its components are for, by optimum's name: "text2text-generation-with-past"
     component: str = ""  # of several networks that it is taken apart into, the one that was ported: "encoder"
+
+    @property
+    def name(self) -> str:
+        """As reports call it: the hub id, or a directory without the path to it; "" for what was in memory only."""
+        return PurePath(self.id).name if self.kind == "directory" else self.id
 
 
 @dataclasses.dataclass(frozen=True)

@@ -82,7 +82,7 @@ def test_openvinos_components_lie_beside_each_other(saved: Path, model: Halves) 
 def test_the_commands_know_them(saved: Path, model: Halves, tmp_path: Path) -> None:
     port = paritas.load(saved)
     port.save(tmp_path / "port")
-    from paritas.cli.report import attach
+    from paritas.verify.report.files import attach
 
     attach(tmp_path / "port", port.verify(original=model))
     run = CliRunner().invoke

@@ -108,6 +108,12 @@ class Result:
 
         parts: list[RenderableType] = [_table(self.rows), Text(f"{self.machine}. {LEGEND}", style="dim")]
         parts += [Text(f"{row.name}: {row.instead}") for row in self.rows if row.instead]
+        worst: dict[str, list[str]] = {}
+        for row in self.rows:
+            if row.worst_module:
+                worst.setdefault(row.worst_module, []).append(row.name)
+        # Not in the table, which has to fit into 80 columns.
+        parts += [Text(f"Worst module of {', '.join(names)}: {module}") for module, names in worst.items()]
         parts += [Text(text) for text in self.missing]
         parts += [Text(), _neighbours(self.rows, self.rankings)]
         ported = [row for row in self.rows if not row.instead]
@@ -145,7 +151,8 @@ def run(
     from paritas.verify import Environment
 
     known = {name: info for name, info in all_engines().items() if not about(name).is_original}
-    if unknown := [name for name in engines or () if name not in known or not known[name].available]:
+    engines = [about(name).name for name in engines or ()]
+    if unknown := [name for name in engines if name not in known or not known[name].available]:
         from paritas.run.engine import engine
 
         engine(unknown[0])  # raises what says how to get it
@@ -203,9 +210,8 @@ def _ported(
             progress(f"{name}: verify it against the original and float64")
             # MindSpore looks inside in PyNative mode, whatever the port's: once is enough.
             reports[mode] = port.verify(level="outputs" if reports else "modules", progress=detail)
-        made.save(target)
-        store.attach(target, "parity.json", reports[made.mode].to_json())
-        text = "\n".join(report.to_markdown(str(target)) for report in reports.values())
+        made.save(target)  # with the report of its own mode
+        text = "\n".join(report.to_markdown(target.name) for report in reports.values())
         size = sum(int(entry["bytes"]) for entry in store.attach(target, "PARITY.md", text).manifest.files.values())
         inside = reports[next(iter(runtime.modes))].worst_module
         worst = inside.name if inside else ""
@@ -307,15 +313,15 @@ def _table(rows: Sequence[Row]) -> RenderableType:
     table = Table(title=f"{NAME}: ports and PyTorch", title_justify="left", box=None, pad_edge=False)
     for name, justify in (
         ("engine", "left"), ("mode", "left"), ("dtype", "left"), ("error", "right"), ("verdict", "left"),
-        ("worst module", "left"), ("speed", "right"), ("size", "right"), ("load", "right"), ("first answer", "right"),
+        ("speed", "right"), ("size", "right"), ("load", "right"), ("first\nanswer", "right"),
     ):  # fmt: skip
-        table.add_column(name, justify=justify, overflow="fold", no_wrap=name != "worst module")  # type: ignore[arg-type]
+        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for row in rows:
         if row.instead:
             table.add_row(row.engine, row.mode, row.dtype, "", "as fp32", style="dim")
             continue
         table.add_row(
-            row.engine, row.mode, row.dtype, f"{row.error:.2e}", row.verdict, row.worst_module,
+            row.engine, row.mode, row.dtype, f"{row.error:.2e}", row.verdict,
             "" if row.ratio is None else f"{row.ratio:.2f}x", f"{row.bytes / 1e6:.0f} MB",
             f"{row.load:.1f} s", f"{row.first:.1f} s",
             style="" if row.verdict == "agrees" else "red",
@@ -329,7 +335,7 @@ def _neighbours(rows: Sequence[Row], want: Sequence[Sequence[int]], most: int = 
     ported = [row for row in rows if not row.instead]
     title = f"The {most} nearest neighbours of each sentence, by its number"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("", justify="right")
+    table.add_column("", justify="right", no_wrap=True, min_width=2)
     table.add_column("sentence", overflow="ellipsis", no_wrap=True, max_width=36)
     table.add_column("PyTorch", no_wrap=True)
     for row in ported:

@@ -14,6 +14,7 @@ import torch
 from paritas.arguments import invoke, nest, take_apart
 from paritas.capture.export import is_transformers, prepare
 from paritas.capture.forward import Call
+from paritas.capture.state import does_not_run
 from paritas.errors import InputsNeeded
 from paritas.program import TensorSpec
 
@@ -44,11 +45,23 @@ def bind(model: torch.nn.Module, inputs: Any) -> dict[str, Any]:
                 f"{name} takes {', '.join(signature.parameters)}, not {len(values)} inputs by position ({error}). "
                 "Pass them by name: inputs={'name': tensor}"
             ) from None
-    required = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-    missing = [p.name for p in required if p.name not in given]
+    missing = [needed for needed in required(model) if needed not in given]
     if missing and not is_transformers(model):  # whose exporter may compute them from the others
-        raise InputsNeeded(f"{name} needs {', '.join(missing)} as well: paritas.port(model, inputs={{...}})")
+        raise InputsNeeded(f"{name} needs {', '.join(missing)} as well. {_how_to_give([*given, *missing], missing)}")
     return {key: _tensors(value) for key, value in given.items()}
+
+
+def required(model: torch.nn.Module) -> list[str]:
+    """forward's parameters that have no default."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+
+
+def _how_to_give(names: Sequence[str], missing: Sequence[str] | None = None) -> str:
+    """What to write for inputs of these names, in Python and on the command line. missing: those to add there."""
+    shown = ", ".join(f"{name!r}: tensor" for name in names or ["x"])
+    options = " ".join(f"--input {name}=SHAPE[:DTYPE]" for name in (names if missing is None else missing) or ["x"])
+    return f"Pass an example: paritas.port(model, inputs={{{shown}}}), or on the command line {options}"
 
 
 def _tensors(value: Any) -> Any:
@@ -71,7 +84,7 @@ def example_inputs(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     if not is_transformers(model):
         raise InputsNeeded(
             f"{type(model).__name__} is not a transformers model, so its inputs are unknown. "
-            "Pass an example: paritas.port(model, inputs={'x': tensor})"
+            + _how_to_give(required(model))
         )
     generator = torch.Generator().manual_seed(0)
     config: Any = model.config
@@ -107,17 +120,11 @@ def example_inputs(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     if takes("decoder_input_ids") and getattr(config, "is_encoder_decoder", False) and vocabulary:
         found["decoder_input_ids"] = ids(TARGET, vocabulary)
 
-    unknown = [
-        name
-        for name, parameter in known.items()
-        if parameter.default is parameter.empty
-        and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
-        and name not in found
-    ]
+    unknown = [name for name in required(model) if name not in found]
     if unknown or not found:
         raise InputsNeeded(
             f"{type(model).__name__}.forward needs {', '.join(unknown) or 'inputs'}, which its config does not "
-            "describe. Pass an example: paritas.port(model, inputs={'name': tensor, ...})"
+            f"describe. {_how_to_give(unknown or ['input_ids'])}"
         )
     return found
 
@@ -137,7 +144,10 @@ def call_of(model: torch.nn.Module, given: Mapping[str, Any], *, widen: bool) ->
         if repeated and _runs(model, call.arguments(widened)):
             call = dataclasses.replace(call, tensors=widened)
     arguments = call.arguments()
-    more = prepare(model, arguments)
+    try:
+        more = prepare(model, arguments)
+    except Exception as error:
+        raise does_not_run(model, arguments, error) from error
     added = {name for name in more if arguments.get(name) is None and isinstance(more[name], torch.Tensor)}
     tensors, fixed, nesting = take_apart(more)
     return Call(tensors, fixed, nesting, tuple(name for name in tensors if name in added))
@@ -150,8 +160,11 @@ def _without_cache(model: torch.nn.Module, arguments: Mapping[str, Any]) -> dict
         return {}
     if any(arguments.get(name) is not None for name in ("use_cache", *caches)):
         return {}
-    with torch.no_grad():
-        out = invoke(model, arguments)
+    try:
+        with torch.no_grad():
+            out = invoke(model, arguments)
+    except Exception as error:
+        raise does_not_run(model, arguments, error) from error
     found = isinstance(out, Mapping) and any(out.get(name) is not None for name in caches)
     return {"use_cache": False} if found else {}
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -158,6 +159,31 @@ def plain_paths(model: torch.nn.Module) -> Iterator[None]:
             vars(module)["_compiled_call_impl"] = call
 
 
+def does_not_run(model: torch.nn.Module, given: Mapping[str, Any], error: Exception) -> OriginalFails:
+    """What to raise where a model raises on what it was given: its own words, what it got, and what it takes."""
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    name = type(model).__name__
+    got = ", ".join(f"{key}: {_kind(value)}" for key, value in given.items() if value is not None)
+    known = inspect.signature(model.forward).parameters
+    takes = [key for key, parameter in known.items() if parameter.kind not in _MANY]
+    strange = [key for key in given if key not in takes]
+    told = f"\n{', '.join(strange)} is none of {name}.forward's arguments: {', '.join(takes)}." if strange else ""
+    return OriginalFails(
+        f"{name} does not run on these inputs in PyTorch either: {type(error).__name__}: "
+        + "\n  ".join(lines[:6])
+        + f"\nIt got {got or 'nothing'}.{told}"
+    )
+
+
+_MANY = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+    return type(value).__name__ if isinstance(value, list | tuple | dict) else repr(value)[:40]
+
+
 def first_answer(model: torch.nn.Module, call: Call) -> Answer:
     """Run the model as its user would. Raises `OriginalFails` where it does not run on these inputs."""
     copies = {name: tensor.clone() for name, tensor in call.tensors.items()}
@@ -167,11 +193,7 @@ def first_answer(model: torch.nn.Module, call: Call) -> Answer:
         with torch.no_grad(), seeded():
             out = invoke(model, {**nest(copies, call.nesting), **call.fixed})
     except Exception as error:
-        lines = (str(error).strip() or type(error).__name__).splitlines()
-        raise OriginalFails(
-            f"{type(model).__name__} does not run on these inputs in PyTorch either: {type(error).__name__}: "
-            + "\n  ".join(lines[:6])
-        ) from error
+        raise does_not_run(model, {**nest(call.tensors, call.nesting), **call.fixed}, error) from error
     flat, structure = describe_output(out)
     if not all(isinstance(value, torch.Tensor) for value in flat):
         raise CaptureError(

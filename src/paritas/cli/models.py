@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib
 import re
@@ -27,6 +28,8 @@ def named(source: str) -> str | torch.nn.Module:
     runs that code: it is the user's own, and nothing but the command line names it. Raises `SourceError`.
     """
     code = _CODE.fullmatch(source)
+    if code is None and source.endswith(".py"):
+        raise SourceError(_no_factory(Path(source)))
     if code is None or Path(source).exists():
         return source
     import torch
@@ -39,6 +42,20 @@ def named(source: str) -> str | torch.nn.Module:
     if not isinstance(made, torch.nn.Module):
         raise SourceError(f"{source} gives {type(made).__name__}, not a torch.nn.Module.")
     return made
+
+
+def _no_factory(file: Path) -> str:
+    """What to write for a file of code. It is read, not run."""
+    if not file.is_file():
+        return f"There is no file {file}."
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError) as error:
+        return f"{file} is no Python: {error}."
+    kinds = (ast.ClassDef, ast.FunctionDef)
+    names = [node.name for node in tree.body if isinstance(node, kinds) and not node.name.startswith("_")]
+    has = f" It has: {', '.join(names)}." if names else " It has no function and no class."
+    return f"{file} is a file of code. Name what makes the model in it:   {file}:{(names or ['build'])[-1]}{has}"
 
 
 def _imported(place: str) -> ModuleType:

@@ -103,12 +103,3 @@ def print_reports(name: str, one: AnyReport) -> None:
         if len(shown) > 1:
             console().print(title, style="bold", markup=False)
         console().print(terminal(report))
-
-
-def attach(directory: Path, one: AnyReport) -> None:
-    """A port's own report: parity.json, PARITY.md and PARITY.html beside its files."""
-    from paritas import store
-
-    store.attach(directory, "parity.json", one.to_json())
-    store.attach(directory, "PARITY.md", one.to_markdown(str(directory)))
-    store.attach(directory, "PARITY.html", one.to_html(str(directory)))

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import difflib
 import importlib
 import importlib.metadata
 import importlib.util
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from paritas.errors import EngineMissing, UnknownEngine
 
@@ -43,6 +44,9 @@ class Engine(abc.ABC):
 
     #: The distribution that `pip install` fetches, and the package that is imported.
     package: ClassVar[str]
+
+    #: How the names of its classes begin in optimum ("OVModelForCausalLM"); "" where it has none.
+    optimum: ClassVar[str] = ""
 
     #: Where no engine is named, the one of the lowest rank is taken that is installed.
     rank: ClassVar[int] = 100
@@ -145,11 +149,28 @@ ENGINES: dict[str, EngineSpec] = {
 
 
 def about(name: str) -> Engine:
-    """What an engine is, installed or not. Imports its adapter, not the engine. Raises `UnknownEngine`."""
+    """What an engine is, installed or not: by its name or its makers' spelling of it, in any case.
+
+    Imports its adapter, not the engine. Raises `UnknownEngine`.
+    """
     if name not in ENGINES:
-        raise UnknownEngine(name, tuple(ENGINES))
+        return next((one for one in all_about() if str(name).casefold() in _spellings(one)), None) or _unknown(name)
     found: Engine = _named(ENGINES[name].adapter)()
     return found
+
+
+def _spellings(one: Engine) -> tuple[str, ...]:
+    return one.name.casefold(), one.label.casefold()
+
+
+def _unknown(name: str) -> NoReturn:
+    """Raise `UnknownEngine` with what may have been meant: a word like it, or one that it abbreviates ("ov", "ms")."""
+    words = {spelling: one.name for one in all_about() for spelling in _spellings(one)}
+    short = {"".join(filter(str.isupper, one.label)).casefold(): one.name for one in all_about()}
+    given = str(name).casefold()
+    meant = [words[word] for word in difflib.get_close_matches(given, words, 1)]
+    meant += [engine for initials, engine in short.items() if given and initials.startswith(given)]
+    raise UnknownEngine(name, tuple(ENGINES), meant[0] if meant else "")
 
 
 def all_about() -> list[Engine]:
@@ -165,7 +186,7 @@ def engine(name: str) -> Engine:
     found = about(name)
     info = _info(found)
     if not info.available:
-        raise EngineMissing(name, info.install, [n for n, i in engines().items() if i.available])
+        raise EngineMissing(found.name, info.install, [n for n, i in engines().items() if i.available])
     return found
 
 
@@ -241,9 +262,7 @@ def set_default_engine(name: str | None) -> None:
 
     Raises `UnknownEngine` or `EngineMissing`.
     """
-    if name is not None:
-        engine(name)
-    _chosen[:] = [name] if name is not None else []
+    _chosen[:] = [engine(name).name] if name is not None else []
 
 
 def default_engine() -> str:
@@ -254,6 +273,5 @@ def default_engine() -> str:
     if _chosen:
         return _chosen[0]
     if named := os.environ.get("PARITAS_ENGINE"):
-        engine(named)
-        return named
+        return engine(named).name
     return min((one for one in all_about() if _info(one).available), key=lambda one: one.rank).name

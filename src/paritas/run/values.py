@@ -187,7 +187,7 @@ def check_feed(
         if name not in known and name not in constants and _is_default(name, value, signature):
             continue
         if name not in known and value is not None:
-            _check_argument(name, value, specs, constants, wrong)
+            _check_argument(name, value, specs, constants, signature, wrong)
     feed: dict[str, Array] = {}
     sizes: dict[str, tuple[int, str]] = {}  # dynamic dimension -> its size and the input that says so
     zero = {dim for spec in specs if spec.name in growing for dim in spec.dims[1:]}
@@ -235,12 +235,22 @@ def check_guards(sizes: Mapping[str, int], specs: Sequence[TensorSpec], guards: 
 
 
 def _check_argument(
-    name: str, value: Any, specs: Sequence[TensorSpec], constants: Mapping[str, Any], wrong: list[str]
+    name: str,
+    value: Any,
+    specs: Sequence[TensorSpec],
+    constants: Mapping[str, Any],
+    signature: Mapping[str, Any],
+    wrong: list[str],
 ) -> None:
     if name in constants:
         if not _same(value, constants[name]):
             fixed = constants[name]
             wrong.append(f"{name}={value!r} is not possible: this port was made with {name}={fixed!r}")
+        return
+    if "default" in signature.get(name, {}):
+        fixed = signature[name]["default"]
+        made = "without it" if fixed is None else f"with forward's default, {name}={fixed!r}"
+        wrong.append(f"{name} is not possible: this port was made {made}. Make one with it among its inputs")
         return
     names = [spec.name for spec in specs]
     close = difflib.get_close_matches(name, (*names, *constants), 1)

@@ -46,10 +46,17 @@ def __getattr__(name: str) -> Any:
         from paritas.transformers.pipelines import pipeline
 
         return pipeline
+    from paritas.transformers.optimum import auto_name
+
+    as_in_transformers, engine = auto_name(name)
     try:
-        original = getattr(_transformers, name)
+        original = getattr(_transformers, as_in_transformers or name)
     except AttributeError as error:
         raise AttributeError(f"module 'paritas.transformers' has no attribute {name!r}: {error}") from None
+    if engine:
+        from paritas.transformers.auto import ported_auto_class
+
+        return ported_auto_class(original, engine)
     cls: Any = original
     return _ours(cls) if inspect.isclass(original) else original
 

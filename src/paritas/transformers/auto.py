@@ -3,23 +3,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from typing import Any, ClassVar
 
 import torch
 
 from paritas.transformers.models import attach, split
 
 
-def ported_auto_class(original: type) -> Any:
-    """The Auto class of the same name, whose models are ported."""
-    return type(original.__name__, (_PortedAuto, original), {"__module__": "paritas.transformers"})
+@functools.cache
+def ported_auto_class(original: type, engine: str = "") -> Any:
+    """The Auto class of the same name, whose models are ported. engine: where none is named, if not the default."""
+    space = {"__module__": "paritas.transformers", "_paritas_engine": engine}
+    return type(original.__name__, (_PortedAuto, original), space)
 
 
 class _PortedAuto:
+    _paritas_engine: ClassVar[str]
+
+    @classmethod
+    def _split(cls, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        return split({"engine": cls._paritas_engine or None, **kwargs})
+
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """As the original's, and with `engine=`, `mode=`, `target=`, `engine_device=`."""
-        ours, theirs = split(kwargs)
+        ours, theirs = cls._split(kwargs)
         with torch.inference_mode(False):  # whose tensors would tell nobody that they were changed
             loaded = super().from_pretrained(*args, **theirs)  # type: ignore[misc]
         if isinstance(loaded, tuple):
@@ -29,7 +38,7 @@ class _PortedAuto:
     @classmethod
     def from_config(cls, *args: Any, **kwargs: Any) -> Any:
         """As the original's, and with `engine=`, `mode=`, `target=`, `engine_device=`."""
-        ours, theirs = split(kwargs)
+        ours, theirs = cls._split(kwargs)
         with torch.inference_mode(False):
             model = super().from_config(*args, **theirs)  # type: ignore[misc]
         return attach(model, **ours)

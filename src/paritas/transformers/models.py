@@ -14,6 +14,7 @@ from paritas.dtypes import SHORT
 from paritas.errors import InputError
 from paritas.transformers.cache import Held, arrays_of, dtype_of, freeze, is_kept
 from paritas.transformers.generation import Generation
+from paritas.transformers.optimum import understood
 
 frameworks.keep(Cache)
 
@@ -65,7 +66,7 @@ def split(kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
     Raises `UnknownEngine` or `EngineMissing`: before any weight is read.
     """
-    ours, theirs = classes.split(kwargs)
+    ours, theirs = classes.split(understood(kwargs))
     for alias in ("mindspore_dtype", "torch_dtype"):
         if alias in theirs:
             theirs["dtype"] = theirs.pop(alias)

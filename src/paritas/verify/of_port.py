@@ -113,11 +113,13 @@ def verify_port(
         nodes=nodes_of(program),
         half=TorchSession(program, port.session.precision) if half else None,
         origin=program.origin,
-        subject=manifest.source.id or manifest.source.model_class,
+        subject=manifest.source.name or manifest.source.model_class,
         notes=notes,
         progress=progress,
         seek=seek if budget is not None else None,
     )
+    if manifest.source.kind == "module":
+        report = dataclasses.replace(report, again="--original SOURCE")
     if found and found[0].case is not None:
         port.artifact, report = regression.keep(port.artifact, found[0].case, report)
     if not gradients:

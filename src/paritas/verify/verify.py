@@ -15,6 +15,7 @@ import numpy as np
 from paritas.errors import InputError, ParitasError, reason_of
 from paritas.program import ModuleCall, Origin, TensorSpec
 from paritas.run.session import Session
+from paritas.verify.alike import alike
 from paritas.verify.compare import RELATIVE, Comparison, compare, distance
 from paritas.verify.inputs.edge_values import without_denormals
 from paritas.verify.inputs.generate import Case
@@ -344,6 +345,7 @@ class _Judge:
             needed="" if needed is None else needed.rule,
             hint=hint,
             histogram=count_errors(at.want, at.got),
+            **({} if fault else alike(at.output, at.want, at.got)),
         )
 
     def _second_look(self, at: _Values, result: Comparison, reference: Walker) -> tuple[Comparison, str, str]:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from paritas.cli.commands.port import examples_of, show
+from paritas.cli.commands.port import examples_of, show, verified
 from paritas.cli.options import (
     AdoptedFile,
     AdoptedOriginal,
@@ -22,7 +22,6 @@ from paritas.cli.options import (
 )  # fmt: skip
 from paritas.cli.outcome import DIVERGES, OK
 from paritas.cli.progress import Stages
-from paritas.cli.report import attach as attach_report
 
 
 def adopt(
@@ -71,9 +70,8 @@ def adopt(
             progress=lambda stage: None if stage == "load" else stages(stage),
         )
         stages("verify")
-        report = made.verify(level=level.value, progress=stages.detail)
+        report = verified(made, level.value, original, stages)
         stages("save")
         made.save(out, force=force)
-        attach_report(out, report)
     show(made, out, report, stages.seconds, as_json)
     return OK if report.verdict == "agrees" else DIVERGES

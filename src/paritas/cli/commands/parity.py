@@ -70,7 +70,8 @@ def parity(
         raise InputError(f"--models {wrong[0]} is in no name. They are: {', '.join(MODELS)}.")
     here = [name for name, info in known_engines().items() if info.available and not about(name).is_original]
     others = sorted(one.name for one in all_about() if not one.is_original)
-    if base := [name for name in engines or () if about(name).is_original]:
+    engines = [about(name).name for name in engines or ()]
+    if base := [name for name in engines if about(name).is_original]:
         raise InputError(f"--engines {base[0]} is what the others are compared with. Name {' or '.join(others)}.")
     columns, absent = measuring.columns_of(engines or here)
     limits = Limits(timeout, memory or round(0.75 * measuring.available_gib(), 1))

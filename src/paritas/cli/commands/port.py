@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,6 @@ from paritas.cli.options import (
 )  # fmt: skip
 from paritas.cli.outcome import DIVERGES, OK, console, print_json
 from paritas.cli.progress import Stages
-from paritas.cli.report import attach as attach_report
 from paritas.errors import InputError
 
 if TYPE_CHECKING:
@@ -109,13 +109,23 @@ def port(
         report: ParityReport | ComponentReports | None = None
         if verify:
             stages("verify")
-            report = made.verify(level=level.value, progress=stages.detail)
+            report = verified(made, level.value, source, stages)
         stages("save")
         made.save(out, force=force)
-        if report is not None:
-            attach_report(out, report)
     show(made, out, report, stages.seconds, as_json)
     return OK if report is None or report.verdict == "agrees" else DIVERGES
+
+
+def verified(port: Port | Components[Port], level: str, source: str, stages: Stages) -> ParityReport | ComponentReports:
+    """The port's report. A module in memory is loaded again as the command line named it, `file.py:factory`."""
+    from paritas.components import Components
+
+    one = next(iter(port.values())) if isinstance(port, Components) else port
+    report: Any = port.verify(level=level, progress=stages.detail)
+    if one.manifest.source.kind == "module":
+        report = report.again_with(f"--original {shlex.quote(source)}")
+    port.report = report
+    return report
 
 
 def refuse_options(name: str, *, mode: bool, target: bool, weights: bool) -> None:
@@ -153,11 +163,11 @@ def show(
             "dtype": manifest.dtype,
             "precision": one.session.precision,
             "mode": manifest.mode,
-            "verdict": report.verdict if report else "not verified",
+            "verdict": "not verified" if report is None else report.verdict,
             "bytes": size,
             "seconds": {stage: round(taken, 3) for stage, taken in seconds.items()},
             "notes": [str(note) for note in port.notes],
-            "report": json.loads(report.to_json()) if report else None,
+            "report": None if report is None else json.loads(report.to_json()),
         }
         print_json(value)
         return
@@ -170,7 +180,21 @@ def show(
         for note in port.notes:
             screen.print(f"note: {note}", markup=False)
         screen.print(f"Not verified. Do it:   paritas verify {out}", markup=False)
-    screen.print(f"\n{port!r} is in {out}, {size / 1e6:.1f} MB.   paritas.load({str(out)!r})", markup=False)
+    pages = ", with PARITY.md and PARITY.html" if report is not None else ""
+    screen.print(f"\nWritten: {out}, {size / 1e6:.1f} MB, {port!r}{pages}", markup=False)
+    if report is not None:
+        from paritas.verify import ComponentReports
+        from paritas.verify.report.conclusion import next_steps
+
+        several = isinstance(report, ComponentReports)
+        telling = (
+            next(one for one in report.values() if one.verdict == report.verdict)
+            if isinstance(report, ComponentReports)
+            else report
+        )
+        # Of several graphs none is measured or bisected by its directory.
+        for what, command in next_steps(telling, str(out))[: 1 if several else None]:
+            screen.print(f"To {what}:   {command}", markup=False, soft_wrap=True)
     if report is not None and report.verdict != "agrees":
         words = {"diverges": "It DIVERGES from its original", "incomplete": "Its comparison is INCOMPLETE"}[
             report.verdict

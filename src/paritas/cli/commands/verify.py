@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from typing import Any
 
 from paritas.cli.options import (
@@ -68,7 +69,6 @@ def verify(
       paritas verify my-port --original ./my-checkpoint --inputs real-batch.npz
     """
     from paritas import store
-    from paritas.cli.report import attach as attach_report
     from paritas.cli.report import check_files, pairs, print_reports, write_files
     from paritas.cli.verify import arrays, engines, original_of
     from paritas.verify import ComponentReports, ParityReport
@@ -109,6 +109,9 @@ def verify(
             progress=stages.detail,
             gradients=gradients,
         )
+        given = {"--original": original, "--inputs": inputs, "--mode": mode}
+        words = [f"{option} {shlex.quote(str(value))}" for option, value in given.items() if value]
+        report = report.again_with(" ".join([*words, *["--allow-modified"] * allow_modified]))
         if repro is not None and not isinstance(port, Components):
             assert isinstance(report, ParityReport)
             from paritas.verify.bisect.of_port import write_scripts
@@ -118,6 +121,8 @@ def verify(
         if attach or html or png:
             stages("save")
         if attach:
+            from paritas.verify.report.files import attach as attach_report
+
             attach_report(directory, report)
         write_files(pairs(str(directory), report), html=html, png=png)
     if as_json:

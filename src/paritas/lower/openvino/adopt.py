@@ -75,7 +75,8 @@ def _paired(
     raise InputError(
         f"The model's {len(nodes)} {kind}s are {', '.join(map(_called, nodes))}; the original's {len(specs)} are "
         f"{', '.join(spec.name for spec in specs)}. Convert it with the same ones, or give the original only those: "
-        "inputs={...} of the names that the model has."
+        "inputs={...} of the names that the model has, or on the command line "
+        f"{' '.join(f'--input {_called(node)}=SHAPE[:DTYPE]' for node in nodes)}."
     )
 
 

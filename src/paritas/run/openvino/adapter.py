@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 class OpenVINO(Engine):
     name, label, package = "openvino", "OpenVINO", "openvino"
+    optimum = "OV"
     rank = 0
     weight_formats = ("int8", "int4")
     #: It lowers the precision of a float32 graph by itself.

@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from paritas.errors import PortError
-from paritas.verify.report.report import REPORT_VERSION, ParityReport
+from paritas.errors import Disagreement, PortError
+from paritas.verify.report.report import NEITHER, REPORT_VERSION, ParityReport
 from paritas.verify.report.rows import Verdict, badness, plain
 
 
@@ -36,6 +36,19 @@ class ComponentReports(Mapping[str, ParityReport]):
     @property
     def agrees(self) -> bool:
         return self.verdict == "agrees"
+
+    def __bool__(self) -> bool:
+        raise TypeError(NEITHER)
+
+    def check(self) -> ComponentReports:
+        """These reports, where all agree. Raises `Disagreement` with the text of those that do not."""
+        if not self.agrees:
+            raise Disagreement("\n".join(f"{name}: {report}" for name, report in self.items() if not report.agrees))
+        return self
+
+    def again_with(self, options: str) -> ComponentReports:
+        """These reports, to be made again with these options of `paritas verify`."""
+        return ComponentReports({name: report.again_with(options) for name, report in self.items()})
 
     @property
     def error(self) -> float:

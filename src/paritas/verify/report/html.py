@@ -13,7 +13,6 @@ import functools
 import hashlib
 import importlib.resources
 import math
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from paritas.verify.report import curves, histogram
+from paritas.verify.report import conclusion, curves, histogram
 from paritas.verify.report.histogram import Bin
 from paritas.verify.report.layers import Branch, is_entry, layers, tree
 from paritas.verify.report.markdown import FIGURE, LEGEND
@@ -55,14 +54,19 @@ def joined(reports: Sequence[tuple[str, Findings]]) -> str:
     """The page of several reports, each with its port or file: a summary, all curves in a picture, each whole."""
     views = [View(number, name, report) for number, (name, report) in enumerate(reports)]
     drawn = any(panel.lines for panel in panels(reports))
-    template = _environment().get_template("parity.html.j2")
-    return template.render(
+    return render(
+        "parity.html.j2",
         views=views,
         subjects=list(dict.fromkeys(report.subject for _, report in reports)),
         curves=Markup(curves.svg(reports)) if drawn and curves.drawable() else "",
         no_curves=curves.INSTALL if drawn else NO_CURVES,
         script_hash=_script_hash(),
     )
+
+
+def render(template: str, **values: Any) -> str:
+    """A template of ours with these values in it, each escaped."""
+    return _environment().get_template(template).render(**values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,23 +88,17 @@ class View:
     @property
     def sentence(self) -> str:
         """What the verdict means for this report."""
-        rows = self.report.outputs
-        judged = [row for row in rows if not row.unjudged]
-        cases = len({row.case for row in judged})
-        compared = f"{len(judged)} {plural(len(judged), 'comparison')} in {cases} {plural(cases, 'case')}"
-        off = sum(row.diverges for row in rows)
-        if off:
-            return f"{off} of {compared} left the tolerance."
-        if self.report.verdict == "agrees":
-            return f"All of {compared} are within the tolerance."
-        backwards = sum(not row.agrees for row in self.report.gradients)
-        if backwards:
-            verb = "is" if backwards == 1 else "are"
-            words = f"{backwards} {plural(backwards, 'gradient')} {verb} not"
-            return f"All of {compared} are within the tolerance, but {words}."
-        missing = len(self.report.unseen) + len(self.report.unseen_gradients)
-        missing += len(rows) - len(judged)
-        return f"Nothing left the tolerance in {compared}, but {missing} could not be compared or judged."
+        return conclusion.sentence(self.report)
+
+    @property
+    def in_words(self) -> list[str]:
+        """How far off the outputs are, in sentences."""
+        return conclusion.in_words(self.report)
+
+    @property
+    def next_steps(self) -> list[tuple[str, str]]:
+        """What to do now, with its command."""
+        return conclusion.next_steps(self.report, self.directory)
 
     @functools.cached_property
     def tree(self) -> Branch:
@@ -175,12 +173,18 @@ class View:
     @property
     def commands(self) -> list[str]:
         """What makes this report again, in a shell and in Python."""
-        level = self.report.level
-        directory = "DIR" if self.name.endswith(".json") else self.name
+        level, again = self.report.level, self.report.again
+        modified = ", allow_modified=True" if "--allow-modified" in again else ""
+        original = ", original=MODULE" if "--original" in again else ""
+        verify = f"verify(level={level!r}{original}{', gradients=True' if self.report.gradient_case else ''})"
         return [
-            f"paritas verify {shlex.quote(directory)} --level {level} --html PARITY.html",
-            f"paritas.load({directory!r}).verify(level={level!r}).to_html()",
+            f"{conclusion.command(self.report, self.directory)} --html PARITY.html",
+            f"paritas.load({self.directory!r}{modified}).{verify}.to_html()",
         ]
+
+    @property
+    def directory(self) -> str:
+        return "DIR" if self.name.endswith(".json") else self.name
 
 
 # --- what the template calls -------------------------------------------------------------------
@@ -249,11 +253,6 @@ def _unjudged(row: Row) -> bool:
     return isinstance(row, OutputParity) and bool(row.unjudged)
 
 
-def plural(count: int, word: str) -> str:
-    """The word for that many."""
-    return word if count == 1 else f"{word}s"
-
-
 # --- the template engine -----------------------------------------------------------------------
 
 
@@ -267,7 +266,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     functions: tuple[Any, ...] = (
-        severity, meter, worst_inside, number, excess, why, sentence, heights, plural, histogram.bins,
+        severity, meter, worst_inside, number, excess, why, sentence, heights, conclusion.plural, histogram.bins,
     )  # fmt: skip
     environment.globals |= {function.__name__: function for function in functions}
     environment.globals |= {"LEGEND": LEGEND, "FIGURE": FIGURE, "MOST": MOST, "STEPS": STEPS}

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from paritas.verify.report import gradients
+from paritas.verify.report import conclusion, gradients
 from paritas.verify.report.tables import escape, number, table
 
 if TYPE_CHECKING:
@@ -47,6 +47,10 @@ def markdown(report: Findings, directory: str) -> str:
     lines = [
         f"# Parity: {report.verdict}",
         "",
+        " ".join([conclusion.sentence(report), *conclusion.in_words(report)]),
+        "",
+        *(f"- To {what}:   `{command}`" for what, command in conclusion.next_steps(report, directory)),
+        "",
         f"{report.subject or 'This port'} on {environment}: error **{number(report.error)}** ({FIGURE}).",
         "",
     ]
@@ -82,8 +86,7 @@ def markdown(report: Findings, directory: str) -> str:
         "date": environment.date or "-",
     }
     lines += ["## Environment", "", *table(("", ""), facts.items()), ""]
-    backwards = " --gradients" if report.gradient_case else ""
-    lines += ["## Reproduce", "", f"    paritas verify {directory} --level {report.level}{backwards}", ""]
+    lines += ["## Reproduce", "", f"    {conclusion.command(report, directory)}", ""]
     return "\n".join(lines)
 
 
@@ -124,9 +127,8 @@ def node_cells(row: NodeParity) -> tuple[str, ...]:
 
 
 def _worst(rows: Sequence[Any], count: int) -> list[Any]:
-    """The worst ones, in their own order."""
-    ranked = sorted(rows, key=lambda r: (r.agrees, -r.excess if r.excess == r.excess else 0.0))[:count]
-    return [row for row in rows if row in ranked]
+    """The worst ones, the worst of them first."""
+    return sorted(rows, key=lambda row: row.badness, reverse=True)[:count]
 
 
 def output_cells(row: OutputParity) -> tuple[str, ...]:
@@ -149,7 +151,7 @@ COLOURS = {"agrees": "green", "diverges": "red", "incomplete": "yellow"}
 
 
 def terminal(report: Findings, *, worst: int = 10) -> RenderableType:
-    """Tables for `rich.print`: the verdict, the outputs, and the `worst` modules in the order of returning."""
+    """Tables for `rich.print`: the verdict, the outputs, and the `worst` modules, the worst first."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -174,11 +176,11 @@ def terminal(report: Findings, *, worst: int = 10) -> RenderableType:
         parts.append(table("outputs", narrow(OUTPUT_HEAD), outputs))
     if report.modules:
         shown = [(module_cells(row)[:4], row.agrees) for row in _worst(report.modules, worst)]
-        title = f"modules, the {len(shown)} worst of {len(report.modules)}"
+        title = f"modules, the {len(shown)} worst of {len(report.modules)}, the worst first"
         parts.append(table(title, MODULE_HEAD[:4], shown))
     if report.nodes:
         shown = [(_narrow(node_cells(row)), row.agrees) for row in _worst(report.nodes, worst)]
-        title = f"nodes, the {len(shown)} worst of {len(report.nodes)}"
+        title = f"nodes, the {len(shown)} worst of {len(report.nodes)}, the worst first"
         parts.append(table(title, _narrow(NODE_HEAD), shown))
     if report.gradients:
         shown = [(narrow(gradients.cells(row)), row.agrees) for row in _worst(report.gradients, worst)]

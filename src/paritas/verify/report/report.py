@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any
+from typing import Any, Literal, Self
 
-from paritas.errors import PortError
+from paritas.errors import Disagreement, PortError
 from paritas.printable import printable
 from paritas.store.manifest import Wrong, record
+from paritas.verify.report.conclusion import in_words
 from paritas.verify.report.gradients import lines as gradient_lines
 from paritas.verify.report.markdown import markdown
 from paritas.verify.report.rows import Findings, plain
@@ -17,10 +18,48 @@ from paritas.verify.report.rows import Findings, plain
 #: 1 called the errors of PyTorch and of the port `own` and `ours`.
 REPORT_VERSION = 2
 
+#: `assert port.verify()` would pass for a port that diverges.
+NEITHER = "A report is neither true nor false. Ask report.agrees, or let report.check() raise with what it found."
+
 
 @dataclasses.dataclass(frozen=True)
 class ParityReport(Findings):
     """The outcome of a verification. Rules on outputs of an unobserved run; the modules say where to look."""
+
+    def __repr__(self) -> str:
+        compared = sum(not row.unjudged for row in self.outputs)
+        return printable(
+            f"<ParityReport of {self.subject or 'a port'} on {self.environment.engine}: {self.verdict}, error "
+            f"{self.error:.2e}, {compared} outputs compared>"
+        )
+
+    def __bool__(self) -> bool:
+        raise TypeError(NEITHER)
+
+    def check(self) -> Self:
+        """This report, for one that agrees. Raises `Disagreement`, an AssertionError, with its text for any other."""
+        if not self.agrees:
+            raise Disagreement(str(self))
+        return self
+
+    def again_with(self, options: str) -> Self:
+        """This report, to be made again with these options of `paritas verify` beside its level."""
+        return dataclasses.replace(self, again=options)
+
+    def to_frame(self, of: Literal["outputs", "modules", "nodes", "gradients"] = "outputs") -> Any:
+        """The rows as a `pandas.DataFrame`, with what follows from them: `agrees`, and the outputs' `ratio`.
+
+        Raises `PandasMissing`.
+        """
+        from paritas.verify.report.notebook import frame
+
+        return frame(self, of)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the verdict in a few lines, and PARITY.html to be opened below."""
+        from paritas.verify.report.notebook import cell
+
+        return printable(cell(self))
 
     def __str__(self) -> str:
         compared = [row for row in self.outputs if not row.unjudged]
@@ -30,8 +69,9 @@ class ParityReport(Findings):
             f"  {self.subject + ': ' if self.subject else ''}{self.environment}",
             f"  tolerance: {self.tolerance}",
         ]
+        lines[1:1] = [f"  {words}" for words in in_words(self)]
         if self.environment.machine:
-            lines.insert(2, f"  {self.environment.machine}, {self.environment.date}")
+            lines.insert(-1, f"  {self.environment.machine}, {self.environment.date}")
         if self.worst_output is not None:
             lines.append(f"  worst output: {self.worst_output}")
             if self.worst_output.hint:

@@ -132,6 +132,11 @@ class OutputParity(Measured):
     needed: str = ""
     hint: str = ""
     histogram: tuple[int, ...] = ()
+    #: The cosine of the angle between the two, all elements as one vector; NaN where there is none.
+    cosine: float = math.nan
+    #: Of logits: in how many places there are, and in how many the highest one is the original's.
+    places: int = 0
+    same_places: int = 0
 
     @property
     def agrees(self) -> bool:
@@ -269,6 +274,8 @@ class Findings:
     #: In backward order.
     gradient_nodes: tuple[NodeGradientParity, ...] = ()
     unseen_gradient_nodes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    #: The options without which the command is another one: "--original mine.py:build".
+    again: str = ""
 
     @property
     def verdict(self) -> Verdict:
@@ -283,6 +290,11 @@ class Findings:
         return "agrees"
 
     @property
+    def agrees(self) -> bool:
+        """Whether everything was compared, and nothing left its tolerance."""
+        return self.verdict == "agrees"
+
+    @property
     def error(self) -> float:
         """The largest max|got-want| / mean|want| of all outputs and cases; inf for a fault, NaN for no output."""
         return max((row.error for row in self.outputs), key=badness, default=math.nan)
@@ -293,7 +305,20 @@ class Findings:
 
     @property
     def worst_module(self) -> ModuleParity | None:
-        return max(self.modules, key=lambda r: (bool(r.fault), badness(r.error)), default=None)
+        """By its share of the tolerance, as tables rank them."""
+        return max(self.modules, key=lambda row: row.badness, default=None)
+
+    @property
+    def cosine(self) -> float:
+        """The smallest of all outputs and ordinary cases; NaN where none has one."""
+        found = [row.cosine for row in self.outputs if not row.edge and not row.unjudged]
+        return min((value for value in found if not math.isnan(value)), default=math.nan)
+
+    @property
+    def same_choice(self) -> tuple[int, int]:
+        """In how many places the highest logit is the original's, and of how many, in the ordinary cases."""
+        rows = [row for row in self.outputs if not row.edge and not row.unjudged]
+        return sum(row.same_places for row in rows), sum(row.places for row in rows)
 
     @property
     def first_divergence(self) -> ModuleParity | None:

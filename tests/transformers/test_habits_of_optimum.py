@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who comes from optimum finds what they look for, or is told what to write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+import paritas.transformers as ours
+from paritas.errors import InputError
+from paritas.transformers.optimum import understood
+
+CONFIG = transformers.LlamaConfig(
+    vocab_size=99, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
+)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    place = tmp_path_factory.mktemp("llama")
+    transformers.LlamaForCausalLM(CONFIG).save_pretrained(place)
+    return place
+
+
+@pytest.mark.parametrize(
+    ("name", "auto"),
+    [
+        ("OVModelForCausalLM", "AutoModelForCausalLM"),
+        ("OVModelForFeatureExtraction", "AutoModel"),
+        ("OVModel", "AutoModel"),
+        ("OVModelForSpeechSeq2Seq", "AutoModelForSpeechSeq2Seq"),
+        ("OVModelForVisualCausalLM", "AutoModelForImageTextToText"),
+    ],
+)
+def test_names_of_optimum_are_the_auto_classes(name: str, auto: str) -> None:
+    assert issubclass(getattr(ours, name), getattr(transformers, auto))
+
+
+def test_a_name_for_an_engine_that_there_is_not_says_what_to_take() -> None:
+    with pytest.raises(AttributeError, match=r"Take AutoModelForCausalLM of paritas\.transformers, with engine="):
+        ours.ORTModelForCausalLM  # noqa: B018
+    with pytest.raises(AttributeError, match="has no attribute 'OVModelForNothing'"):
+        ours.OVModelForNothing  # noqa: B018
+
+
+def test_a_line_of_optimums_runs(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARITAS_ENGINE", "torch")  # the name says which engine
+    model = ours.OVModelForCausalLM.from_pretrained(llama, export=True)
+    assert model.engine == "openvino"
+    ids = torch.tensor([[5, 6, 7]])
+    want = transformers.LlamaForCausalLM.from_pretrained(llama).generate(ids, max_new_tokens=3, do_sample=False)
+    assert torch.equal(model.generate(ids, max_new_tokens=3, do_sample=False), want)
+
+
+class OVWeightQuantizationConfig:
+    """As optimum's says it."""
+
+    bits = 4
+
+
+@pytest.mark.parametrize(
+    ("given", "weights"),
+    [
+        ({"load_in_8bit": True}, "int8"),
+        ({"load_in_4bit": True, "load_in_8bit": False}, "int4"),
+        ({"quantization_config": OVWeightQuantizationConfig()}, "int4"),
+        ({"weights": "int8", "load_in_8bit": True}, "int8"),
+    ],
+)
+def test_bits_are_weights(given: dict[str, Any], weights: str) -> None:
+    assert understood({**given, "export": True, "revision": "main"}) == {"weights": weights, "revision": "main"}
+
+
+def test_two_that_contradict_each_other_are_refused() -> None:
+    with pytest.raises(InputError, match=r"load_in_4bit=True and weights='int8' contradict each other"):
+        understood({"load_in_4bit": True, "weights": "int8"})
+
+
+def test_a_quantisation_of_transformers_stays_its_own() -> None:
+    own = transformers.BitsAndBytesConfig(load_in_8bit=True)
+    assert understood({"quantization_config": own}) == {"quantization_config": own}
