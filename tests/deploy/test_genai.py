@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import transformers as hf
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tests.deploy.causal import MODELS, saved, tokenizer_of_bytes
 
 import paritas
 from paritas.errors import InputError, InputsNeeded
@@ -22,72 +21,15 @@ genai = pytest.importorskip("openvino_genai")
 TASK = "text-generation-with-past"
 TEXTS = ("the quick brown", "Hello world, 123")
 
-SIZES = {
-    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 128, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2,
-}  # fmt: skip
-
-
-def _gpt2(vocabulary: int) -> Any:
-    config = hf.GPT2Config(
-        vocab_size=vocabulary, n_embd=32, n_layer=2, n_head=4, n_positions=128, bos_token_id=0, eos_token_id=1
-    )
-    return hf.GPT2LMHeadModel(config)
-
-
-MODELS: dict[str, Any] = {
-    "llama": lambda size: hf.LlamaForCausalLM(hf.LlamaConfig(vocab_size=size, **SIZES)),
-    "gpt2": _gpt2,
-    "qwen3": lambda size: hf.Qwen3ForCausalLM(hf.Qwen3Config(vocab_size=size, head_dim=8, **SIZES)),
-    "gemma3": lambda size: hf.Gemma3ForCausalLM(
-        hf.Gemma3TextConfig(vocab_size=size, head_dim=8, sliding_window=6, sliding_window_pattern=2, **SIZES)
-    ),
-    "mixtral": lambda size: hf.MixtralForCausalLM(hf.MixtralConfig(vocab_size=size, num_local_experts=4, **SIZES)),
-    "falcon with alibi": lambda size: hf.FalconForCausalLM(
-        hf.FalconConfig(
-            vocab_size=size,
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            alibi=True,
-            bos_token_id=0,
-            eos_token_id=1,
-        )
-    ),
-    "phi": lambda size: hf.PhiForCausalLM(hf.PhiConfig(vocab_size=size, **SIZES)),
-}
-
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    """Of bytes, trained on a few lines."""
-    raw = Tokenizer(models.BPE())
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=320,
-        special_tokens=["<s>", "</s>", "<pad>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    raw.train_from_iterator(["the quick brown fox jumps over the lazy dog, hello world "] * 20, trainer)
-    return hf.PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
-
-
-def _checkpoint(name: str, tokenizer: Any, directory: Path) -> Any:
-    torch.manual_seed(0)
-    model = MODELS[name](len(tokenizer)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():  # larger ones, so that tokens are no accident of rounding
-            parameter.mul_(3)
-    model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    return model
+    return tokenizer_of_bytes()
 
 
 @pytest.mark.parametrize("name", [*(pytest.param(n, marks=() if n == "llama" else pytest.mark.slow) for n in MODELS)])
 def test_its_tokens_are_pytorchs(name: str, tokenizer: Any, tmp_path: Path) -> None:
-    model = _checkpoint(name, tokenizer, tmp_path / "original")
+    model = saved(name, tokenizer, tmp_path / "original")
     port = paritas.port(tmp_path / "original", task=TASK)
     report = port.verify(level="outputs")
     assert report.verdict == "agrees", str(report)
@@ -118,7 +60,7 @@ def test_its_tokens_are_pytorchs(name: str, tokenizer: Any, tmp_path: Path) -> N
 
 
 def test_a_call_without_a_cache_begins(tokenizer: Any, tmp_path: Path) -> None:
-    model = _checkpoint("llama", tokenizer, tmp_path / "original")
+    model = saved("llama", tokenizer, tmp_path / "original")
     paritas.port(tmp_path / "original", task=TASK).save(tmp_path / "port")
     port = paritas.load(tmp_path / "port")
     ids = torch.randint(3, 60, (2, 7))

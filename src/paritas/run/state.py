@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from paritas.caches import remembered, unchanged
+from paritas.caches import begun, remembered, unchanged
 from paritas.program import Manifest
 from paritas.run.session import Session
 
@@ -18,7 +18,7 @@ class ArrayState:
     """Memory as arrays that go into the network and come out of it: for every engine."""
 
     def __init__(self, session: Session, manifest: Manifest) -> None:
-        self._session = session
+        self._session, self._manifest = session, manifest
         self._names = remembered(manifest)
         self._skipped = set(self._names.values()) | unchanged(manifest)
         self._arrays: list[Array] = []
@@ -29,6 +29,8 @@ class ArrayState:
         return self._arrays[0].shape[2] if self._arrays else 0
 
     def run(self, feed: Mapping[str, Array], tokens: int) -> dict[int, Array]:
+        if not self._arrays:
+            self._arrays = list(begun(self._manifest, feed).values())
         found = self._session.run({**feed, **dict(zip(self._names, self.arrays(), strict=True))})
         self._arrays = [found[index] for index in self._names.values()]
         return {index: value for index, value in enumerate(found) if index not in self._skipped}

@@ -165,6 +165,7 @@ def check_feed(
     signature: Mapping[str, Any] | None = None,
     guards: Sequence[Guard] = (),
     growing: Collection[str] = (),
+    known: Mapping[str, int] | None = None,
 ) -> dict[str, Array]:
     """One array per spec, in its order, of its dtype, or one `InputError` with all that is wrong.
 
@@ -173,7 +174,7 @@ def check_feed(
     signature: forward's parameters, as `Manifest.signature`; what is left out has forward's default, and what has
     forward's default may be said.
     guards: what has to hold of the sizes; a `SizeError` if nothing but guards is broken. growing: inputs that begin
-    with a size of 0.
+    with a size of 0. known: dynamic dimensions that something else than the inputs says: how many tokens were seen.
 
     Whole numbers are cast where that loses nothing, and float16 or bfloat16 to float32; nothing else is.
     float32 is taken for bfloat16 from NumPy, which has none, and rounded to it. An absent input whose spec
@@ -181,15 +182,16 @@ def check_feed(
     """
     constants, signature = constants or {}, signature or {}
     wrong: list[str] = []
-    known = {spec.name for spec in specs}
+    named = {spec.name for spec in specs}
     _check_left_out(inputs, constants, signature, wrong)
     for name, value in inputs.items():
-        if name not in known and name not in constants and _is_default(name, value, signature):
+        if name not in named and name not in constants and _is_default(name, value, signature):
             continue
-        if name not in known and value is not None:
+        if name not in named and value is not None:
             _check_argument(name, value, specs, constants, signature, wrong)
     feed: dict[str, Array] = {}
-    sizes: dict[str, tuple[int, str]] = {}  # dynamic dimension -> its size and the input that says so
+    # dynamic dimension -> its size and the input that says so
+    sizes: dict[str, tuple[int, str]] = {name: (size, "what was seen") for name, size in (known or {}).items()}
     zero = {dim for spec in specs if spec.name in growing for dim in spec.dims[1:]}
     for spec in specs:
         value = inputs.get(spec.name)

@@ -67,6 +67,7 @@ def _ours(original: Any) -> Any:
     from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
     if issubclass(original, PreTrainedModel):
+        import paritas.transformers.directory  # noqa: F401 - which opens ports
         from paritas.transformers.models import ported_class
 
         return ported_class(original)

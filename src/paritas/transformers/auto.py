@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from paritas.transformers.directory import opened_by
 from paritas.transformers.models import attach, split
 
 
@@ -27,8 +28,10 @@ class _PortedAuto:
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """As the original's, and with `engine=`, `mode=`, `target=`, `engine_device=`."""
+        """As the original's, and with `engine=`, `mode=`, `target=`, `engine_device=`; a port is opened as it is."""
         ours, theirs = cls._split(kwargs)
+        if (opened := opened_by(cls, args, theirs, ours)) is not None:
+            return opened
         with torch.inference_mode(False):  # whose tensors would tell nobody that they were changed
             loaded = super().from_pretrained(*args, **theirs)  # type: ignore[misc]
         if isinstance(loaded, tuple):

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from transformers.cache_utils import Cache, StaticCache
@@ -25,15 +25,21 @@ class Ported(classes.Ported):
     _paritas_network = Generation
     _paritas_methods = ("generate",)
 
+    #: The model of a port, where arguments of `from_pretrained` name one: set by `paritas.transformers.directory`.
+    _paritas_open: ClassVar[Callable[..., Any]] = staticmethod(lambda *arguments: None)
+
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """As the original's; and `engine=`, one of `paritas.engines()`, by default the best that is installed,
         `mode=` "graph" or "pynative" and `target=` "cpu" or "ascend" for MindSpore, `engine_device=` and `weights=`
         "int8" or "int4" for OpenVINO.
 
+        A directory that holds a port is opened as it is: nothing is traced, and no weight is read into PyTorch.
         Keywords of mindone's are understood: `mindspore_dtype=` is `dtype=`. Raises what the original raises.
         """
         ours, theirs = split(kwargs)
+        if (opened := cls._paritas_open(cls, args, theirs, ours)) is not None:
+            return opened
         with torch.inference_mode(False):  # whose tensors would tell nobody that they were changed
             loaded = super().from_pretrained(*args, **theirs)  # type: ignore[misc]
         model = loaded[0] if isinstance(loaded, tuple) else loaded

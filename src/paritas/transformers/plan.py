@@ -14,9 +14,9 @@ from paritas.arguments import flatten
 from paritas.caches import remembered
 from paritas.errors import InputError
 from paritas.pytree import build_output
-from paritas.run.values import from_numpy, to_numpy
+from paritas.run.values import check_feed, from_numpy, to_numpy
 from paritas.transformers.cache import arrays_of
-from paritas.transformers.calls import CACHE
+from paritas.transformers.calls import CACHE, TOKENS
 
 
 class Plan:
@@ -32,11 +32,12 @@ class Plan:
             spec.name for spec in manifest.inputs if spec.name.startswith(f"{CACHE}.") and spec.name not in self.names
         ]
         self.inputs = [s.name for s in manifest.inputs if s.name not in self.names and s.name not in self.cross]
+        self.specs = [spec for spec in manifest.inputs if spec.name in self.inputs]
+        #: The input whose second dimension is the new tokens.
+        self.counted = next((name for name in self.inputs if name in TOKENS), "")
         self.nesting = {name: nested for name, nested in manifest.nesting.items() if name != CACHE}
-        items = {
-            key: {"kind": "constant", "value": None} if item["kind"] == "cache" else item
-            for key, item in manifest.structure["items"].items()
-        }
+        # The cache comes in last: it is the caller's own.
+        items = {key: item for key, item in manifest.structure["items"].items() if item["kind"] != "cache"}
         self.structure = {**manifest.structure, "items": items}
         kept = [spec.dtype for spec in manifest.inputs if spec.name in self.names]
         self.dtype: torch.dtype = getattr(torch, kept[0] if kept else "float32")
@@ -50,11 +51,24 @@ class Plan:
             feed |= dict(zip(self.cross, arrays_of(cross), strict=True))
         return feed
 
+    def checked(self, given: Mapping[str, Any], seen: int) -> tuple[dict[str, np.ndarray], int]:
+        """What a call that goes on from `seen` tokens gets, and how many tokens it adds.
+
+        given: torch tensors by name. Raises `InputError`, `SizeError` among them, for what the port does not take.
+        """
+        manifest = self.manifest
+        if missing := [name for name in self.inputs if given.get(name) is None]:
+            raise InputError(f"{', '.join(missing)} is missing: the generation goes on with it.")
+        known = {self.past: seen} if self.past else {}
+        feed = check_feed(given, self.specs, guards=manifest.guards, limits=manifest.limits, known=known)
+        return feed, feed[self.counted].shape[1]
+
     def output(self, found: Mapping[int, np.ndarray], cache: Any) -> Any:
         specs = self.manifest.outputs
         flat = [from_numpy(found[i], "torch", specs[i].dtype) if i in found else None for i in range(len(specs))]
         out = build_output(self.structure, flat, "torch")
-        out[CACHE] = cache
+        if cache is not None:
+            out[CACHE] = cache
         return out
 
 
