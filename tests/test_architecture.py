@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("lower",),
     ("run", "store"),
     ("verify",),
-    ("bench", "components", "others", "making", "pipeline", "adoption"),
+    ("bench", "components", "others", "making", "pipeline", "modes", "texts", "adoption"),
     ("dropin",),
     ("transformers",),
     ("apps",),

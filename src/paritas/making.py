@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paritas.dtypes import dtype_name, named_dtype
-from paritas.errors import InputError, UnknownMode
+from paritas.errors import (
+    CaptureError,
+    FrozenDimension,
+    InputError,
+    InputsNeeded,
+    LoweringError,
+    UnknownMode,
+    UnsupportedOps,
+    first_line,
+)
 from paritas.guards import remaining
 from paritas.options import BuildOptions
 from paritas.program import Manifest, Note, Program
@@ -65,14 +74,38 @@ def inputs_for(model: Any, task: str, inputs: Any) -> Any:
     Raises `InputError` for an unknown one, or one beside `inputs`, and `InputsNeeded` for one that the model has not.
     """
     from paritas.capture import generation
+    from paritas.capture.components import TASKS
 
     if not task:
         return inputs
-    if task != generation.WITH_PAST:
-        raise InputError(f"There is no task {task!r}. Paritas knows: {generation.WITH_PAST}.")
+    if task not in (generation.WITH_PAST, generation.WITHOUT_PAST):
+        known = ", ".join((generation.WITH_PAST, generation.WITHOUT_PAST, *TASKS))
+        raise InputError(f"There is no task {task!r}. Paritas knows: {known}.")
+    if task == generation.WITHOUT_PAST:
+        if not generation.can_generate(model):
+            raise InputsNeeded(f"{type(model).__name__} does not write text after a text: it has no {task}.")
+        return inputs
     if inputs is not None:
         raise InputError(f"The task {task} has inputs of its own: leave out inputs, or the task.")
     return generation.going_on(model)
+
+
+def task_for(model: Any, runtime: Engine, inputs: Any, dynamic: Any) -> str:
+    """The task of a model that nobody has named one for; "" for one call of it, as with an example of its own."""
+    from paritas.capture import generation
+
+    if inputs is not None or dynamic is not True or not runtime.own_state:
+        return ""
+    return generation.default_task(model)
+
+
+#: What may be in the way of a port that goes on with a cache, and not of one that computes one call.
+NO_CACHE = (InputsNeeded, CaptureError, FrozenDimension, UnsupportedOps, LoweringError)
+
+
+def without_cache(error: Exception) -> Note:
+    """What a port says that was to have a cache, and has none."""
+    return Note("capture", f"without a cache, since with one it cannot be ported: {first_line(error)}")
 
 
 def check_weights(weights: str, runtime: Engine) -> None:

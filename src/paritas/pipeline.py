@@ -19,7 +19,7 @@ from paritas.caches import begun, keeps_inside, remembered
 from paritas.components import Components, join
 from paritas.errors import InputError, OriginalMissing, SizeError
 from paritas.extras import require
-from paritas.making import arrays, build_options, dtype_of, inputs_for, manifest_of
+from paritas.making import NO_CACHE, arrays, build_options, dtype_of, inputs_for, manifest_of, task_for, without_cache
 from paritas.options import BuildOptions
 from paritas.others import Others
 from paritas.printable import printable
@@ -68,9 +68,11 @@ def port(
     dimensions stay free: True for all that the model leaves free, or {"input_ids": {0: "batch"}}. mode:
     "graph" or "pynative", MindSpore only. target: "cpu" or "ascend", MindSpore only. weights: "int8" or "int4" to
     round the weights to so many bits, OpenVINO only; it is no longer the same model, and `verify` says by how much.
-    task: "text-generation-with-past" for a model that goes on with a cache: its inputs are the new tokens, and on
-    OpenVINO its file keeps the keys and values itself, as openvino-genai expects it; `inputs` is not given then. Tasks
-    that need several graphs return `Components`, a port for each.
+    task: what the model is for, by optimum's name; it follows from the architecture where neither it nor `inputs` is
+    given. "text-generation-with-past": a model that goes on with a cache; its inputs are the new tokens, and its
+    OpenVINO file keeps the keys and values itself, as openvino-genai expects it. "text-generation": one call on all
+    tokens, without a cache, as engines other than OpenVINO have it. Tasks that need several graphs return
+    `Components`, a port for each.
     check_finite: refuse inputs that hold NaN or infinities, of which engines may make ordinary numbers.
 
     Raises `ExtraMissing` without torch and transformers, `UnknownEngine`, `EngineMissing`, `UnknownMode`, `InputError`
@@ -96,10 +98,11 @@ def port(
         notes=notes,
     )
 
-    if task in TASKS:
+    wanted = task or task_for(original, about(engine), inputs, dynamic)
+    if wanted in TASKS:
         if inputs is not None:
             raise InputError(f"The task {task} has inputs of its own: leave out inputs, or the task.")
-        whole = dataclasses.replace(origin, task=task)
+        whole = dataclasses.replace(origin, task=wanted)
         return port_components(original, whole, options, notes=notes, progress=progress, check_finite=check_finite)
 
     def made(example: Any, *, exact: bool = False) -> Port:
@@ -114,7 +117,13 @@ def port(
         ported.check_finite = check_finite
         return ported
 
-    first = made(inputs_for(original, task, inputs))
+    try:
+        first = made(inputs_for(original, wanted, inputs))
+    except NO_CACHE as error:
+        if task or not wanted:
+            raise
+        notes.append(without_cache(error))
+        first = made(None)
     first.others = Others(first, functools.partial(made, exact=True))
     return first
 
@@ -395,6 +404,16 @@ class Port:
         added = {name: value for name, value in more.items() if name not in arguments}
         return {n: v.numpy() if isinstance(v, torch.Tensor) else v for n, v in added.items()}
 
+    def generate(self, inputs: Any = None, **options: Any) -> Any:
+        """The text that follows a text, or each of a list; or token ids [batch, tokens] with those that follow.
+
+        options: as transformers' `generate` takes them, whose loops these are; without it, one text greedily or by
+        sampling. Raises `InputError` for a model that does not generate, and `ExtraMissing`.
+        """
+        from paritas.texts import generate
+
+        return generate(self, inputs, options)
+
     def verify(
         self,
         inputs: Any = None,
@@ -564,19 +583,3 @@ class Port:
         made_up = generate(self.inputs, limits=size_ranges(self.manifest.limits), ways=ways(self.manifest))
         feed = self.examples() or made_up[0].feed
         return [torch.from_numpy(np.array(feed[s.name])).to(getattr(torch, s.dtype)) for s in self.inputs]
-
-
-def with_mode(port: Port, mode: str) -> Port:
-    """The same port in another of its engine's modes; shares the directory, not the session."""
-    runtime = find_engine(port.manifest.engine)
-    session = runtime.load(port.artifact, mode=mode)
-    manifest = dataclasses.replace(port.manifest, mode=mode)
-    other = Port(
-        dataclasses.replace(port.artifact, manifest=manifest),
-        session,
-        program=port._program,
-        original=port._original,
-        check_finite=port.check_finite,
-    )
-    other._keep = port  # type: ignore[attr-defined]  # whose temporary directory is in use
-    return other

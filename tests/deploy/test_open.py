@@ -13,23 +13,13 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
-from tests.deploy.causal import saved, tokenizer_of_bytes
+from tests.deploy.causal import tokenizer_of_bytes
 
 import paritas
 import paritas.transformers as ours
 from paritas.errors import InputError, PortError
 
-TASK = "text-generation-with-past"
 NEW = {"max_new_tokens": 9, "min_new_tokens": 9, "pad_token_id": 2}
-
-
-@pytest.fixture(scope="module")
-def causal(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, Any]:
-    """(the directory of a port, its original, its tokenizer)."""
-    place, tokenizer = tmp_path_factory.mktemp("causal"), tokenizer_of_bytes()
-    model = saved("llama", tokenizer, place / "original")
-    paritas.port(place / "original", task=TASK).save(place / "port")
-    return place / "port", model, tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ def sizes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
 
 @pytest.mark.parametrize(("weights", "bits", "most"), [("", 32, 1e-5), ("int8", 8, 0.5), ("int4", 4, 4.0)])
 def test_fewer_bits_cost_what_the_report_says(sizes: dict[str, int], weights: str, bits: int, most: float) -> None:
-    port = paritas.port(llama(), engine="openvino", weights=weights)
+    port = paritas.port(llama(), engine="openvino", weights=weights, task="text-generation")
     report = port.verify(level="outputs")
     assert report.error < most
     assert (report.verdict == "agrees") == (not weights)

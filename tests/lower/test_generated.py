@@ -25,7 +25,7 @@ from paritas.lower.mindspore.prelude import library
 from paritas.lower.mindspore.write.loops import fold_loops
 from paritas.lower.mindspore.write.module import generate
 from paritas.lower.mindspore.write.source import LINE_LENGTH
-from paritas.pipeline import with_mode
+from paritas.modes import with_mode
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from paritas.lower.mindspore.check.allowed_names import DTYPE_NAMES, FUNCTIONS
 from paritas.lower.mindspore.prelude.library import NAMES
 from paritas.lower.mindspore.write.cell_names import CELL_NAMES, is_free
 from paritas.lower.mindspore.write.places import Places, attribute
-from paritas.pipeline import with_mode
+from paritas.modes import with_mode
 
 #: Names that nn.Module takes, but Python's syntax, nn.Cell, generated code or MindSpore's own names have trouble with.
 ODD = [

@@ -9,7 +9,7 @@ import pytest
 
 import paritas
 from families import FAMILIES, KINDS, build
-from paritas.pipeline import with_mode
+from paritas.modes import with_mode
 from paritas.verify import Case, generate
 from paritas.verify.inputs.sizes import size_ranges
 

@@ -191,6 +191,7 @@ def _ported(
 ) -> Iterator[tuple[Row, Port | None]]:
     """A row and its port for each precision that the engine has, in each of its modes; for the others a row."""
     from paritas import pipeline, store
+    from paritas.modes import with_mode
     from paritas.run.engine import engine as find_engine
 
     runtime = find_engine(engine)
@@ -203,7 +204,7 @@ def _ported(
         made = pipeline.port(checkpoint, engine, dtype=dtype, progress=detail)
         assert isinstance(made, pipeline.Port)
         target = out / f"{NAME}-{engine}-{short}"
-        ports = {mode: made if mode == made.mode else pipeline.with_mode(made, mode) for mode in runtime.modes}
+        ports = {mode: made if mode == made.mode else with_mode(made, mode) for mode in runtime.modes}
         reports: dict[str, ParityReport] = {}
         for mode, port in ports.items():
             name = " ".join(filter(None, (engine, mode, short)))

@@ -9,10 +9,13 @@ from typing import Any
 import torch
 
 from paritas.capture.export import is_transformers
-from paritas.errors import InputsNeeded
+from paritas.errors import InputsNeeded, first_line
 
 #: By optimum's name: inputs are the new tokens, outputs their logits, and a cache is between two calls.
 WITH_PAST = "text-generation-with-past"
+
+#: One call on all tokens, without a cache.
+WITHOUT_PAST = "text-generation"
 
 #: Tokens that are new and tokens that were seen: sizes that no graph can take for a constant, as it could 0 and 1.
 NEW, PAST = 3, 4
@@ -24,6 +27,11 @@ def can_generate(model: Any) -> bool:
 
     named = type(model).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
     return is_transformers(model) and named and not model.config.is_encoder_decoder and bool(model.can_generate())
+
+
+def default_task(model: Any) -> str:
+    """What a model is for, where an engine keeps a cache inside a model; "" for what is one call."""
+    return WITH_PAST if can_generate(model) else ""
 
 
 def going_on(model: Any) -> dict[str, Any]:
@@ -40,17 +48,22 @@ def going_on(model: Any) -> dict[str, Any]:
     vocabulary = model.config.get_text_config().vocab_size
     ids = torch.randint(min(3, vocabulary - 1), vocabulary, (2, PAST + NEW), generator=generator)
     mask = torch.ones_like(ids)
-    with torch.no_grad():
-        # Its own cache might keep a window of the tokens only.
-        made = model(
-            input_ids=ids[:, :PAST], attention_mask=mask[:, :PAST], past_key_values=DynamicCache(), use_cache=True
-        )
-    cache = made.past_key_values
-    if type(cache) is not DynamicCache or not all(type(layer).__name__ == "DynamicLayer" for layer in cache.layers):
+    begun = {"input_ids": ids[:, :PAST], "attention_mask": mask[:, :PAST], "use_cache": True}
+    try:
+        with torch.no_grad():
+            # Its own cache might keep a window of the tokens only.
+            cache = model(**begun, past_key_values=DynamicCache()).past_key_values
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
         raise InputsNeeded(
-            f"{type(model).__name__} remembers in a {type(cache).__name__} of "
-            f"{', '.join(sorted({type(layer).__name__ for layer in cache.layers}))}, which no port keeps. "
-            "Generate with paritas.transformers, or port one call of it with inputs=."
+            f"{type(model).__name__} does not go on with keys and values of all tokens: {first_line(error)}. "
+            f"Generate with paritas.transformers, or port one call of it: task={WITHOUT_PAST!r}."
+        ) from error
+    layers = sorted({type(layer).__name__ for layer in getattr(cache, "layers", ())})
+    if type(cache) is not DynamicCache or layers != ["DynamicLayer"]:
+        kind = f"a {type(cache).__name__} of {', '.join(layers)}" if cache is not None else "no cache"
+        raise InputsNeeded(
+            f"{type(model).__name__} remembers in {kind}, which no port keeps. Generate with paritas.transformers, or "
+            f"port one call of it: task={WITHOUT_PAST!r}."
         )
     given = {"input_ids": ids[:, PAST:], "attention_mask": mask, "past_key_values": cache}
     if not getattr(model.config, "use_cache", False):

@@ -14,11 +14,13 @@ from paritas.cli.commands import (
     adopt,
     bench,
     bisect,
+    chat,
     compare,
     convert,
     demo,
     doctor,
     evaluate,
+    generate,
     inspect,
     parity,
     port,
@@ -46,10 +48,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 #: What runs where only ports are run. All others port or verify something, for which torch has to be there.
-BARE = (report, bench, inspect, doctor)
+BARE = (generate, chat, report, bench, inspect, doctor)
 
 for module in (
-    port, verify, bisect, report, adopt, compare, bench, inspect, support, parity, doctor, demo, translate, speech,
+    port, generate, chat, verify, bisect, report, adopt, compare, bench, inspect, support, parity, doctor, demo,
+    translate, speech,
 ):  # fmt: skip
     name = module.__name__.rpartition(".")[2]
     needs = "" if module in BARE else "port"

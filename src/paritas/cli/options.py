@@ -99,7 +99,8 @@ Task = Annotated[
     str,
     typer.Option(
         "--task",
-        help="text-generation-with-past: a model that goes on with a cache, which an OpenVINO file keeps itself.",
+        help="What the model is for; what its architecture says if not given. text-generation-with-past: it goes on "
+        "with a cache, which an OpenVINO file keeps itself. text-generation: one call, without a cache.",
     ),
 ]
 Weights = Annotated[

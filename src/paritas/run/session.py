@@ -88,8 +88,9 @@ class State(Protocol):
     """What a network remembers of the tokens that it has seen: arrays [batch, heads, tokens, width].
 
     `run` computes on `tokens` more of each sequence and remembers them; it returns the outputs that are no part of
-    the memory, as {index among the manifest's outputs: array}. `reorder` says which row each row goes on with;
-    `crop` forgets the last tokens.
+    the memory, as {index among the manifest's outputs: array}. One that can leave out what nobody wants has beside it
+    `run_last(feed, tokens, last)`, with the scores of at least so many of the last tokens. `reorder` says which row
+    each row goes on with; `crop` forgets the last tokens.
     """
 
     @property

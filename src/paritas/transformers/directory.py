@@ -90,6 +90,23 @@ def open_model(
     return model
 
 
+def model_with(port: pipeline.Port) -> Any:
+    """A port that is loaded already as a model of transformers, which is kept with it: it generates.
+
+    Raises `PortError` for a port that is none of transformers, and `InputError` for a model that does not generate.
+    """
+    found = getattr(port, "_as_model", None)
+    if found is None:
+        place = port.artifact.directory
+        original = _class_of(port.manifest, place)
+        config = AutoConfig.from_pretrained(place, local_files_only=True)
+        found = model_of(port, original, config, place, functools.partial(open_model, str(place)))
+        port._as_model = found  # type: ignore[attr-defined]
+    if not found.can_generate():
+        raise InputError(f"{port!r} does not generate: {type(found).__name__} writes nothing. Call it instead.")
+    return found
+
+
 def _class_of(manifest: Manifest, directory: Any) -> Any:
     """The class of transformers that a port was made of. Raises `PortError` for one that is not its."""
     name = manifest.source.model_class

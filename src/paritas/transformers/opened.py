@@ -149,8 +149,11 @@ class OnePort:
         if unknown := [name for name in (*given, *call.fixed) if name not in self._plan.inputs]:
             self._refuse(f"{', '.join(unknown)} is no input of this port, which takes {', '.join(self._plan.inputs)}")
         feed, tokens = self._plan.checked(given, state.length)
-        out = self._plan.output(state.run(feed, tokens), own if wanted else None)
-        if isinstance(places, torch.Tensor) or places:
+        # Asked for by name: a protocol would cost more than all checks of a step.
+        run_last = getattr(state, "run_last", None) if places and isinstance(places, int) else None
+        found = run_last(feed, tokens, places) if run_last else state.run(feed, tokens)
+        out = self._plan.output(found, own if wanted else None)
+        if isinstance(places, torch.Tensor) or (places and out["logits"].shape[1] > places):
             out["logits"] = _kept(out["logits"], places)
         return out
 

@@ -33,6 +33,7 @@ def examine(entry: Any, cells: Sequence[str], answer: Answer) -> None:
     from paritas import pipeline
     from paritas.capture import capture
     from paritas.making import build_options
+    from paritas.modes import with_mode
     from paritas.program import Source
 
     began = time.perf_counter()
@@ -61,7 +62,7 @@ def examine(entry: Any, cells: Sequence[str], answer: Answer) -> None:
         try:
             program = captured()
             if engine in ports and mode:
-                port = pipeline.with_mode(ports[engine], mode)
+                port = with_mode(ports[engine], mode)
             else:
                 port = pipeline.port_program(program, shared["model"], build_options(engine, mode=mode)[0])
                 ports[engine] = port

@@ -72,7 +72,9 @@ def port(
 
       paritas port ./my-bert --dtype bf16 --out bert-bf16
 
-      paritas port ./llama --task text-generation-with-past --out llama-openvino
+      paritas port ./llama --out llama-openvino
+
+      paritas generate llama-openvino "Once upon a time"
 
       paritas port mine.py:build --input x=2x16:float32 --out mine-openvino
 
@@ -195,6 +197,8 @@ def show(
         # Of several graphs none is measured or bisected by its directory.
         for what, command in next_steps(telling, str(out))[: 1 if several else None]:
             screen.print(f"To {what}:   {command}", markup=False, soft_wrap=True)
+    for line in on_generation(one, out):
+        screen.print(line, markup=False, soft_wrap=True)
     if report is not None and report.verdict != "agrees":
         words = {"diverges": "It DIVERGES from its original", "incomplete": "Its comparison is INCOMPLETE"}[
             report.verdict
@@ -202,6 +206,23 @@ def show(
         screen.print(
             f"{words}: it was written all the same, see {out / 'PARITY.md'} before you use it.", style="bold red"
         )
+
+
+def on_generation(port: Port, out: Path) -> list[str]:
+    """How the port of a model that generates is used for it; what it cannot, if it has no cache."""
+    from paritas.caches import remembered
+    from paritas.capture.generation import can_generate
+
+    if remembered(port.manifest):
+        return [f'To generate:   paritas generate {out} "Once upon a time"   or   paritas chat {out}']
+    if not can_generate(port.original()):
+        return []
+    source = port.manifest.source.id or "MODEL"
+    return [
+        "This port has no cache: it computes all tokens again for each new one. To generate, go on with a cache:",
+        f"  paritas port {source} --engine openvino --task text-generation-with-past --out OTHER",
+        f"  paritas.transformers.AutoModelForCausalLM.from_pretrained({source!r}, engine={port.manifest.engine!r})",
+    ]
 
 
 def examples_of(given: list[str]) -> dict[str, Any]:

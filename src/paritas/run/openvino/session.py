@@ -18,6 +18,7 @@ from paritas.errors import EngineError, ParitasError
 from paritas.lower.openvino.ports import TENSOR, own_name
 from paritas.program import Artifact, Manifest
 from paritas.run.openvino import model_file, nodes
+from paritas.run.openvino.last_tokens import add_first_token
 from paritas.run.openvino.model_file import crossing, returned
 from paritas.run.openvino.state import OpenVINOState, functional
 from paritas.run.openvino.state import check as check_state
@@ -181,6 +182,7 @@ class OpenVINOSession:
     def _compile_stateful(self) -> openvino.CompiledModel:
         model = self._file.model(core())
         check_state(model, self._artifact.manifest)
+        add_first_token(model)
         # Left to itself, the CPU keeps keys and values as 8-bit integers.
         config = {**self._config, "KV_CACHE_PRECISION": self._config["INFERENCE_PRECISION_HINT"]}
         return core().compile_model(model, self.device, config)

@@ -15,6 +15,7 @@ from paritas.errors import EngineError, PortError
 from paritas.lower.openvino.ports import PRESENT, ROWS, own_name
 from paritas.program import Manifest
 from paritas.run.openvino import model_file
+from paritas.run.openvino.last_tokens import FIRST
 from paritas.run.state import Array
 
 
@@ -77,12 +78,16 @@ class OpenVINOState:
         self._order = list(remembered(manifest))
         self._whole = model_file.largest_whole(manifest)
         self._watched = model_file.watched(manifest)
-        self._sized = next(name for name in self._inputs if name != ROWS)
+        self._sized = next(name for name in self._inputs if name not in (ROWS, FIRST))
         self._rows: Array | None = None
         self._batch = 0
         self.length = 0
 
     def run(self, feed: Mapping[str, Array], tokens: int) -> dict[int, Array]:
+        return self.run_last(feed, tokens, 0)
+
+    def run_last(self, feed: Mapping[str, Array], tokens: int, last: int) -> dict[int, Array]:
+        """As `run`, with scores of so many of the last tokens, where the model can leave out the others; 0 for all."""
         model_file.check_whole(feed, self._whole)
         batch = len(feed[self._sized])
         if self._rows is None and self.length and self._batch != batch:
@@ -92,7 +97,8 @@ class OpenVINOState:
         rows = np.arange(batch, dtype=np.int32) if self._rows is None else self._rows
         if not self.length:
             self._request.reset_state()
-        values = {i: rows if name == ROWS else feed[name] for i, name in enumerate(self._inputs)}
+        own = {ROWS: rows, FIRST: np.array([-min(last, tokens)], np.int64)}
+        values = {i: own[name] if name in own else feed[name] for i, name in enumerate(self._inputs)}
         try:
             found = self._request.infer(values, share_inputs=True, share_outputs=True).to_tuple()
         except RuntimeError as error:
