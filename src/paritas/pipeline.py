@@ -425,6 +425,7 @@ class Port:
         search: Budget | float = 0.0,
         progress: Callable[[str], None] | None = None,
         gradients: bool = False,
+        step: str = "",
     ) -> ParityReport:
         """Compare with the original, and with the truth: the same graph in float64.
 
@@ -434,7 +435,8 @@ class Port:
         loaded port whose original was a module in memory (`OriginalMissing` says so). search: for so many seconds,
         or a `paritas.verify.Budget` of tries, look for the inputs on which the port is furthest from its original;
         the worst are kept in the port's directory, and verified on ever after. gradients: compare backwards too,
-        parameter by parameter and node by node; `InputError` for an engine that has none.
+        parameter by parameter and node by node; `InputError` for an engine that has none. step: of a port that goes
+        on with a cache, look into one step of a generation alone, as "left padding, step 3".
         """
         require("port", "port.verify()")
         from paritas.verify.of_port import verify_port
@@ -449,6 +451,7 @@ class Port:
             search=search,
             progress=progress,
             gradients=gradients,
+            step=step,
         )
         return self.report
 

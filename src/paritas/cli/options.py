@@ -179,6 +179,14 @@ Search = Annotated[
         help="Then look so long for the inputs on which the port is furthest off; the port keeps the worst.",
     ),
 ]
+StepName = Annotated[
+    str | None,
+    typer.Option(
+        "--step",
+        metavar="NAME",
+        help='Look into one step of a generation alone, as "left padding, step 3" (the report has their names).',
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the generated inputs and of the search.")]
 Attach = Annotated[bool, typer.Option("--attach", help="Replace the port's parity.json, PARITY.md and PARITY.html.")]
 Html = Annotated[

@@ -9,9 +9,14 @@ import numpy as np
 
 from paritas.caches import begun, remembered, unchanged
 from paritas.program import Manifest
-from paritas.run.session import Session
+from paritas.run.session import Remembers, Session, State
 
 Array = np.ndarray
+
+
+def new_state(session: Session, manifest: Manifest) -> State:
+    """A generation of which nothing is remembered yet: inside the engine where it keeps keys and values, else here."""
+    return session.state() if isinstance(session, Remembers) else ArrayState(session, manifest)
 
 
 class ArrayState:

@@ -10,13 +10,11 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.utils import logging
 
-from paritas import pipeline
 from paritas.dropin.fitting import broken_by, sizes_of
 from paritas.dropin.network import Network
 from paritas.errors import InputError, SizeError, TokenError
 from paritas.guards import complaint
-from paritas.run.session import Remembers, State
-from paritas.run.state import ArrayState
+from paritas.run.state import new_state
 from paritas.transformers import calls, states
 from paritas.transformers.cache import (
     EngineCache,
@@ -203,7 +201,7 @@ class Generation(Network):
         plan = plan_of(port)
         if not isinstance(own, EngineCache) or own._paritas_owner is not port:
             arrays = arrays_of(own)
-            freeze(own, self._state(port), port, plan.dtype)
+            freeze(own, new_state(port.session, port.manifest), port, plan.dtype)
             if arrays:
                 own._paritas_state.load(arrays)
         seen = {plan.past: own._paritas_state.length}
@@ -240,10 +238,6 @@ class Generation(Network):
         states.take_over(cache, out[name])
         out[name] = cache
         return out
-
-    def _state(self, port: pipeline.Port) -> State:
-        session = port.session
-        return session.state() if isinstance(session, Remembers) else ArrayState(session, port.manifest)
 
 
 def _is_wanted(module: torch.nn.Module, call: Call) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import operator
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,7 +19,7 @@ from paritas.pytree import describe_output
 from paritas.run.engine import about, all_about
 from paritas.run.session import Differentiates
 from paritas.run.values import to_numpy
-from paritas.verify import Budget, Case, Environment, Found, NodeInfo, ParityReport, Space, generate, verify
+from paritas.verify import Budget, Case, Environment, Found, NodeInfo, ParityReport, Space, generate, generation, verify
 from paritas.verify.gradients import Differentiate, Flow, compare_backwards
 from paritas.verify.inputs import odd, regression
 from paritas.verify.inputs.search import Judge
@@ -57,6 +58,7 @@ def verify_port(
     progress: Callable[[str], None] | None,
     search: Budget | float = 0.0,
     gradients: bool = False,
+    step: str = "",
 ) -> ParityReport:
     """See `Port.verify`."""
     from paritas.run.torch.session import TorchSession
@@ -74,8 +76,20 @@ def verify_port(
     # At half precision the original itself rounds: its float32 self is compared, its half self is the yardstick.
     half = port.session.precision in HALF
     full = in_precision(module, "float32")
+    yardstick = eager(port, in_precision(module, port.session.precision)) if half else None
+    played = generation.Played()
+    if step:
+        inputs = step_of(port, step, inputs, seed)
+    elif keeps_inside(manifest) and inputs is None:
+        players = generation.Players(
+            manifest, port.session, _Door(port), eager(port, full), truth, reference, yardstick, full
+        )
+        played = generation.compare_generation(
+            players, port.examples(), tolerance=tolerance, seed=seed, progress=progress
+        )
     cases, remarks = cases_of(port, inputs, eager(port, full), seed)
-    notes += remarks
+    cases = [dataclasses.replace(case, name=step) for case in cases] if step else cases
+    notes += [*remarks, *played.notes]
     space = Space(
         manifest.inputs,
         size_ranges(manifest.limits),
@@ -107,7 +121,7 @@ def verify_port(
         inside=port.session,
         truth=truth,
         reference=reference,
-        yardstick=eager(port, in_precision(module, port.session.precision)) if half else None,
+        yardstick=yardstick,
         tolerance=tolerance,
         modules=program.modules,
         nodes=nodes_of(program),
@@ -117,9 +131,12 @@ def verify_port(
         notes=notes,
         progress=progress,
         seek=seek if budget is not None else None,
+        look_at=played.first,
     )
-    if manifest.source.kind == "module":
-        report = dataclasses.replace(report, again="--original SOURCE")
+    options = ["--original SOURCE"] if manifest.source.kind == "module" else []
+    options += [f"--step {shlex.quote(step)}"] if step else []
+    report = dataclasses.replace(report, again=" ".join(options))
+    report = dataclasses.replace(report, generation=played.steps, unseen={**report.unseen, **played.unseen})
     if found and found[0].case is not None:
         port.artifact, report = regression.keep(port.artifact, found[0].case, report)
     if not gradients:
@@ -127,6 +144,16 @@ def verify_port(
     if progress is not None:
         progress("gradients")
     return dataclasses.replace(report, **_backwards(port, module, cases, report, seed))
+
+
+def step_of(port: Subject, name: str, inputs: Any = None, seed: int = 0) -> dict[str, np.ndarray]:
+    """The inputs of a step of a generation, with what the original remembers. `InputError` where there is none."""
+    if inputs is not None:
+        raise InputError(f"step={name!r} has inputs of its own: leave out inputs, or the step.")
+    if not keeps_inside(port.manifest):
+        raise InputError(f"step={name!r} is for ports that go on with a cache; this one does not.")
+    full = in_precision(port.original(), "float32")
+    return generation.step(port.manifest, eager(port, full), port.examples(), name, seed)
 
 
 class _Door:

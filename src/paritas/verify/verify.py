@@ -67,6 +67,7 @@ def verify(
     nodes: Sequence[NodeInfo] = (),
     half: Steps | None = None,
     seek: Callable[[Judge], Found] | None = None,
+    look_at: Case | None = None,
     origin: Callable[[str], Origin] | None = None,
     subject: str = "",
     notes: Iterable[str] = (),
@@ -80,6 +81,7 @@ def verify(
     outputs. half: the captured graph at that precision, for level "nodes". inside: what is looked into, if that is not
     `session` itself. bfloat16 arrives as float32 from all
     of them. seek: called after the cases with what scores an input; the case that it finds is judged as they are.
+    look_at: what is looked into where no case diverges, instead of the worst of them.
 
     At fp32 and float64 `tolerance` rules (default: `whole_model(session.precision)`), against the original.
     At fp16 and bf16 an output agrees if its distance from float64 is at most twice PyTorch's own at that dtype;
@@ -134,12 +136,16 @@ def verify(
         searched = {case.name for case in feeds.values() if case.searched}
         rows = _judge_by_truth(rows, session.precision, usual, searched)
     looked, module_case, lockstep = Inside(), "", Lockstep()
+    worst = max(rows, key=lambda r: (r.diverges, bool(r.fault), r.excess), default=None)
+    inside_of = feeds[worst.case] if worst is not None else None
+    if look_at is not None and (worst is None or not worst.diverges):
+        inside_of = look_at
     if level != "outputs":
-        looked, module_case = _look_inside(shown, rows, feeds, reference, truth, modules, origin)
+        looked, module_case = _look_inside(shown, inside_of, reference, truth, modules, origin)
     if level == "nodes":
         if progress is not None:
             progress("nodes")
-        lockstep = _step(shown, feeds.get(module_case), reference, truth, nodes, half)
+        lockstep = _step(shown, inside_of if module_case else None, reference, truth, nodes, half)
     return ParityReport(
         environment=dataclasses.replace(environment, precision=session.precision),
         tolerance=judge.stated,
@@ -492,27 +498,25 @@ def _judge_by_truth(
 
 def _look_inside(
     session: Session,
-    rows: Sequence[OutputParity],
-    feeds: Mapping[str, Case],
+    case: Case | None,
     reference: Walker | None,
     truth: Walker | None,
     modules: Sequence[ModuleCall],
     origin: Callable[[str], Origin] | None,
 ) -> tuple[Inside, str]:
-    """The modules, on the case whose outputs are worst: there is most to see."""
-    if not rows:
+    """The modules, on the case whose outputs are worst, where there is most to see; and that case's name."""
+    if case is None:
         return Inside(unseen={"all modules": "no case could be compared"}, observed="modules not observed"), ""
     if reference is None:
         why = "no captured program in memory to compare with; port the original again"
         return Inside(unseen={"all modules": why}, observed="modules not observed"), ""
-    worst = max(rows, key=lambda r: (r.diverges, bool(r.fault), r.excess))
     try:
-        inside = compare_modules(session, reference, feeds[worst.case].feed, modules, truth=truth, origin=origin)
+        inside = compare_modules(session, reference, case.feed, modules, truth=truth, origin=origin)
     except ParitasError as error:
         inside = Inside(
             unseen={"all modules": f"the reference failed: {reason_of(error)}"}, observed="modules not observed"
         )
-    return inside, worst.case
+    return inside, case.name
 
 
 def _step(

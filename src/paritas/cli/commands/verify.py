@@ -26,6 +26,7 @@ from paritas.cli.options import (
     Repro,
     Search,
     Seed,
+    StepName,
 )  # fmt: skip
 from paritas.cli.outcome import DIVERGES, OK, console, print_json
 from paritas.cli.progress import Stages
@@ -41,6 +42,7 @@ def verify(
     mode: Mode = None,
     search: Search = None,
     seed: Seed = 0,
+    step: StepName = None,
     attach: Attach = False,
     html: Html = None,
     png: Png = None,
@@ -65,6 +67,8 @@ def verify(
       paritas verify clip-ms --level nodes --html parity.html --png curves.png
 
       paritas verify clip-ms --level nodes --repro scripts
+
+      paritas verify llama-ov --level nodes --step "beams, step 3"
 
       paritas verify my-port --original ./my-checkpoint --inputs real-batch.npz
     """
@@ -92,8 +96,8 @@ def verify(
         from paritas.components import Components
 
         port = pipeline.load(directory, mode=mode or "", allow_modified=allow_modified)
-        if isinstance(port, Components) and (inputs or repro):
-            raise InputError(f"--inputs and --repro are for one graph, and {directory} has {', '.join(port)}.")
+        if isinstance(port, Components) and (inputs or repro or step):
+            raise InputError(f"--inputs, --step and --repro are for one graph, and {directory} has {', '.join(port)}.")
         feed = arrays(inputs) if inputs else None
         stages("load")
         module = original_of(port, original) if original else None
@@ -108,8 +112,9 @@ def verify(
             search=search or 0.0,
             progress=stages.detail,
             gradients=gradients,
+            step=step or "",
         )
-        given = {"--original": original, "--inputs": inputs, "--mode": mode}
+        given = {"--original": original, "--inputs": inputs, "--mode": mode, "--step": step}
         words = [f"{option} {shlex.quote(str(value))}" for option, value in given.items() if value]
         report = report.again_with(" ".join([*words, *["--allow-modified"] * allow_modified]))
         if repro is not None and not isinstance(port, Components):

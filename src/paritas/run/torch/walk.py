@@ -104,7 +104,10 @@ class Walk(Interpreter):
                 yield spec.arg.value
             elif kind == "USER_INPUT":
                 tensor = next(inputs)
-                yield from_numpy(feed[tensor.name], "torch", tensor.dtype)
+                value = feed[tensor.name]
+                # What a call in float64 has remembered for the next one keeps its digits.
+                exact = self.dtype is torch.float64 and value.dtype == np.float64
+                yield from_numpy(value, "torch", "float64" if exact else tensor.dtype)
             else:
                 raise EngineError(f"torch cannot feed the placeholder {spec.arg}: {kind.lower()} is not supported.")
         if left := [spec.name for spec in inputs]:

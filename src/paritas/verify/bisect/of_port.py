@@ -27,7 +27,7 @@ from paritas.verify.bisect.script_torch import Identifiers
 from paritas.verify.bisect.subprogram import LoweredAgain
 from paritas.verify.bisect.trial import RULE, Compute, Laboratory, Outcome
 from paritas.verify.nodes import row_of
-from paritas.verify.of_port import cases_of, eager, in_precision, nodes_of
+from paritas.verify.of_port import cases_of, eager, in_precision, nodes_of, step_of
 from paritas.verify.subject import Subject
 
 if TYPE_CHECKING:
@@ -102,7 +102,9 @@ def write_scripts(
         return ()
     subject = _Bisected(port, None)
     cases, _ = cases_of(port, inputs, eager(port, in_precision(port.original(), "float32")), seed)
-    case: Case = next(case for case in cases if case.name == report.module_case)
+    known = {case.name: case for case in cases}
+    name = report.module_case
+    case = known[name] if name in known else Case(name, step_of(port, name, inputs, seed))
     recorded = record(subject.program, case.feed)
     _, lab = next(subject.laboratories(recorded))
     rows = []

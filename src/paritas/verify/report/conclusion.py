@@ -20,12 +20,17 @@ def sentence(report: Findings) -> str:
         return f"{off} of {compared} left the tolerance."
     if report.agrees:
         return f"All of {compared} are within the tolerance."
+    steps = sum(row.diverges for row in report.generation)
+    if steps:
+        of = f"{steps} of {len(report.generation)} steps of generations"
+        return f"All of {compared} are within the tolerance, but {of} left it."
     backwards = sum(not row.agrees for row in report.gradients)
     if backwards:
         verb = "is" if backwards == 1 else "are"
         words = f"{backwards} {plural(backwards, 'gradient')} {verb} not"
         return f"All of {compared} are within the tolerance, but {words}."
     missing = len(report.unseen) + len(report.unseen_gradients) + len(rows) - len(judged)
+    missing += sum(bool(row.unjudged) for row in report.generation)
     return f"Nothing left the tolerance in {compared}, but {missing} could not be compared or judged."
 
 

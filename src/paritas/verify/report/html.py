@@ -20,7 +20,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from paritas.verify.report import conclusion, curves, histogram
+from paritas.verify.report import conclusion, curves, generation, histogram
 from paritas.verify.report.histogram import Bin
 from paritas.verify.report.layers import Branch, is_entry, layers, tree
 from paritas.verify.report.markdown import FIGURE, LEGEND
@@ -32,9 +32,10 @@ from paritas.verify.report.rows import (
     NodeGradientParity,
     NodeParity,
     OutputParity,
+    StepParity,
 )
 
-Row = ModuleParity | NodeParity | OutputParity | GradientParity | NodeGradientParity
+Row = ModuleParity | NodeParity | OutputParity | GradientParity | NodeGradientParity | StepParity
 
 #: Guilty lines of source that are shown with a card each, and nodes on a card; all are in the table.
 MOST = 12
@@ -250,7 +251,7 @@ def _above(path: str) -> list[str]:
 
 
 def _unjudged(row: Row) -> bool:
-    return isinstance(row, OutputParity) and bool(row.unjudged)
+    return isinstance(row, OutputParity | StepParity) and bool(row.unjudged)
 
 
 # --- the template engine -----------------------------------------------------------------------
@@ -270,6 +271,7 @@ def _environment() -> jinja2.Environment:
     )  # fmt: skip
     environment.globals |= {function.__name__: function for function in functions}
     environment.globals |= {"LEGEND": LEGEND, "FIGURE": FIGURE, "MOST": MOST, "STEPS": STEPS}
+    environment.globals["STEP_WORDS"] = generation.WORDS
     environment.globals |= {"style": Markup(_own("parity.css")), "script": Markup(_own("parity.js"))}
     environment.filters["row_id"] = id
     return environment

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from paritas.verify.report import conclusion, gradients
+from paritas.verify.report import conclusion, generation, gradients
 from paritas.verify.report.tables import escape, number, table
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ OUTPUT_HEAD = (
 )
 NODE_HEAD = ("node", "operator", "module", "x tolerance", "error", "PyTorch/f64", "port/f64", "source")
 MODULE_HEAD = ("module", "class", "x tolerance", "error", "original/f64", "port/f64")
+
+#: The columns of words.
+WORDS = ("gradient of", "generation", "tokens given", "case", "output", "module", "class", "node", "operator", "source")
 
 FIGURE = "the largest max|got-want| / mean|want| of all outputs and cases"
 
@@ -63,6 +66,8 @@ def markdown(report: Findings, directory: str) -> str:
         lines += ["### What did not agree", "", *(f"- {escape(str(row))}" for row in failed), ""]
     if report.unseen:
         lines += ["### What was not compared", "", *(f"- {name}: {why}" for name, why in report.unseen.items()), ""]
+    if report.generation:
+        lines += generation.section(report)
     if report.level != "outputs":
         lines += _module_section(report)
     if report.level == "nodes":
@@ -159,7 +164,7 @@ def terminal(report: Findings, *, worst: int = 10) -> RenderableType:
     def table(title: str, head: Sequence[str], rows: Iterable[tuple[Sequence[str], bool]]) -> Table:
         result = Table(title=title, title_justify="left", show_edge=False)
         for name in head:
-            text = name in ("gradient of", "case", "output", "module", "class", "node", "operator", "source")
+            text = name in WORDS
             result.add_column(name, justify="left" if text else "right", overflow="fold", no_wrap=not text)
         for cells, agrees in rows:
             result.add_row(*map(Text, cells), style="" if agrees else "red")
@@ -174,6 +179,10 @@ def terminal(report: Findings, *, worst: int = 10) -> RenderableType:
     if report.outputs:
         outputs = [(narrow(output_cells(row)), row.agrees) for row in report.outputs]
         parts.append(table("outputs", narrow(OUTPUT_HEAD), outputs))
+    if report.generation:
+        shown = [(generation.cells(row)[:7], row.agrees) for row in _worst(report.generation, worst)]
+        title = f"generation, the {len(shown)} worst of {len(report.generation)} steps"
+        parts.append(table(title, generation.HEAD[:7], shown))
     if report.modules:
         shown = [(module_cells(row)[:4], row.agrees) for row in _worst(report.modules, worst)]
         title = f"modules, the {len(shown)} worst of {len(report.modules)}, the worst first"

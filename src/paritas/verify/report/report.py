@@ -11,6 +11,7 @@ from paritas.errors import Disagreement, PortError
 from paritas.printable import printable
 from paritas.store.manifest import Wrong, record
 from paritas.verify.report.conclusion import in_words
+from paritas.verify.report.generation import lines as generation_lines
 from paritas.verify.report.gradients import lines as gradient_lines
 from paritas.verify.report.markdown import markdown
 from paritas.verify.report.rows import Findings, plain
@@ -46,7 +47,7 @@ class ParityReport(Findings):
         """This report, to be made again with these options of `paritas verify` beside its level."""
         return dataclasses.replace(self, again=options)
 
-    def to_frame(self, of: Literal["outputs", "modules", "nodes", "gradients"] = "outputs") -> Any:
+    def to_frame(self, of: Literal["outputs", "generation", "modules", "nodes", "gradients"] = "outputs") -> Any:
         """The rows as a `pandas.DataFrame`, with what follows from them: `agrees`, and the outputs' `ratio`.
 
         Raises `PandasMissing`.
@@ -78,6 +79,8 @@ class ParityReport(Findings):
                 lines.append(f"    {self.worst_output.hint}")
         lines += [f"  not judged: {r}" for r in self.outputs if r.unjudged and r is not self.worst_output]
         lines += [f"  not compared: {name}: {why}" for name, why in self.unseen.items()]
+        if self.generation:
+            lines += generation_lines(self)
         if self.level != "outputs":
             lines += self._module_lines()
         if self.level == "nodes":
@@ -166,4 +169,4 @@ def _restored(data: dict[str, Any]) -> ParityReport:
 
 
 #: Where the rows are.
-_MEASURED = ("outputs", "modules", "nodes", "gradients", "gradient_nodes")
+_MEASURED = ("outputs", "modules", "nodes", "gradients", "gradient_nodes", "generation")

@@ -12,6 +12,7 @@ import platform
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from paritas.verify.inputs.scenarios import step_name
 from paritas.verify.inputs.search import Sought
 from paritas.verify.report.tables import number
 from paritas.verify.tolerance import Tolerance
@@ -163,6 +164,49 @@ class OutputParity(Measured):
 
 
 @dataclasses.dataclass(frozen=True)
+class StepParity(Measured):
+    """One call of a generation, each side on what it remembers; the worst of the call's outputs.
+
+    said: the call in words. tokens: at how many places the most probable token was compared; at `same` of them it is
+    the same, and at `ties` another one that is as probable within the tolerance. parted: the first of the others.
+    """
+
+    scenario: str
+    step: int
+    said: str
+    tokens: int = 0
+    same: int = 0
+    ties: int = 0
+    parted: str = ""
+    unjudged: str = ""
+    rule: str = ""
+
+    @property
+    def name(self) -> str:
+        return step_name(self.scenario, self.step)
+
+    @property
+    def agrees(self) -> bool:
+        return not self.unjudged and super().agrees and self.same + self.ties == self.tokens
+
+    @property
+    def diverges(self) -> bool:
+        return not self.unjudged and not self.agrees
+
+    @property
+    def agreement(self) -> str:
+        """ "17 of 17", "16 of 17, 1 tie"."""
+        ties = f", {self.ties} tie{'s' if self.ties > 1 else ''}" if self.ties else ""
+        return f"{self.same} of {self.tokens}{ties}" if self.tokens else ""
+
+    def __str__(self) -> str:
+        if self.unjudged:
+            return f"{self.name}: not judged: {self.unjudged}"
+        tokens = f"; tokens equal: {self.agreement}" if self.tokens and not self.fault else ""
+        return f"{self.name} ({self.said}): {self.what}{tokens}" + (f"; {self.parted}" if self.parted else "")
+
+
+@dataclasses.dataclass(frozen=True)
 class ModuleParity(Measured):
     """One call of one module, each side on its own values up to here; the worst of the call's outputs.
 
@@ -276,14 +320,17 @@ class Findings:
     unseen_gradient_nodes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     #: The options without which the command is another one: "--original mine.py:build".
     again: str = ""
+    #: Of a port that goes on with what it remembers, in the order of the calls.
+    generation: tuple[StepParity, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
         """A fault or an excess diverges. Nothing compared, or anything not seen or not judged, is incomplete."""
-        if any(row.diverges for row in self.outputs) or any(not row.agrees for row in self.gradients):
+        ruling: tuple[OutputParity | StepParity, ...] = (*self.outputs, *self.generation)
+        if any(row.diverges for row in ruling) or any(not row.agrees for row in self.gradients):
             return "diverges"
         compared = sum(row.elements for row in self.outputs if row.agrees)
-        if not compared or self.unseen or any(row.unjudged for row in self.outputs):
+        if not compared or self.unseen or any(row.unjudged for row in ruling):
             return "incomplete"
         if self.unseen_gradients or (self.gradient_case and not self.gradients):
             return "incomplete"
@@ -297,11 +344,16 @@ class Findings:
     @property
     def error(self) -> float:
         """The largest max|got-want| / mean|want| of all outputs and cases; inf for a fault, NaN for no output."""
-        return max((row.error for row in self.outputs), key=badness, default=math.nan)
+        return max((row.error for row in (*self.outputs, *self.generation)), key=badness, default=math.nan)
 
     @property
     def worst_output(self) -> OutputParity | None:
         return max(self.outputs, key=lambda row: row.badness, default=None)
+
+    @property
+    def worst_step(self) -> StepParity | None:
+        """Of a generation."""
+        return max(self.generation, key=lambda row: (row.diverges, *row.badness), default=None)
 
     @property
     def worst_module(self) -> ModuleParity | None:
