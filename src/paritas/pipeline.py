@@ -198,7 +198,7 @@ def assemble(
 
         tell("lower")
         lowered = write(directory)
-        copy_configuration(whole or original, program.source, directory)
+        notes = (*notes, *copy_configuration(whole or original, program.source, directory))
         notes = (*notes, *about(options.engine).beside(program, directory))
         if keep_example:
             from paritas.verify.inputs import example

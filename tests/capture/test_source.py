@@ -62,7 +62,8 @@ def test_the_real_checkpoint_loads_quietly(capfd: pytest.CaptureFixture[str]) ->
     assert source.kind == "directory" and Path(source.id).is_absolute()
     assert source.model_class == "transformers.models.bert.modeling_bert.BertModel"
     assert [n.text for n in notes] == [
-        "only the transformer of this sentence-transformers model, without Pooling, Normalize"
+        "only the transformer of this sentence-transformers model, without Pooling, Normalize",
+        "loaded without its pooler, which sentence-transformers does not read",
     ]
     assert capfd.readouterr() == ("", "")
     again = load_again(source)

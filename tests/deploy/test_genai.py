@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gc
+import json
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,8 @@ def test_its_tokens_are_pytorchs(name: str, tokenizer: Any, tmp_path: Path) -> N
     assert report.verdict == "agrees", str(report)
     assert not [str(note) for note in port.notes if "tokenizer" in str(note)]
     port.save(tmp_path / "port")
-    pipeline = genai.LLMPipeline(
-        str(tmp_path / "port"), "CPU", INFERENCE_PRECISION_HINT="f32", KV_CACHE_PRECISION="f32"
-    )
+    properties = json.loads((tmp_path / "port" / "ov_config.json").read_text())
+    pipeline = genai.LLMPipeline(tmp_path / "port", "CPU", **properties)
     for text in TEXTS:
         ids = tokenizer(text, return_tensors="pt")
         given = genai.TokenizedInputs(

@@ -20,6 +20,7 @@ from paritas.program import Source
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _SAFE, _PICKLED = "model.safetensors", "pytorch_model.bin"
 _WEIGHTS = re.compile(r"(model(-\d+-of-\d+)?\.safetensors|pytorch_model(-\d+-of-\d+)?\.bin)(\.index\.json)?")
+_MODULE = re.compile(r"\d+_[A-Za-z]\w*/[^/]+")
 _SMALL = (".json", ".txt", ".model", ".jinja", ".vocab", ".bpe", ".spm", ".merges", ".tiktoken")
 
 
@@ -115,10 +116,11 @@ def _wanted(names: Sequence[str], subfolder: str) -> list[str]:
     top = [name for name in names if str(PurePosixPath(name).parent) == (subfolder or ".")]
     small = [name for name in names if name.endswith(_SMALL) and len(PurePosixPath(name).parts) <= 3]
     weights = [name for name in names if _WEIGHTS.fullmatch(PurePosixPath(name).name) and not name.endswith(".json")]
-    # Of weights below the top, only the ones of a transformer of sentence-transformers ("0_Transformer/").
+    # Of weights below the top, only the ones of modules of sentence-transformers ("0_Transformer/", "2_Dense/").
+    modules = [name for name in weights if name not in top and _MODULE.match(name)]
     weights = [name for name in weights if name in top or "Transformer" in name]
     safe = [name for name in weights if name.endswith(".safetensors")]
-    return small + (safe or weights)
+    return list(dict.fromkeys([*small, *(safe or weights), *modules]))
 
 
 def _cached(name: str, revision: str | None) -> Path | None:

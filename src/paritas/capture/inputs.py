@@ -82,6 +82,12 @@ def example_inputs(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     features [2, bins, frames], waveforms [2, 16000]. Raises `InputsNeeded` where the config does not say.
     """
     if not is_transformers(model):
+        if any(cls.__module__.startswith("sentence_transformers.") for cls in type(model).__mro__):
+            raise InputsNeeded(
+                f"A {type(model).__name__} is several modules, which it runs itself. Put its transformer on an engine:"
+                "   paritas.transformers.port_model(model[0].auto_model)\nOr port the directory that it was loaded "
+                "from, which then opens in sentence-transformers:   paritas.port(DIRECTORY)"
+            )
         raise InputsNeeded(
             f"{type(model).__name__} is not a transformers model, so its inputs are unknown. "
             + _how_to_give(required(model))

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from paritas import files
+from paritas.capture import sentence_modules
 from paritas.capture.checkpoint import check_weights, listing, locate
 from paritas.capture.wrappers import bare
 from paritas.errors import OriginalMissing, SourceError
@@ -59,7 +60,8 @@ def resolve(
     config = _read_config(directory)
     cls = _model_class(model_class, config, directory)
     check_weights(directory, config)
-    model = _load(cls, directory, wanted or torch.float32, allow_missing, notes)
+    pools = "Pooling" in sentence_modules.kinds(sentence_modules.listed(place.directory) or ())
+    model = _load(cls, directory, wanted or torch.float32, allow_missing, notes, pooler=not pools)
     return model.eval(), dataclasses.replace(place.source, model_class=_qualified(model))
 
 
@@ -140,23 +142,15 @@ def _torch_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
 
 def _transformer_part(directory: Path, notes: list[Note]) -> Path:
     """The directory of the transformer in a checkpoint of sentence-transformers; any other as it is."""
-    try:
-        modules = files.json_of(directory / "modules.json")
-    except FileNotFoundError:
+    modules = sentence_modules.listed(directory)
+    if modules is None:
         return directory
-    except (OSError, ValueError) as error:
-        raise SourceError(f"{directory / 'modules.json'} cannot be read: {error}.") from error
-    modules = [module for module in modules if isinstance(module, dict)] if isinstance(modules, list) else []
-    for module in modules:
-        if str(module.get("type", "")).endswith(".Transformer"):
-            part = directory / str(module.get("path", ""))
-            if "\0" in str(part) or not part.resolve().is_relative_to(directory.resolve()):
-                raise SourceError(f"{directory / 'modules.json'} names a directory outside the checkpoint: {part}.")
-            rest = [str(m.get("type", "")).rpartition(".")[2] for m in modules if m is not module]
-            if rest:
-                text = f"only the transformer of this sentence-transformers model, without {', '.join(rest)}"
-                notes.append(Note("capture", text))
-            return part
+    for module in filter(sentence_modules.is_transformer, modules):
+        part = sentence_modules.folder(directory, module)
+        if rest := sentence_modules.kinds(modules):
+            text = f"only the transformer of this sentence-transformers model, without {', '.join(rest)}"
+            notes.append(Note("capture", text))
+        return part
     raise SourceError(f"{directory / 'modules.json'} lists no Transformer, so there is nothing to load.")
 
 
@@ -243,8 +237,13 @@ def _unknown_type(kind: Any, config: Mapping[str, Any], directory: Path) -> str:
     )
 
 
-def _load(cls: Any, directory: Path, dtype: torch.dtype, allow_missing: bool, notes: list[Note]) -> Any:
-    """from_pretrained, with what transformers only logs made errors and notes."""
+def _load(
+    cls: Any, directory: Path, dtype: torch.dtype, allow_missing: bool, notes: list[Note], *, pooler: bool = True
+) -> Any:
+    """from_pretrained, with what transformers only logs made errors and notes.
+
+    pooler: whether anybody reads it, where the class has one.
+    """
 
     def load(**extra: Any) -> tuple[Any, dict[str, Any]]:
         with quiet():
@@ -260,7 +259,7 @@ def _load(cls: Any, directory: Path, dtype: torch.dtype, allow_missing: bool, no
             )
 
     try:
-        model, info = load()
+        model, info = load() if pooler else _only_tokens(load, notes)
         if not allow_missing and info["missing_keys"] and all("pooler" in key for key in info["missing_keys"]):
             model, info = _without_pooler(load, model, info, notes)
     except SourceError:
@@ -293,6 +292,18 @@ def _load(cls: Any, directory: Path, dtype: torch.dtype, allow_missing: bool, no
         text = ", ".join(unused[:4]) + (f" and {len(unused) - 4} more" if len(unused) > 4 else "")
         notes.append(Note("capture", f"{name} does not use these weights of the checkpoint: {text}"))
     return model
+
+
+def _only_tokens(load: Any, notes: list[Note]) -> tuple[Any, Any]:
+    # sentence-transformers pools the last hidden states itself, and openvino-genai opens models of one output.
+    try:
+        model, info = load(add_pooling_layer=False)
+    except TypeError:
+        return load()
+    if unread := {key for key in info["unexpected_keys"] if "pooler" in key}:
+        notes.append(Note("capture", "loaded without its pooler, which sentence-transformers does not read"))
+        info["unexpected_keys"] = set(info["unexpected_keys"]) - unread
+    return model, info
 
 
 def _without_pooler(load: Any, model: Any, info: Any, notes: list[Note]) -> tuple[Any, Any]:
@@ -408,21 +419,25 @@ def _is_transformers(model: torch.nn.Module) -> bool:
 _CONFIGURATION = (
     "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json",
     "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model",
-    "sentencepiece.bpe.model", "added_tokens.json", "chat_template.jinja", "modules.json",
-    "sentence_bert_config.json", "config_sentence_transformers.json",
+    "sentencepiece.bpe.model", "added_tokens.json", "chat_template.jinja", "sentence_bert_config.json",
+    "config_sentence_transformers.json",
 )  # fmt: skip
 
 
-def copy_configuration(model: torch.nn.Module, source: Source, directory: Path) -> None:
-    """Put the original's configuration, tokenizer and processor beside the weights of its port."""
+def copy_configuration(model: torch.nn.Module, source: Source, directory: Path) -> tuple[Note, ...]:
+    """Put the original's configuration, tokenizer, processor and modules beside the weights of its port."""
+    notes: tuple[Note, ...] = ()
     if source.kind != "module":
-        place = locate(source.id, revision=source.revision or None, subfolder=source.subfolder).directory
-        for name in _CONFIGURATION:
-            if (place / name).is_file():
-                shutil.copyfile(place / name, directory / name)
+        root = locate(source.id, revision=source.revision or None, subfolder=source.subfolder).directory
+        for place in dict.fromkeys((root, _transformer_part(root, []))):
+            for name in _CONFIGURATION:
+                if (place / name).is_file():
+                    shutil.copyfile(place / name, directory / name)
+        notes = sentence_modules.copy(root, directory)
     config: Any = getattr(model, "config", None)
     if not (directory / "config.json").is_file() and hasattr(config, "save_pretrained"):
         config.save_pretrained(directory)
     generation: Any = getattr(model, "generation_config", None)
     if not (directory / "generation_config.json").is_file() and hasattr(generation, "save_pretrained"):
         generation.save_pretrained(directory)
+    return notes

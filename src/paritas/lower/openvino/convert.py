@@ -12,8 +12,10 @@ import openvino
 from paritas.caches import keeps_inside
 from paritas.errors import LoweringError
 from paritas.lower.decompose import decomposed
+from paritas.lower.openvino import configuration
 from paritas.lower.openvino.composed import COMPOSED
 from paritas.lower.openvino.compress import compress
+from paritas.lower.openvino.configuration import HINTS
 from paritas.lower.openvino.graph import build
 from paritas.lower.openvino.precision import notes_of
 from paritas.lower.openvino.stateful import make_stateful
@@ -29,10 +31,6 @@ ENTRY = "openvino_model.xml"
 def entry_of(component: str) -> str:
     """As optimum-intel calls it: `openvino_encoder_model.xml`; of a "language_model", `openvino_language_model.xml`."""
     return f"openvino_{component.removesuffix('_model')}_model.xml" if component else ENTRY
-
-
-#: Our dtypes, and the precision that OpenVINO is asked to compute in.
-HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
 #: Operators that notes name one by one.
@@ -85,6 +83,10 @@ def lower(program: Program, directory: Path, options: BuildOptions) -> Lowered:
         converted, note = compress(converted, weights)
         notes, settings = (*notes, note), {**settings, "weights": weights}
     entry = entry_of(program.source.component)
+    # One configuration for all components of a model, of which some remember.
+    properties = configuration.of(dtype, remembers=keeps_inside(program) or bool(program.source.component))
+    configuration.store(converted, properties)
+    configuration.write(directory, properties)
     try:
         openvino.save_model(converted, str(directory / entry), compress_to_fp16=dtype == "float16")
     except RuntimeError as error:  # OpenVINO says no more than "iostream error" where the disk is full

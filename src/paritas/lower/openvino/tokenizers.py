@@ -25,22 +25,26 @@ TEXTS = (
 )
 
 
-def write(directory: Path) -> tuple[Note, ...]:
-    """Write them, if there is a tokenizer in `directory`, and say where they answer otherwise than it does."""
-    from transformers import AutoTokenizer
+def write(directory: Path, *, needed: bool) -> tuple[Note, ...]:
+    """Write them, if there is a tokenizer in `directory`, and say where they answer otherwise than it does.
 
+    needed: whether the network is of little use to others without them, so that it is said why they are not there.
+    """
     if not any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
         return ()
     if importlib.util.find_spec("openvino_tokenizers") is None:
+        if not needed:
+            return ()
         text = f"{FILES[0]}, which openvino-genai looks for, is not written: pip install 'paritas[genai]'"
         return (Note("lower", text),)
     from openvino_tokenizers import convert_tokenizer
+    from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
         models = convert_tokenizer(tokenizer, with_detokenizer=True)
     except Exception as error:  # noqa: BLE001 - of another library, in many ways; the port is whole without them
-        return (Note("lower", f"the tokenizer has no OpenVINO model: {first_line(error)}"),)
+        return (Note("lower", f"the tokenizer has no OpenVINO model: {first_line(error)}"),) if needed else ()
     for model, name in zip(models, FILES, strict=True):
         openvino.save_model(model, str(directory / name))
     return tuple(Note("lower", said) for said in _differences(tokenizer, directory))

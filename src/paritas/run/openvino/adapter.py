@@ -57,14 +57,18 @@ class OpenVINO(Engine):
         return OpenVINOSession(artifact, precision or artifact.manifest.dtype, device or "CPU")
 
     def beside(self, program: Program, directory: Path) -> tuple[Note, ...]:
-        """The tokenizer of a model that generates."""
+        """The tokenizer, and what sentence-transformers and OpenVINO Model Server read."""
         from paritas.caches import keeps_inside
+        from paritas.lower.openvino import configuration, serving, tokenizers
 
-        if not keeps_inside(program):
+        generates, component = keeps_inside(program), program.source.component
+        configuration.for_sentence_transformers(directory)
+        if not generates and (component or not any(spec.name == "input_ids" for spec in program.inputs)):
             return ()
-        from paritas.lower.openvino import tokenizers
-
-        return tokenizers.write(directory)
+        notes = tokenizers.write(directory, needed=generates)
+        if not component:
+            serving.write(directory, generates=generates)
+        return notes
 
     def trial(self) -> None:
         from paritas.run.openvino import trial

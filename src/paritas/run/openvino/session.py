@@ -15,6 +15,8 @@ import openvino.opset16 as ops
 
 from paritas.caches import keeps_inside, remembered, unchanged
 from paritas.errors import EngineError, ParitasError
+from paritas.lower.openvino import configuration
+from paritas.lower.openvino.configuration import HINTS
 from paritas.lower.openvino.ports import TENSOR, own_name
 from paritas.program import Artifact, Manifest
 from paritas.run.openvino import model_file, nodes
@@ -23,8 +25,7 @@ from paritas.run.openvino.model_file import crossing, returned
 from paritas.run.openvino.state import OpenVINOState, functional
 from paritas.run.openvino.state import check as check_state
 
-#: dtype -> what OpenVINO calls it when it is asked for, when it answers, and among a device's capabilities.
-HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+#: dtype -> what OpenVINO calls it among a device's capabilities.
 CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
 _DTYPES = {hint: dtype for dtype, hint in HINTS.items()}
 
@@ -49,12 +50,8 @@ class OpenVINOSession:
         able = _attempt("asking for its abilities", core().get_property, device, "OPTIMIZATION_CAPABILITIES")
         if CAPABILITIES.get(dtype) not in able:
             dtype = "float32"
-        # The hint is always given: left to itself, OpenVINO takes bfloat16 where the CPU has it.
-        # OpenVINO 2026.4's snippets leave memory unwritten in grouped attention of dynamic shape whose output
-        # goes into a matrix product (8 heads of 128 on 2); without them BERT and Llama are no slower.
-        self._config = {"INFERENCE_PRECISION_HINT": HINTS[dtype], "PERFORMANCE_HINT": "LATENCY"}
-        if not artifact.manifest.settings.get("adopted"):  # what others have made runs as it would without us
-            self._config["SNIPPETS_MODE"] = "DISABLE"
+        adopted = bool(artifact.manifest.settings.get("adopted"))
+        self._config = configuration.of(dtype, remembers=keeps_inside(artifact.manifest), adopted=adopted)
         self._lock = threading.Lock()
         self._model: _Model | None = None
         self._stateful: openvino.CompiledModel | None = None
@@ -183,9 +180,7 @@ class OpenVINOSession:
         model = self._file.model(core())
         check_state(model, self._artifact.manifest)
         add_first_token(model)
-        # Left to itself, the CPU keeps keys and values as 8-bit integers.
-        config = {**self._config, "KV_CACHE_PRECISION": self._config["INFERENCE_PRECISION_HINT"]}
-        return core().compile_model(model, self.device, config)
+        return core().compile_model(model, self.device, self._config)
 
     def _read(self) -> openvino.Model:
         model = _attempt("reading this port", self._file.model, core())
