@@ -61,7 +61,7 @@ def test_openvinos_components_lie_beside_each_other(saved: Path, model: Halves) 
     assert {path.name for path in directory.iterdir()} == {
         *("openvino_first_half_model.xml", "openvino_first_half_model.bin", "example.first_half.safetensors"),
         *("openvino_second_half_model.xml", "openvino_second_half_model.bin", "example.second_half.safetensors"),
-        "port.json",
+        *("ov_config.json", "port.json"),
     }
     port = paritas.load(directory)
     assert port.task == TASK and repr(port) == "<Components of Halves to openvino: first_half, second_half>"
