@@ -39,6 +39,7 @@ lint: $(MADE)  ## style and types
 
 docs: $(MADE)  ## write the generated parts of README.md and docs/ again
 	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/stubs.py
 
 format: $(MADE)  ## put style right where a machine can
 	$(BIN)/ruff check --fix src tests benchmarks examples docs/generate.py hatch_build.py

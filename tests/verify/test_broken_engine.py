@@ -217,4 +217,5 @@ def test_unknown_levels_and_equal_case_names_are_refused(mlp_program, check):
 def test_progress_names_each_case(mlp_program, check):
     names: list[str] = []
     check(TorchSession(mlp_program), level="outputs", progress=names.append)
-    assert names == ["batch 1", "odd sizes", "longer", "corner values", "tiny and large values"]
+    known = ["batch 1", "odd sizes", "longer", "corner values", "tiny and large values"]
+    assert names == [f"case {number} of 5: {name}" for number, name in enumerate(known, 1)]

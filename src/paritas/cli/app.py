@@ -50,18 +50,26 @@ app = typer.Typer(
 #: What runs where only ports are run. All others port or verify something, for which torch has to be there.
 BARE = (generate, chat, report, bench, inspect, doctor)
 
-for module in (
-    port, generate, chat, verify, bisect, report, adopt, compare, bench, inspect, support, parity, doctor, demo,
-    translate, speech,
-):  # fmt: skip
-    name = module.__name__.rpartition(".")[2]
-    needs = "" if module in BARE else "port"
-    app.command(name, epilog=EPILOG)(guarded(getattr(module, name), needs, name))
+PORTS, FAULTS, APPS, MACHINE, MAINTAIN = (
+    "Port and use", "Find the fault", "Applications", "This machine", "Work on Paritas",
+)  # fmt: skip
 
-for name, words, commands in (
-    ("eval", "Measure the quality of a translator.", (evaluate.bleu, evaluate.search)),
-    ("scaffold", "Files for what is to be added to Paritas.", (scaffold.op,)),
-    ("convert", "Checkpoints of other libraries, for transformers.", (convert.fairseq,)),
+for panel, modules in (
+    (PORTS, (port, generate, chat, verify, report, bench, inspect, adopt)),
+    (FAULTS, (bisect, compare)),
+    (MACHINE, (doctor, demo)),
+    (APPS, (translate, speech)),
+    (MAINTAIN, (support, parity)),
+):
+    for module in modules:
+        name = module.__name__.rpartition(".")[2]
+        needs = "" if module in BARE else "port"
+        app.command(name, epilog=EPILOG, rich_help_panel=panel)(guarded(getattr(module, name), needs, name))
+
+for name, panel, words, commands in (
+    ("eval", APPS, "Measure the quality of a translator.", (evaluate.bleu, evaluate.search)),
+    ("convert", APPS, "Checkpoints of other libraries, for transformers.", (convert.fairseq,)),
+    ("scaffold", MAINTAIN, "Files for what is to be added to Paritas.", (scaffold.op,)),
 ):
     group = typer.Typer(
         help=words,
@@ -71,7 +79,7 @@ for name, words, commands in (
     )
     for command in commands:
         group.command(command.__name__, epilog=EPILOG)(guarded(command, "port", f"{name} {command.__name__}"))
-    app.add_typer(group, name=name)
+    app.add_typer(group, name=name, rich_help_panel=panel)
 
 
 def _version(wanted: bool) -> None:
@@ -85,7 +93,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def paritas(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Port pretrained PyTorch models to other engines, and prove that nothing changed on the way."""

@@ -36,6 +36,11 @@ ENGINE_NAMES = [one.name for one in _EVERY]
 OTHER_ENGINES = [one.name for one in _EVERY if not one.is_original]
 
 
+def engine_names(incomplete: str) -> list[str]:
+    """What a shell completes an engine to."""
+    return [name for name in ENGINE_NAMES if name.startswith(incomplete.casefold())]
+
+
 def either(names: Sequence[str]) -> str:
     """ "a, b or c"."""
     return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
@@ -75,7 +80,10 @@ SourceName = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The directory to write: new, empty, or a port to replace.")]
-EngineName = Annotated[str, typer.Option("--engine", "-e", help=f"{either(ENGINE_NAMES)}; see paritas doctor.")]
+EngineName = Annotated[
+    str,
+    typer.Option("--engine", "-e", autocompletion=engine_names, help=f"{either(ENGINE_NAMES)}; see paritas doctor."),
+]
 Precision = Annotated[
     Dtype | None, typer.Option("--dtype", help="Precision of the port; the model's own if not given.")
 ]
@@ -215,6 +223,11 @@ Baseline = Annotated[bool, typer.Option("--baseline/--no-baseline", help="Measur
 DemoOut = Annotated[Path, typer.Option("--out", "-o", help="Where the ports go, one directory each.")]
 DemoEngines = Annotated[
     list[str] | None,
-    typer.Option("--engine", "-e", help=f"{either(OTHER_ENGINES)}; repeatable; all that are here if not given."),
+    typer.Option(
+        "--engine",
+        "-e",
+        autocompletion=engine_names,
+        help=f"{either(OTHER_ENGINES)}; repeatable; all that are here if not given.",
+    ),
 ]
 Measure = Annotated[bool, typer.Option("--bench/--no-bench", help="Measure the time per call against PyTorch eager.")]

@@ -66,7 +66,8 @@ def _say(error: BaseException, text: str, code: int, as_json: bool, options: dic
         say("".join(traceback.format_exception(error)), err=True)
     if as_json:
         print_json({"error": {"type": type(error).__name__, "message": text}, "exit_code": code})
-    typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    typer.secho("error: ", fg=None if plain else "red", bold=not plain, err=True, nl=False)
     say(text, err=True)
     return code
 

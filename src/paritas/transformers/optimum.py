@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from paritas.errors import InputError
@@ -43,6 +43,14 @@ def auto_name(name: str) -> tuple[str, str]:
             f"engine= one of {', '.join(repr(one.name) for one in all_about())}."
         )
     return wanted, engines[prefix]
+
+
+def names_of(autos: Iterable[str]) -> list[str]:
+    """optimum's names, as far as Paritas has their engines, for Auto classes of transformers."""
+    rests = [*_OTHERWISE, *(name.removeprefix("AutoModel") for name in autos)]
+    known = set(autos)
+    names = [f"{one.optimum}Model{rest}" for one in all_about() if one.optimum for rest in dict.fromkeys(rests)]
+    return [name for name in names if auto_name(name)[0] in known]
 
 
 def understood(kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -87,6 +87,8 @@ def verify_port(
         played = generation.compare_generation(
             players, port.examples(), tolerance=tolerance, seed=seed, progress=progress
         )
+    if progress is not None:
+        progress("inputs to compare on")
     cases, remarks = cases_of(port, inputs, eager(port, full), seed)
     cases = [dataclasses.replace(case, name=step) for case in cases] if step else cases
     notes += [*remarks, *played.notes]

@@ -53,7 +53,7 @@ Runner = Callable[[Mapping[str, np.ndarray]], Sequence[np.ndarray]]
 def verify(
     session: Session,
     original: Runner,
-    cases: Iterable[Case],
+    cases: Sequence[Case],
     *,
     outputs: Sequence[TensorSpec],
     environment: Environment,
@@ -97,9 +97,9 @@ def verify(
     unseen: dict[str, str] = {}
     feeds: dict[str, Case] = {}
     notes = list(notes)
-    for case in cases:
+    for number, case in enumerate(cases, 1):
         if progress is not None:
-            progress(case.name)
+            progress(f"case {number} of {len(cases)}: {case.name}")
         if case.name in feeds:
             raise ParitasError(f"Two cases are named {case.name!r}; a report could not tell them apart.")
         feeds[case.name] = case
@@ -141,6 +141,8 @@ def verify(
     if look_at is not None and (worst is None or not worst.diverges):
         inside_of = look_at
     if level != "outputs":
+        if progress is not None:
+            progress("modules")
         looked, module_case = _look_inside(shown, inside_of, reference, truth, modules, origin)
     if level == "nodes":
         if progress is not None:

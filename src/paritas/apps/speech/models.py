@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -173,7 +173,9 @@ class Recogniser:
             if "SpeechT5" in " ".join(_classes(source)):
                 _check_class(source, "SpeechT5ForSpeechToText")
             return cls(
-                ported.pipeline("automatic-speech-recognition", model=source, engine=engine, dtype=torch.float32)
+                ported.pipeline(
+                    "automatic-speech-recognition", model=source, engine=cast("Any", engine), dtype=torch.float32
+                )
             )
 
     def text(self, sound: np.ndarray, seed: int = 0) -> str:
@@ -361,7 +363,7 @@ class Speech:
             with _loading(source):
                 _check_class(source, "SpeechT5HifiGan")
                 self._loaded["vocoder"] = ported.SpeechT5HifiGan.from_pretrained(
-                    source, engine=self.engine, dtype=torch.float32
+                    source, engine=cast("Any", self.engine), dtype=torch.float32
                 )
         if which not in self._loaded:
             source = getattr(self.checkpoints, which)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -68,7 +68,9 @@ class Translator:
         try:
             with quiet():
                 tokenizer = transformers.AutoTokenizer.from_pretrained(name)
-                model = ported.AutoModelForSeq2SeqLM.from_pretrained(name, engine=engine, dtype=torch.float32)
+                model = ported.AutoModelForSeq2SeqLM.from_pretrained(
+                    name, engine=cast("Any", engine), dtype=torch.float32
+                )
         except ImportError as error:
             if "sacremoses" not in str(error):
                 raise

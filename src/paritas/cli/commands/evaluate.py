@@ -24,10 +24,24 @@ TestSet = Annotated[
 ]
 Pair = Annotated[str | None, typer.Option(metavar="XX-YY", help="The languages of --testset: en-de.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only so many of the first sentences.")]
-TableFile = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the table there.")]
-BeamList = Annotated[str | None, typer.Option("--num-beams", metavar="N,...", help="5,8,11,15")]
-PenaltyList = Annotated[str | None, typer.Option("--length-penalty", metavar="X,...", help="0.6,0.8,1.0,1.1")]
-StoppingList = Annotated[str | None, typer.Option("--early-stopping", metavar="B,...", help="true,false")]
+TableFile = Annotated[
+    Path | None, typer.Option("--out", "-o", "--output", metavar="FILE", help="Write the table there.")
+]
+BeamList = Annotated[
+    str | None, typer.Option("--num-beams", metavar="N,...", help="Numbers of beams to try: 5,8,11,15")
+]
+PenaltyList = Annotated[
+    str | None,
+    typer.Option("--length-penalty", metavar="X,...", help="Exponents of the length to try: 0.6,0.8,1.0,1.1"),
+]
+StoppingList = Annotated[
+    str | None,
+    typer.Option(
+        "--early-stopping",
+        metavar="B,...",
+        help="Whether to stop when there are as many as beams; what to try: true,false",
+    ),
+]
 
 
 def bleu(

@@ -10,17 +10,25 @@ from typing import Annotated
 import typer
 
 from paritas.cli.bar import Bar
-from paritas.cli.options import OTHER_ENGINES, Debug, Json, Quiet, either
+from paritas.cli.options import OTHER_ENGINES, Debug, Json, Quiet, either, engine_names
 from paritas.cli.outcome import DIVERGES, OK, console, print_json, say
 from paritas.errors import InputError
 
 Models = Annotated[
     list[str] | None,
-    typer.Option("--models", "-m", help="Only models whose name contains this; repeatable. All if not given."),
+    typer.Option(
+        "--model", "-m", "--models", help="Only models whose name contains this; repeatable. All if not given."
+    ),
 ]
 Engines = Annotated[
     list[str] | None,
-    typer.Option("--engines", "-e", help=f"{either(OTHER_ENGINES)}; repeatable. All that are here if not given."),
+    typer.Option(
+        "--engine",
+        "-e",
+        "--engines",
+        autocompletion=engine_names,
+        help=f"{either(OTHER_ENGINES)}; repeatable. All that are here if not given.",
+    ),
 ]
 ParityOut = Annotated[Path, typer.Option("--out", "-o", help="Where PARITY-TABLES.md, .html and parity.json go.")]
 Layers = Annotated[
@@ -55,7 +63,7 @@ def parity(
 
       paritas parity --out tables
 
-      paritas parity --models t5-small --models RN50 --engines openvino --out /tmp/tables
+      paritas parity --model t5-small --model RN50 --engine openvino --out /tmp/tables
     """
     from paritas import store
     from paritas.apps.published import run as measuring
@@ -67,12 +75,12 @@ def parity(
 
     names = [name for name in MODELS if not models or any(part in name for part in models)]
     if wrong := [part for part in models or () if not any(part in name for name in MODELS)]:
-        raise InputError(f"--models {wrong[0]} is in no name. They are: {', '.join(MODELS)}.")
+        raise InputError(f"--model {wrong[0]} is in no name. They are: {', '.join(MODELS)}.")
     here = [name for name, info in known_engines().items() if info.available and not about(name).is_original]
     others = sorted(one.name for one in all_about() if not one.is_original)
     engines = [about(name).name for name in engines or ()]
     if base := [name for name in engines if about(name).is_original]:
-        raise InputError(f"--engines {base[0]} is what the others are compared with. Name {' or '.join(others)}.")
+        raise InputError(f"--engine {base[0]} is what the others are compared with. Name {' or '.join(others)}.")
     columns, absent = measuring.columns_of(engines or here)
     limits = Limits(timeout, memory or round(0.75 * measuring.available_gib(), 1))
     with Bar("parity", "columns", quiet=quiet) as bar:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from paritas.cli.options import Debug, Json
+from paritas.cli.options import Debug, Json, engine_names
 from paritas.cli.outcome import OK, print_json, say
 
 
@@ -15,7 +15,9 @@ def op(
     target: Annotated[
         str, typer.Argument(help="The exact overload, as a report of what is missing names it: aten.foo.default")
     ],
-    engine: Annotated[str, typer.Option("--engine", help="mindspore or openvino.")] = "mindspore",
+    engine: Annotated[
+        str, typer.Option("--engine", "-e", autocompletion=engine_names, help="mindspore or openvino.")
+    ] = "mindspore",
     file: Annotated[
         str, typer.Option("--file", help="The family's file, special.py; that of similar operators if not given.")
     ] = "",

@@ -9,16 +9,21 @@ from typing import Annotated, Any
 import typer
 
 from paritas.cli.bar import Bar
-from paritas.cli.options import OTHER_ENGINES, Debug, Json, Quiet, either
+from paritas.cli.options import OTHER_ENGINES, Debug, Json, Quiet, either, engine_names
 from paritas.cli.outcome import DIVERGES, OK, console, print_json, say
 from paritas.errors import InputError
 
 Names = Annotated[list[str] | None, typer.Argument(help="Only entries whose name contains one of these; all if none.")]
-Zoo = Annotated[Path, typer.Option(help="The zoo: a directory of <library>/<model type>.json.")]
+Zoo = Annotated[Path, typer.Option(help="The zoo: a directory of LIBRARY/MODEL_TYPE.json files.")]
 SupportOut = Annotated[Path, typer.Option("--out", "-o", help="Where SUPPORT.md and support.json go.")]
 Cells = Annotated[
     list[str] | None,
-    typer.Option("--engine", "-e", help=f"{either(OTHER_ENGINES)}; may be given several times. All if not given."),
+    typer.Option(
+        "--engine",
+        "-e",
+        autocompletion=engine_names,
+        help=f"{either(OTHER_ENGINES)}; may be given several times. All if not given.",
+    ),
 ]
 Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Worker processes, of one thread each.")]
 Timeout = Annotated[float, typer.Option(min=1, help="Seconds that one cell of the table may take.")]

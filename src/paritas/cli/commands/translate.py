@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from paritas.cli.bar import Bar
-from paritas.cli.options import ENGINE_NAMES, Debug, Json, Quiet, either
+from paritas.cli.options import ENGINE_NAMES, Debug, Json, Quiet, either, engine_names
 from paritas.cli.outcome import OK, print_json, say
 
 Translators = Annotated[
@@ -22,7 +22,13 @@ Texts = Annotated[
     list[str] | None, typer.Argument(metavar="TEXT", help="What to translate; the lines of stdin if none.")
 ]
 EngineOption = Annotated[
-    str | None, typer.Option("--engine", "-e", help=f"{either(ENGINE_NAMES)}; the best that is installed if not given.")
+    str | None,
+    typer.Option(
+        "--engine",
+        "-e",
+        autocompletion=engine_names,
+        help=f"{either(ENGINE_NAMES)}; the best that is installed if not given.",
+    ),
 ]
 NumBeams = Annotated[int | None, typer.Option(min=1, help="The model's own if not given.")]
 LengthPenalty = Annotated[
@@ -38,7 +44,7 @@ EarlyStopping = Annotated[
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Sentences at once.")]
 OutputFile = Annotated[
-    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write there, a line for each text.")
+    Path | None, typer.Option("--out", "-o", "--output", metavar="FILE", help="Write there, a line for each text.")
 ]
 Back = Annotated[
     str | None,
@@ -66,7 +72,7 @@ def translate(
 
       paritas translate wmt19-en-de "Machine learning is great, isn't it?"
 
-      paritas translate wmt19-en-de --num-beams 8 --output news.de < news.en
+      paritas translate wmt19-en-de --num-beams 8 --out news.de < news.en
 
       paritas translate wmt19-en-ru --back wmt19-ru-en "He was a famous linguist."
     """

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write src/paritas/transformers/__init__.pyi: the classes of transformers as type checkers and editors see them.
+
+    python docs/stubs.py
+
+A class of models is the original's with our keywords; all else is the original's own. What the keywords take is what
+the engines say of themselves. Nothing of transformers' models is imported: their source is read.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "src"))
+
+STUB = ROOT / "src" / "paritas" / "transformers" / "__init__.pyi"
+
+_CLASS = re.compile(r"^class (\w+)(?:\(([^)]*)\))?:", re.M)
+
+HEAD = '''# SPDX-License-Identifier: Apache-2.0
+# Written by docs/stubs.py (make docs), for transformers {version}.
+import os
+from typing import Any, Literal, Self
+
+import torch
+import transformers as _t
+
+from paritas.pipeline import Port
+
+Engine = Literal[{engines}]
+Mode = Literal[{modes}]
+Target = Literal[{targets}]
+Weights = Literal[{weights}]
+
+class Ported:
+    """What a model of this namespace has beside those of transformers."""
+
+    @property
+    def ports(self) -> list[Port]: ...
+    @property
+    def engine(self) -> str: ...
+    def in_pytorch(self) -> _t.PreTrainedModel: ...
+    def __init__(
+        self,
+        config: _t.PreTrainedConfig,
+        *args: Any,
+{keywords}
+        **kwargs: Any,
+    ) -> None: ...
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str] | None,
+        *args: Any,
+{keywords}
+        **kwargs: Any,
+    ) -> Self: ...
+
+class Generates(Ported):
+    """Models with transformers' own loops of generation."""
+
+    def generate(self, inputs: torch.Tensor | None = None, **kwargs: Any) -> Any: ...
+
+class PortedModel(Ported, _t.PreTrainedModel): ...
+class PortedGenerator(Generates, _t.PreTrainedModel, _t.GenerationMixin): ...
+
+class _Auto:
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *args: Any,
+{keywords}
+        **kwargs: Any,
+    ) -> PortedModel: ...
+    @classmethod
+    def from_config(
+        cls,
+        config: _t.PreTrainedConfig,
+        *,
+{keywords}
+        **kwargs: Any,
+    ) -> PortedModel: ...
+
+class _AutoGenerator:
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *args: Any,
+{keywords}
+        **kwargs: Any,
+    ) -> PortedGenerator: ...
+    @classmethod
+    def from_config(
+        cls,
+        config: _t.PreTrainedConfig,
+        *,
+{keywords}
+        **kwargs: Any,
+    ) -> PortedGenerator: ...
+
+def pipeline(
+    task: str | None = None,
+    model: str | _t.PreTrainedModel | os.PathLike[str] | None = None,
+    *args: Any,
+{indented}
+    **kwargs: Any,
+) -> _t.Pipeline: ...
+def port_model(
+    model: _t.PreTrainedModel,
+    engine: Engine | None = None,
+    *,
+    mode: Mode = "",
+    target: Target = "cpu",
+    weights: Weights = "",
+    engine_device: str = "",
+    ov_config: Mapping[str, Any] | None = None,
+) -> PortedModel: ...
+'''
+
+#: Of whose Auto classes the models generate.
+GENERATES = re.compile(
+    r"CausalLM|Seq2Seq|ImageTextTo|ImageToText|Vision2Seq|MultimodalLM|TextToWaveform|TextToSpectrogram"
+)
+
+#: keyword of ours -> its type and default; any other takes what it takes.
+KINDS = {
+    "engine": "Engine | None = None",
+    "mode": 'Mode = ""',
+    "target": 'Target = "cpu"',
+    "weights": 'Weights = ""',
+    "engine_device": 'str = ""',
+    "device": "str | None = None",
+    "ov_config": "dict[str, Any] | None = None",
+}
+
+
+def written() -> str:
+    """The stub's text, in the order of names."""
+    import transformers
+
+    from paritas.dropin.classes import OURS
+    from paritas.run.engine import all_about
+    from paritas.transformers.optimum import auto_name, names_of
+
+    every = sorted(all_about(), key=lambda one: one.rank)
+    head = HEAD.format(
+        version=".".join(transformers.__version__.split(".")[:2]),
+        engines=_literal(one.name for one in every),
+        modes=_literal(["", *(mode for one in every for mode in one.modes if mode)]),
+        targets=_literal(target for one in every for target in one.targets),
+        weights=_literal(["", *(weights for one in every for weights in one.weight_formats)]),
+        keywords="\n".join(f"        {name}: {KINDS.get(name, 'Any = ...')}," for name in OURS),
+        indented="\n".join(f"    {name}: {KINDS.get(name, 'Any = ...')}," for name in OURS),
+    )
+    models, autos, others = _names(Path(transformers.__file__).parent)
+    lines = [f"class {name}({base}, _t.{name}): ..." for name, base in models.items()]
+    for name in [*autos, *names_of(autos)]:
+        base = "_AutoGenerator" if GENERATES.search(name) else "_Auto"
+        lines.append(f"class {name}({base}, _t.{auto_name(name)[0] or name}): ...")
+    taken = {*models, *autos, "pipeline"}
+    lines += [f"from transformers import {name} as {name}" for name in others if name not in taken]
+    return head + "\n" + "\n".join(lines) + "\n"
+
+
+def _literal(words: Iterable[str]) -> str:
+    return ", ".join(f'"{word}"' for word in dict.fromkeys(words))
+
+
+def _names(package: Path) -> tuple[dict[str, str], list[str], list[str]]:
+    """Names that transformers exports: its models with our base, its Auto classes for models, and all others."""
+    import transformers
+
+    bases: dict[str, list[str]] = {}
+    for path in (
+        *package.rglob("modeling_*.py"),
+        *package.rglob("generation_*.py"),
+        *package.rglob("auto_factory.py"),
+    ):
+        for name, inherited in _CLASS.findall(path.read_text(encoding="utf-8")):
+            bases[name] = [one.split("[")[0].rpartition(".")[2].strip() for one in inherited.split(",")]
+    models: dict[str, str] = {}
+    autos: list[str] = []
+    others: list[str] = []
+    for name in sorted(vars(transformers)["_class_to_module"]):
+        if name != "PreTrainedModel" and _descends(name, bases, "PreTrainedModel"):
+            models[name] = "Generates" if _descends(name, bases, "GenerationMixin") else "Ported"
+        elif _descends(name, bases, "_BaseAutoModelClass"):
+            autos.append(name)
+        elif not name.startswith("_"):
+            others.append(name)
+    return models, autos, others
+
+
+def _descends(name: str, bases: dict[str, list[str]], ancestor: str) -> bool:
+    own = bases.get(name, ())
+    return ancestor in own or any(base != name and _descends(base, bases, ancestor) for base in own)
+
+
+if __name__ == "__main__":
+    STUB.write_text(written(), encoding="utf-8")
+    print(f"{STUB.relative_to(ROOT)} written again")
