@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from paritas import files as plain
@@ -35,6 +35,9 @@ def take(artifact: Artifact, name: str) -> plain.Buffer:
     leads outside, for a file that the port does not list, and for one that has been changed since it was loaded.
     """
     held = artifact.held.pop(name, None)
+    if isinstance(held, plain.Mapped):
+        settle(artifact, name, held)
+        return held.view
     if held is not None:
         return plain.Buffer(held)
     manifest, path = artifact.manifest, artifact.directory / name
@@ -48,6 +51,35 @@ def take(artifact: Artifact, name: str) -> plain.Buffer:
     if listed is not None and sealed(artifact) and digest != listed["sha256"]:
         raise TamperedPort(f"{path} has been changed since the port was loaded. Load the port again.")
     return data
+
+
+def take_mapped(artifact: Artifact, name: str) -> plain.Mapped | None:
+    """A port's file that nobody may write to, for the one who asks first: it stays in its place on the disk.
+
+    It is being checked meanwhile: `settle` has to say that it is right before anything is computed with it.
+    """
+    held = artifact.held.get(name)
+    if not isinstance(held, plain.Mapped):
+        return None
+    del artifact.held[name]
+    return held
+
+
+def settle(artifact: Artifact, name: str, mapped: plain.Mapped) -> None:
+    """Raise `TamperedPort` unless the file is what its checksum says."""
+    want, got = str(artifact.manifest.files[name]["sha256"]), mapped.sha256
+    if got != want:
+        raise tampered(artifact.directory, [f"{name}: sha256 {want[:16]}... expected, {got[:16]}... found"])
+
+
+def tampered(root: Path, wrong: Sequence[str]) -> TamperedPort:
+    """The error for a port whose files are not what it lists."""
+    return TamperedPort(
+        f"{root} is not as Paritas wrote it; nothing of it was executed:\n"
+        + "".join(f"  {line}\n" for line in sorted(wrong))
+        + "If you changed these files yourself, load the port with allow_modified=True "
+        + "(--allow-modified); otherwise get it again from where it was made."
+    )
 
 
 @contextlib.contextmanager

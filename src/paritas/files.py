@@ -13,7 +13,9 @@ import json
 import mmap
 import os
 import stat
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -62,18 +64,90 @@ def read(path: Path, most: int | None = None, *, links: bool = False) -> tuple[B
         digest = hashlib.sha256()
         view = memoryview(mmap.mmap(-1, size)) if size else memoryview(bytearray())
         at = 0
-        with open(descriptor, "rb", buffering=0, closefd=False) as file:
+        with open(descriptor, "rb", buffering=0, closefd=False) as file, _in_order(size) as then:
             while at < size:
                 count = file.readinto(view[at : at + _BLOCK])
                 if not count:
                     raise OSError(errno.EIO, "it became shorter while it was read", str(path))
-                digest.update(view[at : at + count])
+                then(digest.update, view[at : at + count])
                 at += count
         return view, digest.hexdigest()
     except (MemoryError, OverflowError, ValueError):
         raise OSError(errno.ENOMEM, f"its {size} bytes do not fit into memory", str(path)) from None
     finally:
         os.close(descriptor)
+
+
+class Mapped:
+    """A large file that nobody may write to, in memory only as far as it is being looked at.
+
+    `view` is a mapping of its own, which writes nothing to the file. Nothing of it may be used before `sha256` has said
+    that it is the right one. Raises `OSError` as `read` does.
+    """
+
+    def __init__(self, path: Path, most: int) -> None:
+        descriptor = opened(path)
+        weakref.finalize(self, os.close, descriptor)
+        size = _checked_size(descriptor, path)
+        if size > most:
+            raise OSError(errno.EFBIG, f"it has {size} bytes, and at most {most} are expected", str(path))
+        self._descriptor, self._stamp = descriptor, self._now(descriptor)
+        self._mapping = mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY)
+        self.view = memoryview(self._mapping)
+        with_it = ThreadPoolExecutor(1)  # an engine reads the weights in as much time as it takes to hash them
+        self._hashed: Future[str] = with_it.submit(_sha256, descriptor)
+        with_it.shutdown(wait=False)
+
+    @property
+    def sha256(self) -> str:
+        """Of the file, once it is read."""
+        return self._hashed.result()
+
+    @staticmethod
+    def _now(descriptor: int) -> tuple[int, int]:
+        found = os.fstat(descriptor)
+        return found.st_size, found.st_mtime_ns
+
+    @property
+    def changed(self) -> bool:
+        """Whether somebody has written to the file since, which takes a change of its permissions first."""
+        return self._now(self._descriptor) != self._stamp
+
+    def let_go(self) -> None:
+        """Free the memory of what was looked at: who looks again gets it from the file again."""
+        self._mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def _sha256(descriptor: int) -> str:
+    digest, block, at = hashlib.sha256(), bytearray(_BLOCK), 0
+    while count := os.preadv(descriptor, [block], at):
+        digest.update(memoryview(block)[:count])
+        at += count
+    return digest.hexdigest()
+
+
+def is_final(path: Path) -> bool:
+    """Whether a file is large, and nobody may write to it: it stays as it is for as long as it is there."""
+    found = os.lstat(path)
+    writable = found.st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)
+    return found.st_size >= FINAL and not writable and hasattr(mmap, "MADV_DONTNEED")
+
+
+#: Bytes from which on the files of a port are written once: none of its owners may write to them by accident.
+FINAL = 1 << 26
+
+
+@contextlib.contextmanager
+def _in_order(size: int) -> Iterator[Callable[..., Any]]:
+    """Calls what it is handed, one after the other: for a large file beside whoever hands it on.
+
+    A block is hashed while the next one is read, and both take their time without the interpreter's lock.
+    """
+    if size < _LARGE:
+        yield lambda function, *arguments: function(*arguments)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit
 
 
 #: Bytes from which on a file is looked at for holes, and of how many one is written at least.

@@ -3,22 +3,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
 import re
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 import openvino
 
 from paritas import contents
-from paritas.errors import InputError, PortError
+from paritas.errors import InputError, PortError, TamperedPort
 from paritas.program import Artifact, Manifest
 
 #: Elements of one tensor of fixed shape: a port that has a larger one asks for terabytes.
 _MOST = 1 << 36
 
 _INT32 = (1 << 31) - 1
+
+#: Calls in which the CPU plugin may still pack weights: for prompts, single tokens, and a batch of either.
+_PACKING = 8
 
 #: Of a model's file.
 _LARGEST = 1 << 28
@@ -39,7 +46,13 @@ class File:
         if not _BEGIN.match(self._xml) or _FOREIGN.search(self._xml) or len(self._xml) > _LARGEST:
             raise PortError(f"{self._where} is no model of OpenVINO's own format. Make the port again.")
         name = str(PurePosixPath(entry).with_suffix(".bin"))
-        raw = contents.take(artifact, name) if contents.has(artifact, name) else b""
+        self._mapped = contents.take_mapped(artifact, name)
+        self._settle = functools.partial(contents.settle, artifact, name)
+        self._calls = 0
+        if self._mapped is not None:
+            raw: Any = self._mapped.view
+        else:
+            raw = contents.take(artifact, name) if contents.has(artifact, name) else b""
         self._weights = np.frombuffer(raw, np.uint8) if len(raw) else np.zeros(1, np.uint8)
 
     def model(self, core: openvino.Core) -> openvino.Model:
@@ -55,6 +68,49 @@ class File:
                         f"{self._where}: {op.get_friendly_name()} has the shape {shape}, which no memory can hold."
                     )
         return model
+
+    def settle(self) -> None:
+        """Raise `TamperedPort` unless the weights are what their checksum says: before anything runs."""
+        if self._mapped is not None:
+            self._settle(self._mapped)
+
+    @contextlib.contextmanager
+    def lightly(self) -> Iterator[None]:
+        """While it is open, of weights that lie in a file no more is in memory than is being read.
+
+        The CPU plugin packs every weight anew, and looks at those of the file once more where it packs them otherwise.
+        """
+        mapped = self._mapped
+        if mapped is None:
+            yield
+            return
+        done = threading.Event()
+
+        def let_go() -> None:
+            while not done.wait(0.1):
+                mapped.let_go()
+
+        thread = threading.Thread(target=let_go, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+            mapped.let_go()
+
+    @contextlib.contextmanager
+    def call(self) -> Iterator[None]:
+        """Around each call of what was compiled. Raises `TamperedPort` where the weights' file was written to."""
+        mapped = self._mapped
+        if mapped is None:
+            yield
+            return
+        self._calls += 1
+        with self.lightly() if self._calls <= _PACKING else contextlib.nullcontext():
+            yield
+        if mapped.changed:
+            raise TamperedPort(f"{self._where.parent} was written to while it is in use. Load the port again.")
 
 
 def check(model: openvino.Model, manifest: Manifest, own_name: object) -> None:

@@ -60,6 +60,7 @@ class OpenVINOSession:
             self._stateful = _attempt("loading this port", self._compile_stateful)
         else:
             self._open()
+        self._file.settle()
 
     @functools.cached_property
     def precision(self) -> str:
@@ -147,7 +148,7 @@ class OpenVINOSession:
         """A new generation: nothing is remembered yet. For a port whose cache is among its inputs."""
         if self._stateful is None:
             raise EngineError("This port remembers nothing: it has no cache among its inputs, or is closed.")
-        return OpenVINOState(self._stateful, self._artifact.manifest)
+        return OpenVINOState(self._stateful, self._artifact.manifest, self._file)
 
     def close(self) -> None:
         """Free the compiled model. The session cannot run any more."""
@@ -180,17 +181,19 @@ class OpenVINOSession:
         model = self._file.model(core())
         check_state(model, self._artifact.manifest)
         add_first_token(model)
-        return core().compile_model(model, self.device, self._config)
+        with self._file.lightly():
+            return core().compile_model(model, self.device, self._config)
 
     def _read(self) -> openvino.Model:
         model = _attempt("reading this port", self._file.model, core())
         return functional(model, self._artifact.manifest) if keeps_inside(self._artifact.manifest) else model
 
     def _compile(self, model: openvino.Model, watched: Sequence[str] = ()) -> _Model:
-        return _Model(self._compiled(model), self._artifact.manifest, watched)
+        return _Model(self._compiled(model), self._artifact.manifest, watched, self._file)
 
     def _compiled(self, model: openvino.Model) -> openvino.CompiledModel:
-        return core().compile_model(model, self.device, self._config)
+        with self._file.lightly():
+            return core().compile_model(model, self.device, self._config)
 
     def _with_outputs(self) -> tuple[openvino.Model, list[str]]:
         """The model with the nodes that leave a module as its outputs, and their names."""
@@ -209,8 +212,10 @@ class OpenVINOSession:
 class _Model:
     """A compiled model with one request; a call returns views that the next call overwrites."""
 
-    def __init__(self, compiled: openvino.CompiledModel, manifest: Manifest, watched: Sequence[str]):
-        self.compiled, self._watched = compiled, watched
+    def __init__(
+        self, compiled: openvino.CompiledModel, manifest: Manifest, watched: Sequence[str], file: model_file.File
+    ):
+        self.compiled, self._watched, self._file = compiled, watched, file
         self._whole = model_file.largest_whole(manifest)
         self._request = compiled.create_infer_request()
         self._inputs = [own_name(port) for port in compiled.inputs]
@@ -218,7 +223,8 @@ class _Model:
     def __call__(self, feed: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
         model_file.check_whole(feed, self._whole)
         values = {index: crossing(feed[name]) for index, name in enumerate(self._inputs)}
-        found = self._request.infer(values, share_inputs=True, share_outputs=True).to_tuple()
+        with self._file.call():
+            found = self._request.infer(values, share_inputs=True, share_outputs=True).to_tuple()
         return model_file.taken_off(found, self._watched)
 
 

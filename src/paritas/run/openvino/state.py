@@ -70,7 +70,8 @@ def _variable(name: str) -> str:
 class OpenVINOState:
     """One generation: a request of the compiled model, whose variables are its memory."""
 
-    def __init__(self, compiled: openvino.CompiledModel, manifest: Manifest) -> None:
+    def __init__(self, compiled: openvino.CompiledModel, manifest: Manifest, file: model_file.File) -> None:
+        self._file = file
         self._request = compiled.create_infer_request()
         self._inputs = [own_name(port) for port in compiled.inputs]
         skipped = set(remembered(manifest).values()) | unchanged(manifest)
@@ -100,7 +101,8 @@ class OpenVINOState:
         own = {ROWS: rows, FIRST: np.array([-min(last, tokens)], np.int64)}
         values = {i: own[name] if name in own else feed[name] for i, name in enumerate(self._inputs)}
         try:
-            found = self._request.infer(values, share_inputs=True, share_outputs=True).to_tuple()
+            with self._file.call():
+                found = self._request.infer(values, share_inputs=True, share_outputs=True).to_tuple()
         except RuntimeError as error:
             raise EngineError(f"OpenVINO failed while generating: {str(error).splitlines()[-1]}") from error
         found = model_file.taken_off(found, self._watched)
