@@ -204,12 +204,14 @@ class Generation(Network):
             freeze(own, new_state(port.session, port.manifest), port, plan.dtype)
             if arrays:
                 own._paritas_state.load(arrays)
-        seen = {plan.past: own._paritas_state.length}
-        if refused := broken_by(port, arguments, seen):
-            sizes = {**sizes_of(port, arguments), **seen}
-            raise SizeError(complaint(refused[0], port.manifest.inputs, sizes) + ".")
-        feed = plan.feed(arguments, cross)
-        found = own._paritas_state.run(feed, tokens)
+        quick = plan.quick(arguments, own._paritas_state.length) if cross is None else None
+        if quick is None:
+            seen = {plan.past: own._paritas_state.length}
+            if refused := broken_by(port, arguments, seen):
+                sizes = {**sizes_of(port, arguments), **seen}
+                raise SizeError(complaint(refused[0], port.manifest.inputs, sizes) + ".")
+            quick = plan.feed(arguments, cross), tokens
+        found = own._paritas_state.run(*quick)
         return plan.output(found, cache)
 
     def _going_on(self, module: torch.nn.Module, call: Call) -> dict[str, Any]:

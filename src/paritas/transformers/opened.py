@@ -25,8 +25,8 @@ from paritas.dropin.dispatch import install
 from paritas.errors import InputError
 from paritas.options import BuildOptions
 from paritas.program import Manifest
-from paritas.run.session import Remembers, State
-from paritas.run.state import ArrayState
+from paritas.run.session import State
+from paritas.run.state import new_state
 from paritas.transformers import calls
 from paritas.transformers.cache import EngineCache, arrays_of, freeze, is_kept
 from paritas.transformers.calls import LOGITS, SEEN, Call
@@ -104,7 +104,9 @@ class OnePort:
     def _computed(self, call: Call) -> Any:
         cache = call.cache
         if call.use_cache or (isinstance(cache, Cache) and cache.get_seq_length()):
-            self._refuse("use_cache=True was asked for, and this port has no cache")
+            source = self.port.manifest.source
+            again = f"paritas port {source.id or 'ORIGINAL'} --engine openvino --task text-generation-with-past"
+            self._refuse("use_cache=True was asked for, and this port has no cache", f"Port it with one: {again}")
         manifest = self.port.manifest
         known = {spec.name for spec in manifest.inputs} | manifest.constants.keys()
         tensors = self._without_positions(call.tensors, known)
@@ -139,7 +141,7 @@ class OnePort:
         own: Any = DynamicCache() if cache is None else cache
         if not isinstance(own, EngineCache) or own._paritas_owner is not self.port:
             arrays = arrays_of(own)
-            freeze(own, state_of(self.port), self.port, self._plan.dtype)
+            freeze(own, new_state(self.port.session, self.port.manifest), self.port, self._plan.dtype)
             if arrays:
                 own._paritas_state.load(arrays)
         state: State = own._paritas_state
@@ -200,12 +202,6 @@ class OnePort:
 def _kept(logits: torch.Tensor, places: Any) -> torch.Tensor:
     """Those at the places that are asked for, or so many of the last."""
     return logits[:, places] if isinstance(places, torch.Tensor) else logits[:, -places:]
-
-
-def state_of(port: pipeline.Port) -> State:
-    """A new memory for a port that goes on with one."""
-    session = port.session
-    return session.state() if isinstance(session, Remembers) else ArrayState(session, port.manifest)
 
 
 def how_again(manifest: Manifest) -> str:
@@ -322,4 +318,6 @@ def model_of(port: pipeline.Port, original: Any, config: Any, directory: Path, a
             model.generation_config = GenerationConfig.from_pretrained(directory)
         if not plan_of(port).names:
             model.generation_config.use_cache = model.config.use_cache = False
+            if not config.is_encoder_decoder:
+                logger.warning(f"{directory} has no cache: each new token costs a call on all before it.")
     return model

@@ -41,7 +41,7 @@ class Plan:
         items = {key: item for key, item in manifest.structure["items"].items() if item["kind"] != "cache"}
         self.structure = {**manifest.structure, "items": items}
         #: Inputs that can be checked quickly, and the first value that is too large: whole numbers of any that are not.
-        self._quick = [
+        self._plain = [
             (spec, spec.high or 0)
             for spec in self.specs
             if (spec.dtype, spec.low or 0, spec.never, spec.counts, spec.value) == ("int64", 0, (), "", None)
@@ -67,7 +67,7 @@ class Plan:
         given: torch tensors by name. Raises `InputError`, `SizeError` among them, for what the port does not take.
         """
         manifest = self.manifest
-        if (quick := self._as_before(given, seen)) is not None:
+        if (quick := self.quick(given, seen)) is not None:
             return quick
         if missing := [name for name in self.inputs if given.get(name) is None]:
             raise InputError(f"{', '.join(missing)} is missing: the generation goes on with it.")
@@ -75,11 +75,14 @@ class Plan:
         feed = check_feed(given, self.specs, guards=manifest.guards, limits=manifest.limits, known=known)
         return feed, feed[self.counted].shape[1]
 
-    def _as_before(self, given: Mapping[str, Any], seen: int) -> tuple[dict[str, np.ndarray], int] | None:
-        """The same, of whole numbers as loops hand them on, in a twentieth of a millisecond; None if in doubt."""
+    def quick(self, given: Mapping[str, Any], seen: int) -> tuple[dict[str, np.ndarray], int] | None:
+        """What `checked` returns of whole numbers as loops hand them on, in a twentieth of a millisecond.
+
+        None if something may be wrong, which `checked` says, and for all else than such numbers.
+        """
         sizes = {self.past: seen}
         feed: dict[str, np.ndarray] = {}
-        for spec, limits in self._quick:
+        for spec, limits in self._plain:
             value = given.get(spec.name)
             if type(value) is not torch.Tensor or value.dtype is not torch.int64 or not value.is_contiguous():
                 return None

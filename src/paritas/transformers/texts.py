@@ -53,7 +53,7 @@ class Writer:
     """Goes on with texts, as `paritas.texts.Writer` does."""
 
     def __init__(self, port: Port) -> None:
-        self.model, directory = model_with(port), port.artifact.directory
+        self.port, self.model, directory = port, model_with(port), port.artifact.directory
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
         except (OSError, ValueError) as error:

@@ -23,7 +23,8 @@ from paritas.cli.commands.generate import (
 )
 from paritas.cli.options import Debug
 from paritas.cli.outcome import OK
-from paritas.errors import ParitasError
+from paritas.errors import ParitasError, PortError
+from paritas.extras import missing
 
 System = Annotated[str, typer.Option("--system", help="What the model is told before the conversation.")]
 
@@ -45,6 +46,14 @@ def chat(
     """
     options = options_of(max_new_tokens, 0, temperature, top_k, top_p, 1, repetition_penalty, seed)
     writer = writer_for(directory, options)
+    try:
+        writer.conversation([{"role": "user", "content": ""}])
+    except PortError:  # transformers knows templates that have more than jinja's own words
+        if missing("port"):
+            raise
+        from paritas.transformers.texts import Writer
+
+        writer = Writer(writer.port)
     talk(writer, options, system, ask=_asked, tell=show)
     return OK
 
