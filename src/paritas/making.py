@@ -12,10 +12,12 @@ import numpy as np
 from paritas.dtypes import dtype_name, named_dtype
 from paritas.errors import (
     CaptureError,
+    EngineError,
     FrozenDimension,
     InputError,
     InputsNeeded,
     LoweringError,
+    PortError,
     UnknownMode,
     UnsupportedOps,
     first_line,
@@ -100,7 +102,7 @@ def task_for(model: Any, runtime: Engine, inputs: Any, dynamic: Any) -> str:
 
 
 #: What may be in the way of a port that goes on with a cache, and not of one that computes one call.
-NO_CACHE = (InputsNeeded, CaptureError, FrozenDimension, UnsupportedOps, LoweringError)
+NO_CACHE = (InputsNeeded, CaptureError, FrozenDimension, UnsupportedOps, LoweringError, EngineError, PortError)
 
 
 def without_cache(error: Exception) -> Note:

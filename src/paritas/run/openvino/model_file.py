@@ -87,7 +87,7 @@ class File:
         done = threading.Event()
 
         def let_go() -> None:
-            while not done.wait(0.1):
+            while not done.wait(0.05):
                 mapped.let_go()
 
         thread = threading.Thread(target=let_go, daemon=True)
