@@ -107,7 +107,7 @@ NO_CACHE = (InputsNeeded, CaptureError, FrozenDimension, UnsupportedOps, Lowerin
 
 def without_cache(error: Exception) -> Note:
     """What a port says that was to have a cache, and has none."""
-    return Note("capture", f"without a cache, since with one it cannot be ported: {first_line(error)}")
+    return Note("capture", f"without a cache, since with one it cannot be ported: {first_line(error).rstrip('.')}")
 
 
 def check_weights(weights: str, runtime: Engine) -> None:

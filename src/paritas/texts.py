@@ -44,6 +44,9 @@ class Port(Protocol):
     def outputs(self) -> tuple[TensorSpec, ...]: ...
 
 
+#: What this loop makes of a text.
+_GIVEN = frozenset(("input_ids", "attention_mask", "position_ids"))
+
 #: Where the tokenizer's chat template is, if it is not in its configuration.
 TEMPLATE = "chat_template.jinja"
 
@@ -86,6 +89,8 @@ def why_not(port: Port, options: Mapping[str, Any]) -> str:
     """Why this loop cannot generate with a port and these options; "" if it can."""
     if not remembered(port.manifest) or not isinstance(port.session, Remembers):
         return "the port has no cache inside"
+    if more := {spec.name for spec in port.inputs} - remembered(port.manifest).keys() - _GIVEN:
+        return f"it goes on with more than a text: {', '.join(sorted(more))}"
     if importlib.util.find_spec("tokenizers") is None:
         return "the package tokenizers is not installed"
     if not (port.artifact.directory / "tokenizer.json").is_file():
@@ -113,8 +118,6 @@ class Writer:
         names = remembered(port.manifest)
         self._specs = [spec for spec in port.inputs if spec.name not in names]
         self._logits = next(i for i, spec in enumerate(port.outputs) if spec.name == "logits")
-        if wrong := {spec.name for spec in self._specs} - {"input_ids", "attention_mask", "position_ids"}:
-            raise PortError(f"{port!r} goes on with more than a text: {', '.join(sorted(wrong))}.")
 
     def write(self, prompt: str, options: Mapping[str, Any], tell: Tell | None = None, *, whole: bool = False) -> str:
         """The text that follows `prompt`. whole: it has its special tokens already, as a template writes them.

@@ -54,15 +54,16 @@ def going_on(model: Any) -> dict[str, Any]:
             # Its own cache might keep a window of the tokens only.
             cache = model(**begun, past_key_values=DynamicCache()).past_key_values
     except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        why = first_line(error).rstrip(".")
         raise InputsNeeded(
-            f"{type(model).__name__} does not go on with keys and values of all tokens: {first_line(error)}. "
+            f"{type(model).__name__} does not go on with keys and values of all tokens: {why}.\n"
             f"Generate with paritas.transformers, or port one call of it: task={WITHOUT_PAST!r}."
         ) from error
     layers = sorted({type(layer).__name__ for layer in getattr(cache, "layers", ())})
     if type(cache) is not DynamicCache or layers != ["DynamicLayer"]:
         kind = f"a {type(cache).__name__} of {', '.join(layers)}" if cache is not None else "no cache"
         raise InputsNeeded(
-            f"{type(model).__name__} remembers in {kind}, which no port keeps. Generate with paritas.transformers, or "
+            f"{type(model).__name__} remembers in {kind}, which no port keeps.\nGenerate with paritas.transformers, or "
             f"port one call of it: task={WITHOUT_PAST!r}."
         )
     given = {"input_ids": ids[:, PAST:], "attention_mask": mask, "past_key_values": cache}

@@ -126,7 +126,10 @@ class OnePort:
             if name in found and name not in known:
                 given = found.pop(name)
                 if not bool((given == torch.arange(given.shape[-1])).all()):
-                    self._refuse(f"{name} was given, and this port counts positions from 0, as without padding")
+                    self._refuse(
+                        f"{name} was given, and this port counts positions from 0, as without padding",
+                        f"Port it with {name} among its inputs: paritas.port(model, inputs={{..., {name!r}: ...}})",
+                    )
         return found
 
     # --- with a cache ---
