@@ -105,7 +105,7 @@ def test_a_picture_without_matplotlib_is_refused_before_the_work(
         assert "pip install 'paritas[report]'" in result.stderr and "load the port" not in result.stderr
     html = tmp_path / "a.html"
     assert runner.invoke(app, ["report", str(openvino_port), "--html", str(html)]).exit_code == 0
-    assert "pip install &#39;paritas[report]&#39;" in html.read_text()
+    assert 'class="curves"' in html.read_text()  # a page needs no library
 
 
 def test_what_fails_leaves_the_old_file(openvino_port: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The drawing of the curves. The only file that imports matplotlib; no state of its pyplot is used or left behind."""
+"""The curves as a picture. The only file that imports matplotlib; no state of its pyplot is used or left behind."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.style
@@ -14,9 +12,8 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.text import Text
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from paritas.verify.report.layers import is_entry, stacks
 from paritas.verify.report.panels import Line, Panel
-from paritas.verify.report.rows import ModuleParity
+from paritas.verify.report.scale import LONGEST_TITLE, MOST_LABELS, Scale, shortened
 
 #: By the names that a page gives them. The series are Okabe and Ito's, which the colour-blind tell apart too.
 COLOURS = {
@@ -34,23 +31,16 @@ COLOURS = {
 }
 MARKERS = "osD^vP"
 
-ERROR = "max|got-want| / mean|want|"
-
-SAVING: dict[str, dict[str, Any]] = {
-    "png": {"dpi": 200, "metadata": {"Software": None}},
-    "svg": {"transparent": True, "metadata": dict.fromkeys(("Date", "Creator", "Format", "Type"))},
-}
+SAVING: dict[str, Any] = {"dpi": 200, "metadata": {"Software": None}}
 
 WIDTH, HEIGHT = 10.0, 4.6  # of a panel, in inches
 LETTER = 0.085  # of an axis label, in inches
 MARGIN = 0.01  # of the words above a panel, as a share of the width
-MOST_LABELS = 32  # along the axis; of more layers, every second, third, ... is named
-LONGEST, LONGEST_TITLE = 22, 90  # characters
 
 
 def style() -> Any:
     """A context in which a user's own settings of matplotlib do not matter, and pictures come out byte by byte."""
-    return matplotlib.style.context(["default", {"svg.fonttype": "none", "svg.hashsalt": "paritas", "font.size": 10}])
+    return matplotlib.style.context(["default", {"font.size": 10}])
 
 
 def figure(panels: Sequence[Panel], *, titles: bool = True) -> Figure:
@@ -62,7 +52,7 @@ def figure(panels: Sequence[Panel], *, titles: bool = True) -> Figure:
         part.set_facecolor("none")
         if titles:
             part.suptitle(
-                _shortened(panel.subject or "error per layer", LONGEST_TITLE), x=MARGIN, ha="left", fontsize=12,
+                shortened(panel.subject or "error per layer", LONGEST_TITLE), x=MARGIN, ha="left", fontsize=12,
                 fontweight="bold", color=COLOURS["ink"], parse_math=False,
             )  # fmt: skip
         axes = part.subplots()
@@ -84,25 +74,19 @@ def _legend(part: SubFigure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     narrow = max(map(len, labels)) < 36
     legend = part.legend(
-        handles, [_shortened(label, 80) for label in labels], loc="outside lower left", ncols=3 if narrow else 2,
+        handles, [shortened(label, 80) for label in labels], loc="outside lower left", ncols=3 if narrow else 2,
         frameon=False, fontsize=9, handlelength=2.4, columnspacing=2, labelcolor=COLOURS["ink"],
     )  # fmt: skip
     for text in legend.get_texts():
         text.set_parse_math(False)
 
 
-@dataclasses.dataclass
-class _Drawing:
+class _Drawing(Scale):
     """One panel while it is drawn."""
 
-    axes: Axes
-    panel: Panel
-
-    def __post_init__(self) -> None:
-        self.layers = self.panel.layers
-        self.at = {row.name: x for x, row in enumerate(self.layers)}
-        self.stacks = stacks([*self.layers])
-        self.low, self.high = self._span()
+    def __init__(self, axes: Axes, panel: Panel) -> None:
+        super().__init__(panel)
+        self.axes = axes
 
     def draw(self) -> None:
         axes = self.axes
@@ -119,47 +103,14 @@ class _Drawing:
 
     # --- the data ---------------------------------------------------------------------------
 
-    def _span(self) -> tuple[float, float]:
-        """The decades to show, with room for the tolerance, and below for what is exact."""
-        rows = [row for line in self.panel.lines for row in line.rows]
-        values = [v for row in rows for v in (row.error, row.torch_error) if 0 < v < math.inf]
-        values += [bound for _, bound in self._bounds()]
-        low, high = min(values, default=1e-7), max(values, default=1e-4)
-        exact = any(row.error == 0 for row in rows)
-        faulty = any(not row.error < math.inf for row in rows)
-        return 10 ** (math.floor(math.log10(low) - 0.1) - 0.9 * exact), 10 ** (math.log10(high) + 0.5 + 0.5 * faulty)
-
-    def _height(self, row: ModuleParity) -> float:
-        """Where a row's error is drawn: what a logarithm has no place for is at the edges."""
-        if row.error == 0:
-            return self.low * 10**0.35
-        return row.error if row.error < math.inf else self.high * 10**-0.25
-
-    def _segments(self, line: Line, values: Iterable[float]) -> Iterator[tuple[list[int], list[float]]]:
-        """Points to be joined: a line is broken between an encoder and a decoder, and where a value is missing."""
-        xs: list[int] = []
-        ys: list[float] = []
-        last = None
-        for row, value in zip(line.rows, values, strict=True):
-            here = self.stacks[row.path]
-            if xs and (here != last or math.isnan(value)):
-                yield xs, ys
-                xs, ys = [], []
-            if not math.isnan(value):
-                xs.append(self.at[row.name])
-                ys.append(value)
-            last = here
-        if xs:
-            yield xs, ys
-
     def _line(self, line: Line, number: int) -> None:
         colour, marker = COLOURS[f"series-{number % 6}"], MARKERS[number % 6]
-        heights = [self._height(row) for row in line.rows]
-        for xs, ys in self._segments(line, heights):
+        heights = [self.height(row) for row in line.rows]
+        for xs, ys in self.segments(line, heights):
             self.axes.plot(xs, ys, color=colour, linewidth=1.8, zorder=3)
         self.axes.plot([], [], color=colour, marker=marker, markersize=5, linewidth=1.8, label=line.label)
         xs = [self.at[row.name] for row in line.rows]
-        points = self.axes.scatter(
+        self.axes.scatter(
             xs,
             heights,
             s=26 if len(self.layers) <= MOST_LABELS else 12,
@@ -169,7 +120,6 @@ class _Drawing:
             facecolors=[COLOURS["paper"] if row.error == 0 else colour for row in line.rows],
             zorder=4,
         )
-        points.set_urls([f"#{line.anchors[row.name]}" for row in line.rows])
         over = [(x, y) for x, y, row in zip(xs, heights, line.rows, strict=True) if not row.agrees]
         if over:
             self.axes.scatter(
@@ -178,31 +128,20 @@ class _Drawing:
             )  # fmt: skip
 
     def _truths(self) -> None:
-        """PyTorch's own distance from float64: it depends on the case alone, so it is drawn once for each."""
         dashes: dict[str, Any] = {"color": COLOURS["quiet"], "linewidth": 1, "linestyle": (0, (4, 2))}
-        by_case = {line.report.module_case: line for line in reversed(self.panel.lines)}
-        known = [line for line in by_case.values() if any(row.torch_error > 0 for row in line.rows)]
-        for line in known:
-            heights = [row.torch_error if row.torch_error > 0 else math.nan for row in line.rows]
-            for xs, ys in self._segments(line, heights):
+        known = self.truths()
+        for line, heights in known:
+            for xs, ys in self.segments(line, heights):
                 self.axes.plot(xs, ys, zorder=1, **dashes)
         if known:
             each = ", for each case" if len(known) > 1 else ""
             self.axes.plot([], [], label=f"PyTorch's own, against float64{each}", **dashes)
 
-    def _bounds(self) -> list[tuple[str, float]]:
-        found: dict[float, str] = {}
-        for line in self.panel.lines:
-            tolerance = line.report.module_tolerance
-            if tolerance is not None and tolerance.scaled:
-                found.setdefault(tolerance.scaled, line.report.environment.precision)
-        return [(precision, bound) for bound, precision in found.items()]
-
     def _tolerances(self) -> None:
-        for number, (precision, bound) in enumerate(self._bounds()):
+        for number, (name, bound) in enumerate(self.bounds()):
             dots = self.axes.axhline(bound, color=COLOURS["bad"], linewidth=1, linestyle=(0, (1, 2)), zorder=1)
             self.axes.annotate(
-                f"{precision}: {_short(bound)}", (1, bound), xycoords=self.axes.get_yaxis_transform(), xytext=(6, 0),
+                name, (1, bound), xycoords=self.axes.get_yaxis_transform(), xytext=(6, 0),
                 textcoords="offset points", color=COLOURS["bad"], fontsize=8.5, va="center", parse_math=False,
             )  # fmt: skip
             dots.set_label("" if number else "tolerance")
@@ -211,30 +150,20 @@ class _Drawing:
 
     def _axis_of_layers(self) -> None:
         axes = self.axes
-        step = math.ceil(len(self.layers) / MOST_LABELS)
-        places = range(0, len(self.layers), step)
-        axes.set_xticks(places, [short_name(self.layers[x]) for x in places], parse_math=False)
+        named = self.named()
+        axes.set_xticks([x for x, _ in named], [name for _, name in named], parse_math=False)
         names = axes.get_xticklabels()
         room = (WIDTH - 1.5) / len(names) / LETTER
         for text in names:
             if len(text.get_text()) > 4 and max(len(name.get_text()) for name in names) > room:
                 text.set(rotation=40, ha="right", rotation_mode="anchor")
         axes.tick_params(axis="x", length=0, colors=COLOURS["ink"], labelsize=9)
-        lists = dict.fromkeys(filter(None, (_list_of(row) for row in self.layers)))
-        shown = ", ".join(list(lists)[:3]) + (", ..." if len(lists) > 3 else "")
-        axes.set_xlabel(
-            f"layers, in the order in which they return{': ' + shown if shown else ''}",
-            color=COLOURS["quiet"], fontsize=9, parse_math=False,
-        )  # fmt: skip
+        axes.set_xlabel(self.axis_title(), color=COLOURS["quiet"], fontsize=9, parse_math=False)
         self._borders()
 
     def _borders(self) -> None:
         """A thin line and a name where another part of the model begins."""
-        last = ""
-        for x, row in enumerate(self.layers):
-            stack = self.stacks[row.path]
-            if stack == last:
-                continue
+        for x, stack in self.borders():
             if x:
                 self.axes.axvline(x - 0.5, color=COLOURS["line"], linewidth=1, zorder=0)
             if stack:
@@ -242,7 +171,6 @@ class _Drawing:
                     stack, (x - 0.4, 1), xycoords=("data", "axes fraction"), xytext=(0, -4),
                     textcoords="offset points", va="top", color=COLOURS["quiet"], fontsize=9, parse_math=False,
                 )  # fmt: skip
-            last = stack
 
     def _axis_of_errors(self) -> None:
         axes = self.axes
@@ -254,10 +182,9 @@ class _Drawing:
         for side in ("top", "right", "left"):
             axes.spines[side].set_visible(False)
         axes.spines["bottom"].set_color(COLOURS["quiet"])
-        rows = [row for line in self.panel.lines for row in line.rows]
         for text, there, height in (
-            ("exact", any(row.error == 0 for row in rows), self.low * 10**0.35),
-            ("fault", any(not row.error < math.inf for row in rows), self.high * 10**-0.25),
+            ("exact", self.exact, self.at_exact),
+            ("fault", self.faulty, self.at_fault),
         ):
             if there:
                 axes.annotate(
@@ -267,36 +194,7 @@ class _Drawing:
 
 
 def _subtitle(axes: Axes, panel: Panel) -> Text:
-    cases = dict.fromkeys(f'"{line.report.module_case}"' for line in panel.lines)
-    lines = ["there is no curve"]
-    if cases:
-        lines = [f"{ERROR} of each layer's output, on the case{'s' * (len(cases) > 1)} {', '.join(cases)}"]
-    lines += [f"not drawn: {name}: {why}" for name, why in panel.undrawn.items()]
+    lines = Scale(panel).subtitle()
     return axes.set_title(
         "\n".join(lines), loc="left", fontsize=9, color=COLOURS["quiet"], parse_math=False, linespacing=1.4
     )
-
-
-def short_name(row: ModuleParity) -> str:
-    """A layer on the axis: its number in its list, "3", or "1.0" in lists of lists; a name where it is in none."""
-    parts = row.path.split(".")
-    numbers = [part for part in parts if part.isdigit()]
-    name = ".".join(numbers) if is_entry(row.path) else parts[-1] or "the model"
-    return _shortened(name, LONGEST) + (f" #{row.call + 1}" if row.call else "")
-
-
-def _list_of(row: ModuleParity) -> str:
-    """ "encoder.layer.N" for an entry of a list, "" for anything else."""
-    if not is_entry(row.path):
-        return ""
-    return ".".join("N" if part.isdigit() else part for part in row.path.split("."))
-
-
-def _short(value: float) -> str:
-    """ "1e-4" where Python says "0.0001"."""
-    digits, _, power = f"{value:.1e}".partition("e")
-    return f"{value:g}" if value >= 1e-2 else f"{float(digits):g}e{int(power)}"
-
-
-def _shortened(text: str, longest: int) -> str:
-    return text if len(text) <= longest else "..." + text[3 - longest :]

@@ -59,8 +59,8 @@ def joined(reports: Sequence[tuple[str, Findings]]) -> str:
         "parity.html.j2",
         views=views,
         subjects=list(dict.fromkeys(report.subject for _, report in reports)),
-        curves=Markup(curves.svg(reports)) if drawn and curves.drawable() else "",
-        no_curves=curves.INSTALL if drawn else NO_CURVES,
+        curves=Markup(curves.svg(reports)) if drawn else "",
+        no_curves=NO_CURVES,
         script_hash=_script_hash(),
     )
 
