@@ -297,18 +297,22 @@ class Port:
 
     @property
     def manifest(self) -> Manifest:
+        """What `port.json` says."""
         return self.artifact.manifest
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
+        """Name, dtype and dimensions of each input, in the order of forward's parameters."""
         return self.manifest.inputs
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
+        """Name, dtype and dimensions of each output, flat."""
         return self.manifest.outputs
 
     @property
     def notes(self) -> tuple[Note, ...]:
+        """What had to be done otherwise than was asked for: every report repeats them."""
         return (*self.manifest.notes, *(self.others.notes if self.others else ()))
 
     def __repr__(self) -> str:

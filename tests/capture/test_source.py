@@ -59,7 +59,7 @@ def test_the_real_checkpoint_loads_quietly(capfd: pytest.CaptureFixture[str]) ->
         warnings.simplefilter("error")
         model, source = resolve(minilm_directory(), notes=notes)
     assert type(model) is transformers.BertModel and not model.training and model.dtype == torch.float32
-    assert source.kind == "directory" and Path(source.id).is_absolute()
+    assert source.kind == "directory" and Path(source.id).expanduser().is_absolute()
     assert source.model_class == "transformers.models.bert.modeling_bert.BertModel"
     assert [n.text for n in notes] == [
         "only the transformer of this sentence-transformers model, without Pooling, Normalize",
@@ -487,3 +487,15 @@ def test_weights_of_a_plain_module_are_kept_once() -> None:
     got = weights(model)
     assert list(got) == ["kept", "none", "also_none", "first.weight", "first.bias", "second.bias"]
     assert got["first.weight"].data_ptr() == model.first.weight.data_ptr()
+
+
+def test_a_checkpoint_at_home_is_named_without_whose_home_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    source = checkpoint.locate(tmp_path / "models" / "mine").source
+    assert source.id == "~/models/mine" and source.name == "mine"
+    assert checkpoint.locate(source.id).directory == tmp_path / "models" / "mine"
+    monkeypatch.setenv("HOME", "/")
+    assert checkpoint.locate(tmp_path / "models" / "mine").source.id == str(tmp_path / "models" / "mine")

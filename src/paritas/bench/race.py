@@ -227,7 +227,7 @@ def bench_port(
 
 def _subject(port: Subject) -> str:
     source = port.manifest.source
-    return source.id or source.model_class.rpartition(".")[-1]
+    return source.name or source.model_class.rpartition(".")[-1]
 
 
 def _feed(port: Subject, inputs: Any) -> dict[str, np.ndarray]:

@@ -32,6 +32,13 @@ class Place:
     source: Source
 
 
+def _at_home(path: Path) -> str:
+    """The path as `locate` finds it again: "~/models/bert", as a port that travels need not say whose home that was."""
+    home = Path("~").expanduser()
+    inside = home.is_absolute() and home != Path(home.anchor) and path.is_relative_to(home.resolve())
+    return f"~/{path.relative_to(home.resolve())}" if inside else str(path)
+
+
 def locate(name: str | os.PathLike[str], *, revision: str | None = None, subfolder: str = "") -> Place:
     """The directory of a checkpoint, after downloading it where `name` is a hub id that is not cached.
 
@@ -41,7 +48,7 @@ def locate(name: str | os.PathLike[str], *, revision: str | None = None, subfold
     path = Path(text).expanduser()
     if path.is_dir():
         directory = _below(path, subfolder)
-        return Place(directory, Source("directory", str(path.resolve()), subfolder=subfolder))
+        return Place(directory, Source("directory", _at_home(path.resolve()), subfolder=subfolder))
     if path.is_file():
         raise SourceError(f"{text} is a file. Give the directory that holds it and its config.json.")
     if isinstance(name, os.PathLike) or not _HUB_ID.fullmatch(text) or text.startswith("~"):

@@ -172,7 +172,7 @@ class _Bisected:
             self.program = specialized(self.program)
         self.infos = {info.name: info for info in nodes_of(self.program)}
         source = port.manifest.source
-        self.name = source.id or source.model_class
+        self.name = source.name or source.model_class
         self.environment = dataclasses.replace(
             Environment.here(self.engine.name, package=self.engine.package, mode=port.mode, dtype=port.manifest.dtype),
             precision=self.session.precision,

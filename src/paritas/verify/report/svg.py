@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The curves as an <svg> element for a page, in the page's colours; points are links with tooltips. Needs no library."""
+"""The curves as an <svg> element for a page, in the page's colours; points are links with tooltips. No library."""
 
 from __future__ import annotations
 
