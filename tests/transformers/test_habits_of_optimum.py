@@ -84,3 +84,9 @@ def test_two_that_contradict_each_other_are_refused() -> None:
 def test_a_quantisation_of_transformers_stays_its_own() -> None:
     own = transformers.BitsAndBytesConfig(load_in_8bit=True)
     assert understood({"quantization_config": own}) == {"quantization_config": own}
+
+
+def test_a_model_that_is_printed_says_on_which_engine_it_is() -> None:
+    model = ours.LlamaForCausalLM(CONFIG, engine="openvino")
+    assert repr(model).splitlines()[1].strip() == "engine='openvino'"
+    assert "engine" not in repr(transformers.LlamaForCausalLM(CONFIG))

@@ -49,6 +49,11 @@ class Ported:
         """The same model of the library's own class, in evaluation mode: its weights are this one's."""
         return in_pytorch(self)  # type: ignore[arg-type]
 
+    def extra_repr(self) -> str:
+        """What is printed of the model beside its modules: on which engine they are computed."""
+        own: str = super().extra_repr()  # type: ignore[misc]
+        return ", ".join(filter(None, (own, f"engine={self.engine!r}" if self.engine else "")))
+
     def __getstate__(self) -> dict[str, Any]:
         state = dict(vars(self))
         network: Network | None = state.pop("_paritas", None)

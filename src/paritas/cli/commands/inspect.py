@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paritas import files
-from paritas.cli.options import AllowModified, Debug, Json, PortDirectory
+from paritas.cli.options import AllowModified, Debug, Json, PortDirectory, Quiet
 from paritas.cli.outcome import OK, console, print_json
 from paritas.errors import PortError
 
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    directory: PortDirectory, allow_modified: AllowModified = False, as_json: Json = False, debug: Debug = False
+    directory: PortDirectory,
+    allow_modified: AllowModified = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    debug: Debug = False,
 ) -> int:
     """Say what a port is: its original, engine, precision, inputs, outputs, notes, files and parity.
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from paritas.cli.options import Debug, Html, Json, Png, ReportPaths
+from paritas.cli.options import Debug, Html, Json, Png, Quiet, ReportPaths
 from paritas.cli.outcome import DIVERGES, OK, console, print_json
 from paritas.cli.report import check_files, read, write_files
 
@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from paritas.verify import ParityReport
 
 
-def report(paths: ReportPaths, html: Html = None, png: Png = None, as_json: Json = False, debug: Debug = False) -> int:
+def report(
+    paths: ReportPaths,
+    html: Html = None,
+    png: Png = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
     """Put the reports of several ports together: a table, a page with all of them, the curves of error per layer.
 
     Ports of different originals may be joined; each original then has curves of its own. Nothing is verified

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from paritas.cli.options import Debug, Json, engine_names
+from paritas.cli.options import Debug, Json, Quiet, engine_names
 from paritas.cli.outcome import OK, print_json, say
 
 
@@ -25,6 +25,7 @@ def op(
         str, typer.Option("--calls", metavar="ops.NAME", help="A function of the engine's that computes it: the body.")
     ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be added, and write nothing.")] = False,
+    quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
