@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from paritas.printable import printable
 from paritas.program import Origin
@@ -125,6 +125,16 @@ class SizeError(InputError):
 
 class EngineError(ParitasError):
     """The engine failed while loading or running a port."""
+
+
+class DeviceMissing(EngineError, ValueError):
+    """A device was asked for that this machine, or its drivers, do not have."""
+
+    def __init__(self, engine: str, device: str, known: Sequence[str], names: Mapping[str, str], advice: str = ""):
+        listed = (f"{one} ({names[one]})" if names.get(one) else one for one in known)
+        super().__init__(
+            f"{engine} finds no device {device!r} on this machine. It has: {', '.join(listed)}.{advice and ' '}{advice}"
+        )
 
 
 # --- verify ------------------------------------------------------------------------------------

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paritas.arguments import nest
 from paritas.dtypes import dtype_name, named_dtype
 from paritas.errors import (
     CaptureError,
@@ -31,6 +32,7 @@ from paritas.run.values import to_numpy
 
 if TYPE_CHECKING:
     from paritas.lower.result import Lowered
+    from paritas.verify.subject import Subject
 
 
 def arrays(program: Program) -> dict[str, np.ndarray]:
@@ -38,36 +40,61 @@ def arrays(program: Program) -> dict[str, np.ndarray]:
     return {spec.name: to_numpy(spec.name, program.examples[spec.name]) for spec in program.inputs}
 
 
-def computed_in(dtype: Any, runtime: Engine) -> tuple[str, list[Note]]:
-    """The dtype asked for ("" for the model's own), or what the engine does instead, with a note."""
-    if dtype is None:
+def computed_in(dtype: Any, runtime: Engine, device: str = "") -> tuple[str, list[Note]]:
+    """The dtype asked for ("" for the model's own), or what the engine does instead on that device, with a note."""
+    if dtype is None and not device:
         return "", []
-    name = named_dtype(dtype)
-    known = runtime.precisions()
+    known = runtime.precisions(device)
+    name = "float32" if dtype is None else named_dtype(dtype)
     if name not in known:
         raise InputError(f"{runtime.name} has no dtype {dtype!r}; it has {', '.join(known)}.")
-    if known[name]:
-        return "float32", [Note("lower", f"{name} was asked for; {known[name]}")]
-    return name, []
+    if not known[name]:
+        return "" if dtype is None else name, []
+    able = next((one for one in ("float32", *known) if not known.get(one, "no")), "float32")
+    return able, [Note("lower", f"{name} was asked for; {known[name]}")]
 
 
 def build_options(
-    engine: str, *, dtype: Any = None, mode: str = "", target: str = "cpu", weights: str = "", device: str = ""
+    engine: str,
+    *,
+    dtype: Any = None,
+    mode: str = "",
+    target: str = "cpu",
+    weights: str = "",
+    device: str = "",
+    ov_config: Mapping[str, Any] | None = None,
 ) -> tuple[BuildOptions, list[Note]]:
     """What is asked for, as the engine has it; what it does instead is a note.
 
     mode: the engine's first if not given; of no meaning for an engine that has one way of running. Raises
-    `UnknownEngine`, `EngineMissing`, `UnknownMode`, and `InputError` for a dtype, a target or weights.
+    `UnknownEngine`, `EngineMissing`, `UnknownMode`, `DeviceMissing`, and `InputError` for a dtype, a target, weights or
+    a property of the engine's.
     """
     runtime = find_engine(engine)
     if len(runtime.modes) > 1 and mode and mode not in runtime.modes:
         raise UnknownMode(runtime.name, mode, tuple(runtime.modes))
-    wanted, notes = computed_in(dtype, runtime)
+    device = runtime.device(device)
+    wanted, notes = computed_in(dtype, runtime, device)
     check_weights(weights, runtime)
     if target not in runtime.targets:
         raise InputError(f"{runtime.name} has no target {target!r}; it has {', '.join(runtime.targets)}.")
     chosen = (mode or next(iter(runtime.modes))) if len(runtime.modes) > 1 else ""
-    return BuildOptions(runtime.name, wanted, chosen, target, weights, device), notes
+    config = runtime.configured(ov_config or {}, device)
+    notes += runtime.notes_on(config)
+    return BuildOptions(runtime.name, wanted, chosen, target, weights, device, tuple(sorted(config.items()))), notes
+
+
+def refuse_free_sizes(options: BuildOptions, dynamic: Any, task: str = "") -> None:
+    """Raise `InputError` where sizes would be left free that the device wants fixed: before any work."""
+    if not about(options.engine).needs_fixed_sizes_on(options.device) or not (dynamic or task):
+        return
+    if task and not dynamic:
+        raise InputError(f"{options.device} runs models of fixed sizes only, and {task} leaves lengths free.")
+    raise InputError(
+        f"{options.device} runs models of fixed sizes only. Port it with those of an example: "
+        f"paritas.port(..., inputs=..., dynamic=False), or "
+        f"paritas port SOURCE --static --device {options.device} --input NAME=SHAPE --out DIR"
+    )
 
 
 def inputs_for(model: Any, task: str, inputs: Any) -> Any:
@@ -121,6 +148,37 @@ def check_weights(weights: str, runtime: Engine) -> None:
     raise InputError(f"weights={weights!r} is for engine={' or '.join(map(repr, able))}, not for {runtime.name}.")
 
 
+def prepared(original: Any, manifest: Manifest, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the original's preparation adds to these inputs, fixed arguments included, so that they are checked."""
+    import torch
+
+    from paritas.capture.export import prepare
+
+    known = {spec.name: spec.dtype for spec in manifest.inputs}
+    tensors = {
+        name: torch.from_numpy(np.array(to_numpy(name, value))).to(getattr(torch, known[name]))
+        for name, value in given.items()
+        if name in known and value is not None
+    }
+    arguments = nest(tensors, manifest.nesting)
+    more = prepare(original, arguments)
+    added = {name: value for name, value in more.items() if name not in arguments}
+    return {n: v.numpy() if isinstance(v, torch.Tensor) else v for n, v in added.items()}
+
+
+def examples_of(port: Subject) -> list[Any]:
+    """What a port is captured with again: its own example, or inputs that are made up."""
+    import torch
+
+    from paritas.verify import generate
+    from paritas.verify.inputs.sizes import size_ranges, ways
+
+    manifest = port.manifest
+    made_up = generate(port.inputs, limits=size_ranges(manifest.limits), ways=ways(manifest))
+    feed = port.examples() or made_up[0].feed
+    return [torch.from_numpy(np.array(feed[s.name])).to(getattr(torch, s.dtype)) for s in port.inputs]
+
+
 def dtype_of(program: Program) -> str:
     floats = [dtype_name(t.dtype) for t in program.weights.values() if t.is_floating_point()]
     return max(set(floats), key=floats.count) if floats else "float32"
@@ -143,13 +201,19 @@ def manifest_of(program: Program, lowered: Lowered, options: BuildOptions, *, no
         modules=program.modules,
         notes=(*notes, *program.notes, *lowered.notes),
         versions=_versions(options.engine),
-        settings=lowered.settings,
+        settings={**lowered.settings, **_lasting(options)},
         nesting=program.nesting,
         prepared=program.prepared,
         signature=program.signature,
         guards=remaining((*program.guards, *lowered.guards), program.inputs, lowered.inputs or program.inputs),
         sizes=program.sizes,
     )
+
+
+def _lasting(options: BuildOptions) -> dict[str, Any]:
+    """The engine's own properties that are part of a port."""
+    found = about(options.engine).lasting(dict(options.config))
+    return {"ov_config": found} if found else {}
 
 
 @functools.cache

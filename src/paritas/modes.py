@@ -12,7 +12,8 @@ from paritas.run.engine import engine as find_engine
 def with_mode(port: Port, mode: str) -> Port:
     """The same port in another of its engine's modes; shares the directory, not the session."""
     runtime = find_engine(port.manifest.engine)
-    session = runtime.load(port.artifact, mode=mode)
+    device, config = getattr(port.session, "device", ""), getattr(port.session, "config", None)
+    session = runtime.load(port.artifact, mode=mode, device=device, config=config)
     manifest = dataclasses.replace(port.manifest, mode=mode)
     other = Port(
         dataclasses.replace(port.artifact, manifest=manifest),

@@ -12,7 +12,7 @@ class BuildOptions:
 
     dtype: to compute in, "" for the program's own. mode: "" where the engine has one way of running.
     weight_format: "int8" for weights that are rounded, "" for those of the original. device: as the engine calls
-    it, "" for its own choice.
+    it, "" for its own choice. config: properties of the engine's own, (name, value) in order of their names.
     """
 
     engine: str
@@ -21,3 +21,4 @@ class BuildOptions:
     target: str = "cpu"
     weight_format: str = ""
     device: str = ""
+    config: tuple[tuple[str, str], ...] = ()

@@ -19,7 +19,17 @@ from paritas.caches import begun, keeps_inside, remembered
 from paritas.components import Components, join
 from paritas.errors import InputError, OriginalMissing, SizeError
 from paritas.extras import require
-from paritas.making import NO_CACHE, arrays, build_options, dtype_of, inputs_for, manifest_of, task_for, without_cache
+from paritas.making import (
+    NO_CACHE,
+    arrays,
+    build_options,
+    dtype_of,
+    inputs_for,
+    manifest_of,
+    refuse_free_sizes,
+    task_for,
+    without_cache,
+)
 from paritas.options import BuildOptions
 from paritas.others import Others
 from paritas.printable import printable
@@ -29,7 +39,7 @@ from paritas.run.engine import about, lower
 from paritas.run.engine import engine as find_engine
 from paritas.run.results import check_finite, check_outputs
 from paritas.run.session import Session
-from paritas.run.values import check_feed, dynamic_sizes, framework_of, from_numpy, to_numpy
+from paritas.run.values import check_feed, dynamic_sizes, framework_of, from_numpy
 
 if TYPE_CHECKING:
     import torch
@@ -57,6 +67,7 @@ def port(
     target: str = "cpu",
     weights: str = "",
     task: str = "",
+    ov_config: Mapping[str, Any] | None = None,
     check_finite: bool = False,
     progress: Progress | None = None,
 ) -> Port | Components[Port]:
@@ -64,7 +75,8 @@ def port(
 
     source: a hub id, a local directory, a `PreTrainedModel`, or any `torch.nn.Module` (then `inputs` is
     required: example tensors by name of forward's parameters). engine: "openvino", "mindspore" or "torch".
-    dtype: "float32", "bfloat16" or "float16", a torch dtype, or None for the model's own. dynamic: which
+    dtype: "float32", "bfloat16" or "float16", a torch dtype, or None for the model's own. device: where it runs and is
+    verified; OpenVINO has "CPU", "GPU", "NPU" (with dynamic=False) and "AUTO". dynamic: which
     dimensions stay free: True for all that the model leaves free, or {"input_ids": {0: "batch"}}. mode:
     "graph" or "pynative", MindSpore only. target: "cpu" or "ascend", MindSpore only. weights: "int8" or "int4" to
     round the weights to so many bits, OpenVINO only; it is no longer the same model, and `verify` says by how much.
@@ -73,11 +85,12 @@ def port(
     OpenVINO file keeps the keys and values itself, as openvino-genai expects it. "text-generation": one call on all
     tokens, without a cache, as engines other than OpenVINO have it. Tasks that need several graphs return
     `Components`, a port for each.
+    ov_config: OpenVINO's own properties, as {"NUM_STREAMS": 2}; what changes results is kept in the port.
     check_finite: refuse inputs that hold NaN or infinities, of which engines may make ordinary numbers.
 
-    Raises `ExtraMissing` without torch and transformers, `UnknownEngine`, `EngineMissing`, `UnknownMode`, `InputError`
-    for a dtype, `SourceError`, `InputsNeeded`, `CaptureError`, `FrozenDimension`, `UnsupportedOps`, `LoweringError` or
-    `EngineError`; nothing is left behind.
+    Raises `ExtraMissing` without torch and transformers, `UnknownEngine`, `EngineMissing`, `UnknownMode`,
+    `DeviceMissing`, `InputError` for a dtype, `SourceError`, `InputsNeeded`, `CaptureError`, `FrozenDimension`,
+    `UnsupportedOps`, `LoweringError` or `EngineError`; nothing is left behind.
     """
     require("port", "paritas.port()")
     from paritas.capture import capture
@@ -86,7 +99,10 @@ def port(
 
     tell = progress or (lambda stage: None)
     # Before any work: the engine may not be installed.
-    options, notes = build_options(engine, dtype=dtype, mode=mode, target=target, weights=weights, device=device)
+    options, notes = build_options(
+        engine, dtype=dtype, mode=mode, target=target, weights=weights, device=device, ov_config=ov_config
+    )
+    refuse_free_sizes(options, dynamic, task)
 
     tell("load")
     original, origin = resolve(
@@ -206,7 +222,9 @@ def assemble(
             notes = (*notes, *example.write(directory, arrays(program), program.source))
         artifact = Artifact(directory, manifest_of(program, lowered, options, notes=notes))
         tell("run")
-        session = find_engine(options.engine).start(program, artifact, device=options.device)
+        session = find_engine(options.engine).start(
+            program, artifact, device=options.device, config=dict(options.config)
+        )
     except BaseException:
         leftovers.remove(directory)
         raise
@@ -220,40 +238,49 @@ def load(
     *,
     mode: str = "",
     precision: str = "",
+    ov_config: Mapping[str, Any] | None = None,
     allow_modified: bool = False,
     check_finite: bool = False,
 ) -> Port | Components[Port]:
     """A port that was saved, or several components. Needs neither torch nor transformers, unless its engine is torch.
 
     Every file is checked against `port.json`, and a generated module against the generator's grammar,
-    before anything is executed. Raises `PortError`, `TamperedPort`, `EngineMissing` or `EngineError`.
+    before anything is executed. device, ov_config: as in `port`; properties that change what is computed are those with
+    which the port was verified. Raises `PortError`, `TamperedPort`, `EngineMissing`, `DeviceMissing` or `EngineError`.
     """
+    _check_device(directory, device, allow_modified)
     found = store.read_any(directory, allow_modified=allow_modified, hold=True)
+    how = {"mode": mode, "precision": precision, "device": device, "ov_config": ov_config}
     if isinstance(found, Artifact):
-        return _loaded(found, directory, engine, device, mode, precision, check_finite)
-    ports = {
-        name: _loaded(artifact, directory, engine, device, mode, precision, check_finite)
-        for name, artifact in found.each().items()
-    }
+        return _loaded(found, directory, engine, how, check_finite)
+    ports = {name: _loaded(artifact, directory, engine, how, check_finite) for name, artifact in found.each().items()}
     found.held.clear()
     return Components(ports, found)
 
 
-def load_port(
-    directory: str | os.PathLike[str], *, mode: str = "", precision: str = "", allow_modified: bool = False
-) -> Port:
-    """As `load`, for what has to be one graph. Raises `PortError` for several components."""
+def load_port(directory: str | os.PathLike[str], *, allow_modified: bool = False, **how: Any) -> Port:
+    """As `load`, for what has to be one graph. Raises `PortError` for several components.
+
+    how: `mode`, `precision`, `device`, `ov_config`.
+    """
+    _check_device(directory, how.get("device", ""), allow_modified)
     artifact = store.read(directory, allow_modified=allow_modified, hold=True)
-    return _loaded(artifact, directory, None, "", mode, precision, False)
+    return _loaded(artifact, directory, None, how, False)
+
+
+def _check_device(directory: str | os.PathLike[str], device: str, allow_modified: bool) -> None:
+    """Raise `DeviceMissing` before gigabytes are read."""
+    if device:
+        seen = store.read_any(directory, verify_checksums=False, allow_modified=allow_modified)
+        one = seen if isinstance(seen, Artifact) else next(iter(seen.each().values()))
+        about(one.manifest.engine).device(device)
 
 
 def _loaded(
     artifact: Artifact,
     directory: str | os.PathLike[str],
     engine: str | None,
-    device: str,
-    mode: str,
-    precision: str,
+    how: Mapping[str, Any],
     check_finite: bool,
 ) -> Port:
     if engine is not None and about(engine).name != artifact.manifest.engine:
@@ -264,7 +291,9 @@ def _loaded(
             f"paritas port {artifact.manifest.source.id or 'SOURCE'} --engine {engine}"
         )
     runtime = find_engine(artifact.manifest.engine)
-    session = runtime.load(artifact, mode=mode, precision=precision, device=device)
+    device, mode = how.get("device", ""), how.get("mode", "")
+    config = runtime.configured(how.get("ov_config") or {}, device)
+    session = runtime.load(artifact, mode=mode, precision=how.get("precision", ""), device=device, config=config)
     artifact.held.clear()
     return Port(artifact, session, mode=mode, check_finite=check_finite)
 
@@ -314,6 +343,11 @@ class Port:
     def notes(self) -> tuple[Note, ...]:
         """What had to be done otherwise than was asked for: every report repeats them."""
         return (*self.manifest.notes, *(self.others.notes if self.others else ()))
+
+    @property
+    def device(self) -> str:
+        """Where it runs, as its engine calls it: "CPU"."""
+        return str(getattr(self.session, "device", "CPU"))
 
     def __repr__(self) -> str:
         mode = f", {self.mode} mode" if self.mode else ""
@@ -376,7 +410,7 @@ class Port:
         given = flatten(inputs, manifest.nesting)
         given |= begun(manifest, given)
         if self._original is not None and any(given.get(name) is None for name in manifest.prepared):
-            given |= self._prepared(given)
+            given |= prepared(self._original, manifest, given)
         feed = check_feed(
             given,
             self.inputs,
@@ -389,24 +423,6 @@ class Port:
         if self.check_finite:
             check_finite(feed)
         return feed
-
-    def _prepared(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """What the original's preparation adds to these inputs, fixed arguments included, so that they are checked."""
-        import torch
-
-        from paritas.capture.export import prepare
-
-        known = {spec.name: spec.dtype for spec in self.inputs}
-        tensors = {
-            name: torch.from_numpy(np.array(to_numpy(name, value))).to(getattr(torch, known[name]))
-            for name, value in given.items()
-            if name in known and value is not None
-        }
-        arguments = nest(tensors, self.manifest.nesting)
-        assert self._original is not None
-        more = prepare(self._original, arguments)
-        added = {name: value for name, value in more.items() if name not in arguments}
-        return {n: v.numpy() if isinstance(v, torch.Tensor) else v for n, v in added.items()}
 
     def generate(self, inputs: Any = None, **options: Any) -> Any:
         """The text that follows a text, or each of a list; or token ids [batch, tokens] with those that follow.
@@ -495,10 +511,13 @@ class Port:
         device: str = "",
         target: str = "cpu",
         weights: str = "",
+        ov_config: Mapping[str, Any] | None = None,
     ) -> Port:
         """The same capture on another engine, or in another precision of OpenVINO's: nothing is captured again."""
         require("port", "port.to()")
-        options, notes = build_options(engine, dtype=dtype, mode=mode, target=target, weights=weights, device=device)
+        options, notes = build_options(
+            engine, dtype=dtype, mode=mode, target=target, weights=weights, device=device, ov_config=ov_config
+        )
         program, original = self.program(), self.original()
         if not about(engine).captured_in and options.dtype not in ("", dtype_of(program)):
             raise InputError(
@@ -565,7 +584,7 @@ class Port:
             if self.manifest.source.kind == "module" and self._original is None:
                 raise OriginalMissing("This port was made of a module in memory: pass verify(original=...).")
             self._captured_again = True
-            examples = {s.name: example for s, example in zip(self.inputs, self._examples(), strict=True)}
+            examples = {s.name: example for s, example in zip(self.inputs, examples_of(self), strict=True)}
             self._program = capture(
                 self.original(),
                 {**nest(examples, self.manifest.nesting), **self.manifest.constants},
@@ -580,13 +599,3 @@ class Port:
         from paritas.verify.inputs import example
 
         return example.read(self.artifact, self.inputs)
-
-    def _examples(self) -> list[Any]:
-        import torch
-
-        from paritas.verify import generate
-        from paritas.verify.inputs.sizes import size_ranges, ways
-
-        made_up = generate(self.inputs, limits=size_ranges(self.manifest.limits), ways=ways(self.manifest))
-        feed = self.examples() or made_up[0].feed
-        return [torch.from_numpy(np.array(feed[s.name])).to(getattr(torch, s.dtype)) for s in self.inputs]

@@ -63,11 +63,19 @@ def lower(program: Program, directory: Path, options: BuildOptions) -> Lowered:
 class Toy(Engine):
     name, label, package = "toy", "Toy", "numpy"
 
-    def precisions(self) -> Mapping[str, str]:
+    def precisions(self, device: str = "") -> Mapping[str, str]:
         return {"float32": ""}
 
-    def load(self, artifact: Artifact, *, mode: str = "", precision: str = "", device: str = "") -> ToySession:
-        if mode or device or precision not in ("", "float32"):
+    def load(
+        self,
+        artifact: Artifact,
+        *,
+        mode: str = "",
+        precision: str = "",
+        device: str = "",
+        config: Mapping[str, str] | None = None,
+    ) -> ToySession:
+        if mode or self.device(device) not in ("", "CPU") or precision not in ("", "float32"):
             raise EngineError("toy computes in float32, on the CPU, in one way.")
         return ToySession(artifact)
 

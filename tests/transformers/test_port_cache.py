@@ -18,6 +18,7 @@ import transformers as hf
 
 import paritas.transformers as ours
 from paritas.dropin import network, port_cache
+from paritas.options import BuildOptions
 
 pytest.importorskip("openvino")
 
@@ -126,7 +127,7 @@ def test_processes_at_once_and_one_that_is_killed_leave_a_usable_cache(cache: Pa
     assert [process.returncode for process in both] == [0, 0], said
     assert said[0][0] == said[1][0]
     assert len(places(cache)) == 1
-    assert port_cache.read(places(cache)[0], "") is not None
+    assert port_cache.read(places(cache)[0], BuildOptions("openvino")) is not None
 
 
 @pytest.mark.slow

@@ -39,13 +39,13 @@ FEATURES = {
 
 _PACKAGES = ("paritas", "numpy", "safetensors", *(name.replace("_", "-") for name in EXTRAS["port"].packages))
 
-#: Prints one JSON object: dtype -> "" or what happens instead.
+#: Prints one JSON object: dtype -> "" or what happens instead, and the devices.
 _TRIAL = """
 import json
 from paritas.run.engine import engine
 found = engine({name!r})
 found.trial()
-print(json.dumps({{"precisions": dict(found.precisions())}}))
+print(json.dumps({{"precisions": dict(found.precisions()), "devices": dict(found.devices())}}))
 """
 
 
@@ -64,6 +64,7 @@ class Trial:
     problem: str = ""
     command: str = ""  # what repairs it
     precisions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    devices: Mapping[str, str] = dataclasses.field(default_factory=dict)  # as --device takes them -> full names
     seconds: float = 0.0  # start of the process, import and computation
 
 
@@ -106,6 +107,7 @@ class Diagnosis:
                     f"  {trial.engine:<10} {trial.version:<14} works ({trial.seconds:.1f} s to start and compute)"
                 )
                 lines += [f"  {'':<10} {name}: {instead or 'yes'}" for name, instead in trial.precisions.items()]
+                lines += [f"  {'':<10} device {name}: {full}" for name, full in trial.devices.items() if full]
             else:
                 state = "BROKEN" if trial.version else "not installed"
                 lines.append(
@@ -185,7 +187,9 @@ def _try(info: EngineInfo) -> Trial:
         reason = said[-1][:300] if said else "it said nothing"
         ended = f"killed by signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
         return Trial(info.name, info.version, problem=f"{reason} ({ended})", command=repair, seconds=seconds)
-    return Trial(info.name, info.version, True, precisions=json.loads(answer[-1])["precisions"], seconds=seconds)
+    told = json.loads(answer[-1])
+    devices = told.get("devices", {})
+    return Trial(info.name, info.version, True, precisions=told["precisions"], devices=devices, seconds=seconds)
 
 
 def _version(package: str) -> str:

@@ -62,7 +62,12 @@ def _port(order: dict[str, Any]) -> tuple[Call, str, str]:
     from paritas.run.engine import about
 
     port = load_port(
-        order["directory"], mode=order["mode"], precision=order["precision"], allow_modified=order["allow_modified"]
+        order["directory"],
+        mode=order["mode"],
+        precision=order["precision"],
+        allow_modified=order["allow_modified"],
+        device=order["device"],
+        ov_config=order["config"],
     )
     feed = _feed(order)
     return lambda: port(**feed), port.session.precision, about(port.manifest.engine).package

@@ -29,6 +29,7 @@ from paritas.errors import OriginalMissing
 from paritas.extras import install, missing
 from paritas.program import Source
 from paritas.run.engine import about
+from paritas.run.session import runs_on
 from paritas.workers import Limits, Worker
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class Contender:
     dtype: str = ""
     constants: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # fixed arguments of the original
     allow_modified: bool = False  # as for `paritas.load`
+    device: str = ""
+    config: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if bool(self.directory) == bool(self.source):
@@ -245,8 +248,19 @@ def _ported(port: Subject, scratch: Path) -> Contender:
     if not (directory / "port.json").is_file():  # not saved yet
         port.save(scratch)
         directory = scratch
-    name = " ".join(part for part in (manifest.engine, port.mode, port.session.precision) if part)
-    return Contender(name, str(directory), port.mode, port.session.precision, allow_modified=port.artifact.modified)
+    session = port.session
+    # On the CPU nobody asks where.
+    where = "" if (found := runs_on(session)) == "cpu" else found.upper()
+    name = " ".join(part for part in (manifest.engine, port.mode, session.precision, where) if part)
+    return Contender(
+        name,
+        str(directory),
+        port.mode,
+        session.precision,
+        allow_modified=port.artifact.modified,
+        device=getattr(session, "device", ""),
+        config=getattr(session, "config", {}),
+    )
 
 
 def _original(port: Subject, scratch: Path) -> Contender:

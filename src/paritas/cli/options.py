@@ -119,6 +119,22 @@ Weights = Annotated[
         help=f"{_only(_WITH_FORMATS)}: round the weights to so many bits; the report says what that costs.",
     ),
 ]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="CPU|GPU|NPU|AUTO",
+        help="Where the port runs, as paritas doctor lists it; the CPU if not given. An NPU wants --static.",
+    ),
+]
+OvConfig = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ov-config",
+        metavar="NAME=VALUE",
+        help="OpenVINO only: a property of its own, as NUM_STREAMS=2 or INFERENCE_NUM_THREADS=8; repeatable.",
+    ),
+]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")]
 Subfolder = Annotated[str, typer.Option(help="Where in the checkpoint the model is.")]
 ModelClass = Annotated[

@@ -18,12 +18,12 @@ from paritas.dropin.dispatch import computes_original, in_pytorch, install
 from paritas.dropin.frameworks import back, to_torch
 from paritas.dropin.library import is_of_models
 from paritas.dropin.network import Network
-from paritas.making import build_options
+from paritas.making import build_options, refuse_free_sizes
 from paritas.run.engine import default_engine
 from paritas.run.engine import engine as find_engine
 
 #: Keywords of ours where models are made; all others are the original's.
-OURS = ("engine", "mode", "target", "weights", "engine_device")
+OURS = ("engine", "mode", "target", "weights", "engine_device", "ov_config")
 
 
 class Ported:
@@ -150,6 +150,9 @@ def split(kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Our keywords, and the original's. Raises `UnknownEngine` or `EngineMissing`: before any weight is read."""
     ours = {name: value for name, value in kwargs.items() if name in OURS and value is not None}
     theirs = {name: value for name, value in kwargs.items() if name not in OURS}
+    device = theirs.get("device")
+    if isinstance(device, str) and device.isupper():  # as OpenVINO writes "GPU"; torch's are "cpu" and "cuda"
+        ours.setdefault("engine_device", theirs.pop("device"))
     find_engine(ours.get("engine") or default_engine())
     return ours, theirs
 
@@ -162,11 +165,18 @@ def connect(
     target: str = "cpu",
     weights: str = "",
     engine_device: str = "",
+    ov_config: Mapping[str, Any] | None = None,
 ) -> None:
     """Put an engine behind a model of a ported class. Raises what `build_options` raises."""
     build, _ = build_options(
-        engine or default_engine(), mode=mode, target=target, weights=weights, device=engine_device
+        engine or default_engine(),
+        mode=mode,
+        target=target,
+        weights=weights,
+        device=engine_device,
+        ov_config=ov_config,
     )
+    refuse_free_sizes(build, True)
     install(model, model._paritas_network(model, build))
 
 

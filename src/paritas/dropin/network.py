@@ -84,7 +84,7 @@ class Network:
         self._said: set[str] = set()
 
     @property
-    def options(self) -> dict[str, str]:
+    def options(self) -> dict[str, Any]:
         """What a copy of the model is connected with."""
         return {
             "engine": self.build.engine,
@@ -92,6 +92,7 @@ class Network:
             "target": self.build.target,
             "weights": self.build.weight_format,
             "engine_device": self.build.device,
+            "ov_config": dict(self.build.config),
         }
 
     def __call__(
@@ -291,13 +292,13 @@ class Network:
         exact = complete and any(broken_by(port, arguments) for port in alike)
         kind = ("free",)[: len(alike)] if free and not exact else fixed_sizes(arguments)
         place = self._place(key, kind)
-        read = port_cache.read(place, self.build.mode)
+        read = port_cache.read(place, self.build)
         if read is not None and not same_values(read, arguments):
             place = self._place(key, (*kind, values(read, arguments)))
-            read = port_cache.read(place, self.build.mode)
+            read = port_cache.read(place, self.build)
         if read is not None and complete and broken_by(read, arguments):
             exact, place = True, self._place(key, fixed_sizes(arguments))
-            read = port_cache.read(place, self.build.mode)
+            read = port_cache.read(place, self.build)
         if read is not None and fits(read, arguments):
             port = read
         else:

@@ -45,10 +45,11 @@ def directory() -> Path | None:
 
 def place(root: Path, options: BuildOptions, content: Sequence[str], key: Any, sizes: Any) -> Path:
     """The directory of the port for calls of that key. content: what describes the model, whole."""
+    lasting = about(options.engine).lasting(dict(options.config))
     parts = {
         "key": repr(key),
         "sizes": repr(sizes),
-        "engine": dataclasses.astuple(options),
+        "engine": dataclasses.astuple(dataclasses.replace(options, config=tuple(sorted(lasting.items())))),
         "model": content,
         "versions": versions(("paritas", "torch", *packages(), about(options.engine).package)),
         "machine": platform.machine(),
@@ -56,12 +57,13 @@ def place(root: Path, options: BuildOptions, content: Sequence[str], key: Any, s
     return root / hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def read(place: Path | None, mode: str) -> pipeline.Port | None:
-    """The port that is kept there; None if there is none, or none that is whole."""
+def read(place: Path | None, options: BuildOptions) -> pipeline.Port | None:
+    """The port that is kept there, on the device and with the properties of `options`; None if none is whole."""
     if place is None or not place.is_dir() or not _private(place):
         return None
     try:
-        port = pipeline.load_port(place / "port", mode=mode)
+        config = dict(options.config)
+        port = pipeline.load_port(place / "port", mode=options.mode, device=options.device, ov_config=config)
     except ParitasError:  # another process removed it, or the disk did: it is made again
         shutil.rmtree(place, ignore_errors=True)
         return None

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from paritas.errors import EngineMissing, UnknownEngine
+from paritas.errors import DeviceMissing, EngineMissing, InputError, UnknownEngine
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,16 +97,58 @@ class Engine(abc.ABC):
         return (self.captured_in or dtype) if dtype else None
 
     @abc.abstractmethod
-    def precisions(self) -> Mapping[str, str]:
-        """dtype -> "" where this machine's engine computes in it, else what it does instead and why."""
+    def precisions(self, device: str = "") -> Mapping[str, str]:
+        """dtype -> "" where the engine computes in it on that device of this machine, else what it does instead."""
+
+    def devices(self) -> Mapping[str, str]:
+        """The devices of this machine that it can compute on, as it calls them -> their full names, where it knows."""
+        return {"CPU": ""}
+
+    def device(self, asked: str) -> str:
+        """A device as the engine calls it, "" for its own choice. Raises `DeviceMissing` for one that is not here."""
+        here = self.devices()
+        if asked.upper() not in ("", *here):
+            raise DeviceMissing(self.name, asked, list(here), here)
+        return asked.upper()
+
+    def needs_fixed_sizes_on(self, device: str) -> bool:
+        """Whether a device runs ports only of which no size is free."""
+        return False
+
+    def configured(self, asked: Mapping[str, Any], device: str = "") -> dict[str, str]:
+        """Properties of the engine's own, as text. Raises `InputError` for those that it does not have."""
+        if asked:
+            raise InputError(f"{self.name} has no properties of its own: leave out ov_config, which is OpenVINO's.")
+        return {}
+
+    def lasting(self, config: Mapping[str, str]) -> dict[str, str]:
+        """Of these properties those that change what is computed, with their values: they are part of a port."""
+        return {}
+
+    def notes_on(self, config: Mapping[str, str]) -> list[Note]:
+        """What a report says of these properties."""
+        return []
 
     @abc.abstractmethod
-    def load(self, artifact: Artifact, *, mode: str = "", precision: str = "", device: str = "") -> Session:
-        """What runs a port. Raises `EngineError` for a mode, precision or device that it does not have."""
+    def load(
+        self,
+        artifact: Artifact,
+        *,
+        mode: str = "",
+        precision: str = "",
+        device: str = "",
+        config: Mapping[str, str] | None = None,
+    ) -> Session:
+        """What runs a port. config: what `configured` returned.
 
-    def start(self, program: Program, artifact: Artifact, *, device: str = "") -> Session:
+        Raises `EngineError` for a mode, precision or device that it does not have.
+        """
+
+    def start(
+        self, program: Program, artifact: Artifact, *, device: str = "", config: Mapping[str, str] | None = None
+    ) -> Session:
         """What runs a port in the process in which it was made."""
-        return self.load(artifact, mode=artifact.manifest.mode, device=device)
+        return self.load(artifact, mode=artifact.manifest.mode, device=device, config=config)
 
     def beside(self, program: Program, directory: Path) -> tuple[Note, ...]:
         """Write what the engine's own tools look for beside its files, and say what is not."""

@@ -31,6 +31,11 @@ class Session(Protocol):
     def close(self) -> None: ...
 
 
+def runs_on(session: Session) -> str:
+    """The device, as a report names it: "cpu"."""
+    return str(getattr(session, "runs_on", "cpu")).lower()
+
+
 @runtime_checkable
 class Observes(Protocol):
     """Shows inner values of a run: verification then says in which module an error arises.

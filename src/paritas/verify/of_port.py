@@ -17,7 +17,7 @@ from paritas.caches import keeps_inside, new_tokens, remembered
 from paritas.errors import EngineError, InputError
 from paritas.pytree import describe_output
 from paritas.run.engine import about, all_about
-from paritas.run.session import Differentiates
+from paritas.run.session import Differentiates, runs_on
 from paritas.run.values import to_numpy
 from paritas.verify import Budget, Case, Environment, Found, NodeInfo, ParityReport, Space, generate, generation, verify
 from paritas.verify.gradients import Differentiate, Flow, compare_backwards
@@ -117,7 +117,11 @@ def verify_port(
         cases,
         outputs=manifest.outputs,
         environment=Environment.here(
-            manifest.engine, package=about(manifest.engine).package, mode=port.mode, dtype=manifest.dtype
+            manifest.engine,
+            package=about(manifest.engine).package,
+            mode=port.mode,
+            dtype=manifest.dtype,
+            device=runs_on(port.session),
         ),
         level=level,
         inside=port.session,

@@ -9,16 +9,19 @@ from paritas.cli.options import (
     AllowModified,
     Baseline,
     Debug,
+    Device,
     Inputs,
     Json,
     Mode,
     Original,
+    OvConfig,
     PortDirectory,
     Quiet,
     Seconds,
 )  # fmt: skip
 from paritas.cli.outcome import OK, print_json, say
 from paritas.cli.progress import Stages
+from paritas.cli.properties import properties_of
 from paritas.cli.verify import arrays, original_of
 
 
@@ -29,6 +32,8 @@ def bench(
     baseline: Baseline = True,
     original: Original = None,
     mode: Mode = None,
+    device: Device = "",
+    ov_config: OvConfig = None,
     allow_modified: AllowModified = False,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -41,12 +46,17 @@ def bench(
       paritas bench clip-ms
 
       paritas bench clip-ms --seconds 30 --inputs real-batch.npz --json
+
+      paritas bench clip-openvino --device GPU --ov-config NUM_STREAMS=1
     """
+    properties = properties_of(ov_config)
     with Stages(f"{directory}", quiet=quiet) as stages:
         stages("run")
         from paritas import pipeline
 
-        port = pipeline.load_port(directory, mode=mode or "", allow_modified=allow_modified)
+        port = pipeline.load_port(
+            directory, mode=mode or "", device=device, ov_config=properties, allow_modified=allow_modified
+        )
         feed = arrays(inputs) if inputs else None
         if original and baseline:
             stages("load")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from paritas.cli.options import (
     Debug,
+    Device,
     Dynamic,
     EngineName,
     Examples,
@@ -20,6 +21,7 @@ from paritas.cli.options import (
     Mode,
     ModelClass,
     Out,
+    OvConfig,
     Precision,
     Quiet,
     Revision,
@@ -32,6 +34,7 @@ from paritas.cli.options import (
 )  # fmt: skip
 from paritas.cli.outcome import DIVERGES, OK, console, print_json
 from paritas.cli.progress import Stages
+from paritas.cli.properties import properties_of
 from paritas.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,6 +52,8 @@ def port(
     target: Target = None,
     weights: Weights = None,
     task: Task = "",
+    device: Device = "",
+    ov_config: OvConfig = None,
     revision: Revision = None,
     subfolder: Subfolder = "",
     model_class: ModelClass = None,
@@ -79,13 +84,16 @@ def port(
       paritas port mine.py:build --input x=2x16:float32 --out mine-openvino
 
       paritas port ./gpt2 --class AutoModelForCausalLM --input input_ids=1x8:int64 --static --out gpt2-static
+
+      paritas port ./vit --device NPU --static --out vit-npu
     """
     # What cannot succeed is refused before torch is imported and minutes pass.
     refuse_options(engine, mode=bool(mode), target=bool(target), weights=bool(weights))
     from paritas import store
-    from paritas.run.engine import engine as find_engine
+    from paritas.making import build_options, refuse_free_sizes
 
-    find_engine(engine)
+    properties = properties_of(ov_config)
+    refuse_free_sizes(build_options(engine, device=device, ov_config=properties)[0], dynamic, task)
     store.check_target(out, force=force)
     given = examples_of(inputs) if inputs else None
     with Stages(f"{source} to {engine}", quiet=quiet) as stages:
@@ -106,6 +114,8 @@ def port(
             target=target or "cpu",
             weights=weights or "",
             task=task,
+            device=device,
+            ov_config=properties,
             progress=lambda stage: None if stage == "load" else stages(stage),
         )
         report: ParityReport | ComponentReports | None = None

@@ -12,6 +12,7 @@ from paritas.cli.options import (
     AllowModified,
     Attach,
     Debug,
+    Device,
     Gradients,
     Html,
     Inputs,
@@ -20,6 +21,7 @@ from paritas.cli.options import (
     LevelName,
     Mode,
     Original,
+    OvConfig,
     Png,
     PortDirectory,
     Quiet,
@@ -30,6 +32,7 @@ from paritas.cli.options import (
 )  # fmt: skip
 from paritas.cli.outcome import DIVERGES, OK, console, print_json
 from paritas.cli.progress import Stages
+from paritas.cli.properties import properties_of
 from paritas.errors import InputError
 
 
@@ -40,6 +43,8 @@ def verify(
     original: Original = None,
     inputs: Inputs = None,
     mode: Mode = None,
+    device: Device = "",
+    ov_config: OvConfig = None,
     search: Search = None,
     seed: Seed = 0,
     step: StepName = None,
@@ -61,6 +66,8 @@ def verify(
       paritas verify clip-ms
 
       paritas verify clip-ms --level outputs --mode pynative --json
+
+      paritas verify clip-openvino --device GPU
 
       paritas verify clip-ms --search 60
 
@@ -89,13 +96,16 @@ def verify(
         raise InputError("--png draws the error per layer: it needs --level modules or nodes, not outputs.")
     if repro is not None and level is not LevelName.nodes:
         raise InputError("--repro writes a script per guilty node: add --level nodes. Or: paritas bisect")
+    properties = properties_of(ov_config)
     scripts: tuple[Any, ...] = ()
     with Stages(f"{directory}", quiet=quiet) as stages:
         stages("run")
         from paritas import pipeline
         from paritas.components import Components
 
-        port = pipeline.load(directory, mode=mode or "", allow_modified=allow_modified)
+        port = pipeline.load(
+            directory, mode=mode or "", device=device, ov_config=properties, allow_modified=allow_modified
+        )
         if isinstance(port, Components) and (inputs or repro or step):
             raise InputError(f"--inputs, --step and --repro are for one graph, and {directory} has {', '.join(port)}.")
         feed = arrays(inputs) if inputs else None

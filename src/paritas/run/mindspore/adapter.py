@@ -27,7 +27,7 @@ class MindSpore(Engine):
     differentiates = True
     script_names = frozenset({"Parameter", "Tensor", "initializer", "ms", "nn", "ops"})
 
-    def precisions(self) -> Mapping[str, str]:
+    def precisions(self, device: str = "") -> Mapping[str, str]:
         """dtype -> "" where the CPU backend computes in it, else what happens instead and why."""
         return {
             "float32": "",
@@ -36,7 +36,15 @@ class MindSpore(Engine):
         }
 
     @in_turn
-    def load(self, artifact: Artifact, *, mode: str = "", precision: str = "", device: str = "") -> MindSporeSession:
+    def load(
+        self,
+        artifact: Artifact,
+        *,
+        mode: str = "",
+        precision: str = "",
+        device: str = "",
+        config: Mapping[str, str] | None = None,
+    ) -> MindSporeSession:
         """Execute the generated module (checked before) and load its weights.
 
         mode: "graph" (compiled at the first call of each shape) or "pynative"; the artifact's by default.
@@ -52,8 +60,7 @@ class MindSpore(Engine):
                 f"This port is {artifact.manifest.dtype}; mindspore computes in the dtype of the weights. "
                 f"Port the model again with dtype={precision!r}."
             )
-        if device not in ("", "cpu", "CPU"):
-            raise EngineError(f"mindspore runs on cpu here, not on {device!r}.")
+        self.device(device)
         return MindSporeSession(artifact, mode)
 
     def trial(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from paritas.errors import EngineError
 from paritas.run.engine import Engine
@@ -31,30 +31,82 @@ class OpenVINO(Engine):
     lowers_parts = False
     script_names = frozenset({"NodeFactory", "constant", "make", "openvino", "ops", "results"})
 
-    def precisions(self) -> Mapping[str, str]:
-        """dtype -> "" where the CPU computes in it, else what happens instead and why."""
-        from paritas.run.openvino.session import CAPABILITIES, core
+    def precisions(self, device: str = "") -> Mapping[str, str]:
+        """dtype -> "" where the device computes in it, else what happens instead and why."""
+        from paritas.run.openvino import devices
+        from paritas.run.openvino.session import CAPABILITIES, computed_on
 
-        able = set(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-        name = str(core().get_property("CPU", "FULL_DEVICE_NAME")).strip()
+        device = devices.named(device)
+        name = devices.found().get(device) or device
         return {
-            dtype: "" if word in able else f"the arithmetic is float32: {name} does not compute in {dtype}"
-            for dtype, word in CAPABILITIES.items()
+            dtype: ""
+            if (does := computed_on(device, dtype)) == dtype
+            else f"the arithmetic is {does}: {name} does not compute in {dtype}"
+            for dtype in CAPABILITIES
         }
 
-    def load(self, artifact: Artifact, *, mode: str = "", precision: str = "", device: str = "") -> OpenVINOSession:
+    def devices(self) -> Mapping[str, str]:
+        from paritas.run.openvino import devices
+
+        return devices.found()
+
+    def device(self, asked: str) -> str:
+        from paritas.run.openvino import devices
+
+        return devices.named(asked) if asked else ""
+
+    def needs_fixed_sizes_on(self, device: str) -> bool:
+        from paritas.run.openvino import devices
+
+        return devices.needs_fixed_sizes(device)
+
+    def configured(self, asked: Mapping[str, Any], device: str = "") -> dict[str, str]:
+        from paritas.run.openvino import devices
+
+        return devices.checked(asked, devices.named(device)) if asked else {}
+
+    def lasting(self, config: Mapping[str, str]) -> dict[str, str]:
+        from paritas.run.openvino import devices
+
+        return devices.lasting(config)
+
+    def notes_on(self, config: Mapping[str, str]) -> list[Note]:
+        from paritas.program import Note
+        from paritas.run.openvino import devices
+
+        lasting = devices.lasting(config)
+        return [Note("lower", f"{devices.NUMBERS[n].format(value)} ({n}={value})") for n, value in lasting.items()]
+
+    def load(
+        self,
+        artifact: Artifact,
+        *,
+        mode: str = "",
+        precision: str = "",
+        device: str = "",
+        config: Mapping[str, str] | None = None,
+    ) -> OpenVINOSession:
         """Compile the artifact's model.
 
-        precision: the dtype to compute in, by default the artifact's; float32 where the device does not
-        have it. device: as OpenVINO names it, "CPU" by default. Raises `EngineError`.
+        precision: the dtype to compute in, by default the artifact's; what the device has instead where it does not
+        have it. device: "CPU" by default, "GPU", "GPU.1", "NPU", "AUTO" or "AUTO:GPU,CPU". Raises `EngineError`.
         """
+        from paritas.run.openvino import devices
         from paritas.run.openvino.session import HINTS, OpenVINOSession
 
         if mode not in self.modes:
             raise EngineError(f"openvino has no mode {mode!r}: it has one way of running.")
         if precision and precision not in HINTS:
             raise EngineError(f"openvino has no precision {precision!r}; it has {', '.join(HINTS)}.")
-        return OpenVINOSession(artifact, precision or artifact.manifest.dtype, device or "CPU")
+        device = devices.named(device)
+        free = [str(spec) for spec in artifact.manifest.inputs if any(isinstance(dim, str) for dim in spec.dims)]
+        if free and self.needs_fixed_sizes_on(device):
+            raise EngineError(
+                f"{device} runs models of fixed sizes only, and this port leaves some free: {', '.join(free)}. "
+                f"Make one without:   paritas port SOURCE --static --device {device} --out DIR"
+            )
+        properties = devices.together(artifact.manifest.settings.get("ov_config", {}), config or {})
+        return OpenVINOSession(artifact, precision or artifact.manifest.dtype, device, properties)
 
     def beside(self, program: Program, directory: Path) -> tuple[Note, ...]:
         """The tokenizer, and what sentence-transformers and OpenVINO Model Server read."""

@@ -19,7 +19,8 @@ from paritas.lower.openvino import configuration
 from paritas.lower.openvino.configuration import HINTS
 from paritas.lower.openvino.ports import TENSOR, own_name
 from paritas.program import Artifact, Manifest
-from paritas.run.openvino import model_file, nodes
+from paritas.run.openvino import devices, model_file, nodes
+from paritas.run.openvino.devices import core
 from paritas.run.openvino.last_tokens import add_first_token
 from paritas.run.openvino.model_file import crossing, returned
 from paritas.run.openvino.state import OpenVINOState, functional
@@ -44,14 +45,14 @@ class OpenVINOSession:
     cut_with = "the port's own graph, cut at their borders only: inside, the engine fuses what it fuses in the whole"
     cut_mode, cut_runs_all = "", False
 
-    def __init__(self, artifact: Artifact, dtype: str, device: str):
+    def __init__(self, artifact: Artifact, dtype: str, device: str, properties: Mapping[str, str] | None = None):
         self._artifact, self.device = artifact, device
         self._file = model_file.File(artifact)
-        able = _attempt("asking for its abilities", core().get_property, device, "OPTIMIZATION_CAPABILITIES")
-        if CAPABILITIES.get(dtype) not in able:
-            dtype = "float32"
+        dtype = _attempt("asking for its abilities", computed_on, device, dtype)
         adopted = bool(artifact.manifest.settings.get("adopted"))
         self._config = configuration.of(dtype, remembers=keeps_inside(artifact.manifest), adopted=adopted)
+        #: Properties of OpenVINO's own that were asked for.
+        self.config = dict(properties or {})
         self._lock = threading.Lock()
         self._model: _Model | None = None
         self._stateful: openvino.CompiledModel | None = None
@@ -67,12 +68,22 @@ class OpenVINOSession:
         """The precision of the matrix products in the graph that runs: not always the one asked for."""
         found: Counter[str] = Counter()
         compiled = self._stateful or self._open().compiled
+        if self.runs_on != "CPU":  # others do not say it of their layers
+            return _DTYPES[self._config["INFERENCE_PRECISION_HINT"]]
         for node in compiled.get_runtime_model().get_ops():
             about = node.get_rt_info()
             if about["layerType"].value in _PRODUCTS:
                 found[about["primitiveType"].value.rpartition("_")[2]] += 1  # "brgemm_avx512_f32"
-        hint = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        hint = self._config["INFERENCE_PRECISION_HINT"]
         return _DTYPES.get(found.most_common(1)[0][0] if found else hint, "float32")
+
+    @functools.cached_property
+    def runs_on(self) -> str:
+        """The device that computes: AUTO's choice, say."""
+        if self.device == "CPU":
+            return self.device
+        compiled = self._stateful or self._open().compiled
+        return ", ".join(name.strip("()") for name in compiled.get_property("EXECUTION_DEVICES"))
 
     def run(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """The outputs in the manifest's order, float32, integer or bool. They stay valid after the next call.
@@ -140,9 +151,9 @@ class OpenVINOSession:
         return found
 
     @property
-    def configuration(self) -> dict[str, str]:
+    def configuration(self) -> dict[str, Any]:
         """How this session compiles."""
-        return dict(self._config)
+        return {**devices.for_device(self._config, self.device), **self.config}
 
     def state(self) -> OpenVINOState:
         """A new generation: nothing is remembered yet. For a port whose cache is among its inputs."""
@@ -182,7 +193,7 @@ class OpenVINOSession:
         check_state(model, self._artifact.manifest)
         add_first_token(model)
         with self._file.lightly():
-            return core().compile_model(model, self.device, self._config)
+            return core().compile_model(model, self.device, self.configuration)
 
     def _read(self) -> openvino.Model:
         model = _attempt("reading this port", self._file.model, core())
@@ -193,7 +204,7 @@ class OpenVINOSession:
 
     def _compiled(self, model: openvino.Model) -> openvino.CompiledModel:
         with self._file.lightly():
-            return core().compile_model(model, self.device, self._config)
+            return core().compile_model(model, self.device, self.configuration)
 
     def _with_outputs(self) -> tuple[openvino.Model, list[str]]:
         """The model with the nodes that leave a module as its outputs, and their names."""
@@ -232,9 +243,10 @@ def _crossed(feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: crossing(value) for name, value in feed.items()}
 
 
-@functools.cache
-def core() -> openvino.Core:
-    return openvino.Core()
+def computed_on(device: str, dtype: str) -> str:
+    """The dtype in which a device computes what is asked for in `dtype`: float32 where it has not that one, or less."""
+    able = devices.capabilities(device)
+    return next((one for one in (dtype, "float32", "float16") if CAPABILITIES.get(one) in able), "float32")
 
 
 def _attempt(doing: str, action: Callable[..., Any], *arguments: Any) -> Any:

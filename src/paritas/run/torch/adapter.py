@@ -22,18 +22,32 @@ class Torch(Engine):
     is_original = True
     extra = "port"
 
-    def precisions(self) -> Mapping[str, str]:
+    def precisions(self, device: str = "") -> Mapping[str, str]:
         from paritas.run.torch.walk import DTYPES
 
         return dict.fromkeys(DTYPES, "")
 
-    def load(self, artifact: Artifact, *, mode: str = "", precision: str = "", device: str = "") -> EagerSession:
+    def device(self, asked: str) -> str:
+        """As torch spells it: it says itself what it does not have."""
+        return asked.lower()
+
+    def load(
+        self,
+        artifact: Artifact,
+        *,
+        mode: str = "",
+        precision: str = "",
+        device: str = "",
+        config: Mapping[str, str] | None = None,
+    ) -> EagerSession:
         """The original's class with the port's weights, in eager mode: see `eager_session`."""
         from paritas.run.torch.session import eager_session
 
         return eager_session(artifact, mode, precision, device)
 
-    def start(self, program: Program, artifact: Artifact, *, device: str = "") -> Session:
+    def start(
+        self, program: Program, artifact: Artifact, *, device: str = "", config: Mapping[str, str] | None = None
+    ) -> Session:
         """The captured graph, node by node."""
         from paritas.run.torch.session import TorchSession
 

@@ -16,7 +16,7 @@ from paritas.errors import InputError, LoweringError, ParitasError, UnsupportedO
 from paritas.program import Origin
 from paritas.run.engine import about
 from paritas.run.script import RESERVED, Side, ToWrite
-from paritas.run.session import Cuts
+from paritas.run.session import Cuts, runs_on
 from paritas.run.torch.part import Part, Recorded, record
 from paritas.run.torch.session import TorchSession
 from paritas.verify import Case, Environment, NodeInfo, ParityReport
@@ -174,7 +174,13 @@ class _Bisected:
         source = port.manifest.source
         self.name = source.name or source.model_class
         self.environment = dataclasses.replace(
-            Environment.here(self.engine.name, package=self.engine.package, mode=port.mode, dtype=port.manifest.dtype),
+            Environment.here(
+                self.engine.name,
+                package=self.engine.package,
+                mode=port.mode,
+                dtype=port.manifest.dtype,
+                device=runs_on(port.session),
+            ),
             precision=self.session.precision,
         )
         self._again: LoweredAgain | None = None
