@@ -24,12 +24,14 @@ from paritas.making import (
     arrays,
     build_options,
     dtype_of,
+    examples_of,
     inputs_for,
     manifest_of,
+    prepared,
     refuse_free_sizes,
     task_for,
     without_cache,
-)
+)  # fmt: skip
 from paritas.options import BuildOptions
 from paritas.others import Others
 from paritas.printable import printable
