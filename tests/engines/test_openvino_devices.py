@@ -128,6 +128,8 @@ def test_properties_that_change_results_are_noted_kept_and_verified(model: torch
     assert port.manifest.settings["ov_config"] == {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "32"}
     assert "activations are rounded to 8 bits in groups of 32 (DYNAMIC_QUANTIZATION_GROUP_SIZE=32)" in str(port.notes)
     port.save(tmp_path / "p")
+    # Whoever else compiles it reads it there.
+    assert json.loads((tmp_path / "p" / "ov_config.json").read_text())["DYNAMIC_QUANTIZATION_GROUP_SIZE"] == "32"
     same = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "32"}
     for given in ({}, same):
         assert paritas.load(tmp_path / "p", ov_config=given).session.config == same  # type: ignore[attr-defined]

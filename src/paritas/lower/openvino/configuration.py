@@ -25,6 +25,24 @@ _SENTENCE = "sentence_bert_config.json"
 #: Our dtypes, and what OpenVINO calls them when it is asked to compute in one.
 HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
+#: Properties that change what is computed -> what their value means.
+NUMBERS = {
+    "KV_CACHE_PRECISION": "keys and values are kept in {}",
+    "KEY_CACHE_PRECISION": "keys are kept in {}",
+    "VALUE_CACHE_PRECISION": "values are kept in {}",
+    "KEY_CACHE_GROUP_SIZE": "{} keys have one scale",
+    "VALUE_CACHE_GROUP_SIZE": "{} values have one scale",
+    "DYNAMIC_QUANTIZATION_GROUP_SIZE": "activations are rounded to 8 bits in groups of {}",
+    "CPU_DENORMALS_OPTIMIZATION": "whether denormals become zeros: {}",
+    "ACTIVATIONS_SCALE_FACTOR": "activations are divided by {}",
+    "SNIPPETS_MODE": "whether the CPU compiles groups of operators to code of their own: {}",
+}
+
+
+def lasting(properties: Mapping[str, str]) -> dict[str, str]:
+    """Of properties that were asked for, those that change what is computed: they are part of a port."""
+    return {name: value for name, value in properties.items() if name in NUMBERS}
+
 
 def of(dtype: str, *, remembers: bool = False, adopted: bool = False) -> dict[str, str]:
     """The properties with which the CPU plugin compiles a port that computes in `dtype`.

@@ -85,6 +85,7 @@ def lower(program: Program, directory: Path, options: BuildOptions) -> Lowered:
     entry = entry_of(program.source.component)
     # One configuration for all components of a model, of which some remember.
     properties = configuration.of(dtype, remembers=keeps_inside(program) or bool(program.source.component))
+    properties |= configuration.lasting(dict(options.config))
     configuration.store(converted, properties)
     configuration.write(directory, properties)
     try:

@@ -66,16 +66,17 @@ class OpenVINO(Engine):
         return devices.checked(asked, devices.named(device)) if asked else {}
 
     def lasting(self, config: Mapping[str, str]) -> dict[str, str]:
-        from paritas.run.openvino import devices
+        from paritas.lower.openvino import configuration
 
-        return devices.lasting(config)
+        return configuration.lasting(config)
 
     def notes_on(self, config: Mapping[str, str]) -> list[Note]:
+        from paritas.lower.openvino.configuration import NUMBERS, lasting
         from paritas.program import Note
-        from paritas.run.openvino import devices
 
-        lasting = devices.lasting(config)
-        return [Note("lower", f"{devices.NUMBERS[n].format(value)} ({n}={value})") for n, value in lasting.items()]
+        return [
+            Note("lower", f"{NUMBERS[name].format(value)} ({name}={value})") for name, value in lasting(config).items()
+        ]
 
     def load(
         self,

@@ -17,6 +17,7 @@ import openvino
 import openvino.opset16 as ops
 
 from paritas.errors import DeviceMissing, EngineError, InputError, PortError, first_line
+from paritas.lower.openvino.configuration import NUMBERS, lasting
 
 #: OpenVINO's own choice among the devices.
 AUTO = "AUTO"
@@ -32,19 +33,6 @@ _DRIVERS = {
 
 #: Properties that say in which precision is computed, which is said otherwise.
 _PRECISION = {"INFERENCE_PRECISION_HINT", "EXECUTION_MODE_HINT"}
-
-#: Properties that change what is computed -> what their value means.
-NUMBERS = {
-    "KV_CACHE_PRECISION": "keys and values are kept in {}",
-    "KEY_CACHE_PRECISION": "keys are kept in {}",
-    "VALUE_CACHE_PRECISION": "values are kept in {}",
-    "KEY_CACHE_GROUP_SIZE": "{} keys have one scale",
-    "VALUE_CACHE_GROUP_SIZE": "{} values have one scale",
-    "DYNAMIC_QUANTIZATION_GROUP_SIZE": "activations are rounded to 8 bits in groups of {}",
-    "CPU_DENORMALS_OPTIMIZATION": "whether denormals become zeros: {}",
-    "ACTIVATIONS_SCALE_FACTOR": "activations are divided by {}",
-    "SNIPPETS_MODE": "whether the CPU compiles groups of operators to code of their own: {}",
-}
 
 #: Properties that change how fast, and with what of the machine.
 _SPEED = {
@@ -145,11 +133,6 @@ def _try(properties: Mapping[str, str], device: str) -> None:
     except RuntimeError as error:
         lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Exception from")]
         raise InputError(f"ov_config: {' '.join(lines)[:300] or first_line(error)}") from None
-
-
-def lasting(properties: Mapping[str, str]) -> dict[str, str]:
-    """Those that change what is computed."""
-    return {name: value for name, value in properties.items() if name in NUMBERS}
 
 
 def together(kept: Any, given: Mapping[str, str]) -> dict[str, str]:
