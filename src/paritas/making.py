@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paritas import store
 from paritas.arguments import nest
 from paritas.dtypes import dtype_name, named_dtype
 from paritas.errors import (
@@ -25,7 +27,7 @@ from paritas.errors import (
 )
 from paritas.guards import remaining
 from paritas.options import BuildOptions
-from paritas.program import Manifest, Note, Program
+from paritas.program import Artifact, Manifest, Note, Program
 from paritas.run.engine import Engine, about, all_about, versions
 from paritas.run.engine import engine as find_engine
 from paritas.run.values import to_numpy
@@ -177,6 +179,14 @@ def examples_of(port: Subject) -> list[Any]:
     made_up = generate(port.inputs, limits=size_ranges(manifest.limits), ways=ways(manifest))
     feed = port.examples() or made_up[0].feed
     return [torch.from_numpy(np.array(feed[s.name])).to(getattr(torch, s.dtype)) for s in port.inputs]
+
+
+def check_device(directory: str | os.PathLike[str], device: str, allow_modified: bool) -> None:
+    """Raise `DeviceMissing` before gigabytes are read."""
+    if device:
+        seen = store.read_any(directory, verify_checksums=False, allow_modified=allow_modified)
+        one = seen if isinstance(seen, Artifact) else next(iter(seen.each().values()))
+        about(one.manifest.engine).device(device)
 
 
 def dtype_of(program: Program) -> str:

@@ -23,6 +23,7 @@ from paritas.making import (
     NO_CACHE,
     arrays,
     build_options,
+    check_device,
     dtype_of,
     examples_of,
     inputs_for,
@@ -31,7 +32,7 @@ from paritas.making import (
     refuse_free_sizes,
     task_for,
     without_cache,
-)  # fmt: skip
+)
 from paritas.options import BuildOptions
 from paritas.others import Others
 from paritas.printable import printable
@@ -250,7 +251,7 @@ def load(
     before anything is executed. device, ov_config: as in `port`; properties that change what is computed are those with
     which the port was verified. Raises `PortError`, `TamperedPort`, `EngineMissing`, `DeviceMissing` or `EngineError`.
     """
-    _check_device(directory, device, allow_modified)
+    check_device(directory, device, allow_modified)
     found = store.read_any(directory, allow_modified=allow_modified, hold=True)
     how = {"mode": mode, "precision": precision, "device": device, "ov_config": ov_config}
     if isinstance(found, Artifact):
@@ -265,17 +266,9 @@ def load_port(directory: str | os.PathLike[str], *, allow_modified: bool = False
 
     how: `mode`, `precision`, `device`, `ov_config`.
     """
-    _check_device(directory, how.get("device", ""), allow_modified)
+    check_device(directory, how.get("device", ""), allow_modified)
     artifact = store.read(directory, allow_modified=allow_modified, hold=True)
     return _loaded(artifact, directory, None, how, False)
-
-
-def _check_device(directory: str | os.PathLike[str], device: str, allow_modified: bool) -> None:
-    """Raise `DeviceMissing` before gigabytes are read."""
-    if device:
-        seen = store.read_any(directory, verify_checksums=False, allow_modified=allow_modified)
-        one = seen if isinstance(seen, Artifact) else next(iter(seen.each().values()))
-        about(one.manifest.engine).device(device)
 
 
 def _loaded(
