@@ -30,6 +30,7 @@ class Ported:
         target: Target = "cpu",
         weights: Weights = "",
         engine_device: str = "",
+        ov_config: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None: ...
     @classmethod
@@ -42,6 +43,7 @@ class Ported:
         target: Target = "cpu",
         weights: Weights = "",
         engine_device: str = "",
+        ov_config: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> Self: ...
 
@@ -64,6 +66,7 @@ class _Auto:
         target: Target = "cpu",
         weights: Weights = "",
         engine_device: str = "",
+        ov_config: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> PortedModel: ...
     @classmethod
@@ -76,6 +79,7 @@ class _Auto:
         target: Target = "cpu",
         weights: Weights = "",
         engine_device: str = "",
+        ov_config: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> PortedModel: ...
 
@@ -90,6 +94,7 @@ class _AutoGenerator:
         target: Target = "cpu",
         weights: Weights = "",
         engine_device: str = "",
+        ov_config: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> PortedGenerator: ...
     @classmethod
@@ -102,6 +107,7 @@ class _AutoGenerator:
         target: Target = "cpu",
         weights: Weights = "",
         engine_device: str = "",
+        ov_config: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> PortedGenerator: ...
 
@@ -114,6 +120,7 @@ def pipeline(
     target: Target = "cpu",
     weights: Weights = "",
     engine_device: str = "",
+    ov_config: dict[str, Any] | None = None,
     **kwargs: Any,
 ) -> _t.Pipeline: ...
 def port_model(

@@ -8,6 +8,17 @@ import shlex
 
 from paritas.verify.report.rows import Findings
 
+#: The words of the tables, for somebody who meets them for the first time.
+WORDS = (
+    ("error", "the largest difference of any element, as a share of the mean magnitude of the original's values"),
+    ("x tolerance", "how much of what is allowed the worst element uses; up to 1 agrees"),
+    ("PyTorch/f64, port/f64", "how far PyTorch itself and the port each are from the same graph in float64"),
+    ("ratio", "the port's distance from float64 over PyTorch's; about 1 where both round alike"),
+    ("edge", "inputs that are extreme on purpose, as rows that a mask hides whole; they count too"),
+    ("corner values", "whole numbers at both ends of what an input may hold"),
+    ("guilty", "a node that makes something else of the original's own values than the original makes of them"),
+)
+
 
 def sentence(report: Findings) -> str:
     """What the verdict means for this report."""

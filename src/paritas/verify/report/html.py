@@ -270,7 +270,7 @@ def _environment() -> jinja2.Environment:
         severity, meter, worst_inside, number, excess, why, sentence, heights, conclusion.plural, histogram.bins,
     )  # fmt: skip
     environment.globals |= {function.__name__: function for function in functions}
-    environment.globals |= {"LEGEND": LEGEND, "FIGURE": FIGURE, "MOST": MOST, "STEPS": STEPS}
+    environment.globals |= {"LEGEND": LEGEND, "WORDS": conclusion.WORDS, "FIGURE": FIGURE, "MOST": MOST, "STEPS": STEPS}
     environment.globals["STEP_WORDS"] = generation.WORDS
     environment.globals |= {"style": Markup(_own("parity.css")), "script": Markup(_own("parity.js"))}
     environment.filters["row_id"] = id
