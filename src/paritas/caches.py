@@ -23,6 +23,21 @@ def remembered(manifest: Manifest | Program) -> dict[str, int]:
     }
 
 
+def computed_once(manifest: Manifest | Program) -> dict[str, int]:
+    """Outputs that are a cache's and no input -> their index: the keys and values of an encoder's tokens.
+
+    They do not change between the calls of a generation, so that an engine may compute them in the first.
+    """
+    caches = tuple(f"{name}." for name, nested in manifest.nesting.items() if nested["kind"] == "cache")
+    inputs, names = {spec.name for spec in manifest.inputs}, remembered(manifest)
+    grown = {str(manifest.outputs[index].dims[2]) for index in names.values()}
+    return {
+        spec.name: index
+        for index, spec in enumerate(manifest.outputs)
+        if names and spec.name.startswith(caches) and spec.name not in inputs and str(spec.dims[2]) not in grown
+    }
+
+
 def new_tokens(manifest: Manifest) -> str:
     """The symbol of how many tokens a call adds to the memory; "" if that is no size of its own."""
     sizes = {spec.name: spec.dims[2] for spec in manifest.inputs if len(spec.dims) == 4}
@@ -49,6 +64,11 @@ def unchanged(manifest: Manifest | Program) -> set[int]:
     """Outputs that are an input as it was: the keys and values of an encoder's tokens."""
     inputs = {spec.name: spec.dims for spec in manifest.inputs}
     return {i for i, spec in enumerate(manifest.outputs) if inputs.get(spec.name) == spec.dims}
+
+
+def inside(manifest: Manifest | Program) -> set[int]:
+    """Outputs that a model with variables does not return."""
+    return {*remembered(manifest).values(), *computed_once(manifest).values(), *unchanged(manifest)}
 
 
 def begun(manifest: Manifest, given: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from paritas.capture.modules import is_size, module_calls, module_tree
 from paritas.capture.normalise import dims_of, equal_inputs, name_of, normalise
 from paritas.capture.origin import origin
 from paritas.capture.outputs import output_specs, renamed, returned
+from paritas.capture.size_limits import guards as reaches
 from paritas.capture.size_limits import limits
 from paritas.capture.source import weights
 from paritas.capture.state import (
@@ -32,7 +33,7 @@ from paritas.capture.state import (
 )
 from paritas.dtypes import dtype_name
 from paritas.errors import CaptureError, FrozenDimension
-from paritas.program import Note, Program, Source, TensorSpec
+from paritas.program import Guard, Note, Program, Source, TensorSpec
 from paritas.pytree import with_symbols
 
 __all__ = ["assemble", "capture"]
@@ -194,8 +195,8 @@ def _assemble(
     equal = equal_inputs(exported)
     specs = _with_equal_sizes(specs, equal)
     structure = with_symbols(structure, lambda size: {"kind": "size", "value": renamed(size, equal)})
-    largest = limits(exported)
-    specs, unchecked = _with_ranges(exported, specs, placeholders, largest)
+    largest, reached = limits(exported), reaches(exported)
+    specs, unchecked = _with_ranges(exported, specs, placeholders, largest, reached)
     sizes = _sizes(placeholders, equal)
     defaults = example.defaults(model, call)
     counted = traced.counts if traced is not None else {}
@@ -235,7 +236,10 @@ def _assemble(
         nesting=call.nesting,
         prepared=call.prepared,
         signature=example.signature(model, chosen or {}),
-        guards=guards.as_guards(ones.decided(facts, model, exported, placeholders, call, equal), equal, sizes),
+        guards=(
+            *guards.as_guards(ones.decided(facts, model, exported, placeholders, call, equal), equal, sizes),
+            *dict.fromkeys(Guard(renamed(one.holds, equal), one.where) for one in reached.values()),
+        ),
         sizes=sizes,
     )
     return program, names.differs
@@ -299,6 +303,7 @@ def _with_ranges(
     specs: tuple[TensorSpec, ...],
     placeholders: Mapping[str, torch.fx.Node],
     largest: Mapping[str, int],
+    guarded: Collection[torch.fx.Node],
 ) -> tuple[tuple[TensorSpec, ...], list[Note]]:
     """What every input of whole numbers may hold, and notes on the operators of which the door cannot tell."""
     found, unchecked = indices.door(exported, largest)
@@ -309,6 +314,7 @@ def _with_ranges(
     seen = dict.fromkeys(
         f"{operator.what} is not noticed in {name_of(operator.node)} at {origin(operator.node)}: PyTorch raises there"
         for operator in unchecked
+        if operator.node not in guarded
     )
     notes = [Note("capture", text) for text in list(seen)[:_MOST_UNCHECKED]]
     if len(seen) > _MOST_UNCHECKED:

@@ -6,27 +6,21 @@ A component shares the original's weights, and computes with its code: nothing o
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
+from paritas.capture import encoder_decoder
+from paritas.capture.component import Component
 from paritas.errors import SourceError
 from paritas.program import Source
 
-
-@dataclasses.dataclass(frozen=True)
-class Component:
-    """A network of a model's. inputs: makes what it is captured with, as `capture` takes it."""
-
-    module: torch.nn.Module
-    inputs: Callable[[], Any]
-
+__all__ = ["TASKS", "Component", "component"]
 
 #: Task, by optimum's name -> what takes a model for it apart, into components by name.
 #: Each raises `InputsNeeded` for a model that is not of that kind.
-TASKS: dict[str, Callable[[Any], Mapping[str, Component]]] = {}
+TASKS: dict[str, Callable[[Any], Mapping[str, Component]]] = {**encoder_decoder.TASKS}
 
 
 def component(model: torch.nn.Module, source: Source) -> torch.nn.Module:

@@ -420,7 +420,8 @@ _CONFIGURATION = (
     "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json",
     "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model",
     "sentencepiece.bpe.model", "added_tokens.json", "chat_template.jinja", "sentence_bert_config.json",
-    "config_sentence_transformers.json",
+    "config_sentence_transformers.json", "normalizer.json", "source.spm", "target.spm", "vocab-src.json",
+    "vocab-tgt.json", "video_preprocessor_config.json",
 )  # fmt: skip
 
 

@@ -322,6 +322,11 @@ def _beginnings(manifest: Manifest, cases: Sequence[Case]) -> list[Case]:
         return []
     name, axis = counts[0]
     names = remembered(manifest)
+    # A mask of an encoder's tokens is as long as what the encoder has returned.
+    own = {name, *names}
+    others = {
+        dim for s in manifest.inputs if s.name not in own and not s.name.endswith("attention_mask") for dim in s.dims
+    } - {new}
 
     def begun(case: Case) -> Case:
         feed = dict(case.feed)
@@ -329,7 +334,7 @@ def _beginnings(manifest: Manifest, cases: Sequence[Case]) -> list[Case]:
             value = feed[spec.name]
             if spec.name in names:
                 feed[spec.name] = value[:, :, :0]
-            elif spec.name.endswith("attention_mask"):
+            elif spec.name.endswith("attention_mask") and spec.dims[1] not in others:
                 feed[spec.name] = value[:, -feed[name].shape[axis] :]
         return dataclasses.replace(case, name=f"{case.name}, at the beginning", feed=feed)
 

@@ -6,12 +6,17 @@ As optimum-intel writes it, so that openvino-genai, OpenVINO Model Server and op
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 import numpy as np
 import openvino
 import openvino.opset16 as ops
+from openvino import op
 from openvino._offline_transformations import apply_make_stateful_transformation
+from openvino.op.util import Variable, VariableInfo
 
-from paritas.caches import remembered, unchanged
+from paritas.caches import computed_once, remembered, unchanged
+from paritas.errors import LoweringError
 from paritas.lower.openvino.ports import PRESENT, ROWS, own_name
 from paritas.program import Program
 
@@ -37,9 +42,13 @@ def make_stateful(model: openvino.Model, program: Program) -> None:
         model.outputs[index].get_tensor().add_names({pairs[name]})
     model.add_parameters([rows])
     _repeat_heads(model)
-    left_out = unchanged(program)
-    for result in [node for i, node in enumerate(model.get_results()) if i in left_out]:
+    once = computed_once(program)
+    left_out = unchanged(program) | set(once.values())
+    results = model.get_results()
+    kept = {name: _returned(results[index]) for name, index in once.items()}
+    for result in [node for i, node in enumerate(results) if i in left_out]:
         model.remove_result(result)
+    _compute_once(model, kept, {*names, sized})
     model.validate_nodes_and_infer_types()
     apply_make_stateful_transformation(model, pairs)
     # A variable begins with no tokens, and with as many rows as the inputs have.
@@ -49,11 +58,51 @@ def make_stateful(model: openvino.Model, program: Program) -> None:
         ops.constant(np.int64(0)),
     )
     for node in model.get_ops():
-        if node.get_type_name() == "ReadValue":
+        if node.get_type_name() == "ReadValue" and node.get_attributes()["variable_id"] not in once:
             _, heads, _, width = (dim.get_min_length() for dim in node.get_output_partial_shape(0))
             shape = ops.concat([batch, ops.constant(np.array([heads, 0, width], np.int64))], axis=0)
             node.set_arguments([ops.broadcast(ops.constant(np.float32(0)), shape)])
     model.validate_nodes_and_infer_types()
+
+
+def _returned(result: openvino.Node) -> openvino.Output:
+    """The value that a result is, behind the tensor that has the result's name."""
+    value = result.input_value(0)
+    return value.get_node().input_value(0) if value.get_node().get_type_name() == "Identity" else value
+
+
+def _compute_once(model: openvino.Model, values: Mapping[str, openvino.Output], changing: Collection[str]) -> None:
+    """Each of these values becomes a variable, which begins with it and stays.
+
+    The CPU plugin then computes what leads there in the first call only. Such rows are not chosen: all that a beam
+    search brings into another order are alike, and one row does for several.
+    """
+    for name, value in values.items():
+        if wrong := _inputs_of(value.get_node()) & set(changing):
+            raise LoweringError(f"{name} is computed of {', '.join(sorted(wrong))}, so no call can do it for all.")
+        readers = value.get_target_inputs()
+        about = VariableInfo()
+        about.variable_id = name
+        about.data_shape, about.data_type = value.get_partial_shape(), value.get_element_type()
+        variable = Variable(about)  # one for both: opset's functions of that name make one each
+        read = op.read_value(value, variable)
+        for reader in readers:
+            reader.replace_source_output(read.output(0))
+        model.add_sinks([op.assign(read, variable)])
+
+
+def _inputs_of(node: openvino.Node) -> set[str]:
+    """The names of the model's inputs on whose values a node depends."""
+    found, waiting, seen = set(), [node], set()
+    while waiting:
+        node = waiting.pop()
+        if node.get_name() in seen or node.get_type_name() == "ShapeOf":
+            continue
+        seen.add(node.get_name())
+        if node.get_type_name() == "Parameter":
+            found.add(own_name(node.output(0)))
+        waiting += [given.get_node() for given in node.input_values()]
+    return found
 
 
 def _repeat_heads(model: openvino.Model) -> None:

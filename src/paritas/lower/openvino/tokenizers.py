@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A port's tokenizer as OpenVINO models, which openvino-genai and OpenVINO Model Server look for beside the network."""
+"""What openvino-genai and OpenVINO Model Server look for beside the network.
+
+The tokenizer as OpenVINO models, and how sound becomes features.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,8 @@ from paritas.program import Note
 
 FILES = ("openvino_tokenizer.xml", "openvino_detokenizer.xml")
 
+EXTRACTOR = "preprocessor_config.json"
+
 #: On which the models are compared with the tokenizer: case, accents, spaces, signs of several bytes, digits.
 TEXTS = (
     "The quick brown fox jumps over the lazy dog.",
@@ -23,6 +29,17 @@ TEXTS = (
     "x = f(3.14, 1e-5)[0] # 100%",
     "A",
 )
+
+
+def write_extractor(directory: Path) -> None:
+    """How sound becomes features as a file of its own, where transformers 5 writes it into the processor's."""
+    processor = directory / "processor_config.json"
+    if (directory / EXTRACTOR).is_file() or not processor.is_file():
+        return
+    about = json.loads(processor.read_text(encoding="utf-8"))
+    found = about.get("feature_extractor") if isinstance(about, dict) else None
+    if isinstance(found, dict):
+        (directory / EXTRACTOR).write_text(json.dumps(found, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def write(directory: Path, *, needed: bool) -> tuple[Note, ...]:

@@ -116,6 +116,7 @@ class OpenVINO(Engine):
 
         generates, component = keeps_inside(program), program.source.component
         configuration.for_sentence_transformers(directory)
+        tokenizers.write_extractor(directory)
         if not generates and (component or not any(spec.name == "input_ids" for spec in program.inputs)):
             return ()
         notes = tokenizers.write(directory, needed=generates)

@@ -10,7 +10,7 @@ import numpy as np
 import openvino
 import openvino.opset16 as ops
 
-from paritas.caches import remembered, unchanged
+from paritas.caches import computed_once, inside, remembered, unchanged
 from paritas.errors import EngineError, PortError
 from paritas.lower.openvino.ports import PRESENT, ROWS, own_name
 from paritas.program import Manifest
@@ -35,6 +35,10 @@ def functional(model: openvino.Model, manifest: Manifest) -> openvino.Model:
         parameters[name] = past
     others = iter(model.get_results())
     kept = {index: written[_variable(name)] for name, index in names.items()}
+    for name, index in computed_once(manifest).items():
+        kept[index] = read[name].input_value(0)
+        for consumer in read[name].output(0).get_target_inputs():
+            consumer.replace_source_output(kept[index])
     for index in unchanged(manifest):
         kept[index] = ops.identity(parameters[manifest.outputs[index].name]).output(0)
     results = [ops.result(kept[i]) if i in kept else next(others) for i in range(len(manifest.outputs))]
@@ -45,12 +49,13 @@ def check(model: openvino.Model, manifest: Manifest) -> None:
     """Raise `PortError` unless the model takes, returns and remembers what `port.json` says."""
     names = remembered(manifest)
     written, read = _variables_of(model)
-    if not written.keys() == read.keys() == set(map(_variable, names)):
+    once = computed_once(manifest)
+    if not written.keys() == read.keys() == {*map(_variable, names), *once}:
         raise PortError("The model does not remember what port.json says that it does: make the port again.")
     taken = sorted(own_name(port) for port in model.inputs)
     if ROWS not in taken or not set(taken) - {ROWS} <= {spec.name for spec in manifest.inputs} - names.keys():
         raise PortError(f"The model takes {', '.join(taken)}, which is not what port.json says: make the port again.")
-    outputs = len(manifest.outputs) - len(names) - len(unchanged(manifest)) + bool(model_file.watched(manifest))
+    outputs = len(manifest.outputs) - len(inside(manifest)) + bool(model_file.watched(manifest))
     if len(model.outputs) != outputs:
         raise PortError(f"The model returns {len(model.outputs)} tensors; port.json says {outputs}.")
 
@@ -74,9 +79,10 @@ class OpenVINOState:
         self._file = file
         self._request = compiled.create_infer_request()
         self._inputs = [own_name(port) for port in compiled.inputs]
-        skipped = set(remembered(manifest).values()) | unchanged(manifest)
+        skipped = inside(manifest)
         self._outputs = [i for i in range(len(manifest.outputs)) if i not in skipped]
-        self._order = list(remembered(manifest))
+        self._order = list(map(_variable, remembered(manifest)))
+        self._once = list(computed_once(manifest))
         self._whole = model_file.largest_whole(manifest)
         self._watched = model_file.watched(manifest)
         self._sized = next(name for name in self._inputs if name not in (ROWS, FIRST))
@@ -117,20 +123,23 @@ class OpenVINOState:
     def crop(self, tokens: int) -> None:
         self.length -= tokens
         if tokens and self.length:
-            for variable in self._variables():
+            for variable in self._variables(self._order):
                 variable.state = openvino.Tensor(np.ascontiguousarray(variable.state.data[:, :, : self.length]))
 
     def arrays(self) -> list[Array]:
-        found = [np.array(variable.state.data) for variable in self._variables()] if self.length else []
+        found = [np.array(one.state.data) for one in self._variables(self._order)] if self.length else []
         return found if self._rows is None else [array[self._rows] for array in found]
 
     def load(self, arrays: Sequence[Array]) -> None:
-        for variable, array in zip(self._variables(), arrays, strict=True):
+        for variable, array in zip(self._variables(self._order), arrays, strict=True):
             variable.state = openvino.Tensor(np.ascontiguousarray(array))
         self._rows = None
         self.length, self._batch = arrays[0].shape[2], len(arrays[0])
 
-    def _variables(self) -> list[Any]:
-        """In the order of the inputs that they were."""
+    def computed(self) -> list[Array]:
+        """What the first call has computed for all: see `caches.computed_once`."""
+        return [np.array(variable.state.data) for variable in self._variables(self._once)]
+
+    def _variables(self, names: Sequence[str]) -> list[Any]:
         known = {variable.name: variable for variable in self._request.query_state()}
-        return [known[_variable(given)] for given in self._order]
+        return [known[name] for name in names]

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models with an encoder and a decoder: two graphs in one directory, the decoder with its keys and values inside."""
+
+from __future__ import annotations
+
+import functools
+import gc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers as hf
+from tests.deploy import tiny_whisper
+
+import paritas
+from paritas.capture import encoder_decoder
+from paritas.errors import InputsNeeded, SizeError
+
+openvino = pytest.importorskip("openvino")
+
+TEXT, SPEECH = "text2text-generation-with-past", "automatic-speech-recognition-with-past"
+
+SIZES = {
+    "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "max_position_embeddings": 64,
+}  # fmt: skip
+
+MODELS: dict[str, Any] = {
+    "t5": lambda: hf.T5ForConditionalGeneration(
+        hf.T5Config(
+            vocab_size=60, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, decoder_start_token_id=0,
+            initializer_factor=2.0, tie_word_embeddings=False,
+        )
+    ),
+    "bart": lambda: hf.BartForConditionalGeneration(hf.BartConfig(vocab_size=60, init_std=0.3, **SIZES)),
+    "marian": lambda: hf.MarianMTModel(
+        hf.MarianConfig(vocab_size=60, init_std=0.3, pad_token_id=59, decoder_start_token_id=59, eos_token_id=0,
+                        **SIZES)
+    ),
+    "fsmt": lambda: hf.FSMTForConditionalGeneration(
+        hf.FSMTConfig(langs=["en", "de"], src_vocab_size=60, tgt_vocab_size=60, init_std=0.3, **SIZES)
+    ),
+    "mt5": lambda: hf.MT5ForConditionalGeneration(
+        hf.MT5Config(vocab_size=60, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, decoder_start_token_id=0,
+                     initializer_factor=2.0)
+    ),
+    "whisper": lambda: hf.WhisperForConditionalGeneration(
+        hf.WhisperConfig(
+            vocab_size=60, num_mel_bins=8, max_source_positions=30, max_target_positions=40, pad_token_id=1,
+            bos_token_id=1, eos_token_id=2, decoder_start_token_id=3, suppress_tokens=None,
+            begin_suppress_tokens=None, init_std=0.3, **{k: v for k, v in SIZES.items() if "position" not in k},
+        )
+    ),
+}  # fmt: skip
+
+
+def kinds(*daily: str) -> list[Any]:
+    return [pytest.param(name, marks=() if name in daily else pytest.mark.slow) for name in MODELS]
+
+
+@functools.cache
+def made(name: str) -> tuple[Any, paritas.components.Components[Any]]:
+    torch.manual_seed(0)
+    model = MODELS[name]().eval()
+    return model, paritas.port(model, task=encoder_decoder.task_of(model))
+
+
+@pytest.mark.parametrize("name", kinds("t5", "whisper"))
+def test_both_agree_with_the_original(name: str) -> None:
+    _, port = made(name)
+    reports = port.verify(level="outputs")
+    assert list(reports) == ["encoder", "decoder"] and reports.agrees, str(reports)
+
+
+def test_its_files_take_what_optimums_take(tmp_path: Path) -> None:
+    model, port = made("t5")
+    port.save(tmp_path / "port")
+    core = openvino.Core()
+    encoder = core.read_model(tmp_path / "port" / "openvino_encoder_model.xml")
+    decoder = core.read_model(tmp_path / "port" / "openvino_decoder_model.xml")
+    assert {port.any_name for port in encoder.inputs} == {"input_ids", "attention_mask"}
+    assert {port.any_name for port in decoder.inputs} == {
+        *("input_ids", "encoder_hidden_states", "encoder_attention_mask", "beam_idx"),
+    }
+    assert encoder.outputs[0].any_name == "last_hidden_state" and decoder.outputs[0].any_name == "logits"
+    assert len(decoder.get_variables()) == 8  # two layers: keys and values of own tokens and of the encoder's
+    # OpenVINO alone generates: the first call computes the encoder's keys and values, and the others only read them.
+    config = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
+    ids = torch.randint(3, 60, (2, 9))
+    mask = torch.ones_like(ids)
+    mask[1, 6:] = 0
+    want = model.generate(ids, attention_mask=mask, max_new_tokens=8, min_new_tokens=8, do_sample=False)
+    hidden = core.compile_model(encoder, "CPU", config)([ids.numpy(), mask.numpy()])[0]
+    request = core.compile_model(decoder, "CPU", config).create_infer_request()
+    new, tokens = np.zeros((2, 1), np.int64), []
+    for _ in range(8):
+        given = {"encoder_attention_mask": mask.numpy(), "beam_idx": np.arange(2, dtype=np.int32)}
+        logits = request.infer({"input_ids": new, "encoder_hidden_states": hidden, **given})["logits"]
+        logits[:, -1, 1] = -np.inf  # as min_new_tokens has it
+        new = logits[:, -1].argmax(-1)[:, None]
+        tokens.append(new)
+        hidden = np.zeros_like(hidden)
+    assert np.concatenate(tokens, 1).tolist() == want[:, 1:].tolist()
+    assert len(set(want.flatten().tolist())) > 2
+
+
+def test_positions_beyond_the_table_are_refused() -> None:
+    _, port = made("whisper")
+    decoder = port["decoder"]
+    (guard,) = decoder.manifest.guards
+    assert guard.holds.endswith("<= 40")
+    given = {"input_ids": np.ones((1, 41), np.int64), "encoder_hidden_states": np.zeros((1, 30, 32), np.float32)}
+    with pytest.raises(SizeError, match="modeling_whisper"):
+        decoder(**given)
+    assert decoder(**{**given, "input_ids": np.ones((1, 40), np.int64)})["logits"].shape == (1, 40, 60)
+
+
+def test_a_model_of_another_kind_is_refused() -> None:
+    model, _ = made("t5")
+    with pytest.raises(InputsNeeded, match="T5ForConditionalGeneration has no automatic-speech-recognition-with-past"):
+        paritas.port(model, task=SPEECH)
+    with pytest.raises(InputsNeeded, match="T5EncoderModel has no text2text"):
+        paritas.port(hf.T5EncoderModel(model.config), task=TEXT)
+
+
+def test_whisper_in_genai(tmp_path: Path) -> None:
+    genai = pytest.importorskip("openvino_genai")
+    model = tiny_whisper.save(tmp_path / "original")
+    port = paritas.port(tmp_path / "original", task=SPEECH)
+    assert not [str(note) for note in port.notes if "tokenizer" in str(note)]
+    port.save(tmp_path / "port")
+    processor = hf.WhisperProcessor.from_pretrained(tmp_path / "port")
+    pipeline = genai.WhisperPipeline(str(tmp_path / "port"), "CPU", INFERENCE_PRECISION_HINT="f32")
+    for seed, beams, language in ((0, 1, "en"), (1, 1, "de"), (0, 3, "en")):
+        sound = tiny_whisper.sound(seed)
+        features = processor.feature_extractor(sound, sampling_rate=16000, return_tensors="pt").input_features
+        want = model.generate(
+            features, language=language, task="transcribe", num_beams=beams, max_new_tokens=20, min_new_tokens=20,
+            do_sample=False,
+        )  # fmt: skip
+        config = pipeline.get_generation_config()
+        config.max_new_tokens = config.min_new_tokens = 20
+        config.num_beams, config.language, config.task = beams, f"<|{language}|>", "transcribe"
+        text = pipeline.generate(sound.tolist(), config).texts[0]
+        assert text == processor.tokenizer.decode(want[0], skip_special_tokens=True), (seed, beams)
+        assert len(set(text)) > 1
+    del pipeline
+    gc.collect()
