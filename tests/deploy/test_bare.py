@@ -152,6 +152,15 @@ def test_a_readme_elsewhere_has_no_link_that_leads_nowhere(monkeypatch: pytest.M
     assert "![A report](https://a.b/c/raw/main/images/report.png)" in published(text, "https://a.b/c")
 
 
+@pytest.mark.parametrize("file", ["Dockerfile", "Dockerfile.port"])
+def test_an_image_copies_what_there_is_and_runs_as_nobody_special(file: str) -> None:
+    text = (ROOT / "docker" / file).read_text(encoding="utf-8")
+    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = {name for line in re.findall(r"^COPY (?!--from)(.*) \S+$", text, re.M) for name in line.split()}
+    assert copied and copied <= kept and all((ROOT / name).exists() for name in kept)
+    assert text.rindex("USER paritas") < text.index("ENTRYPOINT") and text.count("FROM python:3.11-slim") == 2
+
+
 @pytest.mark.slow
 def test_the_wheel_alone_runs_what_the_readme_loads(tmp_path: Path) -> None:
     """In an environment of its own, with the NumPy that pip chooses there."""
