@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Text out of a port that goes on with a cache, without torch and transformers: greedy or sampled, token by token.
 
-A bare install runs it: NumPy, the engine, and the package `tokenizers`. Beams, penalties of other kinds and assistants
-are transformers' own loops, in `paritas.transformers`.
+A bare install with `paritas[text]` runs it: NumPy, the engine, and the package `tokenizers`. Beams, penalties of other
+kinds and assistants are transformers' own loops, in `paritas.transformers`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
-import importlib.util
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 from paritas import files
 from paritas.caches import remembered
 from paritas.errors import InputError, PortError
-from paritas.extras import missing, require
+from paritas.extras import install, missing, require
 from paritas.program import Artifact, Manifest, TensorSpec
 from paritas.run.session import Remembers, Session
 
@@ -91,8 +90,8 @@ def why_not(port: Port, options: Mapping[str, Any]) -> str:
         return "the port has no cache inside"
     if more := {spec.name for spec in port.inputs} - remembered(port.manifest).keys() - _GIVEN:
         return f"it goes on with more than a text: {', '.join(sorted(more))}"
-    if importlib.util.find_spec("tokenizers") is None:
-        return "the package tokenizers is not installed"
+    if missing("text"):
+        return f"the package tokenizers is not installed: {install('text')}"
     if not (port.artifact.directory / "tokenizer.json").is_file():
         return "there is no tokenizer.json beside the port"
     told = {**said(port, "generation_config.json"), **options}
@@ -125,7 +124,7 @@ class Writer:
         Raises `InputError` for options that this loop does not know, and for a prompt without a token.
         """
         if why := why_not(self.port, options):
-            raise InputError(f"{why}: pip install 'paritas[port]'.")
+            raise InputError(f"{why}: {install('port')}.")
         chosen = self.options(options)
         ids = self.tokenizer.encode(prompt, add_special_tokens=not whole).ids
         if not ids:
@@ -196,8 +195,14 @@ class Writer:
                 raise InputError(
                     f"{what}: {spec.name} holds {int(array.max())}, and the port knows 0 to {spec.high - 1}."
                 )
-        found = self._state.run({spec.name: given[spec.name].astype(spec.dtype) for spec in self._specs}, count)
-        self._seen += ids
+        feed = {spec.name: given[spec.name].astype(spec.dtype) for spec in self._specs}
+        try:
+            found = self._state.run(feed, count)
+            self._seen += ids
+        except BaseException:  # Ctrl-C may come when half of it is done: nothing was seen then
+            assert isinstance(self.port.session, Remembers)
+            self._state, self._seen = self.port.session.state(), []
+            raise
         scores: np.ndarray = found[self._logits][0, -1]
         return scores
 

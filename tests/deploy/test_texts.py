@@ -107,6 +107,21 @@ def test_its_tokens_are_pytorchs(causal: tuple[Path, Any, Any], port: Any) -> No
     assert list(writer.tokens(ids[0].tolist(), writer.options(penalised))) == new.tolist()
 
 
+def test_an_answer_that_is_interrupted_leaves_nothing_half_done(causal: tuple[Path, Any, Any], port: Any) -> None:
+    writer = texts.Writer(port)
+    writer.write(PROMPT, NEW)
+    whole = writer._state.run
+
+    def interrupted(feed: Any, tokens: int) -> Any:
+        whole(feed, tokens)
+        raise KeyboardInterrupt
+
+    writer._state.run = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        writer.write(f"{PROMPT} fox", NEW)
+    assert writer.write(f"{PROMPT} fox", NEW) == _want(causal, f"{PROMPT} fox")[2]
+
+
 def test_it_samples_of_the_likeliest(port: Any) -> None:
     scores = np.log(np.array([0.4, 0.3, 0.2, 0.1]))
     options = texts.Options(do_sample=True, top_k=3, top_p=0.75, temperature=1.0)
