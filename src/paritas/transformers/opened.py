@@ -75,6 +75,8 @@ class OnePort:
         if module.training:
             self._refuse(f"{type(module).__name__} is in training mode, and a port computes inference only", "eval")
         call = calls.take(type(module), args, kwargs, self.model.config)
+        for name in [n for n, value in call.fixed.items() if isinstance(value, Mapping | list | tuple) and not value]:
+            del call.fixed[name]  # loops hand on what encoders have made, also of nothing
         self._check(call)
         with self._lock, torch.no_grad():
             out = self._going_on(call) if self._plan.names else self._computed(call)
