@@ -148,3 +148,39 @@ def test_whisper_in_genai(tmp_path: Path) -> None:
         assert len(set(text)) > 1
     del pipeline
     gc.collect()
+
+
+GREEDY: dict[str, Any] = {"max_new_tokens": 10, "min_new_tokens": 10, "do_sample": False}
+
+
+def _asked(model: Any) -> dict[str, Any]:
+    """Two rows, the second one padded where the model takes tokens."""
+    generator = torch.Generator().manual_seed(3)
+    if model.main_input_name != "input_ids":
+        return {"input_features": torch.randn(2, 8, 60, generator=generator)}
+    ids = torch.randint(4, 58, (2, 9), generator=generator)
+    mask = torch.ones_like(ids)
+    mask[1, 6:] = 0
+    return {"input_ids": ids.masked_fill(mask == 0, model.config.pad_token_id), "attention_mask": mask}
+
+
+@pytest.mark.parametrize("name", kinds("bart"))
+def test_its_tokens_are_pytorchs(name: str, tmp_path: Path) -> None:
+    import paritas.transformers as ours
+
+    model, port = made(name)
+    port.save(tmp_path / "port")
+    opened = getattr(ours, type(model).__name__).from_pretrained(tmp_path / "port")
+    opened.generation_config = model.generation_config
+    given = _asked(model)
+    for options in ({}, {"num_beams": 3}, {"num_beams": 3, "num_return_sequences": 2, "do_sample": True}):
+        torch.manual_seed(1)
+        want = model.generate(**given, **{**GREEDY, **options})
+        torch.manual_seed(1)
+        assert torch.equal(opened.generate(**given, **{**GREEDY, **options}), want), options
+    assert len(set(want.flatten().tolist())) > 2
+    start = torch.full((2, 3), model.config.decoder_start_token_id)
+    with torch.no_grad():
+        out, wanted = opened(**given, decoder_input_ids=start), model(**given, decoder_input_ids=start)
+    torch.testing.assert_close(out.logits, wanted.logits, atol=1e-4, rtol=1e-4)
+    assert type(out) is type(wanted) and out.past_key_values.get_seq_length() == 3

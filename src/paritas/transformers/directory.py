@@ -17,8 +17,9 @@ from transformers import AutoConfig
 from paritas import pipeline, store
 from paritas.dropin.calls import original_class
 from paritas.errors import InputError, PortError
-from paritas.program import Manifest
+from paritas.program import ComponentsManifest, Manifest
 from paritas.store.directory import MANIFEST
+from paritas.transformers.encoder_decoder import TwoPorts
 from paritas.transformers.models import Ported
 from paritas.transformers.opened import how_again, model_of
 
@@ -75,19 +76,33 @@ def open_model(
     `InputError` for what it is not, and what `paritas.load` raises.
     """
     theirs, ours = dict(theirs or {}), dict(ours or {})
-    manifest = store.read(directory, verify_checksums=False).manifest
+    found = store.read_any(directory, verify_checksums=False).manifest
+    manifest = found if isinstance(found, Manifest) else _of_decoder(found, directory)
     original = _class_of(manifest, directory)
     config, unused = _config(directory, theirs)
     if asked is not None:
         _check_class(asked, original, config, manifest, directory)
     _check_keywords(manifest, {**theirs, **ours}, unused)
     port = pipeline.load(directory, device=str(ours.get("engine_device") or ""), mode=str(ours.get("mode") or ""))
-    assert isinstance(port, pipeline.Port)  # of one graph, as its manifest says
     again = functools.partial(open_model, str(directory), None, theirs, ours)
-    model = model_of(port, original, config, Path(directory), again)
+    if isinstance(port, pipeline.Port):
+        model = model_of(port, original, config, Path(directory), again)
+    else:
+        answers = functools.partial(TwoPorts, components=port)
+        model = model_of(port["decoder"], original, config, Path(directory), again, answers)
     if theirs.pop("output_loading_info", False):
         return model, {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set(), "error_msgs": []}
     return model
+
+
+def _of_decoder(manifest: ComponentsManifest, directory: Any) -> Manifest:
+    """What generates of several components. Raises `PortError` where these are not an encoder and a decoder."""
+    if manifest.components.keys() != {"encoder", "decoder"}:
+        raise PortError(
+            f"{directory} holds {', '.join(manifest.components)}, which no model of transformers is opened of here. "
+            f"Load it:   paritas.load({str(directory)!r})"
+        )
+    return manifest.components["decoder"]
 
 
 def model_with(port: pipeline.Port) -> Any:

@@ -65,6 +65,9 @@ class OnePort:
         """Release the engine's memory."""
         self.port.close()
 
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        self.port.save(directory)
+
     def __call__(
         self, path: str, module: torch.nn.Module, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
@@ -244,7 +247,7 @@ class Opened(Ported):
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Copy the port, whole or not at all. Raises `PortError`."""
-        self._paritas.port.save(save_directory)
+        self._paritas.save(save_directory)
 
     def in_pytorch(self) -> Any:
         """Raises `InputError`: the original's weights are not there."""
@@ -305,17 +308,25 @@ def opened_class(original: Any) -> Any:
     return type(original.__name__, (Opened, base), space)
 
 
-def model_of(port: pipeline.Port, original: Any, config: Any, directory: Path, again: Callable[[], Any]) -> Any:
+def model_of(
+    port: pipeline.Port,
+    original: Any,
+    config: Any,
+    directory: Path,
+    again: Callable[[], Any],
+    network_of: Callable[[Any], OnePort] | None = None,
+) -> Any:
     """A model of the class that `port` was made of, without weights, whose forward the port is.
 
-    directory: where its generation configuration is. again: opens it once more.
+    directory: where its generation configuration is. again: opens it once more. network_of: what answers for the
+    model, where that is not the port alone.
     """
     dtype = getattr(torch, port.manifest.dtype)
     with torch.device("meta"):
         model = original._from_config(config, dtype=dtype).eval()
     model.__class__ = opened_class(original)
     model._paritas_again = again
-    network: Any = OnePort(model, port)
+    network: Any = network_of(model) if network_of is not None else OnePort(model, port)
     install(model, network)
     model.name_or_path = config._name_or_path = str(directory)
     if model.can_generate():

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from paritas.caches import remembered, unchanged
+from paritas.caches import inside
 from paritas.errors import InputError, reason_of
 from paritas.program import Manifest, TensorSpec
 from paritas.run.session import Session, State
@@ -157,8 +157,8 @@ def _too_long(name: str, longest: int, largest: int) -> str:
 
 def _told(manifest: Manifest) -> tuple[dict[int, TensorSpec], int | None]:
     """The outputs that are no memory, by place, and that of the logits."""
-    inside = set(remembered(manifest).values()) | unchanged(manifest)
-    specs = {at: spec for at, spec in enumerate(manifest.outputs) if at not in inside}
+    left_out = inside(manifest)
+    specs = {at: spec for at, spec in enumerate(manifest.outputs) if at not in left_out}
     logits = next((at for at, s in specs.items() if s.name == "logits" and len(s.dims) == 3), None)
     return specs, logits
 

@@ -87,6 +87,7 @@ class OpenVINOState:
         self._watched = model_file.watched(manifest)
         self._sized = next(name for name in self._inputs if name not in (ROWS, FIRST))
         self._rows: Array | None = None
+        self._alike: Array | None = None  # a number for each row of an encoder's tokens: the same for the same ones
         self._batch = 0
         self.length = 0
 
@@ -104,6 +105,9 @@ class OpenVINOState:
         rows = np.arange(batch, dtype=np.int32) if self._rows is None else self._rows
         if not self.length:
             self._request.reset_state()
+            self._alike = None
+        if self._once:
+            self._follow(feed, rows)
         own = {ROWS: rows, FIRST: np.array([-min(last, tokens)], np.int64)}
         values = {i: own[name] if name in own else feed[name] for i, name in enumerate(self._inputs)}
         try:
@@ -115,6 +119,22 @@ class OpenVINOState:
         self._rows, self._batch = None, batch
         self.length += tokens
         return {index: np.array(value) for index, value in zip(self._outputs, found, strict=True)}
+
+    def _follow(self, feed: Mapping[str, Array], rows: Array) -> None:
+        """Bring what the first call has computed into the order of the rows, where these are not alike.
+
+        Those of a beam search are: the model does not choose among them, which would copy them in each step.
+        """
+        if self._alike is None:
+            given = [value for value in feed.values() if value.dtype.kind == "f" and value.ndim > 2]
+            texts = [b"".join(value[row].tobytes() for value in given) for row in range(len(rows))]
+            self._alike = np.array([texts.index(text) for text in texts])
+            return
+        followed = self._alike[rows]
+        if not np.array_equal(followed, self._alike):
+            for variable in self._variables(self._once):
+                variable.state = openvino.Tensor(np.ascontiguousarray(variable.state.data[rows]))
+            self._alike = followed
 
     def reorder(self, rows: Array) -> None:
         rows = rows.astype(np.int32)

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model that is two ports, an encoder and a decoder: each answers for its own, and loops are the original's."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+
+from paritas import pipeline
+from paritas.components import Components
+from paritas.transformers import calls
+from paritas.transformers.cache import is_kept
+from paritas.transformers.calls import Call
+from paritas.transformers.opened import OnePort
+
+#: What forward calls what the decoder takes.
+_MASK, _OWN_MASK, _ENCODED = "attention_mask", "decoder_attention_mask", "encoder_outputs"
+
+
+class TwoPorts(OnePort):
+    """What answers for such a model: the encoder by its module, the decoder by the model's own forward."""
+
+    def __init__(self, model: Any, components: Components[pipeline.Port]) -> None:
+        super().__init__(model, components["decoder"])
+        self._encoder, self._components = components["encoder"], components
+
+    def ports(self) -> list[pipeline.Port]:
+        return [self._encoder, self.port]
+
+    def close(self) -> None:
+        self._components.close()
+
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        self._components.save(directory)
+
+    def __call__(
+        self, path: str, module: torch.nn.Module, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if module is not self.model.get_encoder():
+            return super().__call__(path, module, own, args, kwargs)
+        if module.training:
+            self._refuse(f"{type(module).__name__} is in training mode, and a port computes inference only", "eval")
+        call = calls.take(type(module), args, kwargs, self.model.config)
+        self._check(call)
+        with self._lock, torch.no_grad():
+            out = self._encoded({**call.tensors, **call.fixed})
+        return out.to_tuple() if call.as_tuple and hasattr(out, "to_tuple") else out
+
+    def _encoded(self, given: dict[str, Any]) -> Any:
+        manifest = self._encoder.manifest
+        known = {spec.name for spec in manifest.inputs} | manifest.constants.keys()
+        if _MASK not in known:
+            given.pop(_MASK, None)  # which such an encoder does not look at
+        return self._encoder(**given)
+
+    def _going_on(self, call: Call) -> Any:
+        cache = call.cache
+        if cache is None or not isinstance(cache, EncoderDecoderCache):
+            own = DynamicCache() if cache is None else cache
+            if not is_kept(own):
+                self._refuse(f"{call.cache_name} is a {type(cache).__name__}, whose content no engine keeps")
+            cache = EncoderDecoderCache(own, DynamicCache())
+        tensors = dict(call.tensors)
+        encoded = tensors.pop(_ENCODED, None)
+        if encoded is None:
+            names = [spec.name for spec in self._encoder.inputs if spec.name in tensors]
+            encoded = self._encoded({name: tensors[name] for name in names})
+            for name in names:
+                if name != _MASK:
+                    tensors.pop(name)
+        hidden = next(iter(encoded.values())) if hasattr(encoded, "values") else encoded[0]
+        mask, own_mask = tensors.pop(_MASK, None), tensors.pop(_OWN_MASK, None)
+        if own_mask is not None and not bool(own_mask.all()):
+            self._refuse(f"{_OWN_MASK} leaves tokens out, and this port's decoder looks at all of its own")
+        ids = tensors.pop("decoder_input_ids", None)
+        if ids is None:
+            self._refuse("decoder_input_ids is missing", "Pass what the decoder has written so far, as generate does")
+        tensors.pop("decoder_position_ids", None)  # loops count them as the port does
+        given = {**tensors, "input_ids": ids, "encoder_hidden_states": hidden}
+        if "encoder_attention_mask" in self._plan.inputs:
+            given["encoder_attention_mask"] = torch.ones(hidden.shape[:2]).long() if mask is None else mask
+        wanted = call.use_cache is None or call.use_cache
+        own = cache.self_attention_cache
+        out = super()._going_on(dataclasses.replace(call, tensors=given, cache=own))
+        out[call.cache_name] = cache if wanted else None
+        out["encoder_last_hidden_state"] = hidden
+        return out
