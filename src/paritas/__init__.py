@@ -41,7 +41,7 @@ _PUBLIC = {
     "Tolerance": "paritas.verify",
 }
 
-__all__ = [*_PUBLIC, "errors"]
+__all__ = [*_PUBLIC, "errors", "logger"]
 
 
 def __getattr__(name: str) -> Any:
@@ -50,6 +50,8 @@ def __getattr__(name: str) -> Any:
 
         with needing("port", f"paritas.{name}"):
             return getattr(importlib.import_module(_PUBLIC[name]), name)
+    if name == "logger":  # of all messages: "making a port for this call" at INFO, "PyTorch computes" at WARNING
+        return importlib.import_module("logging").getLogger("paritas")
     if name == "errors":
         return importlib.import_module("paritas.errors")
     raise AttributeError(f"module 'paritas' has no attribute {name!r}")

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import concurrent.futures
 import copy
+import io
+import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -17,7 +20,7 @@ import torch
 import transformers as hf
 
 import paritas.transformers as ours
-from paritas.dropin import network, port_cache
+from paritas.dropin import kept, network, port_cache, telling
 from paritas.options import BuildOptions
 
 pytest.importorskip("openvino")
@@ -75,7 +78,7 @@ def test_the_oldest_go_when_there_are_too_many(cache: Path, monkeypatch: pytest.
     monkeypatch.setenv("PARITAS_CACHE_GIB", "1e-9")
     ours.port_model(bert(), engine="openvino")(IDS)
     (first,) = places(cache)
-    os.utime(first / port_cache._USED, (time.time() - 9, time.time() - 9))
+    os.utime(first / kept.USED, (time.time() - 9, time.time() - 9))
     ours.port_model(bert(seed=1), engine="openvino")(IDS)
     assert first not in places(cache)
     assert len(places(cache)) == 1  # the one in use stays, however small the limit
@@ -93,6 +96,54 @@ def test_a_disk_that_cannot_be_written_costs_nothing_but_the_next_start(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("PARITAS_CACHE", str(tmp_path / "file"))
     assert ours.port_model(bert(), engine="openvino")(IDS).last_hidden_state.shape == (1, 4, 32)
+
+
+def test_what_is_kept_is_listed_and_removed_by_name(
+    cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from typer.testing import CliRunner
+
+    from paritas.cli import app
+
+    bert().save_pretrained(tmp_path / "mine")
+    run = CliRunner()
+    with caplog.at_level("INFO", logger="paritas"):
+        warmed = run.invoke(app, ["cache", "warm", str(tmp_path / "mine"), "-q", "--json"])
+    assert warmed.exit_code == 0, warmed.output
+    said = [record.getMessage() for record in caplog.records if record.name == "paritas.dropin"]
+    assert said[0] == "BertModel to openvino (computes): this call is the first of its kind, so a port is made for it"
+    assert re.fullmatch(r"BertModel to openvino \(computes\): the port was made in \d+\.\d s", said[-1])
+    assert "first of its kind" not in capsys.readouterr().err  # silent, but for who listens
+    ours.port_model(bert(seed=1), engine="openvino")(IDS)
+    told = {one.model: one for one in kept.entries()}
+    assert set(told) == {str(tmp_path / "mine"), ""}
+    mine = told[str(tmp_path / "mine")]
+    assert (mine.model_class, mine.call, mine.engine, mine.weights) == ("BertModel", "computes", "openvino", "float32")
+    assert mine.bytes > 10_000
+    listed = run.invoke(app, ["cache", "ls"], env={"COLUMNS": "200"}).stdout
+    assert "in memory" in listed and mine.name in listed and "2 ports, " in listed
+    removed = json.loads(run.invoke(app, ["cache", "rm", "mine", "--json"]).stdout)
+    assert (removed["removed"], removed["bytes"]) == ([mine.name], mine.bytes)
+    assert not mine.place.exists() and len(places(cache)) == 1
+    for wrong, words in ((["nothing"], "No port is kept of 'nothing'"), ([], "Say what to remove")):
+        refused = run.invoke(app, ["cache", "rm", *wrong])
+        assert refused.exit_code == 2 and words in refused.stderr
+    assert run.invoke(app, ["cache", "rm", "--all"]).exit_code == 0 and not places(cache)
+
+
+def test_a_first_call_shows_one_line_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr(written, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stderr", written)
+    with telling.Making("BertModel to openvino") as making:
+        making("capture")
+        making("lower")
+    shown = written.getvalue()
+    assert shown.count("\n") == 1 and shown.startswith("\r\x1b[Kparitas: BertModel to openvino: capturing ...")
+    monkeypatch.setattr(telling, "occupied", 1)
+    with telling.Making("BertModel to openvino") as making:
+        making("capture")
+    assert written.getvalue() == shown
 
 
 SCRIPT = """

@@ -14,6 +14,7 @@ from paritas.cli.commands import (
     adopt,
     bench,
     bisect,
+    cache,
     chat,
     compare,
     convert,
@@ -67,6 +68,12 @@ for panel, modules in (
         app.command(name, epilog=EPILOG, rich_help_panel=panel)(guarded(getattr(module, name), needs, name))
 
 for name, panel, words, commands in (
+    (
+        "cache",
+        MACHINE,
+        "The ports that are kept for the next start.",
+        (cache.ls, cache.rm, cache.warm),
+    ),
     ("eval", APPS, "Measure the quality of a translator.", (evaluate.bleu, evaluate.search)),
     ("convert", APPS, "Checkpoints of other libraries, for transformers.", (convert.fairseq,)),
     ("scaffold", MAINTAIN, "Files for what is to be added to Paritas.", (scaffold.op,)),
@@ -78,7 +85,8 @@ for name, panel, words, commands in (
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     for command in commands:
-        group.command(command.__name__, epilog=EPILOG)(guarded(command, "port", f"{name} {command.__name__}"))
+        needs = "" if command in (cache.ls, cache.rm) else "port"
+        group.command(command.__name__, epilog=EPILOG)(guarded(command, needs, f"{name} {command.__name__}"))
     app.add_typer(group, name=name, rich_help_panel=panel)
 
 

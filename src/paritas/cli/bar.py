@@ -7,6 +7,8 @@ import sys
 import time
 from typing import Any
 
+from paritas.dropin import telling
+
 
 class Bar:
     """Called with how much is done, of how much, and at what it is."""
@@ -28,11 +30,13 @@ class Bar:
             self._live = Progress(*columns, rate, TimeRemainingColumn(), console=console(stderr=True))
             self._task = self._live.add_task(self._title, total=None, rate="")
             self._live.start()
+            telling.occupied += 1
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
+            telling.occupied -= 1
 
     def __call__(self, done: int, total: int, what: str = "") -> None:
         text = what or self._title

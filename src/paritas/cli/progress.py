@@ -8,6 +8,7 @@ import time
 from types import TracebackType
 from typing import Any
 
+from paritas.dropin import telling
 from paritas.printable import printable
 
 WORDS = {
@@ -20,6 +21,7 @@ WORDS = {
     "script": "write scripts, and run them",
     "compare": "compare the two, in float64",
     "save": "write the port",
+    "warm": "call it, so that its ports are made",
 }
 
 
@@ -37,6 +39,7 @@ class Stages:
         if not self._quiet and sys.stderr.isatty():
             self._live = _live()
             self._live.start()
+            telling.occupied += 1
         if self._title:
             self._line(self._title)
         return self
@@ -47,6 +50,7 @@ class Stages:
         self._end(failed=kind is not None)
         if self._live is not None:
             self._live.stop()
+            telling.occupied -= 1
         elif kind is None:
             self._line("done")
 

@@ -26,6 +26,7 @@ from paritas.dropin.dispatch import example_of, install, original
 from paritas.dropin.fitting import broken_by, differs_by_ones, fits, fixed_sizes, same_values, values
 from paritas.dropin.gradients import asked_for, refusing
 from paritas.dropin.library import is_random
+from paritas.dropin.telling import Making
 from paritas.dropin.watch import Watch
 from paritas.errors import CaptureError, OriginalFails, first_line
 from paritas.options import BuildOptions
@@ -302,9 +303,11 @@ class Network:
         if read is not None and fits(read, arguments):
             port = read
         else:
-            given = dict(arguments) if exact or examples is None else examples()
-            port = self._made(module, given, dynamic=free, exact=exact)
-            port_cache.write(port, place)
+            title = f"{type(module).__name__} to {self.build.engine}" + (f" ({asked[1]})" if len(asked) > 1 else "")
+            with Making(title) as making:
+                given = dict(arguments) if exact or examples is None else examples()
+                port = self._made(module, given, dynamic=free, exact=exact, progress=making)
+                port_cache.write(port, place, {"model": self._name(), "call": str(asked[1])})
         known.append(port)
         if complete and not exact and broken_by(port, arguments):
             return self._port(asked, module, arguments)  # made for a batch of 2, and 1 is another way
@@ -317,16 +320,29 @@ class Network:
             return None
         return port_cache.place(root, self.build, content, key, sizes)
 
+    def _name(self) -> str:
+        """What the model was loaded from; "" for one that was made in memory."""
+        found = getattr(self.model, "name_or_path", "")
+        return found if isinstance(found, str) else ""
+
     def _made(
-        self, module: torch.nn.Module, given: Mapping[str, Any], *, dynamic: bool, exact: bool = False
+        self,
+        module: torch.nn.Module,
+        given: Mapping[str, Any],
+        *,
+        dynamic: bool,
+        exact: bool = False,
+        progress: Callable[[str], None] = lambda stage: None,
     ) -> pipeline.Port:
         with torch.inference_mode(False), self._example(module) as (twin, is_copy):
             source = Source("module", model_class=f"{type(twin).__module__}.{type(twin).__qualname__}")
+            progress("capture")
             program = capture(twin, given, dynamic=dynamic, source=source, exact=exact)
             port = pipeline.port_program(
                 program,
                 twin,
                 self.build,
+                progress=progress,
                 keep_example=False,  # what a user calls it with is nobody else's to read
             )
         if not is_copy and not port.manifest.prepared:

@@ -26,21 +26,14 @@ from typing import Any
 import torch
 
 from paritas import files, pipeline
+from paritas.dropin.kept import USED, describe, size_of
+from paritas.dropin.kept import directory as directory
 from paritas.dropin.library import packages
 from paritas.errors import ParitasError, PortError
 from paritas.options import BuildOptions
 from paritas.run.engine import about, versions
 
-_USED = ".used"
 _warned: set[str] = set()
-
-
-def directory() -> Path | None:
-    """Where ports are kept; None if `PARITAS_CACHE` is empty, which turns it off."""
-    named = os.environ.get("PARITAS_CACHE")
-    if named is not None:
-        return Path(named).expanduser() if named else None
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paritas" / "ports"
 
 
 def place(root: Path, options: BuildOptions, content: Sequence[str], key: Any, sizes: Any) -> Path:
@@ -71,8 +64,8 @@ def read(place: Path | None, options: BuildOptions) -> pipeline.Port | None:
     return port
 
 
-def write(port: pipeline.Port, place: Path | None) -> None:
-    """Keep the port. A full or read-only disk costs the next start its time, and this one nothing."""
+def write(port: pipeline.Port, place: Path | None, told: Mapping[str, str] | None = None) -> None:
+    """Keep the port, and what is told of it. A full or read-only disk costs the next start its time."""
     if place is None:
         return
     with contextlib.suppress(OSError, PortError):
@@ -84,6 +77,7 @@ def write(port: pipeline.Port, place: Path | None) -> None:
         place.mkdir(exist_ok=True, mode=0o700)
         if not (place / "port").exists():
             port.save(place / "port")
+        describe(place, told or {})
         _touch(place)
         _shrink(place.parent, place)
 
@@ -130,7 +124,7 @@ def digest(tensors: Mapping[str, torch.Tensor]) -> str:
 
 def _touch(place: Path) -> None:
     with contextlib.suppress(OSError):
-        (place / _USED).touch()
+        (place / USED).touch()
 
 
 def _shrink(root: Path, but: Path) -> None:
@@ -138,8 +132,7 @@ def _shrink(root: Path, but: Path) -> None:
     found = []
     for one in root.iterdir():
         with contextlib.suppress(OSError):
-            size = sum(file.stat().st_size for file in one.rglob("*") if file.is_file())
-            found.append(((one / _USED).stat().st_mtime, size, one))
+            found.append(((one / USED).stat().st_mtime, size_of(one), one))
     total = sum(size for _, size, _ in found)
     for _, size, one in sorted(found):
         if total <= most:
