@@ -12,6 +12,7 @@ import torch
 import transformers
 
 import paritas.transformers as ours
+from paritas.capture.source import quiet
 from paritas.dropin import kept
 from paritas.errors import InputError, SourceError, first_line
 
@@ -63,9 +64,10 @@ def warm(
 
 
 def _loaded(source: str, options: dict[str, Any]) -> Any:
-    config = transformers.AutoConfig.from_pretrained(source)
-    names = config.architectures or ["AutoModel"]
-    return getattr(ours, names[0]).from_pretrained(source, **options)
+    with quiet():
+        config = transformers.AutoConfig.from_pretrained(source)
+        names = config.architectures or ["AutoModel"]
+        return getattr(ours, names[0]).from_pretrained(source, **options)
 
 
 def _call(model: Any, source: str) -> None:
