@@ -18,6 +18,7 @@ import transformers as hf
 import paritas
 from paritas import texts
 from paritas.caches import remembered
+from paritas.capture.generation import default_task
 from paritas.cli.commands.chat import talk
 from paritas.cli.commands.port import on_generation
 from paritas.errors import InputError, InputsNeeded, PortError
@@ -69,6 +70,12 @@ def test_a_model_whose_memory_no_port_keeps_says_so(tmp_path: Path) -> None:
     assert not remembered(made.manifest)
     assert [str(note) for note in made.notes if "without a cache, since with one it cannot be ported" in str(note)]
     assert on_generation(made, tmp_path)
+
+
+def test_a_model_that_sees_is_not_for_texts_alone() -> None:
+    with torch.device("meta"):
+        assert default_task(hf.GitForCausalLM(hf.GitConfig(num_hidden_layers=1))) == ""
+        assert default_task(hf.LlamaForCausalLM(hf.LlamaConfig(num_hidden_layers=1))) == "text-generation-with-past"
 
 
 # --- port.generate -------------------------------------------------------------------------------------------

@@ -31,7 +31,10 @@ def can_generate(model: Any) -> bool:
 
 def default_task(model: Any) -> str:
     """What a model is for, where an engine keeps a cache inside a model; "" for what is one call."""
-    return WITH_PAST if can_generate(model) else ""
+    # A model that sees images is not for texts alone.
+    return (
+        WITH_PAST if can_generate(model) and "pixel_values" not in inspect.signature(model.forward).parameters else ""
+    )
 
 
 def going_on(model: Any) -> dict[str, Any]:
@@ -53,7 +56,7 @@ def going_on(model: Any) -> dict[str, Any]:
         with torch.no_grad():
             # Its own cache might keep a window of the tokens only.
             cache = model(**begun, past_key_values=DynamicCache()).past_key_values
-    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+    except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         why = first_line(error).rstrip(".")
         raise InputsNeeded(
             f"{type(model).__name__} does not go on with keys and values of all tokens: {why}.\n"
