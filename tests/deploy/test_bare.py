@@ -107,6 +107,7 @@ def test_loading_and_running_imports_neither_torch_nor_transformers(saved: Path)
     [
         (("--help",), 0, "inspect"),
         (("inspect", "PORT"), 0, "openvino_model.xml"),
+        (("cache", "ls"), 0, " ports"),
         (("port", "x", "--out", "y"), 2, "error: paritas port needs torch, transformers and huggingface_hub"),
         (("scaffold", "op", "aten.foo.default"), 2, "error: paritas scaffold op needs torch"),
     ],

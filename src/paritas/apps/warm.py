@@ -40,7 +40,7 @@ def warm(
     """
     if kept.directory() is None:
         raise InputError("No ports are kept: PARITAS_CACHE is empty.")
-    options = {"engine": engine, "weights": weights or None, "engine_device": device or None}
+    options: dict[str, Any] = {"engine": engine, "weights": weights or None, "engine_device": device or None}
     options = {name: value for name, value in options.items() if value}
     try:
         if task:

@@ -96,7 +96,8 @@ def _about(place: Path) -> dict[str, Any]:
 
 def chosen(names: Sequence[str]) -> list[Entry]:
     """The entries that are meant: by name, by model or by class. Raises `InputError` for what means none."""
-    known, found = entries(), {}
+    known = entries()
+    found: dict[Path, Entry] = {}
     for name in names:
         meant = [
             one
