@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -105,6 +106,15 @@ class Components(Mapping[str, P], Generic[P]):
             reports[name] = port.verify(given.get(name), level, original=original, progress=tell, **options)
         self.report = ComponentReports(reports)
         return self.report
+
+    def generate(self, *inputs: Any, **options: Any) -> Any:
+        """What the original's `generate` returns, by transformers' own loops: of an encoder and a decoder.
+
+        Token ids or features go in as torch tensors or NumPy's arrays, and token ids come out. Raises `InputError` and
+        `PortError` for components that are something else.
+        """
+        opened = importlib.import_module("paritas.transformers.directory").model_with(self)
+        return opened.generate(*inputs, **options)
 
     def save(self, directory: str | os.PathLike[str], *, force: bool = False) -> Components[P]:
         """Write all components to a directory, and what the last `verify` found. Raises `PortError`."""

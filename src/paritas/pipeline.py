@@ -118,11 +118,8 @@ def port(
     )
 
     wanted = task or task_for(original, about(engine), inputs, dynamic)
-    if wanted in TASKS:
-        if inputs is not None:
-            raise InputError(f"The task {task} has inputs of its own: leave out inputs, or the task.")
-        whole = dataclasses.replace(origin, task=wanted)
-        return port_components(original, whole, options, notes=notes, progress=progress, check_finite=check_finite)
+    if wanted in TASKS and inputs is not None:
+        raise InputError(f"The task {task} has inputs of its own: leave out inputs, or the task.")
 
     def made(example: Any, *, exact: bool = False) -> Port:
         tell("capture")
@@ -137,6 +134,9 @@ def port(
         return ported
 
     try:
+        if wanted in TASKS:
+            whole = dataclasses.replace(origin, task=wanted)
+            return port_components(original, whole, options, notes=notes, progress=progress, check_finite=check_finite)
         first = made(inputs_for(original, wanted, inputs))
     except NO_CACHE as error:
         if task or not wanted:

@@ -15,7 +15,6 @@ import transformers as hf
 from tests.deploy import tiny_whisper
 
 import paritas
-from paritas.capture import encoder_decoder
 from paritas.errors import InputsNeeded, SizeError
 
 openvino = pytest.importorskip("openvino")
@@ -64,7 +63,7 @@ def kinds(*daily: str) -> list[Any]:
 def made(name: str) -> tuple[Any, paritas.components.Components[Any]]:
     torch.manual_seed(0)
     model = MODELS[name]().eval()
-    return model, paritas.port(model, task=encoder_decoder.task_of(model))
+    return model, paritas.port(model)  # the task follows from the model
 
 
 @pytest.mark.parametrize("name", kinds("t5", "whisper"))
@@ -72,6 +71,7 @@ def test_both_agree_with_the_original(name: str) -> None:
     _, port = made(name)
     reports = port.verify(level="outputs")
     assert list(reports) == ["encoder", "decoder"] and reports.agrees, str(reports)
+    assert port.task == (SPEECH if name == "whisper" else TEXT)
 
 
 def test_its_files_take_what_optimums_take(tmp_path: Path) -> None:
@@ -179,6 +179,8 @@ def test_its_tokens_are_pytorchs(name: str, tmp_path: Path) -> None:
         torch.manual_seed(1)
         assert torch.equal(opened.generate(**given, **{**GREEDY, **options}), want), options
     assert len(set(want.flatten().tolist())) > 2
+    loaded = paritas.load(tmp_path / "port")
+    assert torch.equal(loaded.generate(**given, **GREEDY), model.generate(**given, **GREEDY))
     start = torch.full((2, 3), model.config.decoder_start_token_id)
     with torch.no_grad():
         out, wanted = opened(**given, decoder_input_ids=start), model(**given, decoder_input_ids=start)

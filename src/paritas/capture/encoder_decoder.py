@@ -17,7 +17,7 @@ from paritas.capture.component import Component
 from paritas.capture.export import is_transformers
 from paritas.capture.generation import NEW, PAST
 from paritas.capture.inputs import example_inputs
-from paritas.errors import InputsNeeded
+from paritas.errors import InputsNeeded, first_line
 
 #: By optimum's name -> the main inputs of models for it.
 _MAIN_INPUTS = {
@@ -45,8 +45,19 @@ def taken_apart(model: Any, task: str) -> dict[str, Component]:
     encoder = model.get_encoder()
     return {
         "encoder": Component(encoder, lambda: _encoder_inputs(model, encoder)),
-        "decoder": Component(decoder(model), lambda: going_on(model)),
+        "decoder": Component(decoder(model), lambda: _going_on(model)),
     }
+
+
+def _going_on(model: Any) -> dict[str, Any]:
+    """As `going_on`. Raises `InputsNeeded` for a model that cannot be called so, in whichever way it says that."""
+    try:
+        return going_on(model)
+    except InputsNeeded:
+        raise
+    except Exception as error:
+        reason = first_line(error)
+        raise InputsNeeded(f"{type(model).__name__} is not called as a decoder with a cache: {reason}") from error
 
 
 TASKS: Mapping[str, Callable[[Any], Mapping[str, Component]]] = {

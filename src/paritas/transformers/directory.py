@@ -15,6 +15,7 @@ import torch
 from transformers import AutoConfig
 
 from paritas import pipeline, store
+from paritas.components import Components
 from paritas.dropin.calls import original_class
 from paritas.errors import InputError, PortError
 from paritas.program import ComponentsManifest, Manifest
@@ -105,18 +106,23 @@ def _of_decoder(manifest: ComponentsManifest, directory: Any) -> Manifest:
     return manifest.components["decoder"]
 
 
-def model_with(port: pipeline.Port) -> Any:
+def model_with(port: pipeline.Port | Components[pipeline.Port]) -> Any:
     """A port that is loaded already as a model of transformers, which is kept with it: it generates.
 
     Raises `PortError` for a port that is none of transformers, and `InputError` for a model that does not generate.
     """
     found = getattr(port, "_as_model", None)
     if found is None:
-        place = port.artifact.directory
-        original = _class_of(port.manifest, place)
+        one, answers = port, None
+        if isinstance(port, Components):
+            _of_decoder(port.artifacts.manifest, port.artifacts.directory)
+            one, answers = port["decoder"], functools.partial(TwoPorts, components=port)
+        assert isinstance(one, pipeline.Port)
+        place = one.artifact.directory
+        original = _class_of(one.manifest, place)
         config = AutoConfig.from_pretrained(place, local_files_only=True)
-        found = model_of(port, original, config, place, functools.partial(open_model, str(place)))
-        port._as_model = found  # type: ignore[attr-defined]
+        found = model_of(one, original, config, place, functools.partial(open_model, str(place)), answers)
+        port._as_model = found  # type: ignore[union-attr]
     if not found.can_generate():
         raise InputError(f"{port!r} does not generate: {type(found).__name__} writes nothing. Call it instead.")
     return found
