@@ -441,6 +441,7 @@ class Port:
         progress: Callable[[str], None] | None = None,
         gradients: bool = False,
         step: str = "",
+        text: str | Sequence[int] | None = None,
     ) -> ParityReport:
         """Compare with the original, and with the truth: the same graph in float64.
 
@@ -451,7 +452,8 @@ class Port:
         or a `paritas.verify.Budget` of tries, look for the inputs on which the port is furthest from its original;
         the worst are kept in the port's directory, and verified on ever after. gradients: compare backwards too,
         parameter by parameter and node by node; `InputError` for an engine that has none. step: of a port that goes
-        on with a cache, look into one step of a generation alone, as "left padding, step 3".
+        on with a cache, look into one step of a generation alone, as "left padding, step 3". text: of a language
+        model, a text, or its tokens, on which perplexity and most probable tokens are compared.
         """
         require("port", "port.verify()")
         from paritas.verify.of_port import verify_port
@@ -467,6 +469,7 @@ class Port:
             progress=progress,
             gradients=gradients,
             step=step,
+            given_text=text,
         )
         return self.report
 

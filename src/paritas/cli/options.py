@@ -203,6 +203,12 @@ Search = Annotated[
         help="Then look so long for the inputs on which the port is furthest off; the port keeps the worst.",
     ),
 ]
+TextFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--text", metavar="FILE", help="Of a language model: compare perplexity and most probable tokens on this text."
+    ),
+]
 StepName = Annotated[
     str | None,
     typer.Option(

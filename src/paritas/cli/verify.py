@@ -42,3 +42,13 @@ def arrays(file: Path) -> dict[str, Any]:
         raise InputError(f"There is no file {file}.") from None
     except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{file} is no .npz file of plain arrays: {error}. Make one: numpy.savez(...)") from None
+
+
+def text_of(file: Path) -> str:
+    """What a file of text holds. Raises `InputError`."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is no text in UTF-8: {error}.") from None

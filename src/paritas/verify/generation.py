@@ -66,14 +66,15 @@ class Players:
     module: torch.nn.Module | None = None
 
     def begin(self, runner: Runner | Session) -> Begin:
-        return _begin(runner, self.manifest)
+        return memory_of(runner, self.manifest)
 
     def of_port(self, scenario: Scenario) -> Begin:
         """The port's memory: inside its engine, where that keeps it, unless the scenario says otherwise."""
         return self.begin(self.called) if scenario.called else lambda: new_state(self.session, self.manifest)
 
 
-def _begin(runner: Runner | Session, manifest: Manifest) -> Begin:
+def memory_of(runner: Runner | Session, manifest: Manifest) -> Begin:
+    """What begins a generation of somebody who is given what is remembered, and returns it."""
     session = runner if hasattr(runner, "run") else _Runs(runner)
     return lambda: ArrayState(cast("Session", session), manifest)
 
@@ -102,7 +103,7 @@ def compare_generation(
         roles = Roles(manifest, example)
     except InputError as error:
         return Played(notes=(f"verify: no generation was played: {str(error).rstrip('.')}",))
-    specs, logits = _told(manifest)
+    specs, logits = told_by(manifest)
     unseen: dict[str, str] = {}
     notes: list[str] = []
     scripts: list[tuple[Scenario, list[Call], list[dict[int, Array]]]] = []
@@ -145,7 +146,7 @@ def step(
     for scenario in SCENARIOS:
         if name not in (step_name(scenario.name, at) for at in range(len(scenario.steps) + 1)):
             continue
-        calls, _ = write(scenario, roles, _begin(original, manifest), _told(manifest)[1], seed)
+        calls, _ = write(scenario, roles, memory_of(original, manifest), told_by(manifest)[1], seed)
         return functional(next(call for call in calls if call.name == name), manifest)
     names = [step_name(scenario.name, len(scenario.steps)) for scenario in SCENARIOS]
     raise InputError(f"There is no step {name!r}. The last ones are: {'; '.join(names)}.")
@@ -155,7 +156,7 @@ def _too_long(name: str, longest: int, largest: int) -> str:
     return f'verify: the generation "{name}" was not played: it has {longest} tokens, and this port takes {largest}'
 
 
-def _told(manifest: Manifest) -> tuple[dict[int, TensorSpec], int | None]:
+def told_by(manifest: Manifest) -> tuple[dict[int, TensorSpec], int | None]:
     """The outputs that are no memory, by place, and that of the logits."""
     left_out = inside(manifest)
     specs = {at: spec for at, spec in enumerate(manifest.outputs) if at not in left_out}

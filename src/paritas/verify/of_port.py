@@ -14,18 +14,31 @@ import numpy as np
 
 from paritas.arguments import invoke, nest
 from paritas.caches import keeps_inside, new_tokens, remembered
-from paritas.errors import EngineError, InputError
+from paritas.errors import EngineError, InputError, ParitasError
 from paritas.pytree import describe_output
 from paritas.run.engine import about, all_about
 from paritas.run.session import Differentiates, runs_on
 from paritas.run.values import to_numpy
-from paritas.verify import Budget, Case, Environment, Found, NodeInfo, ParityReport, Space, generate, generation, verify
+from paritas.verify import (
+    Budget,
+    Case,
+    Environment,
+    Found,
+    NodeInfo,
+    ParityReport,
+    Space,
+    generate,
+    generation,
+    text,
+    verify,
+)
 from paritas.verify.gradients import Differentiate, Flow, compare_backwards
 from paritas.verify.inputs import odd, regression
 from paritas.verify.inputs.search import Judge
 from paritas.verify.inputs.search import search as look
 from paritas.verify.inputs.sizes import size_ranges, ways
 from paritas.verify.inputs.suspects import suspects
+from paritas.verify.report.rows import TextCost
 from paritas.verify.subject import Subject
 from paritas.verify.tolerance import HALF
 
@@ -59,6 +72,7 @@ def verify_port(
     search: Budget | float = 0.0,
     gradients: bool = False,
     step: str = "",
+    given_text: Any = None,
 ) -> ParityReport:
     """See `Port.verify`."""
     from paritas.run.torch.session import TorchSession
@@ -87,6 +101,8 @@ def verify_port(
         played = generation.compare_generation(
             players, port.examples(), tolerance=tolerance, seed=seed, progress=progress
         )
+    asked = given_text is not None or (manifest.settings.get("weights") and inputs is None)
+    cost = _cost(port, eager(port, full), given_text, seed, notes, progress) if asked else None
     if progress is not None:
         progress("inputs to compare on")
     cases, remarks = cases_of(port, inputs, eager(port, full), seed)
@@ -139,6 +155,7 @@ def verify_port(
         seek=seek if budget is not None else None,
         look_at=played.first,
     )
+    report = dataclasses.replace(report, text=cost)
     options = ["--original SOURCE"] if manifest.source.kind == "module" else []
     options += [f"--step {shlex.quote(step)}"] if step else []
     report = dataclasses.replace(report, again=" ".join(options))
@@ -160,6 +177,29 @@ def step_of(port: Subject, name: str, inputs: Any = None, seed: int = 0) -> dict
         raise InputError(f"step={name!r} is for ports that go on with a cache; this one does not.")
     full = in_precision(port.original(), "float32")
     return generation.step(port.manifest, eager(port, full), port.examples(), name, seed)
+
+
+def _cost(
+    port: Subject,
+    original: Callable[[Mapping[str, np.ndarray]], list[np.ndarray]],
+    given: Any,
+    seed: int,
+    notes: list[str],
+    progress: Callable[[str], None] | None,
+) -> TextCost | None:
+    """What the port costs on the text that was given, else on one that the original writes. For a model that reads
+    no text: None, or `InputError` if one was given."""
+    try:
+        readers = text.Readers(port, original)
+        if given is None:
+            return text.compare_text(readers, [text.sampled(readers, seed)], text.SAMPLED, progress)
+        windows = text.windows_of(text.tokens_of(port, given), readers.largest)
+        return text.compare_text(readers, windows, text.GIVEN, progress)
+    except ParitasError as error:
+        if given is not None and isinstance(error, InputError):
+            raise
+        notes.append(f"verify: no text was read: {str(error).rstrip('.')}")
+        return None
 
 
 class _Door:

@@ -29,6 +29,7 @@ from paritas.cli.options import (
     Search,
     Seed,
     StepName,
+    TextFile,
 )  # fmt: skip
 from paritas.cli.outcome import DIVERGES, OK, console, print_json
 from paritas.cli.progress import Stages
@@ -48,6 +49,7 @@ def verify(
     search: Search = None,
     seed: Seed = 0,
     step: StepName = None,
+    text: TextFile = None,
     attach: Attach = False,
     html: Html = None,
     png: Png = None,
@@ -75,13 +77,15 @@ def verify(
 
       paritas verify clip-ms --level nodes --repro scripts
 
+      paritas verify llama-int8 --text wikitext.txt
+
       paritas verify llama-ov --level nodes --step "beams, step 3"
 
       paritas verify my-port --original ./my-checkpoint --inputs real-batch.npz
     """
     from paritas import store
     from paritas.cli.report import check_files, pairs, print_reports, write_files
-    from paritas.cli.verify import arrays, engines, original_of
+    from paritas.cli.verify import arrays, engines, original_of, text_of
     from paritas.verify import ComponentReports, ParityReport
 
     if gradients:
@@ -109,6 +113,7 @@ def verify(
         if isinstance(port, Components) and (inputs or repro or step):
             raise InputError(f"--inputs, --step and --repro are for one graph, and {directory} has {', '.join(port)}.")
         feed = arrays(inputs) if inputs else None
+        words = text_of(text) if text else None
         stages("load")
         module = original_of(port, original) if original else None
         if module is None and not isinstance(port, Components):
@@ -123,10 +128,11 @@ def verify(
             progress=stages.detail,
             gradients=gradients,
             step=step or "",
+            text=words,
         )
-        given = {"--original": original, "--inputs": inputs, "--mode": mode, "--step": step}
-        words = [f"{option} {shlex.quote(str(value))}" for option, value in given.items() if value]
-        report = report.again_with(" ".join([*words, *["--allow-modified"] * allow_modified]))
+        given = {"--original": original, "--inputs": inputs, "--mode": mode, "--step": step, "--text": text}
+        again = [f"{option} {shlex.quote(str(value))}" for option, value in given.items() if value]
+        report = report.again_with(" ".join([*again, *["--allow-modified"] * allow_modified]))
         if repro is not None and not isinstance(port, Components):
             assert isinstance(report, ParityReport)
             from paritas.verify.bisect.of_port import write_scripts

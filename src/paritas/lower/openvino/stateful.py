@@ -126,3 +126,5 @@ def _repeat_heads(model: openvino.Model) -> None:
         repeated.set_friendly_name(node.get_friendly_name())
         for consumer in node.output(0).get_target_inputs():
             consumer.replace_source_output(repeated.output(0))
+        # Whoever asks for the consumers of its input, as NNCF, would meet two nodes of one name.
+        node.set_arguments([ops.constant(np.float32(0)), ops.constant(np.array([1], np.int64))])

@@ -68,6 +68,8 @@ def markdown(report: Findings, directory: str) -> str:
         lines += ["### What was not compared", "", *(f"- {name}: {why}" for name, why in report.unseen.items()), ""]
     if report.generation:
         lines += generation.section(report)
+    if report.text is not None:
+        lines += ["## Text", "", f"{report.text}.", ""]
     if report.level != "outputs":
         lines += _module_section(report)
     if report.level == "nodes":

@@ -81,6 +81,8 @@ class ParityReport(Findings):
         lines += [f"  not compared: {name}: {why}" for name, why in self.unseen.items()]
         if self.generation:
             lines += generation_lines(self)
+        if self.text is not None:
+            lines.append(f"  text: {self.text}")
         if self.level != "outputs":
             lines += self._module_lines()
         if self.level == "nodes":

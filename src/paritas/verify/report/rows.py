@@ -207,6 +207,39 @@ class StepParity(Measured):
 
 
 @dataclasses.dataclass(frozen=True)
+class TextCost:
+    """How well the original and the port foresee a text, each token from those before it.
+
+    of: which text. tokens: how many were foreseen; at `same` of them both hold the same one for the most probable.
+    perplexity: exp of the mean -log probability. divergence: the mean Kullback-Leibler divergence of the port's
+    distribution from the original's, in nats.
+    """
+
+    of: str
+    tokens: int
+    perplexity: float
+    port_perplexity: float
+    same: int
+    divergence: float
+
+    @property
+    def change(self) -> float:
+        """Of the perplexity, as a share of the original's."""
+        return self.port_perplexity / self.perplexity - 1
+
+    @property
+    def agreement(self) -> float:
+        return self.same / self.tokens
+
+    def __str__(self) -> str:
+        return (
+            f"perplexity {self.port_perplexity:.5g}, the original's {self.perplexity:.5g} ({self.change:+.2%}); the "
+            f"most probable token is the same at {self.same:,} of {self.tokens:,} places ({self.agreement:.2%}); "
+            f"divergence {self.divergence:.2e} nats a token; on {self.of}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class ModuleParity(Measured):
     """One call of one module, each side on its own values up to here; the worst of the call's outputs.
 
@@ -322,6 +355,8 @@ class Findings:
     again: str = ""
     #: Of a port that goes on with what it remembers, in the order of the calls.
     generation: tuple[StepParity, ...] = ()
+    #: Where a text was given, or weights are of fewer bits.
+    text: TextCost | None = None
 
     @property
     def verdict(self) -> Verdict:
