@@ -9,17 +9,27 @@ from typing import Any
 import numpy as np
 
 from paritas.program import Manifest, Program
-from paritas.pytree import has_states
+from paritas.pytree import STATES, has_states
+
+#: Inputs whose second dimension counts the tokens of a call.
+TOKENS = ("input_ids", "inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds")
 
 
 def remembered(manifest: Manifest | Program) -> dict[str, int]:
-    """Inputs that are memory -> the output that continues each: a cache's, of the same name and other sizes."""
+    """Inputs that are memory -> the output that continues each: a cache's, of the same name and other sizes.
+
+    And states, which have a fixed size, where a call may have any number of tokens. A step of one token is of a caller
+    who keeps them.
+    """
     caches = tuple(f"{name}." for name, nested in manifest.nesting.items() if nested["kind"] == "cache")
     outputs = {spec.name: (index, spec.dims) for index, spec in enumerate(manifest.outputs)}
+    states = isinstance(tokens(manifest), str)
     return {
         spec.name: outputs[spec.name][0]
         for spec in manifest.inputs
-        if spec.name.startswith(caches) and spec.name in outputs and spec.dims != outputs[spec.name][1]
+        if spec.name.startswith(caches)
+        and spec.name in outputs
+        and (spec.dims != outputs[spec.name][1] or (states and is_state(spec.name)))
     }
 
 
@@ -38,10 +48,24 @@ def computed_once(manifest: Manifest | Program) -> dict[str, int]:
     }
 
 
+def is_state(name: str) -> bool:
+    """Whether an input or output of a cache has a fixed size: "cache_params.0.conv_states.0"."""
+    return any(part in STATES for part in name.split("."))
+
+
+def tokens(manifest: Manifest | Program) -> int | str:
+    """How many tokens a call adds: a symbol where that is free; 0 where nothing says so."""
+    specs = {spec.name: spec.dims for spec in manifest.inputs if len(spec.dims) > 1}
+    return next((specs[name][1] for name in TOKENS if name in specs), 0)
+
+
 def new_tokens(manifest: Manifest) -> str:
     """The symbol of how many tokens a call adds to the memory; "" if that is no size of its own."""
     sizes = {spec.name: spec.dims[2] for spec in manifest.inputs if len(spec.dims) == 4}
-    for name, index in remembered(manifest).items():
+    growing = {name: index for name, index in remembered(manifest).items() if not is_state(name)}
+    if not growing and remembered(manifest):
+        return str(tokens(manifest))
+    for name, index in growing.items():
         symbols = set(str(manifest.outputs[index].dims[2]).split(" + ")) - {str(sizes[name])}
         return symbols.pop() if len(symbols) == 1 else ""
     return ""
@@ -54,16 +78,20 @@ def generates(manifest: Manifest) -> bool:
 
 
 def keeps_inside(manifest: Manifest | Program) -> bool:
-    """Whether an engine can have it as variables: keys and values that grow, without states of a fixed size."""
+    """Whether an engine can have it as variables: not where only a part of a cache is memory."""
     items = manifest.structure.get("items", {})
     caches = [item for item in items.values() if item["kind"] == "cache"] if isinstance(items, Mapping) else []
-    return bool(remembered(manifest)) and not any(map(has_states, caches))
+    names = remembered(manifest)
+    return bool(names) and (not any(map(has_states, caches)) or any(map(is_state, names)))
 
 
 def unchanged(manifest: Manifest | Program) -> set[int]:
     """Outputs that are an input as it was: the keys and values of an encoder's tokens."""
     inputs = {spec.name: spec.dims for spec in manifest.inputs}
-    return {i for i, spec in enumerate(manifest.outputs) if inputs.get(spec.name) == spec.dims}
+    names = remembered(manifest)
+    return {
+        i for i, spec in enumerate(manifest.outputs) if inputs.get(spec.name) == spec.dims and spec.name not in names
+    }
 
 
 def inside(manifest: Manifest | Program) -> set[int]:

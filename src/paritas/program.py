@@ -95,6 +95,8 @@ class TensorSpec:
     value: Any = None  # inputs that have one value in this port, since sizes follow from it: nested lists
     low: int | None = None  # integer inputs: the smallest value that is not too small; 0 if None and `high` is known
     never: tuple[int, ...] = ()  # values with which the original would divide by zero
+    # states that the original forgets unless this size, the number of tokens that follow, is 1: zeros for any other
+    forgets: str = ""
 
     def __str__(self) -> str:
         return printable(f"{self.name}: {self.dtype}[{', '.join(map(str, self.dims))}]")

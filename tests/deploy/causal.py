@@ -15,6 +15,11 @@ SIZES = {
     "num_key_value_heads": 2, "max_position_embeddings": 128, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2,
 }  # fmt: skip
 
+STATES = {"hidden_size": 32, "num_hidden_layers": 2, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+
+#: By how much the weights are larger than usual, so that tokens are no accident of rounding; sums over tokens grow.
+SCALES = dict.fromkeys(("mamba", "mamba2", "jamba", "qwen3-next"), 1.5)
+
 
 def _gpt2(vocabulary: int) -> Any:
     config = hf.GPT2Config(
@@ -42,6 +47,41 @@ MODELS: dict[str, Any] = {
             eos_token_id=1,
         )
     ),
+    "mamba": lambda size: hf.MambaForCausalLM(hf.MambaConfig(vocab_size=size, state_size=8, **STATES)),
+    "mamba2": lambda size: hf.Mamba2ForCausalLM(
+        hf.Mamba2Config(vocab_size=size, state_size=8, head_dim=16, num_heads=4, n_groups=2, chunk_size=8, **STATES)
+    ),
+    "jamba": lambda size: hf.JambaForCausalLM(
+        hf.JambaConfig(
+            vocab_size=size,
+            attn_layer_period=2,
+            attn_layer_offset=1,
+            num_experts=1,
+            mamba_d_state=8,
+            mamba_dt_rank=4,
+            use_mamba_kernels=False,
+            **SIZES,
+        )
+    ),
+    "lfm2": lambda size: hf.Lfm2ForCausalLM(
+        hf.Lfm2Config(vocab_size=size, layer_types=["conv", "full_attention"], block_multiple_of=8, **SIZES)
+    ),
+    "qwen3-next": lambda size: hf.Qwen3NextForCausalLM(
+        hf.Qwen3NextConfig(
+            vocab_size=size,
+            head_dim=8,
+            layer_types=["linear_attention", "full_attention"],
+            linear_key_head_dim=8,
+            linear_value_head_dim=8,
+            linear_num_key_heads=2,
+            linear_num_value_heads=4,
+            num_experts=2,
+            num_experts_per_tok=1,
+            moe_intermediate_size=24,
+            shared_expert_intermediate_size=24,
+            **SIZES,
+        )
+    ),
     "phi": lambda size: hf.PhiForCausalLM(hf.PhiConfig(vocab_size=size, **SIZES)),
 }
 
@@ -66,8 +106,8 @@ def saved(name: str, tokenizer: Any, directory: Path) -> Any:
     torch.manual_seed(0)
     model = MODELS[name](len(tokenizer)).eval()
     with torch.no_grad():
-        for parameter in model.parameters():  # larger ones, so that tokens are no accident of rounding
-            parameter.mul_(3)
+        for parameter in model.parameters():
+            parameter.mul_(SCALES.get(name, 3))
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return model

@@ -13,7 +13,7 @@ import torch
 import transformers
 
 import paritas
-from paritas.errors import PortError
+from paritas.errors import InputError, InputsNeeded, PortError
 
 openvino = pytest.importorskip("openvino")
 
@@ -102,3 +102,33 @@ def test_a_file_that_is_another_is_refused(
     model.write_text(model.read_text().replace(before, after))
     with pytest.raises(PortError, match=said):
         paritas.load(tmp_path / "port", allow_modified=True)
+
+
+def test_states_of_a_fixed_size_are_inside_too(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = transformers.MambaConfig(
+        vocab_size=60, hidden_size=32, num_hidden_layers=1, state_size=4, initializer_range=0.3, eos_token_id=None
+    )
+    mamba = transformers.MambaForCausalLM(config).eval()
+    port = paritas.port(mamba, task="text-generation-with-past")
+    assert port.verify(level="outputs").verdict == "agrees"
+    compiled = openvino.Core().compile_model(_saved(port, tmp_path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    ids, mask = torch.randint(0, 60, (2, 5)), torch.ones(2, 5, dtype=torch.int64)
+    mask[0, :2] = 0  # padded on the left
+    want = mamba.generate(input_ids=ids, attention_mask=mask, max_new_tokens=6, do_sample=False, pad_token_id=0)
+    request, seen, new, tokens = compiled.create_infer_request(), mask.numpy(), ids.numpy(), []
+    for _ in range(6):
+        inputs = {"input_ids": new, "attention_mask": seen, "beam_idx": np.arange(2, dtype=np.int32)}
+        new = request.infer(inputs)["logits"][:, -1].argmax(-1)[:, None]
+        tokens.append(new)
+        seen = np.concatenate([seen, np.ones((2, 1), np.int64)], 1)  # of all tokens, as openvino-genai hands it on
+    assert np.concatenate(tokens, 1).tolist() == want[:, 5:].tolist()
+    out = port(input_ids=ids.numpy(), attention_mask=mask.numpy())
+    with pytest.raises(InputError, match=r"5 tokens follow on .* which the original forgets unless it is one"):
+        port(input_ids=ids.numpy(), attention_mask=mask.numpy(), cache_params=out["cache_params"])
+
+
+def test_what_remembers_in_a_way_of_its_own_is_refused() -> None:
+    config = transformers.RwkvConfig(vocab_size=60, hidden_size=32, num_hidden_layers=2, context_length=16)
+    with pytest.raises(InputsNeeded, match="RwkvForCausalLM remembers in no cache, which no port keeps"):
+        paritas.port(transformers.RwkvForCausalLM(config).eval(), task="text-generation-with-past")

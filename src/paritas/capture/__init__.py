@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from paritas.capture import guards, indices, ones, ranges
+from paritas.caches import TOKENS, is_state
+from paritas.capture import generation, guards, indices, ones, ranges
 from paritas.capture import inputs as example
 from paritas.capture.export import export
 from paritas.capture.forward import Call, Traced, parameter_names
@@ -196,6 +197,7 @@ def _assemble(
     specs = _with_equal_sizes(specs, equal)
     structure = with_symbols(structure, lambda size: {"kind": "size", "value": renamed(size, equal)})
     largest, reached = limits(exported), reaches(exported)
+    specs = _with_forgotten(model, specs, call)
     specs, unchecked = _with_ranges(exported, specs, placeholders, largest, reached)
     sizes = _sizes(placeholders, equal)
     defaults = example.defaults(model, call)
@@ -277,7 +279,7 @@ def _input_specs(
         dims = dims_of(node.meta["val"])
         specs.append(TensorSpec(name, _dtype(node.meta["val"]), dims))
         for axis, size in enumerate(dims):
-            if not isinstance(size, int):
+            if not isinstance(size, int) or (axis and is_state(name)):
                 continue
             if dynamic is True:
                 notes.append(
@@ -296,6 +298,16 @@ def _input_specs(
 def _with_equal_sizes(specs: tuple[TensorSpec, ...], equal: Mapping[str, str]) -> tuple[TensorSpec, ...]:
     """One name for sizes that have to be equal, so that the check at the door sees to it."""
     return tuple(dataclasses.replace(s, dims=tuple(equal.get(str(d), d) for d in s.dims)) for s in specs)
+
+
+def _with_forgotten(model: torch.nn.Module, specs: tuple[TensorSpec, ...], call: Call) -> tuple[TensorSpec, ...]:
+    """The states that the original forgets unless one token follows, marked with the size that counts these."""
+    states = [spec for spec in specs if ".recurrent_states." in spec.name]
+    ids = next((spec for spec in specs if spec.name in TOKENS), None)
+    if not states or ids is None or isinstance(ids.dims[1], int) or not generation.forgets(model, call.arguments()):
+        return specs
+    new = str(ids.dims[1])
+    return tuple(dataclasses.replace(spec, forgets=new) if spec in states else spec for spec in specs)
 
 
 def _with_ranges(

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,6 +21,12 @@ WITHOUT_PAST = "text-generation"
 
 #: Tokens that are new and tokens that were seen: sizes that no graph can take for a constant, as it could 0 and 1.
 NEW, PAST = 3, 4
+
+#: What forward calls its cache.
+CACHES = ("past_key_values", "cache_params")
+
+#: Layers of a cache that are states of a fixed size, with keys and values beside them or not.
+STATEFUL = ("LinearAttentionLayer", "LinearAttentionAndFullAttentionLayer", "DummyLayer")
 
 
 def can_generate(model: Any) -> bool:
@@ -45,33 +53,68 @@ def going_on(model: Any) -> dict[str, Any]:
     """
     if not can_generate(model):
         raise InputsNeeded(f"{type(model).__name__} does not write text after a text: it has no {WITH_PAST}.")
-    from transformers.cache_utils import DynamicCache
+    from transformers.cache_utils import DynamicCache, LinearAttentionCacheLayerMixin
 
+    known = inspect.signature(model.forward).parameters
+    name = next((name for name in CACHES if name in known), CACHES[0])
     generator = torch.Generator().manual_seed(0)
     vocabulary = model.config.get_text_config().vocab_size
     ids = torch.randint(min(3, vocabulary - 1), vocabulary, (2, PAST + NEW), generator=generator)
     mask = torch.ones_like(ids)
-    begun = {"input_ids": ids[:, :PAST], "attention_mask": mask[:, :PAST], "use_cache": True}
+    # The model's own would keep a window of the tokens only.
+    own = DynamicCache(config=model.config)
+    empty = own if any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in own.layers) else DynamicCache()
+    begun = {"input_ids": ids[:, :PAST], "attention_mask": mask[:, :PAST], "use_cache": True, name: empty}
     try:
         with torch.no_grad():
-            # Its own cache might keep a window of the tokens only.
-            cache = model(**begun, past_key_values=DynamicCache()).past_key_values
+            cache = getattr(model(**begun), name, None)
     except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         why = first_line(error).rstrip(".")
         raise InputsNeeded(
-            f"{type(model).__name__} does not go on with keys and values of all tokens: {why}.\n"
+            f"{type(model).__name__} does not go on with what a cache holds: {why}.\n"
             f"Generate with paritas.transformers, or port one call of it: task={WITHOUT_PAST!r}."
         ) from error
-    layers = sorted({type(layer).__name__ for layer in getattr(cache, "layers", ())})
-    if type(cache) is not DynamicCache or layers != ["DynamicLayer"]:
-        kind = f"a {type(cache).__name__} of {', '.join(layers)}" if cache is not None else "no cache"
+    kinds = {type(layer).__name__ for layer in getattr(cache, "layers", ())}
+    if type(cache) is not DynamicCache or not kinds <= {"DynamicLayer", *STATEFUL}:
+        kind = f"a {type(cache).__name__} of {', '.join(sorted(kinds))}" if cache is not None else "no cache"
         raise InputsNeeded(
             f"{type(model).__name__} remembers in {kind}, which no port keeps.\nGenerate with paritas.transformers, or "
             f"port one call of it: task={WITHOUT_PAST!r}."
         )
-    given = {"input_ids": ids[:, PAST:], "attention_mask": mask, "past_key_values": cache}
+    given = {"input_ids": ids[:, PAST:], "attention_mask": mask, name: cache}
+    if not kinds - {"LinearAttentionLayer"}:
+        given["attention_mask"] = mask[:, PAST:]  # nothing is as long as what was seen
     if not getattr(model.config, "use_cache", False):
         given["use_cache"] = True
-    if "position_ids" in inspect.signature(model.forward).parameters:
+    if "position_ids" in known:
         given["position_ids"] = torch.arange(PAST, PAST + NEW).repeat(2, 1)
+    if forgets(model, given):
+        _fill(cache, 0.0)
     return given
+
+
+def forgets(model: Any, arguments: Mapping[str, Any]) -> bool:
+    """Whether a call does not depend on the states of its cache, since the original begins anew where several tokens
+    follow."""
+    if not any(_states(arguments.get(name)) for name in CACHES):
+        return False
+
+    def logits(value: float) -> torch.Tensor:
+        own = copy.deepcopy(dict(arguments))
+        for name in CACHES:
+            _fill(own.get(name), value)
+        with torch.no_grad():
+            found: torch.Tensor = model(**own).logits
+        return found
+
+    return torch.equal(logits(0.0), logits(1.0))
+
+
+def _states(cache: Any) -> list[torch.Tensor]:
+    layers = [getattr(layer, "recurrent_states", {}) for layer in getattr(cache, "layers", ())]
+    return [state for states in layers for state in states.values() if state is not None]
+
+
+def _fill(cache: Any, value: float) -> None:
+    for state in _states(cache):
+        state.fill_(value)

@@ -15,7 +15,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from types import CodeType, FrameType
 from typing import Any
 
@@ -234,7 +234,7 @@ def found(exported: torch.export.ExportedProgram) -> list[Fact]:
     environment = sizes[0].node.shape_env
     free = set().union(*(size.node.expr.free_symbols for size in sizes))
     facts = _facts(environment, asked_in(environment), free)
-    for found in _of_operators(exported):
+    for found in _of_operators(exported, [known.fact for known in facts.values() if not known.assumed]):
         if found.fact.free_symbols <= free and not _is_denied(found.fact, facts):
             facts.setdefault(found.fact, found)
     return list(facts.values())
@@ -322,7 +322,7 @@ def _input_sizes(exported: torch.export.ExportedProgram) -> list[Any]:
     ]
 
 
-def _of_operators(exported: torch.export.ExportedProgram) -> Iterator[Fact]:
+def _of_operators(exported: torch.export.ExportedProgram, known: Sequence[Any]) -> Iterator[Fact]:
     """A dimension that `squeeze` left alone was not 1 wide: another size there is another shape.
 
     And of `x[-2:]` there are two rows, as torch.export has it, unless `x` has only one.
@@ -330,7 +330,7 @@ def _of_operators(exported: torch.export.ExportedProgram) -> Iterator[Fact]:
     for node in exported.graph.nodes:
         name = name_of(node)
         if name == "aten.slice.Tensor":
-            yield from _of_slice(node)
+            yield from _of_slice(node, known)
         if not name.startswith(("aten.squeeze.", "aten.squeeze_copy.")):
             continue
         shape = node.args[0].meta["val"].shape
@@ -341,22 +341,32 @@ def _of_operators(exported: torch.export.ExportedProgram) -> Iterator[Fact]:
                 yield Fact(sympy.Ne(size, 1), str(origin(node)))
 
 
-def _of_slice(node: torch.fx.Node) -> Iterator[Fact]:
+def _of_slice(node: torch.fx.Node, known: Sequence[Any]) -> Iterator[Fact]:
     source: Any = node.args[0]
     arguments: list[Any] = [*node.args[1:], *(0, None, None, 1)[len(node.args) - 1 :]]
     axis, *ends = arguments
     whole, part = (expression(value.meta["val"].shape[axis]) for value in (source, node))
     ends = [expression(end.meta["val"]) if isinstance(end, torch.fx.Node) else end for end in ends]
     symbols: set[Any] = getattr(whole, "free_symbols", set())
+    own = symbols.union(*(getattr(size, "free_symbols", set()) for size in (part, *ends)))
     for symbol in symbols:
         hints = source.meta["val"].shape[axis].node.shape_env.backed_var_to_val
-        numbers = {**hints, symbol: sympy.Integer(1)}
+        ones = [{**hints, symbol: sympy.Integer(1)}, {**hints, **dict.fromkeys(own, sympy.Integer(1))}]
+        taken = (sizes for sizes in ones if not any(_denies(fact, sizes, own) for fact in known))
+        numbers = next(taken, None)
+        if numbers is None:
+            continue
         try:
             asked = slice(*(None if end is None else _at(end, numbers) for end in ends))
             if _at(part, numbers) != len(range(*asked.indices(_at(whole, numbers)))):
                 yield Fact(sympy.Ne(symbol, 1), str(origin(node)))
         except (TypeError, ValueError, ZeroDivisionError):
             continue  # of what values decide
+
+
+def _denies(fact: Any, sizes: Mapping[Any, Any], own: Set[Any]) -> bool:
+    """Whether a fact about these sizes alone says that they never come."""
+    return fact.free_symbols <= own and fact.xreplace(sizes) == sympy.false
 
 
 def _at(size: Any, numbers: Mapping[Any, Any]) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from paritas.arguments import invoke, nest, take_apart
+from paritas.caches import is_state
 from paritas.capture.export import is_transformers, prepare
 from paritas.capture.forward import Call
 from paritas.capture.state import does_not_run
@@ -251,13 +252,16 @@ def dynamic_shapes(inputs: Mapping[str, Any], dynamic: bool | Mapping[str, Mappi
 
 
 def one_batch(inputs: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """Every dimension, with one name for the batch: the first of most inputs' first dimensions."""
+    """Every dimension, with one name for the batch: the first of most inputs' first dimensions. Of a state no other."""
     from torch.export import Dim
 
     batch = Dim("batch")
     first = {name for name, dims in batch_only(inputs).items() if dims and inputs[name].dim() > 1}
     return {
-        name: {axis: batch if axis == 0 and name in first else Dim.AUTO for axis in range(value.dim())}
+        name: {
+            axis: batch if axis == 0 and name in first else Dim.AUTO
+            for axis in range(1 if is_state(name) else value.dim())
+        }
         for name, value in inputs.items()
     }
 

@@ -219,6 +219,7 @@ def check_feed(
         check_guards({name: size for name, (size, _) in sizes.items()}, specs, guards)
     if not wrong:
         _check_counts(specs, feed, sizes, wrong)
+        _check_forgotten(specs, feed, sizes, wrong)
     if not wrong and len(feed) < len(specs):
         absent = {s.name: _fill(s, sizes, feed, wrong) for s in specs if s.name not in feed}
         feed = {spec.name: (feed if spec.name in feed else absent)[spec.name] for spec in specs}
@@ -307,6 +308,19 @@ def _check_counts(
             )
         elif spec.counts.startswith("sorted ") and (np.diff(array) > 0).any():
             wrong.append(f"{spec.name} must fall: the longest sequence first, as enforce_sorted=True demands")
+
+
+def _check_forgotten(
+    specs: Sequence[TensorSpec], feed: Mapping[str, Array], sizes: Mapping[str, tuple[int, str]], wrong: list[str]
+) -> None:
+    """A state that the original would not take up is none."""
+    for spec in specs:
+        if spec.forgets and sizes.get(spec.forgets, (1, ""))[0] != 1 and feed[spec.name].any():
+            wrong.append(
+                f"{sizes[spec.forgets][0]} tokens follow on {spec.name}, which the original forgets unless it is one: "
+                "hand them on one by one, or all tokens in one call"
+            )
+            return
 
 
 def dynamic_sizes(specs: Sequence[TensorSpec], feed: Mapping[str, Array]) -> dict[str, int]:

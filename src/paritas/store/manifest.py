@@ -256,6 +256,8 @@ def _check_meaning(manifest: Manifest) -> Manifest:
                 raise Wrong(f"{field}: {spec.name!r} has the dtype {spec.dtype[:40]!r}")
             if spec.counts and not set(sizes_in(spec.counts.removeprefix("sorted "))) <= known:
                 raise Wrong(f"{field}: {spec.name!r} counts {spec.counts[:60]!r}")
+            if spec.forgets and spec.forgets not in known:
+                raise Wrong(f"{field}: {spec.name!r} forgets {spec.forgets[:60]!r}")
             for dim in spec.dims:
                 if dim < 0 if isinstance(dim, int) else not is_dimension(dim):
                     raise Wrong(f"{field}: {spec.name!r} has the dimension {str(dim)[:60]!r}")

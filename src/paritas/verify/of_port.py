@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from paritas.arguments import invoke, nest
-from paritas.caches import keeps_inside, new_tokens, remembered
+from paritas.caches import is_state, keeps_inside, new_tokens, remembered
 from paritas.errors import EngineError, InputError, ParitasError
 from paritas.pytree import describe_output
 from paritas.run.engine import about, all_about
@@ -373,7 +373,7 @@ def _beginnings(manifest: Manifest, cases: Sequence[Case]) -> list[Case]:
         for spec in manifest.inputs:
             value = feed[spec.name]
             if spec.name in names:
-                feed[spec.name] = value[:, :, :0]
+                feed[spec.name] = np.zeros_like(value) if is_state(spec.name) else value[:, :, :0]
             elif spec.name.endswith("attention_mask") and spec.dims[1] not in others:
                 feed[spec.name] = value[:, -feed[name].shape[axis] :]
         return dataclasses.replace(case, name=f"{case.name}, at the beginning", feed=feed)

@@ -15,7 +15,7 @@ from openvino import op
 from openvino._offline_transformations import apply_make_stateful_transformation
 from openvino.op.util import Variable, VariableInfo
 
-from paritas.caches import computed_once, remembered, unchanged
+from paritas.caches import TOKENS, computed_once, remembered, tokens, unchanged
 from paritas.errors import LoweringError
 from paritas.lower.openvino.ports import PRESENT, ROWS, own_name
 from paritas.program import Program
@@ -42,6 +42,8 @@ def make_stateful(model: openvino.Model, program: Program) -> None:
         model.outputs[index].get_tensor().add_names({pairs[name]})
     model.add_parameters([rows])
     _repeat_heads(model)
+    if not any(isinstance(dim, str) for spec in program.inputs if spec.name in names for dim in spec.dims[1:]):
+        _take_masks_of_all(model, inputs, program)
     once = computed_once(program)
     left_out = unchanged(program) | set(once.values())
     results = model.get_results()
@@ -59,8 +61,8 @@ def make_stateful(model: openvino.Model, program: Program) -> None:
     )
     for node in model.get_ops():
         if node.get_type_name() == "ReadValue" and node.get_attributes()["variable_id"] not in once:
-            _, heads, _, width = (dim.get_min_length() for dim in node.get_output_partial_shape(0))
-            shape = ops.concat([batch, ops.constant(np.array([heads, 0, width], np.int64))], axis=0)
+            others = [dim.get_length() if dim.is_static else 0 for dim in list(node.get_output_partial_shape(0))[1:]]
+            shape = ops.concat([batch, ops.constant(np.array(others, np.int64))], axis=0)
             node.set_arguments([ops.broadcast(ops.constant(np.float32(0)), shape)])
     model.validate_nodes_and_infer_types()
 
@@ -103,6 +105,26 @@ def _inputs_of(node: openvino.Node) -> set[str]:
             found.add(own_name(node.output(0)))
         waiting += [given.get_node() for given in node.input_values()]
     return found
+
+
+def _take_masks_of_all(model: openvino.Model, inputs: Mapping[str, openvino.Output], program: Program) -> None:
+    """A mask of the new tokens may be one of all that were seen, which openvino-genai hands on to every model."""
+    new = tokens(program)
+    for spec in program.inputs:
+        if spec.name.endswith("attention_mask") and len(spec.dims) == 2 and spec.dims[1] == new:
+            mask = inputs[spec.name]
+            counted = next(inputs[name] for name in TOKENS if name in inputs)
+            consumers = mask.get_target_inputs()
+            count = ops.gather(ops.shape_of(counted, output_type="i64"), np.array([1], np.int64), np.int64(0))
+            last = ops.slice(
+                mask,
+                ops.negative(count),
+                np.array([2**31 - 1], np.int64),
+                np.array([1], np.int64),
+                np.array([1], np.int64),
+            )
+            for consumer in consumers:
+                consumer.replace_source_output(last.output(0))
 
 
 def _repeat_heads(model: openvino.Model) -> None:

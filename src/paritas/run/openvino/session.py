@@ -181,7 +181,7 @@ class OpenVINOSession:
         manifest, state = self._artifact.manifest, self.state()
         names = remembered(manifest)
         past = [feed[name] for name in names]
-        if past[0].shape[2]:
+        if all(array.size for array in past):
             state.load(past)
         found = state.run(feed, 1)
         found |= dict(zip(names.values(), state.arrays(), strict=True))

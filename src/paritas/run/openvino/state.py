@@ -10,7 +10,7 @@ import numpy as np
 import openvino
 import openvino.opset16 as ops
 
-from paritas.caches import computed_once, inside, remembered, unchanged
+from paritas.caches import computed_once, inside, is_state, remembered, unchanged
 from paritas.errors import EngineError, PortError
 from paritas.lower.openvino.ports import PRESENT, ROWS, own_name
 from paritas.program import Manifest
@@ -141,6 +141,10 @@ class OpenVINOState:
         self._rows = rows if self._rows is None else self._rows[rows]
 
     def crop(self, tokens: int) -> None:
+        if tokens and any(map(is_state, self._order)):
+            raise EngineError(
+                "What this model remembers is a state, from which no token can be taken back: begin again."
+            )
         self.length -= tokens
         if tokens and self.length:
             for variable in self._variables(self._order):
@@ -154,7 +158,8 @@ class OpenVINOState:
         for variable, array in zip(self._variables(self._order), arrays, strict=True):
             variable.state = openvino.Tensor(np.ascontiguousarray(array))
         self._rows = None
-        self.length, self._batch = arrays[0].shape[2], len(arrays[0])
+        growing = [array.shape[2] for name, array in zip(self._order, arrays, strict=True) if not is_state(name)]
+        self.length, self._batch = growing[0] if growing else 1, len(arrays[0])
 
     def computed(self) -> list[Array]:
         """What the first call has computed for all: see `caches.computed_once`."""

@@ -122,6 +122,7 @@ def generate(
             for spec in specs
         }
         feed |= {spec.name: _lengths(spec, shapes[spec.name], sizes, generator) for spec in specs if spec.counts}
+        feed |= {s.name: np.zeros_like(feed[s.name]) for s in specs if s.forgets and sizes.get(s.forgets) != 1}
         cases.append(Case(plan.name, feed, plan.edge, optional=bool(plan.rows)))
     return tuple(cases)
 
