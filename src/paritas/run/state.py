@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from paritas.caches import begun, remembered, unchanged
+from paritas.caches import begun, is_state, remembered, unchanged
 from paritas.program import Manifest
 from paritas.run.session import Remembers, Session, State
 
@@ -31,7 +31,8 @@ class ArrayState:
 
     @property
     def length(self) -> int:
-        return self._arrays[0].shape[2] if self._arrays else 0
+        growing = (a.shape[2] for name, a in zip(self._names, self._arrays, strict=False) if not is_state(name))
+        return next(growing, int(bool(self._arrays)))
 
     def run(self, feed: Mapping[str, Array], tokens: int) -> dict[int, Array]:
         if not self._arrays:

@@ -22,7 +22,7 @@ from paritas.run.session import Session, State
 from paritas.run.state import ArrayState, new_state
 from paritas.verify.compare import typical
 from paritas.verify.inputs.generate import Case
-from paritas.verify.inputs.scenarios import SCENARIOS, Call, Roles, Scenario, functional, play, step_name, write
+from paritas.verify.inputs.scenarios import Call, Roles, Scenario, functional, play, scenarios, step_name, write
 from paritas.verify.report.rows import Environment, OutputParity, StepParity
 from paritas.verify.tolerance import AS_ACCURATE, EPSILON, HALF, Tolerance, whole_model
 from paritas.verify.verify import Reference, Runner, verify
@@ -107,7 +107,7 @@ def compare_generation(
     unseen: dict[str, str] = {}
     notes: list[str] = []
     scripts: list[tuple[Scenario, list[Call], list[dict[int, Array]]]] = []
-    for scenario in SCENARIOS:
+    for scenario in scenarios(manifest):
         if scenario.longest > roles.largest:
             notes.append(_too_long(scenario.name, scenario.longest, roles.largest))
             continue
@@ -143,12 +143,12 @@ def step(
 ) -> dict[str, Array]:
     """The inputs of one step, with what the original remembers there. Raises `InputError` for a name of none."""
     roles = Roles(manifest, example)
-    for scenario in SCENARIOS:
+    for scenario in scenarios(manifest):
         if name not in (step_name(scenario.name, at) for at in range(len(scenario.steps) + 1)):
             continue
         calls, _ = write(scenario, roles, memory_of(original, manifest), told_by(manifest)[1], seed)
         return functional(next(call for call in calls if call.name == name), manifest)
-    names = [step_name(scenario.name, len(scenario.steps)) for scenario in SCENARIOS]
+    names = [step_name(scenario.name, len(scenario.steps)) for scenario in scenarios(manifest)]
     raise InputError(f"There is no step {name!r}. The last ones are: {'; '.join(names)}.")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from paritas import formulas
-from paritas.caches import begun, new_tokens, remembered
+from paritas.caches import begun, is_state, new_tokens, remembered
 from paritas.errors import InputError
 from paritas.program import Manifest, TensorSpec
 from paritas.run.session import State
@@ -65,6 +65,21 @@ SCENARIOS = (
 )
 
 
+def scenarios(manifest: Manifest) -> tuple[Scenario, ...]:
+    """Those that the original can play: from a state no token is taken back, and where it forgets its states unless
+    one token follows, tokens follow one by one."""
+    found: tuple[Scenario, ...] = SCENARIOS
+    if any(map(is_state, remembered(manifest))):
+        found = tuple(one for one in found if not any(step.forget for step in one.steps))
+    if any(spec.forgets for spec in manifest.inputs):
+        found = tuple(dataclasses.replace(one, steps=_single(one.steps)) for one in found)
+    return found
+
+
+def _single(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    return tuple(one for step in steps for one in (dataclasses.replace(step, tokens=1), *[Step()] * (step.tokens - 1)))
+
+
 @dataclasses.dataclass(frozen=True)
 class Call:
     """One call of a scenario, as the original's answers have made it.
@@ -101,6 +116,7 @@ class Roles:
         self._positions: list[TensorSpec] = []
         self._counted: list[TensorSpec] = []
         self._masks: list[TensorSpec] = []
+        self._recent: list[TensorSpec] = []  # masks of the new tokens alone
         self._zeros: list[TensorSpec] = []
         self._same: dict[str, Array] = {}
         specs = [spec for spec in manifest.inputs if spec.name not in self.names]
@@ -125,6 +141,8 @@ class Roles:
             self.tokens = spec
         elif is_attention_mask(spec) and self._counts_all(spec, manifest):
             self._masks.append(spec)
+        elif is_attention_mask(spec) and spec.dims[1] == self._new:
+            self._recent.append(spec)
         elif not new and spec.name in example:
             self._same[spec.name] = example[spec.name]
         else:
@@ -137,7 +155,9 @@ class Roles:
         own = [s.name for s in manifest.inputs if s.name.endswith("decoder_attention_mask")]
         if own:
             return spec.name in own
-        past = next(s.dims[2] for s in manifest.inputs if s.name in self.names)
+        past = next((s.dims[2] for s in manifest.inputs if s.name in self.names and not is_state(s.name)), None)
+        if past is None:
+            return False
         seen = [formulas.whole(dim, manifest.sizes) for dim in (past, self._new)]
         return formulas.whole(spec.dims[1], manifest.sizes) == sum(size or 0 for size in seen)
 
@@ -149,7 +169,7 @@ class Roles:
         limits += [
             manifest.limits[str(s.dims[2])]
             for s in manifest.inputs
-            if s.name in self.names and str(s.dims[2]) in manifest.limits
+            if s.name in self.names and not is_state(s.name) and str(s.dims[2]) in manifest.limits
         ]
         return min(limits, default=2**31)
 
@@ -180,6 +200,7 @@ class Roles:
             of_rows = counted if sizes[-1] == batch else counted[:1]
             feed[spec.name] = np.broadcast_to(of_rows, (*sizes, new)).astype(spec.dtype, order="C")
         feed |= {spec.name: mask.astype(spec.dtype) for spec in self._masks}
+        feed |= {spec.name: mask[:, -new:].astype(spec.dtype) for spec in self._recent}
         feed |= {spec.name: np.zeros((batch, new), spec.dtype) for spec in self._zeros}
         seen = mask.shape[1]
         feed |= {spec.name: np.arange(seen - new, seen).astype(spec.dtype) for spec in self._counted}
