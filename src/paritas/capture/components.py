@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from paritas.capture import encoder_decoder
+from paritas.capture import encoder_decoder, vision_language
 from paritas.capture.component import Component
 from paritas.errors import SourceError
 from paritas.program import Source
@@ -20,7 +20,7 @@ __all__ = ["TASKS", "Component", "component"]
 
 #: Task, by optimum's name -> what takes a model for it apart, into components by name.
 #: Each raises `InputsNeeded` for a model that is not of that kind.
-TASKS: dict[str, Callable[[Any], Mapping[str, Component]]] = {**encoder_decoder.TASKS}
+TASKS: dict[str, Callable[[Any], Mapping[str, Component]]] = {**encoder_decoder.TASKS, **vision_language.TASKS}
 
 
 def component(model: torch.nn.Module, source: Source) -> torch.nn.Module:

@@ -53,6 +53,11 @@ def going_on(model: Any) -> dict[str, Any]:
     """
     if not can_generate(model):
         raise InputsNeeded(f"{type(model).__name__} does not write text after a text: it has no {WITH_PAST}.")
+    return after_tokens(model)
+
+
+def after_tokens(model: Any, *, embedded: bool = False) -> dict[str, Any]:
+    """As `going_on`, of a model that writes. embedded: inputs_embeds float [2, NEW, width] instead of the tokens."""
     from transformers.cache_utils import DynamicCache, LinearAttentionCacheLayerMixin
 
     known = inspect.signature(model.forward).parameters
@@ -88,6 +93,9 @@ def going_on(model: Any) -> dict[str, Any]:
         given["use_cache"] = True
     if "position_ids" in known:
         given["position_ids"] = torch.arange(PAST, PAST + NEW).repeat(2, 1)
+    if embedded:
+        with torch.no_grad():
+            given["inputs_embeds"] = model.get_input_embeddings()(given.pop("input_ids"))
     if forgets(model, given):
         _fill(cache, 0.0)
     return given
