@@ -12,6 +12,7 @@ import numpy as np
 
 from paritas import store
 from paritas.arguments import nest
+from paritas.caches import keeps_inside
 from paritas.dtypes import dtype_name, named_dtype
 from paritas.errors import (
     CaptureError,
@@ -132,6 +133,17 @@ def task_for(model: Any, runtime: Engine, inputs: Any, dynamic: Any) -> str:
 
 #: What may be in the way of a port that goes on with a cache, and not of one that computes one call.
 NO_CACHE = (InputsNeeded, CaptureError, FrozenDimension, UnsupportedOps, LoweringError, EngineError, PortError)
+
+
+def going_on(task: str, port: Any) -> Any:
+    """`port`, if it does for its task what it has to: raises `CaptureError` for a cache that holds one size only."""
+    from paritas.capture.generation import WITH_PAST
+
+    if task == WITH_PAST and not keeps_inside(port.manifest):
+        name = port.manifest.source.model_class.rpartition(".")[-1]
+        why = "; ".join(str(note) for note in port.notes if "fixed" in str(note))[:600]
+        raise CaptureError(f"{name} goes on with a cache at one size only: {why}")
+    return port
 
 
 def without_cache(error: Exception) -> Note:

@@ -17,7 +17,7 @@ from paritas import leftovers, store
 from paritas.arguments import bound, flatten, nest
 from paritas.caches import begun, keeps_inside, remembered
 from paritas.components import Components, join
-from paritas.errors import CaptureError, InputError, OriginalMissing, SizeError
+from paritas.errors import InputError, OriginalMissing, SizeError
 from paritas.extras import require
 from paritas.making import (
     NO_CACHE,
@@ -26,6 +26,7 @@ from paritas.making import (
     check_device,
     dtype_of,
     examples_of,
+    going_on,
     inputs_for,
     manifest_of,
     prepared,
@@ -98,7 +99,6 @@ def port(
     require("port", "paritas.port()")
     from paritas.capture import capture
     from paritas.capture.components import TASKS
-    from paritas.capture.generation import WITH_PAST
     from paritas.capture.source import resolve
 
     tell = progress or (lambda stage: None)
@@ -138,10 +138,7 @@ def port(
         if wanted in TASKS:
             whole = dataclasses.replace(origin, task=wanted)
             return port_components(original, whole, options, notes=notes, progress=progress, check_finite=check_finite)
-        first = made(inputs_for(original, wanted, inputs))
-        if wanted == WITH_PAST and not keeps_inside(first.manifest):
-            why = "; ".join(str(note) for note in first.notes if "fixed" in str(note))[:600]
-            raise CaptureError(f"{type(original).__name__} goes on with a cache at one size only: {why}")
+        first = going_on(wanted, made(inputs_for(original, wanted, inputs)))
     except NO_CACHE as error:
         if task or not wanted:
             raise
