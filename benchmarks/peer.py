@@ -44,7 +44,7 @@ def serve(name: str, directory: str, prompt: int, new: int) -> Callable[[Any], d
     def answered(_: Any) -> dict[str, Any]:
         found = generate()
         now = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
         return {**found, "load": loaded, "memory": {"peak": peak, "now": now}}
 
     return answered

@@ -120,7 +120,7 @@ class OpenVINO(Engine):
         if not generates and (component or not any(spec.name == "input_ids" for spec in program.inputs)):
             return ()
         notes = tokenizers.write(directory, needed=generates)
-        if not component:
+        if component in ("", "language_model"):  # with images before the text or without, the server's graph is one
             serving.write(directory, generates=generates)
         return notes
 
