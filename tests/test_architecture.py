@@ -19,7 +19,7 @@ PACKAGE = ROOT / "src" / "paritas"
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("printable", "errors", "dtypes", "options", "program", "formulas", "pytree", "arguments", "guards", "caches"),
-        *("files", "leftovers", "contents", "workers", "extras"),
+        *("files", "leftovers", "details", "contents", "workers", "extras"),
     ),
     ("capture",),
     ("lower",),

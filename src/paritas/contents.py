@@ -56,9 +56,13 @@ def take(artifact: Artifact, name: str) -> plain.Buffer:
 def take_mapped(artifact: Artifact, name: str) -> plain.Mapped | None:
     """A port's file that nobody may write to, for the one who asks first: it stays in its place on the disk.
 
-    It is being checked meanwhile: `settle` has to say that it is right before anything is computed with it.
+    It is being checked meanwhile: `settle` has to say that it is right before anything is computed with it. What this
+    process has just written itself needs no check.
     """
-    held = artifact.held.get(name)
+    held, path = artifact.held.get(name), artifact.directory / name
+    if artifact.own and is_inside(name) and path.is_file() and (size := path.stat().st_size) >= plain.FINAL:
+        with refusals(path):
+            return plain.Mapped(path, size, check=False)
     if not isinstance(held, plain.Mapped):
         return None
     del artifact.held[name]
@@ -67,6 +71,8 @@ def take_mapped(artifact: Artifact, name: str) -> plain.Mapped | None:
 
 def settle(artifact: Artifact, name: str, mapped: plain.Mapped) -> None:
     """Raise `TamperedPort` unless the file is what its checksum says."""
+    if artifact.own:
+        return
     want, got = str(artifact.manifest.files[name]["sha256"]), mapped.sha256
     if got != want:
         raise tampered(artifact.directory, [f"{name}: sha256 {want[:16]}... expected, {got[:16]}... found"])

@@ -85,7 +85,7 @@ class Mapped:
     that it is the right one. Raises `OSError` as `read` does.
     """
 
-    def __init__(self, path: Path, most: int) -> None:
+    def __init__(self, path: Path, most: int, *, check: bool = True) -> None:
         descriptor = opened(path)
         weakref.finalize(self, os.close, descriptor)
         size = _checked_size(descriptor, path)
@@ -94,14 +94,17 @@ class Mapped:
         self._descriptor, self._stamp = descriptor, self._now(descriptor)
         self._mapping = mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY)
         self.view = memoryview(self._mapping)
+        self._hashed: Future[str] | None = None
+        if not check:
+            return
         with_it = ThreadPoolExecutor(1)  # an engine reads the weights in as much time as it takes to hash them
-        self._hashed: Future[str] = with_it.submit(_sha256, descriptor)
+        self._hashed = with_it.submit(_sha256, descriptor)
         with_it.shutdown(wait=False)
 
     @property
     def sha256(self) -> str:
         """Of the file, once it is read."""
-        return self._hashed.result()
+        return self._hashed.result() if self._hashed else _sha256(self._descriptor)
 
     @staticmethod
     def _now(descriptor: int) -> tuple[int, int]:
@@ -148,6 +151,32 @@ def _in_order(size: int) -> Iterator[Callable[..., Any]]:
         return
     with ThreadPoolExecutor(1) as pool:
         yield pool.submit
+
+
+def linked(source: Path, path: Path) -> bool:
+    """Whether `path` is now a name of the large file `source`, which only this process has written and may write to."""
+    if source.stat().st_size < FINAL:
+        return False
+    try:
+        os.link(source, path, follow_symlinks=False)
+    except OSError:  # another disk, or one without such names
+        return False
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+    return True
+
+
+def copied(source: Path, path: Path) -> tuple[str, int]:
+    """The checksum and the size of what was copied."""
+    digest, size = hashlib.sha256(), 0
+    with open(opened(source), "rb") as reader, open(path, "wb") as writer:
+        while block := reader.read(_BLOCK):
+            digest.update(block)
+            size += len(block)
+            writer.write(block)
+        writer.flush()
+        os.fsync(writer.fileno())
+    return digest.hexdigest(), size
 
 
 #: Bytes from which on a file is looked at for holes, and of how many one is written at least.

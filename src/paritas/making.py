@@ -158,7 +158,8 @@ def check_weights(weights: str, runtime: Engine) -> None:
     able = [one.name for one in all_about() if weights in one.weight_formats]
     if not able:
         known = dict.fromkeys(name for one in all_about() for name in one.weight_formats)
-        raise InputError(f"weights={weights!r} is not possible: {' and '.join(known)} are.")
+        *names, last = known
+        raise InputError(f"weights={weights!r} is not possible: {', '.join(names)} and {last} are.")
     raise InputError(f"weights={weights!r} is for engine={' or '.join(map(repr, able))}, not for {runtime.name}.")
 
 

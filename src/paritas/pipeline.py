@@ -116,6 +116,7 @@ def port(
         model_class=model_class,
         dtype=about(engine).capture_dtype(options.dtype),
         notes=notes,
+        in_files=about(engine).streams_weights,
     )
 
     wanted = task or task_for(original, about(engine), inputs, dynamic)
@@ -214,17 +215,19 @@ def assemble(
     tell = progress or (lambda stage: None)
     directory = leftovers.make()
     try:
+        from paritas.capture import stored
         from paritas.capture.source import copy_configuration
 
         tell("lower")
         lowered = write(directory)
+        stored.release()
         notes = (*notes, *copy_configuration(whole or original, program.source, directory))
         notes = (*notes, *about(options.engine).beside(program, directory))
         if keep_example:
             from paritas.verify.inputs import example
 
             notes = (*notes, *example.write(directory, arrays(program), program.source))
-        artifact = Artifact(directory, manifest_of(program, lowered, options, notes=notes))
+        artifact = Artifact(directory, manifest_of(program, lowered, options, notes=notes), own=True)
         tell("run")
         session = find_engine(options.engine).start(
             program, artifact, device=options.device, config=dict(options.config)
@@ -572,6 +575,9 @@ class Port:
                 self.manifest.source, dtype=about(self.manifest.engine).capture_dtype(self.manifest.dtype)
             )
             self._original = component(whole, self.manifest.source)
+        from paritas.capture import stored
+
+        stored.restore(self._original, self._program)
         return self._original
 
     def program(self) -> Program:
@@ -589,6 +595,8 @@ class Port:
                 {**nest(examples, self.manifest.nesting), **self.manifest.constants},
                 source=self.manifest.source,
             )
+        elif self._original is not None:
+            self.original()  # its weights too
         return self._program
 
     def examples(self) -> dict[str, np.ndarray]:

@@ -173,6 +173,8 @@ class Program:
     limits: Mapping[str, int] = dataclasses.field(default_factory=dict)
     #: As the checkpoint has them.
     weights: Mapping[str, torch.Tensor] = dataclasses.field(default_factory=dict)
+    #: Of `exported.state_dict`, what the checkpoint's files have where a stand-in is: see `capture.stored`.
+    stored: Mapping[str, torch.Tensor] = dataclasses.field(default_factory=dict)
     trainable: frozenset[str] = frozenset()  # those that are parameters which require gradients
     module_classes: Mapping[str, str] = dataclasses.field(default_factory=dict)  # path -> qualified class
     #: See `capture.forward_names`.
@@ -257,6 +259,8 @@ class Artifact:
     """What was read when the files were checked, for the engine, which need not look again: see `contents.take`."""
     folder: str = ""  # of a component that has one: the last part of `directory`, with `port.json` above it
 
+    own: bool = False  # this process has just written it, into a directory of its own
+
     @property
     def entry(self) -> Path:
         return self.directory / self.manifest.entry
@@ -275,6 +279,7 @@ class ComponentArtifacts:
     manifest: ComponentsManifest
     modified: bool = False
     held: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+    own: bool = False  # see `Artifact.own`
 
     def each(self) -> dict[str, Artifact]:
         """The components by name: those in a folder have its files, the others all that lie beside each other."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from paritas.caches import TOKENS, is_state
-from paritas.capture import generation, guards, indices, ones, ranges
+from paritas.capture import generation, guards, indices, ones, ranges, stored
 from paritas.capture import inputs as example
 from paritas.capture.export import export
 from paritas.capture.forward import Call, Traced, parameter_names
@@ -59,6 +59,7 @@ def capture(
     Raises `InputsNeeded`, `CaptureError` with torch's reason and the model's source line, and
     `FrozenDimension` if a dimension named in `dynamic` came out as a constant.
     """
+    stored.fill()
     with without_inference_mode(model), unchanged(model), plain_paths(model):
         return _captured(model.eval(), inputs, dynamic, source, exact)
 
@@ -228,6 +229,7 @@ def _assemble(
         examples=dict(call.tensors),
         limits=largest,
         weights=weights(model, as_saved=False),
+        stored=stored.of(exported.state_dict),
         trainable=frozenset(name for name, p in model.named_parameters() if p.requires_grad),
         module_classes={
             path: f"{type(m).__module__}.{type(m).__qualname__}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import importlib.util
 import json
 import os
 import re
@@ -180,6 +181,32 @@ def _cached_like(name: str, most: int = 5) -> str:
     if close:
         return f" In the cache there is: {', '.join(close)}."
     return f" In the cache there are: {', '.join(cached[:most])}." if cached else f" The cache ({root}) is empty."
+
+
+#: Ways of quantising whose weights transformers turns into plain ones while it loads them, where no GPU is.
+_UNPACKED = frozenset({"fp8", "mxfp8", "mxfp4"})
+#: Ways for which it needs a package, and does so too: how they are called in config.json, and the package.
+_UNPACKED_BY = {"compressed-tensors": "compressed_tensors"}
+
+
+def check_quantisation(directory: Path, config: Mapping[str, Any]) -> None:
+    """Raise `SourceError` for a checkpoint whose weights are packed for kernels that no graph has: nothing is read."""
+    said = config.get("quantization_config")
+    text = config.get("text_config")
+    said = said or (text.get("quantization_config") if isinstance(text, dict) else None)
+    if not isinstance(said, dict):
+        return
+    method = str(said.get("quant_method") or ("bitsandbytes" if "load_in_8bit" in said else "an unknown method"))
+    package = _UNPACKED_BY.get(method)
+    if method in _UNPACKED or (package and importlib.util.find_spec(package)):
+        return
+    bits = said.get("bits") or (4 if said.get("load_in_4bit") else 8 if said.get("load_in_8bit") else None)
+    install = f"transformers unpacks them with {package}, which is not installed, or p" if package else "P"
+    raise SourceError(
+        f"The weights in {directory} are quantised by {method}{f', {bits} bits' if bits else ''}: packed for kernels "
+        f"of its own, which no graph has. {install}ort the checkpoint that it was made of, with "
+        f'weights="{"int4" if bits == 4 else "int8"}".'
+    )
 
 
 # --- the files ---------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import logging
 import sys
@@ -48,7 +49,7 @@ def export(
     traced = Traced()
     if is_transformers(model):
         importlib.import_module("transformers.exporters.exporter_dynamo")  # which patches of ours mend
-    with quiet(), patience(), torch.no_grad(), guards.noted(), patches.applied(model) as done:
+    with quiet(), patience(), uncached(), torch.no_grad(), guards.noted(), patches.applied(model) as done:
         try:
             program = _traced(model, call, dynamic_shapes, remarks, traced)
             remarks += switches.remarks(program)
@@ -206,6 +207,24 @@ def _reason(model: torch.nn.Module, error: Exception) -> str:
         + (f"\nat {where}" if where else "")
         + "\nIf the reason is a data-dependent branch, pass inputs that avoid it, or rewrite the line with torch.where."
     )
+
+
+@contextlib.contextmanager
+def uncached() -> Iterator[None]:
+    """What torch keeps of each operator's shapes costs more, with free sizes, than to infer them anew (torch 2.11).
+
+    And so do the rounds of the garbage collector, which finds nothing in a trace but what is needed.
+    """
+    import torch._dynamo.config as settings
+
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        with settings.patch(fake_tensor_cache_enabled=False):
+            yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 @contextlib.contextmanager

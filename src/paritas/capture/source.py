@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 from paritas import files
-from paritas.capture import sentence_modules
-from paritas.capture.checkpoint import check_weights, listing, locate
+from paritas.capture import sentence_modules, stored
+from paritas.capture.checkpoint import check_quantisation, check_weights, listing, locate
 from paritas.capture.wrappers import bare
 from paritas.errors import OriginalMissing, SourceError
 from paritas.program import Note, Source
@@ -39,6 +39,7 @@ def resolve(
     dtype: str | torch.dtype | None = None,
     allow_missing: bool = False,
     notes: list[Note] | None = None,
+    in_files: bool = False,
 ) -> tuple[torch.nn.Module, Source]:
     """The module that `source` is, in evaluation mode, and how to load it again.
 
@@ -46,7 +47,8 @@ def resolve(
     float32 if None; a module keeps its own. model_class: a class of transformers or its name
     ("AutoModelForCausalLM"); else the one that the checkpoint's config.json names. allow_missing: accept
     weights that the checkpoint does not have, which are then random. What had to be done differently is
-    appended to `notes`. Raises `SourceError`.
+    appended to `notes`. in_files: the weights of a large checkpoint may stay in its files, see `stored`. Raises
+    `SourceError`.
     """
     notes = notes if notes is not None else []
     wanted = _torch_dtype(dtype)
@@ -58,10 +60,12 @@ def resolve(
     place = locate(source, revision=revision, subfolder=subfolder)
     directory = _transformer_part(place.directory, notes)
     config = _read_config(directory)
+    check_quantisation(directory, config)
     cls = _model_class(model_class, config, directory)
     check_weights(directory, config)
     pools = "Pooling" in sentence_modules.kinds(sentence_modules.listed(place.directory) or ())
-    model = _load(cls, directory, wanted or torch.float32, allow_missing, notes, pooler=not pools)
+    wanted = wanted or torch.float32
+    model = _load(cls, directory, wanted, allow_missing, notes, pooler=not pools, in_files=in_files)
     return model.eval(), dataclasses.replace(place.source, model_class=_qualified(model))
 
 
@@ -238,7 +242,14 @@ def _unknown_type(kind: Any, config: Mapping[str, Any], directory: Path) -> str:
 
 
 def _load(
-    cls: Any, directory: Path, dtype: torch.dtype, allow_missing: bool, notes: list[Note], *, pooler: bool = True
+    cls: Any,
+    directory: Path,
+    dtype: torch.dtype,
+    allow_missing: bool,
+    notes: list[Note],
+    *,
+    pooler: bool = True,
+    in_files: bool = False,
 ) -> Any:
     """from_pretrained, with what transformers only logs made errors and notes.
 
@@ -246,8 +257,8 @@ def _load(
     """
 
     def load(**extra: Any) -> tuple[Any, dict[str, Any]]:
-        with quiet():
-            return cls.from_pretrained(
+        with quiet(), stored.kept_in_files(directory, dtype if in_files else None) as stand_in:
+            found = cls.from_pretrained(
                 directory,
                 dtype=dtype,
                 local_files_only=True,
@@ -257,6 +268,8 @@ def _load(
                 output_loading_info=True,
                 **extra,
             )
+            stand_in(found[0])
+            return found
 
     try:
         model, info = load() if pooler else _only_tokens(load, notes)
@@ -380,7 +393,10 @@ def weights(model: Any, *, as_saved: bool = True) -> dict[str, torch.Tensor]:
     buffers; `as_saved=False` keeps the module's own names where the file's differ (models that transformers
     converts while loading). Any other module: its state_dict, of shared tensors the first name.
     """
-    state = {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
+    own = {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
+    # Stand-ins share their memory, and are not tied for that.
+    real = stored.of(own)
+    state = {name: real.get(name, value) for name, value in own.items()}
     if not _is_transformers(model):
         return _once(state)
     from transformers.core_model_loading import revert_weight_conversion
@@ -394,6 +410,8 @@ def weights(model: Any, *, as_saved: bool = True) -> dict[str, torch.Tensor]:
         state = _once(state)
     if as_saved:
         state = revert_weight_conversion(model, state)
+    elif real:
+        state = {name: own[name] for name in state}
     return {name: value.detach() for name, value in state.items()}
 
 

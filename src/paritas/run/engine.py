@@ -60,6 +60,9 @@ class Engine(abc.ABC):
     #: To which its lowering can round weights.
     weight_formats: ClassVar[Sequence[str]] = ()
 
+    #: Whether its lowering reads a program's weights one by one, so that they may stay in the checkpoint's files.
+    streams_weights: ClassVar[bool] = False
+
     #: The dtype in which its programs are captured where another one is asked for, if it chooses its precision when
     #: it runs; "" for one that computes in the dtype of the program.
     captured_in: ClassVar[str] = ""

@@ -213,18 +213,14 @@ def _copy_files(artifact: Artifact | ComponentArtifacts, staging: Path) -> dict[
     for name in names:
         path = staging / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        digest, size = hashlib.sha256(), 0
-        with open(plain.opened(source / name), "rb") as reader, open(path, "wb") as writer:
-            while block := reader.read(1 << 20):
-                digest.update(block)
-                size += len(block)
-                writer.write(block)
-            writer.flush()
-            os.fsync(writer.fileno())
+        if artifact.own and plain.linked(source / name, path):
+            digest, size = plain.sha256(path), path.stat().st_size
+        else:
+            digest, size = plain.copied(source / name, path)
         if size >= plain.FINAL:  # it stays in its place when the port is loaded: see `files.Mapped`
             path.chmod(path.stat().st_mode & ~0o222)
-        files[name] = {"sha256": digest.hexdigest(), "bytes": size}
-        _check_unchanged(artifact, name, digest.hexdigest())
+        files[name] = {"sha256": digest, "bytes": size}
+        _check_unchanged(artifact, name, digest)
     return dict(sorted(files.items()))
 
 

@@ -89,14 +89,14 @@ def port(
     """
     # What cannot succeed is refused before torch is imported and minutes pass.
     refuse_options(engine, mode=bool(mode), target=bool(target), weights=bool(weights))
-    from paritas import store
+    from paritas import details, store
     from paritas.making import build_options, refuse_free_sizes
 
     properties = properties_of(ov_config)
     refuse_free_sizes(build_options(engine, device=device, ov_config=properties)[0], dynamic, task)
     store.check_target(out, force=force)
     given = examples_of(inputs) if inputs else None
-    with Stages(f"{source} to {engine}", quiet=quiet) as stages:
+    with Stages(f"{source} to {engine}", quiet=quiet) as stages, details.heard(stages.detail):
         stages("load")
         from paritas import pipeline
         from paritas.cli.models import named

@@ -14,10 +14,11 @@ from paritas.errors import LoweringError
 from paritas.lower.decompose import decomposed
 from paritas.lower.openvino import configuration
 from paritas.lower.openvino.composed import COMPOSED
-from paritas.lower.openvino.compress import compress
+from paritas.lower.openvino.compress import HALVES, compress, half_constants, mark, widened
 from paritas.lower.openvino.configuration import HINTS
 from paritas.lower.openvino.graph import build
 from paritas.lower.openvino.precision import notes_of
+from paritas.lower.openvino.spool import Spool
 from paritas.lower.openvino.stateful import make_stateful
 from paritas.lower.randomness import refuse_random_ops
 from paritas.lower.registry import lowerings
@@ -79,9 +80,12 @@ def lower(program: Program, directory: Path, options: BuildOptions) -> Lowered:
     if keeps_inside(program):
         make_stateful(converted, program)
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": HINTS[dtype]}
+    spool, marks, halves = Spool(directory), list[str](), half_constants(converted)
     if weights:
-        converted, note = compress(converted, weights)
+        note, marks = compress(converted, weights, spool)
         notes, settings = (*notes, note), {**settings, "weights": weights}
+    if weights not in HALVES:
+        widened(converted, halves, spool)
     entry = entry_of(program.source.component)
     # One configuration for all components of a model, of which some remember.
     properties = configuration.of(dtype, remembers=keeps_inside(program) or bool(program.source.component))
@@ -97,5 +101,6 @@ def lower(program: Program, directory: Path, options: BuildOptions) -> Lowered:
     if built.watched:
         settings["watched"] = list(built.watched)
     notes += _unnoticed(built.unnoticed) + _complex(program)
-    del built  # until here: the model reads its weights
+    mark(directory / entry, marks)
+    del built, spool  # until here: the model reads its weights
     return Lowered(entry, settings, notes, guards=simple.guards[len(program.guards) :])

@@ -32,6 +32,7 @@ from openvino import Output
 from torch.fx import Node
 
 from paritas.capture.normalise import expression
+from paritas.capture.stored import halves
 from paritas.errors import LoweringError
 from paritas.lower.registry import Lowering
 
@@ -360,6 +361,18 @@ def constant(value: torch.Tensor, keep: list[Any]) -> Output:
         return out(ops.constant(array.copy()))
     keep.append((host, array))
     return out(ops.constant(array, shared_memory=True))
+
+
+def half_constant(value: torch.Tensor, keep: list[Any]) -> Output:
+    """A tensor of half precision as float32: a constant of its own bits, which shares their memory, and a cast.
+
+    That compressed weights look so, and are not to be computed in advance, OpenVINO's plugins know by the mark.
+    """
+    bits = halves(value.contiguous())
+    kind = openvino.Type.bf16 if value.dtype is torch.bfloat16 else openvino.Type.f16
+    tensor = openvino.Tensor(bits, openvino.Shape(list(value.shape)), kind)
+    keep.append((value, bits, tensor))
+    return out(ops.convert(ops.constant(tensor, shared_memory=True), "f32"))
 
 
 def rank_of(value: Any) -> int:

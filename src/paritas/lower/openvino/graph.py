@@ -22,7 +22,7 @@ from paritas.errors import LoweringError, ParitasError
 from paritas.lower.openvino import sizes, watch
 from paritas.lower.openvino.apart import kept_apart
 from paritas.lower.openvino.complexes import of_complex
-from paritas.lower.openvino.emit import HALF, TYPES, Emitter, constant, is_tensor, out
+from paritas.lower.openvino.emit import HALF, TYPES, Emitter, constant, half_constant, is_tensor, out
 from paritas.lower.openvino.empty import known_from_shapes
 from paritas.lower.openvino.ports import TENSOR, result, type_of
 from paritas.lower.openvino.precision import rounded
@@ -145,6 +145,8 @@ class _Builder:
         if spec.kind != InputKind.USER_INPUT:
             held = exported.state_dict if spec.target in exported.state_dict else exported.constants
             value = held[spec.target]
+            if spec.target in self.program.stored:
+                return half_constant(self.program.stored[spec.target], self.keep)
             self._measure(node, value)
             return constant(value, self.keep) if isinstance(value, torch.Tensor) else value
         if isinstance(spec.arg, ConstantArgument):

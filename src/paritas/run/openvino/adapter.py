@@ -22,11 +22,12 @@ class OpenVINO(Engine):
     name, label, package = "openvino", "OpenVINO", "openvino"
     optimum = "OV"
     rank = 0
-    weight_formats = ("int8", "int4")
+    weight_formats = ("int8", "int4", "bf16", "fp16")
     #: It lowers the precision of a float32 graph by itself.
     captured_in = "float32"
     lacks: ClassVar[Mapping[str, str]] = {"float64": "OpenVINO's CPU plugin has no float64"}
     own_state = True
+    streams_weights = True
     #: Its own graph can be cut.
     lowers_parts = False
     script_names = frozenset({"NodeFactory", "constant", "make", "openvino", "ops", "results"})

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights that stay in the checkpoint's files: a model is captured without them, and engines read them one by one.
+
+The checkpoint of a large model is in half precision, and the model is captured in float32: in memory it would be twice
+its files. What a graph is does not depend on the numbers in a matrix, so that for a capture, which runs the model on a
+few tokens, such a matrix is a stretch of random numbers which all of them share. The matrices themselves are views of
+the files, mapped into memory, whose pages the system takes back. `restore` puts them in their place where values
+matter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import mmap
+import sys
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from paritas.program import Program
+
+#: Bytes of a checkpoint from which on its weights stay in its files.
+LARGE = 1 << 28
+#: Elements of a weight that does.
+_MATRIX = 1 << 16
+
+HALF = (torch.bfloat16, torch.float16)
+
+#: Random numbers that repeat, by a prime so that no two rows are alike.
+_PERIOD = 1_048_573
+#: As large as weights are when a training begins.
+_SPREAD = 0.02
+
+
+class _Shared:
+    """What stands in for the matrices of one model, in memory that is given back while nobody looks.
+
+    held: the address of a stand-in -> what the checkpoint has. The memory lives as long as a tensor that is a view of
+    it, and so does this.
+    """
+
+    def __init__(self, memory: mmap.mmap) -> None:
+        self.held: dict[int, torch.Tensor] = {}
+        self._memory = weakref.ref(memory)
+        self._filled = False
+
+    def tensor(self) -> torch.Tensor:
+        memory = self._memory()
+        assert memory is not None
+        return torch.frombuffer(memory, dtype=torch.float32)
+
+    def fill(self) -> None:
+        if self._filled:
+            return
+        whole = self.tensor()
+        tile = torch.empty(_PERIOD).normal_(0, _SPREAD, generator=torch.Generator().manual_seed(0))
+        for start in range(0, len(whole), _PERIOD):
+            part = whole[start : start + _PERIOD]
+            part.copy_(tile[: len(part)])
+        self._filled = True
+
+    def release(self) -> None:
+        memory = self._memory()
+        if memory is not None and self._filled and hasattr(mmap, "MADV_DONTNEED"):
+            memory.madvise(mmap.MADV_DONTNEED)
+            self._filled = False
+
+
+#: Of every model in this process that has stand-ins, or had: by the memory that these share.
+_all: weakref.WeakKeyDictionary[mmap.mmap, _Shared] = weakref.WeakKeyDictionary()
+
+
+@contextlib.contextmanager
+def kept_in_files(directory: Path, wanted: torch.dtype | None) -> Iterator[Callable[[torch.nn.Module], None]]:
+    """While a checkpoint is loaded inside, its large half-precision matrices keep the dtype and the pages of its files.
+
+    What this yields is called with the loaded model: it puts float32 stand-ins in their place.
+    """
+    size = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
+    if wanted != torch.float32 or size < LARGE or sys.platform == "win32":
+        yield lambda model: None
+        return
+    from transformers import core_model_loading as loading
+
+    own, kept = loading._materialize_copy, set[int]()
+
+    def materialize(tensor: Any, device: Any = None, dtype: Any = None) -> torch.Tensor:
+        found = tensor[...]
+        if dtype is torch.float32 and found.dtype in HALF and found.ndim > 1 and found.numel() >= _MATRIX:
+            dtype = found.dtype
+            kept.add(found.data_ptr())
+        return found.to(device=device, dtype=dtype)
+
+    loading._materialize_copy = materialize
+    try:
+        yield lambda model: _stand_in(model, kept)
+    finally:
+        loading._materialize_copy = own
+
+
+def _stand_in(model: torch.nn.Module, kept: set[int]) -> None:
+    large: list[torch.nn.Parameter] = []
+    for parameter in model.parameters():
+        if parameter.dtype in HALF and parameter.numel() >= _MATRIX and parameter.is_contiguous():
+            large.append(parameter)
+        elif parameter.dtype in HALF:
+            parameter.data = parameter.data.float()
+    for buffer in model.buffers():
+        if buffer.data_ptr() in kept:
+            buffer.data = buffer.data.float()
+    if not large:
+        return
+    apart = 64  # elements by which two stand-ins begin apart: tensors that begin at one place are taken for tied
+    memory = mmap.mmap(-1, 4 * (max(parameter.numel() for parameter in large) + apart * len(large)))
+    shared = _all[memory] = _Shared(memory)
+    shared.fill()
+    whole = shared.tensor()
+    for number, parameter in enumerate(large):
+        value = parameter.data
+        stretch = whole[number * apart :][: parameter.numel()].view(parameter.shape)
+        parameter.data = torch.empty(0).set_(whole.untyped_storage(), stretch.storage_offset(), stretch.shape)
+        shared.held[parameter.data_ptr()] = value
+
+
+def _held() -> dict[int, torch.Tensor]:
+    return {place: value for shared in _all.values() for place, value in shared.held.items()}
+
+
+def of(tensors: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """What a checkpoint has, in half precision, for those of `tensors` that are stand-ins."""
+    held = _held()
+    return {name: held[t.data_ptr()] for name, t in tensors.items() if held and _place(t) in held}
+
+
+def _place(tensor: Any) -> int:
+    """The address of a tensor that may be a stand-in; 0 of all else."""
+    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.device.type == "cpu"
+    return tensor.data_ptr() if plain and tensor.dtype is torch.float32 else 0
+
+
+def fill() -> None:
+    """The stand-ins are needed from here on."""
+    for shared in list(_all.values()):
+        shared.fill()
+
+
+def release() -> None:
+    """Nobody computes with the stand-ins until `fill` is called."""
+    for shared in list(_all.values()):
+        shared.release()
+
+
+def restore(model: torch.nn.Module, program: Program | None = None) -> None:
+    """Put the checkpoint's weights in the place of their stand-ins, in float32, in the model and in its program."""
+    held = _held()
+    if not held:
+        return
+    made: dict[int, torch.Tensor] = {}
+
+    def real(tensor: Any) -> torch.Tensor | None:
+        place = _place(tensor)
+        if place in held and place not in made:
+            made[place] = held[place].float()
+            drop(held[place])
+        return made.get(place)
+
+    if program is not None:
+        weights: Any = program.weights
+        for name, tensor in list(weights.items()):
+            if (value := real(tensor)) is not None:
+                weights[name] = value
+        for tensor in program.exported.state_dict.values():
+            if (value := real(tensor)) is not None:
+                tensor.data = value
+        stored: Any = program.stored
+        stored.clear()
+    for parameter in model.parameters():
+        if (value := real(parameter)) is not None:
+            parameter.data = value
+
+
+def drop(tensor: torch.Tensor) -> None:
+    """Give back the pages of a tensor that is a view of a file: whoever reads it again gets them from the file."""
+    if sys.platform != "linux":
+        return
+    page = mmap.PAGESIZE
+    start = tensor.data_ptr()
+    first, last = -(-start // page) * page, (start + tensor.nbytes) // page * page
+    if last > first and _is_file(first):
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), ctypes.c_int(4))
+
+
+def _is_file(address: int) -> bool:
+    """Whether a file that nothing has written to is mapped at an address: memory of another kind would be lost."""
+    with open("/proc/self/maps") as maps:
+        for line in maps:
+            bounds, _, _, _, inode, *path = line.split(maxsplit=5)
+            start, end = (int(number, 16) for number in bounds.split("-"))
+            if start <= address < end:
+                return inode != "0" and bool(path) and path[0].strip().endswith(".safetensors")
+    return False
+
+
+def halves(tensor: torch.Tensor) -> np.ndarray:
+    """The bits of a contiguous tensor of half precision, uint16, without a copy."""
+    return tensor.detach().view(torch.int16).numpy().view(np.uint16)
