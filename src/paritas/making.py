@@ -27,7 +27,7 @@ from paritas.errors import (
     first_line,
 )
 from paritas.guards import remaining
-from paritas.options import BuildOptions
+from paritas.options import BuildOptions, weight_format
 from paritas.program import Artifact, Manifest, Note, Program
 from paritas.run.engine import Engine, about, all_about, versions
 from paritas.run.engine import engine as find_engine
@@ -63,7 +63,7 @@ def build_options(
     dtype: Any = None,
     mode: str = "",
     target: str = "cpu",
-    weights: str = "",
+    weights: Any = "",
     device: str = "",
     ov_config: Mapping[str, Any] | None = None,
 ) -> tuple[BuildOptions, list[Note]]:
@@ -78,7 +78,8 @@ def build_options(
         raise UnknownMode(runtime.name, mode, tuple(runtime.modes))
     device = runtime.device(device)
     wanted, notes = computed_in(dtype, runtime, device)
-    check_weights(weights, runtime)
+    weights = weight_format(weights)
+    check_weights(weights.partition(",")[0], runtime)
     if target not in runtime.targets:
         raise InputError(f"{runtime.name} has no target {target!r}; it has {', '.join(runtime.targets)}.")
     chosen = (mode or next(iter(runtime.modes))) if len(runtime.modes) > 1 else ""

@@ -69,7 +69,7 @@ def port(
     subfolder: str = "",
     model_class: str | type | None = None,
     target: str = "cpu",
-    weights: str = "",
+    weights: str | Mapping[str, Any] = "",
     task: str = "",
     ov_config: Mapping[str, Any] | None = None,
     check_finite: bool = False,
@@ -83,7 +83,8 @@ def port(
     verified; OpenVINO has "CPU", "GPU", "NPU" (with dynamic=False) and "AUTO". dynamic: which
     dimensions stay free: True for all that the model leaves free, or {"input_ids": {0: "batch"}}. mode:
     "graph" or "pynative", MindSpore only. target: "cpu" or "ascend", MindSpore only. weights: "int8" or "int4" to
-    round the weights to so many bits, OpenVINO only; it is no longer the same model, and `verify` says by how much.
+    round the weights to so many bits, OpenVINO only; it is no longer the same model, and `verify` says by how much;
+    {"format": "int4", "group_size": 64, "symmetric": True} says more; "bf16" or "fp16" only stores them so.
     task: what the model is for, by optimum's name; it follows from the architecture where neither it nor `inputs` is
     given. "text-generation-with-past": a model that goes on with a cache; its inputs are the new tokens, and its
     OpenVINO file keeps the keys and values itself, as openvino-genai expects it. "text-generation": one call on all

@@ -17,10 +17,11 @@ import transformers as hf
 import paritas
 from paritas.capture import stored
 from paritas.capture.source import resolve
-from paritas.errors import SourceError
+from paritas.errors import InputError, SourceError
 from paritas.lower.openvino.compress import compress
 from paritas.lower.openvino.emit import half_constant
 from paritas.lower.openvino.spool import Spool
+from paritas.options import weight_format
 
 PAST = "text-generation-with-past"
 
@@ -112,6 +113,20 @@ def test_packed_weights_are_refused_before_any_is_read(tmp_path: Path, method: d
         paritas.port(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("weights", "says"),
+    [
+        ({"format": "int4", "groups": 64}, "weights has no 'groups'; it has 'format', 'group_size' and 'symmetric'"),
+        ({"format": "bf16", "group_size": 64}, "group_size and symmetric are of whole numbers"),
+        ({"format": "int4", "group_size": 7}, "group_size=7 is no even number"),
+        ({"format": "int3"}, "int8, int4, bf16 and fp16 are"),
+    ],
+)
+def test_what_weights_cannot_be(tmp_path: Path, weights: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        paritas.port(tmp_path, weights=weights)
+
+
 def products(half: bool, keep: list[Any]) -> openvino.Model:
     """A table, products with matrices of two and three axes, either way round, and a convolution."""
     generator = torch.Generator().manual_seed(0)
@@ -140,13 +155,24 @@ def constants(model: openvino.Model) -> list[Any]:
 
 
 @pytest.mark.parametrize("half", [False, True])
-@pytest.mark.parametrize("weights", ["int8", "int4"])
-def test_rounding_is_that_of_nncf_to_the_bit(tmp_path: Path, weights: str, half: bool) -> None:
+@pytest.mark.parametrize(
+    ("weights", "mode", "options"),
+    [
+        ("int8", "INT8_ASYM", {}),
+        ({"format": "int8", "symmetric": True}, "INT8_SYM", {}),
+        ("int4", "INT4_ASYM", {}),
+        ({"format": "int4", "group_size": 64, "symmetric": True}, "INT4_SYM", {"group_size": 64}),
+        ({"format": "int4", "group_size": 32}, "INT4_ASYM", {"group_size": 32}),
+    ],
+)
+def test_rounding_is_that_of_nncf_to_the_bit(
+    tmp_path: Path, weights: Any, mode: str, options: dict[str, Any], half: bool
+) -> None:
     nncf = pytest.importorskip("nncf")
-    mode = {"int8": nncf.CompressWeightsMode.INT8_ASYM, "int4": nncf.CompressWeightsMode.INT4_ASYM}[weights]
     keep: list[Any] = []
     spool = Spool(tmp_path)
     ours = products(half, keep)
-    compress(ours, weights, spool)
-    assert constants(ours) == constants(nncf.compress_weights(products(half, keep), mode=mode))
+    compress(ours, weight_format(weights), spool)
+    theirs = nncf.compress_weights(products(half, keep), mode=nncf.CompressWeightsMode[mode], **options)
+    assert constants(ours) == constants(theirs)
     assert not list(tmp_path.iterdir())  # its file has no name

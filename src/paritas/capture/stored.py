@@ -124,7 +124,8 @@ def _stand_in(model: torch.nn.Module, kept: set[int]) -> None:
     for number, parameter in enumerate(large):
         value = parameter.data
         stretch = whole[number * apart :][: parameter.numel()].view(parameter.shape)
-        parameter.data = torch.empty(0).set_(whole.untyped_storage(), stretch.storage_offset(), stretch.shape)
+        start, strides = stretch.storage_offset(), stretch.stride()
+        parameter.data = torch.empty(0).set_(whole.untyped_storage(), start, stretch.shape, strides)
         shared.held[parameter.data_ptr()] = value
 
 

@@ -135,6 +135,13 @@ OvConfig = Annotated[
         help="OpenVINO only: a property of its own, as NUM_STREAMS=2 or INFERENCE_NUM_THREADS=8; repeatable.",
     ),
 ]
+GroupSize = Annotated[
+    int | None,
+    typer.Option(
+        "--group-size", metavar="N", min=2, help="With --weights int4: how many share a scale; 128 if not given."
+    ),
+]
+Symmetric = Annotated[bool, typer.Option("--symmetric", help="With --weights int8 or int4: no zero points.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")]
 Subfolder = Annotated[str, typer.Option(help="Where in the checkpoint the model is.")]
 ModelClass = Annotated[

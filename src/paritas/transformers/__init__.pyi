@@ -11,7 +11,7 @@ from paritas.pipeline import Port
 Engine = Literal["openvino", "mindspore", "torch"]
 Mode = Literal["", "graph", "pynative"]
 Target = Literal["cpu", "ascend"]
-Weights = Literal["", "int8", "int4"]
+Weights = Literal["", "int8", "int4", "bf16", "fp16"]
 
 class Ported:
     """What a model of this namespace has beside those of transformers."""

@@ -15,6 +15,7 @@ from paritas.cli.options import (
     EngineName,
     Examples,
     Force,
+    GroupSize,
     Json,
     Level,
     LevelName,
@@ -27,6 +28,7 @@ from paritas.cli.options import (
     Revision,
     SourceName,
     Subfolder,
+    Symmetric,
     Target,
     Task,
     Verify,
@@ -36,6 +38,7 @@ from paritas.cli.outcome import DIVERGES, OK, console, print_json
 from paritas.cli.progress import Stages
 from paritas.cli.properties import properties_of
 from paritas.errors import InputError
+from paritas.options import weight_format
 
 if TYPE_CHECKING:
     from paritas.components import Components
@@ -51,6 +54,8 @@ def port(
     mode: Mode = None,
     target: Target = None,
     weights: Weights = None,
+    group_size: GroupSize = None,
+    symmetric: Symmetric = False,
     task: Task = "",
     device: Device = "",
     ov_config: OvConfig = None,
@@ -89,6 +94,7 @@ def port(
     """
     # What cannot succeed is refused before torch is imported and minutes pass.
     refuse_options(engine, mode=bool(mode), target=bool(target), weights=bool(weights))
+    asked = weight_format({"format": weights or "", "group_size": group_size, "symmetric": symmetric})
     from paritas import details, store
     from paritas.making import build_options, refuse_free_sizes
 
@@ -112,7 +118,7 @@ def port(
             subfolder=subfolder,
             model_class=model_class,
             target=target or "cpu",
-            weights=weights or "",
+            weights=asked,
             task=task,
             device=device,
             ov_config=properties,

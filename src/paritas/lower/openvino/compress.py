@@ -24,6 +24,7 @@ from paritas import details
 from paritas.capture import stored
 from paritas.lower.openvino.quantise import Quantised, Scheme, packed, quantised
 from paritas.lower.openvino.spool import Spool
+from paritas.options import parsed_weight_format
 from paritas.program import Note
 
 #: What may be asked for.
@@ -62,17 +63,19 @@ def compress(model: openvino.Model, weights: str, spool: Spool) -> tuple[Note, l
     found, last_is_shared = _weights(model)
     if weights in HALVES:
         return _halved(found, weights, spool)
-    scheme = SCHEMES[weights]
+    name, group, symmetric = parsed_weight_format(weights)
+    usual = SCHEMES[name]
+    scheme = Scheme(usual.bits, usual.group if group is None else group, symmetric)
     products = [weight for weight in found if weight.is_product]
     fine = set[str]()
-    if scheme.bits == 4:
-        if not last_is_shared:
-            products = products[:-1]
+    if scheme.bits == 4 and not last_is_shared:
+        products = products[:-1]
+    if scheme.group:
         fine = {w.constant.get_name() for w in products if scheme.fits(_size(w))}
     fitting = 0
     for number, weight in enumerate(found):
         details.tell(f"weight {number + 1} of {len(found)}")
-        is_fine = scheme.bits == 8 or weight.constant.get_name() in fine
+        is_fine = not scheme.group or weight.constant.get_name() in fine
         fitting += is_fine
         value = _value(weight.constant)
         rounded = quantised(value, weight.reduced, scheme if is_fine else _BACKUP)

@@ -31,7 +31,7 @@ class Scheme:
 
     def __str__(self) -> str:
         shared = f"each {self.group} weights" if self.group else "each row of a matrix"
-        return f"{self.bits} bits and a scale for {shared}"
+        return f"{self.bits} bits and a scale for {shared}{', symmetric' if self.symmetric else ''}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import mmap
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,8 @@ class Spool:
         if array.nbytes < _SMALL:
             return array
         self._file.seek(self._end)
-        self._file.write(memoryview(array.reshape(-1).view(np.uint8)))
+        raw: Any = array.reshape(-1).view(np.uint8)
+        self._file.write(raw)
         self._file.flush()
         # OpenVINO takes memory that may be written to only; nobody does, so that it stays the file's.
         pages = mmap.mmap(self._file.fileno(), array.nbytes, access=mmap.ACCESS_COPY, offset=self._end)
