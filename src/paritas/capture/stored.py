@@ -88,7 +88,10 @@ def kept_in_files(directory: Path, wanted: torch.dtype | None) -> Iterator[Calla
         return
     from transformers import core_model_loading as loading
 
-    own, kept = loading._materialize_copy, set[int]()
+    own, kept = getattr(loading, "_materialize_copy", None), set[int]()
+    if own is None:  # a transformers that loads otherwise: then all of it is read into memory
+        yield lambda model: None
+        return
 
     def materialize(tensor: Any, device: Any = None, dtype: Any = None) -> torch.Tensor:
         found = tensor[...]
