@@ -26,7 +26,6 @@ class Extra:
 #: "pip install 'paritas[NAME]'" -> what comes with it. Engines have extras of their own: see `run.engine`.
 EXTRAS = {
     "port": Extra("port models and verify ports", ("torch", "transformers", "huggingface_hub")),
-    "compress": Extra("weights of 8 and 4 bits on OpenVINO", ("nncf",)),
     "genai": Extra("tokenizers beside OpenVINO ports, for openvino-genai", ("openvino_genai", "openvino_tokenizers")),
     "text": Extra("paritas generate and chat without torch", ("tokenizers",)),
     "report": Extra("the curves of a report", ("matplotlib",)),
