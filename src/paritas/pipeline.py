@@ -562,22 +562,17 @@ class Port:
     def original(self, given: torch.nn.Module | None = None) -> torch.nn.Module:
         """The original module. Raises `OriginalMissing` if it was in memory only and is not `given`."""
         require("port", "The original of a port")
-        if given is not None:
-            from paritas.capture.components import component
-            from paritas.capture.source import resolve
+        from paritas.capture import stored
+        from paritas.capture.components import component
+        from paritas.capture.source import load_again, resolve
 
-            # A copy of one in training mode, which stays as it is.
+        if given is not None:  # a copy of one in training mode, which stays as it is
             self._original = component(resolve(given)[0], self.manifest.source)
         if self._original is None:
-            from paritas.capture.components import component
-            from paritas.capture.source import load_again
-
             whole = load_again(
                 self.manifest.source, dtype=about(self.manifest.engine).capture_dtype(self.manifest.dtype)
             )
             self._original = component(whole, self.manifest.source)
-        from paritas.capture import stored
-
         stored.restore(self._original, self._program)
         return self._original
 
