@@ -77,21 +77,20 @@ def port(
 ) -> Port | Components[Port]:
     """Port a PyTorch model to another engine.
 
-    source: a hub id, a local directory, a `PreTrainedModel`, or any `torch.nn.Module` (then `inputs` is
-    required: example tensors by name of forward's parameters). engine: "openvino", "mindspore" or "torch".
-    dtype: "float32", "bfloat16" or "float16", a torch dtype, or None for the model's own. device: where it runs and is
-    verified; OpenVINO has "CPU", "GPU", "NPU" (with dynamic=False) and "AUTO". dynamic: which
-    dimensions stay free: True for all that the model leaves free, or {"input_ids": {0: "batch"}}. mode:
-    "graph" or "pynative", MindSpore only. target: "cpu" or "ascend", MindSpore only. weights: "int8" or "int4" to
-    round the weights to so many bits, OpenVINO only; it is no longer the same model, and `verify` says by how much;
-    {"format": "int4", "group_size": 64, "symmetric": True} says more; "bf16" or "fp16" only stores them so.
-    task: what the model is for, by optimum's name; it follows from the architecture where neither it nor `inputs` is
-    given. "text-generation-with-past": a model that goes on with a cache; its inputs are the new tokens, and its
-    OpenVINO file keeps the keys and values itself, as openvino-genai expects it. "text-generation": one call on all
-    tokens, without a cache, as engines other than OpenVINO have it. Tasks that need several graphs return
-    `Components`, a port for each.
-    ov_config: OpenVINO's own properties, as {"NUM_STREAMS": 2}; what changes results is kept in the port.
-    check_finite: refuse inputs that hold NaN or infinities, of which engines may make ordinary numbers.
+    source: a hub id, a local directory, a `PreTrainedModel`, or any `torch.nn.Module` (then `inputs` is required:
+    example tensors by name of forward's parameters). engine: "openvino", "mindspore" or "torch". dtype: "float32",
+    "bfloat16" or "float16", a torch dtype, or None for the model's own. device: where it runs and is verified; OpenVINO
+    has "CPU", "GPU", "NPU" (with dynamic=False) and "AUTO". dynamic: which dimensions stay free: True for all that the
+    model leaves free, or {"input_ids": {0: "batch"}}. mode: "graph" or "pynative", MindSpore only. target: "cpu" or
+    "ascend", MindSpore only. weights: "int8" or "int4" to round the weights to so many bits, OpenVINO only; it is no
+    longer the same model, and `verify` says by how much; {"format": "int4", "group_size": 64, "symmetric": True} says
+    more; "bf16" or "fp16" only stores them so. task: what the model is for, by optimum's name; it follows from the
+    architecture where neither it nor `inputs` is given. "text-generation-with-past": a model that goes on with a cache;
+    its inputs are the new tokens, and its OpenVINO file keeps the keys and values itself, as openvino-genai expects it.
+    "text-generation": one call on all tokens, without a cache, as engines other than OpenVINO have it. Tasks that need
+    several graphs return `Components`, a port for each. ov_config: OpenVINO's own properties, as {"NUM_STREAMS": 2};
+    what changes results is kept in the port. check_finite: refuse inputs that hold NaN or infinities, of which engines
+    may make ordinary numbers.
 
     Raises `ExtraMissing` without torch and transformers, `UnknownEngine`, `EngineMissing`, `UnknownMode`,
     `DeviceMissing`, `InputError` for a dtype, `SourceError`, `InputsNeeded`, `CaptureError`, `FrozenDimension`,
@@ -216,13 +215,12 @@ def assemble(
     tell = progress or (lambda stage: None)
     directory = leftovers.make()
     try:
-        from paritas.capture import stored
-        from paritas.capture.source import copy_configuration
+        from paritas.capture import source, stored
 
         tell("lower")
         lowered = write(directory)
         stored.release()
-        notes = (*notes, *copy_configuration(whole or original, program.source, directory))
+        notes = (*notes, *source.copy_configuration(whole or original, program.source, directory))
         notes = (*notes, *about(options.engine).beside(program, directory))
         if keep_example:
             from paritas.verify.inputs import example
@@ -562,17 +560,13 @@ class Port:
     def original(self, given: torch.nn.Module | None = None) -> torch.nn.Module:
         """The original module. Raises `OriginalMissing` if it was in memory only and is not `given`."""
         require("port", "The original of a port")
-        from paritas.capture import stored
-        from paritas.capture.components import component
-        from paritas.capture.source import load_again, resolve
+        from paritas.capture import components, source, stored
 
+        of, dtype = self.manifest.source, about(self.manifest.engine).capture_dtype(self.manifest.dtype)
         if given is not None:  # a copy of one in training mode, which stays as it is
-            self._original = component(resolve(given)[0], self.manifest.source)
-        if self._original is None:
-            whole = load_again(
-                self.manifest.source, dtype=about(self.manifest.engine).capture_dtype(self.manifest.dtype)
-            )
-            self._original = component(whole, self.manifest.source)
+            self._original = components.component(source.resolve(given)[0], of)
+        elif self._original is None:
+            self._original = components.component(source.load_again(of, dtype=dtype), of)
         stored.restore(self._original, self._program)
         return self._original
 
