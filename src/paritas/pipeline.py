@@ -84,7 +84,7 @@ def port(
     model leaves free, or {"input_ids": {0: "batch"}}. mode: "graph" or "pynative", MindSpore only. target: "cpu" or
     "ascend", MindSpore only. weights: "int8" or "int4" to round the weights to so many bits, OpenVINO only; it is no
     longer the same model, and `verify` says by how much; {"format": "int4", "group_size": 64, "symmetric": True} says
-    more; "bf16" or "fp16" only stores them so. task: what the model is for, by optimum's name; it follows from the
+    more; "bf16", "fp16" only store them so. task: what the model is for, by optimum's name; it follows from the
     architecture where neither it nor `inputs` is given. "text-generation-with-past": a model that goes on with a cache;
     its inputs are the new tokens, and its OpenVINO file keeps the keys and values itself, as openvino-genai expects it.
     "text-generation": one call on all tokens, without a cache, as engines other than OpenVINO have it. Tasks that need
@@ -212,16 +212,15 @@ def assemble(
     keep_example: whether what the program was captured with is kept with the port, so that a loaded one can be
     verified on it. whole: the model whose configuration it has, if that is not `original`.
     """
-    tell = progress or (lambda stage: None)
-    directory = leftovers.make()
+    tell, directory = progress or (lambda stage: None), leftovers.make()
     try:
         from paritas.capture import source, stored
 
         tell("lower")
         lowered = write(directory)
         stored.release()
-        notes = (*notes, *source.copy_configuration(whole or original, program.source, directory))
-        notes = (*notes, *about(options.engine).beside(program, directory))
+        told = source.copy_configuration(whole or original, program.source, directory)
+        notes = (*notes, *told, *about(options.engine).beside(program, directory))
         if keep_example:
             from paritas.verify.inputs import example
 
