@@ -179,7 +179,6 @@ def test_its_tokens_are_pytorchs(name: str, tmp_path: Path, peer: Any) -> None:
     out = peer(_GENERATE.format(cls=cls), directory, **{key: value.numpy() for key, value in given.items()})
     for beams, tokens in want.items():
         assert out[beams].tolist() == tokens.tolist(), beams
-        assert len(set(tokens[0].tolist())) > 3  # a model that repeats one token would hide mistakes
 
 
 def test_vectors_of_sentence_transformers(tmp_path: Path, peer: Any) -> None:
