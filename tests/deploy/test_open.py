@@ -271,3 +271,20 @@ print(json.dumps(model.generate(**ids, do_sample=False, **{NEW!r}).tolist()))
 """
     done = paritas(code, python=True)
     assert json.loads(done.stdout.splitlines()[-1]) == want.tolist(), done.stderr
+
+
+def test_code_that_a_directory_names_is_never_run(
+    classifier: tuple[Path, Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where transformers would ask on a terminal, and the answer were yes."""
+    place = tmp_path / "port"
+    paritas.load(classifier[0]).save(place)
+    (place / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    named = {"model_type": "unheard", "auto_map": {"AutoConfig": "evil.Config", "AutoTokenizer": ["evil.T", None]}}
+    (place / "config.json").write_text(json.dumps(named))
+    (place / "tokenizer_config.json").write_text(json.dumps(named))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    for open_it in (ours.AutoModelForSequenceClassification.from_pretrained, lambda d: paritas.load(d).generate("x")):
+        with pytest.raises((ValueError, PortError, OSError)):
+            open_it(place)
+    assert not (tmp_path / "ran").exists()

@@ -14,7 +14,8 @@ import transformers as hf
 from tests.deploy.causal import SIZES, tokenizer_of_bytes
 
 import paritas
-from paritas.errors import InputsNeeded
+import paritas.transformers as ours
+from paritas.errors import InputError, InputsNeeded
 
 openvino = pytest.importorskip("openvino")
 genai = pytest.importorskip("openvino_genai")
@@ -74,6 +75,39 @@ def test_its_tokens_are_pytorchs(tmp_path: Path) -> None:
     assert len(set(want[0].tolist())) > 3
     del pipeline
     gc.collect()
+
+
+def test_transformers_opens_it(tmp_path: Path) -> None:
+    """Images, a batch of two of which one is padded, a text alone, beams, and a conversation that goes on."""
+    tokenizer = tokenizer_of_bytes()
+    model, images = _llava(tokenizer, tmp_path / "original")
+    paritas.port(tmp_path / "original", task=TASK).save(tmp_path / "port")
+    opened = ours.AutoModelForImageTextToText.from_pretrained(tmp_path / "port")
+    assert not any(parameter.device.type != "meta" for parameter in opened.parameters())
+    rng = np.random.default_rng(0)
+    pixels = images(images=list(rng.integers(0, 256, (2, 16, 16, 3), np.uint8)), return_tensors="pt").pixel_values
+    marks = "<image>" * (16 // 8) ** 2
+    texts = [f"{marks}\nthe quick brown", f"hello {marks}"]
+    one = tokenizer(texts[0], return_tensors="pt")
+    two = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left")
+    alone = tokenizer("the quick brown", return_tensors="pt")
+    new = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False, "pad_token_id": 2}
+    for given in ({**one, "pixel_values": pixels[:1]}, {**two, "pixel_values": pixels}, {**alone}):
+        for beams in (1, 3):
+            want = model.generate(**given, num_beams=beams, **new)
+            assert torch.equal(opened.generate(**given, num_beams=beams, **new), want), (list(given), beams)
+    with torch.no_grad():
+        want = model(**one, pixel_values=pixels[:1]).logits
+    torch.testing.assert_close(opened(**one, pixel_values=pixels[:1]).logits, want, atol=1e-4, rtol=1e-4)
+    assert torch.equal(
+        paritas.load(tmp_path / "port").generate(**one, pixel_values=pixels[:1], **new),
+        model.generate(**one, pixel_values=pixels[:1], **new),
+    )
+    with pytest.raises(InputError, match="input_ids holds 4 tokens for images, and pixel_values has 8 features"):
+        opened(**one, pixel_values=pixels)
+    again = ours.AutoModelForImageTextToText.from_pretrained(tmp_path / "port")
+    again.save_pretrained(tmp_path / "copy")
+    assert (tmp_path / "copy" / "openvino_language_model.xml").is_file()
 
 
 def test_what_writes_about_no_images_is_refused(checkpoint: Path) -> None:

@@ -23,6 +23,7 @@ from paritas.store.directory import MANIFEST
 from paritas.transformers.encoder_decoder import TwoPorts
 from paritas.transformers.models import Ported
 from paritas.transformers.opened import how_again, model_of
+from paritas.transformers.vision_language import ImagesAndText
 
 #: Where the classes are that a port of transformers may be of. Importing what a file names would run its code.
 _CLASS = re.compile(r"transformers(\.[a-z][a-z0-9_]*)+\.[A-Z][A-Za-z0-9_]*")
@@ -78,7 +79,7 @@ def open_model(
     """
     theirs, ours = dict(theirs or {}), dict(ours or {})
     found = store.read_any(directory, verify_checksums=False).manifest
-    manifest = found if isinstance(found, Manifest) else _of_decoder(found, directory)
+    manifest = found if isinstance(found, Manifest) else found.components[_kind(found, directory)[0]]
     original = _class_of(manifest, directory)
     config, unused = _config(directory, theirs)
     if asked is not None:
@@ -89,21 +90,30 @@ def open_model(
     if isinstance(port, pipeline.Port):
         model = model_of(port, original, config, Path(directory), again)
     else:
-        answers = functools.partial(TwoPorts, components=port)
-        model = model_of(port["decoder"], original, config, Path(directory), again, answers)
+        main, kind = _kind(port.artifacts.manifest, directory)
+        answers = functools.partial(kind, components=port)
+        model = model_of(port[main], original, config, Path(directory), again, answers)
     if theirs.pop("output_loading_info", False):
         return model, {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set(), "error_msgs": []}
     return model
 
 
-def _of_decoder(manifest: ComponentsManifest, directory: Any) -> Manifest:
-    """What generates of several components. Raises `PortError` where these are not an encoder and a decoder."""
-    if manifest.components.keys() != {"encoder", "decoder"}:
+#: Components of a model of transformers -> the one that generates, and what answers for all of them.
+_KINDS: dict[frozenset[str], tuple[str, Any]] = {
+    frozenset({"encoder", "decoder"}): ("decoder", TwoPorts),
+    frozenset({"text_embeddings", "vision_embeddings", "language_model"}): ("language_model", ImagesAndText),
+}
+
+
+def _kind(manifest: ComponentsManifest, directory: Any) -> tuple[str, Any]:
+    """Raises `PortError` for components of which no model of transformers is opened."""
+    found = _KINDS.get(frozenset(manifest.components))
+    if found is None:
         raise PortError(
             f"{directory} holds {', '.join(manifest.components)}, which no model of transformers is opened of here. "
             f"Load it:   paritas.load({str(directory)!r})"
         )
-    return manifest.components["decoder"]
+    return found
 
 
 def model_with(port: pipeline.Port | Components[pipeline.Port]) -> Any:
@@ -115,12 +125,12 @@ def model_with(port: pipeline.Port | Components[pipeline.Port]) -> Any:
     if found is None:
         one, answers = port, None
         if isinstance(port, Components):
-            _of_decoder(port.artifacts.manifest, port.artifacts.directory)
-            one, answers = port["decoder"], functools.partial(TwoPorts, components=port)
+            main, kind = _kind(port.artifacts.manifest, port.artifacts.directory)
+            one, answers = port[main], functools.partial(kind, components=port)
         assert isinstance(one, pipeline.Port)
         place = one.artifact.directory
         original = _class_of(one.manifest, place)
-        config = AutoConfig.from_pretrained(place, local_files_only=True)
+        config = _own(place)
         found = model_of(one, original, config, place, functools.partial(open_model, str(place)), answers)
         port._as_model = found  # type: ignore[union-attr]
     if not found.can_generate():
@@ -146,10 +156,15 @@ def _class_of(manifest: Manifest, directory: Any) -> Any:
     return found
 
 
+def _own(directory: Any) -> Any:
+    """The configuration beside a port. Anyone may have written it: code that it names is not run, nor asked about."""
+    return AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+
+
 def _config(directory: Any, theirs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The port's configuration, with what was asked for that changes no network, and keywords that are none of its."""
     wanted = {name: value for name, value in theirs.items() if name not in _OF_READING}
-    own = AutoConfig.from_pretrained(directory, local_files_only=True)
+    own = _own(directory)
     given = theirs.get("config")
     if isinstance(given, str | os.PathLike):
         given = AutoConfig.from_pretrained(given, local_files_only=True)
@@ -158,7 +173,7 @@ def _config(directory: Any, theirs: Mapping[str, Any]) -> tuple[Any, dict[str, A
     for name, value in settable.items():
         setattr(config, name, value)
     if config is not own or settable:
-        before = own if given is not None else AutoConfig.from_pretrained(directory, local_files_only=True)
+        before = own if given is not None else _own(directory)
         old, new = ({k: v for k, v in c.to_dict().items() if k not in _OF_CALLS} for c in (before, config))
         if len(old.get("id2label") or ()) == len(new.get("id2label") or ()):  # other names of the same classes
             for name in ("id2label", "label2id"):

@@ -55,7 +55,7 @@ class Writer:
     def __init__(self, port: Port) -> None:
         self.port, self.model, directory = port, model_with(port), port.artifact.directory
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+            self.tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise PortError(
                 f"There is no tokenizer beside {port!r}, so it takes token ids and no text. Save one to {directory}: "

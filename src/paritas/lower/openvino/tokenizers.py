@@ -58,7 +58,7 @@ def write(directory: Path, *, needed: bool) -> tuple[Note, ...]:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         models = convert_tokenizer(tokenizer, with_detokenizer=True)
     except Exception as error:  # noqa: BLE001 - of another library, in many ways; the port is whole without them
         return (Note("lower", f"the tokenizer has no OpenVINO model: {first_line(error)}"),) if needed else ()
