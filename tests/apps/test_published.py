@@ -293,7 +293,7 @@ def test_the_command_writes_the_tables_of_stand_ins(stand_ins: Path, monkeypatch
 def test_what_is_asked_for_is_checked_before_any_work(tmp_path: Path) -> None:
     run = CliRunner().invoke
     found = run(app, ["parity", "--models", "nonsense", "--out", str(tmp_path)])
-    assert found.exit_code == 2 and "--models nonsense is in no name. They are: openai/clip" in found.output
+    assert found.exit_code == 2 and "--model nonsense is in no name. They are: openai/clip" in found.output
     found = run(app, ["parity", "--engines", "tpu", "--out", str(tmp_path)])
     assert found.exit_code == 2 and "tpu" in found.output
     found = run(app, ["parity", "--engines", "torch", "--out", str(tmp_path)])

@@ -69,8 +69,10 @@ def _use(place: str, way: str) -> dict[str, Any]:
 
     if way == "kept":
         from paritas.dropin import port_cache
+        from paritas.options import BuildOptions
 
-        found = port_cache.read(Path(place).parent, "")
+        # Any engine's: which one it is stands in the port.
+        found = port_cache.read(Path(place).parent, BuildOptions("openvino"))
         if found is None:
             return {"end": "refused", "text": "made anew"}
         port = found

@@ -10,6 +10,7 @@ import cases_numbers
 import cases_order
 import cases_rare
 import cases_reduce
+import cases_scans
 import cases_shape
 import cases_siblings
 import cases_special
@@ -63,5 +64,6 @@ CASES = [
     *cases_rare.RARE,
     *cases_systems.SYSTEMS,
     *cases_systems.WITHOUT_KERNELS,
+    *cases_scans.SCANS,
 ]
 CASES += cases_siblings.aliased(CASES)

@@ -57,7 +57,7 @@ def test_rows_become_a_frame() -> None:
     assert list(frame["agrees"]) == [True, False]
     assert "ratio" in frame
     assert len(BAD.to_frame("nodes")) == 3
-    with pytest.raises(InputError, match=r"no table 'layers'. It has: outputs, modules"):
+    with pytest.raises(InputError, match=r"no table 'layers'. It has: outputs, generation, modules"):
         BAD.to_frame("layers")  # type: ignore[arg-type]
 
 

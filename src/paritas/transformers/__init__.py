@@ -48,7 +48,8 @@ def __getattr__(name: str) -> Any:
         return pipeline
     from paritas.transformers.optimum import auto_name
 
-    as_in_transformers, engine = auto_name(name)
+    # Not every short name in capitals is a class of optimum's: CLIPModel, T5Model.
+    as_in_transformers, engine = ("", "") if hasattr(_transformers, name) else auto_name(name)
     try:
         original = getattr(_transformers, as_in_transformers or name)
     except AttributeError as error:

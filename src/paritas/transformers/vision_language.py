@@ -63,7 +63,8 @@ class ImagesAndText(OnePort):
             self._refuse(f"{', '.join(unknown)} was given, and this port computes the features that it was made with")
         # The port takes one image at a time, as openvino-genai hands them on.
         found = [self._images(pixel_values=image) for image in pixel_values.split(1)]
-        return BaseModelOutputWithPooling(pooler_output=[one.flatten(0, -2) for one in found])
+        listed: Any = [one.flatten(0, -2) for one in found]
+        return BaseModelOutputWithPooling(pooler_output=listed)
 
     def _with_images(self, embeds: torch.Tensor, ids: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         places = ids == self.model.config.image_token_id

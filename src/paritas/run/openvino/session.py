@@ -23,7 +23,6 @@ from paritas.run.openvino import devices, model_file, nodes
 from paritas.run.openvino.devices import core
 from paritas.run.openvino.last_tokens import add_first_token
 from paritas.run.openvino.model_file import crossing, returned
-from paritas.run.openvino.request import infer
 from paritas.run.openvino.state import OpenVINOState, functional
 from paritas.run.openvino.state import check as check_state
 
@@ -237,7 +236,7 @@ class _Model:
         model_file.check_whole(feed, self._whole)
         values = {index: crossing(feed[name]) for index, name in enumerate(self._inputs)}
         with self._file.call():
-            found = infer(self._request, values)
+            found = self._request.infer(values, share_inputs=True, share_outputs=True).to_tuple()
         return model_file.taken_off(found, self._watched)
 
 

@@ -16,7 +16,6 @@ from paritas.lower.openvino.ports import PRESENT, ROWS, own_name
 from paritas.program import Manifest
 from paritas.run.openvino import model_file
 from paritas.run.openvino.last_tokens import FIRST
-from paritas.run.openvino.request import infer
 from paritas.run.state import Array
 
 
@@ -113,7 +112,7 @@ class OpenVINOState:
         values = {i: own[name] if name in own else feed[name] for i, name in enumerate(self._inputs)}
         try:
             with self._file.call():
-                found = infer(self._request, values)
+                found = self._request.infer(values, share_inputs=True, share_outputs=True).to_tuple()
         except RuntimeError as error:
             raise EngineError(f"OpenVINO failed while generating: {str(error).splitlines()[-1]}") from error
         found = model_file.taken_off(found, self._watched)

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recurrences over tokens: a loop whose body is one token."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np
