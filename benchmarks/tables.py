@@ -174,6 +174,37 @@ def _lockstep(data: Mapping[str, Any]) -> str:
     return _table(["", "`--level`", "together", "peak memory", "nodes compared"], rows)
 
 
+def _large(data: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            f"{row['name']} {row['weights']}",
+            *(f"{row[key]:.1f} s" for key in ("port", "answer", "all")),
+            f"{row['peak']:.2f} GiB",
+            f"{1e3 * row['step']:.0f} ms",
+            f"{row['of_reading']:.2f}",
+        ]
+        for row in data["rows"]
+    ]
+    return _table(["", "port", "first answer", "together", "peak memory", "a step", "of reading its weights"], rows)
+
+
+def _peers(data: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            form,
+            name,
+            f"{row['seconds']:.2f} s",
+            f"{row['first']:.2f} s",
+            f"{row['ratio']:.2f}",
+            f"{row['now']:.0f} MB",
+            f"{row['same']} of {data['new']}",
+        ]
+        for form, contenders in data["formats"].items()
+        for name, row in contenders.items()
+    ]
+    return _table(["", "", "together", "first token", "ratio", "memory", "first tokens as Paritas'"], rows)
+
+
 _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "parity": _parity,
     "convolution": _convolution,
@@ -185,4 +216,7 @@ _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "porting": _porting,
     "speed": _speed,
     "lockstep": _lockstep,
+    "large_1.1B": _large,
+    "large_3B": _large,
+    "peers": _peers,
 }
