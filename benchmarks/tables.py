@@ -218,5 +218,6 @@ _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "lockstep": _lockstep,
     "large_1.1B": _large,
     "large_3B": _large,
+    "large_7B": _large,
     "peers": _peers,
 }
