@@ -77,12 +77,17 @@ def generates(manifest: Manifest) -> bool:
     return isinstance(items, Mapping) and any(item["kind"] == "cache" for item in items.values())
 
 
-def keeps_inside(manifest: Manifest | Program) -> bool:
-    """Whether an engine can have it as variables: not where only a part of a cache is memory."""
+def variables(manifest: Manifest | Program) -> dict[str, int]:
+    """What is remembered, as far as an engine can have it as variables: {} where only a part of a cache is memory."""
     items = manifest.structure.get("items", {})
     caches = [item for item in items.values() if item["kind"] == "cache"] if isinstance(items, Mapping) else []
     names = remembered(manifest)
-    return bool(names) and (not any(map(has_states, caches)) or any(map(is_state, names)))
+    return names if not any(map(has_states, caches)) or any(map(is_state, names)) else {}
+
+
+def keeps_inside(manifest: Manifest | Program) -> bool:
+    """Whether an engine can have what is remembered as variables."""
+    return bool(variables(manifest))
 
 
 def unchanged(manifest: Manifest | Program) -> set[int]:
@@ -101,7 +106,7 @@ def inside(manifest: Manifest | Program) -> set[int]:
 
 def begun(manifest: Manifest, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """What a call that is given nothing remembered goes on with: no tokens, of as many rows as its inputs have."""
-    names = remembered(manifest) if keeps_inside(manifest) else {}
+    names = variables(manifest)
     if not names or any(given.get(name) is not None for name in names):
         return {}
     rows = next((len(v) for v in given.values() if hasattr(v, "shape") and len(v.shape)), 0)

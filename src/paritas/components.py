@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import filecmp
 import importlib
 import os
 import weakref
@@ -11,10 +12,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from paritas import leftovers, store
+from paritas import files, leftovers, store
 from paritas.errors import InputError, PortError
+from paritas.extras import require
 from paritas.printable import printable
 from paritas.program import Artifact, ComponentArtifacts, ComponentsManifest, Note
+from paritas.run.engine import about
 from paritas.verify.report.components import ComponentReports
 from paritas.verify.report.files import attach
 
@@ -53,6 +56,8 @@ class Components(Mapping[str, P], Generic[P]):
     def __init__(self, ports: Mapping[str, P], artifacts: ComponentArtifacts, *, temporary: bool = False) -> None:
         self._ports, self.artifacts = dict(ports), artifacts
         self.report: ComponentReports | None = None
+        self._loaded = not temporary
+        self._original: torch.nn.Module | None = None
         if temporary:
             weakref.finalize(self, leftovers.remove, artifacts.directory)
 
@@ -100,12 +105,25 @@ class Components(Mapping[str, P], Generic[P]):
         given = inputs or {}
         if unknown := sorted(set(given) - set(self)):
             raise InputError(f"There is no component {', '.join(unknown)}. There are: {', '.join(self)}.")
+        original = original if original is not None else self._whole()
         reports = {}
         for name, port in self.items():
             tell = None if progress is None else _told(progress, name)
             reports[name] = port.verify(given.get(name), level, original=original, progress=tell, **options)
         self.report = ComponentReports(reports)
         return self.report
+
+    def _whole(self) -> torch.nn.Module | None:
+        """The original of components that were loaded, read once for all. None of those that were just made, as each
+        has its own, and of a module in memory."""
+        manifest = next(iter(self.values())).manifest
+        if self._loaded and self._original is None and manifest.source.kind != "module":
+            require("port", "The original of a port")
+            from paritas.capture.source import load_again
+
+            dtype = about(manifest.engine).capture_dtype(manifest.dtype)
+            self._original = load_again(manifest.source, dtype=dtype)
+        return self._original
 
     def generate(self, *inputs: Any, **options: Any) -> Any:
         """What the original's `generate` returns, by transformers' own loops: of an encoder and a decoder.
@@ -164,17 +182,18 @@ def join(ports: Mapping[str, P], task: str = "") -> Components[P]:
 
 
 def _moved(artifacts: Mapping[str, Artifact], directory: Path) -> dict[str, Artifact]:
-    files = {name: _files(artifact.directory) for name, artifact in artifacts.items()}
+    found = {name: _files(artifact.directory) for name, artifact in artifacts.items()}
     known: dict[str, Path] = {}
     beside = True
     for name, artifact in artifacts.items():
-        for file in files[name]:
+        for file in found[name]:
             path = artifact.directory / file
-            beside = beside and _same(known.setdefault(file, path), path)
+            first = known.setdefault(file, path)
+            beside = beside and (first == path or filecmp.cmp(first, path, shallow=False))
     moved = {}
     for name, artifact in artifacts.items():
         folder = "" if beside else name
-        for file in files[name]:
+        for file in found[name]:
             target = directory / folder / file
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(artifact.directory / file, target)
@@ -183,10 +202,4 @@ def _moved(artifacts: Mapping[str, Artifact], directory: Path) -> dict[str, Arti
 
 
 def _files(directory: Path) -> list[str]:
-    return sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
-
-
-def _same(one: Path, other: Path) -> bool:
-    if one == other:
-        return True
-    return one.stat().st_size == other.stat().st_size and one.read_bytes() == other.read_bytes()
+    return sorted(name for name, kind in files.walk(directory) if kind == "file")

@@ -15,7 +15,7 @@ import numpy as np
 
 from paritas import leftovers, store
 from paritas.arguments import bound, flatten, nest
-from paritas.caches import begun, keeps_inside, remembered
+from paritas.caches import begun, variables
 from paritas.components import Components, join
 from paritas.errors import InputError, OriginalMissing, SizeError
 from paritas.extras import require
@@ -315,6 +315,7 @@ class Port:
         self.mode = mode or artifact.manifest.mode
         self._program, self._original = program, original
         self._sized = has_sizes(artifact.manifest.structure)
+        self._growing = variables(artifact.manifest)
         self.others: Others[Port] | None = None  # for sizes with which the model's code goes another way
         #: What the last `verify` found; `save` writes it beside the port's files.
         self.report: ParityReport | None = None
@@ -405,7 +406,8 @@ class Port:
         """What the engine gets of a call's arguments: one array per input, checked, prepared ones computed."""
         manifest = self.manifest
         given = flatten(inputs, manifest.nesting)
-        given |= begun(manifest, given)
+        if self._growing:
+            given |= begun(manifest, given)
         if self._original is not None and any(given.get(name) is None for name in manifest.prepared):
             given |= prepared(self._original, manifest, given)
         feed = check_feed(
@@ -415,7 +417,7 @@ class Port:
             manifest.limits,
             manifest.signature,
             manifest.guards,
-            remembered(manifest) if keeps_inside(manifest) else (),
+            self._growing,
         )
         if self.check_finite:
             check_finite(feed)

@@ -12,6 +12,7 @@ import torch
 import transformers
 
 import paritas.transformers as ours
+from paritas.capture import tokenizer
 from paritas.capture.source import quiet
 from paritas.dropin import kept
 from paritas.errors import InputError, SourceError, first_line
@@ -72,8 +73,9 @@ def _loaded(source: str, options: dict[str, Any]) -> Any:
 
 def _call(model: Any, source: str) -> None:
     """As its tokenizer would have it called; else with what a port is made with."""
-    if _has_tokenizer(source):
-        inputs = dict(transformers.AutoTokenizer.from_pretrained(source)(_SAMPLES["text"], return_tensors="pt"))
+    reader = _tokenizer(source)
+    if reader is not None:
+        inputs = dict(reader(_SAMPLES["text"], return_tensors="pt"))
     else:
         from paritas.capture.inputs import example_inputs
 
@@ -84,15 +86,15 @@ def _call(model: Any, source: str) -> None:
         model(**inputs)
 
 
-def _has_tokenizer(source: str) -> bool:
+def _tokenizer(source: str) -> Any:
+    """None where there is none. One that is there and cannot be read is an error."""
     place = Path(source)
     if place.is_dir():
-        return any((place / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
+        return tokenizer.tokenizer(place) if tokenizer.is_in(place) else None
     try:
-        transformers.AutoTokenizer.from_pretrained(source)
+        return tokenizer.tokenizer(source)
     except (OSError, ValueError, KeyError):
-        return False
-    return True
+        return None
 
 
 def _call_pipeline(made: Any, task: str) -> None:

@@ -15,7 +15,7 @@ import torch
 
 from paritas.capture.component import Component
 from paritas.capture.export import is_transformers
-from paritas.capture.generation import NEW, PAST
+from paritas.capture.generation import PAST, seeded_tokens
 from paritas.capture.inputs import example_inputs
 from paritas.errors import InputsNeeded, first_line
 
@@ -114,9 +114,7 @@ def going_on(model: Any) -> dict[str, Any]:
     from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
     one = decoder(model)
-    generator = torch.Generator().manual_seed(0)
-    vocabulary = model.config.get_text_config(decoder=True).vocab_size
-    ids = torch.randint(min(3, vocabulary - 1), vocabulary, (2, PAST + NEW), generator=generator)
+    ids = seeded_tokens(model.config.get_text_config(decoder=True).vocab_size)
     encoder = model.get_encoder()
     with torch.no_grad():
         hidden = encoder(**_encoder_inputs(model, encoder))[0]

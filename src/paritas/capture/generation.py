@@ -56,15 +56,19 @@ def going_on(model: Any) -> dict[str, Any]:
     return after_tokens(model)
 
 
+def seeded_tokens(vocabulary: int) -> torch.Tensor:
+    """int64 [2, PAST + NEW], without the first ones, which are signs of begin and end."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(min(3, vocabulary - 1), vocabulary, (2, PAST + NEW), generator=generator)
+
+
 def after_tokens(model: Any, *, embedded: bool = False) -> dict[str, Any]:
     """As `going_on`, of a model that writes. embedded: inputs_embeds float [2, NEW, width] instead of the tokens."""
     from transformers.cache_utils import DynamicCache, LinearAttentionCacheLayerMixin
 
     known = inspect.signature(model.forward).parameters
     name = next((name for name in CACHES if name in known), CACHES[0])
-    generator = torch.Generator().manual_seed(0)
-    vocabulary = model.config.get_text_config().vocab_size
-    ids = torch.randint(min(3, vocabulary - 1), vocabulary, (2, PAST + NEW), generator=generator)
+    ids = seeded_tokens(model.config.get_text_config().vocab_size)
     mask = torch.ones_like(ids)
     # The model's own would keep a window of the tokens only.
     own = DynamicCache(config=model.config)

@@ -22,8 +22,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 from paritas.errors import DeviceMissing, EngineMissing, InputError, UnknownEngine
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
 
     from paritas.lower.result import Lowered

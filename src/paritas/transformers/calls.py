@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from paritas.capture.generation import CACHES, NEW, PAST
 from paritas.dropin import calls
 from paritas.dropin.calls import is_object, takes
 from paritas.errors import InputError
@@ -25,7 +26,7 @@ TOKENS = (
 SEEN = ("attention_mask", "decoder_attention_mask")
 
 #: The name of the argument that is a cache, and of a few older models'.
-CACHE, CACHE_OF_MAMBA = "past_key_values", "cache_params"
+CACHE, CACHE_OF_MAMBA = CACHES
 
 #: And of that which says at which of the new tokens logits are wanted.
 LOGITS = "logits_to_keep"
@@ -75,11 +76,6 @@ def has_plain_masks(call: Call) -> bool:
 
 
 # --- examples to capture a generation with -----------------------------------------------------------------
-
-#: Tokens that are new and tokens that were seen, in the call that a generation is captured with: sizes that no
-#: graph can take for a constant of the model, as it could 0 and 1.
-NEW, PAST = 3, 4
-
 
 #: What an encoder hands to a decoder, with one row per sequence.
 _ENCODED = ("encoder_outputs", "encoder_hidden_states", "encoder_attention_mask", *SEEN)

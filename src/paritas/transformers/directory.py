@@ -87,12 +87,8 @@ def open_model(
     _check_keywords(manifest, {**theirs, **ours}, unused)
     port = pipeline.load(directory, device=str(ours.get("engine_device") or ""), mode=str(ours.get("mode") or ""))
     again = functools.partial(open_model, str(directory), None, theirs, ours)
-    if isinstance(port, pipeline.Port):
-        model = model_of(port, original, config, Path(directory), again)
-    else:
-        main, kind = _kind(port.artifacts.manifest, directory)
-        answers = functools.partial(kind, components=port)
-        model = model_of(port[main], original, config, Path(directory), again, answers)
+    one, answers = _who_answers(port, directory)
+    model = model_of(one, original, config, Path(directory), again, answers)
     if theirs.pop("output_loading_info", False):
         return model, {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set(), "error_msgs": []}
     return model
@@ -116,6 +112,14 @@ def _kind(manifest: ComponentsManifest, directory: Any) -> tuple[str, Any]:
     return found
 
 
+def _who_answers(port: pipeline.Port | Components[pipeline.Port], directory: Any) -> tuple[pipeline.Port, Any]:
+    """(the port that a model is made of, what makes the one who answers for it: None where that is the port alone)."""
+    if isinstance(port, pipeline.Port):
+        return port, None
+    main, kind = _kind(port.artifacts.manifest, directory)
+    return port[main], functools.partial(kind, components=port)
+
+
 def model_with(port: pipeline.Port | Components[pipeline.Port]) -> Any:
     """A port that is loaded already as a model of transformers, which is kept with it: it generates.
 
@@ -123,11 +127,8 @@ def model_with(port: pipeline.Port | Components[pipeline.Port]) -> Any:
     """
     found = getattr(port, "_as_model", None)
     if found is None:
-        one, answers = port, None
-        if isinstance(port, Components):
-            main, kind = _kind(port.artifacts.manifest, port.artifacts.directory)
-            one, answers = port[main], functools.partial(kind, components=port)
-        assert isinstance(one, pipeline.Port)
+        artifact = port.artifacts if isinstance(port, Components) else port.artifact
+        one, answers = _who_answers(port, artifact.directory)
         place = one.artifact.directory
         original = _class_of(one.manifest, place)
         config = _own(place)

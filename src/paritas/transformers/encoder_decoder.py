@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -13,43 +12,27 @@ from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from paritas import pipeline
 from paritas.components import Components
-from paritas.transformers import calls
 from paritas.transformers.cache import is_kept
 from paritas.transformers.calls import Call
-from paritas.transformers.opened import OnePort
+from paritas.transformers.opened import SeveralPorts
 
 #: What forward calls what the decoder takes.
 _MASK, _OWN_MASK, _ENCODED = "attention_mask", "decoder_attention_mask", "encoder_outputs"
 
 
-class TwoPorts(OnePort):
+class TwoPorts(SeveralPorts):
     """What answers for such a model: the encoder by its module, the decoder by the model's own forward."""
 
     def __init__(self, model: Any, components: Components[pipeline.Port]) -> None:
-        super().__init__(model, components["decoder"])
-        self._encoder, self._components = components["encoder"], components
-
-    def ports(self) -> list[pipeline.Port]:
-        return [self._encoder, self.port]
-
-    def close(self) -> None:
-        self._components.close()
-
-    def save(self, directory: str | os.PathLike[str]) -> None:
-        self._components.save(directory)
+        super().__init__(model, components, "decoder")
+        self._encoder = components["encoder"]
 
     def __call__(
         self, path: str, module: torch.nn.Module, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         if module is not self.model.get_encoder():
             return super().__call__(path, module, own, args, kwargs)
-        if module.training:
-            self._refuse(f"{type(module).__name__} is in training mode, and a port computes inference only", "eval")
-        call = calls.take(type(module), args, kwargs, self.model.config)
-        self._check(call)
-        with self._lock, torch.no_grad():
-            out = self._encoded({**call.tensors, **call.fixed})
-        return out.to_tuple() if call.as_tuple and hasattr(out, "to_tuple") else out
+        return self._answered(module, args, kwargs, lambda call: self._encoded({**call.tensors, **call.fixed}))
 
     def _encoded(self, given: dict[str, Any]) -> Any:
         manifest = self._encoder.manifest

@@ -21,6 +21,7 @@ from transformers.cache_utils import Cache, DynamicCache
 from transformers.utils import logging
 
 from paritas import pipeline
+from paritas.components import Components
 from paritas.dropin.dispatch import install
 from paritas.errors import InputError
 from paritas.options import BuildOptions
@@ -42,7 +43,7 @@ _OUTPUTS = {"output_attentions": "attentions", "output_hidden_states": "hidden_s
 class OnePort:
     """What answers for a model that is a port: calls of the whole model, in evaluation mode.
 
-    A model of several components has a subclass: `calls_of` says who answers.
+    A model of several components has a subclass of `SeveralPorts`.
     """
 
     def __init__(self, model: Any, port: pipeline.Port) -> None:
@@ -75,15 +76,24 @@ class OnePort:
         if path:
             name = type(self.model).__name__
             self._refuse(f"{path} inside {name} was called, and this port computes {name} as a whole")
+        return self._answered(module, args, kwargs, self._whole)
+
+    def _answered(
+        self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], compute: Callable[[Call], Any]
+    ) -> Any:
+        """What `compute` says to a call of `module`, in the form that is asked for."""
         if module.training:
             self._refuse(f"{type(module).__name__} is in training mode, and a port computes inference only", "eval")
         call = calls.take(type(module), args, kwargs, self.model.config)
-        for name in [n for n, value in call.fixed.items() if isinstance(value, Mapping | list | tuple) and not value]:
-            del call.fixed[name]  # loops hand on what encoders have made, also of nothing
         self._check(call)
         with self._lock, torch.no_grad():
-            out = self._going_on(call) if self._plan.names else self._computed(call)
+            out = compute(call)
         return out.to_tuple() if call.as_tuple and hasattr(out, "to_tuple") else out
+
+    def _whole(self, call: Call) -> Any:
+        for name in [n for n, value in call.fixed.items() if isinstance(value, Mapping | list | tuple) and not value]:
+            del call.fixed[name]  # loops hand on what encoders have made, also of nothing
+        return self._going_on(call) if self._plan.names else self._computed(call)
 
     def _refuse(self, what: str, advice: str = "") -> NoReturn:
         do = "Call model.eval()" if advice == "eval" else advice or f"Port it again for that: {self.again}"
@@ -205,6 +215,23 @@ class OnePort:
             "position" in name and getattr(module, "padding_idx", None) is not None
             for name, module in self.model.named_modules()
         )
+
+
+class SeveralPorts(OnePort):
+    """What answers for a model of several components, of which one goes on with the memory of a generation."""
+
+    def __init__(self, model: Any, components: Components[pipeline.Port], goes_on: str) -> None:
+        super().__init__(model, components[goes_on])
+        self.components = components
+
+    def ports(self) -> list[pipeline.Port]:
+        return list(self.components.values())
+
+    def close(self) -> None:
+        self.components.close()
+
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        self.components.save(directory)
 
 
 def _kept(logits: torch.Tensor, places: Any) -> torch.Tensor:

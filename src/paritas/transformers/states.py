@@ -21,9 +21,10 @@ from transformers.cache_utils import (
     LinearAttentionLayer,
 )
 
+from paritas.capture.generation import PAST
 from paritas.pytree import STATES, describe_output, leaf_names
 from paritas.transformers.cache import EngineCache
-from paritas.transformers.calls import PAST, SEEN, TOKENS, Call
+from paritas.transformers.calls import SEEN, TOKENS, Call
 
 #: Layers that a step takes apart and puts together again.
 _STEPPED = (LinearAttentionLayer, LinearAttentionAndFullAttentionLayer, DynamicLayer, DummyLayer)

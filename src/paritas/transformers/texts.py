@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, set_seed
+from transformers import set_seed
 from transformers.generation.streamers import TextStreamer
 
+from paritas.capture.tokenizer import tokenizer
 from paritas.errors import InputError, PortError
 from paritas.pipeline import Port
 from paritas.texts import Tell
@@ -55,7 +56,7 @@ class Writer:
     def __init__(self, port: Port) -> None:
         self.port, self.model, directory = port, model_with(port), port.artifact.directory
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+            self.tokenizer = tokenizer(directory)
         except (OSError, ValueError) as error:
             raise PortError(
                 f"There is no tokenizer beside {port!r}, so it takes token ids and no text. Save one to {directory}: "

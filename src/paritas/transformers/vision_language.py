@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from paritas import pipeline
 from paritas.components import Components
-from paritas.transformers.opened import OnePort
+from paritas.transformers.opened import SeveralPorts
 
 _IDS, _EMBEDS, _PIXELS = "input_ids", "inputs_embeds", "pixel_values"
 
@@ -19,24 +18,14 @@ _IDS, _EMBEDS, _PIXELS = "input_ids", "inputs_embeds", "pixel_values"
 _READY = "mm_encoder_outputs"
 
 
-class ImagesAndText(OnePort):
+class ImagesAndText(SeveralPorts):
     """What answers for such a model: calls of the whole, in whose places for images their features stand."""
 
     def __init__(self, model: Any, components: Components[pipeline.Port]) -> None:
-        super().__init__(model, components["language_model"])
+        super().__init__(model, components, "language_model")
         self._texts, self._images = components["text_embeddings"], components["vision_embeddings"]
-        self._components = components
         # Loops ask for the features before the first call, and hand them on: beams share them.
         model.get_image_features = model.base_model.get_image_features = self._features_of
-
-    def ports(self) -> list[pipeline.Port]:
-        return [self._texts, self._images, self.port]
-
-    def close(self) -> None:
-        self._components.close()
-
-    def save(self, directory: str | os.PathLike[str]) -> None:
-        self._components.save(directory)
 
     def _filled(self, tensors: dict[str, Any], seen: int) -> dict[str, Any]:
         """The embeddings of texts and images, with mask and positions as for ids."""

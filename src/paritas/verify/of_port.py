@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from paritas.arguments import invoke, nest
-from paritas.caches import is_state, keeps_inside, new_tokens, remembered
+from paritas.caches import is_state, keeps_inside, new_tokens, remembered, variables
 from paritas.errors import EngineError, InputError, ParitasError
 from paritas.pytree import describe_output
 from paritas.run.engine import about, all_about
@@ -328,7 +328,7 @@ def cases_of(
     )
     cases = [*cases, *_beginnings(port.manifest, cases)]
     # Keys and values are the model's own: nobody makes others of them.
-    left = {*port.manifest.prepared, *(remembered(port.manifest) if keeps_inside(port.manifest) else ())}
+    left = {*port.manifest.prepared, *variables(port.manifest)}
     base = odd.usual(cases, accepted)
     if base is not None or not known:
         more = odd.odd(specs, base, seed=seed, keep=left) if base is not None else ()

@@ -43,15 +43,14 @@ def tokens_of(port: Subject, text: Any) -> Array:
     Raises `InputError` where there is no tokenizer, or no more than one token.
     """
     if isinstance(text, str):
-        from transformers import AutoTokenizer
+        from paritas.capture.tokenizer import tokenizer
 
         source = port.manifest.source
         places = [str(port.artifact.directory), *([source.id] if source.kind in ("directory", "hub") else [])]
         reason = ""
         for place in places:
             try:
-                tokenizer: Any = AutoTokenizer.from_pretrained(place)
-                ids = tokenizer(text, verbose=False)["input_ids"]
+                ids = tokenizer(place)(text, verbose=False)["input_ids"]
                 break
             except Exception as error:  # noqa: BLE001 - of any kind: there is none in this place
                 reason = first_line(error)

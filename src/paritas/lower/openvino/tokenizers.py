@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import openvino
 
+from paritas.capture import tokenizer
 from paritas.errors import first_line
 from paritas.program import Note
 
@@ -47,7 +48,7 @@ def write(directory: Path, *, needed: bool) -> tuple[Note, ...]:
 
     needed: whether the network is of little use to others without them, so that it is said why they are not there.
     """
-    if not any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
+    if not tokenizer.is_in(directory):
         return ()
     if importlib.util.find_spec("openvino_tokenizers") is None:
         if not needed:
@@ -55,29 +56,28 @@ def write(directory: Path, *, needed: bool) -> tuple[Note, ...]:
         text = f"{FILES[0]}, which openvino-genai looks for, is not written: pip install 'paritas[genai]'"
         return (Note("lower", text),)
     from openvino_tokenizers import convert_tokenizer
-    from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-        models = convert_tokenizer(tokenizer, with_detokenizer=True)
+        original = tokenizer.tokenizer(directory)
+        models = convert_tokenizer(original, with_detokenizer=True)
     except Exception as error:  # noqa: BLE001 - of another library, in many ways; the port is whole without them
         return (Note("lower", f"the tokenizer has no OpenVINO model: {first_line(error)}"),) if needed else ()
     for model, name in zip(models, FILES, strict=True):
         openvino.save_model(model, str(directory / name))
-    return tuple(Note("lower", said) for said in _differences(tokenizer, directory))
+    return tuple(Note("lower", said) for said in _differences(original, directory))
 
 
-def _differences(tokenizer: Any, directory: Path) -> list[str]:
+def _differences(original: Any, directory: Path) -> list[str]:
     core = openvino.Core()
     there, back = (core.compile_model(str(directory / name), "CPU") for name in FILES)
     found = []
     for text in TEXTS:
-        want = tokenizer(text)["input_ids"]
+        want = original(text)["input_ids"]
         got = there([text])["input_ids"][0].tolist()
         if got != want:
             found.append(f"{FILES[0]} reads {text!r} as {got}, and the tokenizer as {want}")
             continue
-        spelt = tokenizer.decode(want, skip_special_tokens=True)
+        spelt = original.decode(want, skip_special_tokens=True)
         ours = str(back([np.array([want], np.int64)]).to_tuple()[0][0])
         if ours != spelt:
             found.append(f"{FILES[1]} spells {want} as {ours!r}, and the tokenizer as {spelt!r}")
