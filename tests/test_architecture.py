@@ -28,6 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("bench", "components", "others", "making", "pipeline", "modes", "texts", "adoption"),
     ("dropin",),
     ("transformers",),
+    ("diffusers",),
     ("apps",),
     ("cli", "__main__"),
 )

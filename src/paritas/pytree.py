@@ -11,7 +11,7 @@ The description ("structure") is one of
     {"kind": "shape", "items": [...]}                          a torch.Size
     {"kind": "dict", "items": {...}}                           with "keys" where they are whole numbers
     {"kind": "namedtuple", "name": "Pair", "class": "module.Pair", "items": {...}}
-    {"kind": "record", "class": "module.Result", "items": {...}}        a dataclass
+    {"kind": "record", "class": "module.Result", "items": {...}}        a dataclass, or a distribution of diffusers'
     {"kind": "output", "class": "transformers....", "fields": [...], "items": {...}}
     {"kind": "cache", "class": "DynamicCache", "items": [{"keys": ..., "values": ...}, ...]}
                                                                and "conv_states.0", "recurrent_states.0" of a layer
@@ -38,6 +38,9 @@ Structure = dict[str, Any]
 #: The only classes that a description may name. Importing any module that a file names would run its code.
 _OUTPUT_CLASS = re.compile(r"(transformers|diffusers)(\.[a-z][a-z0-9_]*)+\.[A-Z][A-Za-z0-9_]*")
 
+
+#: What an autoencoder's `encode` returns, a plain object that holds its moments: whoever has it draws from it.
+_DISTRIBUTION = re.compile(r"diffusers(\.[a-z][a-z0-9_]*)+\.[A-Z][A-Za-z0-9_]*Distribution")
 
 #: What a layer of a cache keeps of all tokens in a fixed size, by transformers' names.
 STATES = ("conv_states", "recurrent_states")
@@ -130,6 +133,9 @@ def _describe(value: Any, flat: list[Any], where: str) -> Structure:
         return _describe_mapping(value, flat, where)
     if _is_cache(value):
         return _describe_cache(value, flat, where)
+    if _DISTRIBUTION.fullmatch(name):
+        items = {key: _describe(item, flat, f"{where}.{key}") for key, item in vars(value).items()}
+        return {"kind": "record", "class": name, "items": items}
     raise CaptureError(
         f"{where} is a {name}, which no engine can return. "
         "Wrap the model in a module that returns tensors, tuples, lists, dicts, dataclasses or a ModelOutput."
@@ -348,7 +354,7 @@ class _Building:
         if kind == "namedtuple":
             return self._named_tuple(node, named)
         if kind == "record":
-            own = _met.get(node["class"])
+            own = _met.get(node["class"]) or (_distribution_class(node["class"]) if self.own_class else None)
             return Output(named, list(named)) if own is None else _record(own, named)
         if kind == "output":
             cls = _output_class(node["class"]) if self.own_class else None
@@ -419,14 +425,23 @@ def _record(cls: type, items: Mapping[str, Any]) -> Any:
 @functools.cache
 def _output_class(name: str) -> Any:
     """The class of that qualified name if it is an output class of transformers or diffusers, else None."""
-    if not _OUTPUT_CLASS.fullmatch(name):
-        return None
+    cls = _class_named(name) if _OUTPUT_CLASS.fullmatch(name) else None
+    return cls if cls is not None and _is_output(cls) else None
+
+
+@functools.cache
+def _distribution_class(name: str) -> Any:
+    """The class of that qualified name if it is a distribution of diffusers', else None."""
+    return _class_named(name) if _DISTRIBUTION.fullmatch(name) else None
+
+
+def _class_named(name: str) -> Any:
     module, _, attribute = name.rpartition(".")
     try:
         cls = getattr(sys.modules.get(module) or importlib.import_module(module), attribute, None)
     except ImportError:
         return None
-    return cls if isinstance(cls, type) and _is_output(cls) else None
+    return cls if isinstance(cls, type) else None
 
 
 def _fill(cls: Any, items: Mapping[str, Any]) -> Any:

@@ -19,7 +19,7 @@ from paritas.dropin.library import Library, register
 register(
     Library(
         "diffusers",
-        models=("diffusers.models.",),
+        models=("diffusers.models.", "diffusers.pipelines."),
         bases=("diffusers.models.modeling_utils", "diffusers.configuration_utils", "diffusers.utils"),
         bookkeeping=frozenset({"_internal_dict"}),  # what a model was made with: its modules say it all
     )

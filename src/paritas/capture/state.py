@@ -189,11 +189,18 @@ def first_answer(model: torch.nn.Module, call: Call) -> Answer:
     copies = {name: tensor.clone() for name, tensor in call.tensors.items()}
     versions = {name: tensor._version for name, tensor in copies.items()}
     left = Left(model)
+    arguments = {**nest(copies, call.nesting), **call.fixed}
+    before = {name: _contents(value) for name, value in arguments.items()}
     try:
         with torch.no_grad(), seeded():
-            out = invoke(model, {**nest(copies, call.nesting), **call.fixed})
+            out = invoke(model, arguments)
     except Exception as error:
         raise does_not_run(model, {**nest(call.tensors, call.nesting), **call.fixed}, error) from error
+    if kept := [name for name, value in arguments.items() if _contents(value) != before[name]]:
+        raise CaptureError(
+            f"{type(model).__name__} puts other things into the lists that it is given as {', '.join(kept)}, which no "
+            "port does. Let it return them."
+        )
     flat, structure = describe_output(out)
     if not all(isinstance(value, torch.Tensor) for value in flat):
         raise CaptureError(
@@ -201,6 +208,15 @@ def first_answer(model: torch.nn.Module, call: Call) -> Answer:
         )
     written = tuple(name for name, tensor in copies.items() if tensor._version != versions[name])
     return Answer([value.clone() for value in flat], structure, written, left.changed())
+
+
+def _contents(value: Any) -> Any:
+    """What lists and dictionaries in an argument hold, by identity; None for what is neither."""
+    if type(value) is dict:
+        return [(key, id(item), _contents(item)) for key, item in value.items()]
+    if type(value) in (list, tuple):
+        return [(id(item), _contents(item)) for item in value]
+    return None
 
 
 def check_second_answer(model: torch.nn.Module, call: Call, first: Answer) -> None:

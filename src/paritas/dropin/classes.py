@@ -39,6 +39,9 @@ class Ported:
     #: Methods that users call with tensors, beside those of the models' own classes.
     _paritas_methods: ClassVar[tuple[str, ...]] = ()
 
+    #: Methods that are computed as forward is, each as a port of its own: an autoencoder's `decode`.
+    _paritas_computed: ClassVar[tuple[str, ...]] = ()
+
     #: The mixin of the namespace, from which the class was made.
     _paritas_mixin: ClassVar[Any]
 
@@ -107,6 +110,9 @@ def _ported_class(original: Any, mixin: Any) -> Any:
     made.forward = _forward_like(original.forward)  # type: ignore[attr-defined]
     for name in _methods(original, mixin._paritas_methods):
         setattr(made, name, _for_any_framework(getattr(made, name)))
+    for name in mixin._paritas_computed:
+        if inspect.isfunction(own := getattr(original, name, None)):
+            setattr(made, name, _method_like(name, own))
     return made
 
 
@@ -136,6 +142,20 @@ def _forward_like(original: Callable[..., Any]) -> Callable[..., Any]:
         return back(self._paritas("", self, own, args, kwargs), framework)
 
     return forward
+
+
+def _method_like(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    """Its signature is the original's, as that of forward."""
+
+    @functools.wraps(original)
+    def called(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self._paritas is None or computes_original():
+            return original(self, *args, **kwargs)
+        args, kwargs, framework = to_torch(args, kwargs)
+        own = functools.partial(original, self)
+        return back(self._paritas.method(name, own, args, kwargs), framework)
+
+    return called
 
 
 def attach(model: torch.nn.Module, mixin: Any = Ported, **ours: Any) -> Any:

@@ -87,8 +87,10 @@ def in_pytorch(module: torch.nn.Module) -> Any:
 
     What its code leaves in its attributes when it runs is not left in the caller's.
     """
-    tensors = [*module.parameters(), *module.buffers()]
-    twin: Any = copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
+    tensors = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    for inner in module.modules():  # as torch.nn.utils.weight_norm leaves its weight, which it computes in each call
+        tensors |= {id(v): v.detach() for v in vars(inner).values() if isinstance(v, torch.Tensor) and not v.is_leaf}
+    twin: Any = copy.deepcopy(module, tensors)
     for inner in twin.modules():
         own = vars(inner).get("forward")
         if isinstance(own, Dispatched):

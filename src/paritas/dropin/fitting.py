@@ -73,4 +73,17 @@ def _constants(port: pipeline.Port, arguments: Mapping[str, Any]) -> list[tuple[
 
 
 def fixed_sizes(arguments: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple((n, tuple(v.shape)) for n, v in sorted(arguments.items()) if isinstance(v, torch.Tensor))
+    found = ((name, _sizes_in(value)) for name, value in sorted(arguments.items()))
+    return tuple((name, sizes) for name, sizes in found if sizes is not None)
+
+
+def _sizes_in(value: Any) -> Any:
+    """The shape of a tensor, or those of the tensors in a list or a mapping; None for all else."""
+    if isinstance(value, torch.Tensor):
+        return tuple(value.shape)
+    if isinstance(value, Mapping):
+        return tuple((key, sizes) for key, item in value.items() if (sizes := _sizes_in(item)) is not None) or None
+    if isinstance(value, (tuple, list)):
+        sizes = tuple(map(_sizes_in, value))
+        return sizes if any(size is not None for size in sizes) else None
+    return None

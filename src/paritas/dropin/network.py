@@ -26,6 +26,7 @@ from paritas.dropin.dispatch import example_of, install, original
 from paritas.dropin.fitting import broken_by, differs_by_ones, fits, fixed_sizes, same_values, values
 from paritas.dropin.gradients import asked_for, refusing
 from paritas.dropin.library import is_random
+from paritas.dropin.methods import Method, is_nested, method_of
 from paritas.dropin.telling import Making
 from paritas.dropin.watch import Watch
 from paritas.errors import CaptureError, OriginalFails, first_line
@@ -73,6 +74,13 @@ class Network:
     #: What an argument may be beside tensors, numbers and what is made of them.
     taken: ClassVar[tuple[type, ...]] = ()
 
+    #: Whether the first port for a way of calling is for the sizes of its first call alone; the next one for any.
+    fixed_first: ClassVar[bool] = False
+
+    #: What means that a module has no port, and whether its own code then calls the ports of the modules in it.
+    refusals: ClassVar[tuple[type[Exception], ...]] = (CaptureError,)
+    by_modules: ClassVar[bool] = False
+
     def __init__(self, model: torch.nn.Module, build: BuildOptions) -> None:
         self.model, self.build = model, build
         self.engine = about(build.engine)
@@ -109,10 +117,12 @@ class Network:
                     return own(*args, **kwargs)
             call = self._taken_apart(module, args, kwargs)
             why = self._refused(module, call)
-            if not why and self.now.untraced:
-                why = self.now.untraced.get((path, self._key(call)), "")
             if why:
                 return self._original(module, why, own, args, kwargs)
+            if self.now.untraced:
+                why = self.now.untraced.get((path, self._key(call)), "")
+            if why:
+                return self._not_whole(module, why, own, args, kwargs)
             asked = asked_for(module, call.tensors)
             self._check(path, module, call)
             try:
@@ -121,14 +131,18 @@ class Network:
             except OriginalFails as error:  # then it says so itself, or computes: it gets the call as it is
                 reason = first_line(error.__cause__ or error)
                 why = f"PyTorch computes, since what is captured does not run: {reason}"
-            except CaptureError as error:
+            except self.refusals as error:
                 lines = str(error).splitlines()
                 place = next((line for line in lines if line.startswith("at ")), "")
                 why = f"PyTorch computes, since {lines[0]} {place}".rstrip()
                 self.now.untraced[path, self._key(call)] = why
             if why:
-                return self._original(module, why, own, args, kwargs)
+                return self._not_whole(module, why, own, args, kwargs)
         return self._handed_out(call, refusing(out, asked, type(module)) if asked else out)
+
+    def method(self, name: str, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """`model.name(*args, **kwargs)`, as one port. own: the method itself, that computes in PyTorch."""
+        return self(f"{name}()", method_of(self.model, name), own, args, kwargs)
 
     def close(self) -> None:
         """Release the engine's memory. The next call makes the ports again, or reads those that were kept."""
@@ -184,6 +198,16 @@ class Network:
         with original():
             return own(*args, **kwargs)
 
+    def _not_whole(self, module: torch.nn.Module, why: str, own: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """What has no port: PyTorch computes, or only its code that stands around the modules in it."""
+        if not self.by_modules:
+            return self._original(module, why, own, args, kwargs)
+        self._say(
+            f"{type(module).__name__}: {why}" + (" (what is in it, module by module)" if is_nested(module) else "")
+        )
+        with torch.no_grad():
+            return own(*args, **kwargs)
+
     def _say(self, text: str) -> None:
         """Once: a loop would say it in every step."""
         if text not in self._said:
@@ -197,6 +221,7 @@ class Network:
         if self.now.has_float64 and (why := self.engine.lacks.get("float64")):
             return f"PyTorch computes, since {why}"
         assert self._watch is not None
+        path = "" if isinstance(module, Method) else path
         if not self._watch.is_counted:
             return (
                 "PyTorch computes, since weights that were made in torch.inference_mode do not tell when they are "
@@ -288,7 +313,9 @@ class Network:
                 return port
         # A size of 1 is always taken for a constant; after that, once more with every size free.
         alike = [port for port in known if same_values(port, arguments)]
-        free = all(differs_by_ones(port, arguments) for port in alike)
+        fixed = self.fixed_first and complete and examples is None and not alike
+        second = self.fixed_first and len(alike) == 1
+        free = not fixed and (second or all(differs_by_ones(port, arguments) for port in alike))
         # The model's code goes another way with these sizes.
         exact = complete and any(broken_by(port, arguments) for port in alike)
         kind = ("free",)[: len(alike)] if free and not exact else fixed_sizes(arguments)
@@ -353,6 +380,10 @@ class Network:
     def _example(self, module: torch.nn.Module) -> Iterator[tuple[Any, bool]]:
         """What is run or captured in the module's place: nothing that happens there is a change of the caller's."""
         assert self._watch is not None
+        if isinstance(module, Method):
+            with self._example(module.owner) as (twin, is_copy):
+                yield method_of(twin, module.called), is_copy
+            return
         with example_of(module) as (twin, is_copy):
             if is_copy:
                 self._made_ready(twin)

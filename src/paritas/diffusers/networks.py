@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The networks of a pipeline on an engine: what they have beside those of other libraries."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, ClassVar
+
+import torch
+from transformers import PreTrainedModel
+
+import paritas.diffusers.library
+import paritas.transformers.library  # noqa: F401 - registers it, as the other
+from paritas.dropin import calls, classes, network
+from paritas.dropin.calls import Call
+from paritas.dropin.methods import Method
+from paritas.errors import CaptureError, EngineError, LoweringError, UnsupportedOps
+from paritas.transformers.generation import Generation
+from paritas.transformers.models import Ported as OfTransformers
+
+#: Switches of an autoencoder with which it goes through its picture in tiles or slices, by names that all share.
+_IN_TILES = ("use_tiling", "use_slicing", "use_framewise_encoding", "use_framewise_decoding")
+
+_REFUSALS = (CaptureError, LoweringError, UnsupportedOps, EngineError)
+
+
+class Answers(network.Network):
+    """The calls of a network of diffusers.
+
+    What cannot be one port is computed module by module. Whoever asks for gradients gets PyTorch's.
+    """
+
+    logger: ClassVar[logging.Logger] = logging.getLogger("paritas.diffusers")
+    taken = (torch.Generator,)
+    fixed_first = True
+    refusals = _REFUSALS
+    by_modules = True
+
+    def _taken_apart(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        given = calls.given_to(type(module), args, kwargs)
+        # Nobody draws in a port: what does is refused, and gets its generator where PyTorch computes.
+        return Call(*calls.sorted_out(type(module), {n: v for n, v in given.items() if not _draws(v)}))
+
+    def _refused(self, module: torch.nn.Module, call: Call) -> str:
+        return with_gradients(call) or super()._refused(module, call)
+
+    def method(self, name: str, own: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if any(getattr(self.model, switch, False) for switch in _IN_TILES):
+            with torch.no_grad():
+                return own(*args, **kwargs)  # its loop is Python's, and what it calls are ports
+        return super().method(name, own, args, kwargs)
+
+
+class TextAnswers(Generation):
+    """The calls of a network of transformers in a pipeline: a text encoder, mostly called at one length."""
+
+    logger: ClassVar[Any] = logging.getLogger("paritas.diffusers")
+    fixed_first = True
+    refusals = _REFUSALS
+    by_modules = True
+
+    def _refused(self, module: torch.nn.Module, call: Any) -> str:
+        return with_gradients(call) or super()._refused(module, call)
+
+
+def _draws(value: Any) -> bool:
+    """Whether it is a generator, or one for each picture."""
+    if isinstance(value, (tuple, list)):
+        return bool(value) and all(map(_draws, value))
+    return isinstance(value, torch.Generator)
+
+
+def with_gradients(call: Call) -> str:
+    """Why PyTorch answers a call that somebody will differentiate; "" for any other."""
+    if torch.is_grad_enabled():
+        names = [n for n, v in call.tensors.items() if isinstance(v, torch.Tensor) and v.requires_grad]
+        if names:
+            return f"PyTorch computes, since a gradient by {', '.join(names)} is asked for"
+    return ""
+
+
+class Ported(classes.Ported):
+    """Mixed into a network of diffusers'."""
+
+    _paritas_network = Answers
+    _paritas_computed = ("encode", "decode")
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As the original's, and with `engine=`, `mode=`, `target=`, `weights=`, `engine_device=`, `ov_config=`."""
+        return cls._made("from_pretrained", args, kwargs)
+
+    @classmethod
+    def from_config(cls, *args: Any, **kwargs: Any) -> Any:
+        """As the original's, and with our keywords."""
+        return cls._made("from_config", args, kwargs)
+
+    @classmethod
+    def from_single_file(cls, *args: Any, **kwargs: Any) -> Any:
+        """As the original's, and with our keywords."""
+        return cls._made("from_single_file", args, kwargs)
+
+    @classmethod
+    def _made(cls, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        ours, theirs = classes.split(kwargs)
+        with torch.inference_mode(False):  # whose tensors would tell nobody that they were changed
+            made = getattr(super(), name)(*args, **theirs)
+        classes.connect(made[0] if isinstance(made, tuple) else made, **ours)
+        return made
+
+
+class TextPorted(OfTransformers):
+    """Mixed into a network of transformers' that is part of a pipeline."""
+
+    _paritas_network = TextAnswers
+
+
+def is_network(value: Any) -> bool:
+    """Whether a component computes: one that has no forward, as a list of modules, is called piece by piece."""
+    return isinstance(value, torch.nn.Module) and not isinstance(value, Method)
+
+
+def attach(model: torch.nn.Module, **ours: Any) -> Any:
+    """A network in memory, from now on on the engine: the same object."""
+    mixin: Any = TextPorted if isinstance(model, PreTrainedModel) else Ported
+    return classes.attach(model, mixin, **ours)

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pipelines of diffusers with their networks on an engine. All else in them is the original's own code."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline, ModelMixin
+
+from paritas.diffusers.networks import Ported, attach, is_network
+from paritas.dropin import classes
+from paritas.errors import InputError
+from paritas.run.engine import default_engine
+from paritas.run.engine import engine as find_engine
+
+#: Keywords that may name a value for each network: {"unet": "openvino", "vae": "mindspore"}.
+_EACH = ("engine", "weights", "mode", "target", "engine_device")
+
+
+def port(pipeline: Any, engine: str | Mapping[str, str | None] | None = None, **options: Any) -> Any:
+    """A pipeline of diffusers in memory, from now on with its networks on an engine: the same object.
+
+    engine: one of `paritas.engines()`, by default the best that is installed; or one for each network by its name in
+    the pipeline, where None leaves it in PyTorch and a network that is not named gets the default. options: `weights`,
+    `mode`, `target`, `engine_device`, `ov_config`, each also by network. Raises `InputError` for a name that is no
+    network of the pipeline, `UnknownEngine` and `EngineMissing`, before anything is changed.
+    """
+    found = networks(pipeline)
+    chosen = {name: _chosen(name, {"engine": engine, **options}, found) for name in found}
+    for ours in chosen.values():
+        if ours is not None:
+            find_engine(ours.get("engine") or default_engine())
+    for name, ours in chosen.items():
+        if ours is not None:
+            attach(found[name], **ours)
+    return pipeline
+
+
+def networks(pipeline: Any) -> dict[str, torch.nn.Module]:
+    """The networks of a pipeline by name, each once: "unet", "prior_pipe.prior", "text_encoder_2"."""
+    found: dict[str, torch.nn.Module] = {}
+    seen: set[int] = set()
+    for name, module in _walked(pipeline, ""):
+        if id(module) not in seen:
+            seen.add(id(module))
+            found[name] = module
+    return found
+
+
+def _walked(holder: Any, path: str) -> Iterator[tuple[str, torch.nn.Module]]:
+    parts = dict(vars(holder)) if isinstance(holder, DiffusionPipeline) else dict(enumerate(holder))
+    inner = []
+    for name, value in parts.items():
+        where = f"{path}{name}"
+        if is_network(value):
+            yield where, value
+        elif isinstance(value, (list, tuple, DiffusionPipeline)) and not hasattr(value, "_fields"):
+            inner.append((where, value))
+    for where, value in inner:  # the pipeline's own names first: "vae", and not "decoder_pipe.vae"
+        yield from _walked(value, f"{where}.")
+
+
+def _chosen(name: str, options: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Our keywords for one network; None if it stays in PyTorch."""
+    ours: dict[str, Any] = {}
+    for key, value in options.items():
+        if key in _EACH and isinstance(value, Mapping):
+            if unknown := sorted(set(value) - set(found)):
+                raise InputError(f"{key} names {', '.join(unknown)}, and the networks are {', '.join(found)}.")
+            if key == "engine" and name in value and value[name] is None:
+                return None
+            value = value.get(name)
+        if value is not None:
+            ours[key] = value
+    return ours
+
+
+def know_types() -> None:
+    """diffusers hands a network on to another pipeline (`from_pipe`) if its class is the very one that is named there.
+
+    A ported class is named beside it. Doing it again changes nothing.
+    """
+    base: Any = DiffusionPipeline
+    own = base._get_signature_types.__func__
+    if own.__module__ == __name__:
+        return
+
+    def types_of(cls: Any) -> dict[str, tuple[type, ...]]:
+        return {name: (*types, *_ported(types)) for name, types in own(cls).items()}
+
+    base._get_signature_types = classmethod(types_of)
+
+
+def _ported(types: tuple[Any, ...]) -> tuple[type, ...]:
+    known = [one for one in types if isinstance(one, type) and issubclass(one, ModelMixin)]
+    return tuple(classes.ported_class(one, Ported) for one in known)
+
+
+# --- classes by name -----------------------------------------------------------------------------------------
+
+
+class _LikeOriginal(type):
+    """What our class makes are pipelines of the original class, and count as ours."""
+
+    _paritas_original: Any
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, cls._paritas_original)
+
+    def __subclasscheck__(cls, subclass: Any) -> bool:
+        return issubclass(subclass, cls._paritas_original)
+
+
+_MAKERS = ("from_pretrained", "from_pipe", "from_single_file", "from_config")
+
+
+@functools.cache
+def ported_pipeline_class(original: Any) -> Any:
+    """A class by whose ways of making pipelines, `from_pretrained` and its constructor, these have their networks on
+    an engine. They are of the original's class."""
+    space: dict[str, Any] = {
+        "__module__": original.__module__,
+        "__qualname__": original.__qualname__,
+        "__doc__": original.__doc__,
+        "__new__": _new_of(original),
+        "_paritas_original": original,
+    }
+    for name in _MAKERS:
+        if hasattr(original, name):
+            space[name] = classmethod(_maker(original, name))
+    return _LikeOriginal(original.__name__, (original,), space)
+
+
+def _new_of(original: Any) -> Any:
+    @functools.wraps(original.__init__)
+    def __new__(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        ours, theirs = split(kwargs)
+        return port(original(*args, **theirs), **ours)
+
+    return __new__
+
+
+def _maker(original: Any, name: str) -> Any:
+    own = getattr(original, name)
+
+    @functools.wraps(inspect.unwrap(own.__func__ if hasattr(own, "__func__") else own))
+    def made(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        ours, theirs = split(kwargs)
+        if name == "from_pipe" and not ours:
+            source = args[0] if args else theirs.get("pipeline")
+            ours = _as_in(source)
+        with torch.inference_mode(False):  # whose tensors would tell nobody that they were changed
+            return port(own(*args, **theirs), **ours)
+
+    return made
+
+
+def _as_in(pipeline: Any) -> dict[str, Any]:
+    """How the networks of a pipeline are ported, for others beside them."""
+    ported = [module for module in networks(pipeline).values() if isinstance(module, classes.Ported)]
+    first = next((module._paritas for module in ported if module._paritas is not None), None)
+    return {} if first is None else dict(first.options)
+
+
+def split(kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Our keywords, and the original's."""
+    ours = {name: value for name, value in kwargs.items() if name in classes.OURS and value is not None}
+    return ours, {name: value for name, value in kwargs.items() if name not in classes.OURS}
+
+
+know_types()
