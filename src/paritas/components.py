@@ -125,14 +125,24 @@ class Components(Mapping[str, P], Generic[P]):
             self._original = load_again(manifest.source, dtype=dtype)
         return self._original
 
-    def generate(self, *inputs: Any, **options: Any) -> Any:
-        """What the original's `generate` returns, by transformers' own loops: of an encoder and a decoder.
+    def generate(self, inputs: Any = None, **options: Any) -> Any:
+        """What the model writes: an answer to a text, or to each of a list, or what is said in a sound.
 
-        Token ids or features go in as torch tensors or NumPy's arrays, and token ids come out. Raises `InputError` and
-        `PortError` for components that are something else.
+        Args:
+            inputs: a text or a list of texts; of a model that hears, a sound file's name or float [samples] of its
+                rate; or what the original's `generate` takes, tensors of torch or NumPy: token ids, features.
+            options: as transformers' `generate` takes them, whose loops these are.
+
+        Returns:
+            Text for a text or a sound; token ids [batch, tokens] for tensors, of the same framework.
+
+        Raises:
+            InputError, PortError: for components of a model that does not write, and where what reads a text or a
+                sound is not beside them.
+            ExtraMissing: without torch and transformers.
         """
-        opened = importlib.import_module("paritas.transformers.directory").model_with(self)
-        return opened.generate(*inputs, **options)
+        require("port", "port.generate() of several components")
+        return importlib.import_module("paritas.transformers.texts").generate(self, inputs, options)
 
     def save(self, directory: str | os.PathLike[str], *, force: bool = False) -> Components[P]:
         """Write all components to a directory, and what the last `verify` found. Raises `PortError`."""

@@ -30,9 +30,10 @@ from typer.testing import CliRunner
 
 from paritas.apps.speech import models as app
 from paritas.apps.speech import page as speech_page
-from paritas.apps.speech.models import MADE_UP, Checkpoints, Speech, recording, resampled, speaker, speakers
+from paritas.apps.speech.models import MADE_UP, Checkpoints, Speech, recording, speaker, speakers
 from paritas.cli import app as commands
 from paritas.errors import InputError, SourceError
+from paritas.transformers.sound import resampled
 from tiny_speech import save_all
 
 soundfile = pytest.importorskip("soundfile")

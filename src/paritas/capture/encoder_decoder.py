@@ -19,6 +19,8 @@ from paritas.capture.generation import PAST, seeded_tokens
 from paritas.capture.inputs import example_inputs
 from paritas.errors import InputsNeeded, first_line
 
+_MASK = "attention_mask"
+
 #: By optimum's name -> the main inputs of models for it.
 _MAIN_INPUTS = {
     "text2text-generation-with-past": ("input_ids",),
@@ -66,18 +68,31 @@ TASKS: Mapping[str, Callable[[Any], Mapping[str, Component]]] = {
 
 
 def _encoder_inputs(model: Any, encoder: Any) -> dict[str, Any]:
-    """As generation loops hand them on: what the encoder takes of the model's own."""
-    if is_transformers(encoder):
-        return dict(example_inputs(encoder))
+    """As generation loops hand them on: what the encoder takes of the model's own, and a mask if it looks at one."""
     known = inspect.signature(encoder.forward).parameters
-    return {name: value for name, value in example_inputs(model).items() if name in known}
+    if is_transformers(encoder):
+        given = dict(example_inputs(encoder))
+    else:
+        given = {name: value for name, value in example_inputs(model).items() if name in known}
+    main = given.get(model.main_input_name)
+    if _MASK not in known or _MASK in given or main is None:
+        return given
+    masks = torch.ones(2, *main.shape[:2], dtype=torch.int64)
+    masks[1, :, main.shape[1] // 2 :] = 0
+    try:
+        with torch.no_grad():
+            whole, half = (encoder(**given, **{_MASK: mask})[0] for mask in masks)
+    except (AssertionError, LookupError, RuntimeError, TypeError, ValueError):  # its mask has another form
+        return given
+    return given if torch.equal(whole, half) else {**given, _MASK: masks[0]}
 
 
 def decoder(model: Any) -> Any:
     """`model`, called as a decoder is: its own forward, given what the encoder has returned.
 
-    forward(input_ids int64 [batch, new], encoder_hidden_states [batch, tokens, width], encoder_attention_mask int64
-    [batch, tokens], past_key_values). Weights, modules and their names are the model's own.
+    forward(input_ids int64 [batch, new], encoder_hidden_states [batch, tokens, width], encoder_attention_mask
+    [batch, tokens] as the encoder returned it, else as the encoder was given it, past_key_values). Weights, modules and
+    their names are the model's own.
     """
     from transformers.modeling_outputs import BaseModelOutput
 
@@ -91,10 +106,12 @@ def decoder(model: Any) -> Any:
             encoder_attention_mask: Any = None,
             past_key_values: Any = None,
         ) -> Any:
-            given = {} if encoder_attention_mask is None else {"attention_mask": encoder_attention_mask}
+            given = {} if encoder_attention_mask is None else {_MASK: encoder_attention_mask}
+            encoded: Any = BaseModelOutput(last_hidden_state=encoder_hidden_states)
+            encoded.attention_mask = encoder_attention_mask  # where an encoder returns the mask that a decoder reads
             out = super().forward(
                 decoder_input_ids=input_ids,
-                encoder_outputs=BaseModelOutput(last_hidden_state=encoder_hidden_states),
+                encoder_outputs=encoded,
                 past_key_values=past_key_values,
                 use_cache=True,
                 return_dict=True,
@@ -116,8 +133,10 @@ def going_on(model: Any) -> dict[str, Any]:
     one = decoder(model)
     ids = seeded_tokens(model.config.get_text_config(decoder=True).vocab_size)
     encoder = model.get_encoder()
+    inputs = _encoder_inputs(model, encoder)
     with torch.no_grad():
-        hidden = encoder(**_encoder_inputs(model, encoder))[0]
+        encoded = encoder(**inputs)
+        hidden = encoded[0]
         given: dict[str, Any] = {"encoder_hidden_states": hidden}
 
         def first(mask: torch.Tensor | None = None) -> Any:
@@ -125,10 +144,12 @@ def going_on(model: Any) -> dict[str, Any]:
             return one(ids[:, :PAST], hidden, mask, empty)
 
         made = first().past_key_values
-        if "attention_mask" in inspect.signature(model.forward).parameters:
-            ones = torch.ones(hidden.shape[:2], dtype=torch.int64)
+        if _MASK in inspect.signature(model.forward).parameters:
+            of_input = inputs[_MASK] if _MASK in inputs else torch.ones(hidden.shape[:2], dtype=torch.int64)
+            returned = getattr(encoded, _MASK, None)
+            ones = of_input if returned is None else returned
             other = ones.clone()
-            other[:, -1] = 0
+            other[:, ones.shape[1] // 2 :] = 0
             # Whisper's forward takes a mask, and its decoder looks at all that the encoder has heard.
             if not torch.equal(first(ones).logits, first(other).logits):
                 given["encoder_attention_mask"] = ones

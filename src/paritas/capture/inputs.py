@@ -80,7 +80,8 @@ def example_inputs(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Seeded inputs for a transformers model, as its config describes them: ids, masks, pixels, audio features.
 
     int64 ids [2, 16] below the vocabulary's size, float32 pixels [2, channels, height, width], log-mel
-    features [2, bins, frames], waveforms [2, 16000]. Raises `InputsNeeded` where the config does not say.
+    features [2, bins, frames] or [2, frames, bins], waveforms [2, 16000]. Raises `InputsNeeded` where the config does
+    not say.
     """
     if not is_transformers(model):
         if any(cls.__module__.startswith("sentence_transformers.") for cls in type(model).__mro__):
@@ -122,6 +123,10 @@ def example_inputs(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     if takes("input_features") and getattr(config, "num_mel_bins", None):
         frames = 2 * (getattr(config, "max_source_positions", None) or 750)
         found["input_features"] = torch.randn((BATCH, config.num_mel_bins, frames), generator=generator)
+    elif takes("input_features") and (width := getattr(config, "input_feat_per_channel", None)):
+        # Frames first, which convolutions make fewer.
+        width *= getattr(config, "input_channels", None) or 1
+        found["input_features"] = torch.randn((BATCH, 8 * SEQUENCE, width), generator=generator)
     if takes("input_values"):
         found["input_values"] = torch.randn((BATCH, 16000), generator=generator)
     if takes("decoder_input_ids") and getattr(config, "is_encoder_decoder", False) and vocabulary:

@@ -206,7 +206,7 @@ class Generation(Network):
                 own._paritas_state.load(arrays)
         quick = plan.quick(arguments, own._paritas_state.length) if cross is None else None
         if quick is None:
-            seen = {plan.past: own._paritas_state.length}
+            seen = dict.fromkeys(plan.pasts, own._paritas_state.length)
             if refused := broken_by(port, arguments, seen):
                 sizes = {**sizes_of(port, arguments), **seen}
                 raise SizeError(complaint(refused[0], port.manifest.inputs, sizes) + ".")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from transformers import AutoFeatureExtractor
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from paritas.errors import InputError
@@ -29,10 +30,18 @@ def pipeline(task: str | None = None, model: Any = None, *args: Any, **kwargs: A
     if (place := port_in(model, {})) is not None:
         reading: dict[str, Any] = {name: theirs.pop(name) for name in ("dtype", "device_map") if name in theirs}
         model = open_model(place, None, {**reading, **(theirs.pop("model_kwargs", None) or {})}, ours)
+        if task in _REMOVED or (task or "").startswith("translation_") or (task is None and _answers_texts(model)):
+            what = task or "for what translates or summarises"
+            raise InputError(
+                f"transformers {transformers.__version__} has no pipeline {what}. "
+                f"A {type(model).__name__} answers texts so:   paritas.load({str(place)!r}).generate([TEXT, ...])"
+            )
         task, ours = task or _task_of(model), {}
         # What it reads its inputs with lies beside it, where the original would find it by the model's name.
         for name in _readers(task, place):
             theirs.setdefault(name, str(place))
+        if theirs.get("feature_extractor") == str(place):  # of a name, pipelines ask for the model's name as well
+            theirs["feature_extractor"] = AutoFeatureExtractor.from_pretrained(place)
     with _of_its_own_class(model):
         made = build(task, model, *args, **theirs)
     for name in ("model", "assistant_model", "vocoder"):
@@ -44,11 +53,19 @@ def pipeline(task: str | None = None, model: Any = None, *args: Any, **kwargs: A
     return made
 
 
+#: Tasks of pipelines that transformers 5 has no more, of models that are an encoder and a decoder.
+_REMOVED = ("text2text-generation", "summarization", "translation")
+
+
+def _answers_texts(model: Any) -> bool:
+    return bool(model.config.is_encoder_decoder and model.can_generate() and model.main_input_name == "input_ids")
+
+
 #: What reads the inputs of a pipeline -> the files of which one has to be there.
 _READERS = {
     "tokenizer": ("tokenizer_config.json", "tokenizer.json"),
     "image_processor": ("preprocessor_config.json",),
-    "feature_extractor": ("preprocessor_config.json",),
+    "feature_extractor": ("preprocessor_config.json", "processor_config.json"),
     "processor": ("processor_config.json",),
 }
 

@@ -27,8 +27,9 @@ class Plan:
         manifest = port.manifest
         self.manifest = manifest
         self.names = remembered(manifest)
-        #: The size that says how many tokens were seen.
-        self.past = next((str(s.dims[2]) for s in manifest.inputs if s.name in self.names), "")
+        grown = [spec for spec in manifest.inputs if spec.name in self.names and len(spec.dims) > 2]
+        #: The sizes that say how many tokens were seen: layers that nothing compares may have one each.
+        self.pasts = dict.fromkeys(str(spec.dims[2]) for spec in grown if not isinstance(spec.dims[2], int))
         self.cross = [
             spec.name for spec in manifest.inputs if spec.name.startswith(f"{CACHE}.") and spec.name not in self.names
         ]
@@ -71,7 +72,7 @@ class Plan:
             return quick
         if missing := [name for name in self.inputs if given.get(name) is None]:
             raise InputError(f"{', '.join(missing)} is missing: the generation goes on with it.")
-        known = {self.past: seen} if self.past else {}
+        known = dict.fromkeys(self.pasts, seen)
         feed = check_feed(given, self.specs, guards=manifest.guards, limits=manifest.limits, known=known)
         return feed, feed[self.counted].shape[1]
 
@@ -80,7 +81,7 @@ class Plan:
 
         None if something may be wrong, which `checked` says, and for all else than such numbers.
         """
-        sizes = {self.past: seen}
+        sizes = dict.fromkeys(self.pasts, seen)
         feed: dict[str, np.ndarray] = {}
         for spec, limits in self._plain:
             value = given.get(spec.name)

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text out of a port by transformers' own loops: `Port.generate`, and commands where `paritas.texts` is too small."""
+"""Text out of a port by transformers' own loops: `generate` of ports and components, and of commands.
+
+An encoder and a decoder answer a text, or say what is heard in a sound; all others go on with a text.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,15 +16,19 @@ from transformers import set_seed
 from transformers.generation.streamers import TextStreamer
 
 from paritas.capture.tokenizer import tokenizer
+from paritas.components import Components
 from paritas.errors import InputError, PortError
 from paritas.pipeline import Port
 from paritas.texts import Tell
 from paritas.transformers.directory import model_with
+from paritas.transformers.listening import HEARS, Listener, is_sound, says_how_long
 
 
-def generate(port: Port, inputs: Any, options: Mapping[str, Any]) -> Any:
+def generate(port: Port | Components[Port], inputs: Any, options: Mapping[str, Any]) -> Any:
     """See `Port.generate`."""
     model = model_with(port)
+    if model.main_input_name in HEARS and is_sound(inputs):
+        return writer(port).write(inputs, options)
     if isinstance(inputs, str):
         return Writer(port).write(inputs, options)
     if isinstance(inputs, list | tuple) and inputs and all(isinstance(text, str) for text in inputs):
@@ -29,7 +37,7 @@ def generate(port: Port, inputs: Any, options: Mapping[str, Any]) -> Any:
     if isinstance(inputs, list | tuple):
         inputs = np.array(inputs)
     given = {name: _tensor(value) for name, value in options.items()}
-    found = model.generate(None if inputs is None else _tensor(inputs), **given)
+    found = model.generate(**given) if inputs is None else model.generate(_tensor(inputs), **given)
     back = isinstance(inputs, np.ndarray) or (plain and any(isinstance(v, np.ndarray) for v in options.values()))
     return found.numpy() if back and isinstance(found, torch.Tensor) else found
 
@@ -42,6 +50,7 @@ class _Telling(TextStreamer):
     """Hands each piece of text on as soon as it is there."""
 
     def __init__(self, tokenizer: Any, tell: Tell) -> None:
+        # Of an encoder and a decoder the prompt is what the decoder begins with: special tokens.
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
         self._tell = tell
 
@@ -50,11 +59,25 @@ class _Telling(TextStreamer):
             self._tell(text)
 
 
-class Writer:
-    """Goes on with texts, as `paritas.texts.Writer` does."""
+def writer(port: Port | Components[Port]) -> Any:
+    """What writes with a port, of texts or of sounds. Raises `InputError` for a model that writes nothing."""
+    model = model_with(port)
+    return Listener(port, model, _directory(port)) if model.main_input_name in HEARS else Writer(port)
 
-    def __init__(self, port: Port) -> None:
-        self.port, self.model, directory = port, model_with(port), port.artifact.directory
+
+def _directory(port: Port | Components[Port]) -> Path:
+    return port.artifacts.directory if isinstance(port, Components) else port.artifact.directory
+
+
+class Writer:
+    """Goes on with texts, as `paritas.texts.Writer` does; an encoder and a decoder answer them."""
+
+    def __init__(self, port: Port | Components[Port]) -> None:
+        self.port, self.model, directory = port, model_with(port), _directory(port)
+        self._answers: bool = self.model.config.is_encoder_decoder
+        main = self.model.main_input_name
+        if main not in ("input_ids", "inputs_embeds"):
+            raise InputError(f"{port!r} writes about {main}, and a text is none: port.generate({main}=...)")
         try:
             self.tokenizer = tokenizer(directory)
         except (OSError, ValueError) as error:
@@ -64,6 +87,11 @@ class Writer:
             ) from error
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
+
+    @property
+    def ends_by_itself(self) -> bool:
+        """Whether the model's generation configuration says how long what it writes may be."""
+        return says_how_long(self.model)
 
     def write(self, prompt: str, options: Mapping[str, Any], tell: Tell | None = None, *, whole: bool = False) -> str:
         """The text that follows `prompt`. whole: it has its special tokens already, as a template writes them."""
@@ -85,7 +113,8 @@ class Writer:
             list(prompts),
             return_tensors="pt",
             padding=len(prompts) > 1,
-            padding_side="left",
+            # What goes on with a text has its end beside what follows.
+            padding_side=None if self._answers else "left",
             add_special_tokens=not whole,
             return_token_type_ids=False,
         )
@@ -93,7 +122,8 @@ class Writer:
             raise InputError("The prompt has no token.")
         options.setdefault("pad_token_id", self.tokenizer.pad_token_id)
         ids = self.model.generate(**read, **options)
-        return self.tokenizer.batch_decode(ids[:, read["input_ids"].shape[1] :], skip_special_tokens=True)
+        new = ids if self._answers else ids[:, read["input_ids"].shape[1] :]
+        return self.tokenizer.batch_decode(new, skip_special_tokens=True)
 
     def conversation(self, messages: Sequence[Mapping[str, str]]) -> str:
         """These messages as the tokenizer's chat template writes them, up to where the answer begins."""

@@ -21,12 +21,10 @@ import torch
 
 import paritas.transformers as ported
 from paritas.errors import InputError, ParitasError, SourceError, first_line
+from paritas.transformers.sound import LONGEST, check_length, recording
 
 Told = Callable[[str], None]
 
-SHORTEST = 0.1  # seconds; what is shorter has fewer samples than the first layers of a model look at
-LONGEST = 30 * 60.0  # seconds, for models that take any length: so that one file does not fill the memory
-RATES = (1_000, 768_000)  # Hz; a header with another one is broken, and its filter would fill the memory
 MADE_UP = "a made-up voice"
 
 
@@ -52,59 +50,9 @@ class Checkpoints:
 # --- sound ---------------------------------------------------------------------------------------------------
 
 
-def recording(path: str | os.PathLike[str], rate: int, longest: float = LONGEST) -> np.ndarray:
-    """The sound of a file, [samples], mono float32 of `rate` Hz. longest: in seconds.
-
-    Raises `InputError` for what is no sound, silent, or too short or too long.
-    """
-    import soundfile
-
-    name = os.path.basename(path)
-    try:
-        told = soundfile.info(path)
-        _check_length(told.frames / max(told.samplerate, 1), longest)  # before a long one is decoded
-        samples, found = soundfile.read(path, dtype="float32")
-    except (soundfile.SoundFileError, OSError, TypeError) as error:
-        raise InputError(
-            f"{name} cannot be read as sound: WAV, FLAC, OGG and MP3 can. "
-            f"Others become one of them with:   ffmpeg -i {name} sound.wav"
-        ) from error
-    _check_length(len(samples) / found, longest)  # the header may have lied
-    sound = resampled(samples, found, rate)
-    if not np.isfinite(sound).all():
-        raise InputError(f"{name} holds numbers that are no sound: NaN or infinity.")
-    if not sound.any():
-        raise InputError(f"{name} is silent throughout. Is the microphone on?")
-    return sound
-
-
-def resampled(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    """Integers or floats, [samples] or [samples, channels] of `rate` Hz, as mono float32 of `wanted` Hz."""
-    if not RATES[0] <= rate <= RATES[1]:
-        raise InputError(f"The sound has a sampling rate of {rate} Hz; {RATES[0]} to {RATES[1]} can be used.")
-    if np.issubdtype(samples.dtype, np.integer):
-        samples = samples / -float(np.iinfo(samples.dtype).min)
-    sound = samples.astype(np.float32)
-    if sound.ndim == 2:
-        sound = sound.mean(axis=1)
-    if rate == wanted:
-        return sound
-    from scipy.signal import resample_poly
-
-    common = math.gcd(rate, wanted)
-    return np.asarray(resample_poly(sound, wanted // common, rate // common), dtype=np.float32)
-
-
 def pcm16(samples: np.ndarray) -> np.ndarray:
     """Floats as 16-bit integers; what is beyond [-1, 1] is clipped."""
     return np.round(np.clip(samples, -1, 1) * 32767).astype(np.int16)
-
-
-def _check_length(seconds: float, longest: float) -> None:
-    if seconds < SHORTEST:
-        raise InputError(f"The recording has {seconds:.2f} s; at least {SHORTEST} s are needed.")
-    if seconds > longest:
-        raise InputError(f"The recording has {seconds:.1f} s; this model takes at most {longest:.1f} s at once.")
 
 
 # --- voices --------------------------------------------------------------------------------------------------
@@ -180,7 +128,7 @@ class Recogniser:
 
     def text(self, sound: np.ndarray, seed: int = 0) -> str:
         """What is said in a sound [samples] of `rate` Hz. seed: for models that draw when they are unsure."""
-        _check_length(len(sound) / self.rate, self.longest)
+        check_length(len(sound) / self.rate, self.longest)
         told: dict[str, Any] = {}
         if self._speecht5:  # as many characters as it has positions for, greedily as in its own examples
             limit = self.pipe.model.config.max_text_positions - 1
@@ -223,7 +171,7 @@ class Voice:
 
     def convert(self, sound: np.ndarray, speaker: torch.Tensor, seed: int = 0) -> np.ndarray:
         """What is said in a sound [samples] of `rate` Hz, by another speaker [1, size]: [samples] of `rate` Hz."""
-        _check_length(len(sound) / self.rate, self.longest)
+        check_length(len(sound) / self.rate, self.longest)
         values = self.processor(audio=sound, sampling_rate=self.rate, return_tensors="pt")["input_values"]
         return self._speech(values, _positions(self.model, values.shape[1]), speaker, seed)
 

@@ -21,9 +21,10 @@ from paritas.cli.commands.generate import (
     show,
     writer_for,
 )
-from paritas.cli.options import Debug
+from paritas.cli.options import Debug, Device, OvConfig
 from paritas.cli.outcome import OK
-from paritas.errors import ParitasError, PortError
+from paritas.cli.properties import properties_of
+from paritas.errors import InputError, ParitasError, PortError
 from paritas.extras import missing
 
 System = Annotated[str, typer.Option("--system", help="What the model is told before the conversation.")]
@@ -32,20 +33,24 @@ System = Annotated[str, typer.Option("--system", help="What the model is told be
 def chat(
     directory: PortName,
     system: System = "",
-    max_new_tokens: MostTokens = 1024,
+    max_new_tokens: MostTokens = None,
     temperature: Temperature = None,
     top_k: TopK = None,
     top_p: TopP = None,
     repetition_penalty: Penalty = None,
     seed: Seed = None,
+    device: Device = "",
+    ov_config: OvConfig = None,
     debug: Debug = False,
 ) -> int:
     """Talk with a model, in the words of its tokenizer's chat template.
 
     /exit ends the conversation, /new begins another; Ctrl-C ends an answer. What was said is not computed again.
     """
-    options = options_of(max_new_tokens, 0, temperature, top_k, top_p, 1, repetition_penalty, seed)
-    writer = writer_for(directory, options)
+    options = options_of(max_new_tokens or 1024, 0, temperature, top_k, top_p, 1, repetition_penalty, seed)
+    writer = writer_for(directory, options, device, properties_of(ov_config))
+    if not hasattr(writer, "conversation"):
+        raise InputError(f"{directory} writes what it hears: paritas generate {directory} FILE.wav")
     try:
         writer.conversation([{"role": "user", "content": ""}])
     except PortError:  # transformers knows templates that have more than jinja's own words

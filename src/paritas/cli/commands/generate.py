@@ -5,19 +5,27 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from paritas.cli.options import Debug, Json
+from paritas.cli.options import Debug, Device, Json, OvConfig
 from paritas.cli.outcome import OK, print_json
-from paritas.errors import InputError
+from paritas.cli.properties import properties_of
 from paritas.printable import printable
 
-PortName = Annotated[Path, typer.Argument(metavar="DIR", help="The directory of a port that goes on with a cache.")]
-Prompt = Annotated[str, typer.Argument(help='The text to go on with; "-" reads it from stdin.')]
-MostTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="At most so many tokens.")]
+PortName = Annotated[Path, typer.Argument(metavar="DIR", help="The directory of a port that generates.")]
+Prompt = Annotated[
+    str,
+    typer.Argument(
+        help='The text to go on with, or to answer; "-" reads it from stdin. Of a model that hears: a sound file.'
+    ),
+]
+MostTokens = Annotated[
+    int | None, typer.Option("--max-new-tokens", min=1, help="At most so many tokens; 256 if nothing says another.")
+]
 LeastTokens = Annotated[int, typer.Option("--min-new-tokens", min=0, help="At least so many tokens.")]
 Temperature = Annotated[
     float | None, typer.Option("--temperature", min=0, help="Sample, the wilder the larger; 0 takes the likeliest.")
@@ -32,7 +40,7 @@ Seed = Annotated[int | None, typer.Option("--seed", help="Of what is sampled.")]
 def generate(
     directory: PortName,
     prompt: Prompt,
-    max_new_tokens: MostTokens = 256,
+    max_new_tokens: MostTokens = None,
     min_new_tokens: LeastTokens = 0,
     temperature: Temperature = None,
     top_k: TopK = None,
@@ -40,22 +48,31 @@ def generate(
     num_beams: Beams = 1,
     repetition_penalty: Penalty = None,
     seed: Seed = None,
+    device: Device = "",
+    ov_config: OvConfig = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
-    """Go on with a text, and print what follows as it comes.
+    """Go on with a text, and print what follows as it comes; or answer it, or write what is said in a sound file.
 
-    Tokens are chosen as the model's generation_config.json says, and as the options say.
+    What is written is up to the model: an encoder with a decoder translates or summarises, Whisper listens. Tokens are
+    chosen as the model's generation_config.json says, and as the options say.
 
     **Examples**
 
       paritas generate llama-openvino "Once upon a time" --max-new-tokens 100
 
+      paritas generate whisper-openvino interview.wav
+
       cat question.txt | paritas generate llama-openvino - --temperature 0.7 --top-p 0.9 --seed 1
     """
     text = sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt
-    options = options_of(max_new_tokens, min_new_tokens, temperature, top_k, top_p, num_beams, repetition_penalty, seed)
-    writer = writer_for(directory, options)
+    options = options_of(
+        max_new_tokens or 256, min_new_tokens, temperature, top_k, top_p, num_beams, repetition_penalty, seed
+    )
+    writer = writer_for(directory, options, device, properties_of(ov_config))
+    if max_new_tokens is None and getattr(writer, "ends_by_itself", False):
+        del options["max_new_tokens"]
     start = time.perf_counter()
     found = writer.write(text, options, None if as_json else show)
     if as_json:
@@ -65,21 +82,22 @@ def generate(
     return OK
 
 
-def writer_for(directory: Path, options: dict[str, Any]) -> Any:
+def writer_for(
+    directory: Path, options: dict[str, Any], device: str = "", ov_config: Mapping[str, Any] | None = None
+) -> Any:
     """What writes with the port in `directory`: a loop of ours that is there at once, or transformers' for the rest."""
     from paritas import pipeline, texts
 
-    port = pipeline.load(directory)
-    if not isinstance(port, pipeline.Port):
-        raise InputError(f"{directory} holds several components, which take more than a text.")
-    if not (why := texts.why_not(port, options)):
+    port = pipeline.load(directory, device=device, ov_config=ov_config)
+    why = "it has several components"
+    if isinstance(port, pipeline.Port) and not (why := texts.why_not(port, options)):
         return texts.Writer(port)
     from paritas.extras import require
 
     require("port", f"Generating with {directory} ({why})")
-    from paritas.transformers.texts import Writer
+    from paritas.transformers.texts import writer
 
-    return Writer(port)
+    return writer(port)
 
 
 def options_of(
