@@ -59,7 +59,6 @@ def capture(
     Raises `InputsNeeded`, `CaptureError` with torch's reason and the model's source line, and
     `FrozenDimension` if a dimension named in `dynamic` came out as a constant.
     """
-    stored.fill()
     with without_inference_mode(model), unchanged(model), plain_paths(model):
         return _captured(model.eval(), inputs, dynamic, source, exact)
 
@@ -201,7 +200,7 @@ def _assemble(
     specs = _with_forgotten(model, specs, call)
     specs, unchecked = _with_ranges(exported, specs, placeholders, largest, reached)
     sizes = _sizes(placeholders, equal)
-    defaults = example.defaults(model, call)
+    defaults = example.defaults(model, call, first)
     counted = traced.counts if traced is not None else {}
     packed = [
         Note("capture", f"{name} are lengths of packed sequences: the largest must be the padded size")

@@ -18,7 +18,7 @@ import torch._functorch.vmap
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.export._trace import _export
 
-from paritas.capture import guards, patches, switches
+from paritas.capture import detours, guards, patches, switches
 from paritas.capture.forward import Call, Traced, flat_forward
 from paritas.capture.functionalize import functional
 from paritas.capture.origin import innermost_frame
@@ -49,7 +49,15 @@ def export(
     traced = Traced()
     if is_transformers(model):
         importlib.import_module("transformers.exporters.exporter_dynamo")  # which patches of ours mend
-    with quiet(), patience(), uncached(), torch.no_grad(), guards.noted(), patches.applied(model) as done:
+    with (
+        quiet(),
+        patience(),
+        uncached(),
+        detours.cut(),
+        torch.no_grad(),
+        guards.noted(),
+        patches.applied(model) as done,
+    ):
         try:
             program = _traced(model, call, dynamic_shapes, remarks, traced)
             remarks += switches.remarks(program)

@@ -15,9 +15,10 @@ from paritas.arguments import invoke, nest, take_apart
 from paritas.caches import is_state
 from paritas.capture.export import is_transformers, prepare
 from paritas.capture.forward import Call
-from paritas.capture.state import does_not_run
+from paritas.capture.state import Answer, does_not_run
 from paritas.errors import InputsNeeded
 from paritas.program import TensorSpec
+from paritas.pytree import describe_output
 
 BATCH, SEQUENCE, TARGET = 2, 16, 7  # unlike each other, and none of them 1, which torch.export would freeze
 
@@ -280,14 +281,13 @@ def batch_only(inputs: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     return {name: {0: Dim.AUTO} if value.dim() and value.shape[0] == batch else None for name, value in inputs.items()}
 
 
-def defaults(model: torch.nn.Module, call: Call) -> dict[str, int]:
+def defaults(model: torch.nn.Module, call: Call, first: Answer) -> dict[str, int]:
     """Inputs that may be left out, and the value they stand for, proved on the example.
 
     Leaving `attention_mask` out means ones, leaving `token_type_ids` out means zeros: in most models, not
     in all. So both ways are run, and only where the outputs are bit for bit equal is the input optional.
+    first: what the model has answered to the example.
     """
-    from torch.utils._pytree import tree_leaves
-
     inputs = call.tensors
     known = inspect.signature(model.forward).parameters
     candidates = {"attention_mask": 1, "token_type_ids": 0, "decoder_attention_mask": 1}
@@ -297,12 +297,12 @@ def defaults(model: torch.nn.Module, call: Call) -> dict[str, int]:
             continue
         filled = {**inputs, name: torch.full_like(inputs[name], value)}
         without = {key: tensor for key, tensor in inputs.items() if key != name}
+        answered = torch.equal(filled[name], inputs[name])
         try:
-            one, other = tree_leaves(call.run(model, filled)), tree_leaves(call.run(model, without))
+            one = (first.flat, first.structure) if answered else describe_output(call.run(model, filled))
+            other = describe_output(call.run(model, without))
         except Exception:  # noqa: BLE001 - a model that cannot run without it needs it
             continue
-        if len(one) == len(other) and all(
-            torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(one, other, strict=True)
-        ):
+        if one[1] == other[1] and all(map(torch.equal, one[0], other[0])):
             found[name] = value
     return found

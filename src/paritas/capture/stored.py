@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import mmap
 import sys
+import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -30,16 +31,20 @@ LARGE = 1 << 28
 #: Elements of a weight that does.
 _MATRIX = 1 << 16
 
+#: What `mmap` says to put a file in the place of memory, for which Python has no name: Linux's, and macOS's.
+_FIXED = 0x10
+
 HALF = (torch.bfloat16, torch.float16)
 
-#: Random numbers that repeat, by a prime so that no two rows are alike.
-_PERIOD = 1_048_573
+#: Bytes of random numbers that repeat: pages, by a prime so that no two neighbouring rows are alike, which fit into a
+#: processor's cache.
+_TILE = 2039 * mmap.PAGESIZE
 #: As large as weights are when a training begins.
 _SPREAD = 0.02
 
 
 class _Shared:
-    """What stands in for the matrices of one model, in memory that is given back while nobody looks.
+    """What stands in for the matrices of one model: the pages of one tile, again and again.
 
     held: the address of a stand-in -> what the checkpoint has. The memory lives as long as a tensor that is a view of
     it, and so does this.
@@ -48,28 +53,33 @@ class _Shared:
     def __init__(self, memory: mmap.mmap) -> None:
         self.held: dict[int, torch.Tensor] = {}
         self._memory = weakref.ref(memory)
-        self._filled = False
+        whole = torch.frombuffer(memory, dtype=torch.uint8)
+        with tempfile.TemporaryFile() as file:
+            numbers = torch.empty(_TILE // 4).normal_(0, _SPREAD, generator=torch.Generator().manual_seed(0))
+            file.write(numbers.numpy().tobytes())
+            file.flush()
+            for start in range(0, len(memory), _TILE):
+                _map(whole.data_ptr() + start, min(_TILE, len(memory) - start), file.fileno())
 
     def tensor(self) -> torch.Tensor:
         memory = self._memory()
         assert memory is not None
         return torch.frombuffer(memory, dtype=torch.float32)
 
-    def fill(self) -> None:
-        if self._filled:
-            return
-        whole = self.tensor()
-        tile = torch.empty(_PERIOD).normal_(0, _SPREAD, generator=torch.Generator().manual_seed(0))
-        for start in range(0, len(whole), _PERIOD):
-            part = whole[start : start + _PERIOD]
-            part.copy_(tile[: len(part)])
-        self._filled = True
-
     def release(self) -> None:
         memory = self._memory()
-        if memory is not None and self._filled and hasattr(mmap, "MADV_DONTNEED"):
+        if memory is not None and hasattr(mmap, "MADV_DONTNEED"):
             memory.madvise(mmap.MADV_DONTNEED)
-            self._filled = False
+
+
+def _map(address: int, size: int, file: int) -> None:
+    """Put the first bytes of a file in the place of memory that is there already."""
+    own = ctypes.CDLL(None, use_errno=True).mmap
+    own.restype = ctypes.c_void_p
+    own.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *3 * (ctypes.c_int,), ctypes.c_long)
+    how = mmap.MAP_PRIVATE | _FIXED
+    if own(address, size, mmap.PROT_READ | mmap.PROT_WRITE, how, file, 0) != address:
+        raise OSError(ctypes.get_errno(), "mmap")
 
 
 #: Of every model in this process that has stand-ins, or had: by the memory that these share.
@@ -122,7 +132,6 @@ def _stand_in(model: torch.nn.Module, kept: set[int]) -> None:
     apart = 64  # elements by which two stand-ins begin apart: tensors that begin at one place are taken for tied
     memory = mmap.mmap(-1, 4 * (max(parameter.numel() for parameter in large) + apart * len(large)))
     shared = _all[memory] = _Shared(memory)
-    shared.fill()
     whole = shared.tensor()
     for number, parameter in enumerate(large):
         value = parameter.data
@@ -148,14 +157,8 @@ def _place(tensor: Any) -> int:
     return tensor.data_ptr() if plain and tensor.dtype is torch.float32 else 0
 
 
-def fill() -> None:
-    """The stand-ins are needed from here on."""
-    for shared in list(_all.values()):
-        shared.fill()
-
-
 def release() -> None:
-    """Nobody computes with the stand-ins until `fill` is called."""
+    """Nobody computes with the stand-ins for a while: the system takes their pages back."""
     for shared in list(_all.values()):
         shared.release()
 
