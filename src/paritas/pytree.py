@@ -354,7 +354,7 @@ class _Building:
         if kind == "namedtuple":
             return self._named_tuple(node, named)
         if kind == "record":
-            own = _met.get(node["class"]) or (_distribution_class(node["class"]) if self.own_class else None)
+            own = _met.get(node["class"]) or (distribution_class(node["class"]) if self.own_class else None)
             return Output(named, list(named)) if own is None else _record(own, named)
         if kind == "output":
             cls = _output_class(node["class"]) if self.own_class else None
@@ -430,7 +430,7 @@ def _output_class(name: str) -> Any:
 
 
 @functools.cache
-def _distribution_class(name: str) -> Any:
+def distribution_class(name: str) -> Any:
     """The class of that qualified name if it is a distribution of diffusers', else None."""
     return _class_named(name) if _DISTRIBUTION.fullmatch(name) else None
 

@@ -9,12 +9,13 @@ import diffusers
 import torch
 import transformers
 
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
-
 
 def tokenizer() -> Any:
-    """CLIP's, of the letters alone."""
-    words = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), "<|startoftext|>", "<|endoftext|>"]
+    """CLIP's, of the 256 bytes alone: as other programs need them all."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    letters = list(bytes_to_unicode().values())
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     ids = {word: index for index, word in enumerate(words)}
     made = transformers.CLIPTokenizer(vocab=ids, merges=[])
     made.model_max_length = 12
@@ -34,8 +35,8 @@ def parts(seed: int = 0) -> dict[str, Any]:
         down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
     )  # fmt: skip
     config = transformers.CLIPTextConfig(
-        vocab_size=60, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=12, bos_token_id=52, eos_token_id=53, pad_token_id=53,
+        vocab_size=514, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=12, bos_token_id=512, eos_token_id=513, pad_token_id=513,
     )  # fmt: skip
     return {
         "unet": unet.eval(),

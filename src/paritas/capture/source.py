@@ -456,6 +456,9 @@ def copy_configuration(model: torch.nn.Module, source: Source, directory: Path) 
     config: Any = getattr(model, "config", None)
     if not (directory / "config.json").is_file() and hasattr(config, "save_pretrained"):
         config.save_pretrained(directory)
+    save_config: Any = getattr(model, "save_config", None)  # as models of diffusers have it
+    if not (directory / "config.json").is_file() and save_config is not None:
+        save_config(directory)
     generation: Any = getattr(model, "generation_config", None)
     if not (directory / "generation_config.json").is_file() and hasattr(generation, "save_pretrained"):
         generation.save_pretrained(directory)

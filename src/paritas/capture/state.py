@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import inspect
 import sys
 from collections.abc import Iterator, Mapping
@@ -51,6 +52,21 @@ class Left:
             )
             for name, module in model.named_modules()
         ]
+        self._beside = [
+            (f"{name}.{key}".lstrip("."), value, dict(vars(value)))
+            for name, module in model.named_modules()
+            for key, value in vars(module).items()
+            if _computes(value)
+        ]
+
+    def left_beside(self) -> tuple[str, ...]:
+        """What was put into objects that compute for modules, as processors of attention do."""
+        return tuple(
+            f"{path}.{name}"
+            for path, value, before in self._beside
+            for name, item in vars(value).items()
+            if name not in before or item is not before[name]
+        )
 
     def changed(self) -> tuple[str, ...]:
         found = []
@@ -78,6 +94,16 @@ class Left:
                 if not _equal(buffer, copy):
                     with torch.no_grad():
                         buffer.copy_(copy)
+        for _, value, before in self._beside:
+            if vars(value).keys() != before.keys() or any(vars(value)[name] is not before[name] for name in before):
+                vars(value).clear()
+                vars(value).update(before)
+
+
+def _computes(value: Any) -> bool:
+    """Whether it is a plain object that is called: no module, no function, no class."""
+    plain = not isinstance(value, (torch.nn.Module, torch.Tensor, type, functools.partial)) and callable(value)
+    return plain and isinstance(getattr(value, "__dict__", None), dict) and not hasattr(value, "__code__")
 
 
 def _content(value: Any) -> Any:
@@ -200,6 +226,11 @@ def first_answer(model: torch.nn.Module, call: Call) -> Answer:
         raise CaptureError(
             f"{type(model).__name__} puts other things into the lists that it is given as {', '.join(kept)}, which no "
             "port does. Let it return them."
+        )
+    if beside := left.left_beside():
+        raise CaptureError(
+            f"{type(model).__name__} leaves {beside[0]} for somebody to read, where a port leaves nothing. "
+            "Let it return it."
         )
     flat, structure = describe_output(out)
     if not all(isinstance(value, torch.Tensor) for value in flat):

@@ -16,5 +16,6 @@ register(
             "diffusers.loaders",
             "diffusers.utils",
         ),
+        watching=("diffusers.pipelines.", "diffusers_modules."),
     )
 )

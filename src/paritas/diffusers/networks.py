@@ -15,6 +15,7 @@ from paritas.dropin import calls, classes, network
 from paritas.dropin.calls import Call
 from paritas.dropin.methods import Method
 from paritas.errors import CaptureError, EngineError, LoweringError, UnsupportedOps
+from paritas.options import BuildOptions
 from paritas.transformers.generation import Generation
 from paritas.transformers.models import Ported as OfTransformers
 
@@ -24,7 +25,23 @@ _IN_TILES = ("use_tiling", "use_slicing", "use_framewise_encoding", "use_framewi
 _REFUSALS = (CaptureError, LoweringError, UnsupportedOps, EngineError)
 
 
-class Answers(network.Network):
+class Recorded(network.Network):
+    """Remembers the first call of each kind that a port has answered: what a saved pipeline has ports for.
+
+    asked: (path, signature) -> module and call.
+    """
+
+    def __init__(self, model: torch.nn.Module, build: BuildOptions) -> None:
+        super().__init__(model, build)
+        self.asked: dict[tuple[str, Any], tuple[torch.nn.Module, Any]] = {}
+
+    def _computed(self, path: str, module: torch.nn.Module, call: Any) -> Any:
+        out = super()._computed(path, module, call)
+        self.asked.setdefault((path, call.signature), (module, call))
+        return out
+
+
+class Answers(Recorded):
     """The calls of a network of diffusers.
 
     What cannot be one port is computed module by module. Whoever asks for gradients gets PyTorch's.
@@ -51,7 +68,7 @@ class Answers(network.Network):
         return super().method(name, own, args, kwargs)
 
 
-class TextAnswers(Generation):
+class TextAnswers(Recorded, Generation):
     """The calls of a network of transformers in a pipeline: a text encoder, mostly called at one length."""
 
     logger: ClassVar[Any] = logging.getLogger("paritas.diffusers")

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline, ModelMixin
 
+from paritas.diffusers import saving
 from paritas.diffusers.networks import Ported, attach, is_network
+from paritas.diffusers.opened import OpenedNetwork, is_saved, open_pipeline, opened_class
 from paritas.dropin import classes
 from paritas.errors import InputError
 from paritas.run.engine import default_engine
@@ -35,9 +38,48 @@ def port(pipeline: Any, engine: str | Mapping[str, str | None] | None = None, **
         if ours is not None:
             find_engine(ours.get("engine") or default_engine())
     for name, ours in chosen.items():
-        if ours is not None:
+        if ours is not None and not _is_so(found[name], name, ours):
             attach(found[name], **ours)
+    return _saving(pipeline)
+
+
+def _is_so(network: Any, name: str, ours: Mapping[str, Any]) -> bool:
+    """Whether a network is ported as is asked for already: its ports are then kept.
+
+    Raises `InputError` for one that is ports of another kind, without weights.
+    """
+    answers = network._paritas if isinstance(network, classes.Ported) else None
+    if answers is None:
+        return False
+    other = [key for key, value in ours.items() if answers.options.get(key) != value]
+    if other and isinstance(network, OpenedNetwork):
+        raise InputError(
+            f"{name} was opened as a port, without weights, and {other[0]}={ours[other[0]]!r} is another: load the "
+            "original, and port that."
+        )
+    return not other
+
+
+def _saving(pipeline: Any) -> Any:
+    """The same pipeline, whose `save_pretrained` writes ports. Its class stays diffusers' own."""
+    if isinstance(pipeline, DiffusionPipeline):
+        vars(pipeline)["save_pretrained"] = functools.partial(save, pipeline)
     return pipeline
+
+
+def save(
+    pipeline: Any,
+    save_directory: str | os.PathLike[str],
+    *,
+    dynamic: bool = True,
+    progress: Callable[[str], None] | None = None,
+) -> None:
+    """Write a pipeline whose networks are ports, for the calls that it has made so far: see `paritas.diffusers.saving`.
+
+    dynamic: with sizes as free as the networks leave them, or only for those of these calls. Raises `InputError` for a
+    pipeline that was never called, and `PortError`; nothing is left behind.
+    """
+    saving.save(pipeline, save_directory, networks(pipeline), dynamic=dynamic, progress=progress)
 
 
 def networks(pipeline: Any) -> dict[str, torch.nn.Module]:
@@ -82,7 +124,7 @@ def _chosen(name: str, options: Mapping[str, Any], found: Mapping[str, Any]) -> 
 def know_types() -> None:
     """diffusers hands a network on to another pipeline (`from_pipe`) if its class is the very one that is named there.
 
-    A ported class is named beside it. Doing it again changes nothing.
+    Ported classes are named beside it. Doing it again changes nothing.
     """
     base: Any = DiffusionPipeline
     own = base._get_signature_types.__func__
@@ -97,7 +139,7 @@ def know_types() -> None:
 
 def _ported(types: tuple[Any, ...]) -> tuple[type, ...]:
     known = [one for one in types if isinstance(one, type) and issubclass(one, ModelMixin)]
-    return tuple(classes.ported_class(one, Ported) for one in known)
+    return tuple(cls for one in known for cls in (classes.ported_class(one, Ported), opened_class(one, Ported)))
 
 
 # --- classes by name -----------------------------------------------------------------------------------------
@@ -153,6 +195,11 @@ def _maker(original: Any, name: str) -> Any:
         if name == "from_pipe" and not ours:
             source = args[0] if args else theirs.get("pipeline")
             ours = _as_in(source)
+        if name == "from_pretrained":
+            more = dict(theirs)
+            source = args[0] if args else more.pop("pretrained_model_name_or_path", None)
+            if is_saved(source):
+                return open_pipeline(original, source, more, ours)
         with torch.inference_mode(False):  # whose tensors would tell nobody that they were changed
             return port(own(*args, **theirs), **ours)
 

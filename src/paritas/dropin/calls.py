@@ -59,6 +59,8 @@ def sorted_out(cls: type, given: Mapping[str, Any]) -> tuple[dict[str, Any], dic
     fixed: dict[str, Any] = {}
     for name, value in given.items():
         if value is None:
+            if defaults.get(name) is inspect.Parameter.empty:  # which has to be given, and may be nothing
+                fixed[name] = None
             continue
         if not open_ended and name not in defaults:
             raise InputError(f"{cls.__name__}.forward has no argument {name!r}; it has {', '.join(defaults)}.")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from paritas.dropin.frameworks import back, to_torch
-from paritas.dropin.library import is_of_library
+from paritas.dropin.library import is_of_library, is_watching
 
 #: Computes a call of a module on an engine: its path in the model, it, its own forward, and the call's arguments.
 Answers = Callable[[str, torch.nn.Module, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
@@ -147,6 +147,8 @@ def _as_original(module: Any) -> Iterator[None]:
 def is_users(hook: Any) -> bool:
     """Whether a hook was set by a user: libraries record hidden states by hooks, and torch normalises weights."""
     module = getattr(hook, "__module__", "") or ""
+    if is_watching(module):
+        return True
     return not (is_of_library(module) or module.startswith("torch.nn.utils."))
 
 

@@ -22,10 +22,12 @@ def to_torch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, 
         return args, kwargs, ""
     if len(found) > 1:
         raise InputError(f"The arguments are of different frameworks: {', '.join(sorted(found))}.")
+    # Whoever mixes arrays with tensors of torch, as a library's own code may, gets torch's.
+    mixed = any(isinstance(value, torch.Tensor) for value in (*args, *kwargs.values()))
     return (
         tuple(_as_torch(value) for value in args),
         {name: _as_torch(value) for name, value in kwargs.items()},
-        found.pop(),
+        "" if mixed else found.pop(),
     )
 
 

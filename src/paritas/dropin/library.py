@@ -15,7 +15,8 @@ class Library:
     framework. bases: prefixes of those in which the classes are that all models derive from. bookkeeping: attributes of
     modules and configurations on which no result depends. random: classes, by name, that draw random numbers in
     inference too. No port can draw torch's, so these are never inside one: their own code runs, with torch's generator,
-    and so does that of what contains them; their layers are ports.
+    and so does that of what contains them; their layers are ports. watching: prefixes of modules whose hooks look at
+    what is inside a network, as a user's do: all others of the library are its own.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Library:
     bases: tuple[str, ...] = ()
     bookkeeping: frozenset[str] = frozenset()
     random: frozenset[str] = frozenset()
+    watching: tuple[str, ...] = ()
 
 
 #: Attributes of a module on which no result depends: bookkeeping of torch and of ours, and of the libraries.
@@ -44,6 +46,11 @@ def register(library: Library) -> None:
 def is_of_library(module: str) -> bool:
     """Whether that module is some library's, as `value.__module__` names it."""
     return module.startswith(tuple(f"{name}." for name in _libraries))
+
+
+def is_watching(module: str) -> bool:
+    """Whether hooks that are defined in that module look into networks from outside."""
+    return any(module.startswith(one.watching) for one in _libraries.values() if one.watching)
 
 
 def is_of_models(module: str) -> bool:

@@ -32,8 +32,10 @@ from paritas.dropin.watch import Watch
 from paritas.errors import CaptureError, OriginalFails, first_line
 from paritas.options import BuildOptions
 from paritas.program import Source
+from paritas.pytree import build_output, describe_output
 from paritas.run.engine import about
 from paritas.run.session import CalledInLoops
+from paritas.run.values import from_numpy
 
 #: Conditions of a model whose ports stay in memory: as it is with an adapter, and without.
 CONDITIONS = 4
@@ -110,8 +112,10 @@ class Network:
         """`module(*args, **kwargs)`, torch tensors in and out. own: its forward, that computes in PyTorch."""
         with self._lock, ours():
             self._notice()
-            if why := self._only_original(path, module, args, kwargs):
+            if why := self._only_original(module):
                 return self._original(module, why, own, args, kwargs)
+            if why := self._looked_into(path, module, args, kwargs):
+                return self._not_whole(module, why, own, args, kwargs)
             if self._is_random(path, module):
                 with torch.no_grad():
                     return own(*args, **kwargs)
@@ -214,21 +218,26 @@ class Network:
             self._said.add(text)
             self.logger.warning(text)
 
-    def _only_original(self, path: str, module: torch.nn.Module, args: Any, kwargs: Any) -> str:
-        """Why only PyTorch can answer a call; "" if the engine can."""
+    def _only_original(self, module: torch.nn.Module) -> str:
+        """Why only PyTorch can answer calls of a module; "" if the engine can."""
         if module.training:
             return "in training mode PyTorch computes, since a port computes inference only; call model.eval()"
         if self.now.has_float64 and (why := self.engine.lacks.get("float64")):
             return f"PyTorch computes, since {why}"
         assert self._watch is not None
-        path = "" if isinstance(module, Method) else path
         if not self._watch.is_counted:
             return (
                 "PyTorch computes, since weights that were made in torch.inference_mode do not tell when they are "
                 "changed; make, cast and move the model outside of it"
             )
+        return ""
+
+    def _looked_into(self, path: str, module: torch.nn.Module, args: Any, kwargs: Any) -> str:
+        """Why a call has no port of the whole module: somebody looks into it, or hands it what no engine takes."""
+        assert self._watch is not None
+        scope = "" if isinstance(module, Method) or not path else f"{path}."
         for inner, why in self._watch.only_original.items():
-            if inner != path and inner.startswith(path and f"{path}."):
+            if inner != path and inner.startswith(scope):
                 return f"{inner} {why}: PyTorch computes"
         return next(filter(None, map(self._refused_argument, (*args, *kwargs.values()))), "")
 
@@ -291,7 +300,8 @@ class Network:
         session = port.session
         if any(path.startswith(f"{name}.") for name in outer) and isinstance(session, CalledInLoops):
             session.part_of_loop = True
-        return port(**arguments)
+        out = port(**arguments)
+        return out if call.tensors else _in_torch(out, port)
 
     def _port(
         self,
@@ -390,6 +400,13 @@ class Network:
             yield twin, is_copy
         if not is_copy:
             self._watch.look()
+
+
+def _in_torch(out: Any, port: pipeline.Port) -> Any:
+    """What a port returned that got no tensor, by which it would know whose tensors are wanted."""
+    flat, structure = describe_output(out)
+    pairs = zip(flat, port.outputs, strict=True)
+    return build_output(structure, [from_numpy(value, "torch", spec.dtype) for value, spec in pairs], "torch")
 
 
 def _surroundings() -> tuple[str, ...]:

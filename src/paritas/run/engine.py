@@ -155,6 +155,9 @@ class Engine(abc.ABC):
         """Write what the engine's own tools look for beside its files, and say what is not."""
         return ()
 
+    def beside_pipeline(self, directory: Path) -> None:  # noqa: B027 - most engines have nothing to write
+        """Write what other programs on this engine look for in the directory of a pipeline of several networks."""
+
     @abc.abstractmethod
     def trial(self) -> None:
         """Compute something in each mode. Raises whatever is wrong with the engine."""

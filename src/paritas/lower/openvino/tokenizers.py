@@ -64,7 +64,15 @@ def write(directory: Path, *, needed: bool) -> tuple[Note, ...]:
         return (Note("lower", f"the tokenizer has no OpenVINO model: {first_line(error)}"),) if needed else ()
     for model, name in zip(models, FILES, strict=True):
         openvino.save_model(model, str(directory / name))
-    return tuple(Note("lower", said) for said in _differences(original, directory))
+    try:
+        return tuple(Note("lower", said) for said in _differences(original, directory))
+    except (
+        RuntimeError
+    ) as error:  # of a vocabulary that lacks bytes, on which the model fails and the tokenizer does not
+        for name in FILES:
+            for file in (directory / name, (directory / name).with_suffix(".bin")):
+                file.unlink(missing_ok=True)
+        return (Note("lower", f"the tokenizer's OpenVINO model does not run: {first_line(error)}"),)
 
 
 def _differences(original: Any, directory: Path) -> list[str]:

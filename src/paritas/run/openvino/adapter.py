@@ -125,6 +125,13 @@ class OpenVINO(Engine):
             serving.write(directory, generates=generates)
         return notes
 
+    def beside_pipeline(self, directory: Path) -> None:
+        """The tokenizers."""
+        from paritas.lower.openvino import tokenizers
+
+        for place in sorted(directory.glob("tokenizer*")):
+            tokenizers.write(place, needed=False)
+
     def trial(self) -> None:
         from paritas.run.openvino import trial
 

@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A saved pipeline, opened: its networks are skeletons without weights, and the ports of the directory answer for them.
+
+Nothing is traced, and no weight is read into PyTorch. What a skeleton has are its modules, its configuration, and the
+small tensors that pipelines read of it. What no port was saved for is refused.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import diffusers
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from paritas import files, pipeline
+from paritas.arguments import flatten
+from paritas.diffusers.networks import Answers, Ported, TextAnswers, TextPorted
+from paritas.diffusers.saving import PORTS, SMALL, Entry, distribution
+from paritas.dropin.classes import ported_class
+from paritas.dropin.dispatch import install
+from paritas.dropin.methods import Method
+from paritas.errors import InputError, PortError
+from paritas.options import BuildOptions
+from paritas.pytree import build_output, described, distribution_class, leaf_names
+
+#: Of a `ports.json`.
+_LARGEST = 1 << 24
+
+
+def is_saved(directory: Any) -> bool:
+    """Whether that is the directory of a pipeline whose networks are ports."""
+    try:
+        return isinstance(directory, str | os.PathLike) and (Path(directory) / PORTS).is_file()
+    except (OSError, ValueError):  # too long for a name
+        return False
+
+
+def open_pipeline(
+    original: Any, directory: str | os.PathLike[str], theirs: Mapping[str, Any], ours: Mapping[str, Any]
+) -> Any:
+    """The pipeline in a directory. original: the class whose `from_pretrained` reads all but the networks.
+
+    Raises `PortError` for a damaged directory, `InputError` for an engine that it is not on, and what `paritas.load`
+    raises.
+    """
+    root = Path(directory)
+    entries = _entries(root)
+    index = _json(root / "model_index.json")
+    networks = {}
+    for name, found in entries.items():
+        if name in theirs:
+            continue
+        library, cls = index.get(name) or (None, None)
+        if not isinstance(library, str) or not isinstance(cls, str):
+            raise PortError(f"{root / 'model_index.json'} does not say of which class {name} is.")
+        networks[name] = _network(root, name, _class(library, cls), found, ours)
+    return original.from_pretrained(directory, **networks, **theirs)
+
+
+def _json(place: Path) -> dict[str, Any]:
+    try:
+        if place.stat().st_size > _LARGEST:
+            raise PortError(f"{place} is larger than any that was ever written.")
+        found = json.loads(files.text(place))
+    except (OSError, ValueError) as error:
+        raise PortError(f"{place} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise PortError(f"{place} is damaged: it holds no object.")
+    return found
+
+
+def _entries(root: Path) -> dict[str, list[Entry]]:
+    told = _json(root / PORTS)
+    if told.get("format") != 1:
+        raise PortError(f"{root / PORTS} has the format {told.get('format')!r}, and this Paritas reads 1.")
+    try:
+        found = {n: [Entry(**{**e, "scalars": tuple(e["scalars"])}) for e in es] for n, es in told["networks"].items()}
+        for name, entries in found.items():
+            for one in entries:
+                nested = all(described(structure) for structure in one.nesting.values())
+                if (
+                    Path(one.folder).name != one.folder
+                    or Path(name).name != name
+                    or not described(one.structure)
+                    or not nested
+                ):
+                    raise ValueError(f"of {one.folder!r}")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise PortError(f"{root / PORTS} is damaged: {error!r}.") from error
+    return found
+
+
+def _class(library: str, name: str) -> Any:
+    """A class of transformers' or diffusers', as `model_index.json` names it. Importing anything else would run it."""
+    if library == "transformers":
+        holder: Any = transformers
+    elif library == "diffusers":
+        holder = diffusers
+    else:
+        holder = getattr(diffusers.pipelines, library, None) if library.isidentifier() else None
+        if holder is None and library.isidentifier():
+            with_name = f"diffusers.pipelines.{library}"
+            holder = importlib.import_module(with_name) if importlib.util.find_spec(with_name) else None
+    found = getattr(holder, name, None)
+    if not (isinstance(found, type) and issubclass(found, torch.nn.Module)):
+        raise PortError(f"{library}.{name} is no network of diffusers or transformers: open its ports one by one.")
+    return found
+
+
+# --- a network without weights -------------------------------------------------------------------------------
+
+
+def _network(root: Path, name: str, cls: Any, entries: list[Entry], ours: Mapping[str, Any]) -> Any:
+    is_text = issubclass(cls, transformers.PreTrainedModel)
+    made = _skeleton(cls, root / name, is_text)
+    made.__class__ = opened_class(cls, TextPorted if is_text else Ported)
+    ports = []
+    for one in entries:
+        port = pipeline.load_port(
+            root / one.folder, device=str(ours.get("engine_device") or ""), mode=str(ours.get("mode") or "")
+        )
+        if ours.get("engine") and port.manifest.engine != ours["engine"]:
+            raise InputError(
+                f"{root} is on {port.manifest.engine}, not on {ours['engine']}: port the original again for that."
+            )
+        ports.append((one, port))
+    kind: Any = SavedText if is_text else Saved
+    install(made, kind(made, name, root, ports))
+    return made.eval()
+
+
+def _skeleton(cls: Any, place: Path, is_text: bool) -> Any:
+    config: Any = None
+    if is_text:
+        config = cls.config_class.from_pretrained(place, local_files_only=True)
+        make: Callable[[], Any] = lambda: cls._from_config(config)  # noqa: E731
+    else:
+        make = lambda: cls.from_config(cls.load_config(place, local_files_only=True))  # noqa: E731
+    try:
+        with torch.device("meta"):
+            made = make()
+    except (RuntimeError, NotImplementedError, ValueError):  # some read numbers out of tensors while they are made
+        made = make()
+    small = load_file(place.parent / SMALL / f"{place.name}.safetensors")
+    for path, module in made.named_modules():
+        module._paritas_hollow = False
+        for table in (module._parameters, module._buffers):
+            for key, value in table.items():
+                if value is None:
+                    continue
+                kept = small.get(f"{path}.{key}".lstrip("."))
+                if kept is None:
+                    # One number, as large as the weight: of the right shape, dtype and device, and of no size.
+                    kept = torch.zeros((), dtype=value.dtype).expand(value.shape)
+                    module._paritas_hollow = True
+                is_weight = isinstance(value, torch.nn.Parameter)
+                table[key] = torch.nn.Parameter(kept, requires_grad=False) if is_weight else kept
+    return made
+
+
+class OpenedNetwork:
+    """Mixed into a ported class: a network that is ports, without weights."""
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raises `InputError`: a pipeline is saved whole."""
+        raise InputError("This network is ports, without weights of PyTorch's: copy the pipeline's directory.")
+
+    def in_pytorch(self) -> NoReturn:
+        """Raises `InputError`: the original's weights are not there."""
+        raise InputError("The original's weights are not there: load the original.")
+
+
+@functools.cache
+def opened_class(original: Any, mixin: Any) -> Any:
+    """The ported class of a network without weights. It is a subclass, of the same name."""
+    base = ported_class(original, mixin)
+    space = {"__module__": original.__module__, "__qualname__": original.__qualname__, "__doc__": original.__doc__}
+    return type(original.__name__, (OpenedNetwork, base), space)
+
+
+class _FromDisk:
+    """Answers the calls for which ports were saved, and refuses all others."""
+
+    def __init__(self, model: Any, name: str, root: Path, ports: list[tuple[Entry, pipeline.Port]]) -> None:
+        first = ports[0][1].manifest if ports else None
+        build = (
+            BuildOptions(first.engine, first.dtype, ports[0][1].mode, first.target) if first else BuildOptions("", "")
+        )
+        super().__init__(model, build)  # type: ignore[call-arg]
+        self._network, self._root, self._saved = name, root, ports
+
+    def ports(self) -> list[pipeline.Port]:
+        return [port for _, port in self._saved]
+
+    def close(self) -> None:
+        for _, port in self._saved:
+            port.close()
+
+    def __call__(
+        self, path: str, module: Any, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        method = module.called if isinstance(module, Method) else ""
+        found = [one for one in self._saved if (one[0].path, one[0].method) == ("" if method else path, method)]
+        if not found:
+            if getattr(module, "_paritas_hollow", False):
+                self._refuse(f"{path or self._network} was called, for which no port was saved")
+            if module._parameters:
+                self._say(f"{path or self._network}: PyTorch computes, since no port of it was saved")  # type: ignore[attr-defined]
+            with torch.no_grad():
+                return own(*args, **kwargs)
+        call = self._taken_apart(module, args, kwargs)  # type: ignore[attr-defined]
+        feeds = ((entry, port, _feed(entry, port, call)) for entry, port in found)
+        entry, port, feed = next((one for one in feeds if one[2] is not None), (None, None, None))
+        if entry is not None and port is not None:
+            with torch.no_grad():
+                return self._handed_out(call, _output(entry, port(**(feed or {}))))  # type: ignore[attr-defined]
+        given = ", ".join([*call.tensors, *(f"{name}={value!r}"[:40] for name, value in call.fixed.items())])
+        where = f"{path or self._network}{f'.{method}' if method else ''}"
+        return self._refuse(f"{where} was called with other arguments ({given})")
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise InputError(
+            f"{what}. The pipeline in {self._root} has ports for the calls that it had made when it was saved: "
+            "port the original, call it so, and save it again."
+        )
+
+
+class Saved(_FromDisk, Answers):
+    """A network of diffusers'."""
+
+
+class SavedText(_FromDisk, TextAnswers):
+    """A network of transformers'."""
+
+
+def _feed(entry: Entry, port: pipeline.Port, call: Any) -> dict[str, Any] | None:
+    """What the port gets of a call; None if it is for calls of another kind."""
+    if json.loads(json.dumps(call.fixed, default=repr)) != entry.fixed:
+        return None
+    try:
+        flat = flatten(call.tensors, entry.nesting)
+    except InputError:
+        return None
+    tensors = {name: value for name, value in flat.items() if isinstance(value, torch.Tensor)}
+    if tensors.keys() != entry.inputs.keys():
+        return None
+    specs = {spec.name: spec for spec in port.manifest.inputs}
+    feed = {}
+    for name, value in tensors.items():
+        spec = specs.get(entry.inputs[name])
+        if spec is None:  # the network makes nothing of it
+            continue
+        given = value.reshape(1) if name in entry.scalars and not value.dim() else value
+        sizes = zip(spec.dims, given.shape, strict=False)
+        fits = all(not str(dim).isdigit() or int(dim) == size for dim, size in sizes)
+        if given.dim() != len(spec.dims) or str(given.dtype) != f"torch.{spec.dtype}" or not fits:
+            return None
+        feed[spec.name] = given
+    return feed
+
+
+def _output(entry: Entry, out: Mapping[str, torch.Tensor]) -> Any:
+    leaves = leaf_names(entry.structure)
+    if leaf := distribution(entry.structure):
+        items = entry.structure["items"]
+        key, record = next(iter(items.items() if isinstance(items, Mapping) else enumerate(items)))
+        drawn = distribution_class(record["class"])(out[entry.outputs[str(leaves.index(leaf))]])
+        held = {"kind": "constant", "value": drawn}
+        structure = {**entry.structure, "items": {key: held} if isinstance(items, Mapping) else [held]}
+        return build_output(structure, [], "torch")
+    return build_output(entry.structure, [out[entry.outputs[str(i)]] for i in range(len(leaves))], "torch")

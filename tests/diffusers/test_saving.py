@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pipeline on disk: opened without tracing and without weights, by us and by openvino-genai."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+import diffusers
+import tiny_pipelines
+
+import paritas.diffusers as ours
+from paritas import pipeline as core
+from paritas.diffusers import saving
+from paritas.diffusers.porting import networks
+from paritas.dropin import network
+from paritas.errors import InputError, PortError
+
+IMAGE = PIL.Image.new("RGB", (16, 16), (200, 30, 60))
+
+
+def _picture(pipeline: Any, **more: Any) -> np.ndarray:
+    pipeline.set_progress_bar_config(disable=True)
+    noise = torch.Generator().manual_seed(3)
+    call = {"prompt": "a red dog", "num_inference_steps": 2, "generator": noise, "output_type": "np", **more}
+    return pipeline(**call).images
+
+
+@pytest.fixture(scope="module")
+def original() -> Any:
+    return tiny_pipelines.stable_diffusion()
+
+
+def _saved(directory: Path, **options: Any) -> Path:
+    pipeline = ours.port(tiny_pipelines.stable_diffusion(), engine="openvino")
+    _picture(pipeline)
+    _picture(ours.StableDiffusionImg2ImgPipeline.from_pipe(pipeline), image=IMAGE, strength=0.9)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(saving, "SMALLEST", 64)
+        pipeline.save_pretrained(directory, **options)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For the sizes of its calls alone, which takes a tenth of the time."""
+    return _saved(tmp_path_factory.mktemp("saved") / "pipeline", dynamic=False)
+
+
+@pytest.fixture(scope="module")
+def free(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _saved(tmp_path_factory.mktemp("free") / "pipeline")
+
+
+@pytest.fixture(scope="module")
+def opened(saved: Path) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (network, saving):
+            patch.setattr(module, "capture", lambda *a, **k: pytest.fail("captured"))
+        return ours.DiffusionPipeline.from_pretrained(saved)
+
+
+def test_it_lies_as_other_programs_expect_it(saved: Path) -> None:
+    for folder in ("unet", "text_encoder", "vae_decoder", "vae_encoder"):
+        assert {"openvino_model.xml", "openvino_model.bin", "config.json", "port.json"} <= {
+            file.name for file in (saved / folder).iterdir()
+        }
+        assert core.load(saved / folder).manifest.engine == "openvino"
+    names = {f: [i.name for i in core.load(saved / f).inputs] for f in ("unet", "vae_decoder", "vae_encoder")}
+    assert names["unet"] == ["sample", "timestep", "encoder_hidden_states"]
+    assert (names["vae_decoder"], names["vae_encoder"]) == (["latent_sample"], ["sample"])
+    assert (saved / "tokenizer" / "openvino_tokenizer.xml").is_file()
+    assert not list(saved.rglob("diffusion_pytorch_model*")) and not list(saved.rglob("model.safetensors"))
+
+
+def test_an_opened_pipeline_makes_the_same_picture(opened: Any, original: Any) -> None:
+    assert type(opened) is diffusers.StableDiffusionPipeline
+    np.testing.assert_allclose(_picture(opened), _picture(original), atol=1e-4)
+
+
+@pytest.mark.slow
+def test_sizes_are_free(free: Path, original: Any) -> None:
+    opened = ours.AutoPipelineForText2Image.from_pretrained(free, engine="openvino")
+    for call in ({}, {"height": 24, "width": 32}, {"num_images_per_prompt": 2}):
+        np.testing.assert_allclose(_picture(opened, **call), _picture(original, **call), atol=1e-4)
+
+
+def test_its_networks_are_what_they_were_without_weights(opened: Any, original: Any) -> None:
+    for name, one in networks(opened).items():
+        theirs = networks(original)[name]
+        assert isinstance(one, type(theirs)) and (one.dtype, one.device) == (theirs.dtype, theirs.device)
+    assert opened.unet.config.in_channels == 4
+    weight = opened.unet.mid_block.resnets[0].conv1.weight
+    assert weight.shape == original.unet.mid_block.resnets[0].conv1.weight.shape
+
+
+def test_another_pipeline_of_its_networks(opened: Any, original: Any) -> None:
+    made = ours.StableDiffusionImg2ImgPipeline.from_pipe(opened)
+    theirs = diffusers.StableDiffusionImg2ImgPipeline.from_pipe(original)
+    call = {"image": IMAGE, "strength": 0.9}
+    np.testing.assert_allclose(_picture(made, **call), _picture(theirs, **call), atol=1e-4)
+
+
+def test_a_call_for_which_no_port_was_saved_is_refused(opened: Any) -> None:
+    with pytest.raises(InputError, match=r"unet was called with other arguments .*call it so, and save it again"):
+        opened.unet(torch.zeros(2, 4, 8, 8), torch.tensor(1), torch.zeros(2, 12, 16), class_labels=torch.tensor([1, 2]))
+    with pytest.raises(InputError, match=r"mid_block.resnets.0.conv1 was called, for which no port was saved"):
+        opened.unet.mid_block.resnets[0].conv1(torch.zeros(1, 16, 4, 4))
+    with pytest.raises(InputError, match="unet was called with other arguments"):
+        _picture(opened, height=24, width=32)
+    with pytest.raises(InputError, match="without weights"):
+        opened.unet.save_pretrained("anywhere")
+
+
+def test_what_cannot_be_saved(tmp_path: Path) -> None:
+    fresh = ours.port(tiny_pipelines.stable_diffusion(), engine="openvino")
+    with pytest.raises(InputError, match="it has made none: call it once"):
+        fresh.save_pretrained(tmp_path / "new")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(PortError, match="is no saved pipeline"):
+        fresh.save_pretrained(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda told: told.update(format=9), "has the format 9"),
+        (lambda told: told["networks"]["unet"][0].update(folder="../unet"), "is damaged"),
+        (lambda told: told["networks"]["unet"][0].update(structure={"kind": "object"}), "is damaged"),
+        (lambda told: told["networks"].update(scheduler=told["networks"]["unet"]), "is no network"),
+    ],
+)
+def test_a_damaged_directory_is_refused(saved: Path, tmp_path: Path, change: Any, message: str) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(saved, copy)
+    told = json.loads((copy / saving.PORTS).read_text())
+    change(told)
+    (copy / saving.PORTS).write_text(json.dumps(told))
+    with pytest.raises(PortError, match=message):
+        ours.DiffusionPipeline.from_pretrained(copy)
+
+
+@pytest.mark.slow
+def test_openvino_genai_opens_it(free: Path) -> None:
+    genai = pytest.importorskip("openvino_genai")
+    found = genai.Text2ImagePipeline(str(free), "CPU").generate(
+        "a red dog", num_inference_steps=2, height=16, width=16, rng_seed=3
+    )
+    assert np.array(found.data).shape == (1, 16, 16, 3)
+
+
+@pytest.mark.slow
+def test_optimum_intel_opens_it(free: Path, original: Any, tmp_path: Path) -> None:
+    """In an environment of its own, which is named in PARITAS_PEER_PYTHON, with diffusers in it."""
+    python = os.environ.get("PARITAS_PEER_PYTHON")
+    if not python:
+        pytest.skip("PARITAS_PEER_PYTHON names no environment with optimum-intel")
+    code = (
+        "import sys, numpy, torch; from optimum.intel import OVDiffusionPipeline as P\n"
+        "pipeline, noise = P.from_pretrained(sys.argv[1]), torch.Generator().manual_seed(3)\n"
+        "call = dict(num_inference_steps=2, output_type='np', height=16, width=16, generator=noise)\n"
+        "numpy.save(sys.argv[2], pipeline('a red dog', **call).images)"
+    )
+    subprocess.run([python, "-c", code, str(free), str(tmp_path / "picture.npy")], check=True)
+    np.testing.assert_allclose(np.load(tmp_path / "picture.npy"), _picture(original), atol=1e-4)
