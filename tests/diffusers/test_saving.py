@@ -175,3 +175,17 @@ def test_optimum_intel_opens_it(free: Path, original: Any, tmp_path: Path) -> No
     )
     subprocess.run([python, "-c", code, str(free), str(tmp_path / "picture.npy")], check=True)
     np.testing.assert_allclose(np.load(tmp_path / "picture.npy"), _picture(original), atol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_command_ports_a_pipeline(original: Any, tmp_path: Path, paritas: Any) -> None:
+    original.save_pretrained(tmp_path / "original")
+    done = paritas("port", tmp_path / "original", "--static", "--out", tmp_path / "port")
+    assert done.returncode == 0, done.stderr
+    assert "The picture agrees" in done.stdout and "vae: openvino" in done.stdout
+    opened = ours.DiffusionPipeline.from_pretrained(tmp_path / "port")
+    assert sorted(path.name for path in (tmp_path / "port").iterdir() if path.name.startswith("vae_")) == [
+        "vae_decoder",
+        "vae_encoder",
+    ]
+    assert {one.engine for one in networks(opened).values()} == {"openvino"}

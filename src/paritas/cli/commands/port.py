@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paritas.cli.commands.port_pipeline import is_pipeline, port_pipeline
 from paritas.cli.options import (
     Debug,
     Device,
@@ -91,9 +92,17 @@ def port(
       paritas port ./gpt2 --class AutoModelForCausalLM --input input_ids=1x8:int64 --static --out gpt2-static
 
       paritas port ./vit --device NPU --static --out vit-npu
+
+      paritas port ./stable-diffusion --out stable-diffusion-openvino
     """
     # What cannot succeed is refused before torch is imported and minutes pass.
     refuse_options(engine, mode=bool(mode), target=bool(target), weights=bool(weights))
+    if is_pipeline(source):
+        others = {"task": task, "device": device, "inputs": inputs, "revision": revision, "class": model_class}
+        return port_pipeline(
+            source, out, engine, dynamic=dynamic, verify=verify, quiet=quiet, as_json=as_json,
+            mode=mode, target=target, weights=weights, dtype=dtype, ov_config=ov_config, **others,
+        )  # fmt: skip
     asked = weight_format({"format": weights or "", "group_size": group_size, "symmetric": symmetric})
     from paritas import details, store
     from paritas.making import build_options, refuse_free_sizes
