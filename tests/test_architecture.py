@@ -19,6 +19,7 @@ PACKAGE = ROOT / "src" / "paritas"
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("printable", "errors", "dtypes", "options", "program", "formulas", "pytree", "arguments", "guards", "caches"),
+        "size_names",
         *("files", "leftovers", "details", "contents", "workers", "extras"),
     ),
     ("capture",),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ def adopt(
     inputs: Any = None,
     dtype: Any = None,
     *,
+    device: str = "",
+    ov_config: Mapping[str, Any] | None = None,
     revision: str | None = None,
     subfolder: str = "",
     model_class: str | type | None = None,
@@ -42,7 +45,7 @@ def adopt(
     `paritas.port` raises of the original.
     """
     require("port", "paritas.adopt()")
-    options, notes = build_options("openvino", dtype=dtype)
+    options, notes = build_options("openvino", dtype=dtype, device=device, ov_config=ov_config)
     from paritas.capture import capture
     from paritas.capture.source import resolve
     from paritas.lower.openvino.adopt import adopt as written

@@ -127,9 +127,9 @@ def task_for(model: Any, runtime: Engine, inputs: Any, dynamic: Any) -> str:
     """The task of a model that nobody has named one for; "" for one call of it, as with an example of its own."""
     from paritas.capture import encoder_decoder, generation
 
-    if inputs is not None or dynamic is not True or not runtime.own_state:
+    if inputs is not None or dynamic is not True or not runtime.goes_on:
         return ""
-    return generation.default_task(model) or encoder_decoder.task_of(model)
+    return generation.default_task(model) or (encoder_decoder.task_of(model) if runtime.own_state else "")
 
 
 #: What may be in the way of a port that goes on with a cache, and not of one that computes one call.

@@ -87,8 +87,8 @@ def port(
     more; "bf16", "fp16" only store them so. task: what the model is for, by optimum's name; it follows from the
     architecture where neither it nor `inputs` is given. "text-generation-with-past": a model that goes on with a cache;
     its inputs are the new tokens, and its OpenVINO file keeps the keys and values itself, as openvino-genai expects it.
-    "text-generation": one call on all tokens, without a cache, as engines other than OpenVINO have it. Tasks that need
-    several graphs return `Components`, a port for each. ov_config: OpenVINO's own properties, as {"NUM_STREAMS": 2};
+    "text-generation": one call on all tokens, without a cache, as a training has it. Tasks that need several graphs
+    return `Components`, a port for each. ov_config: OpenVINO's own properties, as {"NUM_STREAMS": 2};
     what changes results is kept in the port. check_finite: refuse inputs that hold NaN or infinities, of which engines
     may make ordinary numbers.
 

@@ -17,11 +17,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from paritas import files
-from paritas.caches import remembered
+from paritas.caches import keeps_inside, remembered
 from paritas.errors import InputError, PortError
 from paritas.extras import install, missing, require
 from paritas.program import Artifact, Manifest, TensorSpec
-from paritas.run.session import Remembers, Session
+from paritas.run.session import Session
+from paritas.run.state import new_state
 
 #: Gets each piece of text as soon as it is there.
 Tell = Callable[[str], None]
@@ -86,8 +87,8 @@ def generate(port: Port, inputs: Any, options: Mapping[str, Any]) -> Any:
 
 def why_not(port: Port, options: Mapping[str, Any]) -> str:
     """Why this loop cannot generate with a port and these options; "" if it can."""
-    if not remembered(port.manifest) or not isinstance(port.session, Remembers):
-        return "the port has no cache inside"
+    if not keeps_inside(port.manifest):
+        return "the port has no cache"
     if more := {spec.name for spec in port.inputs} - remembered(port.manifest).keys() - _GIVEN:
         return f"it goes on with more than a text: {', '.join(sorted(more))}"
     if missing("text"):
@@ -109,10 +110,9 @@ class Writer:
             raise PortError(f"{port!r} cannot generate without torch and transformers: {why}.")
         from tokenizers import Tokenizer
 
-        assert isinstance(port.session, Remembers)
         self.port, self.directory = port, port.artifact.directory
         self.tokenizer = Tokenizer.from_str(files.text(self.directory / "tokenizer.json", 1 << 28))
-        self._state = port.session.state()
+        self._state = new_state(port.session, port.manifest)
         self._seen: list[int] = []
         names = remembered(port.manifest)
         self._specs = [spec for spec in port.inputs if spec.name not in names]
@@ -200,8 +200,7 @@ class Writer:
             found = self._state.run(feed, count)
             self._seen += ids
         except BaseException:  # Ctrl-C may come when half of it is done: nothing was seen then
-            assert isinstance(self.port.session, Remembers)
-            self._state, self._seen = self.port.session.state(), []
+            self._state, self._seen = new_state(self.port.session, self.port.manifest), []
             raise
         scores: np.ndarray = found[self._logits][0, -1]
         return scores

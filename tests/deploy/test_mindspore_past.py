@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import sys
 from pathlib import Path
@@ -12,14 +13,16 @@ import numpy as np
 import pytest
 import torch
 import transformers as hf
+from tests.deploy.causal import tokenizer_of_bytes
 
 import paritas
+from paritas import texts
 from paritas.run.state import new_state
+from paritas.transformers import AutoModelForCausalLM
 
 ms = pytest.importorskip("mindspore")
 
 NEW, PROMPT, LAYERS = 6, 5, 2
-TASK = "text-generation-with-past"
 MODES = ("pynative", pytest.param("graph", marks=pytest.mark.slow))
 
 
@@ -67,7 +70,7 @@ def _greedy(prompt: tuple[np.ndarray, np.ndarray], logits_of: Any) -> list[list[
 
 @pytest.mark.parametrize("mode", MODES)
 def test_one_module_begins_and_goes_on(mode: str, llama: Any, prompt: Any, wanted: Any, tmp_path: Path) -> None:
-    port = paritas.port(llama, engine="mindspore", task=TASK, mode=mode)
+    port = paritas.port(llama, engine="mindspore", mode=mode)  # the task follows from the model
     state = new_state(port.session, port.manifest)
 
     def logits_of(new: np.ndarray, mask: np.ndarray, positions: np.ndarray) -> np.ndarray:
@@ -92,6 +95,27 @@ def test_one_module_begins_and_goes_on(mode: str, llama: Any, prompt: Any, wante
     if mode == "pynative":
         port.save(tmp_path / "llama-ms")
         assert _greedy(prompt, _by_mindspore_alone(tmp_path / "llama-ms", port)) == wanted
+        _check_opened(tmp_path / "llama-ms", llama)
+
+
+def _check_opened(directory: Path, llama: Any) -> None:
+    """By transformers' loops and by the one without torch, the directory writes what the original does."""
+    tokenizer = tokenizer_of_bytes()
+    tokenizer.save_pretrained(directory)
+    ids = torch.tensor([[5, 7, 9, 11]])
+    options: dict[str, Any] = {
+        "max_new_tokens": NEW, "min_new_tokens": NEW, "do_sample": False, "num_beams": 2, "pad_token_id": 0
+    }  # fmt: skip
+    opened = AutoModelForCausalLM.from_pretrained(directory)
+    assert torch.equal(opened.generate(ids, **options), llama.generate(ids, **options))
+    port = paritas.load(directory)
+    given: dict[str, Any] = {"max_new_tokens": NEW, "do_sample": False}
+    assert np.array_equal(port.generate(ids.numpy(), **given), llama.generate(ids, **given).numpy())
+    assert not texts.why_not(port, given)
+    writer = texts.Writer(port)
+    chosen = dataclasses.replace(writer.options(given), eos_token_id=())
+    want = llama.generate(ids, **given, eos_token_id=None)[0, 4:].tolist()
+    assert list(writer.tokens(ids[0].tolist(), chosen)) == want
 
 
 def _by_mindspore_alone(directory: Path, port: paritas.Port) -> Any:
@@ -119,6 +143,6 @@ def _by_mindspore_alone(directory: Path, port: paritas.Port) -> Any:
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["pynative", "graph"])
 def test_verification_plays_generations_on_it(mode: str, llama: Any) -> None:
-    report = paritas.port(llama, engine="mindspore", task=TASK, mode=mode).verify(level="outputs")
+    report = paritas.port(llama, engine="mindspore", mode=mode).verify(level="outputs")
     assert report.verdict == "agrees", str(report)
     assert len(report.generation) > 50 and all(row.same == row.tokens for row in report.generation)

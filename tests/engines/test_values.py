@@ -31,6 +31,7 @@ from paritas.run.values import (
     leaf_names,
     to_numpy,
 )
+from paritas.size_names import shown
 from work import calls_of
 
 BORDER = [
@@ -177,9 +178,9 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         "4 problems:",
         "  input_id is not an input. Did you mean input_ids? The inputs are: "
         "input_ids, attention_mask, token_type_ids, pixels",
-        "  input_ids is missing: int64[s0, s1] is expected",
-        "  attention_mask has 1 dimensions [3]; 2 are expected: [s0, s1]",
-        "  pixels has 2 dimensions [2, 3]; 4 are expected: [s0, 3, 8*s2, s3]",
+        "  input_ids is missing: int64[batch, tokens] is expected",
+        "  attention_mask has 1 dimensions [3]; 2 are expected: [batch, tokens]",
+        "  pixels has 2 dimensions [2, 3]; 4 are expected: [batch, 3, 8*n, width]",
     ]
 
 
@@ -198,11 +199,11 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         ({"pixels": np.zeros((1, 3, 8, 2))}, (PIXELS,), "pixels is float64; float32 is expected"),
         ({"pixels": np.zeros((1, 3, 8, 2), int)}, (PIXELS,), "pixels is int64; float32 is expected"),
         ({"pixels": np.zeros((1, 4, 8, 2), "f")}, (PIXELS,), "size 4 in dimension 1; 3 is expected"),
-        ({"pixels": np.zeros((1, 3, 9, 2), "f")}, (PIXELS,), "size 9 in dimension 2; it must be 8*s2"),
+        ({"pixels": np.zeros((1, 3, 9, 2), "f")}, (PIXELS,), "size 9 in dimension 2; it must be 8*n for some n"),
         ({"half": torch.zeros(2)}, (HALF,), "half is float32; bfloat16 is expected"),
         ({"half": np.zeros(2)}, (HALF,), "half is float64; bfloat16 is expected"),
         ({"flag": "yes"}, (FLAG,), "flag is a builtins.str"),
-        ({"token_type_ids": None}, (TYPES,), "is missing, and no other input says how large s0"),
+        ({"token_type_ids": None}, (TYPES,), "is missing, and no other input says how large batch"),
     ],
 )  # fmt: skip
 def test_one_thing_wrong_is_one_line(inputs: dict[str, Any], specs: tuple[TensorSpec, ...], says: str) -> None:
@@ -241,11 +242,11 @@ def test_dimensions_that_depend_on_others() -> None:
     twice = TensorSpec("twice", "int64", ("s0", "2*s1"))
     assert check_feed({"input_ids": ids, "twice": np.ones((2, 6), np.int64)}, (IDS, twice))
     text = wrong({"input_ids": ids, "twice": np.ones((2, 5), np.int64)}, IDS, twice)
-    assert text == "twice has size 5 in dimension 1; 6 is expected, as it is 2*s1 with s1=3."
+    assert text == "twice has size 5 in dimension 1; 6 is expected, as it is 2*tokens with tokens=3."
     odd = TensorSpec("odd", "int64", ("Max(1, s0)", "s1//2", "s2**2"))
     assert check_feed({"odd": np.ones((2, 5, 9), np.int64)}, (odd,))
     text = wrong({"odd": np.ones((2, 5, 7), np.int64)}, odd)
-    assert text == "odd has size 7 in dimension 2; it must be s2**2 for some s2."
+    assert text == "odd has size 7 in dimension 2; it must be k**2 for some k."
     loose = TensorSpec("mask", "int64", ("s9", "s1"), default=1)
     assert check_feed({"input_ids": ids}, (IDS, loose))["mask"].tolist() == [[1] * 3] * 2
     plus = TensorSpec("plus", "int64", ("s0", "s1 + 1"), default=7)
@@ -410,3 +411,18 @@ def test_no_framework_is_imported() -> None:
     code = "import sys, paritas.run.values; print({'torch', 'transformers', 'mindspore'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("specs", "says"),
+    [
+        ((("input_ids", "s10", "s70"), ("attention_mask", "s10", "s27 + s70"), ("cache.0.keys", "s10", 4, "s27", 8)),
+         ["input_ids: int64[batch, tokens]", "attention_mask: int64[batch, seen + tokens]",
+          "cache.0.keys: int64[batch, 4, seen, 8]"]),
+        ((("x", "s0", "s1"), ("y", "s3", "s1")), ["x: int64[batch, x_size1]", "y: int64[batch_of_y, x_size1]"]),
+        ((("batch", "s0"), ("s1", "s1", "batch")), ["batch: int64[batch_of_batch]", "s1: int64[s1, batch]"]),
+        ((("pixel_values", "s0", 3, "s1", "s2"),), ["pixel_values: int64[batch, 3, height, width]"]),
+    ],
+)  # fmt: skip
+def test_sizes_have_names(specs: Any, says: list[str]) -> None:
+    assert shown([TensorSpec(name, "int64", tuple(dims)) for name, *dims in specs]) == says

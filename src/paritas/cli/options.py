@@ -242,7 +242,10 @@ Repro = Annotated[
         help="With --level nodes: write a script for each guilty node that runs without paritas.",
     ),
 ]
-BisectOut = Annotated[Path, typer.Option("--out", "-o", help="Where the script and its tensors go; here if not given.")]
+BisectOut = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="The directory of the script and its tensors; DIRECTORY-bisect if not given."),
+]
 BisectSeconds = Annotated[float, typer.Option("--seconds", min=1, help="How long to search at most.")]
 Seconds = Annotated[float, typer.Option(min=0.1, help="How long to measure each contender.")]
 Baseline = Annotated[bool, typer.Option("--baseline/--no-baseline", help="Measure PyTorch eager beside the port.")]

@@ -74,6 +74,9 @@ class Engine(abc.ABC):
     #: Whether it can begin a generation with the empty state of a port that goes on with one.
     own_state: ClassVar[bool] = False
 
+    #: Whether a model that goes on with a text becomes a port that keeps a cache, where no task is named.
+    goes_on: ClassVar[bool] = False
+
     #: Whether its sessions have gradients.
     differentiates: ClassVar[bool] = False
 

@@ -10,6 +10,7 @@ import numpy as np
 from paritas.errors import EngineError, InputError
 from paritas.program import TensorSpec
 from paritas.run.values import dynamic_sizes, size_of
+from paritas.size_names import size_names, with_names
 
 #: dtypes that are another in NumPy: it has no bfloat16, and OpenVINO hands float16 out as float32.
 _CROSSES_AS = {"bfloat16": ("float32",), "float16": ("float16", "float32")}
@@ -30,9 +31,9 @@ def check_outputs(
     sizes: dict[str, int] | None = None
     for spec, value in zip(outputs, flat, strict=True):
         if value.dtype not in _CROSSES_AS.get(spec.dtype, (spec.dtype,)):
-            raise EngineError(_wrong(spec, f"it has dtype {value.dtype}"))
+            raise EngineError(_wrong(spec, inputs, f"it has dtype {value.dtype}"))
         if value.ndim != len(spec.dims):
-            raise EngineError(_wrong(spec, f"its shape is {list(value.shape)}"))
+            raise EngineError(_wrong(spec, inputs, f"its shape is {list(value.shape)}"))
         for axis, (dim, size) in enumerate(zip(spec.dims, value.shape, strict=True)):
             if isinstance(dim, int):
                 want: int | None = dim
@@ -40,11 +41,11 @@ def check_outputs(
                 sizes = dynamic_sizes(inputs, feed) if sizes is None else sizes
                 want = size_of(dim, sizes)
             if want is not None and want != size:
-                raise EngineError(_wrong(spec, f"its size is {size} in dimension {axis}, not {want}"))
+                raise EngineError(_wrong(spec, inputs, f"its size is {size} in dimension {axis}, not {want}"))
 
 
-def _wrong(spec: TensorSpec, what: str) -> str:
-    dims = ", ".join(map(str, spec.dims))
+def _wrong(spec: TensorSpec, inputs: Sequence[TensorSpec], what: str) -> str:
+    dims = with_names(", ".join(map(str, spec.dims)), size_names([*inputs, spec]))
     return (
         f"The engine returned a wrong {spec.name}: {what}; port.json says {spec.dtype}[{dims}]. This port is wrong for "
         "these inputs: verify it, port.verify(level='nodes'), and report what it names."

@@ -22,6 +22,7 @@ from paritas.guards import broken, complaint
 from paritas.program import Guard, TensorSpec
 from paritas.pytree import Output, build_output, describe_output, leaf_names
 from paritas.run.turns import turn
+from paritas.size_names import size_names, with_names
 
 __all__ = [
     "Output",
@@ -216,7 +217,7 @@ def check_feed(
                 )
         feed[spec.name] = array
     if guards and not wrong:
-        check_guards({name: size for name, (size, _) in sizes.items()}, specs, guards)
+        check_guards({name: size for name, (size, _) in sizes.items()}, specs, guards, known or ())
     if not wrong:
         _check_counts(specs, feed, sizes, wrong)
         _check_forgotten(specs, feed, sizes, wrong)
@@ -224,17 +225,25 @@ def check_feed(
         absent = {s.name: _fill(s, sizes, feed, wrong) for s in specs if s.name not in feed}
         feed = {spec.name: (feed if spec.name in feed else absent)[spec.name] for spec in specs}
     if wrong:
+        names = size_names(specs)
+        wrong = [with_names(one, names) for one in wrong]
         lines = [f"{len(wrong)} problems:", *wrong]
         raise InputError("\n  ".join(lines) if len(wrong) > 1 else f"{wrong[0]}.")
     return feed
 
 
-def check_guards(sizes: Mapping[str, int], specs: Sequence[TensorSpec], guards: Sequence[Guard]) -> None:
-    """Raise a `SizeError` that names the first guards that are broken, and counts the others."""
+def check_guards(
+    sizes: Mapping[str, int], specs: Sequence[TensorSpec], guards: Sequence[Guard], seen: Collection[str] = ()
+) -> None:
+    """Raise a `SizeError` that names the first guards that are broken, and counts the others.
+
+    seen: sizes of no input, which are how many tokens were seen.
+    """
     found = broken(guards, sizes)
     if found:
         more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
-        raise SizeError("; ".join(complaint(guard, specs, sizes) for guard in found[:3]) + more + ".")
+        told = "; ".join(complaint(guard, specs, sizes) for guard in found[:3])
+        raise SizeError(with_names(told, dict.fromkeys(seen, "seen")) + more + ".")
 
 
 def _check_argument(

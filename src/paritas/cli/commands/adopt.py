@@ -8,6 +8,7 @@ from paritas.cli.options import (
     AdoptedFile,
     AdoptedOriginal,
     Debug,
+    Device,
     Examples,
     Force,
     Json,
@@ -15,6 +16,7 @@ from paritas.cli.options import (
     LevelName,
     ModelClass,
     Out,
+    OvConfig,
     Precision,
     Quiet,
     Revision,
@@ -22,6 +24,7 @@ from paritas.cli.options import (
 )  # fmt: skip
 from paritas.cli.outcome import DIVERGES, OK
 from paritas.cli.progress import Stages
+from paritas.cli.properties import properties_of
 
 
 def adopt(
@@ -29,6 +32,8 @@ def adopt(
     original: AdoptedOriginal,
     out: Out,
     dtype: Precision = None,
+    device: Device = "",
+    ov_config: OvConfig = None,
     revision: Revision = None,
     subfolder: Subfolder = "",
     model_class: ModelClass = None,
@@ -53,6 +58,7 @@ def adopt(
     from paritas import store
 
     store.check_target(out, force=force)
+    properties = properties_of(ov_config)
     given = examples_of(inputs) if inputs else None
     with Stages(f"{model}", quiet=quiet) as stages:
         stages("load")
@@ -64,6 +70,8 @@ def adopt(
             named(original),
             given,
             dtype.value if dtype else None,
+            device=device,
+            ov_config=properties,
             revision=revision,
             subfolder=subfolder,
             model_class=model_class,

@@ -11,24 +11,29 @@ from paritas.cli.options import (
     BisectOut,
     BisectSeconds,
     Debug,
+    Device,
     Inputs,
     Json,
     Mode,
     Original,
+    OvConfig,
     PortDirectory,
     Quiet,
 )  # fmt: skip
 from paritas.cli.outcome import DIVERGES, OK, console, print_json
 from paritas.cli.progress import Stages
+from paritas.cli.properties import properties_of
 from paritas.cli.verify import arrays, original_of
 
 
 def bisect(
     directory: PortDirectory,
-    out: BisectOut = Path(),
+    out: BisectOut = None,
     original: Original = None,
     inputs: Inputs = None,
     mode: Mode = None,
+    device: Device = "",
+    ov_config: OvConfig = None,
     seconds: BisectSeconds = 600.0,
     allow_modified: AllowModified = False,
     quiet: Quiet = False,
@@ -46,16 +51,21 @@ def bisect(
 
       paritas bisect clip-ms --mode graph --out for-the-tracker --seconds 120
     """
+    properties = properties_of(ov_config)
+    # Beside nobody's files, and under a name that says of what it is.
+    place = out if out is not None else Path(f"{directory.resolve().name}-bisect")
     with Stages(f"{directory}", quiet=quiet) as stages:
         stages("run")
         from paritas import pipeline
 
-        port = pipeline.load_port(directory, mode=mode or "", allow_modified=allow_modified)
+        port = pipeline.load_port(
+            directory, mode=mode or "", device=device, ov_config=properties, allow_modified=allow_modified
+        )
         feed = arrays(inputs) if inputs else None
         stages("load")
         module = original_of(port, original) if original else port.original()
         stages("bisect")
-        report = port.bisect(feed, out, original=module, seconds=seconds, progress=stages.detail)
+        report = port.bisect(feed, place, original=module, seconds=seconds, progress=stages.detail)
     if as_json:
         print_json({"directory": str(directory), **json.loads(report.to_json())})
     else:

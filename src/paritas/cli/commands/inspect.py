@@ -124,6 +124,7 @@ def _row(table: Table, name: str, *lines: str) -> None:
 
 def _add(table: Table, manifest: Manifest, report: ParityReport | None, directory: Path) -> None:
     from paritas.guards import in_words, names_in, place_of
+    from paritas.size_names import shown, size_names
 
     source = manifest.source
     where = source.id or "a module in memory"
@@ -131,16 +132,17 @@ def _add(table: Table, manifest: Manifest, report: ParityReport | None, director
     engine = (manifest.engine, manifest.versions.get(manifest.engine, ""), manifest.mode)
     _row(table, "engine", " ".join(filter(None, engine)))
     _row(table, "precision", manifest.dtype)
-    _row(table, "inputs", *map(str, manifest.inputs))
+    _row(table, "inputs", *shown(manifest.inputs))
+    names = size_names(manifest.inputs)
     if manifest.limits:
-        _row(table, "at most", ", ".join(f"{symbol} <= {size}" for symbol, size in manifest.limits.items()))
+        _row(table, "at most", ", ".join(f"{names.get(s, s)} <= {size}" for s, size in manifest.limits.items()))
     if manifest.guards:
         places = {name: place_of(name, manifest.inputs) for g in manifest.guards for name in names_in(g)}
         lines = (f"{in_words(g.holds, places)}   {g.where}".rstrip() for g in manifest.guards)
         _row(table, "only where", *lines)
     if manifest.constants:
         _row(table, "fixed", ", ".join(f"{name}={value!r}" for name, value in manifest.constants.items()))
-    _row(table, "outputs", *map(str, manifest.outputs))
+    _row(table, "outputs", *shown(manifest.outputs, manifest.inputs))
     if manifest.notes:
         _row(table, "notes", *map(str, manifest.notes))
     _row(table, "made with", ", ".join(f"{package} {version}" for package, version in manifest.versions.items()))

@@ -17,6 +17,7 @@ from paritas.lower.openvino.convert import ENTRY, HINTS
 from paritas.lower.openvino.ports import TENSOR, result, type_of
 from paritas.lower.result import Lowered
 from paritas.program import Note, Program, TensorSpec
+from paritas.size_names import shown
 
 #: OpenVINO's own converter calls an operator "<node>/<target>/<type>", and its tensor "<node>:0".
 _FRIENDLY = re.compile(r"^(?P<node>[^/]+)/(?P<target>aten\.\w+\.\w+)/")
@@ -116,7 +117,7 @@ def _dims(parameter: openvino.op.Parameter, spec: TensorSpec) -> tuple[int | str
     if shape.rank.is_dynamic:
         return spec.dims
     if len(shape) != len(spec.dims):
-        raise InputError(f"The model takes {spec.name} as {shape}, the original as {spec}.")
+        raise InputError(f"The model takes {spec.name} as {shape}, the original as {shown([spec])[0]}.")
     return tuple(d.get_length() if d.is_static else own for d, own in zip(shape, spec.dims, strict=True))
 
 

@@ -24,6 +24,7 @@ class MindSpore(Engine):
     modes: ClassVar[Mapping[str, str]] = {"graph": "Graph", "pynative": "PyNative"}
     targets = ("cpu", "ascend")
     needs_static_sizes = True
+    goes_on = True
     differentiates = True
     script_names = frozenset({"Parameter", "Tensor", "initializer", "ms", "nn", "ops"})
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from paritas.errors import EngineError
 from paritas.run.engine import Engine
+from paritas.size_names import shown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +27,7 @@ class OpenVINO(Engine):
     #: It lowers the precision of a float32 graph by itself.
     captured_in = "float32"
     lacks: ClassVar[Mapping[str, str]] = {"float64": "OpenVINO's CPU plugin has no float64"}
-    own_state = True
+    own_state = goes_on = True
     streams_weights = True
     #: Its own graph can be cut.
     lowers_parts = False
@@ -101,7 +102,9 @@ class OpenVINO(Engine):
         if precision and precision not in HINTS:
             raise EngineError(f"openvino has no precision {precision!r}; it has {', '.join(HINTS)}.")
         device = devices.named(device)
-        free = [str(spec) for spec in artifact.manifest.inputs if any(isinstance(dim, str) for dim in spec.dims)]
+        inputs = artifact.manifest.inputs
+        texts = zip(shown(inputs), inputs, strict=True)
+        free = [text for text, spec in texts if any(isinstance(dim, str) for dim in spec.dims)]
         if free and self.needs_fixed_sizes_on(device):
             raise EngineError(
                 f"{device} runs models of fixed sizes only, and this port leaves some free: {', '.join(free)}. "

@@ -14,6 +14,7 @@ from paritas import contents
 from paritas.errors import PortError
 from paritas.program import Artifact, Note, Source, TensorSpec
 from paritas.run.tensors import tensors
+from paritas.size_names import shown
 
 LARGEST = 16 << 20  # bytes: a port is not to be larger for its example than for its weights
 
@@ -57,8 +58,9 @@ def read(artifact: Artifact, specs: tuple[TensorSpec, ...]) -> dict[str, np.ndar
         value = found[spec.name]
         dtype = "float32" if spec.dtype == "bfloat16" else spec.dtype
         if value.ndim != len(spec.dims) or value.dtype.name != dtype:
+            (want,) = shown([spec], specs)
             raise PortError(
-                f"{artifact.directory / file}: {spec.name} is {value.dtype}{list(value.shape)}; {spec} is expected. "
+                f"{artifact.directory / file}: {spec.name} is {value.dtype}{list(value.shape)}; {want} is expected. "
                 "Make the port again."
             )
     return found

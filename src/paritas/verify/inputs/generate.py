@@ -12,6 +12,7 @@ from paritas import formulas
 from paritas.errors import InputError
 from paritas.formulas import NoFormula
 from paritas.program import TensorSpec
+from paritas.size_names import shown, size_names
 from paritas.verify.inputs.edge_values import CORNERS, EXTREMES, WHITE, Row, fill
 from paritas.verify.inputs.sizes import Ways
 
@@ -96,8 +97,9 @@ def generate(
         ]
     plans += _corner_plans(specs, limits, ways)
     planned = [(plan, _sizes(specs, plan, limits, ways)) for plan in plans]
+    names = size_names(specs)
     planned += [
-        (_Plan(f"{end} {symbol}", 1, (LENGTH,), edge=True), sizes)
+        (_Plan(f"{end} {names.get(symbol, symbol)}", 1, (LENGTH,), edge=True), sizes)
         for end, symbol, sizes in ways.edges(symbols(specs), limits)
         if all(sizes[symbol] != others[symbol] for _, others in planned)
     ]
@@ -205,13 +207,13 @@ def _names(dim: str, spec: TensorSpec) -> Sequence[str]:
     try:
         return formulas.parsed(dim)[0]
     except NoFormula:
-        raise InputError(f"Input {spec}: the dimension {dim!r} is not an expression.") from None
+        raise InputError(f"Input {shown([spec])[0]}: the dimension {dim!r} is not an expression.") from None
 
 
 def _evaluate(dim: int | str, sizes: Mapping[str, int], spec: TensorSpec) -> int:
     found = formulas.whole(dim, sizes)
     if found is None:
-        raise InputError(f"Input {spec}: the dimension {dim!r} cannot be evaluated.")
+        raise InputError(f"Input {shown([spec])[0]}: the dimension {dim!r} cannot be evaluated.")
     return found
 
 
