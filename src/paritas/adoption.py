@@ -36,13 +36,22 @@ def adopt(
 ) -> Port:
     """A port of `original` whose files are `model`, an OpenVINO model (.xml) that some other converter wrote.
 
-    It runs as OpenVINO runs it by itself, in the precision that OpenVINO chooses unless `dtype` says another one, and
-    `verify` says that precision. Its nodes can be compared one by one where the converter has kept the names of a
-    captured graph, as `openvino.convert_model(torch.export.export(...))` does; a note counts them. The other
-    arguments are those of `paritas.port`.
+    Its nodes can be compared one by one where the converter has kept the names of a captured graph, as
+    `openvino.convert_model(torch.export.export(...))` does; a note counts them.
 
-    Raises `InputError` for a file that is no model or whose inputs or outputs are not the original's, and what
-    `paritas.port` raises of the original.
+    Args:
+        model: an .xml file, or a model of OpenVINO in memory.
+        original: what it was converted from, as `paritas.port` takes it.
+        inputs, revision, subfolder, model_class, progress: as in `paritas.port`, of the original.
+        dtype: "float32", "bfloat16" or "float16"; None for what OpenVINO chooses by itself, which `verify` says.
+        device, ov_config: where and with which properties it runs, as in `paritas.port`.
+
+    Returns:
+        A port that has not been compared yet: `port.verify()`.
+
+    Raises:
+        InputError: for a file that is no model, or whose inputs or outputs are not the original's.
+        DeviceMissing: for a device that is not here; and what `paritas.port` raises of the original.
     """
     require("port", "paritas.adopt()")
     options, notes = build_options("openvino", dtype=dtype, device=device, ov_config=ov_config)

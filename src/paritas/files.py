@@ -7,6 +7,7 @@ What is checked has to be what is used, so a file is read once into memory and h
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import json
@@ -164,6 +165,37 @@ def linked(source: Path, path: Path) -> bool:
     with open(path, "rb") as file:
         os.fsync(file.fileno())
     return True
+
+
+@dataclasses.dataclass(frozen=True)
+class Theirs:
+    """A file of somebody else, which a port may have as it is. size, modified: they say whether it is unchanged."""
+
+    path: Path
+    size: int
+    modified: int
+
+    @classmethod
+    def at(cls, path: Path) -> Theirs:
+        """The file at the end of `path`, which may be a link."""
+        real = Path(os.path.realpath(path))
+        found = os.stat(real)
+        return cls(real, found.st_size, found.st_mtime_ns)
+
+    @property
+    def unchanged(self) -> bool:
+        try:
+            return self == Theirs.at(self.path)
+        except OSError:
+            return False
+
+    def shared(self, path: Path) -> bool:
+        """Whether `path` is now a name of that file, whose permissions stay as they are."""
+        try:
+            os.link(self.path, path, follow_symlinks=False)
+        except OSError:  # another disk, one without such names, or a file of another user
+            return False
+        return True
 
 
 def copied(source: Path, path: Path) -> tuple[str, int]:

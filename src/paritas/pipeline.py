@@ -225,7 +225,8 @@ def assemble(
             from paritas.verify.inputs import example
 
             notes = (*notes, *example.write(directory, arrays(program), program.source))
-        artifact = Artifact(directory, manifest_of(program, lowered, options, notes=notes), own=True)
+        manifest = manifest_of(program, lowered, options, notes=notes)
+        artifact = Artifact(directory, manifest, own=True, theirs=lowered.theirs)
         tell("run")
         session = find_engine(options.engine).start(
             program, artifact, device=options.device, config=dict(options.config)

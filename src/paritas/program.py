@@ -18,6 +18,8 @@ from paritas.printable import printable
 if TYPE_CHECKING:
     import torch
 
+    from paritas.files import Theirs
+
 #: Raised whenever a port written by an older Paritas could be misread by this one.
 FORMAT_VERSION = 1
 
@@ -260,6 +262,9 @@ class Artifact:
     folder: str = ""  # of a component that has one: the last part of `directory`, with `port.json` above it
 
     own: bool = False  # this process has just written it, into a directory of its own
+
+    theirs: Mapping[str, Theirs] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+    """Files that are the checkpoint's own, by their names here."""
 
     @property
     def entry(self) -> Path:

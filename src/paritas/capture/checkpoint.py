@@ -235,6 +235,16 @@ def _no_weights(directory: Path) -> str:
     return f"{directory} has no weights: no {_SAFE} and no {_PICKLED}.{only} It holds: {listing(directory)}."
 
 
+def safetensors_of(source: Source) -> list[Path]:
+    """The files of a checkpoint's weights; [] where it has none of that format, or not all of them."""
+    if source.kind == "module":
+        return []
+    root = locate(source.id, revision=source.revision or None, subfolder=source.subfolder).directory
+    firsts = (root / _SAFE, root / f"{_SAFE}.index.json")
+    found = next((_shards(first) for first in firsts if first.is_file()), [])
+    return found if all(path.is_file() for path in found) else []
+
+
 def _shards(first: Path) -> list[Path]:
     if not first.name.endswith(".index.json"):
         return [first]

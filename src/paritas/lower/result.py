@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from paritas.files import Theirs
 from paritas.program import Guard, Note, TensorSpec
 
 
@@ -21,3 +22,4 @@ class Lowered:
     outputs: tuple[TensorSpec, ...] = ()
     guards: tuple[Guard, ...] = ()  # what was asked of sizes while lowering, beside the program's own
     dtype: str = ""  # of the arithmetic, where the lowering chose it
+    theirs: Mapping[str, Theirs] = dataclasses.field(default_factory=dict)  # files that are the checkpoint's own

@@ -213,6 +213,9 @@ def _copy_files(artifact: Artifact | ComponentArtifacts, staging: Path) -> dict[
     for name in names:
         path = staging / name
         path.parent.mkdir(parents=True, exist_ok=True)
+        if theirs := artifact.theirs.get(name) if isinstance(artifact, Artifact) else None:
+            files[name] = _shared(theirs, source / name, path)
+            continue
         if artifact.own and plain.linked(source / name, path):
             digest, size = plain.sha256(path), path.stat().st_size
         else:
@@ -222,6 +225,16 @@ def _copy_files(artifact: Artifact | ComponentArtifacts, staging: Path) -> dict[
         files[name] = {"sha256": digest, "bytes": size}
         _check_unchanged(artifact, name, digest)
     return dict(sorted(files.items()))
+
+
+def _shared(theirs: plain.Theirs, source: Path, path: Path) -> dict[str, Any]:
+    """What `path` is: the checkpoint's own file, whose permissions are left as they are; a copy on another disk."""
+    if not theirs.unchanged:
+        raise PortError(f"{theirs.path} has been written to since it was ported, so the port is not. Port it again.")
+    if theirs.shared(path):
+        return {"sha256": plain.sha256(path), "bytes": path.stat().st_size}
+    digest, size = plain.copied(source, path)
+    return {"sha256": digest, "bytes": size}
 
 
 def _check_unchanged(artifact: Artifact | ComponentArtifacts, name: str, digest: str) -> None:

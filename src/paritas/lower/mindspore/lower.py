@@ -11,7 +11,9 @@ import torch
 
 from paritas.capture.specialize import specialized
 from paritas.errors import LoweringError, TamperedPort
+from paritas.files import Theirs, copied
 from paritas.lower.mindspore.check import grammar
+from paritas.lower.mindspore.untouched import untouched
 from paritas.lower.mindspore.widen import NOTE, is_bfloat16
 from paritas.lower.mindspore.write import steps
 from paritas.lower.mindspore.write.module import Module, generate
@@ -19,9 +21,15 @@ from paritas.lower.mindspore.write.weights import constants_for_file
 from paritas.lower.randomness import refuse_random_ops
 from paritas.lower.result import Lowered
 from paritas.options import BuildOptions
-from paritas.program import Program
+from paritas.program import Note, Program
 
 WEIGHTS, CONSTANTS = "model.safetensors", "constants.safetensors"
+
+_THEIRS = Note(
+    "lower",
+    "the weights are the checkpoint's own files, under another name where the disk allows that: written to in their "
+    "place, they change for both, and the port is then refused",
+)
 
 
 def lower(program: Program, directory: Path, options: BuildOptions) -> Lowered:
@@ -40,14 +48,17 @@ def lower(program: Program, directory: Path, options: BuildOptions) -> Lowered:
     except TamperedPort as error:
         raise LoweringError(f"the generated module is not of its own grammar, a bug of Paritas: {error}") from error
     (directory / entry).write_text(module.source, encoding="utf-8")
-    _save(module, directory)
+    theirs = _save(module, program, directory)
     settings = {
         "class": module.class_name,
         "returns": {key: list(nodes) for key, nodes in module.outputs.items()},
         "steps": steps.to_json(module.steps),
         **({"names": dict(module.renamed)} if module.renamed else {}),
+        **({"shards": list(theirs)} if len(theirs) > 1 else {}),
     }
     notes = program.notes[len(whole.notes) :]
+    if theirs:
+        notes = (*notes, _THEIRS)
     wide = target == "cpu" and is_bfloat16(program)
     if wide:
         settings["bfloat16"], notes = "float32", (*notes, NOTE)
@@ -59,16 +70,26 @@ def lower(program: Program, directory: Path, options: BuildOptions) -> Lowered:
         outputs=program.outputs,
         guards=module.guards,
         dtype="float32" if wide else "",
+        theirs=theirs,
     )
 
 
-def _save(module: Module, directory: Path) -> None:
+def _save(module: Module, program: Program, directory: Path) -> dict[str, Theirs]:
+    """Write the weights, or have the checkpoint's own files in their place, which are returned by their names there."""
     from safetensors.torch import save_file
 
-    save_file(_apart(module.weights), directory / WEIGHTS, metadata={"format": "pt"})
+    found = untouched(module.weights, program.source)
+    names = [WEIGHTS] if len(found) == 1 else [path.name for path in found]
+    theirs = {name: Theirs.at(path) for name, path in zip(names, found, strict=True)}
+    for name, one in theirs.items():
+        if not one.shared(directory / name):
+            copied(one.path, directory / name)
+    if not theirs:
+        save_file(_apart(module.weights), directory / WEIGHTS, metadata={"format": "pt"})
     constants = constants_for_file(module.constants)
     if constants:
         save_file(_apart(constants), directory / CONSTANTS)
+    return theirs
 
 
 def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -112,7 +112,15 @@ def weights(artifact: Artifact) -> tuple[dict[str, np.ndarray], dict[str, np.nda
     if not all(isinstance(name, str) for name in names):
         raise PortError(f"{artifact.directory}: port.json does not say where its weights are.")
     parameters, constants = names
-    held = tensors(contents.take(artifact, parameters), str(artifact.directory / parameters))
+    shards = artifact.manifest.settings.get("shards") or [parameters]
+    if not (isinstance(shards, list | tuple) and all(isinstance(name, str) for name in shards)):
+        raise PortError(f"{artifact.directory}: port.json does not say where its weights are.")
+    held: dict[str, np.ndarray] = {}
+    for shard in shards:
+        found = tensors(contents.take(artifact, shard), str(artifact.directory / shard))
+        if twice := found.keys() & held.keys():
+            raise PortError(f"{artifact.directory}: two of its files hold weights of the name {min(twice)}.")
+        held |= found
     # Without a setting it is there only if the module needs one.
     named = "constants" in artifact.manifest.settings or contents.has(artifact, constants)
     return held, (tensors(contents.take(artifact, constants), str(artifact.directory / constants)) if named else {})

@@ -95,7 +95,8 @@ def stored(program: Program, artifact: Artifact) -> dict[str, torch.Tensor]:
     from safetensors.torch import load
 
     found: dict[str, torch.Tensor] = {}
-    for file in ("model.safetensors", "constants.safetensors"):
+    shards = artifact.manifest.settings.get("shards") or ["model.safetensors"]
+    for file in (*shards, "constants.safetensors"):
         if not contents.has(artifact, file):
             continue
         tensors = load(bytes(contents.take(artifact, file)))
