@@ -209,7 +209,11 @@ def test_the_command_line_says_the_same(saved: Path, tmp_path: Path) -> None:
     from paritas.cli import app
 
     run = CliRunner()
-    for arguments in (("port", "x", "--out", str(tmp_path / "y")), ("verify", str(saved)), ("bench", str(saved))):
+    out = ("--out", str(tmp_path / "y"))
+    for arguments in (
+        ("port", "x", *out), ("verify", str(saved)), ("bench", str(saved)), ("bisect", str(saved), *out),
+        ("generate", str(saved), "hello"), ("chat", str(saved)), ("adopt", "x.xml", "--original", "x", *out),
+    ):  # fmt: skip
         said = run.invoke(app, [*arguments, "--device", "GPU.9"])
         assert said.exit_code == 2 and "openvino finds no device 'GPU.9'" in said.stderr
         said = run.invoke(app, [*arguments, "--ov-config", "NUM_STREAMS"])
