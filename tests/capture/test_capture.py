@@ -297,7 +297,7 @@ def test_a_capture_that_reasons_about_sizes_for_too_long_is_ended_and_says_why(m
     own = ShapeEnv._maybe_evaluate_static
     monkeypatch.setattr(time_limit, "SECONDS", -1.0)
     with pytest.raises(CaptureError, match="more than -1 s"):
-        capture(torch.nn.Linear(4, 4), {"input": torch.ones(2, 4)}, dynamic={"input": {0: "batch"}})
+        capture(torch.nn.Conv1d(4, 4, 3), {"input": torch.ones(2, 4, 8)}, dynamic={"input": {0: "batch", 2: "length"}})
     assert ShapeEnv._maybe_evaluate_static is own
 
 
@@ -317,3 +317,16 @@ def test_a_buffer_that_is_set_to_itself_is_no_output_and_one_that_changes_is_ref
     assert [spec.name for spec in program.outputs] == ["output"]
     with pytest.raises(CaptureError, match="writes to its buffers table"):
         capture(Written(1.0), {"x": torch.ones(2, 4)})
+
+
+def test_layers_alike_have_one_note_of_their_fixed_sizes() -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from paritas.making import inputs_for
+
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(**sizes, vocab_size=32))
+    notes = [note.text for note in capture(model, inputs_for(model, "text-generation-with-past", None)).notes]
+    fixed = [text for text in notes if "the model does not leave it free" in text]
+    assert len(fixed) == 4
+    assert "past_key_values.*.keys (3 inputs) dimension 1 is fixed at 2: the model does not leave it free" in fixed

@@ -275,7 +275,8 @@ def _input_specs(
     tensors: Mapping[str, torch.Tensor],
     dynamic: bool | Mapping[str, Mapping[int, Any]],
 ) -> tuple[tuple[TensorSpec, ...], list[Note]]:
-    specs, notes, refused = [], [], []
+    specs, refused = [], []
+    fixed: dict[tuple[str, int, int], list[str]] = {}  # of layers alike, one note
     for name, node in placeholders.items():
         dims = dims_of(node.meta["val"])
         specs.append(TensorSpec(name, _dtype(node.meta["val"]), dims))
@@ -283,9 +284,8 @@ def _input_specs(
             if not isinstance(size, int) or (axis and is_state(name)):
                 continue
             if dynamic is True:
-                notes.append(
-                    Note("capture", f"{name} dimension {axis} is fixed at {size}: the model does not leave it free")
-                )
+                alike = ".".join("*" if part.isdigit() else part for part in name.split("."))
+                fixed.setdefault((alike, axis, size), []).append(name)
             elif dynamic is not False and axis in dynamic.get(name, {}):
                 refused.append(f"  {name} dimension {axis} is constant {size} in the graph")
     if refused:
@@ -293,6 +293,11 @@ def _input_specs(
             "Asked to be dynamic, but the model's code depends on the size:\n" + "\n".join(refused) + "\n"
             "Leave these out of dynamic=, or pass dynamic=True to keep what can vary and have the rest reported."
         )
+    notes = []
+    for (alike, axis, size), names in fixed.items():
+        where = names[0] if len(names) == 1 else f"{alike} ({len(names)} inputs)"
+        text = f"{where} dimension {axis} is fixed at {size}: the model does not leave it free"
+        notes.append(Note("capture", text))
     return tuple(specs), notes
 
 
