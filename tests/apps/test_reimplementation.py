@@ -16,9 +16,9 @@ from torch import nn
 
 import paritas
 from paritas.apps.reimplementation.compare import suggested
-from paritas.apps.reimplementation.hooks import InFloat64
 from paritas.apps.reimplementation.report import Comparison
 from paritas.errors import InputError
+from paritas.run.torch.float64 import InFloat64
 
 
 def _noisy(model: nn.Module) -> nn.Module:

@@ -18,9 +18,9 @@ import torch
 from tests.fuzz.sample import Sample
 
 import paritas
-from paritas.apps.reimplementation.hooks import InFloat64
 from paritas.errors import InputError, ParitasError
 from paritas.pytree import describe_output
+from paritas.run.torch.float64 import InFloat64
 from paritas.verify import compare, whole_model
 from paritas.verify.compare import distance
 from paritas.verify.tolerance import EXACT

@@ -169,7 +169,10 @@ def test_after_a_change_the_answer_is_the_originals(change: Callable[[Any], None
     for model in (original, port):
         change(model)
     got, want = forward(port), forward(original)
-    near = 0.05 if want.logits.dtype == torch.bfloat16 else 1e-3
     assert got.logits.dtype == want.logits.dtype
-    assert torch.allclose(got.logits.float(), want.logits.float(), atol=near)
+    if want.logits.dtype == torch.bfloat16:  # as verification judges it
+        truth = forward(original.double()).logits
+        assert (got.logits - truth).abs().max() <= 2 * (want.logits - truth).abs().max()
+    else:
+        assert torch.allclose(got.logits, want.logits, atol=1e-3)
     assert (got.hidden_states is None) == (want.hidden_states is None)

@@ -366,7 +366,10 @@ def _of_slice(node: torch.fx.Node, known: Sequence[Any]) -> Iterator[Fact]:
 
 def _denies(fact: Any, sizes: Mapping[Any, Any], own: Set[Any]) -> bool:
     """Whether a fact about these sizes alone says that they never come."""
-    return fact.free_symbols <= own and fact.xreplace(sizes) == sympy.false
+    try:
+        return fact.free_symbols <= own and fact.xreplace(sizes) == sympy.false
+    except ZeroDivisionError:
+        return True  # the model divides by what is 0 then, as the rest of a chunk of 1 that is halved
 
 
 def _at(size: Any, numbers: Mapping[Any, Any]) -> int:

@@ -24,7 +24,7 @@ from paritas.pytree import describe_output
 
 #: Beyond so many free dimensions, only those are tried of which the model's code has asked something.
 MOST = 6
-#: What two ways of computing the same may differ by, relative to the mean: roundings, but no other formula.
+#: What two ways of computing the same may differ by, relative to mean and value: roundings, but no other formula.
 ROUNDING, HALF = 1e-4, 5e-2
 
 
@@ -239,4 +239,4 @@ def _close(got: Any, want: Any) -> bool:
     got, want = got.to(wide).nan_to_num(0, 0, 0), want.to(wide).nan_to_num(0, 0, 0)
     if not got.numel():
         return True
-    return bool((got - want).abs().max() <= most * want.abs().mean() + 1e-12)
+    return bool(((got - want).abs() <= most * (want.abs().mean() + want.abs()) + 1e-12).all())

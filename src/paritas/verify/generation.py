@@ -53,7 +53,7 @@ class Players:
     """Who plays. Runners and sessions take a feed with what is remembered and return it, as a port's session does.
 
     called: the port through its call. module: the original, where it can write by itself. yardstick: PyTorch at the
-    port's half precision.
+    port's half precision. exact: the original's own code in float64.
     """
 
     manifest: Manifest
@@ -64,6 +64,7 @@ class Players:
     reference: Reference
     yardstick: Runner | None = None
     module: torch.nn.Module | None = None
+    exact: Runner | None = None
 
     def begin(self, runner: Runner | Session) -> Begin:
         return memory_of(runner, self.manifest)
@@ -219,6 +220,7 @@ def _judged(
         truth=of(players.truth, "float64"),
         reference=of(players.reference, "float32"),
         yardstick=of(players.yardstick, precision).run if players.yardstick is not None else None,
+        exact=of(players.exact, "float64").run if players.exact is not None else None,
         tolerance=tolerance,
     )
     by_case: dict[str, list[OutputParity]] = {}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import operator
 import shlex
@@ -91,12 +92,13 @@ def verify_port(
     half = port.session.precision in HALF
     full = in_precision(module, "float32")
     yardstick = eager(port, in_precision(module, port.session.precision)) if half else None
+    exact = None if half else exactly(port, module)
     played = generation.Played()
     if step:
         inputs = step_of(port, step, inputs, seed)
     elif keeps_inside(manifest) and inputs is None:
         players = generation.Players(
-            manifest, port.session, _Door(port), eager(port, full), truth, reference, yardstick, full
+            manifest, port.session, _Door(port), eager(port, full), truth, reference, yardstick, full, exact
         )
         played = generation.compare_generation(
             players, port.examples(), tolerance=tolerance, seed=seed, progress=progress
@@ -144,6 +146,7 @@ def verify_port(
         truth=truth,
         reference=reference,
         yardstick=yardstick,
+        exact=exact,
         tolerance=tolerance,
         modules=program.modules,
         nodes=nodes_of(program),
@@ -431,6 +434,21 @@ def eager(port: Subject, module: torch.nn.Module) -> Callable[[Mapping[str, np.n
         with torch.no_grad(), plain_paths(module):
             flat, _ = describe_output(invoke(module, {**nest(tensors, port.manifest.nesting), **constants}))
         return [to_numpy("an output", value) for value in flat]
+
+    return run
+
+
+def exactly(port: Subject, module: torch.nn.Module) -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]:
+    """The original's own code in float64, also where it names another dtype: a copy, made when it is first asked."""
+    from paritas.run.torch.float64 import InFloat64
+
+    @functools.cache
+    def made() -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]:
+        return eager(port, in_precision(module, "float64"))
+
+    def run(feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        with InFloat64():
+            return made()(feed)
 
     return run
 

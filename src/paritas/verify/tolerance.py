@@ -113,13 +113,14 @@ def widened(tolerance: Tolerance, own: float) -> Tolerance:
     """`tolerance`, made to hold where PyTorch's own fp32 rounding, `own`, is coarser than it.
 
     own: max |fp32 - float64| / (typical |want| + |want|) of one and the same graph. If the port is at most
-    twice as far from float64, it is at most three times `own` from PyTorch. Never beyond `WIDEST_FP32`.
+    twice as far from float64, it is at most three times `own` from PyTorch. Never beyond `WIDEST_FP32`. That is a
+    share of the typical value and of the element's own: whichever of the two is narrower is widened.
     """
     bound = 3 * own
-    if not tolerance.scaled < bound <= WIDEST_FP32:
+    if not min(tolerance.rtol, tolerance.scaled) < bound <= WIDEST_FP32:
         return tolerance
     because = (
         f"PyTorch's own fp32 rounding on this input is {own:.2g} of the values, measured against float64 of the "
         f"same graph; a port as accurate as PyTorch (at most {AS_ACCURATE:g}x its error) is within three times that"
     )
-    return Tolerance(max(tolerance.rtol, bound), tolerance.atol, because, scaled=bound)
+    return Tolerance(max(tolerance.rtol, bound), tolerance.atol, because, scaled=max(tolerance.scaled, bound))

@@ -6,16 +6,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import statistics
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from paritas.errors import InputError, ParitasError, reason_of
 from paritas.program import ModuleCall, Origin, TensorSpec
 from paritas.run.session import Session
+from paritas.verify import choices
 from paritas.verify.alike import alike
+from paritas.verify.by_truth import judge_by_truth, usual_errors
 from paritas.verify.compare import RELATIVE, Comparison, compare, distance
 from paritas.verify.inputs.edge_values import without_denormals
 from paritas.verify.inputs.generate import Case
@@ -27,8 +28,6 @@ from paritas.verify.report.report import ParityReport
 from paritas.verify.report.rows import Environment, OutputParity
 from paritas.verify.tolerance import (
     AS_ACCURATE,
-    AS_ACCURATE_SEARCHED,
-    EPSILON,
     HALF,
     TOO_INACCURATE,
     WIDEST_FP32,
@@ -40,6 +39,10 @@ from paritas.verify.tolerance import (
 
 LEVELS = ("outputs", "modules", "nodes")
 
+#: What of a difference in fp32 is left in float64, at most, where it is rounding: the rounding of one is 2e-9 of the
+#: other's, and what both compute may be sensitive to it in another way.
+_OF_FP32 = 1e-4
+
 CAPTURE_SLACK = 1e-3  # fp32 original against float64 of the captured graph: beyond it, ask whether rounding explains it
 
 
@@ -48,6 +51,8 @@ class Reference(Walker, Steps, Protocol):
 
 
 Runner = Callable[[Mapping[str, np.ndarray]], Sequence[np.ndarray]]
+
+T = TypeVar("T")
 
 
 def verify(
@@ -61,6 +66,7 @@ def verify(
     truth: Reference | None = None,
     reference: Reference | None = None,
     yardstick: Runner | None = None,
+    exact: Runner | None = None,
     tolerance: Tolerance | None = None,
     inside: Session | None = None,
     modules: Sequence[ModuleCall] = (),
@@ -78,9 +84,10 @@ def verify(
     original: feed -> flat outputs in the manifest's order, of the eager fp32 model. truth: the captured graph
     in float64. reference: the captured graph at its own precision; without it, level "modules" sees nothing,
     and fp32 rounding is never taken as an excuse. yardstick: PyTorch at the port's half precision, feed -> flat
-    outputs. half: the captured graph at that precision, for level "nodes". inside: what is looked into, if that is not
-    `session` itself. bfloat16 arrives as float32 from all
-    of them. seek: called after the cases with what scores an input; the case that it finds is judged as they are.
+    outputs. exact: the original's own code in float64 throughout; asked where fp32 is off. half: the captured graph at
+    that precision, for level "nodes". inside: what is looked into, if that is not `session` itself. bfloat16 arrives as
+    float32 from all of them. seek: called after the cases with what scores an input; the case that it finds is judged
+    as they are.
     look_at: what is looked into where no case diverges, instead of the worst of them.
 
     At fp32 and float64 `tolerance` rules (default: `whole_model(session.precision)`), against the original.
@@ -91,8 +98,8 @@ def verify(
     """
     if level not in LEVELS:
         raise ParitasError(f"level must be one of {', '.join(LEVELS)}, not {level!r}.")
-    judge = _Judge(session, original, truth, reference, yardstick, tolerance)
     shown = session if inside is None else inside
+    judge = _Judge(session, original, truth, reference, yardstick, exact, tolerance, shown, nodes)
     rows: list[OutputParity] = []
     unseen: dict[str, str] = {}
     feeds: dict[str, Case] = {}
@@ -123,7 +130,7 @@ def verify(
                 unseen[f'case "{case.name}"'] = refused
             continue
         rows += _judged(made, case, notes)
-    usual = _usual(rows)
+    usual = usual_errors(rows)
     sought: Sought | None = None
     if seek is not None:
         found = seek(lambda case: judge.score(case, outputs, usual))
@@ -132,9 +139,10 @@ def verify(
             feeds[found.case.name] = found.case
             want = list(original(found.case.feed))
             rows += _judged(judge.case(found.case, want, outputs)[0], found.case, notes)
+    notes += choices.remarks(judge.chosen)
     if judge.by_truth:
         searched = {case.name for case in feeds.values() if case.searched}
-        rows = _judge_by_truth(rows, session.precision, usual, searched)
+        rows = judge_by_truth(rows, session.precision, usual, searched)
     looked, module_case, lockstep = Inside(), "", Lockstep()
     worst = max(rows, key=lambda r: (r.diverges, bool(r.fault), r.excess), default=None)
     inside_of = feeds[worst.case] if worst is not None else None
@@ -218,10 +226,16 @@ class _Judge:
         truth: Reference | None,
         reference: Reference | None,
         yardstick: Runner | None,
+        exact: Runner | None,
         tolerance: Tolerance | None,
+        shown: Session,
+        nodes: Sequence[NodeInfo],
     ):
         self.session, self.original = session, original
-        self.truth, self.reference, self.yardstick = truth, reference, yardstick
+        self.truth, self.reference, self.yardstick, self.exact = truth, reference, yardstick, exact
+        self.shown, self.nodes = shown, nodes
+        self.chosen: dict[str, str] = {}  # case -> where the port chose others among equal values
+        self._kept: tuple[Case | None, dict[str, Any]] = (None, {})
         self.given = tolerance is not None  # a tolerance that was asked for is neither widened nor replaced
         self.half = session.precision in HALF and not self.given
         self.by_truth = self.half and truth is not None and yardstick is not None
@@ -271,7 +285,7 @@ class _Judge:
         rows = rows or self._forgiving_denormals(case, want, got, specs)
         if self.by_truth:
             searched = {case.name} if case.searched else ()
-            rows = _judge_by_truth(rows, self.session.precision, usual, searched)
+            rows = judge_by_truth(rows, self.session.precision, usual, searched)
         judged = [row for row in rows if not row.unjudged]
         if not judged:
             return Score(0.0, unjudged=rows[0].unjudged if rows else "it has no outputs")
@@ -302,7 +316,7 @@ class _Judge:
         return rows
 
     def diverge(self, rows: Sequence[OutputParity]) -> bool:
-        ruled = _judge_by_truth(rows, self.session.precision, {}) if self.by_truth else rows
+        ruled = judge_by_truth(rows, self.session.precision, {}) if self.by_truth else rows
         return any(row.diverges for row in ruled)
 
     def _rows(
@@ -328,7 +342,7 @@ class _Judge:
             if self.by_truth and not fault and not unjudged:
                 fault = self._wrong_capture_half(at)
         elif at.floats and not result.agrees and self.reference is not None:
-            result, hint, unjudged = self._second_look(at, result, self.reference)
+            at, result, hint, unjudged = self._second_look(at, result, self.reference)
         if at.want is not None and at.want.size and not result.elements and not fault and not at.case.edge:
             unjudged = "the original is NaN or infinite everywhere"
         needed = None if self.half else result.needed
@@ -356,31 +370,77 @@ class _Judge:
             **({} if fault else alike(at.output, at.want, at.got)),
         )
 
-    def _second_look(self, at: _Values, result: Comparison, reference: Walker) -> tuple[Comparison, str, str]:
-        """At fp32, a failed row: is it PyTorch's own rounding, or is the captured graph not the original?
+    def _second_look(
+        self, at: _Values, result: Comparison, reference: Reference
+    ) -> tuple[_Values, Comparison, str, str]:
+        """At fp32, a failed row: is it PyTorch's own rounding, a choice among equals, or a graph that is not the
+        original?
 
-        Returns the comparison that rules, a hint, and why the row cannot be judged. That is for made-up values only:
-        of a constant image a norm divides 0 by the root of its eps, so that what is left is PyTorch's own rounding.
+        Returns what was compared, the comparison that rules, a hint, and why the row cannot be judged. That is for
+        made-up values only: of a constant image a norm divides 0 by the root of its eps, so that what is left is
+        PyTorch's own rounding.
         """
-        captured = _at(_optional(reference.run, at.case), at.index)
+        captured = _at(self._once(at.case, "captured", lambda: _optional(reference.run, at.case)), at.index)
         if captured is None:
-            return result, "", ""
+            return at, result, "", ""
+        original = (same := compare(at.want, captured, self.tolerance)).agrees
         if at.truth is not None and not self.given:
             # Both of the same graph, so that a capture that is wrong cannot pass as rounding.
             torch_error = distance(at.truth, captured)
+            if self._exactly_the_original(at):
+                original, torch_error = True, max(torch_error, at.torch_error)
+                nearer = compare(at.truth, at.got, self.tolerance, dtype=at.dtype)
+                if nearer.agrees:
+                    ours = f"PyTorch is {at.torch_error:.2g} of the values away from it, the port {at.port_error:.2g}"
+                    return at, nearer, f"judged by the original's own code in float64: {ours}", ""
             wider = widened(self.tolerance, torch_error)
             again = compare(at.want, at.got, wider, dtype=at.dtype)
             if again.agrees:
-                return again, f"judged by {wider}", ""
+                return at, again, f"judged by {wider}", ""
             hopeless = torch_error > TOO_INACCURATE or (
                 3 * torch_error > WIDEST_FP32 and at.port_error <= AS_ACCURATE * torch_error
             )
             if at.case.optional and not result.fault and hopeless:
-                return (result, "", f"PyTorch's own fp32 is {torch_error:.2g} of the values away from float64 here")
-        same = compare(at.want, captured, self.tolerance)
-        if not same.agrees:
-            return result, f"The captured graph is not the original ({same}): look at the capture first.", ""
-        return result, "", ""
+                return at, result, "", f"PyTorch's own fp32 is {torch_error:.2g} of the values away from float64 here"
+        if not original:
+            return at, result, f"The captured graph is not the original ({same}): look at the capture first.", ""
+        other = self._followed_in(at.case)
+        if other is None:
+            return at, result, "", ""
+        # What it is compared with is the original's graph, which was just seen to be the original.
+        want = _at(other.outputs, at.index)
+        at = dataclasses.replace(at, want=want, yardstick=want, truth=_at(other.truth, at.index))
+        again = compare(at.want, at.got, self.tolerance, dtype=at.dtype)
+        if again.agrees:
+            self.chosen[at.case.name] = str(other)
+        return at, again, f"judged with the port's choice among equal values: {other}", ""
+
+    def _exactly_the_original(self, at: _Values) -> bool:
+        """Whether graph and original are the same in float64, so that what they differ by in fp32 is rounding: a graph
+        may hold a scan token by token where the original multiplies chunks of tokens."""
+        exact = _at(self._once(at.case, "exact", lambda: _optional(self.exact, at.case)), at.index)
+        if (
+            exact is None
+            or at.truth is None
+            or at.want is None
+            or not math.isfinite(off := distance(at.truth, at.want))
+        ):
+            return False
+        return distance(at.truth, exact) <= off * _OF_FP32
+
+    def _followed_in(self, case: Case) -> choices.Followed | None:
+        if (graph := self.reference) is None or (truth := self.truth) is None:
+            return None
+        given = (graph, truth, case.feed, self.nodes, self.tolerance)
+        return self._once(case, "followed", lambda: choices.followed(self.shown, *given))
+
+    def _once(self, case: Case, key: str, make: Callable[[], T]) -> T:
+        """What is computed once for all outputs of the case at hand."""
+        if self._kept[0] is not case:
+            self._kept = (case, {})
+        if key not in self._kept[1]:
+            self._kept[1][key] = make()
+        return self._kept[1][key]
 
     def _half_unjudged(self, at: _Values, fault: str) -> str:
         """Why a float output cannot be judged in half precision, "" if it can."""
@@ -456,46 +516,12 @@ def _fault(want: np.ndarray | None, got: np.ndarray) -> str:
     return compare(want, got, RELATIVE, dtype=got.dtype).fault
 
 
-T = TypeVar("T")
-
-
 def _at(values: Sequence[T], index: int) -> T | None:
     return values[index] if index < len(values) else None
 
 
 def _numpy_dtype(dtype: str) -> str:
     return "float32" if dtype == "bfloat16" else dtype
-
-
-def _usual(rows: Sequence[OutputParity]) -> dict[str, list[float]]:
-    """PyTorch's own errors in the ordinary cases, by output."""
-    usual: dict[str, list[float]] = {}
-    for row in rows:
-        if not row.edge and not row.unjudged and math.isfinite(row.torch_error):
-            usual.setdefault(row.output, []).append(row.torch_error)
-    return usual
-
-
-def _judge_by_truth(
-    rows: Sequence[OutputParity], precision: str, usual: Mapping[str, Sequence[float]], searched: Collection[str] = ()
-) -> list[OutputParity]:
-    """fp16 and bf16: the excess is the port's distance from float64 over twice PyTorch's own.
-
-    An output of few elements may be exact in PyTorch by luck, so that the yardstick of a row is never below
-    the median of the ordinary cases' own errors, nor the bound below one rounding of the dtype. searched: the cases
-    that a search has picked, which get more: see `AS_ACCURATE_SEARCHED`.
-    """
-    judged = []
-    for row in rows:
-        if row.fault or row.unjudged or math.isnan(row.torch_error):
-            judged.append(row)
-            continue
-        typical = statistics.median(usual[row.output]) if row.output in usual else 0.0
-        times = AS_ACCURATE_SEARCHED if row.case in searched else AS_ACCURATE
-        limit = max(times * max(row.torch_error, typical), EPSILON[precision])
-        rule = f"port/f64 <= {limit:.3g} = max({times:g} * PyTorch/f64, one rounding)"
-        judged.append(dataclasses.replace(row, excess=row.port_error / limit, rule=rule))
-    return judged
 
 
 def _look_inside(

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from paritas.apps.reimplementation.hooks import InFloat64, WatchedCall, callable_paths, definition, watching
+from paritas.apps.reimplementation.hooks import WatchedCall, callable_paths, definition, watching
 from paritas.apps.reimplementation.isolated import alone, found_of
 from paritas.apps.reimplementation.module_pairs import Twins, twins
 from paritas.apps.reimplementation.report import Comparison, Difference, ModuleTwin, OutputTwin, Side
@@ -31,6 +31,7 @@ from paritas.capture.inputs import bind, example_inputs
 from paritas.capture.source import resolve
 from paritas.errors import InputError, ParitasError, reason_of
 from paritas.pytree import describe_output, leaf_names
+from paritas.run.torch.float64 import InFloat64
 from paritas.verify.compare import compare as compare_arrays
 from paritas.verify.compare import distance
 from paritas.verify.report.rows import Environment

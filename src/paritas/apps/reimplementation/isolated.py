@@ -8,7 +8,6 @@ from collections.abc import Mapping
 import torch
 
 from paritas.apps.reimplementation.hooks import (
-    InFloat64,
     WatchedCall,
     arguments_of,
     copied,
@@ -18,6 +17,7 @@ from paritas.apps.reimplementation.hooks import (
 )
 from paritas.apps.reimplementation.report import Difference
 from paritas.errors import reason_of
+from paritas.run.torch.float64 import InFloat64
 from paritas.verify.compare import compare, distance
 from paritas.verify.tolerance import Tolerance
 

@@ -175,13 +175,16 @@ class TorchSession:
         walk = Walk(program, self._dtype if self._cast else None, see, frozenset(names))
         return walk.outputs(feed)
 
-    def locally(self, feed: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray], see: Seen) -> None:
+    def locally(
+        self, feed: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray], see: Seen, names: Collection[str] = ()
+    ) -> list[np.ndarray]:
         """Run, and show `see(node name, value)` what each node of `given` makes of the *given* values before it.
 
         Whatever uses such a node goes on with the value in `given`, cast to the session's dtype: an error in one
-        node reaches no other.
+        node reaches no other. names: further nodes that are shown. Returns the outputs.
         """
-        LocalWalk(self._opened(), self._dtype if self._cast else None, see, given).outputs(feed)
+        walk = LocalWalk(self._opened(), self._dtype if self._cast else None, see, given, frozenset(names))
+        return walk.outputs(feed)
 
     def gradients(self, feed: Mapping[str, np.ndarray], cotangents: Sequence[np.ndarray | None]) -> Gradients:
         """See `run.session.Differentiates`: of the parameters that require gradients and of the floating inputs."""

@@ -241,8 +241,15 @@ class Walk(Interpreter):
 class LocalWalk(Walk):
     """A walk in which some nodes, once shown, have the values that they are given."""
 
-    def __init__(self, program: Program, dtype: torch.dtype | None, see: Seen, given: Mapping[str, np.ndarray]):
-        super().__init__(program, dtype, see, frozenset(given))
+    def __init__(
+        self,
+        program: Program,
+        dtype: torch.dtype | None,
+        see: Seen,
+        given: Mapping[str, np.ndarray],
+        names: frozenset[str] = frozenset(),
+    ):
+        super().__init__(program, dtype, see, names.union(given))
         self.given = given
 
     def run_node(self, n: Node) -> Any:
