@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -35,12 +36,17 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 
 
+@functools.cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def _files(package: Path = PACKAGE) -> dict[str, ast.Module]:
     """The syntax tree of each file by its dotted name, which for a folder is that of its `__init__.py`."""
     found = {}
     for path in sorted(package.rglob("*.py")):
         parts = path.relative_to(package.parent).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = ast.parse(path.read_text())
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = _parsed(path)
     return found
 
 
@@ -107,7 +113,7 @@ def test_circles_and_private_imports_are_found(tmp_path: Path) -> None:
 
 def _modules() -> Iterator[tuple[str, ast.Module]]:
     for path in sorted(PACKAGE.rglob("*.py")):
-        yield ".".join(path.relative_to(PACKAGE).with_suffix("").parts), ast.parse(path.read_text())
+        yield ".".join(path.relative_to(PACKAGE).with_suffix("").parts), _parsed(path)
 
 
 def _imports(tree: ast.Module) -> Iterator[str]:

@@ -98,13 +98,15 @@ def test_what_is_wrong_with_one_entry_is_said_and_the_others_go_on(
 
 def test_a_half_written_line_of_the_journal_is_passed_over(tmp_path: Path, entries: dict[str, zoo.Entry]) -> None:
     one = [entries["Linear"]]
-    sweep.sweep(one, tmp_path / "out", cells=("openvino",), jobs=1)
-    journal = tmp_path / "out" / sweep.JOURNAL
-    journal.write_text(journal.read_text()[:-20])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / sweep.JOURNAL).write_text('{"entry": "bad/Linear", "cell": "openvino", "verd')
     assert sweep.sweep(one, tmp_path / "out", cells=("openvino",), jobs=1)[0].agrees("openvino")
+    told: list[tuple[int, int, str]] = []
+    again = sweep.sweep(one, tmp_path / "out", cells=("openvino",), told=lambda *args: told.append(args))
+    assert again[0].agrees("openvino") and not told  # what was written after it is read
 
 
-def test_the_command_on_a_few_entries_in_every_engine_and_mode(tmp_path: Path) -> None:
+def test_the_command_on_an_entry_in_every_engine_and_mode(tmp_path: Path) -> None:
     pytest.importorskip("mindspore")
     directory = Path(__file__).parents[1] / "zoo"
     found = CliRunner().invoke(
@@ -112,7 +114,6 @@ def test_the_command_on_a_few_entries_in_every_engine_and_mode(tmp_path: Path) -
         [
             "support",
             "fnet/FNetModel",
-            "layoutlm/LayoutLMModel",
             "--zoo",
             str(directory),
             "--out",
@@ -122,7 +123,7 @@ def test_the_command_on_a_few_entries_in_every_engine_and_mode(tmp_path: Path) -
     )
     assert found.exit_code == 0, found.output
     for cell in sweep.CELLS:
-        assert f"{cell}: 2 entries, agrees 2" in found.output
+        assert f"{cell}: 1 entry, agrees 1" in found.output
     assert not (tmp_path / "SUPPORT.md").exists()  # only the whole zoo makes the table
 
 

@@ -358,7 +358,7 @@ def test_no_space_in_the_temporary_directory(place, checkpoint, paritas, engine)
     [
         ("capture its graph", signal.SIGINT, 130),
         ("verify it", signal.SIGINT, 130),
-        ("verify it", signal.SIGTERM, 143),
+        ("capture its graph", signal.SIGTERM, 143),
     ],
 )
 def test_ctrl_c_in_the_middle_leaves_nothing(place, checkpoint, stage, number, code):

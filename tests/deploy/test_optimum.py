@@ -92,11 +92,16 @@ def peer(tmp_path: Path) -> Callable[..., dict[str, np.ndarray]]:
     return run
 
 
-def _larger(model: Any) -> Any:
-    torch.manual_seed(0)
+#: By how much weights are larger than usual, so that tokens are no accident of rounding. Small decoders with an encoder
+#: repeat one token unless theirs are much larger.
+TIMES = {"t5": 8, "bart": 8}
+
+
+def _larger(model: Any, times: float = 3) -> Any:
+    torch.manual_seed(2)
     with torch.no_grad():
-        for parameter in model.parameters():  # so that tokens are no accident of rounding
-            parameter.mul_(3)
+        for parameter in model.parameters():
+            parameter.mul_(times)
     return model.eval()
 
 
@@ -165,7 +170,8 @@ GENERATING: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", GENERATING)
 def test_its_tokens_are_pytorchs(name: str, tmp_path: Path, peer: Any) -> None:
-    model = _larger(GENERATING[name]())
+    torch.manual_seed(2)
+    model = _larger(GENERATING[name](), TIMES.get(name, 3))
     if name == "whisper":
         cls, given = "OVModelForSpeechSeq2Seq", {"input_features": torch.randn(2, 8, 100)}
     else:
@@ -175,6 +181,8 @@ def test_its_tokens_are_pytorchs(name: str, tmp_path: Path, peer: Any) -> None:
         f"beams{n}": model.generate(**given, max_new_tokens=12, min_new_tokens=12, do_sample=False, num_beams=n).numpy()
         for n in (1, 3)
     }
+    for tokens in want.values():
+        assert all(len(set(row)) > 3 for row in tokens[:, -12:].tolist())  # repeated ones would hide mistakes
     directory = _ported(model, tmp_path)
     out = peer(_GENERATE.format(cls=cls), directory, **{key: value.numpy() for key, value in given.items()})
     for beams, tokens in want.items():

@@ -50,7 +50,7 @@ def test_an_honest_port_foresees_a_text_as_well(causal: tuple[Path, Any, Any], t
 def test_fewer_bits_cost_more() -> None:
     torch.manual_seed(0)
     config = hf.LlamaConfig(
-        vocab_size=320, hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=320, hidden_size=128, intermediate_size=256, num_hidden_layers=1, num_attention_heads=4,
         num_key_value_heads=2, initializer_range=0.1,
     )  # fmt: skip
     model = hf.LlamaForCausalLM(config).eval()

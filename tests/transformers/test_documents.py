@@ -51,7 +51,7 @@ def t5(cls: Any) -> Any:
     torch.manual_seed(0)
     return cls(
         hf.T5Config(
-            vocab_size=60, d_model=32, d_ff=48, d_kv=8, num_layers=2, num_heads=4, decoder_start_token_id=0,
+            vocab_size=60, d_model=32, d_ff=48, d_kv=8, num_layers=1, num_heads=4, decoder_start_token_id=0,
             initializer_factor=3.0,
         )
     )  # fmt: skip
@@ -191,7 +191,7 @@ def test_llama_answers_and_generates(engine: str, tmp_path: Path) -> None:
 
     torch.manual_seed(0)
     config = hf.LlamaConfig(
-        vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=60, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2,
         intermediate_size=48, initializer_range=0.3, pad_token_id=0, eos_token_id=1, bos_token_id=2,
     )  # fmt: skip
     save(hf.LlamaForCausalLM(config), tmp_path)

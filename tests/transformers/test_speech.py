@@ -278,9 +278,9 @@ def vits(stochastic: bool) -> Any:
     torch.manual_seed(0)
     return hf.VitsModel(
         hf.VitsConfig(
-            vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, ffn_dim=24, flow_size=16,
+            vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, ffn_dim=24, flow_size=16,
             spectrogram_bins=17, upsample_initial_channel=16, upsample_rates=[4, 4], upsample_kernel_sizes=[8, 8],
-            resblock_kernel_sizes=[3, 5], resblock_dilation_sizes=[[1, 3], [1, 3]], initializer_range=0.1,
+            resblock_kernel_sizes=[3], resblock_dilation_sizes=[[1, 3]], initializer_range=0.1,
             posterior_encoder_num_wavenet_layers=2, prior_encoder_num_flows=2, prior_encoder_num_wavenet_layers=2,
             duration_predictor_num_flows=2, duration_predictor_filter_channels=16, depth_separable_num_layers=2,
             duration_predictor_flow_bins=4, wavenet_dilation_rate=1, use_stochastic_duration_prediction=stochastic,

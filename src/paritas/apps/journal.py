@@ -17,7 +17,9 @@ class Journal:
         self._file, self._versions = file, dict(versions)
         self._lock = threading.Lock()
         self.lines: list[dict[str, Any]] = []
-        for text in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
+        written = file.read_text(encoding="utf-8") if file.is_file() else ""
+        self._begin = "\n" if written and not written.endswith("\n") else ""  # so that no line goes on with half of one
+        for text in written.splitlines():
             try:
                 line = json.loads(text)
             except ValueError:  # the line that was being written when the power went
@@ -30,4 +32,5 @@ class Journal:
         line = {**line, "versions": self._versions}
         with self._lock, self._file.open("a", encoding="utf-8") as out:
             self.lines.append(line)
-            out.write(json.dumps(line) + "\n")
+            out.write(self._begin + json.dumps(line) + "\n")
+            self._begin = ""

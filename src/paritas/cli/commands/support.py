@@ -108,7 +108,11 @@ def _show(counts: dict[str, Any], bad: list[Any], cells: list[str], whole: bool,
     screen = console()
     for cell, count in counts.items():
         words = ", ".join(f"{key} {value}" for key, value in count.items() if key != "entries")
-        screen.print(f"{cell}: {count['entries']} entries, {words}", markup=False, highlight=False)
+        screen.print(
+            f"{cell}: {count['entries']} {'entry' if count['entries'] == 1 else 'entries'}, {words}",
+            markup=False,
+            highlight=False,
+        )
     for result in bad[:10]:
         for cell in cells:
             found = result.cells[cell]
