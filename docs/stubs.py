@@ -24,6 +24,7 @@ _CLASS = re.compile(r"^class (\w+)(?:\(([^)]*)\))?:", re.M)
 HEAD = '''# SPDX-License-Identifier: Apache-2.0
 # Written by docs/stubs.py (make docs), for transformers {version}.
 import os
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 import torch
@@ -34,7 +35,7 @@ from paritas.pipeline import Port
 Engine = Literal[{engines}]
 Mode = Literal[{modes}]
 Target = Literal[{targets}]
-Weights = Literal[{weights}]
+Weights = Literal[{weights}] | Mapping[str, Any]
 
 class Ported:
     """What a model of this namespace has beside those of transformers."""

@@ -26,8 +26,9 @@ from paritas.errors import (
     UnsupportedOps,
     first_line,
 )
+from paritas.extras import require
 from paritas.guards import remaining
-from paritas.options import BuildOptions, weight_format
+from paritas.options import BuildOptions, weights_of
 from paritas.program import Artifact, Manifest, Note, Program
 from paritas.run.engine import Engine, about, all_about, versions
 from paritas.run.engine import engine as find_engine
@@ -78,14 +79,17 @@ def build_options(
         raise UnknownMode(runtime.name, mode, tuple(runtime.modes))
     device = runtime.device(device)
     wanted, notes = computed_in(dtype, runtime, device)
-    weights = weight_format(weights)
-    check_weights(weights.partition(",")[0], runtime)
+    asked, calibration = weights_of(weights)
+    check_weights(asked.format, runtime)
+    if asked.by_nncf:
+        require("nncf", f"weights={asked.text!r}")
     if target not in runtime.targets:
         raise InputError(f"{runtime.name} has no target {target!r}; it has {', '.join(runtime.targets)}.")
     chosen = (mode or next(iter(runtime.modes))) if len(runtime.modes) > 1 else ""
     config = runtime.configured(ov_config or {}, device)
     notes += runtime.notes_on(config)
-    return BuildOptions(runtime.name, wanted, chosen, target, weights, device, tuple(sorted(config.items()))), notes
+    properties = tuple(sorted(config.items()))
+    return BuildOptions(runtime.name, wanted, chosen, target, asked.text, device, properties, calibration), notes
 
 
 def refuse_free_sizes(options: BuildOptions, dynamic: Any, task: str = "") -> None:
@@ -99,6 +103,18 @@ def refuse_free_sizes(options: BuildOptions, dynamic: Any, task: str = "") -> No
         f"paritas.port(..., inputs=..., dynamic=False), or "
         f"paritas port SOURCE --static --device {options.device} --input NAME=SHAPE --out DIR"
     )
+
+
+def refuse_beside_components(task: str, inputs: Any, options: BuildOptions) -> None:
+    """Raise `InputError` for what no task of several graphs can have: inputs that are given, or a dataset."""
+    from paritas.capture.components import TASKS
+
+    if task not in TASKS:
+        return
+    if inputs is not None:
+        raise InputError(f"The task {task} has inputs of its own: leave out inputs, or the task.")
+    if options.calibration is not None:
+        raise InputError(f"A dataset is for models of one graph: {task} has several, and no sample is one of each.")
 
 
 def inputs_for(model: Any, task: str, inputs: Any) -> Any:

@@ -30,6 +30,7 @@ from paritas.making import (
     inputs_for,
     manifest_of,
     prepared,
+    refuse_beside_components,
     refuse_free_sizes,
     task_for,
     without_cache,
@@ -84,13 +85,13 @@ def port(
     model leaves free, or {"input_ids": {0: "batch"}}. mode: "graph" or "pynative", MindSpore only. target: "cpu" or
     "ascend", MindSpore only. weights: "int8" or "int4" to round the weights to so many bits, OpenVINO only; it is no
     longer the same model, and `verify` says by how much; {"format": "int4", "group_size": 64, "symmetric": True} says
-    more; "bf16", "fp16" only store them so. task: what the model is for, by optimum's name; it follows from the
-    architecture where neither it nor `inputs` is given. "text-generation-with-past": a model that goes on with a cache;
-    its inputs are the new tokens, and its OpenVINO file keeps the keys and values itself, as openvino-genai expects it.
-    "text-generation": one call on all tokens, without a cache, as a training has it. Tasks that need several graphs
-    return `Components`, a port for each. ov_config: OpenVINO's own properties, as {"NUM_STREAMS": 2};
-    what changes results is kept in the port. check_finite: refuse inputs that hold NaN or infinities, of which engines
-    may make ordinary numbers.
+    more, with `paritas[nncf]` also "awq" and others on a "dataset" (see `options.Weights`); "bf16", "fp16" only store
+    them so. task: what the model is for, by optimum's name; it follows from the architecture where neither it nor
+    `inputs` is given. "text-generation-with-past": a model that goes on with a cache; its inputs are the new tokens,
+    and its OpenVINO file keeps the keys and values itself, as openvino-genai expects it. "text-generation": one call on
+    all tokens, without a cache, as a training has it. Tasks that need several graphs return `Components`, a port for
+    each. ov_config: OpenVINO's own properties, as {"NUM_STREAMS": 2}; what changes results is kept in the port.
+    check_finite: refuse inputs that hold NaN or infinities, of which engines may make ordinary numbers.
 
     Raises `ExtraMissing` without torch and transformers, `UnknownEngine`, `EngineMissing`, `UnknownMode`,
     `DeviceMissing`, `InputError` for a dtype, `SourceError`, `InputsNeeded`, `CaptureError`, `FrozenDimension`,
@@ -120,8 +121,7 @@ def port(
     )
 
     wanted = task or task_for(original, about(engine), inputs, dynamic)
-    if wanted in TASKS and inputs is not None:
-        raise InputError(f"The task {task} has inputs of its own: leave out inputs, or the task.")
+    refuse_beside_components(wanted, inputs, options)
 
     def made(example: Any, *, exact: bool = False) -> Port:
         tell("capture")
@@ -513,7 +513,7 @@ class Port:
         mode: str = "graph",
         device: str = "",
         target: str = "cpu",
-        weights: str = "",
+        weights: str | Mapping[str, Any] = "",
         ov_config: Mapping[str, Any] | None = None,
     ) -> Port:
         """The same capture on another engine, or in another precision of OpenVINO's: nothing is captured again."""

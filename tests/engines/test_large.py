@@ -21,7 +21,7 @@ from paritas.errors import InputError, SourceError
 from paritas.lower.openvino.compress import compress
 from paritas.lower.openvino.emit import half_constant
 from paritas.lower.openvino.spool import Spool
-from paritas.options import weight_format
+from paritas.options import weights_of
 
 PAST = "text-generation-with-past"
 
@@ -115,7 +115,10 @@ def test_packed_weights_are_refused_before_any_is_read(tmp_path: Path, method: d
 @pytest.mark.parametrize(
     ("weights", "says"),
     [
-        ({"format": "int4", "groups": 64}, "weights has no 'groups'; it has 'format', 'group_size' and 'symmetric'"),
+        (
+            {"format": "int4", "groups": 64},
+            "weights has no 'groups'; it has 'format', 'group_size', 'symmetric', 'ratio'",
+        ),
         ({"format": "bf16", "group_size": 64}, "group_size and symmetric are of whole numbers"),
         ({"format": "int4", "group_size": 7}, "group_size=7 is no even number"),
         ({"format": "int3"}, "int8, int4, bf16 and fp16 are"),
@@ -162,6 +165,7 @@ def constants(model: openvino.Model) -> list[Any]:
         ("int4", "INT4_ASYM", {}),
         ({"format": "int4", "group_size": 64, "symmetric": True}, "INT4_SYM", {"group_size": 64}),
         ({"format": "int4", "group_size": 32}, "INT4_ASYM", {"group_size": 32}),
+        ({"format": "int4", "group_size": -1}, "INT4_ASYM", {"group_size": -1}),
     ],
 )
 def test_rounding_is_that_of_nncf_to_the_bit(
@@ -171,7 +175,7 @@ def test_rounding_is_that_of_nncf_to_the_bit(
     keep: list[Any] = []
     spool = Spool(tmp_path)
     ours = products(half, keep)
-    compress(ours, weight_format(weights), spool)
+    compress(ours, weights_of(weights)[0].text, spool)
     theirs = nncf.compress_weights(products(half, keep), mode=nncf.CompressWeightsMode[mode], **options)
     assert constants(ours) == constants(theirs)
     assert not list(tmp_path.iterdir())  # its file has no name

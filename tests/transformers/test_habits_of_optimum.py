@@ -58,9 +58,12 @@ def test_a_line_of_optimums_runs(llama: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 class OVWeightQuantizationConfig:
-    """As optimum's says it."""
+    """As optimum's says it: attributes of these names, most of them with what is usual."""
 
-    bits = 4
+    def __init__(self, bits: int = 4, **more: Any) -> None:
+        usual = {"sym": False, "group_size": None, "ratio": 1.0, "all_layers": None, "num_samples": None}
+        self.bits = bits
+        vars(self).update({**usual, "dataset": None, "quant_method": "default", "ignored_scope": None, **more})
 
 
 @pytest.mark.parametrize(
@@ -69,16 +72,39 @@ class OVWeightQuantizationConfig:
         ({"load_in_8bit": True}, "int8"),
         ({"load_in_4bit": True, "load_in_8bit": False}, "int4"),
         ({"quantization_config": OVWeightQuantizationConfig()}, "int4"),
+        ({"quantization_config": OVWeightQuantizationConfig(8, group_size=-1)}, "int8"),
+        ({"quantization_config": {"bits": 4, "sym": True}}, {"format": "int4", "symmetric": True}),
+        (
+            {
+                "quantization_config": OVWeightQuantizationConfig(
+                    group_size=64, ratio=0.8, quant_method="awq", scale_estimation=True, dataset=["a b"], num_samples=9
+                )
+            },
+            {
+                "format": "int4",
+                "group_size": 64,
+                "ratio": 0.8,
+                "awq": True,
+                "scale_estimation": True,
+                "dataset": ["a b"],
+                "subset_size": 9,
+            },
+        ),
         ({"weights": "int8", "load_in_8bit": True}, "int8"),
     ],
 )
-def test_bits_are_weights(given: dict[str, Any], weights: str) -> None:
+def test_bits_are_weights(given: dict[str, Any], weights: Any) -> None:
     assert understood({**given, "export": True, "revision": "main"}) == {"weights": weights, "revision": "main"}
 
 
 def test_two_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(InputError, match=r"load_in_4bit=True and weights='int8' contradict each other"):
         understood({"load_in_4bit": True, "weights": "int8"})
+
+
+def test_what_optimum_has_and_paritas_not_is_refused() -> None:
+    with pytest.raises(InputError, match="quantization_config asks for ignored_scope, dtype, which Paritas has not"):
+        understood({"quantization_config": OVWeightQuantizationConfig(ignored_scope={"names": ["x"]}, dtype="nf4")})
 
 
 def test_a_quantisation_of_transformers_stays_its_own() -> None:

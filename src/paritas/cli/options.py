@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from paritas.options import BACKUP, SENSITIVITY, SUBSET
 from paritas.run.engine import Engine, all_about
 
 
@@ -138,10 +139,51 @@ OvConfig = Annotated[
 GroupSize = Annotated[
     int | None,
     typer.Option(
-        "--group-size", metavar="N", min=2, help="With --weights int4: how many share a scale; 128 if not given."
+        "--group-size", metavar="N", help="With --weights int4: how many share a scale; 128 if not given; -1: a row."
     ),
 ]
 Symmetric = Annotated[bool, typer.Option("--symmetric", help="With --weights int8 or int4: no zero points.")]
+_NNCF = "What int4 costs less with, by NNCF: pip install 'paritas[nncf]'"
+Dataset = Annotated[
+    Path | None,
+    typer.Option("--dataset", metavar="FILE", rich_help_panel=_NNCF, help="A text on which weights are rounded."),
+]
+SubsetSize = Annotated[
+    int | None,
+    typer.Option(
+        "--subset-size", metavar="N", min=1, rich_help_panel=_NNCF, help=f"Samples of the text; {SUBSET} if not given."
+    ),
+]
+Ratio = Annotated[
+    float | None,
+    typer.Option(
+        "--ratio", metavar="0..1", rich_help_panel=_NNCF, help="The share of the weights that get 4 bits; others get 8."
+    ),
+]
+SensitivityMetric = Annotated[
+    str | None,
+    typer.Option(
+        "--sensitivity-metric",
+        **_choice([SENSITIVITY]),
+        rich_help_panel=_NNCF,
+        help="With --ratio: by which the weights that get 8 bits are found.",
+    ),
+]
+AllLayers = Annotated[
+    bool, typer.Option("--all-layers", rich_help_panel=_NNCF, help="4 bits for tables and the last matrix too.")
+]
+BackupMode = Annotated[
+    str | None,
+    typer.Option("--backup-mode", **_choice([BACKUP]), rich_help_panel=_NNCF, help="What others get than 4 bits."),
+]
+Awq = Annotated[bool, typer.Option("--awq", rich_help_panel=_NNCF, help="Scale activations; without a text too.")]
+ScaleEstimation = Annotated[
+    bool, typer.Option("--scale-estimation", rich_help_panel=_NNCF, help="Choose scales by what is computed.")
+]
+Gptq = Annotated[bool, typer.Option("--gptq", rich_help_panel=_NNCF, help="Make up for each error in what follows.")]
+LoraCorrection = Annotated[
+    bool, typer.Option("--lora-correction", rich_help_panel=_NNCF, help="Small matrices beside that hold the error.")
+]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")]
 Subfolder = Annotated[str, typer.Option(help="Where in the checkpoint the model is.")]
 ModelClass = Annotated[

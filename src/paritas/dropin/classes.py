@@ -7,6 +7,7 @@ knows its calls. `ported_class` makes the classes, `attach` takes a model that i
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -183,7 +184,7 @@ def connect(
     engine: str | None = None,
     mode: str = "",
     target: str = "cpu",
-    weights: str = "",
+    weights: str | Mapping[str, Any] = "",
     engine_device: str = "",
     ov_config: Mapping[str, Any] | None = None,
 ) -> None:
@@ -197,6 +198,9 @@ def connect(
         ov_config=ov_config,
     )
     refuse_free_sizes(build, True)
+    if build.calibration is not None and not build.calibration.tokenizer:
+        place = str(getattr(model, "name_or_path", "") or "")
+        build = dataclasses.replace(build, calibration=dataclasses.replace(build.calibration, tokenizer=place))
     install(model, model._paritas_network(model, build))
 
 

@@ -101,7 +101,7 @@ class Network:
             "engine": self.build.engine,
             "mode": self.build.mode,
             "target": self.build.target,
-            "weights": self.build.weight_format,
+            "weights": self.build.weights,
             "engine_device": self.build.device,
             "ov_config": dict(self.build.config),
         }

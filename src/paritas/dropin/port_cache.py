@@ -42,7 +42,10 @@ def place(root: Path, options: BuildOptions, content: Sequence[str], key: Any, s
     parts = {
         "key": repr(key),
         "sizes": repr(sizes),
-        "engine": dataclasses.astuple(dataclasses.replace(options, config=tuple(sorted(lasting.items())))),
+        # A dataset is in what is said of the weights, by its digest.
+        "engine": dataclasses.astuple(
+            dataclasses.replace(options, config=tuple(sorted(lasting.items())), calibration=None)
+        ),
         "model": content,
         "versions": versions(("paritas", "torch", *packages(), about(options.engine).package)),
         "machine": platform.machine(),

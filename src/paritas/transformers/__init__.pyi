@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Written by docs/stubs.py (make docs), for transformers 5.23.
 import os
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 import torch
@@ -11,7 +12,7 @@ from paritas.pipeline import Port
 Engine = Literal["openvino", "mindspore", "torch"]
 Mode = Literal["", "graph", "pynative"]
 Target = Literal["cpu", "ascend"]
-Weights = Literal["", "int8", "int4", "bf16", "fp16"]
+Weights = Literal["", "int8", "int4", "bf16", "fp16"] | Mapping[str, Any]
 
 class Ported:
     """What a model of this namespace has beside those of transformers."""

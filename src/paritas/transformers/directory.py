@@ -18,6 +18,7 @@ from paritas import pipeline, store
 from paritas.components import Components
 from paritas.dropin.calls import original_class
 from paritas.errors import InputError, PortError
+from paritas.options import weights_of
 from paritas.program import ComponentsManifest, Manifest
 from paritas.store.directory import MANIFEST
 from paritas.transformers.encoder_decoder import TwoPorts
@@ -219,8 +220,11 @@ def _check_keywords(manifest: Manifest, given: Mapping[str, Any], unused: Mappin
         ("target", manifest.target),
         ("weights", str(manifest.settings.get("weights", ""))),
     ):
-        if given.get(name) and given[name] != has:
-            wrong.append(f"{name}={given[name]!r} (it has {has or 'those of the original'})")
+        asked = given.get(name)
+        if asked and name == "weights":
+            asked = weights_of(asked)[0].text
+        if asked and asked != has:
+            wrong.append(f"{name}={asked!r} (it has {has or 'those of the original'})")
     dtype = given.get("dtype")
     if isinstance(dtype, torch.dtype) and str(dtype).removeprefix("torch.") != manifest.dtype:
         wrong.append(f"dtype={dtype} (it computes in {manifest.dtype})")

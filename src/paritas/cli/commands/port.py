@@ -10,25 +10,35 @@ from typing import TYPE_CHECKING, Any
 
 from paritas.cli.commands.port_pipeline import is_pipeline, port_pipeline
 from paritas.cli.options import (
+    AllLayers,
+    Awq,
+    BackupMode,
+    Dataset,
     Debug,
     Device,
     Dynamic,
     EngineName,
     Examples,
     Force,
+    Gptq,
     GroupSize,
     Json,
     Level,
     LevelName,
+    LoraCorrection,
     Mode,
     ModelClass,
     Out,
     OvConfig,
     Precision,
     Quiet,
+    Ratio,
     Revision,
+    ScaleEstimation,
+    SensitivityMetric,
     SourceName,
     Subfolder,
+    SubsetSize,
     Symmetric,
     Target,
     Task,
@@ -39,7 +49,6 @@ from paritas.cli.outcome import DIVERGES, OK, console, print_json
 from paritas.cli.progress import Stages
 from paritas.cli.properties import properties_of
 from paritas.errors import InputError
-from paritas.options import weight_format
 
 if TYPE_CHECKING:
     from paritas.components import Components
@@ -57,6 +66,16 @@ def port(
     weights: Weights = None,
     group_size: GroupSize = None,
     symmetric: Symmetric = False,
+    dataset: Dataset = None,
+    subset_size: SubsetSize = None,
+    ratio: Ratio = None,
+    sensitivity_metric: SensitivityMetric = None,
+    all_layers: AllLayers = False,
+    backup_mode: BackupMode = None,
+    awq: Awq = False,
+    scale_estimation: ScaleEstimation = False,
+    gptq: Gptq = False,
+    lora_correction: LoraCorrection = False,
     task: Task = "",
     device: Device = "",
     ov_config: OvConfig = None,
@@ -85,6 +104,8 @@ def port(
 
       paritas port ./llama --out llama-openvino
 
+      paritas port ./llama --weights int4 --awq --scale-estimation --dataset text.txt --out llama-int4
+
       paritas generate llama-openvino "Once upon a time"
 
       paritas port mine.py:build --input x=2x16:float32 --out mine-openvino
@@ -97,18 +118,25 @@ def port(
     """
     # What cannot succeed is refused before torch is imported and minutes pass.
     refuse_options(engine, mode=bool(mode), target=bool(target), weights=bool(weights))
+    asked = {
+        "format": weights or "", "group_size": group_size, "symmetric": symmetric, "dataset": dataset,
+        "subset_size": subset_size, "ratio": ratio, "sensitivity_metric": sensitivity_metric, "all_layers": all_layers,
+        "backup_mode": backup_mode, "awq": awq, "scale_estimation": scale_estimation, "gptq": gptq,
+        "lora_correction": lora_correction,
+    }  # fmt: skip
     if is_pipeline(source):
         others = {"task": task, "device": device, "inputs": inputs, "revision": revision, "class": model_class}
+        others |= {name.replace("_", "-"): value for name, value in asked.items() if name != "format"}
         return port_pipeline(
             source, out, engine, dynamic=dynamic, verify=verify, quiet=quiet, as_json=as_json,
             mode=mode, target=target, weights=weights, dtype=dtype, ov_config=ov_config, **others,
         )  # fmt: skip
-    asked = weight_format({"format": weights or "", "group_size": group_size, "symmetric": symmetric})
     from paritas import details, store
     from paritas.making import build_options, refuse_free_sizes
 
     properties = properties_of(ov_config)
-    refuse_free_sizes(build_options(engine, device=device, ov_config=properties)[0], dynamic, task)
+    options, _ = build_options(engine, weights=asked, device=device, ov_config=properties)
+    refuse_free_sizes(options, dynamic, task)
     store.check_target(out, force=force)
     given = examples_of(inputs) if inputs else None
     with Stages(f"{source} to {engine}", quiet=quiet) as stages, details.heard(stages.detail):
@@ -127,7 +155,7 @@ def port(
             subfolder=subfolder,
             model_class=model_class,
             target=target or "cpu",
-            weights=asked,
+            weights=options.weights,
             task=task,
             device=device,
             ov_config=properties,

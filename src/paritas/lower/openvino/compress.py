@@ -24,7 +24,7 @@ from paritas import details
 from paritas.capture import stored
 from paritas.lower.openvino.quantise import Quantised, Scheme, packed, quantised
 from paritas.lower.openvino.spool import Spool
-from paritas.options import parsed_weight_format
+from paritas.options import parsed_weights
 from paritas.program import Note
 
 #: What may be asked for.
@@ -63,19 +63,20 @@ def compress(model: openvino.Model, weights: str, spool: Spool) -> tuple[Note, l
     found, last_is_shared = _weights(model)
     if weights in HALVES:
         return _halved(found, weights, spool)
-    name, group, symmetric = parsed_weight_format(weights)
-    usual = SCHEMES[name]
-    scheme = Scheme(usual.bits, usual.group if group is None else group, symmetric)
+    asked = parsed_weights(weights)
+    usual = SCHEMES[asked.format]
+    group = usual.group if asked.group_size is None else max(asked.group_size, 0)
+    scheme = Scheme(usual.bits, group, asked.symmetric)
     products = [weight for weight in found if weight.is_product]
     fine = set[str]()
     if scheme.bits == 4 and not last_is_shared:
         products = products[:-1]
-    if scheme.group:
+    if scheme.bits == 4:
         fine = {w.constant.get_name() for w in products if scheme.fits(_size(w))}
     fitting = 0
     for number, weight in enumerate(found):
         details.tell(f"weight {number + 1} of {len(found)}")
-        is_fine = not scheme.group or weight.constant.get_name() in fine
+        is_fine = scheme.bits == 8 or weight.constant.get_name() in fine
         fitting += is_fine
         value = _value(weight.constant)
         rounded = quantised(value, weight.reduced, scheme if is_fine else _BACKUP)
@@ -88,13 +89,13 @@ def compress(model: openvino.Model, weights: str, spool: Spool) -> tuple[Note, l
 
 def half_constants(model: openvino.Model) -> set[str]:
     """Names of constants that are in half precision because the checkpoint is."""
-    return {n.get_name() for n in model.get_ops() if _is_constant(n) and n.get_element_type() in HALVES.values()}
+    return {n.get_friendly_name() for n in model.get_ops() if _is_half(n)}
 
 
 def widened(model: openvino.Model, names: Collection[str], spool: Spool) -> None:
     """Constants of these names, as far as they are still there, become float32: what a port's file holds."""
     for node in model.get_ordered_ops() if names else ():
-        if _is_constant(node) and node.get_name() in names:
+        if _is_half(node) and node.get_friendly_name() in names:
             value = _value(node)
             wide = _constant(spool.add(value.float().numpy()), openvino.Type.f32, value.shape, spool)
             _instead_of(node, wide.output(0))
@@ -162,6 +163,10 @@ def _makes_angles(node: openvino.Node) -> bool:
 
 def _is_constant(node: openvino.Node) -> bool:
     return bool(node.get_type_name() == "Constant")
+
+
+def _is_half(node: openvino.Node) -> bool:
+    return _is_constant(node) and node.get_element_type() in HALVES.values()
 
 
 def _size(weight: _Weight) -> int:

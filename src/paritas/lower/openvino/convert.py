@@ -13,6 +13,7 @@ from paritas.caches import keeps_inside
 from paritas.errors import LoweringError
 from paritas.lower.decompose import decomposed
 from paritas.lower.openvino import configuration
+from paritas.lower.openvino.by_nncf import compress_by_nncf
 from paritas.lower.openvino.composed import COMPOSED
 from paritas.lower.openvino.compress import HALVES, compress, half_constants, mark, widened
 from paritas.lower.openvino.configuration import HINTS
@@ -23,7 +24,7 @@ from paritas.lower.openvino.stateful import make_stateful
 from paritas.lower.randomness import refuse_random_ops
 from paritas.lower.registry import lowerings
 from paritas.lower.result import Lowered
-from paritas.options import BuildOptions
+from paritas.options import BuildOptions, parsed_weights
 from paritas.program import Note, Program
 
 ENTRY = "openvino_model.xml"
@@ -82,8 +83,14 @@ def lower(program: Program, directory: Path, options: BuildOptions) -> Lowered:
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": HINTS[dtype]}
     spool, marks, halves = Spool(directory), list[str](), half_constants(converted)
     if weights:
-        note, marks = compress(converted, weights, spool)
-        notes, settings = (*notes, note), {**settings, "weights": weights}
+        settings["weights"] = weights
+        asked = parsed_weights(weights)
+        if asked.by_nncf:
+            converted, told = compress_by_nncf(converted, asked, options.calibration, program)
+        else:
+            note, marks = compress(converted, weights, spool)
+            told = (note,)
+        notes += told
     if weights not in HALVES:
         widened(converted, halves, spool)
     entry = entry_of(program.source.component)
