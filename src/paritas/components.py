@@ -122,7 +122,8 @@ class Components(Mapping[str, P], Generic[P]):
             from paritas.capture.source import load_again
 
             dtype = about(manifest.engine).capture_dtype(manifest.dtype)
-            self._original = load_again(manifest.source, dtype=dtype)
+            in_files = about(manifest.engine).streams_weights
+            self._original = load_again(manifest.source, dtype=dtype, in_files=in_files)
         return self._original
 
     def generate(self, inputs: Any = None, **options: Any) -> Any:

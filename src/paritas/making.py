@@ -211,6 +211,29 @@ def examples_of(port: Subject) -> list[Any]:
     return [torch.from_numpy(np.array(feed[s.name])).to(getattr(torch, s.dtype)) for s in port.inputs]
 
 
+def original_for(manifest: Manifest, given: Any, known: Any) -> Any:
+    """The original of a port: what is `given`, else what is known, else what is loaded again.
+
+    Raises `OriginalMissing` for one that was in memory only.
+    """
+    from paritas.capture import components, source
+
+    of, runtime = manifest.source, about(manifest.engine)
+    if given is not None:  # a copy of one in training mode, which stays as it is
+        return components.component(source.resolve(given)[0], of)
+    if known is not None:
+        return known
+    again = source.load_again(of, dtype=runtime.capture_dtype(manifest.dtype), in_files=runtime.streams_weights)
+    return components.component(again, of)
+
+
+def restore(original: Any, program: Program | None) -> None:
+    """Read into memory what of a model's weights is in its checkpoint's files."""
+    from paritas.capture import stored
+
+    stored.restore(original, program)
+
+
 def check_device(directory: str | os.PathLike[str], device: str, allow_modified: bool) -> None:
     """Raise `DeviceMissing` before gigabytes are read."""
     if device:

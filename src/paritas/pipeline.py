@@ -29,9 +29,11 @@ from paritas.making import (
     going_on,
     inputs_for,
     manifest_of,
+    original_for,
     prepared,
     refuse_beside_components,
     refuse_free_sizes,
+    restore,
     task_for,
     without_cache,
 )
@@ -559,21 +561,19 @@ class Port:
 
     # --- the original, loaded again if need be ---
 
-    def original(self, given: torch.nn.Module | None = None) -> torch.nn.Module:
-        """The original module. Raises `OriginalMissing` if it was in memory only and is not `given`."""
-        require("port", "The original of a port")
-        from paritas.capture import components, source, stored
+    def original(self, given: torch.nn.Module | None = None, *, in_files: bool = False) -> torch.nn.Module:
+        """The original module. Raises `OriginalMissing` if it was in memory only and is not `given`.
 
-        of, dtype = self.manifest.source, about(self.manifest.engine).capture_dtype(self.manifest.dtype)
-        if given is not None:  # a copy of one in training mode, which stays as it is
-            self._original = components.component(source.resolve(given)[0], of)
-        elif self._original is None:
-            self._original = components.component(source.load_again(of, dtype=dtype), of)
-        stored.restore(self._original, self._program)
+        in_files: its weights may stay in a large checkpoint's files, for who computes inside `streaming.reading`.
+        """
+        require("port", "The original of a port")
+        self._original = original_for(self.manifest, given, self._original)
+        if not in_files:
+            restore(self._original, self._program)
         return self._original
 
-    def program(self) -> Program:
-        """The captured graph, captured again for a port that was loaded."""
+    def program(self, *, in_files: bool = False) -> Program:
+        """The captured graph, captured again for a port that was loaded. in_files: as for `original`."""
         if self._program is None:
             require("port", "Capturing the original of a port")
             from paritas.capture import capture
@@ -583,12 +583,12 @@ class Port:
             self._captured_again = True
             examples = {s.name: example for s, example in zip(self.inputs, examples_of(self), strict=True)}
             self._program = capture(
-                self.original(),
+                self.original(in_files=in_files),
                 {**nest(examples, self.manifest.nesting), **self.manifest.constants},
                 source=self.manifest.source,
             )
         elif self._original is not None:
-            self.original()  # its weights too
+            self.original(in_files=in_files)  # its weights too
         return self._program
 
     def examples(self) -> dict[str, np.ndarray]:

@@ -15,13 +15,15 @@ import torch
 import transformers as hf
 
 import paritas
-from paritas.capture import stored
+from paritas.capture import stored, streaming
 from paritas.capture.source import resolve
 from paritas.errors import InputError, SourceError
 from paritas.lower.openvino.compress import compress
 from paritas.lower.openvino.emit import half_constant
 from paritas.lower.openvino.spool import Spool
 from paritas.options import weights_of
+from paritas.run.torch.session import TorchSession
+from paritas.verify import of_port
 
 PAST = "text-generation-with-past"
 
@@ -73,10 +75,53 @@ def test_what_is_verified_against_is_the_checkpoint(checkpoint: Path) -> None:
     assert any("holds them exactly" in str(note) for note in port.notes)
     report = port.verify(level="modules")
     assert report.verdict == "agrees", report
+    assert stored.of(port.original(in_files=True).state_dict())  # and was read one by one
     assert not stored.of(port.original().state_dict())
     other = hf.AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
     for (name, value), own in zip(other.state_dict().items(), port.original().state_dict().values(), strict=True):
         assert torch.equal(value, own), name
+
+
+@pytest.mark.usefixtures("is_large")
+@pytest.mark.parametrize("kind", ["llama", "mixtral"])
+def test_weights_that_are_read_one_by_one_compute_what_those_in_memory_do(
+    checkpoint: Path, tmp_path: Path, kind: str
+) -> None:
+    if kind == "mixtral":
+        config = hf.MixtralConfig(
+            vocab_size=300, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+            intermediate_size=128, num_local_experts=4,
+        )  # fmt: skip
+        hf.MixtralForCausalLM(config).to(torch.bfloat16).save_pretrained(tmp_path)
+    port = paritas.port(checkpoint if kind == "llama" else tmp_path, task=PAST)
+    assert isinstance(port, paritas.Port)
+
+    def answers(in_files: bool) -> list[list[np.ndarray]]:
+        model, program = port.original(in_files=in_files), port.program(in_files=in_files)
+        assert bool(stored.of(model.state_dict())) == in_files
+        runs = [of_port.eager(port, of_port.in_precision(model, dtype)) for dtype in ("float32", "bfloat16")]
+        runs += [TorchSession(program, dtype).run for dtype in ("float32", "float64")]
+        return [list(run(port.examples())) for run in runs]
+
+    for got, want in zip(answers(True), answers(False), strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(got, want, strict=True))
+
+
+@pytest.mark.usefixtures("is_large")
+def test_a_view_of_what_stands_in_is_not_computed_with(checkpoint: Path) -> None:
+    model, _ = resolve(checkpoint, in_files=True)
+    early = model.model.layers[0].mlp.up_proj.weight.detach()[1:]
+    with streaming.reading(), pytest.raises(RuntimeError, match="a view of a weight that stays in its checkpoint"):
+        early.sum()
+
+
+@pytest.mark.usefixtures("is_large")
+def test_a_port_that_is_loaded_is_verified_without_reading_all(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paritas.port(checkpoint, task=PAST).save(tmp_path / "port")
+    monkeypatch.setattr(stored, "restore", lambda *of: pytest.fail("all weights were read into memory"))
+    assert paritas.load(tmp_path / "port").verify(level="modules").verdict == "agrees"
 
 
 @pytest.mark.usefixtures("is_large")

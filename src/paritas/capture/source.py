@@ -69,7 +69,7 @@ def resolve(
     return model.eval(), dataclasses.replace(place.source, model_class=_qualified(model))
 
 
-def load_again(source: Source, *, dtype: str | torch.dtype | None = None) -> torch.nn.Module:
+def load_again(source: Source, *, dtype: str | torch.dtype | None = None, in_files: bool = False) -> torch.nn.Module:
     """The original that a port was made of. Raises `OriginalMissing` for one that was an object in memory."""
     if source.kind == "module":
         raise OriginalMissing(
@@ -83,6 +83,7 @@ def load_again(source: Source, *, dtype: str | torch.dtype | None = None) -> tor
             subfolder=source.subfolder,
             model_class=source.model_class or None,
             dtype=dtype,
+            in_files=in_files,
         )[0]
     except SourceError as error:
         raise OriginalMissing(f"The original of this port cannot be loaded: {error}") from error

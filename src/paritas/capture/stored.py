@@ -16,7 +16,7 @@ import mmap
 import sys
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,14 +141,21 @@ def _stand_in(model: torch.nn.Module, kept: set[int]) -> None:
         shared.held[parameter.data_ptr()] = value
 
 
-def _held() -> dict[int, torch.Tensor]:
+def held() -> dict[int, torch.Tensor]:
+    """The address of every stand-in -> what its checkpoint has."""
     return {place: value for shared in _all.values() for place, value in shared.held.items()}
+
+
+def memory() -> list[tuple[int, int]]:
+    """From where to where stand-ins lie."""
+    whole = [shared.tensor() for shared in _all.values()]
+    return [(tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes) for tensor in whole]
 
 
 def of(tensors: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """What a checkpoint has, in half precision, for those of `tensors` that are stand-ins."""
-    held = _held()
-    return {name: held[t.data_ptr()] for name, t in tensors.items() if held and _place(t) in held}
+    known = held()
+    return {name: known[t.data_ptr()] for name, t in tensors.items() if known and _place(t) in known}
 
 
 def _place(tensor: Any) -> int:
@@ -165,16 +172,16 @@ def release() -> None:
 
 def restore(model: torch.nn.Module, program: Program | None = None) -> None:
     """Put the checkpoint's weights in the place of their stand-ins, in float32, in the model and in its program."""
-    held = _held()
-    if not held:
+    known = held()
+    if not known:
         return
     made: dict[int, torch.Tensor] = {}
 
     def real(tensor: Any) -> torch.Tensor | None:
         place = _place(tensor)
-        if place in held and place not in made:
-            made[place] = held[place].float()
-            drop(held[place])
+        if place in known and place not in made:
+            made[place] = known[place].float()
+            drop(known[place])
         return made.get(place)
 
     if program is not None:
@@ -192,26 +199,32 @@ def restore(model: torch.nn.Module, program: Program | None = None) -> None:
             parameter.data = value
 
 
-def drop(tensor: torch.Tensor) -> None:
-    """Give back the pages of a tensor that is a view of a file: whoever reads it again gets them from the file."""
+def drop(tensor: torch.Tensor, files: Sequence[tuple[int, int]] | None = None) -> None:
+    """Give back the pages of a tensor that is a view of a file: whoever reads it again gets them from the file.
+
+    files: what `mapped_files` has said, for who drops many.
+    """
     if sys.platform != "linux":
         return
     page = mmap.PAGESIZE
     start = tensor.data_ptr()
     first, last = -(-start // page) * page, (start + tensor.nbytes) // page * page
-    if last > first and _is_file(first):
+    # Memory of another kind than a file's would be lost.
+    if last > first and any(low <= first < high for low, high in (mapped_files() if files is None else files)):
         ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), ctypes.c_int(4))
 
 
-def _is_file(address: int) -> bool:
-    """Whether a file that nothing has written to is mapped at an address: memory of another kind would be lost."""
-    with open("/proc/self/maps") as maps:
-        for line in maps:
-            bounds, _, _, _, inode, *path = line.split(maxsplit=5)
-            start, end = (int(number, 16) for number in bounds.split("-"))
-            if start <= address < end:
-                return inode != "0" and bool(path) and path[0].strip().endswith(".safetensors")
-    return False
+def mapped_files() -> list[tuple[int, int]]:
+    """From where to where checkpoints that nothing has written to are mapped."""
+    found = []
+    if sys.platform == "linux":
+        with open("/proc/self/maps") as maps:
+            for line in maps:
+                bounds, _, _, _, inode, *path = line.split(maxsplit=5)
+                if inode != "0" and path and path[0].strip().endswith(".safetensors"):
+                    low, high = (int(number, 16) for number in bounds.split("-"))
+                    found.append((low, high))
+    return found
 
 
 def halves(tensor: torch.Tensor) -> np.ndarray:

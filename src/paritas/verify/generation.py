@@ -382,11 +382,13 @@ class _Freely:
         import torch
         from transformers import GenerationConfig
 
+        from paritas.capture.streaming import reading
+
         module: Any = copy.copy(self._players.module)
         module.generation_config = (
             GenerationConfig()
         )  # whose habits, as a penalty for what is repeated, are no part of it
-        with torch.no_grad():
+        with torch.no_grad(), reading():
             out = module.generate(
                 torch.from_numpy(prompt),
                 attention_mask=torch.from_numpy(mask.astype(np.int64)),

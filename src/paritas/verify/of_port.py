@@ -81,12 +81,13 @@ def verify_port(
     budget = _budget(search)
     if gradients:
         check_differentiates(port.manifest.engine)
-    module = port.original(original)
+    # Gradients are asked for of weights: those are in memory.
+    module = port.original(original, in_files=not gradients)
     manifest = port.manifest
     notes = [str(note) for note in port.notes]
     if port.others and port.others.ports:
         notes.append("verify: only the first port was compared; verify each of port.others.ports as well")
-    program = port.program()
+    program = port.program(in_files=not gradients)
     truth, reference = TorchSession(program, "float64"), TorchSession(program, "float32")
     # At half precision the original itself rounds: its float32 self is compared, its half self is the yardstick.
     half = port.session.precision in HALF
@@ -107,9 +108,15 @@ def verify_port(
     cost = _cost(port, eager(port, full), given_text, seed, notes, progress) if asked else None
     if progress is not None:
         progress("inputs to compare on")
-    cases, remarks = cases_of(port, inputs, eager(port, full), seed)
+    few = bool(program.stored) and inputs is None
+    cases, remarks = cases_of(port, inputs, eager(port, full), seed, few=few)
     cases = [dataclasses.replace(case, name=step) for case in cases] if step else cases
     notes += [*remarks, *played.notes]
+    if few:
+        notes.append(
+            "verify: each call reads all weights from their files, so it was compared on few generated inputs, and on "
+            "no odd values and sizes: verify(inputs=...) compares on what it is given"
+        )
     space = Space(
         manifest.inputs,
         size_ranges(manifest.limits),
@@ -178,7 +185,7 @@ def step_of(port: Subject, name: str, inputs: Any = None, seed: int = 0) -> dict
         raise InputError(f"step={name!r} has inputs of its own: leave out inputs, or the step.")
     if not keeps_inside(port.manifest):
         raise InputError(f"step={name!r} is for ports that go on with a cache; this one does not.")
-    full = in_precision(port.original(), "float32")
+    full = in_precision(port.original(in_files=True), "float32")
     return generation.step(port.manifest, eager(port, full), port.examples(), name, seed)
 
 
@@ -195,7 +202,10 @@ def _cost(
     try:
         readers = text.Readers(port, original)
         if given is None:
-            return text.compare_text(readers, [text.sampled(readers, seed)], text.SAMPLED, progress)
+            if progress is not None:
+                progress("a text that the original writes")
+            written = text.FEW_WRITTEN if port.program(in_files=True).stored else text.WRITTEN
+            return text.compare_text(readers, [text.sampled(readers, seed, written)], text.SAMPLED, progress)
         windows = text.windows_of(text.tokens_of(port, given), readers.largest)
         return text.compare_text(readers, windows, text.GIVEN, progress)
     except ParitasError as error:
@@ -302,12 +312,22 @@ def _backwards(
     return {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
 
 
+#: Of what is generated, the cases of a model each call of which reads all of its weights from files.
+_FEW = ("odd sizes", "left padding")
+
+
 def cases_of(
-    port: Subject, inputs: Any, original: Callable[[Mapping[str, np.ndarray]], list[np.ndarray]], seed: int
+    port: Subject,
+    inputs: Any,
+    original: Callable[[Mapping[str, np.ndarray]], list[np.ndarray]],
+    seed: int,
+    *,
+    few: bool = False,
 ) -> tuple[Sequence[Case], list[str]]:
     """What to compare on, and what must be said of it.
 
-    What is given, else what is generated, else the example; and the inputs that a search has found before.
+    What is given, else what is generated, else the example; and the inputs that a search has found before. few: where
+    a call takes long, the example and two generated ones stand for all that are generated.
     """
 
     kept = regression.cases(port.artifact, port.feed)
@@ -329,6 +349,9 @@ def cases_of(
     cases: Sequence[Case] = generate(
         specs, limits=size_ranges(port.manifest.limits), ways=ways(port.manifest), seed=seed, ranges=seen
     )
+    if few:
+        chosen = [case for case in cases if case.name in _FEW] or list(cases[:2])
+        return [*example, *chosen, *_beginnings(port.manifest, chosen), *kept], remarks
     cases = [*cases, *_beginnings(port.manifest, cases)]
     # Keys and values are the model's own: nobody makes others of them.
     left = {*port.manifest.prepared, *variables(port.manifest)}
@@ -424,6 +447,7 @@ def eager(port: Subject, module: torch.nn.Module) -> Callable[[Mapping[str, np.n
     import torch
 
     from paritas.capture.state import plain_paths
+    from paritas.capture.streaming import reading
 
     constants = port.manifest.constants
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
@@ -431,7 +455,7 @@ def eager(port: Subject, module: torch.nn.Module) -> Callable[[Mapping[str, np.n
     def run(feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         tensors = {name: torch.from_numpy(np.array(value)) for name, value in feed.items()}
         tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
-        with torch.no_grad(), plain_paths(module):
+        with torch.no_grad(), plain_paths(module), reading():
             flat, _ = describe_output(invoke(module, {**nest(tensors, port.manifest.nesting), **constants}))
         return [to_numpy("an output", value) for value in flat]
 
@@ -467,14 +491,14 @@ def _other_floats(port: Subject, kept: Mapping[str, np.ndarray], seed: int) -> C
 
 def in_precision(module: torch.nn.Module, precision: str) -> torch.nn.Module:
     """The module in another dtype, as a copy; itself where it has that dtype already."""
-    import copy
-
     import torch
+
+    from paritas.capture.streaming import in_half
 
     dtype = getattr(torch, precision)
     if all(p.dtype == dtype for p in module.parameters() if p.is_floating_point()):
         return module
-    return copy.deepcopy(module).to(dtype)
+    return in_half(module, dtype)
 
 
 def _given(port: Subject, inputs: Any) -> Sequence[Case]:

@@ -51,11 +51,11 @@ class Subject(Protocol):
 
     def run(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]: ...
 
-    def original(self, given: torch.nn.Module | None = None) -> torch.nn.Module:
+    def original(self, given: torch.nn.Module | None = None, *, in_files: bool = False) -> torch.nn.Module:
         """The original module. Raises `OriginalMissing` if it was in memory only and is not `given`."""
         ...
 
-    def program(self) -> Program: ...
+    def program(self, *, in_files: bool = False) -> Program: ...
 
     def examples(self) -> dict[str, np.ndarray]:
         """What the port was made with; {} where it keeps no example."""

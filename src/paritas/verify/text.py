@@ -26,6 +26,9 @@ WINDOW = 256
 #: Rows and tokens of a text that the original writes where none is given.
 ROWS, WRITTEN = 4, 48
 
+#: Tokens of a row where each of them takes a reading of all weights from their files. The report says how many.
+FEW_WRITTEN = 16
+
 #: Places whose probabilities are computed at once.
 _PLACES = 64
 
@@ -78,7 +81,7 @@ class Readers:
         self.roles = Roles(manifest, port.examples()) if keeps_inside(manifest) else None
         self._names = [spec.name for spec in port.inputs]
         self.tokens = "input_ids"
-        if self.roles is None and not (self.tokens in self._names and can_generate(port.original())):
+        if self.roles is None and not (self.tokens in self._names and can_generate(port.original(in_files=True))):
             raise InputError("It does not write text after a text, so none has a perplexity.")
         if self.roles is not None and not self.roles.writes:
             raise InputError("It does not read tokens, so it reads no text.")
@@ -152,10 +155,10 @@ def windows_of(tokens: Array, largest: int) -> list[Array]:
     return [window for window in found if window.shape[1] > 1]
 
 
-def sampled(readers: Readers, seed: int, begins: int | None = None) -> Array:
-    """What the original writes, drawn as it thinks: int [ROWS, WRITTEN]."""
+def sampled(readers: Readers, seed: int, written: int = WRITTEN, begins: int | None = None) -> Array:
+    """What the original writes, drawn as it thinks: int [ROWS, written]."""
     generator = np.random.default_rng(seed)
-    count = min(WRITTEN, readers.largest)
+    count = min(written, readers.largest)
     if readers.roles is not None:
         tokens = readers.roles.draw(ROWS, 1, generator)
     else:

@@ -268,7 +268,7 @@ def on_generation(port: Port, out: Path) -> list[str]:
 
     if remembered(port.manifest):
         return [f'To generate:   paritas generate {out} "Once upon a time"   or   paritas chat {out}']
-    if not can_generate(port.original()):
+    if not can_generate(port.original(in_files=True)):
         return []
     source = port.manifest.source.id or "MODEL"
     return [

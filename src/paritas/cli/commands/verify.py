@@ -117,7 +117,7 @@ def verify(
         stages("load")
         module = original_of(port, original) if original else None
         if module is None and not isinstance(port, Components):
-            module = port.original()
+            module = port.original(in_files=True)
         stages("verify")
         report: ParityReport | ComponentReports = port.verify(
             feed,

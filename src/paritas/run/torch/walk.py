@@ -13,6 +13,7 @@ from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from paritas.capture.normalise import ASSERTIONS
+from paritas.capture.streaming import reading
 from paritas.dtypes import dtype_name
 from paritas.errors import EngineError, first_line
 from paritas.program import Program
@@ -71,7 +72,7 @@ class Walk(Interpreter):
     def outputs(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         arguments = list(self._arguments(feed))
         try:
-            with torch.no_grad():
+            with torch.no_grad(), reading():
                 results = self.run(*arguments, enable_io_processing=False)
         except EngineError:
             raise
