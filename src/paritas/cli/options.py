@@ -143,7 +143,7 @@ GroupSize = Annotated[
     ),
 ]
 Symmetric = Annotated[bool, typer.Option("--symmetric", help="With --weights int8 or int4: no zero points.")]
-_NNCF = "What int4 costs less with, by NNCF: pip install 'paritas[nncf]'"
+_NNCF = "What int4 costs less with: NNCF, by the extra nncf"
 Dataset = Annotated[
     Path | None,
     typer.Option("--dataset", metavar="FILE", rich_help_panel=_NNCF, help="A text on which weights are rounded."),
