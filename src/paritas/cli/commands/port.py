@@ -125,7 +125,13 @@ def port(
         "lora_correction": lora_correction,
     }  # fmt: skip
     if is_pipeline(source):
-        others = {"task": task, "device": device, "inputs": inputs, "revision": revision, "class": model_class}
+        others: dict[str, Any] = {
+            "task": task,
+            "device": device,
+            "inputs": inputs,
+            "revision": revision,
+            "class": model_class,
+        }
         others |= {name.replace("_", "-"): value for name, value in asked.items() if name != "format"}
         return port_pipeline(
             source, out, engine, dynamic=dynamic, verify=verify, quiet=quiet, as_json=as_json,
