@@ -40,6 +40,12 @@ class Recorded(network.Network):
         self.asked.setdefault((path, call.signature), (module, call))
         return out
 
+    def _not_whole(self, module: torch.nn.Module, why: str, own: Any, args: Any, kwargs: Any) -> Any:
+        given = {str(i): value for i, value in enumerate(args)} | kwargs
+        if asked := with_gradients(Call(given, {})):
+            return self._original(module, asked, own, args, kwargs)
+        return super()._not_whole(module, why, own, args, kwargs)
+
 
 class Answers(Recorded):
     """The calls of a network of diffusers.

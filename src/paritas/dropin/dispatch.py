@@ -14,6 +14,7 @@ import torch
 
 from paritas.dropin.frameworks import back, to_torch
 from paritas.dropin.library import is_of_library, is_watching
+from paritas.errors import CaptureError, first_line
 
 #: Computes a call of a module on an engine: its path in the model, it, its own forward, and the call's arguments.
 Answers = Callable[[str, torch.nn.Module, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
@@ -114,7 +115,10 @@ def example_of(module: torch.nn.Module) -> Iterator[tuple[Any, bool]]:
             with _as_original(module):
                 yield module, False
             return
-        twin = in_pytorch(module)
+        try:
+            twin = in_pytorch(module)
+        except RuntimeError as error:  # something in it holds a tensor of a computation that is differentiated
+            raise CaptureError(f"{type(module).__name__} cannot be copied: {first_line(error)}") from error
         for hooks in (twin._forward_hooks, twin._forward_pre_hooks):  # the call itself has them
             for key in [key for key, hook in hooks.items() if is_users(hook)]:
                 del hooks[key]
