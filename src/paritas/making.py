@@ -141,11 +141,14 @@ def inputs_for(model: Any, task: str, inputs: Any) -> Any:
 
 def task_for(model: Any, runtime: Engine, inputs: Any, dynamic: Any) -> str:
     """The task of a model that nobody has named one for; "" for one call of it, as with an example of its own."""
-    from paritas.capture import encoder_decoder, generation
+    from paritas.capture import encoder_decoder, generation, vision_language
 
     if inputs is not None or dynamic is not True or not runtime.goes_on:
         return ""
-    return generation.default_task(model) or (encoder_decoder.task_of(model) if runtime.own_state else "")
+    found = generation.default_task(model)
+    if found or not runtime.own_state:
+        return found
+    return encoder_decoder.task_of(model) or vision_language.task_of(model)
 
 
 #: What may be in the way of a port that goes on with a cache, and not of one that computes one call.

@@ -79,6 +79,10 @@ class Origin:
         return place_of(self.calls) or "unknown source"
 
 
+#: How `TensorSpec.counts` begins where the input is an order.
+EACH = "each "
+
+
 @dataclasses.dataclass(frozen=True)
 class TensorSpec:
     """One input or output: its name, its dtype as NumPy spells it, and its dimensions.
@@ -92,7 +96,8 @@ class TensorSpec:
     dims: tuple[int | str, ...]
     high: int | None = None  # integer inputs: the first value that is too large (the vocabulary's size)
     default: int | None = None  # inputs that may be left out: what the original then takes in every place
-    # inputs that are the lengths of padded sequences: the padded size, with "sorted " in front where they fall
+    # inputs that are the lengths of padded sequences: the padded size, with "sorted " in front where they fall; of
+    # those that are an order, every number below a size once: that size, with "each " in front
     counts: str = ""
     value: Any = None  # inputs that have one value in this port, since sizes follow from it: nested lists
     low: int | None = None  # integer inputs: the smallest value that is not too small; 0 if None and `high` is known
@@ -102,6 +107,16 @@ class TensorSpec:
 
     def __str__(self) -> str:
         return printable(f"{self.name}: {self.dtype}[{', '.join(map(str, self.dims))}]")
+
+    @property
+    def counted(self) -> str:
+        """The size that `counts` says, without how; "" where it says none."""
+        return self.counts.removeprefix("sorted ").removeprefix(EACH)
+
+    @property
+    def is_order(self) -> bool:
+        """Whether it holds every number below that size once."""
+        return self.counts.startswith(EACH)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as hf
+from tests.deploy.seeing import MODELS, picture, seeing
 
 import paritas
 from paritas.capture.source import minilm_directory
@@ -60,6 +61,14 @@ model = {cls}.from_pretrained(DIRECTORY, ov_config=properties)
 inputs = {{name: torch.from_numpy(value) for name, value in given.items()}}
 save(**{{f"beams{{n}}": model.generate(
     **inputs, max_new_tokens=12, min_new_tokens=12, do_sample=False, num_beams=n) for n in (1, 3)}})
+"""
+
+_SEE = """
+import torch
+from optimum.intel import OVModelForVisualCausalLM
+model = OVModelForVisualCausalLM.from_pretrained(DIRECTORY, ov_config=properties)
+inputs = {name: torch.from_numpy(value) for name, value in given.items()}
+save(out=model.generate(**inputs, max_new_tokens=12, min_new_tokens=12, do_sample=False, pad_token_id=2))
 """
 
 _SENTENCES = """
@@ -208,3 +217,17 @@ def test_scores_of_pairs(tmp_path: Path, peer: Any) -> None:
     assert json.loads((tmp_path / "port" / "config.json").read_text())["architectures"] == [type(model).__name__]
     out = peer(_PAIRS, tmp_path / "port", pairs=np.array(PAIRS))
     np.testing.assert_allclose(out["out"], want, atol=1e-5)
+
+
+# Of LLaVA it wants a prompt with one token for each image, and not one for each of its places.
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "llava"])
+def test_images_and_text(name: str, tmp_path: Path, peer: Any) -> None:
+    """One sequence with two images of different sizes, greedy."""
+    one = seeing(name, tmp_path / "original")
+    paritas.port(tmp_path / "original").save(tmp_path / "port")
+    images = [picture(16, 24), picture(40, 32, 1)]
+    inputs = one.inputs(["the " + "[image] quick " * len(images) + "fox"], images)
+    want = one.model.generate(**inputs, max_new_tokens=12, min_new_tokens=12, do_sample=False, pad_token_id=2)
+    assert len(set(want[0, -12:].tolist())) > 3
+    out = peer(_SEE, tmp_path / "port", **{name: value.numpy() for name, value in inputs.items()})
+    assert (out["out"] == want.numpy()).all()

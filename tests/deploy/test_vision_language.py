@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ports of models that write about images, in openvino-genai, which nobody here wrote: it opens the directory."""
+"""Ports of models that write about images: in transformers' loops, and in openvino-genai, which opens the directory."""
 
 from __future__ import annotations
 
@@ -7,107 +7,123 @@ import gc
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-import transformers as hf
-from tests.deploy.causal import SIZES, tokenizer_of_bytes
+from tests.deploy.seeing import MODELS, Seeing, picture, seeing
 
 import paritas
 import paritas.transformers as ours
+from paritas.capture import image_patches
 from paritas.errors import InputError, InputsNeeded
 
 openvino = pytest.importorskip("openvino")
 genai = pytest.importorskip("openvino_genai")
 
 TASK = "image-text-to-text"
+COMPONENTS = ["text_embeddings", "vision_embeddings", "language_model"]
+MERGED = ["text_embeddings", "vision_embeddings", "vision_embeddings_merger", "language_model"]
+NEW = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False, "pad_token_id": 2}
+
+#: LLaVA's has two images of one size, where the others have two of different sizes.
+SIZES = {"llava": (16, 16), "qwen2-vl": (40, 32), "qwen2.5-vl": (40, 32)}
 
 
-def _llava(tokenizer: Any, directory: Path) -> Any:
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
-    torch.manual_seed(0)
-    size = len(tokenizer)
-    vision = hf.CLIPVisionConfig(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, image_size=16, patch_size=8
-    )
-    config = hf.LlavaConfig(
-        vision_config=vision,
-        text_config=hf.LlamaConfig(vocab_size=size, **SIZES),
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-        vision_feature_layer=-1,
-    )
-    model = hf.LlavaForConditionalGeneration(config).eval()
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=[pytest.mark.slow] * (name == "qwen2-vl")) for name in MODELS]
+)
+def ported(request: Any, tmp_path_factory: Any) -> tuple[str, Seeing, Path]:
+    """(name, the original and what makes its inputs, the port's directory): ported without naming a task."""
+    place = tmp_path_factory.mktemp("seeing")
+    one = seeing(request.param, place / "original")
+    with paritas.port(place / "original") as port:
+        assert list(port) == (MERGED if one.packed else COMPONENTS)
+        port.save(place / "port")
+    return request.param, one, place / "port"
+
+
+def _given(name: str, one: Seeing) -> dict[str, dict[str, torch.Tensor]]:
+    first, second = (16, 24) if one.packed else (16, 16), SIZES[name]
+    images = [picture(*first), picture(*second, 1), picture(*first, 2)]
+    return {
+        "one image": one.inputs(["[image] the quick brown"], images[:1]),
+        "two images, and a padded row with one": one.inputs(["a [image] and [image] b", "[image] hello"], images),
+        "a text": one.inputs(["the quick brown"]),
+        "texts": one.inputs(["the quick brown", "hello"]),
+    }
+
+
+def test_transformers_opens_it(ported: Any, tmp_path: Path) -> None:
+    """Images of several sizes, batches of which a row is padded, texts alone, greedy and by beams; one forward."""
+    name, one, place = ported
+    opened = ours.AutoModelForImageTextToText.from_pretrained(place)
+    assert not any(parameter.device.type != "meta" for parameter in opened.parameters())
+    given = _given(name, one)
+    tokens = set()
+    for case, inputs in given.items():
+        for beams in (1, 3):
+            want = one.model.generate(**inputs, num_beams=beams, **NEW)
+            assert torch.equal(opened.generate(**inputs, num_beams=beams, **NEW), want), (case, beams)
+            tokens |= set(want[:, -8:].flatten().tolist())
+    assert len(tokens) > 20
+    inputs = given["one image"]
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(3)
-    model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    images = hf.CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
-    images.save_pretrained(directory)
-    return model, images
+        want = one.model(**inputs).logits
+    torch.testing.assert_close(opened(**inputs).logits, want, atol=1e-4, rtol=1e-4)
+    assert torch.equal(paritas.load(place).generate(**inputs, **NEW), one.model.generate(**inputs, **NEW))
+    count = int((inputs["input_ids"] == one.model.config.image_token_id).sum())
+    first = (inputs["input_ids"][0] == one.model.config.image_token_id).nonzero()[0]
+    less = {**inputs, "input_ids": inputs["input_ids"].index_fill(1, first, 5)}
+    with pytest.raises(InputError, match=f"holds {count - 1} tokens for images, and pixel_values has {count}"):
+        opened(**less)
+    again = ours.AutoModelForImageTextToText.from_pretrained(place)
+    again.save_pretrained(tmp_path / "copy")
+    assert (tmp_path / "copy" / "openvino_language_model.xml").is_file()
 
 
 @pytest.mark.slow
-def test_its_tokens_are_pytorchs(tmp_path: Path) -> None:
-    tokenizer = tokenizer_of_bytes()
-    model, images = _llava(tokenizer, tmp_path / "original")
-    with paritas.port(tmp_path / "original", task=TASK) as port:
-        assert list(port) == ["text_embeddings", "vision_embeddings", "language_model"]
-        assert port.verify(level="outputs").agrees
-        port.save(tmp_path / "port")
-    files = {path.name for path in (tmp_path / "port").iterdir()}
-    names = ("text_embeddings_model", "vision_embeddings_model", "language_model")
-    assert {f"openvino_{name}.xml" for name in names} <= files
-    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
-    places = (16 // 8) ** 2
-    ids = tokenizer("<image>" * places + "\n" + "the quick brown", return_tensors="pt")
-    pixels = images(images=image, return_tensors="pt").pixel_values
-    want = model.generate(**ids, pixel_values=pixels, max_new_tokens=12, min_new_tokens=12, do_sample=False)
-    pipeline = genai.VLMPipeline(
-        str(tmp_path / "port"), "CPU", INFERENCE_PRECISION_HINT="f32", ATTENTION_BACKEND="SDPA"
-    )
+def test_each_component_agrees(ported: Any) -> None:
+    """In every case, in lockstep, and in generations."""
+    _, _, place = ported
+    report = paritas.load(place).verify(level="nodes")
+    assert report.agrees, report
+    assert report["language_model"].generation
+
+
+@pytest.mark.slow
+def test_genai_writes_pytorchs_tokens(ported: Any) -> None:
+    name, one, place = ported
+    pipeline = genai.VLMPipeline(str(place), "CPU", INFERENCE_PRECISION_HINT="f32", ATTENTION_BACKEND="SDPA")
     config = genai.GenerationConfig(
         max_new_tokens=12, min_new_tokens=12, do_sample=False, apply_chat_template=False, eos_token_id=1
     )
-    found = pipeline.generate("the quick brown", images=[openvino.Tensor(image[None])], generation_config=config)
-    spelt = tokenizer.decode(want[0, ids.input_ids.shape[1] :], skip_special_tokens=True)
-    assert found.texts[0].replace("\ufffd", "") == spelt.replace("\ufffd", "")
-    assert len(set(want[0].tolist())) > 3
+    first, second = (16, 24) if one.packed else (16, 16), SIZES[name]
+    for images in ([picture(*first)], [picture(*first), picture(*second, 1)], []):
+        # As it writes prompts of each kind of model.
+        text = ("[image]" if one.packed else "[image]\n") * len(images) + "the quick brown"
+        inputs = one.inputs([text], images)
+        want = one.model.generate(**inputs, **{**NEW, "max_new_tokens": 12, "min_new_tokens": 12})
+        seen = {"images": [openvino.Tensor(image[None]) for image in images]} if images else {}
+        found = pipeline.generate("the quick brown", generation_config=config, **seen)
+        spelt = one.tokenizer.decode(want[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        assert found.texts[0].replace("\ufffd", "") == spelt.replace("\ufffd", ""), len(images)
+        assert len(set(want[0].tolist())) > 3
     del pipeline
     gc.collect()
 
 
-def test_transformers_opens_it(tmp_path: Path) -> None:
-    """Images, a batch of two of which one is padded, a text alone, beams, and a conversation that goes on."""
-    tokenizer = tokenizer_of_bytes()
-    model, images = _llava(tokenizer, tmp_path / "original")
-    paritas.port(tmp_path / "original", task=TASK).save(tmp_path / "port")
-    opened = ours.AutoModelForImageTextToText.from_pretrained(tmp_path / "port")
-    assert not any(parameter.device.type != "meta" for parameter in opened.parameters())
-    rng = np.random.default_rng(0)
-    pixels = images(images=list(rng.integers(0, 256, (2, 16, 16, 3), np.uint8)), return_tensors="pt").pixel_values
-    marks = "<image>" * (16 // 8) ** 2
-    texts = [f"{marks}\nthe quick brown", f"hello {marks}"]
-    one = tokenizer(texts[0], return_tensors="pt")
-    two = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left")
-    alone = tokenizer("the quick brown", return_tensors="pt")
-    new = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False, "pad_token_id": 2}
-    for given in ({**one, "pixel_values": pixels[:1]}, {**two, "pixel_values": pixels}, {**alone}):
-        for beams in (1, 3):
-            want = model.generate(**given, num_beams=beams, **new)
-            assert torch.equal(opened.generate(**given, num_beams=beams, **new), want), (list(given), beams)
-    with torch.no_grad():
-        want = model(**one, pixel_values=pixels[:1]).logits
-    torch.testing.assert_close(opened(**one, pixel_values=pixels[:1]).logits, want, atol=1e-4, rtol=1e-4)
-    assert torch.equal(
-        paritas.load(tmp_path / "port").generate(**one, pixel_values=pixels[:1], **new),
-        model.generate(**one, pixel_values=pixels[:1], **new),
-    )
-    with pytest.raises(InputError, match="input_ids holds 4 tokens for images, and pixel_values has 8 features"):
-        opened(**one, pixel_values=pixels)
-    again = ours.AutoModelForImageTextToText.from_pretrained(tmp_path / "port")
-    again.save_pretrained(tmp_path / "copy")
-    assert (tmp_path / "copy" / "openvino_language_model.xml").is_file()
+def test_a_merger_wants_an_order_of_windows_and_patches_of_their_width(tmp_path: Path) -> None:
+    tower = image_patches.tower_of(seeing("qwen2.5-vl", tmp_path).model)
+    given = image_patches.example_for_merger(tower)
+    port = paritas.port(image_patches.merger(tower).eval(), inputs=given)
+    assert not any("out of range" in note.text for note in port.notes)
+    twice = given["window_index"].clone()
+    twice[0] = twice[1]
+    with pytest.raises(InputError, match="window_index must be an order: every number from 0 to 43 once"):
+        port(**{**given, "window_index": twice})
+    patches, _ = image_patches.example_of(tower)
+    embeddings = paritas.port(image_patches.PatchEmbeddings(tower).eval(), inputs={"hidden_states": patches})
+    with pytest.raises(InputError, match="hidden_states"):
+        embeddings(hidden_states=patches.reshape(-1, 48))
 
 
 def test_what_writes_about_no_images_is_refused(checkpoint: Path) -> None:

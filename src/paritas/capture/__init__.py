@@ -34,7 +34,7 @@ from paritas.capture.state import (
 )
 from paritas.dtypes import dtype_name
 from paritas.errors import CaptureError, FrozenDimension
-from paritas.program import Guard, Note, Program, Source, TensorSpec
+from paritas.program import EACH, Guard, Note, Program, Source, TensorSpec
 from paritas.pytree import with_symbols
 
 __all__ = ["assemble", "capture"]
@@ -198,13 +198,15 @@ def _assemble(
     structure = with_symbols(structure, lambda size: {"kind": "size", "value": renamed(size, equal)})
     largest, reached = limits(exported), reaches(exported)
     specs = _with_forgotten(model, specs, call)
-    specs, unchecked = _with_ranges(exported, specs, placeholders, largest, reached)
+    counted = traced.counts if traced is not None else {}
+    orders = {placeholders[name].name: size[len(EACH) :] for name, size in counted.items() if size.startswith(EACH)}
+    specs, unchecked = _with_ranges(exported, specs, placeholders, largest, reached, orders)
     sizes = _sizes(placeholders, equal)
     defaults = example.defaults(model, call, first)
-    counted = traced.counts if traced is not None else {}
     packed = [
         Note("capture", f"{name} are lengths of packed sequences: the largest must be the padded size")
-        for name in counted
+        for name, size in counted.items()
+        if not size.startswith(EACH)
     ]
     nodes = [node for node in exported.graph.nodes if node.op == "call_function"]
     name = f"{type(model).__module__}.{type(model).__qualname__}"
@@ -322,9 +324,10 @@ def _with_ranges(
     placeholders: Mapping[str, torch.fx.Node],
     largest: Mapping[str, int],
     guarded: Collection[torch.fx.Node],
+    orders: Mapping[str, str],
 ) -> tuple[tuple[TensorSpec, ...], list[Note]]:
     """What every input of whole numbers may hold, and notes on the operators of which the door cannot tell."""
-    found, unchecked = indices.door(exported, largest)
+    found, unchecked = indices.door(exported, largest, orders)
     ranged = []
     for spec in specs:
         bounds = found.get(placeholders[spec.name].name)

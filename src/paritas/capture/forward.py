@@ -20,6 +20,7 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from paritas.arguments import Nesting, by_position, invoke, nest
 from paritas.errors import CaptureError
+from paritas.program import EACH
 from paritas.pytree import Structure, describe_output, with_symbols
 
 #: Names by which transformers' exporter takes a tensor for a label, and refuses it.
@@ -59,7 +60,7 @@ class Traced:
     """What a traced forward returned: a description with symbols in it; None where torch took it apart itself."""
 
     structure: Structure | None = None
-    #: input of lengths -> the dimension that they count along, "sorted s0" where none may be larger than the one before
+    #: input of lengths -> the dimension that they count along, as `TensorSpec.counts` says it
     counts: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -69,12 +70,20 @@ _now: list[tuple[dict[str, Any], Traced]] = []
 
 def counts(lengths: torch.Tensor, size: Any, in_order: bool) -> bool:
     """Note that `lengths` are those of sequences padded to `size`. False where they are none of the model's inputs."""
+    return _noted(lengths, size, "sorted " if in_order else "")
+
+
+def holds_each(places: torch.Tensor, size: Any) -> bool:
+    """Note that `places` are an order: every number below `size` is among them once. As `counts`."""
+    return _noted(places, size, EACH)
+
+
+def _noted(tensor: torch.Tensor, size: Any, how: str) -> bool:
     tensors, traced = _now[-1] if _now else ({}, Traced())
-    name = next((name for name, tensor in tensors.items() if tensor is lengths), None)
+    name = next((name for name, one in tensors.items() if one is tensor), None)
     if name is None:
         return False
-    dim = str(size.node.expr) if isinstance(size, torch.SymInt) else str(size)
-    traced.counts[name] = f"sorted {dim}" if in_order else dim
+    traced.counts[name] = how + (str(size.node.expr) if isinstance(size, torch.SymInt) else str(size))
     return True
 
 

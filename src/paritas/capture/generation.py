@@ -22,6 +22,9 @@ WITHOUT_PAST = "text-generation"
 #: Tokens that are new and tokens that were seen: sizes that no graph can take for a constant, as it could 0 and 1.
 NEW, PAST = 3, 4
 
+#: In how many numbers a position is, where a model counts in time and space: position_ids int64 [AXES, batch, tokens].
+AXES = 3
+
 #: What forward calls its cache.
 CACHES = ("past_key_values", "cache_params")
 
@@ -96,13 +99,21 @@ def after_tokens(model: Any, *, embedded: bool = False) -> dict[str, Any]:
     if not getattr(model.config, "use_cache", False):
         given["use_cache"] = True
     if "position_ids" in known:
-        given["position_ids"] = torch.arange(PAST, PAST + NEW).repeat(2, 1)
+        positions = torch.arange(PAST, PAST + NEW).repeat(2, 1)
+        # Unlike each other, as only the places of an image's tokens are.
+        apart = torch.arange(AXES).reshape(AXES, 1, 1)
+        given["position_ids"] = positions + apart if counts_in_space(model) else positions
     if embedded:
         with torch.no_grad():
             given["inputs_embeds"] = model.get_input_embeddings()(given.pop("input_ids"))
     if forgets(model, given):
         _fill(cache, 0.0)
     return given
+
+
+def counts_in_space(model: Any) -> bool:
+    """Whether a token's position is three numbers: when, how far down and how far to the right it is in an image."""
+    return callable(getattr(getattr(model, "base_model", None), "get_rope_index", None))
 
 
 def forgets(model: Any, arguments: Mapping[str, Any]) -> bool:

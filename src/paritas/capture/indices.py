@@ -71,8 +71,13 @@ class Unchecked:
     what: str
 
 
-def door(exported: torch.export.ExportedProgram, sizes: Mapping[str, int]) -> tuple[dict[str, Bounds], list[Unchecked]]:
-    """What every input may hold, by its placeholder's name, and the operators of which the door cannot tell."""
+def door(
+    exported: torch.export.ExportedProgram, sizes: Mapping[str, int], orders: Mapping[str, str] | None = None
+) -> tuple[dict[str, Bounds], list[Unchecked]]:
+    """What every input may hold, by its placeholder's name, and the operators of which the door cannot tell.
+
+    orders: placeholder -> the size below which it holds every number once.
+    """
     known = intervals(exported, sizes=sizes)
     back = _Backward(known)
     for node in exported.graph.nodes:
@@ -83,6 +88,8 @@ def door(exported: torch.export.ExportedProgram, sizes: Mapping[str, int]) -> tu
             if here is None or most is None:
                 continue
             if here.low >= 0 and here.below is not None and here.below == most:
+                continue
+            if (orders or {}).get(index.name) == str(most):
                 continue
             if not isinstance(most, int):
                 back.unchecked.append(Unchecked(node, "an index that is out of range"))

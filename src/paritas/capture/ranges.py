@@ -235,6 +235,8 @@ class _Forward:
         shape = node.args[0].meta["val"].shape  # type: ignore[union-attr]
         sizes = [self.size(size) for size in shape]
         dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+        if dim is None and name_of(node).startswith("aten.argsort"):
+            dim = -1
         if name_of(node).startswith("aten.nonzero") or not isinstance(dim, int) or not shape:
             whole = math.prod(size.high for size in sizes)
             return Interval(0, max(whole - 1, 0))

@@ -303,14 +303,17 @@ def _as_lists(value: Any) -> Any:
 def _check_counts(
     specs: Sequence[TensorSpec], feed: Mapping[str, Array], sizes: Mapping[str, tuple[int, str]], wrong: list[str]
 ) -> None:
-    """Lengths of padded sequences: at least 1 and at most the padded size, which is the longest."""
+    """Lengths of padded sequences: at least 1 and at most the padded size, which is the longest. Orders are whole."""
     for spec in specs:
         array = feed.get(spec.name)
         if not spec.counts or array is None or not array.size:
             continue
-        size = formulas.value(spec.counts.removeprefix("sorted "), {n: s for n, (s, _) in sizes.items()})
+        size = formulas.value(spec.counted, {n: s for n, (s, _) in sizes.items()})
         low, high = int(array.min()), int(array.max())
-        if low < 1 or high != size:
+        if spec.is_order:
+            if array.size != size or not np.array_equal(np.sort(array, axis=None), np.arange(size)):
+                wrong.append(f"{spec.name} must be an order: every number from 0 to {int(size or 0) - 1} once")
+        elif low < 1 or high != size:
             wrong.append(
                 f"{spec.name} holds lengths from {low} to {high}; they must be at least 1, and the longest {size}, "
                 "to which the sequences are padded. Cut the padding off that no sequence needs"

@@ -35,8 +35,9 @@ class Plan:
         ]
         self.inputs = [s.name for s in manifest.inputs if s.name not in self.names and s.name not in self.cross]
         self.specs = [spec for spec in manifest.inputs if spec.name in self.inputs]
-        #: The input whose second dimension is the new tokens.
-        self.counted = next((name for name in self.inputs if name in TOKENS), "")
+        #: The input whose second dimension is the new tokens: that of positions need not be.
+        found = [name for name in self.inputs if name in TOKENS]
+        self.counted = next((name for name in found if not name.endswith("position_ids")), next(iter(found), ""))
         self.nesting = {name: nested for name, nested in manifest.nesting.items() if name != CACHE}
         # The cache comes in last: it is the caller's own.
         items = {key: item for key, item in manifest.structure["items"].items() if item["kind"] != "cache"}

@@ -1,21 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model that writes about images as three ports: embeddings of texts and of images, and what goes on with both."""
+"""A model that writes about images as several ports: embeddings of texts and of images, and what goes on with both."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from paritas import pipeline
+from paritas.capture import image_patches
+from paritas.capture.generation import AXES
 from paritas.components import Components
 from paritas.transformers.opened import SeveralPorts
 
-_IDS, _EMBEDS, _PIXELS = "input_ids", "inputs_embeds", "pixel_values"
+_IDS, _EMBEDS, _MASK, _POSITIONS = "input_ids", "inputs_embeds", "attention_mask", "position_ids"
 
-#: What loops hand on of images that they have encoded already, by kind: {"image": features}.
+#: What loops hand on of images and films that they have encoded already, by kind: {"image": features}.
 _READY = "mm_encoder_outputs"
+
+#: What forward takes for positions in images and films alone.
+_OF_PLACES = ("image_grid_thw", "video_grid_thw", "mm_token_type_ids", "second_per_grid_ts")
+
+#: Kind -> what forward calls its pixels, and the configuration the token in whose place a feature stands.
+_KINDS = {"image": ("pixel_values", "image_token_id"), "video": ("pixel_values_videos", "video_token_id")}
 
 
 class ImagesAndText(SeveralPorts):
@@ -24,42 +34,143 @@ class ImagesAndText(SeveralPorts):
     def __init__(self, model: Any, components: Components[pipeline.Port]) -> None:
         super().__init__(model, components, "language_model")
         self._texts, self._images = components["text_embeddings"], components["vision_embeddings"]
+        #: Kind -> what computes its features, as the original's method of that name is called.
+        self._encoders = self._encoders_by_kind()
         # Loops ask for the features before the first call, and hand them on: beams share them.
-        model.get_image_features = model.base_model.get_image_features = self._features_of
+        for kind, encode in self._encoders.items():
+            for one in (model, model.base_model):
+                setattr(one, f"get_{kind}_features", encode)
+
+    def _encoders_by_kind(self) -> dict[str, Any]:
+        return {"image": self._features_of}
 
     def _filled(self, tensors: dict[str, Any], seen: int) -> dict[str, Any]:
         """The embeddings of texts and images, with mask and positions as for ids."""
-        ids, pixels, embeds, ready = (tensors.pop(name, None) for name in (_IDS, _PIXELS, _EMBEDS, _READY))
-        images = (ready or {}).get("image")
-        if pixels is not None:
-            images = self._features_of(pixels)
-        if ids is None and images is not None:
+        ids, embeds, ready = (tensors.pop(name, None) for name in (_IDS, _EMBEDS, _READY))
+        features = self._features(tensors, ready or {})
+        if ids is None and features:
             self._refuse(f"images were given without {_IDS}, which say where they stand", f"Pass {_IDS}")
         places = torch.zeros(embeds.shape[:2], dtype=torch.int64) if ids is None and embeds is not None else ids
         # Positions and masks are counted of the ids, whatever they are.
-        filled = super()._filled({**tensors, _IDS: places}, seen)
+        filled = self._counted({**tensors, _IDS: places}, ids, seen)
         if embeds is None:
-            embeds = self._texts(input=filled[_IDS])
-        if images is not None:
-            embeds = self._with_images(embeds, filled[_IDS], torch.cat(list(images.pooler_output)))
+            embeds = self._texts(filled[_IDS])
+        for kind, found in features.items():
+            listed: Any = found.pooler_output
+            embeds = self._with_features(embeds, filled[_IDS], torch.cat(list(listed)), kind)
         del filled[_IDS]
         return {_EMBEDS: embeds, **filled}
 
+    def _counted(self, tensors: dict[str, Any], ids: torch.Tensor | None, seen: int) -> dict[str, Any]:
+        """These inputs, with mask and positions. ids: None where embeddings were given instead."""
+        return super()._filled(tensors, seen)
+
+    def _features(self, tensors: dict[str, Any], ready: Mapping[str, Any]) -> dict[str, BaseModelOutputWithPooling]:
+        """Those of each kind that is there. What they are computed of is taken out of `tensors`."""
+        found = {}
+        for kind, encode in self._encoders.items():
+            names = [n for n, p in inspect.signature(encode).parameters.items() if p.kind is not p.VAR_KEYWORD]
+            given = {name: tensors[name] for name in names if tensors.get(name) is not None}
+            tensors.pop(_KINDS[kind][0], None)
+            if ready.get(kind) is not None:
+                found[kind] = ready[kind]
+            elif _KINDS[kind][0] in given:
+                found[kind] = encode(**given)
+        return found
+
     def _features_of(self, pixel_values: torch.Tensor, **options: Any) -> BaseModelOutputWithPooling:
         """As the original's `get_image_features`: pooler_output is a list with [tokens, width] of each image."""
+        self._refuse_options(options)
+        dims = self._images.inputs[0].dims
+        together = dims[0] if dims and isinstance(dims[0], int) else max(len(pixel_values), 1)
+        found = [self._images(pixel_values=images) for images in pixel_values.split(together)]
+        listed: Any = list(torch.cat(found))
+        return BaseModelOutputWithPooling(pooler_output=listed)
+
+    def _refuse_options(self, options: Mapping[str, Any]) -> None:
         unknown = [name for name, value in options.items() if name != "return_dict" and value is not None]
         if unknown:
             self._refuse(f"{', '.join(unknown)} was given, and this port computes the features that it was made with")
-        # The port takes one image at a time, as openvino-genai hands them on.
-        found = [self._images(pixel_values=image) for image in pixel_values.split(1)]
-        listed: Any = [one.flatten(0, -2) for one in found]
-        return BaseModelOutputWithPooling(pooler_output=listed)
 
-    def _with_images(self, embeds: torch.Tensor, ids: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        places = ids == self.model.config.image_token_id
+    def _with_features(
+        self, embeds: torch.Tensor, ids: torch.Tensor, features: torch.Tensor, kind: str
+    ) -> torch.Tensor:
+        pixels, token = _KINDS[kind]
+        places = ids == getattr(self.model.config, token)
         if int(places.sum()) != len(features):
             self._refuse(
-                f"{_IDS} holds {int(places.sum())} tokens for images, and {_PIXELS} has {len(features)} features",
+                f"{_IDS} holds {int(places.sum())} tokens for {kind}s, and {pixels} has {len(features)} features",
                 "Make both with the model's processor",
             )
         return embeds.masked_scatter(places[..., None], features.to(embeds.dtype))
+
+
+class ImagesInPatches(ImagesAndText):
+    """As `ImagesAndText`, of a model whose images come as patches, so many as their sizes say."""
+
+    def __init__(self, model: Any, components: Components[pipeline.Port]) -> None:
+        super().__init__(model, components)
+        self._merger = components["vision_embeddings_merger"]
+        tower = image_patches.tower_of(model)
+        self._config = tower.config
+        # Frequencies are no weights: they follow from the configuration.
+        self._rotary = type(tower.rotary_pos_emb)(tower.config)
+
+    def _encoders_by_kind(self) -> dict[str, Any]:
+        return {"image": self._features_of, "video": self._features_of_films}
+
+    def _features_of(
+        self, pixel_values: torch.Tensor, image_grid_thw: torch.Tensor | None = None, **options: Any
+    ) -> BaseModelOutputWithPooling:
+        self._refuse_options(options)
+        return self._of_patches(pixel_values, image_grid_thw, "image_grid_thw")
+
+    def _features_of_films(
+        self, pixel_values_videos: torch.Tensor, video_grid_thw: torch.Tensor | None = None, **options: Any
+    ) -> BaseModelOutputWithPooling:
+        self._refuse_options(options)
+        return self._of_patches(pixel_values_videos, video_grid_thw, "video_grid_thw")
+
+    def _of_patches(self, patches: torch.Tensor, grid: torch.Tensor | None, name: str) -> BaseModelOutputWithPooling:
+        if grid is None:
+            self._refuse(f"{name} is missing, which says of how many patches each is", "Pass what the processor made")
+        if int(grid.prod(-1).sum()) != len(patches):
+            self._refuse(
+                f"{name} tells of {int(grid.prod(-1).sum())} patches, and {len(patches)} were given",
+                "Make both with the model's processor",
+            )
+        hidden = self._images(hidden_states=patches)["last_hidden_state"]
+        given = image_patches.of_grids(self._config, self._rotary, grid)
+        found = self._merger(hidden_states=hidden, **given)["last_hidden_state"]
+        sizes = grid.prod(-1) // self._config.spatial_merge_size**2
+        listed: Any = found.split(sizes.tolist())
+        return BaseModelOutputWithPooling(pooler_output=listed)
+
+    def _counted(self, tensors: dict[str, Any], ids: torch.Tensor | None, seen: int) -> dict[str, Any]:
+        places = tensors[_IDS]
+        positions = tensors.pop(_POSITIONS, None)
+        count: Any = self.model.base_model.compute_3d_position_ids
+        known = inspect.signature(count).parameters
+        told = {name: tensors.pop(name, None) for name in known if name not in (_IDS, _MASK)}
+        for name in _OF_PLACES:
+            tensors.pop(name, None)
+        filled = super()._counted({**tensors, _POSITIONS: torch.zeros_like(places)}, ids, seen)
+        batch, new = places.shape
+        if positions is None:
+            told |= {_IDS: ids, _EMBEDS: places[..., None], _MASK: tensors.get(_MASK), "past_key_values": _Seen(seen)}
+            positions = count(**{name: value for name, value in told.items() if name in known})
+        if positions is None:
+            positions = torch.arange(seen, seen + new)[None]
+        # A first row of four counts the text alone, for masks of packed sequences.
+        positions = positions[-AXES:] if positions.dim() == AXES else positions
+        return {**filled, _POSITIONS: positions[..., -new:].expand(AXES, batch, new).contiguous()}
+
+
+class _Seen:
+    """What a model asks a cache for when it counts positions."""
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+
+    def get_seq_length(self) -> int:
+        return self.tokens

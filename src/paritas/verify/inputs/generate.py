@@ -256,9 +256,11 @@ def _values(
 def _lengths(
     spec: TensorSpec, shape: tuple[int, ...], sizes: Mapping[str, int], generator: np.random.Generator
 ) -> np.ndarray:
-    """Lengths of sequences, of which the longest is not padded."""
-    dim = spec.counts.removeprefix("sorted ")
+    """Lengths of sequences, of which the longest is not padded; or an order."""
+    dim = spec.counted
     longest = int(dim) if dim.isdigit() else _evaluate(dim, sizes, spec)
+    if spec.is_order:
+        return generator.permutation(longest).astype(spec.dtype).reshape(shape)
     found = generator.integers(1, longest + 1, shape).astype(spec.dtype)
     if found.size:
         found.flat[0] = longest

@@ -29,6 +29,9 @@ def mutated(spec: TensorSpec, value: np.ndarray, generator: np.random.Generator)
         flat = changed.reshape(-1)
         flat[generator.integers(flat.size)] ^= True
         return changed
+    if spec.is_order:
+        _two_tokens_swapped(changed, changed.size, generator)
+        return changed
     if is_whole(spec.dtype):
         low, high = (0, spec.high) if spec.high is not None else _ends(changed)
         moved = np.asarray(changed.astype(np.int64) - low)

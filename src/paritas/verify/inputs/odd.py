@@ -84,7 +84,7 @@ def odd(specs: Sequence[TensorSpec], base: Case, *, seed: int = 0, keep: Collect
 
 def _unknown(spec: TensorSpec) -> bool:
     """Whether it is a whole number of which neither a table nor a name says what it may be."""
-    known = spec.high is not None or spec.value is not None or not holds_values(spec)
+    known = spec.high is not None or spec.value is not None or spec.is_order or not holds_values(spec)
     return is_whole(spec.dtype) and not known and not is_attention_mask(spec)
 
 

@@ -153,7 +153,9 @@ def _other_sizes(
             continue
         feed = draw(specs, shapes, generator)
         for spec in specs:
-            if spec.counts:  # lengths of padded sequences: as long as they can be
+            if spec.is_order:
+                feed[spec.name] = np.arange(feed[spec.name].size).astype(spec.dtype).reshape(feed[spec.name].shape)
+            elif spec.counts:  # lengths of padded sequences: as long as they can be
                 feed[spec.name] = np.full_like(feed[spec.name], max(sizes.values()))
         yield "sizes " + ", ".join(f"{symbol}={size}" for symbol, size in sizes.items()), feed
 
