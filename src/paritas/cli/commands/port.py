@@ -256,7 +256,7 @@ def show(
         # Of several graphs none is measured or bisected by its directory.
         for what, command in next_steps(telling, str(out))[: 1 if several else None]:
             screen.print(f"To {what}:   {command}", markup=False, soft_wrap=True)
-    for line in on_generation(one, out):
+    for line in on_generation(port, out):
         screen.print(line, markup=False, soft_wrap=True)
     if report is not None and report.verdict != "agrees":
         words = {"diverges": "It DIVERGES from its original", "incomplete": "Its comparison is INCOMPLETE"}[
@@ -267,11 +267,18 @@ def show(
         )
 
 
-def on_generation(port: Port, out: Path) -> list[str]:
+#: What `paritas generate` takes of a task's components.
+_GIVEN = {"text2text-generation-with-past": '"TEXT"', "automatic-speech-recognition-with-past": "FILE.wav"}
+
+
+def on_generation(port: Port | Components[Port], out: Path) -> list[str]:
     """How the port of a model that generates is used for it; what it cannot, if it has no cache."""
     from paritas.caches import remembered
     from paritas.capture.generation import can_generate
+    from paritas.components import Components
 
+    if isinstance(port, Components):
+        return [f"To generate:   paritas generate {out} {_GIVEN[port.task]}"] if port.task in _GIVEN else []
     if remembered(port.manifest):
         return [f'To generate:   paritas generate {out} "Once upon a time"   or   paritas chat {out}']
     if not can_generate(port.original(in_files=True)):
