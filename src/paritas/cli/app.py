@@ -58,7 +58,7 @@ PORTS, FAULTS, APPS, MACHINE, MAINTAIN = (
 for panel, modules in (
     (PORTS, (port, generate, chat, verify, report, bench, inspect, adopt)),
     (FAULTS, (bisect, compare)),
-    (MACHINE, (doctor, demo)),
+    (MACHINE, (doctor,)),
     (APPS, (translate, speech)),
     (MAINTAIN, (support, parity)),
 ):
@@ -88,6 +88,16 @@ for name, panel, words, commands in (
         needs = "" if command in (cache.ls, cache.rm) else "port"
         group.command(command.__name__, epilog=EPILOG)(guarded(command, needs, f"{name} {command.__name__}"))
     app.add_typer(group, name=name, rich_help_panel=panel)
+
+# The main job, and beside it demonstrations of single models.
+demos = typer.Typer(
+    invoke_without_command=True,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+demos.callback(epilog=EPILOG)(guarded(demo.demo, "port", "demo"))
+demos.command("pixart", epilog=EPILOG)(guarded(demo.pixart, "port", "demo pixart"))
+app.add_typer(demos, name="demo", rich_help_panel=MACHINE)
 
 
 def _version(wanted: bool) -> None:

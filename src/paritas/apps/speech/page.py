@@ -1,153 +1,145 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page of `paritas speech`: three tabs of Gradio's, which show what goes wrong as one message."""
+"""The page of `paritas speech`: three tabs, for speech to text, one voice to another, text to speech."""
 
 from __future__ import annotations
 
-import html
-import os
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
 from typing import Any
 
+from paritas.apps import frame
+from paritas.apps.frame import ONE_AT_A_TIME, Told, seconds
 from paritas.apps.speech.models import Speech, pcm16
-from paritas.errors import InputError, ParitasError
+from paritas.errors import InputError
 
-LARGEST = "100mb"  # of an uploaded file
-KEPT = 3600  # seconds for which recordings and speech stay on disk
+INTRO = "Speak, upload a recording or type, and hear it as text, in another voice or aloud."
 
-#: One generation at a time, in all tabs together: others wait in Gradio's queue and see their place in it.
-ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "models", "concurrency_limit": 1}
+SENTENCES = (
+    "Don't count the days, make the days count.",
+    "The same numbers, on another engine.",
+    "How much wood would a woodchuck chuck?",
+)
 
 
-def gradio() -> Any:
-    """The library, which is kept from telling its makers. Raises `InputError` if it is missing."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    try:
-        import gradio
-        import scipy  # noqa: F401
-        import soundfile  # noqa: F401
-    except (ImportError, OSError) as error:  # OSError: soundfile without libsndfile
-        raise InputError(
-            f"The page needs gradio, scipy and soundfile ({error}). Install them:   pip install 'paritas[page]'"
-        ) from error
-    return gradio
+class Clock:
+    """How long a model takes, from when it was last said what is done: loading it is not part of that."""
+
+    def __init__(self, progress: Any, said: Callable[[str], None]) -> None:
+        self._progress, self._said = progress, said
+        self._since = time.perf_counter()
+
+    def __call__(self, what: str) -> None:
+        self._since = time.perf_counter()
+        self._progress(None, desc=what)
+        if what.startswith("Loading"):
+            self._said(what)
+
+    def took(self) -> str:
+        """The time since then."""
+        return seconds(time.perf_counter() - self._since)
 
 
 def page(speech: Speech, *, seed: int = 0, said: Callable[[str], None] = lambda line: None) -> Any:
     """The page, a `gradio.Blocks`. said: called with a line for the terminal."""
     gr = gradio()
-
-    def told(progress: Any) -> Callable[[str], None]:
-        def tell(what: str) -> None:
-            progress(None, desc=what)
-            if what.startswith("Loading"):
-                said(what)
-
-        return tell
-
-    def number(value: float | None) -> int:
-        if value is None:
-            raise InputError("The seed has to be a whole number.")
-        return int(value)
-
-    def hear(path: str | None, progress: Any = gr.Progress()) -> str:  # noqa: B008 - so Gradio finds it
-        with shown(gr, said):
-            text = speech.hear(path, seed, told(progress))
-            if not text:
-                gr.Warning("No speech was recognised in this recording.")
-            return text
-
-    def convert(path: str | None, voice: str, drawn: float | None, progress: Any = gr.Progress()) -> Any:  # noqa: B008
-        with shown(gr, said):
-            rate, samples = speech.convert(path, voice, number(drawn), told(progress))
-            return rate, pcm16(samples)
-
-    def say(text: str, voice: str, drawn: float | None, progress: Any = gr.Progress()) -> Any:  # noqa: B008
-        with shown(gr, said):
-            rate, samples, unknown = speech.say(text, voice, number(drawn), told(progress))
-            if unknown:
-                gr.Warning(f"Left out, the model does not know them: {html.escape(' '.join(unknown))}")
-            return rate, pcm16(samples)
-
     names, asked = speech.voices, speech.checkpoints
 
-    def voice_and_seed() -> tuple[Any, Any]:
-        voice = gr.Dropdown(names, value=names[0], label="Voice", interactive=True)
-        drawn = gr.Number(
-            seed, precision=0, minimum=0, maximum=2**32 - 1, label="Seed", info="Another one speaks in another way."
-        )
-        return voice, drawn
+    with frame.page("Speech", INTRO, engine=speech.engine, said=said) as (blocks, around):
+        with gr.Tabs():
+            with gr.Tab("Transcribe"), gr.Row(equal_height=False):
+                with gr.Column():
+                    heard = _recorder(gr)
+                    listen = gr.Button("Transcribe", variant="primary")
+                    said_of_text = around.said_here()
+                with gr.Column():
+                    text = gr.Textbox(
+                        label="Text", lines=6, buttons=["copy"], placeholder="What was said appears here."
+                    )
+            with gr.Tab("Convert"), gr.Row(equal_height=False):
+                with gr.Column():
+                    given = _recorder(gr)
+                    voice, drawn = _voice_and_seed(gr, names, seed)
+                    turn = gr.Button("Convert", variant="primary")
+                    said_of_voice = around.said_here()
+                with gr.Column():
+                    converted = _speaking(gr)
+            with gr.Tab("Speak"), gr.Row(equal_height=False):
+                with gr.Column():
+                    words = gr.Textbox(label="Text to say", lines=4, placeholder="A sentence or two.")
+                    gr.Examples([[sentence] for sentence in SENTENCES], [words], label="Examples")
+                    speaker, seeded = _voice_and_seed(gr, names, seed)
+                    speak = gr.Button("Speak", variant="primary")
+                    said_of_speech = around.said_here()
+                with gr.Column():
+                    spoken = _speaking(gr)
+        around.foot(*dict.fromkeys((asked.asr, asked.vc, asked.tts, asked.vocoder)))
 
-    # Of the buttons none but these: "share" would send the sound to another host.
-    def recorder() -> Any:
-        return gr.Audio(sources=["microphone", "upload"], type="filepath", label="Recording", buttons=["download"])
+        def hear(path: str | None, progress: Any = gr.Progress()) -> Any:  # noqa: B008 - so Gradio finds it
+            clock = Clock(progress, said)
+            found = speech.hear(path, seed, clock)
+            hint = "" if found else "No speech was recognised in this recording."
+            return found, Told(f"Transcribed in {clock.took()}", hint)
 
-    def speaking() -> Any:
-        return gr.Audio(
-            type="numpy", format="wav", interactive=False, label="Speech", buttons=["download"], elem_classes=["speech"]
-        )
+        def convert(path: str | None, name: str, number: float | None, progress: Any = gr.Progress()) -> Any:  # noqa: B008
+            clock = Clock(progress, said)
+            rate, samples = speech.convert(path, name, _whole(number), clock)
+            return (rate, pcm16(samples)), Told(_spoken(rate, samples, clock))
 
-    # Recordings are somebody's voice: they are removed after an hour, and when the page ends.
-    with gr.Blocks(title="Paritas: speech", analytics_enabled=False, delete_cache=(KEPT // 4, KEPT)) as blocks:
-        gr.Markdown("# Speech")
-        with gr.Tab("Speech to text"), gr.Row():
-            with gr.Column():
-                heard = recorder()
-                button = gr.Button("Transcribe", variant="primary")
-            with gr.Column():
-                text = gr.Textbox(label="Text", lines=6, buttons=["copy"])
-                gr.Markdown(f"`{asked.asr}`")
-            button.click(hear, [heard], [text], api_name="hear", **ONE_AT_A_TIME)
-        with gr.Tab("Convert a voice"), gr.Row():
-            with gr.Column():
-                heard = recorder()
-                voice, drawn = voice_and_seed()
-                button = gr.Button("Convert", variant="primary")
-            with gr.Column():
-                speech_out = speaking()
-                gr.Markdown(f"`{asked.vc}`, `{asked.vocoder}`")
-            button.click(convert, [heard, voice, drawn], [speech_out], api_name="convert", **ONE_AT_A_TIME)
-        with gr.Tab("Text to speech"), gr.Row():
-            with gr.Column():
-                text = gr.Textbox(label="Text to say", lines=4)
-                voice, drawn = voice_and_seed()
-                button = gr.Button("Speak", variant="primary")
-            with gr.Column():
-                speech_out = speaking()
-                gr.Markdown(f"`{asked.tts}`, `{asked.vocoder}`")
-            button.click(say, [text, voice, drawn], [speech_out], api_name="say", **ONE_AT_A_TIME)
-    return blocks.queue(max_size=20)
+        def say(what: str, name: str, number: float | None, progress: Any = gr.Progress()) -> Any:  # noqa: B008
+            clock = Clock(progress, said)
+            rate, samples, unknown = speech.say(what, name, _whole(number), clock)
+            hint = f"Left out, the model does not know them: {' '.join(unknown)}" if unknown else ""
+            return (rate, pcm16(samples)), Told(_spoken(rate, samples, clock), hint)
+
+        for button, function, inputs, output, place in (
+            (listen, hear, [heard], text, said_of_text),
+            (turn, convert, [given, voice, drawn], converted, said_of_voice),
+            (speak, say, [words, speaker, seeded], spoken, said_of_speech),
+        ):
+            button.click(
+                around.answers(1)(function), inputs, [output, place, around.top],
+                api_name=function.__name__, show_progress_on=[output], **ONE_AT_A_TIME,
+            )  # fmt: skip
+    return blocks
 
 
-@contextmanager
-def shown(gr: Any, said: Callable[[str], None]) -> Iterator[None]:
-    """What goes wrong, as one message in the page; a bug of ours with its traceback in the terminal alone."""
+def gradio() -> Any:
+    """Gradio, with what reads and resamples sound. Raises `InputError` if one is missing."""
+    gr = frame.gradio()
     try:
-        yield
-    except ParitasError as error:
-        raise gr.Error(html.escape(str(error)), print_exception=False) from None
-    except Exception as error:  # noqa: BLE001 - the last resort: a bug of ours, said as one
-        said("".join(traceback.format_exception(error)))
-        text = f"This is a bug in Paritas, please report it with the traceback in the terminal: {type(error).__name__}"
-        raise gr.Error(text, print_exception=False) from None
+        import scipy  # noqa: F401
+        import soundfile  # noqa: F401
+    except (ImportError, OSError) as error:  # OSError: soundfile without libsndfile
+        raise InputError(
+            f"The page needs scipy and soundfile ({error}). Install them:   pip install 'paritas[page]'"
+        ) from error
+    return gr
 
 
-def serve(blocks: Any, host: str, port: int) -> str:
-    """Start the server in a thread, and return the page's address. Raises `InputError` if it cannot listen there."""
-    gr = gradio()
-    try:
-        _, address, _ = blocks.launch(
-            server_name=host,
-            server_port=port,
-            share=False,
-            ssr_mode=False,
-            prevent_thread_lock=True,
-            quiet=True,
-            footer_links=[],
-            max_file_size=LARGEST,
-            theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
-        )
-    except OSError as error:
-        raise InputError(f"The page cannot be served at {host}:{port}; choose another --port.") from error
-    return address
+def _spoken(rate: int, samples: Any, clock: Clock) -> str:
+    return f"{seconds(len(samples) / rate)} of speech in {clock.took()}"
+
+
+def _whole(number: float | None) -> int:
+    if number is None:
+        raise InputError("The seed has to be a whole number.")
+    return int(number)
+
+
+def _voice_and_seed(gr: Any, names: list[str], seed: int) -> tuple[Any, Any]:
+    voice = gr.Dropdown(names, value=names[0], label="Voice", interactive=True)
+    drawn = gr.Number(
+        seed, precision=0, minimum=0, maximum=2**32 - 1, label="Seed", info="Another one speaks in another way."
+    )
+    return voice, drawn
+
+
+# Of the buttons none but these: "share" would send the sound to another host.
+def _recorder(gr: Any) -> Any:
+    return gr.Audio(sources=["microphone", "upload"], type="filepath", label="Recording", buttons=["download"])
+
+
+def _speaking(gr: Any) -> Any:
+    return gr.Audio(
+        type="numpy", format="wav", interactive=False, label="Speech", buttons=["download"], elem_classes=["speech"]
+    )

@@ -1,16 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`paritas demo`: the main job on a real checkpoint, which `make port` runs."""
+"""`paritas demo`: the main job on a real checkpoint, which `make port` runs, and pages to try."""
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from paritas.cli.commands.speech import Host, PortNumber, Seed
+from paritas.cli.commands.translate import EngineOption
 from paritas.cli.options import Debug, DemoEngines, DemoOut, Json, Measure, Quiet, Seconds
-from paritas.cli.outcome import DIVERGES, OK, console, print_json
+from paritas.cli.outcome import DIVERGES, OK, console, print_json, say
 from paritas.cli.progress import Stages
+
+Checkpoint = Annotated[
+    str,
+    typer.Argument(
+        metavar="[MODEL]",
+        show_default=False,
+        help="A PixArt-α pipeline: a hub id, PixArt-alpha/PixArt-LCM-XL-2-1024-MS for one, or a directory. "
+        "If not given, a small one that comes with Paritas and draws shapes, without a network.",
+    ),
+]
 
 
 def demo(
+    context: typer.Context,
     out: DemoOut = Path("ports"),
     engine: DemoEngines = None,
     seconds: Seconds = 2.0,
@@ -30,6 +47,8 @@ def demo(
 
       paritas demo --engine openvino --no-bench --out /tmp/ports
     """
+    if context.invoked_subcommand:
+        return OK
     from paritas.apps import demo as main_job
 
     with Stages("all-MiniLM-L6-v2", quiet=quiet) as stages:
@@ -39,3 +58,45 @@ def demo(
     else:
         console().print(result.terminal())
     return OK if result.agrees else DIVERGES
+
+
+def pixart(
+    model: Checkpoint = "",
+    engine: EngineOption = None,
+    host: Host = "127.0.0.1",
+    port: PortNumber = 7860,
+    seed: Seed = 0,
+    debug: Debug = False,
+) -> int:
+    """Serve a page that draws what is written, by PixArt-α with its networks on an engine.
+
+    Prompt, negative prompt, seed, steps, size, engine and precision; the picture is seen while it is drawn, and the
+    same seed's in PyTorch beside it. Needs pip install 'paritas[page,diffusers]'. Ctrl-C ends it.
+
+    **Examples**
+
+      paritas demo pixart
+
+      paritas demo pixart PixArt-alpha/PixArt-LCM-XL-2-1024-MS --engine openvino
+    """
+    from paritas.apps import frame
+    from paritas.apps.pixart import page
+    from paritas.apps.pixart.drawing import Drawer
+    from paritas.extras import require
+
+    require("diffusers", "paritas demo pixart")
+    drawer = Drawer(model, engine)
+    blocks = page.page(drawer, seed=seed, said=_say)
+    address = frame.serve(blocks, host, port)
+    try:
+        _say(f"PixArt-α on {drawer.engine}: {address}   (Ctrl-C ends it)")
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        _say("")
+    finally:
+        blocks.close(verbose=False)
+    return OK
+
+
+def _say(line: str) -> None:
+    say(line, err=True)

@@ -59,6 +59,7 @@ def speech(
 
       paritas speech --asr openai/whisper-base --speaker Anna=anna.npy --speaker Ben=ben.npy --engine mindspore
     """
+    from paritas.apps import frame
     from paritas.apps.speech import page
     from paritas.apps.speech.models import Checkpoints, Speech, speakers
     from paritas.run.engine import default_engine
@@ -69,7 +70,7 @@ def speech(
     voices = speakers(speaker or [])
     find_engine(engine or default_engine())
     blocks = page.page(Speech(checkpoints, voices, engine), seed=seed, said=_say)
-    address = page.serve(blocks, host, port)
+    address = frame.serve(blocks, host, port)
     try:
         _say(f"Speech on {engine or default_engine()}: {address}   (Ctrl-C ends it)")
         threading.Event().wait()
