@@ -114,6 +114,7 @@ def test_a_short_training_writes_a_pipeline(trained: tuple[Path, list[str]]) -> 
 def test_the_source_s_snippet_with_only_the_import_changed(trained: tuple[Path, list[str]]) -> None:
     pytest.importorskip("openvino")
     from diffusers import PixArtAlphaPipeline as Original
+
     from paritas.diffusers import PixArtAlphaPipeline
 
     images = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.resources
+import json
 import os
 import queue
 import re
@@ -106,6 +107,15 @@ class Drawer:
         """Whether the checkpoint is for few steps without guidance: latent consistency models are."""
         index = Path(self.source, "model_index.json")
         return "LCM" in (index.read_text(encoding="utf-8", errors="replace") if index.is_file() else self.source)
+
+    @property
+    def side(self) -> int:
+        """Pixels of the square pictures that the checkpoint was trained on."""
+        config = Path(self.source, "transformer", "config.json")
+        try:
+            return 8 * int(json.loads(config.read_text(encoding="utf-8"))["sample_size"])
+        except (OSError, ValueError, KeyError):  # on the hub: nothing is fetched before it is needed
+            return 512 if "512" in self.source else 1024
 
     @property
     def engines(self) -> list[tuple[str, str]]:

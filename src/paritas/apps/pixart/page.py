@@ -33,7 +33,8 @@ def page(drawer: Drawer, *, seed: int = 0, said: Callable[[str], None] = lambda 
     """The page, a `gradio.Blocks`. said: called with a line for the terminal."""
     gr = frame.gradio()
     few = drawer.few_steps
-    sizes = ["256 × 256"] if drawer.is_small else ["1024 × 1024", "1024 × 768", "768 × 1024", "512 × 512"]
+    side = drawer.side
+    sizes = [f"{side} × {side}", f"{side} × {3 * side // 4}", f"{3 * side // 4} × {side}"]
 
     with frame.page("Text to picture", INTRO, engine=drawer.engine, said=said) as (blocks, around):
         last = gr.State(None)
