@@ -197,7 +197,7 @@ class Drawer:
         _check_size(pipe, wish)
         key = (wish.engine, wish.precision, wish.width, wish.height, wish.guided)
         if key not in self._ready:
-            if wish.engine != "torch":
+            if not about(wish.engine).is_original:
                 show(Step(f"Porting to {label}, once for this size"))
             _called(pipe, dataclasses.replace(wish, steps=1), lambda *_: None)
             self._ready.add(key)

@@ -94,7 +94,7 @@ def page(drawer: Drawer, *, seed: int = 0, said: Callable[[str], None] = lambda 
             for seen in drawer.draw(wish):
                 if isinstance(seen, Drawn):
                     hint = "\n".join(drawer.hints(wish))
-                    pressed = gr.Button(interactive=on != "torch")
+                    pressed = gr.Button(interactive=not about(on).is_original)
                     told = Told(_time(seen), hint, label)
                     yield seen.picture, seen, pressed, hidden, around.nothing(), told
                 else:
