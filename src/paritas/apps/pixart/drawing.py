@@ -34,7 +34,7 @@ _SEEN = ((0.298, 0.207, 0.208), (0.187, 0.286, 0.173), (-0.158, 0.189, 0.264), (
 
 
 def small() -> Path:
-    """The directory of the small model, which comes with Paritas."""
+    """The directory of the small model, where an installation has it."""
     return Path(str(importlib.resources.files("paritas.apps.pixart") / "small"))
 
 
@@ -87,7 +87,7 @@ class Drawer:
             if not os.path.isfile(os.path.join(self.source, "model_index.json")):
                 if self.is_small:
                     raise SourceError(
-                        "The small model is not part of this installation. Train it, in some minutes, and name it:   "
+                        "The small model is not part of this installation. Train it and name it, or name another:   "
                         "python -m paritas.apps.pixart.train small && paritas demo pixart small"
                     )
                 raise SourceError(f"{self.source} is no pipeline of diffusers: it has no model_index.json.")

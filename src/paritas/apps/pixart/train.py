@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains the small model: `python -m paritas.apps.pixart.train DIR`, in some minutes on two cores.
+"""Trains the small model: `python -m paritas.apps.pixart.train DIR`, without a network and on a CPU.
 
 The stages, each kept in `--work`, so that a run that was stopped goes on: the text encoder learns to say what each word
 is about, the autoencoder to draw parts of pictures, the transformer to make latents out of noise, the judge to tell
