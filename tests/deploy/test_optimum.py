@@ -101,9 +101,9 @@ def peer(tmp_path: Path) -> Callable[..., dict[str, np.ndarray]]:
     return run
 
 
-#: By how much weights are larger than usual, so that tokens are no accident of rounding. Small decoders with an encoder
-#: repeat one token unless theirs are much larger.
-TIMES = {"t5": 8, "bart": 8}
+#: By how much weights are larger than usual, so that tokens are no accident of rounding; 3 where nothing is said. Some
+#: small models repeat one token unless theirs are much larger.
+TIMES = {"t5": 8, "bart": 10, "whisper": 8, "phi": 4}
 
 
 def _larger(model: Any, times: float = 3) -> Any:
@@ -191,7 +191,8 @@ def test_its_tokens_are_pytorchs(name: str, tmp_path: Path, peer: Any) -> None:
         for n in (1, 3)
     }
     for tokens in want.values():
-        assert all(len(set(row)) > 3 for row in tokens[:, -12:].tolist())  # repeated ones would hide mistakes
+        new = tokens[:, -12:]
+        assert len(np.unique(new)) > 3 and all(len(set(row)) > 2 for row in new.tolist())  # one would hide mistakes
     directory = _ported(model, tmp_path)
     out = peer(_GENERATE.format(cls=cls), directory, **{key: value.numpy() for key, value in given.items()})
     for beams, tokens in want.items():
