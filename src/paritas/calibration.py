@@ -9,11 +9,12 @@ import itertools
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from paritas.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +84,8 @@ def _arrays(number: int, sample: Any) -> Mapping[str, np.ndarray]:
     if not isinstance(sample, Mapping):
         sample = {"input_ids": sample}
     try:
+        import numpy as np
+
         found = {str(name): np.asarray(value) for name, value in sample.items()}
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"Sample {number} of the dataset is no mapping of arrays by name: {error}.") from None
