@@ -32,22 +32,22 @@ _MOVING = frozenset(
 
 
 @contextlib.contextmanager
-def reading() -> Iterator[None]:
-    """While inside, stand-ins are what the checkpoint has."""
+def reading(dtype: torch.dtype = torch.float32) -> Iterator[None]:
+    """While inside, stand-ins are what the checkpoint has, in `dtype`."""
     held = stored.held()
     if not held:
         yield
         return
-    with _Reading(held):
+    with _Reading(held, dtype):
         yield
 
 
 class _Reading(TorchDispatchMode):
     """held: the address of a stand-in -> what the checkpoint has, in half precision."""
 
-    def __init__(self, held: Mapping[int, torch.Tensor]) -> None:
+    def __init__(self, held: Mapping[int, torch.Tensor], dtype: torch.dtype) -> None:
         super().__init__()
-        self._held = held
+        self._held, self._dtype = held, dtype
         self._memory = stored.memory()
         self._files = stored.mapped_files()
 
@@ -83,18 +83,16 @@ class _Reading(TorchDispatchMode):
             raise RuntimeError("a view of a weight that stays in its checkpoint's files was made before it was read")
         return half
 
-    @staticmethod
-    def _computed(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _computed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func is _aten._to_copy.default:
-            return func(*args, **{**kwargs, "dtype": kwargs.get("dtype") or torch.float32})
+            return func(*args, **{**kwargs, "dtype": kwargs.get("dtype") or self._dtype})
         if func.overloadpacket in _MOVING:
-            return pytree.tree_map(_wide, func(*args, **kwargs))
-        args, kwargs = pytree.tree_map(_wide, (args, kwargs))
+            return pytree.tree_map(self._wide, func(*args, **kwargs))
+        args, kwargs = pytree.tree_map(self._wide, (args, kwargs))
         return func(*args, **kwargs)
 
-
-def _wide(value: Any) -> Any:
-    return value.float() if isinstance(value, torch.Tensor) and value.dtype in stored.HALF else value
+    def _wide(self, value: Any) -> Any:
+        return value.to(self._dtype) if isinstance(value, torch.Tensor) and value.dtype in stored.HALF else value
 
 
 def in_half(module: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
@@ -105,3 +103,14 @@ def in_half(module: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
         value = torch.nn.Parameter(half.to(dtype), requires_grad=False)
         memo[id(module.get_parameter(name))] = value
     return copy.deepcopy(module, memo).to(dtype)
+
+
+def in_double(module: torch.nn.Module) -> torch.nn.Module:
+    """A copy in float64 but for the stand-ins, which `reading(torch.float64)` reads in it."""
+    held = stored.of(dict(module.named_parameters(remove_duplicate=False)))
+    found = copy.deepcopy(module, {id(one): one for one in map(module.get_parameter, held)})
+    for tensors in (found.named_parameters(), found.named_buffers()):
+        for name, tensor in tensors:
+            if name not in held and tensor.is_floating_point():
+                tensor.data = tensor.data.double()
+    return found

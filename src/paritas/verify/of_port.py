@@ -442,20 +442,25 @@ def _terms(node: Any) -> int:
     return 1
 
 
-def eager(port: Subject, module: torch.nn.Module) -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]:
-    """The original as `verify` wants it: arrays by name in, flat arrays in the manifest's order out."""
+def eager(
+    port: Subject, module: torch.nn.Module, dtype: torch.dtype | None = None
+) -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]:
+    """The original as `verify` wants it: arrays by name in, flat arrays in the manifest's order out.
+
+    dtype: that of its floats, where its weights, which may stay in their files, do not say so.
+    """
     import torch
 
     from paritas.capture.state import plain_paths
     from paritas.capture.streaming import reading
 
     constants = port.manifest.constants
-    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+    own = dtype or next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
 
     def run(feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         tensors = {name: torch.from_numpy(np.array(value)) for name, value in feed.items()}
-        tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
-        with torch.no_grad(), plain_paths(module), reading():
+        tensors = {name: t.to(own) if t.is_floating_point() else t for name, t in tensors.items()}
+        with torch.no_grad(), plain_paths(module), reading(dtype or torch.float32):
             flat, _ = describe_output(invoke(module, {**nest(tensors, port.manifest.nesting), **constants}))
         return [to_numpy("an output", value) for value in flat]
 
@@ -463,12 +468,18 @@ def eager(port: Subject, module: torch.nn.Module) -> Callable[[Mapping[str, np.n
 
 
 def exactly(port: Subject, module: torch.nn.Module) -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]:
-    """The original's own code in float64, also where it names another dtype: a copy, made when it is first asked."""
+    """The original's own code in float64, also where it names another dtype: a copy, made when it is first asked.
+
+    Weights that stay in their files stay there.
+    """
+    import torch
+
+    from paritas.capture import streaming
     from paritas.run.torch.float64 import InFloat64
 
     @functools.cache
     def made() -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]:
-        return eager(port, in_precision(module, "float64"))
+        return eager(port, streaming.in_double(module), torch.float64)
 
     def run(feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         with InFloat64():
