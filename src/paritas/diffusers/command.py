@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -80,8 +79,10 @@ def call_of(pipeline: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     found = {**{name: value for name, value in _CALL.items() if name in takes}, **given}
     missing = [n for n, p in takes.items() if p.default is p.empty and p.kind is not p.VAR_KEYWORD and n not in found]
     if missing:
-        example = json.dumps(dict.fromkeys(missing, "..."))
-        raise InputError(f"{type(pipeline).__name__} needs {', '.join(missing)} as well: --call '{example}'")
+        raise InputError(
+            f"{type(pipeline).__name__} needs {', '.join(missing)} as well, which a command cannot give it. In Python: "
+            "pipe = paritas.diffusers.DiffusionPipeline.from_pretrained(SOURCE); pipe(...); pipe.save_pretrained(DIR)"
+        )
     if "generator" in takes:
         found["generator"] = None
     return found
