@@ -228,7 +228,7 @@ def test_a_classifier(classifier: tuple[Path, Any, Any]) -> None:
         (ours.BertForSequenceClassification, {"weights": "int8"}, "it has those of the original"),
         (ours.BertForSequenceClassification, {"num_labels": 7}, "This port's network is fixed"),
         (ours.BertForSequenceClassification, {"device_map": "cuda"}, "engine_device="),
-        (ours.BertForSequenceClassification, {"quantization_config": {"bits": 4}}, "quantization_config"),
+        (ours.BertForSequenceClassification, {"quantization_config": {"bits": 4}}, "weights='int4'"),
     ],
 )
 def test_what_the_port_is_not_is_refused(

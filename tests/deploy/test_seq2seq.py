@@ -41,7 +41,7 @@ MODELS: dict[str, Any] = {
     ),
     "bart": lambda: hf.BartForConditionalGeneration(hf.BartConfig(vocab_size=SIZE, init_std=0.3, **SIZES)),
     "marian": lambda: hf.MarianMTModel(
-        hf.MarianConfig(vocab_size=SIZE, init_std=0.3, pad_token_id=59, decoder_start_token_id=59, eos_token_id=0,
+        hf.MarianConfig(vocab_size=SIZE, init_std=0.3, pad_token_id=1, decoder_start_token_id=1, eos_token_id=2,
                         **SIZES)
     ),
     "fsmt": lambda: hf.FSMTForConditionalGeneration(
@@ -56,7 +56,9 @@ MODELS: dict[str, Any] = {
                       decoder_start_token_id=0, initializer_factor=1.5)
     ),
     "m2m100": lambda: hf.M2M100ForConditionalGeneration(hf.M2M100Config(vocab_size=SIZE, init_std=0.3, **SIZES)),
-    "mbart": lambda: hf.MBartForConditionalGeneration(hf.MBartConfig(vocab_size=SIZE, init_std=0.3, **SIZES)),
+    "mbart": lambda: hf.MBartForConditionalGeneration(
+        hf.MBartConfig(vocab_size=SIZE, init_std=0.3, decoder_start_token_id=2, **SIZES)
+    ),
     "pegasus": lambda: hf.PegasusForConditionalGeneration(
         hf.PegasusConfig(vocab_size=SIZE, init_std=0.3, **SIZES)
     ),
@@ -92,9 +94,13 @@ def kinds(*daily: str) -> list[Any]:
     return [pytest.param(name, marks=() if name in daily else pytest.mark.slow) for name in MODELS]
 
 
+#: Of random weights with which two texts are answered differently, and not by one token again and again; 0 for others.
+SEEDS = {"bart": 1, "mt5": 2, "umt5": 1}
+
+
 @functools.cache
 def made(name: str) -> tuple[Any, paritas.components.Components[Any]]:
-    torch.manual_seed(0)
+    torch.manual_seed(SEEDS.get(name, 0))
     model = MODELS[name]().eval()
     return model, paritas.port(model)  # the task follows from the model
 

@@ -96,7 +96,8 @@ class Writer:
     def write(self, prompt: str, options: Mapping[str, Any], tell: Tell | None = None, *, whole: bool = False) -> str:
         """The text that follows `prompt`. whole: it has its special tokens already, as a template writes them."""
         given = dict(options)
-        if tell is not None and given.get("num_beams", 1) == 1:
+        beams = given.get("num_beams") or self.model.generation_config.num_beams or 1
+        if tell is not None and beams == 1:  # those of a search are no text before its end
             given["streamer"] = _Telling(self.tokenizer, tell)
         found = self._written([prompt], given, whole)[0]
         if tell is not None and "streamer" not in given:
