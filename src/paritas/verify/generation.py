@@ -22,7 +22,7 @@ from paritas.run.session import Session, State
 from paritas.run.state import ArrayState, new_state
 from paritas.verify.compare import typical
 from paritas.verify.inputs.generate import Case
-from paritas.verify.inputs.scenarios import Call, Roles, Scenario, functional, play, scenarios, step_name, write
+from paritas.verify.inputs.scenarios import FEW, Call, Roles, Scenario, functional, play, scenarios, step_name, write
 from paritas.verify.report.rows import Environment, OutputParity, StepParity
 from paritas.verify.tolerance import AS_ACCURATE, EPSILON, HALF, Tolerance, whole_model
 from paritas.verify.verify import Reference, Runner, verify
@@ -96,8 +96,12 @@ def compare_generation(
     tolerance: Tolerance | None = None,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
+    few: bool = False,
 ) -> Played:
-    """Play every scenario, and let the port write by itself. Raises nothing for what either side cannot do."""
+    """Play every scenario, and let the port write by itself. Raises nothing for what either side cannot do.
+
+    few: where a call takes long, those in which most can go wrong.
+    """
     tell = progress or (lambda what: None)
     manifest = players.manifest
     try:
@@ -108,7 +112,12 @@ def compare_generation(
     unseen: dict[str, str] = {}
     notes: list[str] = []
     scripts: list[tuple[Scenario, list[Call], list[dict[int, Array]]]] = []
-    for scenario in scenarios(manifest):
+    every = scenarios(manifest)
+    chosen = [one for one in every if one.name in FEW] if few else every
+    if len(chosen) < len(every):
+        text = f"each call reads all weights from their files, so {len(chosen)} of {len(every)} generations were played"
+        notes.append(f"verify: {text}: {', '.join(one.name for one in chosen)}")
+    for scenario in chosen:
         if scenario.longest > roles.largest:
             notes.append(_too_long(scenario.name, scenario.longest, roles.largest))
             continue
@@ -119,7 +128,7 @@ def compare_generation(
             unseen[f'generation "{scenario.name}"'] = f"the original refuses it: {reason_of(error)}"
             continue
         scripts.append((scenario, calls, wanted))
-    rows, refused = _judged(players, specs, logits, scripts, tolerance)
+    rows, refused = _judged(players, specs, logits, scripts, tolerance, tell)
     unseen |= refused
     if roles.writes and logits is not None:
         if roles.largest < PROMPT + WRITTEN:
@@ -191,25 +200,27 @@ def _judged(
     logits: int | None,
     scripts: Sequence[tuple[Scenario, list[Call], list[dict[int, Array]]]],
     tolerance: Tolerance | None,
+    tell: Callable[[str], None],
 ) -> tuple[list[StepParity], dict[str, str]]:
     """A row for each call, ruled as outputs are, on tokens that are no padding; and why others have none."""
     precision = players.session.precision
 
-    def answers(begin: Callable[[Scenario], Begin]) -> dict[int, Sequence[Array] | Exception]:
+    def answers(begin: Callable[[Scenario], Begin], by: str) -> dict[int, Sequence[Array] | Exception]:
         found: dict[int, Sequence[Array] | Exception] = {}
         for scenario, calls, _ in scripts:
+            tell(f"{scenario.name}, {by}")
             for call, answer in zip(calls, play(calls, begin(scenario)), strict=True):
                 found[id(call.feed)] = _seen(answer, call, specs)
         return found
 
     def of(runner: Any, at: str) -> Any:
-        return _Answers(at, lambda: answers(lambda scenario: players.begin(runner)))
+        return _Answers(at, lambda: answers(lambda scenario: players.begin(runner), f"PyTorch in {at}"))
 
     wanted = {
         id(c.feed): _seen(w, c, specs) for _, calls, all_of in scripts for c, w in zip(calls, all_of, strict=True)
     }
     original = _Answers("float32", lambda: wanted)
-    port = _Answers(precision, lambda: answers(players.of_port))
+    port = _Answers(precision, lambda: answers(players.of_port, "the port"))
     calls = [call for _, some, _ in scripts for call in some]
     report = verify(
         port,

@@ -95,6 +95,7 @@ def verify_port(
     yardstick = eager(port, in_precision(module, port.session.precision)) if half else None
     exact = None if half else exactly(port, module)
     played = generation.Played()
+    few = bool(program.stored) and inputs is None
     if step:
         inputs = step_of(port, step, inputs, seed)
     elif keeps_inside(manifest) and inputs is None:
@@ -102,13 +103,12 @@ def verify_port(
             manifest, port.session, _Door(port), eager(port, full), truth, reference, yardstick, full, exact
         )
         played = generation.compare_generation(
-            players, port.examples(), tolerance=tolerance, seed=seed, progress=progress
+            players, port.examples(), tolerance=tolerance, seed=seed, progress=progress, few=few
         )
     asked = given_text is not None or (manifest.settings.get("weights") and inputs is None)
     cost = _cost(port, eager(port, full), given_text, seed, notes, progress) if asked else None
     if progress is not None:
         progress("inputs to compare on")
-    few = bool(program.stored) and inputs is None
     cases, remarks = cases_of(port, inputs, eager(port, full), seed, few=few)
     cases = [dataclasses.replace(case, name=step) for case in cases] if step else cases
     notes += [*remarks, *played.notes]

@@ -64,6 +64,9 @@ SCENARIOS = (
     Scenario("a longer text", (0,), 33, (Step(),) * 6),
 )
 
+#: In which most can go wrong: places are counted, rows are hidden, and rows are chosen.
+FEW = ("several tokens at once", "left padding", "beams")
+
 
 def scenarios(manifest: Manifest) -> tuple[Scenario, ...]:
     """Those that the original can play: from a state no token is taken back, and where it forgets its states unless
