@@ -11,7 +11,6 @@ import inspect
 from typing import Any
 
 import diffusers
-import torch
 
 from paritas.dropin import classes
 from paritas.dropin.library import Library, register
@@ -32,19 +31,11 @@ class Ported(classes.Ported):
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """As the original's, and with `engine=`, `mode=`, `target=`, `weights=`, `engine_device=`."""
-        return cls._made("from_pretrained", args, kwargs)
+        return cls._paritas_made("from_pretrained", args, kwargs)
 
     @classmethod
     def from_config(cls, *args: Any, **kwargs: Any) -> Any:
-        return cls._made("from_config", args, kwargs)
-
-    @classmethod
-    def _made(cls, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        ours, theirs = classes.split(kwargs)
-        with torch.inference_mode(False):  # whose tensors would tell nobody that they were changed
-            model = getattr(super(), name)(*args, **theirs)
-        classes.connect(model, **ours)
-        return model
+        return cls._paritas_made("from_config", args, kwargs)
 
 
 def attach(pipeline: Any, **ours: Any) -> Any:

@@ -12,6 +12,7 @@ import functools
 import html
 import importlib.resources
 import os
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -181,6 +182,18 @@ def serve(blocks: Any, host: str, port: int) -> str:
     except OSError as error:
         raise InputError(f"The page cannot be served at {host}:{port}; choose another --port.") from error
     return address
+
+
+def serve_until_interrupted(blocks: Any, host: str, port: int, what: str, said: Callable[[str], None]) -> None:
+    """Serve until Ctrl-C. said: gets the line that names the page's address. Raises as `serve`."""
+    address = serve(blocks, host, port)
+    try:
+        said(f"{what}: {address}   (Ctrl-C ends it)")
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        said("")
+    finally:
+        blocks.close(verbose=False)
 
 
 def theme(gr: Any) -> Any:

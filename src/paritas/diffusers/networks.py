@@ -111,25 +111,17 @@ class Ported(classes.Ported):
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """As the original's, and with `engine=`, `mode=`, `target=`, `weights=`, `engine_device=`, `ov_config=`."""
-        return cls._made("from_pretrained", args, kwargs)
+        return cls._paritas_made("from_pretrained", args, kwargs)
 
     @classmethod
     def from_config(cls, *args: Any, **kwargs: Any) -> Any:
         """As the original's, and with our keywords."""
-        return cls._made("from_config", args, kwargs)
+        return cls._paritas_made("from_config", args, kwargs)
 
     @classmethod
     def from_single_file(cls, *args: Any, **kwargs: Any) -> Any:
         """As the original's, and with our keywords."""
-        return cls._made("from_single_file", args, kwargs)
-
-    @classmethod
-    def _made(cls, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        ours, theirs = classes.split(kwargs)
-        with torch.inference_mode(False):  # whose tensors would tell nobody that they were changed
-            made = getattr(super(), name)(*args, **theirs)
-        classes.connect(made[0] if isinstance(made, tuple) else made, **ours)
-        return made
+        return cls._paritas_made("from_single_file", args, kwargs)
 
 
 class TextPorted(OfTransformers):

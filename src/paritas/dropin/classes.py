@@ -49,6 +49,15 @@ class Ported:
     _paritas_original: type
     _paritas: Network | None = None
 
+    @classmethod
+    def _paritas_made(cls, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What the original's way of making models, `from_pretrained` for one, makes, on the engine of our keywords."""
+        ours, theirs = split(kwargs)
+        with torch.inference_mode(False):  # whose tensors would tell nobody that they were changed
+            made = getattr(super(), name)(*args, **theirs)
+        connect(made[0] if isinstance(made, tuple) else made, **ours)
+        return made
+
     def in_pytorch(self) -> Any:
         """The same model of the library's own class, in evaluation mode: its weights are this one's."""
         return in_pytorch(self)  # type: ignore[arg-type]
@@ -131,32 +140,28 @@ def _init_like(original: Callable[..., Any]) -> Callable[..., None]:
     return __init__
 
 
-def _forward_like(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Its signature is the original's: loops read from it what the model takes."""
+def _answering(original: Callable[..., Any], answer: Callable[..., Any]) -> Callable[..., Any]:
+    """A method in whose place the network answers: `answer(self, own, args, kwargs)`, tensors of torch in and out.
 
-    @functools.wraps(original)
-    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if self._paritas is None or computes_original():
-            return original(self, *args, **kwargs)
-        args, kwargs, framework = to_torch(args, kwargs)
-        own = functools.partial(original, self)
-        return back(self._paritas("", self, own, args, kwargs), framework)
-
-    return forward
-
-
-def _method_like(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
-    """Its signature is the original's, as that of forward."""
+    Its signature is the original's: loops read from it what the model takes.
+    """
 
     @functools.wraps(original)
     def called(self: Any, *args: Any, **kwargs: Any) -> Any:
         if self._paritas is None or computes_original():
             return original(self, *args, **kwargs)
         args, kwargs, framework = to_torch(args, kwargs)
-        own = functools.partial(original, self)
-        return back(self._paritas.method(name, own, args, kwargs), framework)
+        return back(answer(self, functools.partial(original, self), args, kwargs), framework)
 
     return called
+
+
+def _forward_like(original: Callable[..., Any]) -> Callable[..., Any]:
+    return _answering(original, lambda self, own, args, kwargs: self._paritas("", self, own, args, kwargs))
+
+
+def _method_like(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    return _answering(original, lambda self, own, args, kwargs: self._paritas.method(name, own, args, kwargs))
 
 
 def attach(model: torch.nn.Module, mixin: Any = Ported, **ours: Any) -> Any:

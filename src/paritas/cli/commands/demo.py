@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -87,14 +86,7 @@ def pixart(
     require("diffusers", "paritas demo pixart")
     drawer = Drawer(model, engine)
     blocks = page.page(drawer, seed=seed, said=_say)
-    address = frame.serve(blocks, host, port)
-    try:
-        _say(f"PixArt-α on {drawer.engine}: {address}   (Ctrl-C ends it)")
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        _say("")
-    finally:
-        blocks.close(verbose=False)
+    frame.serve_until_interrupted(blocks, host, port, f"PixArt-α on {drawer.engine}", _say)
     return OK
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Annotated
 
 import typer
@@ -70,14 +69,7 @@ def speech(
     voices = speakers(speaker or [])
     find_engine(engine or default_engine())
     blocks = page.page(Speech(checkpoints, voices, engine), seed=seed, said=_say)
-    address = frame.serve(blocks, host, port)
-    try:
-        _say(f"Speech on {engine or default_engine()}: {address}   (Ctrl-C ends it)")
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        _say("")
-    finally:
-        blocks.close(verbose=False)
+    frame.serve_until_interrupted(blocks, host, port, f"Speech on {engine or default_engine()}", _say)
     return OK
 
 
