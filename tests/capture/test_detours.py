@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -137,3 +139,19 @@ def test_keys_are_as_long_as_values() -> None:
         n.meta["val"].shape for n in program.graph.nodes if n.op == "placeholder" and "tensors" in n.name
     )
     assert keys[2] == values[2] and len(program.range_constraints) == 2
+
+
+def test_models_that_nobody_has_imported_are_not_imported_to_be_patched() -> None:
+    from paritas.capture import patches
+
+    importlib.import_module("transformers.exporters.exporter_dynamo")
+    utils = sys.modules["transformers.exporters.utils"]
+
+    foreign = [path for path, *rest in utils._PATCHES["dynamo"] if path.startswith("transformers.models.")]
+    before = set(sys.modules)
+    with detours.cut():
+        found = {path for path in foreign if utils.import_dotted_path(path, missing_ok=True) is not None}
+    [one.place() for one in patches.patches() if one.target.startswith("transformers.models.")]
+    assert set(sys.modules) == before
+    assert found == {path for path in foreign if ".".join(path.split(".")[:4]) in before}
+    assert utils.import_dotted_path("torch.nn.functional") is F

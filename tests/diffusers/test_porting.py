@@ -165,3 +165,39 @@ def test_what_writes_into_a_list_is_computed_module_by_module(caplog: pytest.Log
         _same(ported(x, seen), want)
     assert seen[0] is x and [p.manifest.source.model_class.rpartition(".")[2] for p in ported.ports] == ["Linear"]
     assert "module by module" in caplog.text
+
+
+class _Storing:
+    """A processor of attention that hands what it sees to a store, as pipelines do that edit by maps of attention."""
+
+    def __init__(self, store: Any) -> None:
+        self.store = store
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        self.store.seen["maps"].append(x)
+        return x
+
+
+class _Attending(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.processor = torch.nn.Linear(4, 4), None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.inner(x)
+        return self.processor(y) if self.processor is not None else y
+
+
+@torch.no_grad()
+def test_what_a_processor_hands_to_a_store_is_there(caplog: pytest.LogCaptureFixture) -> None:
+    from types import SimpleNamespace
+
+    from paritas.diffusers.networks import attach
+
+    model, x, store = _Attending().eval(), torch.randn(2, 4), SimpleNamespace(seen={"maps": []})
+    want = model(x)
+    model.processor = _Storing(store)
+    with caplog.at_level(logging.WARNING, "paritas.diffusers"):
+        _same(attach(model, engine="openvino")(x), want)
+    _same(store.seen["maps"][0], want)
+    assert len(store.seen["maps"]) == 1 and "leaves processor.store.seen.maps.0 for somebody to read" in caplog.text

@@ -110,3 +110,35 @@ def test_the_end_of_what_was_written_into_a_free_size_is_there():
     for size in (11, 20):
         x = torch.rand(2, size)
         assert torch.equal(port(x=x), ends(x))
+
+
+SHAPE = (2, 4, 6, 6)
+_CONSTANT = torch.nn.Parameter(torch.arange(288.0).reshape(SHAPE).sin())
+
+#: What no input reaches, by operators that OpenVINO does not fold.
+CONSTANTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "convolution of zeros": lambda x: F.conv2d(torch.zeros_like(x), _CONSTANT[0][None], _CONSTANT[0, 0, 0, :1]),
+    "convolution": lambda x: F.conv2d(_CONSTANT, _CONSTANT[:, :, :3, :3].repeat(2, 1, 1, 1), padding=1),
+    "group norm": lambda x: F.group_norm(_CONSTANT, 2, _CONSTANT[0, :, 0, 0]),
+    "pooling": lambda x: F.avg_pool2d(_CONSTANT, 3, 1, 1),
+    "normalisation": lambda x: F.normalize(_CONSTANT, dim=1),
+    "one after another": lambda x: F.group_norm(F.conv_transpose2d(_CONSTANT, _CONSTANT[0, :, None, :1, :1]), 1).relu(),
+}
+
+
+class AllConstants(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.constant = _CONSTANT
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [function(x) + x.exp() for function in CONSTANTS.values()]
+
+
+def test_what_no_input_reaches_is_not_written_over() -> None:
+    x = torch.arange(288.0).reshape(SHAPE).cos()
+    model = AllConstants().eval()
+    port = paritas.port(model, engine="openvino", inputs={"x": x}, dynamic=False)
+    for _ in range(2):
+        for name, found, wanted in zip(CONSTANTS, port(x=x), model(x), strict=True):
+            torch.testing.assert_close(found, wanted.detach(), msg=name)

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import inspect
 import sys
+import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -53,19 +54,20 @@ class Left:
             for name, module in model.named_modules()
         ]
         self._beside = [
-            (f"{name}.{key}".lstrip("."), value, dict(vars(value)))
+            (path, held, type(held)(held))
             for name, module in model.named_modules()
             for key, value in vars(module).items()
             if _computes(value)
+            for path, held in _held_by(value, f"{name}.{key}".lstrip("."))
         ]
 
     def left_beside(self) -> tuple[str, ...]:
-        """What was put into objects that compute for modules, as processors of attention do."""
+        """What was put into objects that compute for modules, as processors of attention, or into what these hold."""
         return tuple(
             f"{path}.{name}"
-            for path, value, before in self._beside
-            for name, item in vars(value).items()
-            if name not in before or item is not before[name]
+            for path, held, before in self._beside
+            for name, item in _entries(held)
+            if not _had(before, name, item)
         )
 
     def changed(self) -> tuple[str, ...]:
@@ -94,16 +96,44 @@ class Left:
                 if not _equal(buffer, copy):
                     with torch.no_grad():
                         buffer.copy_(copy)
-        for _, value, before in self._beside:
-            if vars(value).keys() != before.keys() or any(vars(value)[name] is not before[name] for name in before):
-                vars(value).clear()
-                vars(value).update(before)
+        for _, held, before in self._beside:
+            if len(held) != len(before) or any(not _had(before, name, item) for name, item in _entries(held)):
+                _refill(held, before)
 
 
 def _computes(value: Any) -> bool:
     """Whether it is a plain object that is called: no module, no function, no class."""
     plain = not isinstance(value, (torch.nn.Module, torch.Tensor, type, functools.partial)) and callable(value)
     return plain and isinstance(getattr(value, "__dict__", None), dict) and not hasattr(value, "__code__")
+
+
+#: Beyond that many, what such an object holds is not its own.
+_MOST_HELD = 10_000
+
+
+def _held_by(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """The attributes of a plain object as their dictionary, and the dictionaries and lists in it, at any depth."""
+    seen: set[int] = set()
+    waiting = [(path, value)]
+    while waiting and len(seen) < _MOST_HELD:
+        path, one = waiting.pop()
+        space = one if type(one) in (dict, list) else getattr(one, "__dict__", None)
+        closed = (torch.nn.Module, torch.Tensor, type, types.FunctionType, types.ModuleType, types.MethodType)
+        if type(space) not in (dict, list) or isinstance(one, closed) or id(space) in seen:
+            continue
+        seen.add(id(space))
+        yield path, space
+        waiting += [(f"{path}.{name}", item) for name, item in _entries(space)]
+
+
+def _entries(held: Any) -> list[tuple[Any, Any]]:
+    return list(held.items() if isinstance(held, dict) else enumerate(held))
+
+
+def _had(before: Any, name: Any, item: Any) -> bool:
+    if isinstance(before, dict):
+        return name in before and before[name] is item
+    return name < len(before) and before[name] is item
 
 
 def _content(value: Any) -> Any:

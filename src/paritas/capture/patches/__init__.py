@@ -41,6 +41,9 @@ class Patch:
         parts = self.target.split(".")
         for length in range(len(parts) - 1, 0, -1):
             if (owner := sys.modules.get(".".join(parts[:length]))) is not None:
+                # transformers imports a module when it is asked for it by `getattr`.
+                if parts[length] not in vars(owner):
+                    return None
                 try:
                     for part in parts[length:-1]:
                         owner = getattr(owner, part)

@@ -17,6 +17,7 @@ from paritas.lower.openvino.by_nncf import compress_by_nncf
 from paritas.lower.openvino.composed import COMPOSED
 from paritas.lower.openvino.compress import HALVES, compress, half_constants, mark, widened
 from paritas.lower.openvino.configuration import HINTS
+from paritas.lower.openvino.constants import fold_constants
 from paritas.lower.openvino.graph import build
 from paritas.lower.openvino.precision import notes_of
 from paritas.lower.openvino.spool import Spool
@@ -78,6 +79,7 @@ def lower(program: Program, directory: Path, options: BuildOptions) -> Lowered:
     simple = decomposed(program, lowerings("openvino"), COMPOSED)
     built = build(simple)
     converted = built.model
+    fold_constants(converted)
     if keeps_inside(program):
         make_stateful(converted, program)
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": HINTS[dtype]}
