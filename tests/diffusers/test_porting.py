@@ -120,6 +120,15 @@ def test_tiles_are_pythons_and_what_they_call_is_the_engines(original: Any) -> N
     assert names == {"Decoder", "Conv2d"}
 
 
+def test_a_registry_without_hooks_makes_no_other_port(pipeline: Any) -> None:
+    """Pipelines that name their calls for a cache leave one on the network, whether a cache is used or not."""
+    want = _picture(pipeline)
+    before = pipeline.unet.ports
+    diffusers.hooks.HookRegistry.check_if_exists_or_initialize(pipeline.unet)
+    _same(_picture(pipeline), want)
+    assert pipeline.unet.ports == before
+
+
 def test_changed_weights_change_the_picture(pipeline: Any, original: Any) -> None:
     changed, want = copy.deepcopy(pipeline.vae), copy.deepcopy(original.vae)
     z = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))

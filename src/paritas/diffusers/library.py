@@ -17,5 +17,6 @@ register(
             "diffusers.utils",
         ),
         watching=("diffusers.pipelines.", "diffusers_modules."),
+        registries=frozenset({"_diffusers_hook"}),  # made by every `cache_context`, also where no cache is used
     )
 )

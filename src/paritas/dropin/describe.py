@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import functools
 import hashlib
+import logging
 import pathlib
 import re
 import types
@@ -20,12 +21,12 @@ import numpy as np
 import torch
 
 from paritas.dropin.dispatch import Dispatched
-from paritas.dropin.library import IGNORED
+from paritas.dropin.library import IGNORED, is_empty_registry
 from paritas.dropin.watch import TABLES, classes_of, code_spaces, is_open, memory_of, tables_of
 
 #: Values that no result depends on, by the name of their class: what a module of code has beside its functions.
 _IDLE = (
-    "TypeVar", "Logger", "MessageFactory", "_GenericAlias", "_UnionGenericAlias", "GenericAlias", "UnionType",
+    "TypeVar", "MessageFactory", "_GenericAlias", "_UnionGenericAlias", "GenericAlias", "UnionType",
     "Signature",
 )  # fmt: skip
 
@@ -87,7 +88,8 @@ class _Writer:
                     if value.own is not None:
                         self._named(name, value.own)
                     continue
-                self._named(name, value)
+                if not is_empty_registry(name, value, module):
+                    self._named(name, value)
         for table in (module._parameters, module._buffers, module._modules):
             for name, value in table.items():
                 self._named(name, value)
@@ -118,6 +120,8 @@ class _Writer:
             self._module(value.module)
         elif isinstance(value, (type, *_CODE)) or type(value).__name__ == "_lru_cache_wrapper":
             self._code(value)
+        elif isinstance(value, logging.Logger):  # of any class: libraries have their own
+            self._say("Logger")
         elif type(value).__name__ in _IDLE or type(value).__module__.startswith(_IDLE_MODULES):
             self._say(type(value).__name__)
         elif type(value) in _CONTAINERS:

@@ -16,7 +16,8 @@ class Library:
     modules and configurations on which no result depends. random: classes, by name, that draw random numbers in
     inference too. No port can draw torch's, so these are never inside one: their own code runs, with torch's generator,
     and so does that of what contains them; their layers are ports. watching: prefixes of modules whose hooks look at
-    what is inside a network, as a user's do: all others of the library are its own.
+    what is inside a network, as a user's do: all others of the library are its own. registries: attributes of modules
+    that hold what was registered on one. While nothing is, a module that has one is a module that has none.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Library:
     bookkeeping: frozenset[str] = frozenset()
     random: frozenset[str] = frozenset()
     watching: tuple[str, ...] = ()
+    registries: frozenset[str] = frozenset()
 
 
 #: Attributes of a module on which no result depends: bookkeeping of torch and of ours, and of the libraries.
@@ -46,6 +48,13 @@ def register(library: Library) -> None:
 def is_of_library(module: str) -> bool:
     """Whether that module is some library's, as `value.__module__` names it."""
     return module.startswith(tuple(f"{name}." for name in _libraries))
+
+
+def is_empty_registry(name: str, value: object, module: object) -> bool:
+    """Whether a module's attribute holds nothing but the module: a library makes such objects while a model runs."""
+    if not any(name in one.registries for one in _libraries.values()):
+        return False
+    return all(held is module or held in (None, {}, []) for held in vars(value).values())
 
 
 def is_watching(module: str) -> bool:

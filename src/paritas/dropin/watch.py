@@ -11,6 +11,7 @@ from __future__ import annotations
 import dis
 import functools
 import inspect
+import logging
 import operator
 import sys
 import types
@@ -40,7 +41,7 @@ TABLES = frozenset(
 #: What no look goes into: it does not change what a module computes, or has no end.
 _CLOSED = (
     type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.MethodType, str, bytes, int, float,
-    complex, bool, type(None), torch.dtype, torch.device, torch.Size, torch.Generator,
+    complex, bool, type(None), torch.dtype, torch.device, torch.Size, torch.Generator, logging.Logger,
 )  # fmt: skip
 
 #: Beyond that many objects a model holds something that is not its own.
