@@ -2,7 +2,8 @@
 """A captured graph without mutation, in the same operators.
 
 `run_decompositions({})` does this for any graph by tracing it once more, which is half the time of a capture.
-Most graphs mutate nothing: for those it is enough to write the few operators that it would have replaced.
+Most graphs mutate nothing, or only tensors that they have just made, as `buckets += offset` does: for those it is
+enough to write the few operators that it would have replaced.
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ _DROPOUTS = {
     "aten.feature_alpha_dropout.default",
 }
 
+#: What is written into a tensor, element by element.
+_ARITHMETIC = {"add_", "sub_", "mul_", "div_", "masked_fill_", "clamp_"}
+#: Composite operators that compute in any case.
+_COMPUTE = {aten.linear.default, aten.matmul.default, aten.layer_norm.default}
+
 
 def functional(program: ExportedProgram) -> tuple[ExportedProgram, list[str]]:
     """`program` with no operator that writes into its argument, and what it no longer does.
@@ -38,6 +44,7 @@ def functional(program: ExportedProgram) -> tuple[ExportedProgram, list[str]]:
     The graph may be changed in place. Raises `CaptureError` for a model that leaves something behind for its next
     call.
     """
+    _write_anew(program.graph)
     if not _mutates_nothing(program):
         program = program.run_decompositions({})
         _measure_again(program)
@@ -56,6 +63,47 @@ def functional(program: ExportedProgram) -> tuple[ExportedProgram, list[str]]:
     graph.eliminate_dead_code()
     program.graph_module.recompile()
     return program, []
+
+
+def _write_anew(graph: torch.fx.Graph) -> None:
+    """Give arithmetic that writes into a tensor of its own a new tensor, where no other name of that memory is read."""
+    order = {node: place for place, node in enumerate(graph.nodes)}
+    for node in list(graph.nodes):
+        twin, written = _twin(node), node.args[0] if node.args else None
+        if twin is None or not isinstance(written, Node) or not _is_fresh(written):
+            continue
+        others = [user for user in written.users if user is not node]
+        if any(user.op == "output" or (order[user] < order[node] and not _is_fresh(user)) for user in others):
+            continue
+        node.target = twin
+        node._rename(str(twin._schema.name).partition("::")[2])
+        for user in others:
+            if order[user] > order[node]:
+                user.replace_input_with(written, node)
+
+
+def _twin(node: Node) -> Any:
+    """The operator that returns what this one writes, of the same dtype; None if there is none that is sure to."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten" or not target._schema.is_mutable:
+        return None
+    name = target._schema.name.partition("::")[2]
+    given = [source.meta.get("val") for source in node.all_input_nodes]
+    if name not in _ARITHMETIC or node.kwargs or not all(isinstance(value, torch.Tensor) for value in given):
+        return None
+    twin = getattr(getattr(aten, name[:-1]), target._overloadname)
+    few = map_arg(node.args, lambda source: source.meta["val"].new_empty([1] * source.meta["val"].dim(), device="meta"))
+    return twin if twin(*few).dtype == node.meta["val"].dtype else None
+
+
+def _is_fresh(node: Node) -> bool:
+    """Whether what a node returns is sure to be memory of its own."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload) or not isinstance(node.meta.get("val"), torch.Tensor):
+        return False
+    if target._can_decompose():  # what these return may be what they were given: a dropout, a pad of nothing
+        return target in _COMPUTE
+    return not target._schema.is_mutable and all(result.alias_info is None for result in target._schema.returns)
 
 
 def _measure_again(program: ExportedProgram) -> None:
