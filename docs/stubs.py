@@ -30,7 +30,7 @@ from typing import Any, Literal, Self
 import torch
 import transformers as _t
 
-from paritas.pipeline import Port
+from paritas.ports import Port
 
 Engine = Literal[{engines}]
 Mode = Literal[{modes}]

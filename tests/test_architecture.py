@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("lower",),
     ("run", "store"),
     ("verify",),
-    ("bench", "components", "others", "making", "pipeline", "modes", "texts", "adoption"),
+    ("bench", "components", "others", "making", "ports", "pipeline", "modes", "texts", "adoption"),
     ("dropin",),
     ("transformers",),
     ("diffusers",),

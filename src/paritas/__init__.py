@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from paritas.adoption import adopt as adopt
     from paritas.apps.reimplementation.compare import compare as compare
-    from paritas.pipeline import Port as Port
     from paritas.pipeline import load as load
     from paritas.pipeline import port as port
+    from paritas.ports import Port as Port
     from paritas.run.engine import default_engine as default_engine
     from paritas.run.engine import engines as engines
     from paritas.run.engine import set_default_engine as set_default_engine
@@ -30,7 +30,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "adopt": "paritas.adoption",
-    "Port": "paritas.pipeline",
+    "Port": "paritas.ports",
     "compare": "paritas.apps.reimplementation.compare",
     "load": "paritas.pipeline",
     "port": "paritas.pipeline",

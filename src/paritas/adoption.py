@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from paritas.errors import InputError
 from paritas.extras import require
 from paritas.making import build_options
-from paritas.pipeline import Port, Progress, assemble
+from paritas.ports import Port, Progress, assemble
 
 if TYPE_CHECKING:
     import openvino

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from paritas.pipeline import Port
+from paritas.ports import Port
 from paritas.run.engine import engine as find_engine
 
 

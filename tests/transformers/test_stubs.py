@@ -24,7 +24,7 @@ from paritas.transformers import AutoModelForCausalLM, BertModel, LlamaConfig, L
 bert = BertModel.from_pretrained("bert", engine="mindspore", mode="pynative")
 reveal_type(bert)  # BertModel
 reveal_type(bert.config)  # BertConfig
-reveal_type(bert.ports)  # list[paritas.pipeline.Port]
+reveal_type(bert.ports)  # list[paritas.ports.Port]
 reveal_type(AutoModelForCausalLM.from_pretrained("llama", weights="int8"))  # PortedGenerator
 reveal_type(LlamaForCausalLM(LlamaConfig(), engine="openvino"))  # LlamaForCausalLM
 pipeline("text-classification", engine="openvino", weights="int4")

@@ -272,7 +272,11 @@ class EngineInfo:
 
 
 def engines() -> dict[str, EngineInfo]:
-    """Every engine Paritas knows, installed or not. Imports none of them."""
+    """Every engine Paritas knows, installed or not. Imports none of them.
+
+    Returns:
+        By name, its package, the version that is installed ("" for none), and the command that installs it.
+    """
     return {one.name: _info(one) for one in all_about()}
 
 
@@ -307,9 +311,13 @@ _chosen: list[str] = []
 
 
 def set_default_engine(name: str | None) -> None:
-    """The engine for models that are not given one, in this process; None for what the environment says.
+    """The engine for models that are not given one, in this process.
 
-    Raises `UnknownEngine` or `EngineMissing`.
+    Args:
+        name: "openvino", "mindspore" or "torch"; None for what the environment says.
+
+    Raises:
+        UnknownEngine, EngineMissing: it is none of them, or is not installed.
     """
     _chosen[:] = [engine(name).name] if name is not None else []
 
@@ -317,7 +325,11 @@ def set_default_engine(name: str | None) -> None:
 def default_engine() -> str:
     """The engine of `set_default_engine`, else of `$PARITAS_ENGINE`, else the best that is installed.
 
-    Raises `UnknownEngine` or `EngineMissing` for one that the environment names.
+    Returns:
+        Its name, as `port(engine=...)` takes it.
+
+    Raises:
+        UnknownEngine, EngineMissing: the environment names one that is none, or is not installed.
     """
     if _chosen:
         return _chosen[0]

@@ -12,16 +12,23 @@ from paritas.errors import ParitasError
 class Tolerance:
     """One rule for one element: |got - want| <= atol + rtol * |want| + scaled * (typical |want| of the tensor).
 
-    `scaled` is the bound on the figure max|got - want| / mean|want| by which ports are usually reported;
-    `compare.typical` says how a few huge elements are kept from widening it. Raises `ValueError` for a
-    tolerance without a reason, or for a bound that is negative or not finite.
+    Args:
+        rtol: relative to the element.
+        atol: absolute.
+        because: the reason for which it is what it is.
+        scaled: the bound on the figure max|got - want| / mean|want| by which ports are usually reported;
+            `compare.typical` says how a few huge elements are kept from widening it.
+        words: the rule, where one triple of numbers for all outputs does not say it.
+
+    Raises:
+        ValueError: there is no reason, or a bound is negative or not finite.
     """
 
     rtol: float
     atol: float
     because: str
     scaled: float = 0.0
-    words: str = ""  # the rule, where one triple of numbers for all outputs does not say it
+    words: str = ""
 
     def __post_init__(self) -> None:
         if not self.because.strip():

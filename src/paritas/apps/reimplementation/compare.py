@@ -51,13 +51,24 @@ def compare(
 ) -> Comparison:
     """Compare `other`, a re-implementation in PyTorch, with `original`, weight by weight and module by module.
 
-    original, other: modules, hub ids or directories; neither is changed. rules: which weight is which, see
-    `rules.py`; weights of the same name need none. inputs: one mapping of the original's arguments, or
-    several; generated for a transformers model. tolerance: instead of `whole_model("float64")`, for modules and for
-    outputs in float64. write: a safetensors file for the original's weights under the other model's names.
-
     Modules are compared twice: each model on its own values, and each module of `other` on the values that its
-    twin got, so that an error cannot travel. Raises `SourceError`, `InputsNeeded` or `InputError`.
+    twin got, so that an error cannot travel.
+
+    Args:
+        original, other: modules, hub ids or directories; neither is changed.
+        rules: which weight is which, see `rules.py`; weights of the same name need none.
+        inputs: one mapping of the original's arguments, tensors by name, or several; generated for a transformers
+            model.
+        tolerance: instead of `whole_model("float64")`, for modules and for outputs in float64.
+        write: a safetensors file for the original's weights under the other model's names.
+
+    Returns:
+        Rows of outputs and modules, the innermost that differ, and which weight went where.
+
+    Raises:
+        SourceError: there is no such model.
+        InputsNeeded: a model needs inputs that nobody can make up.
+        InputError: rules or inputs do not fit.
     """
     rules = read(rules)
     (original, _), (other, _) = resolve(original), resolve(other)
