@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
+import functools
 from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
 
 from paritas.guards import broken, names_in
 from paritas.program import Guard, Manifest
@@ -36,11 +38,11 @@ class Ways:
         each = max(2, int(TOGETHER ** (1 / len(involved)))) if len(involved) > 1 else 2 * NEAR
         choices = [_around(wanted[s], self.example.get(s), limits.get(s), each) for s in involved]
         guards = [guard for guard in self.guards if names_in(guard) & set(involved)]
-        for found in sorted(
-            itertools.product(*choices),
-            key=lambda sizes: sum(abs(size - wanted[s]) for s, size in zip(involved, sizes, strict=True)),
-        ):
-            sizes = {**wanted, **dict(zip(involved, found, strict=True))}
+        far = [np.abs(np.array(sizes) - wanted[s]) for s, sizes in zip(involved, choices, strict=True)]
+        total: np.ndarray = functools.reduce(np.add.outer, far)
+        for place in np.argsort(total, axis=None, kind="stable"):
+            where = np.unravel_index(place, total.shape)
+            sizes = {**wanted, **{s: of[at] for s, of, at in zip(involved, choices, where, strict=True)}}
             if not broken(guards, sizes):
                 return sizes
         return {**wanted, **{symbol: self.example[symbol] for symbol in involved if symbol in self.example}}
