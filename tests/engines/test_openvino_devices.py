@@ -209,10 +209,17 @@ def test_the_command_line_says_the_same(saved: Path, tmp_path: Path) -> None:
     from paritas.cli import app
 
     run = CliRunner()
-    out = ("--out", str(tmp_path / "y"))
+    out, files = ("--out", str(tmp_path / "y")), ("--src", "x.en", "--ref", "x.de")
     for arguments in (
         ("port", "x", *out), ("verify", str(saved)), ("bench", str(saved)), ("bisect", str(saved), *out),
         ("generate", str(saved), "hello"), ("chat", str(saved)), ("adopt", "x.xml", "--original", "x", *out),
+        *(
+            (*command, "-e", "openvino")
+            for command in (
+                ("translate", "x", "a"), ("eval", "bleu", "x", *files), ("eval", "search", "x", *files), ("speech",),
+                ("demo", *out),
+            )
+        ),
     ):  # fmt: skip
         said = run.invoke(app, [*arguments, "--device", "GPU.9"])
         assert said.exit_code == 2 and "openvino finds no device 'GPU.9'" in said.stderr

@@ -141,11 +141,17 @@ def run(
     *,
     seconds: float = 2.0,
     measure: bool = True,
+    device: str = "",
+    ov_config: Mapping[str, Any] | None = None,
     progress: Callable[[str], None],
     detail: Callable[[str], None] = lambda text: None,
 ) -> Result:
-    """Port, verify, measure and use. Leaves a port for each engine and precision in `out`. Raises `ParitasError`."""
+    """Port, verify, measure and use. Leaves a port for each engine and precision in `out`. Raises `ParitasError`.
+
+    device, ov_config: as in `paritas.port`, of each engine, which are refused before any work by one that has none.
+    """
     from paritas.capture.source import minilm_directory
+    from paritas.making import build_options
     from paritas.run.engine import about
     from paritas.run.engine import engines as all_engines
     from paritas.verify import Environment
@@ -160,6 +166,8 @@ def run(
     missing = tuple(f"{info.name} is not installed:   {info.install}" for info in known.values() if not info.available)
     if not wanted:
         raise EngineMissing(next(iter(known)), next(iter(known.values())).install, [])
+    for name in wanted:
+        build_options(name, device=device, ov_config=ov_config)
     progress("check the weights")
     checkpoint = minilm_directory()
     _check_weights(checkpoint)
@@ -168,7 +176,7 @@ def run(
     ports: list[Port] = []
     rankings: tuple[tuple[int, ...], ...] = ()
     for name in wanted:
-        for row, port in _ported(name, checkpoint, out, progress, detail):
+        for row, port in _ported(name, checkpoint, out, progress, detail, device=device, ov_config=ov_config):
             if port is not None:
                 if not rankings:
                     rankings = rank(_embed_with_torch(port, feed))
@@ -187,7 +195,12 @@ def run(
 
 
 def _ported(
-    engine: str, checkpoint: Path, out: Path, progress: Callable[[str], None], detail: Callable[[str], None]
+    engine: str,
+    checkpoint: Path,
+    out: Path,
+    progress: Callable[[str], None],
+    detail: Callable[[str], None],
+    **where: Any,
 ) -> Iterator[tuple[Row, Port | None]]:
     """A row and its port for each precision that the engine has, in each of its modes; for the others a row."""
     from paritas import pipeline, store
@@ -195,13 +208,13 @@ def _ported(
     from paritas.run.engine import engine as find_engine
 
     runtime = find_engine(engine)
-    abilities = runtime.precisions()
+    abilities = runtime.precisions(where.get("device", ""))
     for short, dtype in SHORT.items():
         if abilities.get(dtype, "unknown"):
             yield Row(engine, "", short, f"as fp32, above ({abilities.get(dtype, 'it has none')})"), None
             continue
         progress(f"{engine} {short}: port it")
-        made = pipeline.port(checkpoint, engine, dtype=dtype, progress=detail)
+        made = pipeline.port(checkpoint, engine, dtype=dtype, progress=detail, **where)
         assert isinstance(made, pipeline.Port)
         target = out / f"{NAME}-{engine}-{short}"
         ports = {mode: made if mode == made.mode else with_mode(made, mode) for mode in runtime.modes}

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`--ov-config NAME=VALUE`, for every command that runs a port."""
+"""`--device` and `--ov-config NAME=VALUE`, for every command that runs a port."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from paritas.errors import InputError
 
@@ -18,4 +19,17 @@ def properties_of(given: Sequence[str] | None) -> dict[str, str]:
         if name in found:
             raise InputError(f"--ov-config {name} is given twice.")
         found[name] = value
+    return found
+
+
+def where(engine: str | None, device: str, given: Sequence[str] | None) -> dict[str, Any]:
+    """`device` and `ov_config` of what a command will make, after asking the engine for them: before any work.
+
+    Raises `DeviceMissing` or `InputError`.
+    """
+    from paritas.making import build_options
+    from paritas.run.engine import default_engine
+
+    found: dict[str, Any] = {"device": device, "ov_config": properties_of(given)}
+    build_options(engine or default_engine(), **found)
     return found

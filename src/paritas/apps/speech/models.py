@@ -115,14 +115,21 @@ class Recogniser:
         self.longest = _longest(pipe.model, self.rate) if self._speecht5 else LONGEST
 
     @classmethod
-    def load(cls, source: str, engine: str | None = None) -> Recogniser:
-        """source: a SpeechT5 that recognises speech, Whisper, or anything else that the pipeline takes."""
+    def load(cls, source: str, engine: str | None = None, **where: Any) -> Recogniser:
+        """source: a SpeechT5 that recognises speech, Whisper, or anything else that the pipeline takes.
+
+        where: `engine_device`, `ov_config`.
+        """
         with _loading(source):
             if "SpeechT5" in " ".join(_classes(source)):
                 _check_class(source, "SpeechT5ForSpeechToText")
             return cls(
                 ported.pipeline(
-                    "automatic-speech-recognition", model=source, engine=cast("Any", engine), dtype=torch.float32
+                    "automatic-speech-recognition",
+                    model=source,
+                    engine=cast("Any", engine),
+                    dtype=torch.float32,
+                    **where,
                 )
             )
 
@@ -150,11 +157,11 @@ class Voice:
         self.longest = _longest(model, self.rate)
 
     @classmethod
-    def load(cls, name: str, source: str, vocoder: Any, engine: str | None = None) -> Voice:
-        """name: SpeechT5ForTextToSpeech or SpeechT5ForSpeechToSpeech."""
+    def load(cls, name: str, source: str, vocoder: Any, engine: str | None = None, **where: Any) -> Voice:
+        """name: SpeechT5ForTextToSpeech or SpeechT5ForSpeechToSpeech. where: `engine_device`, `ov_config`."""
         with _loading(source):
             _check_class(source, name)
-            model = getattr(ported, name).from_pretrained(source, engine=engine, dtype=torch.float32)
+            model = getattr(ported, name).from_pretrained(source, engine=engine, dtype=torch.float32, **where)
             return cls(model, ported.SpeechT5Processor.from_pretrained(source), vocoder)
 
     def say(self, text: str, speaker: torch.Tensor, seed: int = 0) -> np.ndarray:
@@ -238,7 +245,7 @@ def _loading(source: str) -> Iterator[None]:
 class Speech:
     """The three, each loaded when it is first used; one call at a time, whoever calls.
 
-    voices: x-vectors [size] by name; with none of them there is `MADE_UP`.
+    voices: x-vectors [size] by name; with none of them there is `MADE_UP`. device, ov_config: as in `paritas.port`.
     """
 
     def __init__(
@@ -246,9 +253,13 @@ class Speech:
         checkpoints: Checkpoints | None = None,
         voices: Mapping[str, np.ndarray] | None = None,
         engine: str | None = None,
+        *,
+        device: str = "",
+        ov_config: Mapping[str, Any] | None = None,
     ) -> None:
         self.checkpoints = checkpoints or Checkpoints()
         self.engine = engine
+        self._where: dict[str, Any] = {"engine_device": device, "ov_config": ov_config}
         self._vectors = dict(voices or {})
         self._loaded: dict[str, Any] = {}
         self._turn = threading.Lock()  # models are no more thread-safe than torch's random numbers are
@@ -301,7 +312,7 @@ class Speech:
     def _recogniser(self, told: Told) -> Recogniser:
         if "asr" not in self._loaded:
             told(f"Loading {self.checkpoints.asr}")
-            self._loaded["asr"] = Recogniser.load(self.checkpoints.asr, self.engine)
+            self._loaded["asr"] = Recogniser.load(self.checkpoints.asr, self.engine, **self._where)
         return self._loaded["asr"]
 
     def _voice(self, which: str, name: str, told: Told) -> Voice:
@@ -311,12 +322,12 @@ class Speech:
             with _loading(source):
                 _check_class(source, "SpeechT5HifiGan")
                 self._loaded["vocoder"] = ported.SpeechT5HifiGan.from_pretrained(
-                    source, engine=cast("Any", self.engine), dtype=torch.float32
+                    source, engine=cast("Any", self.engine), dtype=torch.float32, **self._where
                 )
         if which not in self._loaded:
             source = getattr(self.checkpoints, which)
             told(f"Loading {source}")
-            self._loaded[which] = Voice.load(name, source, self._loaded["vocoder"], self.engine)
+            self._loaded[which] = Voice.load(name, source, self._loaded["vocoder"], self.engine, **self._where)
         return self._loaded[which]
 
 

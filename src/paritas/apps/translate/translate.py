@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -55,8 +55,18 @@ class Translator:
         self.cut = 0
 
     @classmethod
-    def load(cls, source: str | os.PathLike[str], engine: str | None = None) -> Translator:
-        """source: a hub id, or a directory, as `paritas convert fairseq` writes it. Raises `SourceError`."""
+    def load(
+        cls,
+        source: str | os.PathLike[str],
+        engine: str | None = None,
+        *,
+        device: str = "",
+        ov_config: Mapping[str, Any] | None = None,
+    ) -> Translator:
+        """source: a hub id, or a directory, as `paritas convert fairseq` writes it.
+
+        device, ov_config: as in `paritas.port`. Raises `SourceError`, and `DeviceMissing` or `InputError` for these.
+        """
         import transformers
 
         name = os.fspath(source)
@@ -69,7 +79,11 @@ class Translator:
             with quiet():
                 tokenizer = transformers.AutoTokenizer.from_pretrained(name)
                 model = ported.AutoModelForSeq2SeqLM.from_pretrained(
-                    name, engine=cast("Any", engine), dtype=torch.float32
+                    name,
+                    engine=cast("Any", engine),
+                    engine_device=device,
+                    ov_config=ov_config,
+                    dtype=torch.float32,
                 )
         except ImportError as error:
             if "sacremoses" not in str(error):

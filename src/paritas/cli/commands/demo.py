@@ -10,9 +10,10 @@ import typer
 
 from paritas.cli.commands.speech import Host, PortNumber, Seed
 from paritas.cli.commands.translate import EngineOption
-from paritas.cli.options import Debug, DemoEngines, DemoOut, Json, Measure, Quiet, Seconds
+from paritas.cli.options import Debug, DemoEngines, DemoOut, Device, Json, Measure, OvConfig, Quiet, Seconds
 from paritas.cli.outcome import DIVERGES, OK, console, print_json, say
 from paritas.cli.progress import Stages
+from paritas.cli.properties import properties_of
 
 Checkpoint = Annotated[
     str,
@@ -31,6 +32,8 @@ def demo(
     engine: DemoEngines = None,
     seconds: Seconds = 2.0,
     measure: Measure = True,
+    device: Device = "",
+    ov_config: OvConfig = None,
     quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -50,8 +53,18 @@ def demo(
         return OK
     from paritas.apps import demo as main_job
 
+    properties = properties_of(ov_config)
     with Stages("all-MiniLM-L6-v2", quiet=quiet) as stages:
-        result = main_job.run(out, engine, seconds=seconds, measure=measure, progress=stages, detail=stages.detail)
+        result = main_job.run(
+            out,
+            engine,
+            seconds=seconds,
+            measure=measure,
+            device=device,
+            ov_config=properties,
+            progress=stages,
+            detail=stages.detail,
+        )
     if as_json:
         print_json(result.to_json())
     else:

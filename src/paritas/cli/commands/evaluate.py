@@ -12,8 +12,9 @@ import typer
 
 from paritas.cli.bar import Bar
 from paritas.cli.commands.translate import BatchSize, EarlyStopping, EngineOption, LengthPenalty, NumBeams, Translators
-from paritas.cli.options import Debug, Json, Quiet
+from paritas.cli.options import Debug, Device, Json, OvConfig, Quiet
 from paritas.cli.outcome import OK, print_json, say
+from paritas.cli.properties import where
 
 T = TypeVar("T")
 
@@ -52,6 +53,8 @@ def bleu(
     pair: Pair = None,
     limit: Limit = None,
     engine: EngineOption = None,
+    device: Device = "",
+    ov_config: OvConfig = None,
     num_beams: NumBeams = None,
     length_penalty: LengthPenalty = None,
     early_stopping: EarlyStopping = None,
@@ -71,10 +74,11 @@ def bleu(
     from paritas.apps.translate import bleu as measuring
     from paritas.apps.translate.translate import Search, Translator
 
+    place = where(engine, device, ov_config)
     sources, references = _sentences(src, ref, testset, pair, limit)
     with Bar(model, "sentences", quiet=quiet) as bar:
         score = measuring.evaluate(
-            Translator.load(model, engine),
+            Translator.load(model, engine, **place),
             sources,
             references,
             search=Search(num_beams, length_penalty, early_stopping),
@@ -96,6 +100,8 @@ def search(
     pair: Pair = None,
     limit: Limit = None,
     engine: EngineOption = None,
+    device: Device = "",
+    ov_config: OvConfig = None,
     num_beams: BeamList = None,
     length_penalty: PenaltyList = None,
     early_stopping: StoppingList = None,
@@ -123,11 +129,11 @@ def search(
         _values("--length-penalty", length_penalty, float),
         _values("--early-stopping", early_stopping, _switch),
     )
+    place = where(engine, device, ov_config)
     sources, references = _sentences(src, ref, testset, pair, limit)
     with Bar(model, "sentences", quiet=quiet) as bar:
-        scores = measuring.search(
-            Translator.load(model, engine), sources, references, searches, batch_size=batch_size, told=bar
-        )
+        translator = Translator.load(model, engine, **place)
+        scores = measuring.search(translator, sources, references, searches, batch_size=batch_size, told=bar)
     text = measuring.table(scores)
     if output is not None:
         from paritas import store

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from paritas.cli.commands.translate import EngineOption
-from paritas.cli.options import Debug
+from paritas.cli.options import Debug, Device, OvConfig
 from paritas.cli.outcome import OK, say
+from paritas.cli.properties import where
 
 Asr = Annotated[
     str, typer.Option(metavar="MODEL", help="Speech to text: a hub id or a directory, of SpeechT5, Whisper or others.")
@@ -42,6 +43,8 @@ def speech(
     vocoder: Vocoder = "microsoft/speecht5_hifigan",
     speaker: Speakers = None,
     engine: EngineOption = None,
+    device: Device = "",
+    ov_config: OvConfig = None,
     host: Host = "127.0.0.1",
     port: PortNumber = 7860,
     seed: Seed = 0,
@@ -68,7 +71,8 @@ def speech(
     checkpoints.check()
     voices = speakers(speaker or [])
     find_engine(engine or default_engine())
-    blocks = page.page(Speech(checkpoints, voices, engine), seed=seed, said=_say)
+    served = Speech(checkpoints, voices, engine, **where(engine, device, ov_config))
+    blocks = page.page(served, seed=seed, said=_say)
     frame.serve_until_interrupted(blocks, host, port, f"Speech on {engine or default_engine()}", _say)
     return OK
 

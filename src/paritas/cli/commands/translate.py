@@ -12,8 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from paritas.cli.bar import Bar
-from paritas.cli.options import ENGINE_NAMES, Debug, Json, Quiet, either, engine_names
+from paritas.cli.options import ENGINE_NAMES, Debug, Device, Json, OvConfig, Quiet, either, engine_names
 from paritas.cli.outcome import OK, print_json, say
+from paritas.cli.properties import where
 
 Translators = Annotated[
     str, typer.Argument(metavar="MODEL", help="A hub id or a directory, as paritas convert fairseq writes it.")
@@ -57,6 +58,8 @@ def translate(
     text: Texts = None,
     back: Back = None,
     engine: EngineOption = None,
+    device: Device = "",
+    ov_config: OvConfig = None,
     num_beams: NumBeams = None,
     length_penalty: LengthPenalty = None,
     early_stopping: EarlyStopping = None,
@@ -79,6 +82,7 @@ def translate(
     from paritas.apps.translate.translate import Search, Translator, lines_of
     from paritas.errors import InputError
 
+    place = where(engine, device, ov_config)
     if text:
         texts = [one.replace("\n", " ") for one in text]
     else:
@@ -95,7 +99,7 @@ def translate(
     found = texts
     for name in (model, *([back] if back else [])):
         with Bar(name, "lines", quiet=quiet) as bar:
-            translator = Translator.load(name, engine)
+            translator = Translator.load(name, engine, **place)
             found = translator.translate(found, search=search, batch_size=batch_size, told=bar)
         steps.append(
             {
