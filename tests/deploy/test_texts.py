@@ -65,7 +65,7 @@ def test_one_call_is_a_task_too(causal: tuple[Path, Any, Any], tmp_path: Path) -
 
 def test_a_model_whose_memory_no_port_keeps_says_so(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    config = hf.RwkvConfig(vocab_size=99, hidden_size=16, num_hidden_layers=2, context_length=32)
+    config = hf.RwkvConfig(vocab_size=99, hidden_size=16, num_hidden_layers=1, context_length=32)
     made = paritas.port(hf.RwkvForCausalLM(config).eval())
     assert not remembered(made.manifest)
     assert [str(note) for note in made.notes if "without a cache, since with one it cannot be ported" in str(note)]
