@@ -18,6 +18,7 @@ import transformers as hf
 import paritas
 from paritas import texts
 from paritas.caches import remembered
+from paritas.capture import inputs as capture_inputs
 from paritas.capture.generation import default_task
 from paritas.cli.commands.chat import talk
 from paritas.cli.commands.port import on_generation
@@ -63,9 +64,10 @@ def test_one_call_is_a_task_too(causal: tuple[Path, Any, Any], tmp_path: Path) -
         paritas.port(hf.BertModel(hf.BertConfig(num_hidden_layers=1)), task="text-generation")
 
 
-def test_a_model_whose_memory_no_port_keeps_says_so(tmp_path: Path) -> None:
+def test_a_model_whose_memory_no_port_keeps_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture_inputs, "SEQUENCE", 3)  # its loop has a stretch of graph for each token
     torch.manual_seed(0)
-    config = hf.RwkvConfig(vocab_size=99, hidden_size=16, num_hidden_layers=1, context_length=32)
+    config = hf.RwkvConfig(vocab_size=99, hidden_size=16, num_hidden_layers=2, context_length=32)
     made = paritas.port(hf.RwkvForCausalLM(config).eval())
     assert not remembered(made.manifest)
     assert [str(note) for note in made.notes if "without a cache, since with one it cannot be ported" in str(note)]

@@ -43,6 +43,7 @@ def save(directory: Path, scale: float = 3.0) -> Any:
         for parameter in model.parameters():
             parameter.mul_(scale)
     generation = model.generation_config
+    generation._from_model_config = False  # else what is Whisper's own of it would not be read again
     generation.is_multilingual = True
     generation.lang_to_id = {"<|en|>": ids["<|en|>"], "<|de|>": ids["<|de|>"]}
     generation.task_to_id = {"translate": ids["<|translate|>"], "transcribe": ids["<|transcribe|>"]}
