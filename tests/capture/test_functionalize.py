@@ -31,6 +31,21 @@ def _again_and_again(x: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
     return y.masked_fill_(n > 0, -3.0)
 
 
+def _at_places(x: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+    y = torch.zeros(4, 4)
+    y[torch.arange(4), n[:, 0].abs() % 4] = x[:, 0]
+    y[torch.tensor([0, 2])] = 9.0
+    return y
+
+
+def _of_another_dtype(x: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+    y = n * 2
+    y += x.to(torch.int32)
+    half = x.to(torch.float16)
+    half += x
+    return y + half
+
+
 def _through_a_layer(x: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
     y = x + 1
     z = torch.nn.functional.linear(y, torch.eye(4))
@@ -65,8 +80,14 @@ def _written_after_it_is_returned(x: torch.Tensor, n: torch.Tensor) -> torch.Ten
     return flat
 
 
-AT_ONCE = (_buckets, _again_and_again, _through_a_layer)
-BY_TORCH = (_seen_by_a_view, _written_by_a_view, _the_same_in_inference, _written_after_it_is_returned)
+AT_ONCE = (_buckets, _again_and_again, _at_places, _through_a_layer)
+BY_TORCH = (
+    _of_another_dtype,
+    _seen_by_a_view,
+    _written_by_a_view,
+    _the_same_in_inference,
+    _written_after_it_is_returned,
+)
 
 
 class Model(torch.nn.Module):

@@ -199,6 +199,13 @@ def _check_hearing(original: Path, place: Path, file: Path) -> None:
     assert ours.pipeline(model=str(place))(sound.copy(), generate_kwargs=options) == want
     port = paritas.load(place)
     assert port.generate(sound, **options) == want["text"]
+    long = np.concatenate([tiny_whisper.sound(seed) for seed in (1, 2, 3)])[:80_000]  # 5 s, and it hears 2 at once
+    stamped = {**options, "min_new_tokens": 5}
+    read = theirs.feature_extractor(
+        long, sampling_rate=16000, return_tensors="pt", truncation=False, padding="longest", return_attention_mask=True
+    )
+    ids = theirs.model.generate(**read, **stamped, return_timestamps=True)
+    assert port.generate(long, **stamped) == theirs.tokenizer.decode(ids[0], skip_special_tokens=True)
     soundfile.write(file, np.repeat(sound, 2), 32000, subtype="FLOAT")  # of another rate
     heard: list[str] = []
     assert writer_for(place, {}).write(str(file), options, heard.append) == "".join(heard)

@@ -54,9 +54,9 @@ def test_fewer_bits_cost_more() -> None:
         num_key_value_heads=2, initializer_range=0.1,
     )  # fmt: skip
     model = hf.LlamaForCausalLM(config).eval()
+    ported = paritas.port(model, weights="int8")
     found = {}
-    for weights in ("int8", "int4"):
-        port = paritas.port(model, weights=weights)
+    for weights, port in (("int8", ported), ("int4", ported.to("openvino", weights="int4"))):
         report = port.verify(level="outputs")
         assert report.text is not None and report.text.of == SAMPLED and report.text.tokens == 4 * 47
         assert f"on {SAMPLED}" in str(report)

@@ -32,8 +32,9 @@ _DROPOUTS = {
     "aten.feature_alpha_dropout.default",
 }
 
-#: What is written into a tensor, element by element.
-_ARITHMETIC = {"add_", "sub_", "mul_", "div_", "masked_fill_", "clamp_"}
+#: What writes a result into a tensor, whose dtype that may not be; and what writes values of its dtype.
+_ARITHMETIC = {"add_", "sub_", "mul_", "div_", "clamp_"}
+_VALUES = {"masked_fill_", "index_put_", "fill_"}
 #: Composite operators that compute in any case.
 _COMPUTE = {aten.linear.default, aten.matmul.default, aten.layer_norm.default}
 
@@ -66,7 +67,7 @@ def functional(program: ExportedProgram) -> tuple[ExportedProgram, list[str]]:
 
 
 def _write_anew(graph: torch.fx.Graph) -> None:
-    """Give arithmetic that writes into a tensor of its own a new tensor, where no other name of that memory is read."""
+    """Give what writes into a tensor of its own a new tensor, where no other name of that memory is read."""
     order = {node: place for place, node in enumerate(graph.nodes)}
     for node in list(graph.nodes):
         twin, written = _twin(node), node.args[0] if node.args else None
@@ -89,9 +90,11 @@ def _twin(node: Node) -> Any:
         return None
     name = target._schema.name.partition("::")[2]
     given = [source.meta.get("val") for source in node.all_input_nodes]
-    if name not in _ARITHMETIC or node.kwargs or not all(isinstance(value, torch.Tensor) for value in given):
+    if name not in _ARITHMETIC | _VALUES or node.kwargs or not all(isinstance(value, torch.Tensor) for value in given):
         return None
     twin = getattr(getattr(aten, name[:-1]), target._overloadname)
+    if name in _VALUES:
+        return twin
     few = map_arg(node.args, lambda source: source.meta["val"].new_empty([1] * source.meta["val"].dim(), device="meta"))
     return twin if twin(*few).dtype == node.meta["val"].dtype else None
 
