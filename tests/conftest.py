@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -18,6 +19,15 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["PARITAS_CACHE"] = ""  # no port of a user's is read, and none is left behind
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # set before torch and the engines are imported
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
+
+gc.set_threshold(10_000)  # as the command has it
+
+
+def pytest_collection_finish() -> None:
+    """What was imported is not looked through for garbage again and again."""
+    gc.collect()
+    gc.freeze()
+
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
