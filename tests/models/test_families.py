@@ -26,11 +26,14 @@ def _cases(port: paritas.Port) -> list[dict]:
     return [dict(case.feed) for case in (chosen or cases)][:2]
 
 
+def _one_call(family: str) -> str:
+    """The task of a family whose generated cases are those of one call: generations are played in tests/deploy."""
+    return "text-generation" if family in ("llama", "gpt2-lm") else ""
+
+
 @pytest.mark.parametrize("family", KINDS)
 def test_agrees_on_every_engine_and_mode(family: str) -> None:
-    # The generated cases are those of one call: generations are played in tests/deploy.
-    task = "text-generation" if family in ("llama", "gpt2-lm") else ""
-    graph = paritas.port(build(family), engine="mindspore", mode="graph", task=task)
+    graph = paritas.port(build(family), engine="mindspore", mode="graph", task=_one_call(family))
     assert set(graph.session.cell.parameters_dict()) == set(graph.program().weights), "the checkpoint's own names"
     cases = _cases(graph)
     pynative, openvino = with_mode(graph, "pynative"), graph.to("openvino")
@@ -51,7 +54,7 @@ def test_agrees_on_every_engine_and_mode(family: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_agrees_on_all_generated_cases(family: str) -> None:
-    port = paritas.port(build(family), engine="mindspore")
+    port = paritas.port(build(family), engine="mindspore", task=_one_call(family))
     for one in (port, port.to("openvino")):
         report = one.verify()
         assert report.verdict == "agrees", str(report)
