@@ -80,12 +80,11 @@ def _written_after_it_is_returned(x: torch.Tensor, n: torch.Tensor) -> torch.Ten
     return flat
 
 
-AT_ONCE = (_buckets, _again_and_again, _at_places, _through_a_layer)
+AT_ONCE = (_buckets, _again_and_again, _at_places, _through_a_layer, _the_same_in_inference)
 BY_TORCH = (
     _of_another_dtype,
     _seen_by_a_view,
     _written_by_a_view,
-    _the_same_in_inference,
     _written_after_it_is_returned,
 )
 

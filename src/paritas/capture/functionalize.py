@@ -45,7 +45,9 @@ def functional(program: ExportedProgram) -> tuple[ExportedProgram, list[str]]:
     The graph may be changed in place. Raises `CaptureError` for a model that leaves something behind for its next
     call.
     """
-    _write_anew(program.graph)
+    if not _mutates_nothing(program):
+        _same_memory(program.graph)
+        _write_anew(program.graph)
     if not _mutates_nothing(program):
         program = program.run_decompositions({})
         _measure_again(program)
@@ -64,6 +66,16 @@ def functional(program: ExportedProgram) -> tuple[ExportedProgram, list[str]]:
     graph.eliminate_dead_code()
     program.graph_module.recompile()
     return program, []
+
+
+def _same_memory(graph: torch.fx.Graph) -> None:
+    """A dropout of inference returns its input itself: who writes into one writes into both, which torch forgets."""
+    for node in list(graph.nodes):
+        if str(node.target) in _DROPOUTS and not node.args[2]:
+            for user in [user for user in node.users if user.op != "output"]:
+                user.replace_input_with(node, node.args[0])
+            if not node.users:
+                graph.erase_node(node)
 
 
 def _write_anew(graph: torch.fx.Graph) -> None:
