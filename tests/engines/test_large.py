@@ -67,6 +67,10 @@ def test_a_port_of_weights_in_files_is_that_of_weights_in_memory(
     given = {"input_ids": ids, "attention_mask": np.ones((1, 6), np.int64), "position_ids": np.arange(6)[None]}
     want, got = in_memory(**given), ported(**given)
     np.testing.assert_allclose(want.logits, got.logits, rtol=1e-4, atol=1e-5)
+    if not weights:
+        other = ported.to("openvino", weights="int8")
+        assert stored.of(ported._original.state_dict())  # nor for another precision
+        assert files(other) == files(in_memory.to("openvino", weights="int8"))
 
 
 @pytest.mark.usefixtures("is_large")

@@ -82,7 +82,7 @@ class Translator:
                     name,
                     engine=cast("Any", engine),
                     engine_device=device,
-                    ov_config=ov_config,
+                    ov_config=dict(ov_config or {}),
                     dtype=torch.float32,
                 )
         except ImportError as error:
