@@ -48,6 +48,7 @@ def functional(program: ExportedProgram) -> tuple[ExportedProgram, list[str]]:
     if not _mutates_nothing(program):
         _same_memory(program.graph)
         _write_anew(program.graph)
+        program.graph_module.recompile()
     if not _mutates_nothing(program):
         program = program.run_decompositions({})
         _measure_again(program)
