@@ -15,12 +15,13 @@ import paritas
 from paritas.program import ModuleCall, Program
 from paritas.verify.inputs import suspects
 
-#: As long as the product looks, whatever the other tests do with it.
+#: As long as the product looks.
 SECONDS = suspects.SECONDS
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def all_suspects() -> Iterator[None]:
+    """For tests of what a verification finds by itself."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(suspects, "SECONDS", SECONDS)
         yield

@@ -12,6 +12,8 @@ from paritas.errors import EngineError, ParitasError
 from paritas.run.torch.session import TorchSession
 from paritas.verify import Environment, compare_modules, generate, verify
 
+pytestmark = pytest.mark.usefixtures("all_suspects")
+
 
 class Broken(TorchSession):
     """PyTorch, but one node's value is changed on its way."""

@@ -14,6 +14,8 @@ from paritas.run.torch.session import TorchSession
 from paritas.verify import Case, Environment, ParityReport, Tolerance, compare, verify, whole_model
 from paritas.verify.report.rows import OutputParity
 
+pytestmark = pytest.mark.usefixtures("all_suspects")
+
 nan, inf = np.nan, np.inf
 WIDE = Tolerance(1.0, 1e6, "wide enough for any number, so that only the form can fail")
 FP32 = whole_model("float32")

@@ -16,6 +16,8 @@ from paritas.run.torch.session import TorchSession
 from paritas.verify import Case, Environment, ParityReport, verify
 from paritas.verify.of_port import nodes_of
 
+pytestmark = pytest.mark.usefixtures("all_suspects")
+
 WIDTH = 8
 
 

@@ -13,6 +13,8 @@ from torch import nn
 import paritas
 from paritas.verify.of_port import eager
 
+pytestmark = pytest.mark.usefixtures("all_suspects")
+
 
 class OfXY(Does):
     def forward(self, x, y):

@@ -13,6 +13,8 @@ from paritas.errors import EngineError, InputError
 from paritas.run.results import check_outputs
 from paritas.verify.of_port import eager
 
+pytestmark = pytest.mark.usefixtures("all_suspects")
+
 nan, inf = float("nan"), float("inf")
 
 
