@@ -83,7 +83,12 @@ SourceName = Annotated[
 Out = Annotated[Path, typer.Option("--out", "-o", help="The directory to write: new, empty, or a port to replace.")]
 EngineName = Annotated[
     str,
-    typer.Option("--engine", "-e", autocompletion=engine_names, help=f"{either(ENGINE_NAMES)}; see paritas doctor."),
+    typer.Option(
+        "--engine",
+        "-e",
+        autocompletion=engine_names,
+        help=f"{either(ENGINE_NAMES)}; see paritas doctor. Of a pipeline also by network: unet=openvino,vae=mindspore.",
+    ),
 ]
 Precision = Annotated[
     Dtype | None, typer.Option("--dtype", help="Precision of the port; the model's own if not given.")
@@ -112,13 +117,37 @@ Task = Annotated[
         "with a cache, which an OpenVINO file keeps itself. text-generation: one call, without a cache.",
     ),
 ]
+_FORMATS = _choice(one.weight_formats for one in _WITH_FORMATS)
+
+
+def _formats(value: str) -> str:
+    """One for all, or one for each network of a pipeline: unet=int8,vae=fp16."""
+    for part in value.split(","):
+        _FORMATS["parser"](part.partition("=")[2].strip() if "=" in value else part)
+    return value
+
+
 Weights = Annotated[
     str | None,
     typer.Option(
         "--weights",
-        **_choice(one.weight_formats for one in _WITH_FORMATS),
-        help=f"{_only(_WITH_FORMATS)}: round the weights to so many bits; the report says what that costs.",
+        parser=_formats,
+        metavar=_FORMATS["metavar"],
+        help=f"{_only(_WITH_FORMATS)}: round the weights to so many bits; the report says what that costs. Of a "
+        "pipeline also by network: unet=int8,vae=fp16.",
     ),
+]
+Call = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--call",
+        metavar="NAME=VALUE",
+        help="Of a pipeline: an argument of the call that is made, as height=512 or image=cat.png; repeatable.",
+    ),
+]
+ComponentName = Annotated[
+    str,
+    typer.Option("--component", metavar="NAME", help="Of a pipeline: this port alone, as unet or vae_decoder."),
 ]
 Device = Annotated[
     str,

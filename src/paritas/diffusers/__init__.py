@@ -23,7 +23,7 @@ require("diffusers", "paritas.diffusers")
 
 import diffusers as _diffusers  # noqa: E402
 
-__all__ = ["port"]
+__all__ = ["port", "verify"]
 
 
 def port(pipeline: Any, engine: Any = None, **options: Any) -> Any:
@@ -31,6 +31,16 @@ def port(pipeline: Any, engine: Any = None, **options: Any) -> Any:
     from paritas.diffusers.porting import port as ported
 
     return ported(pipeline, engine, **options)
+
+
+def verify(pipeline: Any, inputs: Any = None, level: str = "modules", **how: Any) -> Any:
+    """Whether a pipeline on engines is still PyTorch's, port by port and by its picture.
+
+    See `paritas.diffusers.porting.verify`.
+    """
+    from paritas.diffusers.porting import verify as verified
+
+    return verified(pipeline, inputs, level, **how)
 
 
 def __getattr__(name: str) -> Any:

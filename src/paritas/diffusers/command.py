@@ -1,39 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pipeline's directory ported to another one, with the picture compared: what `paritas port` does with pipelines."""
+"""A pipeline's directory ported to another one and verified: what `paritas port` and `verify` do with pipelines."""
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
+import gc
+import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from diffusers import AutoPipelineForImage2Image, DiffusionPipeline
+import diffusers
 
-from paritas.diffusers.porting import networks, port, save
-from paritas.errors import InputError
-
-#: How far numbers of a picture, 0 to 1, may be from PyTorch's.
-TOLERANCE = 1e-4
-
-#: What every pipeline is called with that takes it.
-_CALL: dict[str, Any] = {"prompt": "a photo of a cat", "num_inference_steps": 2, "output_type": "np"}
+from paritas import store
+from paritas.diffusers.opened import open_pipeline
+from paritas.diffusers.porting import networks, port, save, with_ours
+from paritas.diffusers.runs import call_of, loaded, of_a_picture, run
+from paritas.errors import InputError, reason_of
+from paritas.verify import ComponentReports
 
 
 @dataclasses.dataclass(frozen=True)
 class Ported:
-    """engines: of the networks that were called. error: of the picture, None where it was not compared."""
+    """engines: of the networks that were called. report: of each port and of the picture; None if not verified."""
 
     engines: dict[str, str]
-    error: float | None
+    report: ComponentReports | None
 
     @property
     def verdict(self) -> str:
-        return "not verified" if self.error is None else "agrees" if self.error <= TOLERANCE else "diverges"
+        return "not verified" if self.report is None else self.report.verdict
 
 
 def port_directory(
@@ -44,67 +41,76 @@ def port_directory(
     call: Mapping[str, Any] | None = None,
     dynamic: bool = True,
     verify: bool = True,
+    level: str = "modules",
     progress: Callable[[str], None] = lambda stage: None,
+    detail: Callable[[str], None] = lambda text: None,
     **options: Any,
 ) -> Ported:
-    """Port the pipeline in `source`, compare its picture, and write it to `out`.
+    """Port the pipeline in `source`, write it to `out`, open that, and compare it with the original.
 
     call: arguments of the pipeline, for one that needs others than a prompt. A pipeline that makes pictures of
     pictures too, of the same networks, is called so as well, that `vae.encode` is a port. Raises `InputError` where
-    arguments are missing, and what `port` and `save` raise.
+    arguments are missing, `SourceError`, and what `port` and `save` raise; the report is then not written, or nothing.
     """
     progress("load")
-    pipeline = DiffusionPipeline.from_pretrained(source)
+    pipeline = loaded(source)
     arguments = call_of(pipeline, call or {})
-    want = _picture(pipeline, arguments) if verify else None
     progress("port")
     port(pipeline, engine, **options)
-    got = _picture(pipeline, arguments)
+    found = run(pipeline, arguments)
     if not call:
-        _of_a_picture(pipeline, got)
+        of_a_picture(pipeline, next(iter(found.outputs.values()), None))
     progress("save")
-    save(pipeline, out, dynamic=dynamic)
-    error = None if want is None else float(np.abs(want - got).max())
+    save(pipeline, out, dynamic=dynamic, source=str(source), call=arguments)
     engines = {
         n: str(getattr(one, "engine", "")) for n, one in networks(pipeline).items() if getattr(one, "ports", None)
     }
-    return Ported(engines, error)
+    del pipeline
+    gc.collect()
+    if not verify:
+        return Ported(engines, None)
+    progress("verify")
+    report = opened(out).verify(arguments if call else None, level, original=source, progress=detail)
+    attach(out, report)
+    return Ported(engines, report)
 
 
-def call_of(pipeline: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of one call. Raises `InputError` for what is missing or unknown."""
-    takes = inspect.signature(pipeline.__call__).parameters
-    if unknown := [name for name in given if name not in takes]:
-        raise InputError(f"{type(pipeline).__name__} takes no {', '.join(unknown)}; it takes {', '.join(takes)}.")
-    found = {**{name: value for name, value in _CALL.items() if name in takes}, **given}
-    missing = [n for n, p in takes.items() if p.default is p.empty and p.kind is not p.VAR_KEYWORD and n not in found]
-    if missing:
-        raise InputError(
-            f"{type(pipeline).__name__} needs {', '.join(missing)} as well, which a command cannot give it. In Python: "
-            "pipe = paritas.diffusers.DiffusionPipeline.from_pretrained(SOURCE); pipe(...); pipe.save_pretrained(DIR)"
-        )
-    if "generator" in takes:
-        found["generator"] = None
+def opened(directory: Path, **ours: Any) -> Any:
+    """A saved pipeline. Raises what `open_pipeline` raises."""
+    return with_ours(open_pipeline(diffusers.DiffusionPipeline, directory, {}, ours))
+
+
+def attach(directory: Path, report: ComponentReports) -> None:
+    """parity.json, PARITY.md and PARITY.html of a saved pipeline, which they call by its name. Raises `PortError`."""
+    place = directory.expanduser().resolve()
+    store.replace_text(place / "parity.json", report.to_json())
+    store.replace_text(place / "PARITY.md", report.to_markdown(place.name))
+    store.replace_text(place / "PARITY.html", report.to_html(place.name))
+
+
+def call_from(given: list[str]) -> dict[str, Any]:
+    """Arguments of a pipeline as a command has them, `NAME=VALUE`: JSON, or a picture's file, or a text."""
+    found: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise InputError(f"--call {text!r} is not NAME=VALUE, as in height=512 or 'prompt=a red circle'.")
+        if name in found:
+            raise InputError(f"--call {name} is given twice.")
+        found[name] = _value(value)
     return found
 
 
-def _picture(pipeline: Any, arguments: Mapping[str, Any]) -> np.ndarray:
-    """The first output of a call from a seed, as numbers."""
-    torch.manual_seed(0)
-    given = dict(arguments)
-    if "generator" in given:
-        given["generator"] = torch.Generator().manual_seed(0)
-    first = pipeline(**given)[0]
-    return np.stack([np.asarray(one, dtype=np.float64) for one in first])
-
-
-def _of_a_picture(pipeline: Any, picture: np.ndarray) -> None:
-    """Make a picture of a picture once, where there is such a pipeline of the same networks."""
+def _value(text: str) -> Any:
     try:
-        other = AutoPipelineForImage2Image.from_pipe(pipeline)
-    except (ValueError, TypeError):
-        return
-    image = torch.from_numpy(picture[:1]).permute(0, 3, 1, 2).float()
-    takes = inspect.signature(other.__call__).parameters
-    call = {**_CALL, "image": image, "strength": 1.0}
-    other(**{name: value for name, value in call.items() if name in takes})
+        return json.loads(text)
+    except ValueError:
+        pass
+    if text.lower().endswith((".png", ".jpg", ".jpeg", ".webp", ".bmp")):
+        import PIL.Image
+
+        try:
+            return PIL.Image.open(text).convert("RGB")
+        except OSError as error:
+            raise InputError(f"The picture {text} cannot be read: {reason_of(error)}") from None
+    return text

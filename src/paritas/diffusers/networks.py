@@ -4,20 +4,22 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
+from diffusers import DiffusionPipeline
 from transformers import PreTrainedModel
 
 import paritas.diffusers.library
 import paritas.transformers.library  # noqa: F401 - registers it, as the other
-from paritas.diffusers.caches import CacheCall, WithCaches, fill, is_cache, put_together, taken_apart, with_caches
+from paritas.diffusers.runs import Asked
 from paritas.dropin import calls, classes, network
+from paritas.dropin.arrays import ours
 from paritas.dropin.calls import Call
-from paritas.dropin.methods import Method
-from paritas.errors import CaptureError, EngineError, LoweringError, ReturnsObject, UnsupportedOps, WritesArguments
+from paritas.dropin.methods import Method, method_of
+from paritas.errors import CaptureError, EngineError, LoweringError, UnsupportedOps
 from paritas.options import BuildOptions
-from paritas.program import Program
 from paritas.transformers.generation import Generation
 from paritas.transformers.models import Ported as OfTransformers
 
@@ -30,18 +32,37 @@ _REFUSALS = (CaptureError, LoweringError, UnsupportedOps, EngineError)
 class Recorded(network.Network):
     """Remembers the first call of each kind that a port has answered: what a saved pipeline has ports for.
 
-    asked: (path, signature) -> module and call. unsaved: what no port in a directory can do, of what was asked for.
+    asked: (path, signature) -> module and call.
     """
 
     def __init__(self, model: torch.nn.Module, build: BuildOptions) -> None:
         super().__init__(model, build)
         self.asked: dict[tuple[str, Any], tuple[torch.nn.Module, Any]] = {}
-        self.unsaved = ""
 
     def _computed(self, path: str, module: torch.nn.Module, call: Any) -> Any:
         out = super()._computed(path, module, call)
         self.asked.setdefault((path, call.signature), (module, call))
         return out
+
+    def places(self) -> list[tuple[str, str]]:
+        """The modules and methods of which ports have answered: (path, method), "" for the network and for forward."""
+        found = (("", path.removesuffix("()")) if path.endswith("()") else (path, "") for path, _ in self.asked)
+        return list(dict.fromkeys(found))
+
+    def compared(self, asked: Asked) -> tuple[Any, dict[str, Any], Any]:
+        """(the port that answers such a call, what it is called with, None); no port for a call of another kind."""
+        call, path = self._call_of(asked), f"{asked.method}()" if asked.method else asked.path
+        if (path, call.signature) not in self.asked:
+            return None, {}, None
+        with self._lock, ours():
+            self._notice()
+            return *self._port_of(path, self._module_of(asked), call), None
+
+    def _module_of(self, asked: Asked) -> torch.nn.Module:
+        return method_of(self.model, asked.method) if asked.method else self.model.get_submodule(asked.path)
+
+    def _call_of(self, asked: Asked) -> Any:
+        return self._taken_apart(self._module_of(asked), asked.args, asked.kwargs)
 
     def _not_whole(self, module: torch.nn.Module, why: str, own: Any, args: Any, kwargs: Any) -> Any:
         given = {str(i): value for i, value in enumerate(args)} | kwargs
@@ -65,33 +86,7 @@ class Answers(Recorded):
     def _taken_apart(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         given = calls.given_to(type(module), args, kwargs)
         # Nobody draws in a port: what does is refused, and gets its generator where PyTorch computes.
-        given = {name: value for name, value in given.items() if not _draws(value)}
-        objects = {name: value for name, value in given.items() if is_cache(value)}
-        found = calls.sorted_out(type(module), given | {name: taken_apart(one) for name, one in objects.items()})
-        return CacheCall(*found, objects) if objects else Call(*found)
-
-    def _refused_argument(self, value: Any) -> str:
-        return "" if is_cache(value) else super()._refused_argument(value)
-
-    def _answer(self, path: str, module: torch.nn.Module, call: Any) -> tuple[Any, str]:
-        if not isinstance(call, CacheCall):
-            key = ("writes", path, call.signature)
-            if key not in self.now.known:
-                try:
-                    return super()._answer(path, module, call)
-                except (WritesArguments, ReturnsObject):
-                    self.now.known[key] = True
-            held = {n: v for n, v in {**call.tensors, **call.fixed}.items() if type(v) in (dict, list)}
-            call = CacheCall(call.tensors, call.fixed, held)
-        self.unsaved = f"{type(module).__name__} fills its caller's {', '.join(call.objects) or 'caches'}"
-        out, after = network.Network._computed(self, path, with_caches(module), call)
-        for name, one in call.objects.items():
-            fill(one, after[name])
-        return put_together(out), ""
-
-    def _captured(self, module: torch.nn.Module, program: Program) -> None:
-        if not isinstance(module, WithCaches) and any("." in name for name in program.written):
-            raise WritesArguments(f"a tensor in an argument is written into: {', '.join(program.written)}")
+        return Call(*calls.sorted_out(type(module), {n: v for n, v in given.items() if not _draws(v)}))
 
     def _refused(self, module: torch.nn.Module, call: Call) -> str:
         return with_gradients(call) or super()._refused(module, call)
@@ -162,6 +157,30 @@ class TextPorted(OfTransformers):
 def is_network(value: Any) -> bool:
     """Whether a component computes: one that has no forward, as a list of modules, is called piece by piece."""
     return isinstance(value, torch.nn.Module) and not isinstance(value, Method)
+
+
+def networks(pipeline: Any) -> dict[str, torch.nn.Module]:
+    """The networks of a pipeline by name, each once: "unet", "prior_pipe.prior", "text_encoder_2"."""
+    found: dict[str, torch.nn.Module] = {}
+    seen: set[int] = set()
+    for name, module in _walked(pipeline, ""):
+        if id(module) not in seen:
+            seen.add(id(module))
+            found[name] = module
+    return found
+
+
+def _walked(holder: Any, path: str) -> Iterator[tuple[str, torch.nn.Module]]:
+    parts = dict(vars(holder)) if isinstance(holder, DiffusionPipeline) else dict(enumerate(holder))
+    inner = []
+    for name, value in parts.items():
+        where = f"{path}{name}"
+        if is_network(value):
+            yield where, value
+        elif isinstance(value, (list, tuple, DiffusionPipeline)) and not hasattr(value, "_fields"):
+            inner.append((where, value))
+    for where, value in inner:  # the pipeline's own names first: "vae", and not "decoder_pipe.vae"
+        yield from _walked(value, f"{where}.")
 
 
 def attach(model: torch.nn.Module, **ours: Any) -> Any:

@@ -8,32 +8,27 @@ small tensors that pipelines read of it. What no port was saved for is refused.
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
 import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-import diffusers
 import torch
 import transformers
-from safetensors.torch import load_file
 
-from paritas import files, pipeline
+from paritas import pipeline
 from paritas.arguments import flatten
+from paritas.diffusers import index
 from paritas.diffusers.networks import Answers, Ported, TextAnswers, TextPorted
+from paritas.diffusers.runs import Asked
 from paritas.diffusers.saving import PORTS, SMALL, Entry, distribution
 from paritas.dropin.classes import ported_class
 from paritas.dropin.dispatch import install
 from paritas.dropin.methods import Method
-from paritas.errors import InputError, PortError
+from paritas.errors import InputError, PortError, reason_of
 from paritas.options import BuildOptions
-from paritas.pytree import build_output, described, distribution_class, leaf_names
-
-#: Of a `ports.json`.
-_LARGEST = 1 << 24
+from paritas.pytree import build_output, distribution_class, leaf_names
 
 
 def is_saved(directory: Any) -> bool:
@@ -53,67 +48,18 @@ def open_pipeline(
     raises.
     """
     root = Path(directory)
-    entries = _entries(root)
-    index = _json(root / "model_index.json")
+    entries = index.entries(root)
+    classes = index.classes(root, entries, original, theirs)
     networks = {}
     for name, found in entries.items():
-        if name in theirs:
-            continue
-        library, cls = index.get(name) or (None, None)
-        if not isinstance(library, str) or not isinstance(cls, str):
-            raise PortError(f"{root / 'model_index.json'} does not say of which class {name} is.")
-        networks[name] = _network(root, name, _class(library, cls), found, ours)
-    return original.from_pretrained(directory, **networks, **theirs)
-
-
-def _json(place: Path) -> dict[str, Any]:
+        if name not in theirs:
+            networks[name] = _network(root, name, classes[name], found, index.of_network(name, ours, entries))
+    # What is left of PyTorch's networks is in safetensors: nothing is unpickled.
+    given = {"use_safetensors": True, **theirs}
     try:
-        if place.stat().st_size > _LARGEST:
-            raise PortError(f"{place} is larger than any that was ever written.")
-        found = json.loads(files.text(place))
-    except (OSError, ValueError) as error:
-        raise PortError(f"{place} cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise PortError(f"{place} is damaged: it holds no object.")
-    return found
-
-
-def _entries(root: Path) -> dict[str, list[Entry]]:
-    told = _json(root / PORTS)
-    if told.get("format") != 1:
-        raise PortError(f"{root / PORTS} has the format {told.get('format')!r}, and this Paritas reads 1.")
-    try:
-        found = {n: [Entry(**{**e, "scalars": tuple(e["scalars"])}) for e in es] for n, es in told["networks"].items()}
-        for name, entries in found.items():
-            for one in entries:
-                nested = all(described(structure) for structure in one.nesting.values())
-                if (
-                    Path(one.folder).name != one.folder
-                    or Path(name).name != name
-                    or not described(one.structure)
-                    or not nested
-                ):
-                    raise ValueError(f"of {one.folder!r}")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise PortError(f"{root / PORTS} is damaged: {error!r}.") from error
-    return found
-
-
-def _class(library: str, name: str) -> Any:
-    """A class of transformers' or diffusers', as `model_index.json` names it. Importing anything else would run it."""
-    if library == "transformers":
-        holder: Any = transformers
-    elif library == "diffusers":
-        holder = diffusers
-    else:
-        holder = getattr(diffusers.pipelines, library, None) if library.isidentifier() else None
-        if holder is None and library.isidentifier():
-            with_name = f"diffusers.pipelines.{library}"
-            holder = importlib.import_module(with_name) if importlib.util.find_spec(with_name) else None
-    found = getattr(holder, name, None)
-    if not (isinstance(found, type) and issubclass(found, torch.nn.Module)):
-        raise PortError(f"{library}.{name} is no network of diffusers or transformers: open its ports one by one.")
-    return found
+        return original.from_pretrained(directory, **networks, **given)
+    except OSError as error:
+        raise PortError(f"{root} is damaged: {reason_of(error)}") from error
 
 
 # --- a network without weights -------------------------------------------------------------------------------
@@ -128,10 +74,7 @@ def _network(root: Path, name: str, cls: Any, entries: list[Entry], ours: Mappin
         port = pipeline.load_port(
             root / one.folder, device=str(ours.get("engine_device") or ""), mode=str(ours.get("mode") or "")
         )
-        if ours.get("engine") and port.manifest.engine != ours["engine"]:
-            raise InputError(
-                f"{root} is on {port.manifest.engine}, not on {ours['engine']}: port the original again for that."
-            )
+        index.check_is(root / one.folder, port.manifest, ours)
         ports.append((one, port))
     kind: Any = SavedText if is_text else Saved
     install(made, kind(made, name, root, ports))
@@ -141,7 +84,7 @@ def _network(root: Path, name: str, cls: Any, entries: list[Entry], ours: Mappin
 def _skeleton(cls: Any, place: Path, is_text: bool) -> Any:
     config: Any = None
     if is_text:
-        config = cls.config_class.from_pretrained(place, local_files_only=True)
+        config = index.config_of(cls, place)
         make: Callable[[], Any] = lambda: cls._from_config(config)  # noqa: E731
     else:
         make = lambda: cls.from_config(cls.load_config(place, local_files_only=True))  # noqa: E731
@@ -150,7 +93,7 @@ def _skeleton(cls: Any, place: Path, is_text: bool) -> Any:
             made = make()
     except (RuntimeError, NotImplementedError, ValueError):  # some read numbers out of tensors while they are made
         made = make()
-    small = load_file(place.parent / SMALL / f"{place.name}.safetensors")
+    small = index.small(place.parent / SMALL / f"{place.name}.safetensors")
     for path, module in made.named_modules():
         module._paritas_hollow = False
         for table in (module._parameters, module._buffers):
@@ -196,7 +139,7 @@ class _FromDisk:
             BuildOptions(first.engine, first.dtype, ports[0][1].mode, first.target) if first else BuildOptions("", "")
         )
         super().__init__(model, build)  # type: ignore[call-arg]
-        self._network, self._root, self._saved = name, root, ports
+        self._network, self.root, self._saved = name, root, ports
 
     def ports(self) -> list[pipeline.Port]:
         return [port for _, port in self._saved]
@@ -209,8 +152,7 @@ class _FromDisk:
         self, path: str, module: Any, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         method = module.called if isinstance(module, Method) else ""
-        found = [one for one in self._saved if (one[0].path, one[0].method) == ("" if method else path, method)]
-        if not found:
+        if ("" if method else path, method) not in self.places():
             if getattr(module, "_paritas_hollow", False):
                 self._refuse(f"{path or self._network} was called, for which no port was saved")
             if module._parameters:
@@ -218,18 +160,32 @@ class _FromDisk:
             with torch.no_grad():
                 return own(*args, **kwargs)
         call = self._taken_apart(module, args, kwargs)  # type: ignore[attr-defined]
-        feeds = ((entry, port, _feed(entry, port, call)) for entry, port in found)
-        entry, port, feed = next((one for one in feeds if one[2] is not None), (None, None, None))
+        entry, port, feed = self._found("" if method else path, method, call)
         if entry is not None and port is not None:
             with torch.no_grad():
-                return self._handed_out(call, _output(entry, port(**(feed or {}))))  # type: ignore[attr-defined]
+                return self._handed_out(call, _output(entry, port(**feed)))  # type: ignore[attr-defined]
         given = ", ".join([*call.tensors, *(f"{name}={value!r}"[:40] for name, value in call.fixed.items())])
         where = f"{path or self._network}{f'.{method}' if method else ''}"
         return self._refuse(f"{where} was called with other arguments ({given})")
 
+    def places(self) -> list[tuple[str, str]]:
+        """The modules and methods that have ports: (path, method), "" for the network and for forward."""
+        return list(dict.fromkeys((entry.path, entry.method) for entry, _ in self._saved))
+
+    def compared(self, asked: Asked) -> tuple[pipeline.Port | None, dict[str, Any], Entry | None]:
+        """The port that answers such a call, what it is fed with, and what it was saved as; None if there is none."""
+        entry, port, feed = self._found(asked.path, asked.method, self._call_of(asked))  # type: ignore[attr-defined]
+        return port, feed, entry
+
+    def _found(self, path: str, method: str, call: Any) -> tuple[Entry | None, pipeline.Port | None, dict[str, Any]]:
+        for entry, port in self._saved:
+            if (entry.path, entry.method) == (path, method) and (feed := _feed(entry, port, call)) is not None:
+                return entry, port, feed
+        return None, None, {}
+
     def _refuse(self, what: str) -> NoReturn:
         raise InputError(
-            f"{what}. The pipeline in {self._root} has ports for the calls that it had made when it was saved: "
+            f"{what}. The pipeline in {self.root} has ports for the calls that it had made when it was saved: "
             "port the original, call it so, and save it again."
         )
 

@@ -6,17 +6,18 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline, ModelMixin
 
 from paritas.diffusers import saving
-from paritas.diffusers.networks import Ported, attach, is_network
+from paritas.diffusers.networks import Ported, attach, networks
 from paritas.diffusers.opened import OpenedNetwork, is_saved, open_pipeline, opened_class
 from paritas.dropin import classes
 from paritas.errors import InputError
+from paritas.making import build_options
 from paritas.run.engine import default_engine
 from paritas.run.engine import engine as find_engine
 
@@ -30,17 +31,23 @@ def port(pipeline: Any, engine: str | Mapping[str, str | None] | None = None, **
     engine: one of `paritas.engines()`, by default the best that is installed; or one for each network by its name in
     the pipeline, where None leaves it in PyTorch and a network that is not named gets the default. options: `weights`,
     `mode`, `target`, `engine_device`, `ov_config`, each also by network. Raises `InputError` for a name that is no
-    network of the pipeline, `UnknownEngine` and `EngineMissing`, before anything is changed.
+    network of the pipeline, `UnknownEngine`, `EngineMissing` and what an engine refuses, before anything is changed.
     """
     found = networks(pipeline)
     chosen = {name: _chosen(name, {"engine": engine, **options}, found) for name in found}
     for ours in chosen.values():
         if ours is not None:
             find_engine(ours.get("engine") or default_engine())
+            refuse(**ours)
     for name, ours in chosen.items():
         if ours is not None and not _is_so(found[name], name, ours):
             attach(found[name], **ours)
-    return _saving(pipeline)
+    return with_ours(pipeline)
+
+
+def refuse(engine: str | None = None, engine_device: str = "", **options: Any) -> None:
+    """Raise what `build_options` raises, before anything is changed."""
+    build_options(engine or default_engine(), device=engine_device, **options)
 
 
 def _is_so(network: Any, name: str, ours: Mapping[str, Any]) -> bool:
@@ -60,11 +67,42 @@ def _is_so(network: Any, name: str, ours: Mapping[str, Any]) -> bool:
     return not other
 
 
-def _saving(pipeline: Any) -> Any:
-    """The same pipeline, whose `save_pretrained` writes ports. Its class stays diffusers' own."""
+def with_ours(pipeline: Any) -> Any:
+    """The same pipeline, with `verify`, and `save_pretrained` that writes ports. Its class stays diffusers' own."""
     if isinstance(pipeline, DiffusionPipeline):
-        vars(pipeline)["save_pretrained"] = functools.partial(save, pipeline)
+        for name, function in (("save_pretrained", save), ("verify", verify), ("bisect", bisect)):
+            vars(pipeline)[name] = functools.partial(function, pipeline)
     return pipeline
+
+
+def verify(pipeline: Any, inputs: Mapping[str, Any] | None = None, level: str = "modules", **how: Any) -> Any:
+    """Compare a pipeline on engines with PyTorch's: each port on what a run asks of it, and the picture of the run.
+
+    inputs: the arguments of that run; a prompt of ours and two steps if None, or for a saved pipeline the call that it
+    was made with. level: as in `paritas.Port.verify`. original: a pipeline, or what one is loaded from; if None, of a
+    pipeline in memory its own networks in PyTorch, of a directory what it was made of. component: this port alone, by
+    its folder's name: "unet", "vae_decoder". seed: of the run. progress: told what is done.
+
+    Returns a `ParityReport` for each port by its folder's name, and one for the "picture": latents after each step
+    within 1e-4, pictures of 8 bits within one level. Raises `InputError` for a call that the pipeline refuses, and
+    `OriginalMissing`.
+    """
+    from paritas.diffusers.verifying import verify as verified
+
+    return verified(pipeline, networks(pipeline), inputs, level, **how)
+
+
+def bisect(
+    pipeline: Any,
+    component: str,
+    inputs: Mapping[str, Any] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    **how: Any,
+) -> Any:
+    """The smallest part of one port of a pipeline that is wrong by itself: see `verify`, and `paritas.Port.bisect`."""
+    from paritas.diffusers.verifying import bisect as bisected
+
+    return bisected(pipeline, networks(pipeline), component, inputs, out, **how)
 
 
 def save(
@@ -72,38 +110,19 @@ def save(
     save_directory: str | os.PathLike[str],
     *,
     dynamic: bool = True,
+    source: str = "",
+    call: Mapping[str, Any] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> None:
     """Write a pipeline whose networks are ports, for the calls that it has made so far: see `paritas.diffusers.saving`.
 
-    dynamic: with sizes as free as the networks leave them, or only for those of these calls. Raises `InputError` for a
-    pipeline that was never called, and `PortError`; nothing is left behind.
+    dynamic: with sizes as free as the networks leave them, or only for those of these calls. source, call: of which
+    original it was made, and a call that it answers, for who verifies it. Raises `InputError` for a pipeline that was
+    never called, and `PortError`; nothing is left behind.
     """
-    saving.save(pipeline, save_directory, networks(pipeline), dynamic=dynamic, progress=progress)
-
-
-def networks(pipeline: Any) -> dict[str, torch.nn.Module]:
-    """The networks of a pipeline by name, each once: "unet", "prior_pipe.prior", "text_encoder_2"."""
-    found: dict[str, torch.nn.Module] = {}
-    seen: set[int] = set()
-    for name, module in _walked(pipeline, ""):
-        if id(module) not in seen:
-            seen.add(id(module))
-            found[name] = module
-    return found
-
-
-def _walked(holder: Any, path: str) -> Iterator[tuple[str, torch.nn.Module]]:
-    parts = dict(vars(holder)) if isinstance(holder, DiffusionPipeline) else dict(enumerate(holder))
-    inner = []
-    for name, value in parts.items():
-        where = f"{path}{name}"
-        if is_network(value):
-            yield where, value
-        elif isinstance(value, (list, tuple, DiffusionPipeline)) and not hasattr(value, "_fields"):
-            inner.append((where, value))
-    for where, value in inner:  # the pipeline's own names first: "vae", and not "decoder_pipe.vae"
-        yield from _walked(value, f"{where}.")
+    saving.save(
+        pipeline, save_directory, networks(pipeline), dynamic=dynamic, source=source, call=call, progress=progress
+    )
 
 
 def _chosen(name: str, options: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -199,7 +218,7 @@ def _maker(original: Any, name: str) -> Any:
             more = dict(theirs)
             source = args[0] if args else more.pop("pretrained_model_name_or_path", None)
             if is_saved(source):
-                return open_pipeline(original, source, more, ours)
+                return with_ours(open_pipeline(original, source, more, ours))
         with torch.inference_mode(False):  # whose tensors would tell nobody that they were changed
             return port(own(*args, **theirs), **ours)
 

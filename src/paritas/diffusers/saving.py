@@ -78,12 +78,16 @@ def save(
     networks: Mapping[str, Any],
     *,
     dynamic: bool = True,
+    source: str = "",
+    call: Mapping[str, Any] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> None:
     """Write a pipeline, whole or not at all.
 
-    dynamic: with sizes as free as the networks leave them, or only for those of the calls that were made. Raises
-    `InputError` for a pipeline that was never called, `PortError`.
+    dynamic: with sizes as free as the networks leave them, or only for those of the calls that were made. source: the
+    original, from which a verification loads it; where it was loaded from if not given. call: the arguments of a call
+    that these ports answer, which a verification makes. Raises `InputError` for a pipeline that was never called,
+    `PortError`.
     """
     target = Path(directory).expanduser().resolve()
     if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not (target / PORTS).is_file())):
@@ -91,8 +95,6 @@ def save(
     ported = {n: one for n, one in networks.items() if isinstance(one, Ported) and one._paritas is not None}
     if not ported:
         raise InputError("No network of this pipeline is on an engine: save it with diffusers' own class.")
-    if unsaved := next((one._paritas.unsaved for one in ported.values() if getattr(one._paritas, "unsaved", "")), ""):
-        raise InputError(f"{unsaved}, which a port in a directory does not: this pipeline cannot be saved as ports.")
     if all(not asked_of(one) for one in ported.values()):
         raise InputError(
             "A pipeline is saved with ports for the calls that it has made, and it has made none: call it once."
@@ -108,7 +110,14 @@ def save(
         engines = {one._paritas.build.engine for one in ported.values() if one._paritas is not None}
         for engine in engines:
             about(engine).beside_pipeline(staging)
-        text = json.dumps({"format": 1, "networks": {n: [dataclasses.asdict(e) for e in es] for n, es in told.items()}})
+        text = json.dumps(
+            {
+                "format": 1,
+                "source": source or str(getattr(pipe, "name_or_path", "") or ""),
+                "call": _kept(call or {}),
+                "networks": {n: [dataclasses.asdict(e) for e in es] for n, es in told.items()},
+            }
+        )
         (staging / PORTS).write_text(text + "\n", encoding="utf-8")
         if target.exists():
             shutil.rmtree(target)
@@ -129,7 +138,7 @@ def _ports_of(name: str, network: Any, root: Path, dynamic: bool, progress: Call
     taken: set[str] = set()
     for (path, _), (module, call) in asked_of(network).items():
         method = path.removesuffix("()") if path.endswith("()") else ""
-        folder = _folder(name, "" if method else path, method)
+        folder = folder_of(name, "" if method else path, method)
         number = 1
         while (free := folder if number == 1 else f"{folder}_{number}") in taken:
             number += 1
@@ -138,7 +147,8 @@ def _ports_of(name: str, network: Any, root: Path, dynamic: bool, progress: Call
         yield _port(network, module, call, "" if method else path, method, root / free, dynamic)
 
 
-def _folder(name: str, path: str, method: str) -> str:
+def folder_of(name: str, path: str, method: str) -> str:
+    """What a port of a network's module or method is called."""
     if method:
         return f"{name}_{_FOLDERS.get(method, method)}"
     return f"{name}.{path}" if path else name
@@ -156,10 +166,10 @@ def _port(
         with torch.no_grad():
             _, structure = describe_output(twin(**nest({n: t.clone() for n, t in tensors.items()}, nesting), **fixed))
         outputs = _output_names(structure, set(inputs.values()))
-        component = _Component(twin, inputs, scalars, nesting, fixed, outputs)
+        component = Component(twin, inputs, scalars, nesting, fixed, outputs)
         given = {inputs[n]: t.reshape(1) if n in scalars else t for n, t in tensors.items()}
         if dynamic:
-            given = _widened(component, given, {inputs[n] for n in scalars})
+            given = widened(component, given, {inputs[n] for n in scalars})
         source = Source("module", model_class=f"{type(twin).__module__}.{type(twin).__qualname__}")
         program = capture(component, given, dynamic=dynamic, source=source)
         port = pipeline.port_program(program, component, answers.build, keep_example=False, whole=network)
@@ -167,7 +177,7 @@ def _port(
         port.close()
     told = {n: v for n, v in call.fixed.items() if n not in call.tensors}
     return Entry(
-        place.name, path, method, _plain(told), dict(nesting), inputs, scalars, structure,
+        place.name, path, method, plain(told), dict(nesting), inputs, scalars, structure,
         {str(index): outputs[leaf] for index, leaf in enumerate(leaf_names(structure)) if leaf in outputs},
     )  # fmt: skip
 
@@ -203,7 +213,7 @@ def distribution(structure: Structure) -> str:
     return leaves[0] if len(leaves) == 1 else ""
 
 
-class _Component(torch.nn.Module):
+class Component(torch.nn.Module):
     """A network's module or method with one argument per tensor, as a directory's port has it."""
 
     def __init__(
@@ -228,6 +238,14 @@ class _Component(torch.nn.Module):
         forward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         self.forward = forward
 
+    @classmethod
+    def of(cls, called: torch.nn.Module, entry: Entry) -> Component:
+        """What the port of an entry was made of."""
+        leaves = leaf_names(entry.structure)
+        outputs = {leaves[int(index)]: name for index, name in entry.outputs.items()}
+        # `fixed` is what JSON has of a call: lists in the place of tuples, which networks take alike.
+        return cls(called, entry.inputs, entry.scalars, entry.nesting, entry.fixed, outputs)
+
     def _run(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         given = {
             n: tensors[named].reshape(()) if n in self._scalars else tensors[named] for n, named in self._inputs.items()
@@ -238,7 +256,7 @@ class _Component(torch.nn.Module):
         }
 
 
-def _widened(module: torch.nn.Module, given: Mapping[str, torch.Tensor], alone: set[str]) -> dict[str, torch.Tensor]:
+def widened(module: torch.nn.Module, given: Mapping[str, torch.Tensor], alone: set[str]) -> dict[str, torch.Tensor]:
     """Examples of one picture, twice: a graph takes a batch of 1 for a constant. As they are if that does not run."""
     others = [t for name, t in given.items() if name not in alone]
     if any(t.dim() == 0 or t.shape[0] != 1 for t in others):
@@ -252,13 +270,22 @@ def _widened(module: torch.nn.Module, given: Mapping[str, torch.Tensor], alone: 
     return twice
 
 
-def _plain(fixed: Mapping[str, Any]) -> dict[str, Any]:
+def plain(fixed: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments that are no tensors as JSON has them. Raises `PortError` for what it does not have."""
     try:
         found: dict[str, Any] = json.loads(json.dumps(dict(fixed)))
     except TypeError as error:
         raise PortError(f"A call with {', '.join(fixed)} cannot be kept on disk: {error}.") from None
     return found
+
+
+def _kept(call: Mapping[str, Any]) -> dict[str, Any]:
+    """A call that a verification makes again; {} for one that holds what JSON does not have, a picture for one."""
+    given = {name: value for name, value in call.items() if value is not None}
+    try:
+        return plain(given)
+    except PortError:
+        return {}
 
 
 # --- what is no port -----------------------------------------------------------------------------------------

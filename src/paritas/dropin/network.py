@@ -31,7 +31,7 @@ from paritas.dropin.telling import Making
 from paritas.dropin.watch import Watch
 from paritas.errors import CaptureError, OriginalFails, first_line
 from paritas.options import BuildOptions
-from paritas.program import Program, Source
+from paritas.program import Source
 from paritas.pytree import build_output, describe_output
 from paritas.run.engine import about
 from paritas.run.session import CalledInLoops
@@ -192,9 +192,6 @@ class Network:
         """What the caller gets of it."""
         return out
 
-    def _captured(self, module: torch.nn.Module, program: Program) -> None:
-        """Refuse what was captured: `CaptureError`."""
-
     def _made_ready(self, twin: Any) -> None:
         """Change what is captured in a module's place, so that it has a graph."""
 
@@ -295,10 +292,14 @@ class Network:
 
     # --- ports ---
 
-    def _computed(self, path: str, module: torch.nn.Module, call: Any) -> Any:
+    def _port_of(self, path: str, module: torch.nn.Module, call: Any) -> tuple[pipeline.Port, dict[str, Any]]:
+        """The port that answers a call, and what it is called with."""
         arguments = self._arguments(module, call)
         more = {name: value for name, value in arguments.items() if name not in {**call.tensors, **call.fixed}}
-        port = self._port((path, "computes", call.signature, *sorted(more.items())), module, arguments)
+        return self._port((path, "computes", call.signature, *sorted(more.items())), module, arguments), arguments
+
+    def _computed(self, path: str, module: torch.nn.Module, call: Any) -> Any:
+        port, arguments = self._port_of(path, module, call)
         outer = (name for name, drawn in self.now.random.items() if name and drawn)
         session = port.session
         if any(path.startswith(f"{name}.") for name in outer) and isinstance(session, CalledInLoops):
@@ -378,7 +379,6 @@ class Network:
             source = Source("module", model_class=f"{type(twin).__module__}.{type(twin).__qualname__}")
             progress("capture")
             program = capture(twin, given, dynamic=dynamic, source=source, exact=exact)
-            self._captured(module, program)
             port = pipeline.port_program(
                 program,
                 twin,
@@ -396,7 +396,7 @@ class Network:
         assert self._watch is not None
         if isinstance(module, Method):
             with self._example(module.owner) as (twin, is_copy):
-                yield module.of(twin), is_copy
+                yield method_of(twin, module.called), is_copy
             return
         with example_of(module) as (twin, is_copy):
             if is_copy:

@@ -468,7 +468,7 @@ def _no_manifest(root: Path) -> str:
     names = {path.name for path in root.iterdir()}
     if not names:
         return f"{root} is empty, so it is not a port."
-    if "model_index.json" in names:
+    if "model_index.json" in names and "ports.json" not in names:
         kind = "looks like a diffusers pipeline"
     elif "config.json" in names or "modules.json" in names:
         kind = "looks like a transformers checkpoint"

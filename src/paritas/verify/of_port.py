@@ -515,6 +515,6 @@ def in_precision(module: torch.nn.Module, precision: str) -> torch.nn.Module:
 def _given(port: Subject, inputs: Any) -> Sequence[Case]:
     several = [inputs] if isinstance(inputs, Mapping) else list(inputs)
     return [
-        Case(f"given {number}" if len(several) > 1 else "given", port.feed(one))
+        one if isinstance(one, Case) else Case(f"given {number}" if len(several) > 1 else "given", port.feed(one))
         for number, one in enumerate(several, 1)
     ]

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from paritas.cli.options import (
     AllowModified,
     BisectOut,
     BisectSeconds,
+    ComponentName,
     Debug,
     Device,
     Inputs,
@@ -24,6 +26,10 @@ from paritas.cli.outcome import DIVERGES, OK, console, print_json
 from paritas.cli.progress import Stages
 from paritas.cli.properties import properties_of
 from paritas.cli.verify import arrays, original_of
+from paritas.errors import InputError
+
+if TYPE_CHECKING:
+    from paritas.verify.bisect.report import BisectReport
 
 
 def bisect(
@@ -31,6 +37,7 @@ def bisect(
     out: BisectOut = None,
     original: Original = None,
     inputs: Inputs = None,
+    component: ComponentName = "",
     mode: Mode = None,
     device: Device = "",
     ov_config: OvConfig = None,
@@ -50,14 +57,27 @@ def bisect(
       paritas bisect gpt2-ov
 
       paritas bisect clip-ms --mode graph --out for-the-tracker --seconds 120
+
+      paritas bisect stable-diffusion-openvino --component unet
     """
     properties = properties_of(ov_config)
     # Beside nobody's files, and under a name that says of what it is.
     place = out if out is not None else Path(f"{directory.resolve().name}-bisect")
     with Stages(f"{directory}", quiet=quiet) as stages:
-        stages("run")
         from paritas import pipeline
+        from paritas.cli.commands.port_pipeline import bisect_pipeline, is_saved
 
+        if is_saved(directory):
+            if inputs or allow_modified or properties:
+                raise InputError("A port of a pipeline is bisected without --inputs, --ov-config, --allow-modified.")
+            report = bisect_pipeline(
+                directory, place, component=component, original=original, seconds=seconds, stages=stages,
+                mode=mode, engine_device=device,
+            )  # fmt: skip
+            return _said(report, directory, as_json)
+        if component:
+            raise InputError(f"--component is for pipelines, and {directory} is none.")
+        stages("run")
         port = pipeline.load_port(
             directory, mode=mode or "", device=device, ov_config=properties, allow_modified=allow_modified
         )
@@ -66,6 +86,10 @@ def bisect(
         module = original_of(port, original) if original else port.original()
         stages("bisect")
         report = port.bisect(feed, place, original=module, seconds=seconds, progress=stages.detail)
+    return _said(report, directory, as_json)
+
+
+def _said(report: BisectReport, directory: Path, as_json: bool) -> int:
     if as_json:
         print_json({"directory": str(directory), **json.loads(report.to_json())})
     else:

@@ -8,11 +8,12 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paritas.cli.commands.port_pipeline import is_pipeline, port_pipeline
+from paritas.cli.commands.port_pipeline import by_network, is_pipeline, port_pipeline
 from paritas.cli.options import (
     AllLayers,
     Awq,
     BackupMode,
+    Call,
     Dataset,
     Debug,
     Device,
@@ -84,6 +85,7 @@ def port(
     model_class: ModelClass = None,
     dynamic: Dynamic = True,
     inputs: Examples = None,
+    call: Call = None,
     verify: Verify = True,
     level: Level = LevelName.modules,
     force: Force = False,
@@ -115,9 +117,16 @@ def port(
       paritas port ./vit --device NPU --static --out vit-npu
 
       paritas port ./stable-diffusion --out stable-diffusion-openvino
+
+      paritas port ./stable-diffusion --weights unet=int8 --call height=256 --call width=256 --out small
     """
     # What cannot succeed is refused before torch is imported and minutes pass.
-    refuse_options(engine, mode=bool(mode), target=bool(target), weights=bool(weights))
+    pipeline_engines = by_network("--engine", engine) if is_pipeline(source) else engine
+    if isinstance(pipeline_engines, dict):
+        for each in pipeline_engines.values():
+            refuse_options(each, mode=False, target=False, weights=False)
+    else:
+        refuse_options(engine, mode=bool(mode), target=bool(target), weights=bool(weights))
     asked = {
         "format": weights or "", "group_size": group_size, "symmetric": symmetric, "dataset": dataset,
         "subset_size": subset_size, "ratio": ratio, "sensitivity_metric": sensitivity_metric, "all_layers": all_layers,
@@ -134,9 +143,11 @@ def port(
         }
         others |= {name.replace("_", "-"): value for name, value in asked.items() if name != "format"}
         return port_pipeline(
-            source, out, engine, dynamic=dynamic, verify=verify, quiet=quiet, as_json=as_json,
-            mode=mode, target=target, weights=weights, dtype=dtype, ov_config=ov_config, **others,
+            source, out, engine, dynamic=dynamic, verify=verify, level=level.value, call=call, quiet=quiet,
+            as_json=as_json, mode=mode, target=target, weights=weights, dtype=dtype, ov_config=ov_config, **others,
         )  # fmt: skip
+    if call:
+        raise InputError("--call is for pipelines. An example of a model:   --input NAME=SHAPE[:DTYPE]")
     from paritas import details, store
     from paritas.making import build_options, refuse_free_sizes
 

@@ -11,6 +11,8 @@ from typing import Any
 from paritas.cli.options import (
     AllowModified,
     Attach,
+    Call,
+    ComponentName,
     Debug,
     Device,
     Gradients,
@@ -49,6 +51,8 @@ def verify(
     search: Search = None,
     seed: Seed = 0,
     step: StepName = None,
+    component: ComponentName = "",
+    call: Call = None,
     text: TextFile = None,
     attach: Attach = False,
     html: Html = None,
@@ -82,7 +86,22 @@ def verify(
       paritas verify llama-ov --level nodes --step "beams, step 3"
 
       paritas verify my-port --original ./my-checkpoint --inputs real-batch.npz
+
+      paritas verify stable-diffusion-openvino --component unet --level nodes
     """
+    from paritas.cli.commands.port_pipeline import is_pipeline, is_saved, verify_pipeline
+
+    if is_saved(directory):
+        return verify_pipeline(
+            directory, level=level.value, component=component, call=call, original=original, seed=seed, attach=attach,
+            html=html, png=png, quiet=quiet, as_json=as_json,
+            how={"mode": mode, "engine_device": device}, gradients=gradients, inputs=inputs, search=search,
+            step=step, text=text, repro=repro, **{"allow-modified": allow_modified, "ov-config": ov_config},
+        )  # fmt: skip
+    if is_pipeline(str(directory)):
+        raise InputError(f"{directory} is a pipeline in PyTorch. Port it:   paritas port {directory} --out DIR")
+    if component or call:
+        raise InputError(f"--component and --call are for pipelines, and {directory} is none.")
     from paritas import store
     from paritas.cli.report import check_files, pairs, print_reports, write_files
     from paritas.cli.verify import arrays, engines, original_of, text_of

@@ -70,6 +70,11 @@ def next_steps(report: Findings, directory: str) -> list[tuple[str, str]]:
     """What to do now, and the command that does it."""
     place = shlex.quote(directory)
     again = f" {report.again}" if report.again else ""
+    of_pipeline = report.picture is not None or "--component" in report.again
+    if report.agrees and of_pipeline:
+        return [("use it", f"paritas.diffusers.DiffusionPipeline.from_pretrained({directory!r})")]
+    if report.picture is not None:
+        return [("see which network it is", f"paritas verify {place}")]
     if report.agrees:
         modified = ", allow_modified=True" if "--allow-modified" in report.again else ""
         return [("use it", f"paritas.load({directory!r}{modified})"), ("measure it", f"paritas bench {place}{again}")]
@@ -80,7 +85,7 @@ def next_steps(report: Findings, directory: str) -> list[tuple[str, str]]:
         steps.append(("name the operator and its source line", f"paritas verify {place} --level nodes{again}"))
     if report.verdict == "diverges":
         steps.append(("cut the fault out as a script", f"paritas bisect {place}{again}"))
-        if report.environment.precision in ("bfloat16", "float16"):
+        if report.environment.precision in ("bfloat16", "float16") and not of_pipeline:
             words = f"see whether it is {report.environment.precision} alone"
             steps.append((words, "paritas port SOURCE --dtype fp32 --out DIR"))
     return steps

@@ -70,6 +70,8 @@ def markdown(report: Findings, directory: str) -> str:
         lines += generation.section(report)
     if report.text is not None:
         lines += ["## Text", "", f"{report.text}.", ""]
+    if report.picture is not None:
+        lines += ["## Picture", "", f"{report.picture}.", ""]
     if report.level != "outputs":
         lines += _module_section(report)
     if report.level == "nodes":

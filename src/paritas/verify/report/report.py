@@ -83,6 +83,8 @@ class ParityReport(Findings):
             lines += generation_lines(self)
         if self.text is not None:
             lines.append(f"  text: {self.text}")
+        if self.picture is not None:
+            lines.append(f"  picture: {self.picture}")
         if self.level != "outputs":
             lines += self._module_lines()
         if self.level == "nodes":

@@ -240,6 +240,26 @@ class TextCost:
 
 
 @dataclasses.dataclass(frozen=True)
+class PictureCost:
+    """How far a picture, or several, is from the original's of the same seed, both in levels of 8 bits.
+
+    levels: the largest difference of any value. psnr: 10 log10(255^2 / the mean squared difference), inf for equal
+    ones. changed: the share of the values that differ. because: which networks were made otherwise, and how, where a
+    difference is meant.
+    """
+
+    levels: int
+    psnr: float
+    changed: float
+    because: str = ""
+
+    def __str__(self) -> str:
+        levels = f"off by {self.levels} level{'' if self.levels == 1 else 's'} of 255 at most"
+        off = f"{levels} in {self.changed:.2%} of its values, PSNR {self.psnr:.1f} dB" if self.levels else "equal"
+        return f"in 8 bits the picture is {off}" + (f"; {self.because}" if self.because else "")
+
+
+@dataclasses.dataclass(frozen=True)
 class ModuleParity(Measured):
     """One call of one module, each side on its own values up to here; the worst of the call's outputs.
 
@@ -357,6 +377,8 @@ class Findings:
     generation: tuple[StepParity, ...] = ()
     #: Where a text was given, or weights are of fewer bits.
     text: TextCost | None = None
+    #: Of a pipeline.
+    picture: PictureCost | None = None
 
     @property
     def verdict(self) -> Verdict:
