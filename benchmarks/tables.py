@@ -205,6 +205,16 @@ def _peers(data: Mapping[str, Any]) -> str:
     return _table(["", "", "together", "first token", "ratio", "memory", "first tokens as Paritas'"], rows)
 
 
+def _overhead(data: Mapping[str, Any]) -> str:
+    rows = [
+        f"| {name} | {row['modules']} | {row['engine'] / 1000:.2f} ms | {row['ours'] / 1000:.2f} ms | "
+        f"{row['beside'] / 1000:.2f} ms |"
+        for name, row in data["rows"].items()
+    ]
+    head = ["| UNet | modules | the engine's own call | the pipeline's call | beside |", "|---|---|---|---|---|"]
+    return "\n".join([*head, *rows])
+
+
 _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "parity": _parity,
     "convolution": _convolution,
@@ -215,6 +225,7 @@ _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "start": _start,
     "porting": _porting,
     "speed": _speed,
+    "overhead": _overhead,
     "lockstep": _lockstep,
     "large_1.1B": _large,
     "large_3B": _large,

@@ -24,7 +24,7 @@ class Call:
     tensors: dict[str, Any]
     fixed: dict[str, Any]
 
-    @property
+    @functools.cached_property
     def signature(self) -> tuple[Any, ...]:
         """Calls of one signature are served by one port, as long as their shapes fit it."""
         tensors = tuple(sorted((name, *_kind(value)) for name, value in self.tensors.items()))

@@ -67,7 +67,9 @@ class Watch:
         self.tensors, self.complete = found.tensors, found.complete
         reasons = ((path, _reason(module)) for path, module in self._model.named_modules())
         self.only_original = {path: reason for path, reason in reasons if reason}
-        self._dicts, self._views, self._lists = found.dicts, found.views, found.lists
+        # Most tables of hooks, of buffers and of modules are empty, and have to stay so.
+        self._dicts, self._empty = [one for one in found.dicts if one], [one for one in found.dicts if not one]
+        self._views, self._lists = found.views, found.lists
         self._values = [*chain.from_iterable(map(_entries, self._dicts))]
         self._classes = [*chain.from_iterable(map(_entries, self._views))]
         self._items = [*chain.from_iterable(self._lists)]
@@ -91,6 +93,7 @@ class Watch:
             and self._versions == [*map(_version, self._versioned)]
             and self._addresses == [*map(_address, self._placed)]
             and self._written == written(self._storages)
+            and not any(self._empty)
             and _same(self._values, self._dicts, _entries)
             and _same(self._classes, self._views, _entries)
             and _same(self._items, self._lists, iter)

@@ -74,6 +74,12 @@ def framework_of_type(cls: type) -> str:
     return _of_type[cls]
 
 
+@functools.cache
+def _name_of(dtype: np.dtype[Any]) -> str:
+    """Its name, which NumPy makes anew each time."""
+    return dtype.name
+
+
 def to_numpy(name: str, value: Any) -> Array:
     """`value` as a contiguous NumPy array of the machine's byte order, without a copy where possible.
 
@@ -98,7 +104,7 @@ def to_numpy(name: str, value: Any) -> Array:
 
 
 def _plain(name: str, array: Array) -> Array:
-    if array.dtype.name == "bfloat16":  # ml_dtypes, which MindSpore and JAX use
+    if array.dtype.kind not in "biufc" and array.dtype.name == "bfloat16":  # ml_dtypes, which MindSpore and JAX use
         array = array.astype(np.float32)
     if array.dtype.kind not in "biufc":
         _refuse(f"{name} holds {array.dtype.name}, not numbers")
@@ -131,7 +137,7 @@ def from_numpy(array: Array, framework: str, dtype: str) -> Any:
     dtype: as a `TensorSpec` has it. NumPy has no bfloat16, so there it stays float32.
     """
     array = np.asarray(array, order="C")
-    if dtype != "bfloat16" and array.dtype.name != dtype:
+    if dtype != "bfloat16" and _name_of(array.dtype) != dtype:
         array = array.astype(dtype)
     if framework == "numpy":
         return array
@@ -206,9 +212,9 @@ def check_feed(
             wrong.append(str(error).rstrip("."))
             continue
         if _check_shape(spec, array, sizes, limits or {}, wrong, zero, spec.name in growing):
-            if array.dtype.name != spec.dtype:
+            if _name_of(array.dtype) != spec.dtype:
                 array = _cast(spec, array, value, wrong)
-            if (spec.high, spec.low, spec.never) != (None, None, ()) and array.dtype.name == spec.dtype:
+            if (spec.high, spec.low, spec.never) != (None, None, ()) and _name_of(array.dtype) == spec.dtype:
                 _check_range(spec, array, wrong)
             if spec.value is not None and array.tolist() != spec.value:
                 wrong.append(
