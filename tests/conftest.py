@@ -16,6 +16,8 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a hundred processes would compile the package, each for itself
+sys.dont_write_bytecode = False
 os.environ["PARITAS_CACHE"] = ""  # no port of a user's is read, and none is left behind
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # set before torch and the engines are imported
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
