@@ -55,7 +55,8 @@ def main() -> None:
     chosen = [e for e in entries if e["pipeline"] not in done and (not given.only or e["pipeline"] in given.only)]
     _prepared(given.data)
     with given.out.open("a") as out:
-        for number, entry in enumerate(sorted(chosen, key=lambda one: one["seconds"])):
+        order = {name: place for place, name in enumerate(given.only)}
+        for number, entry in enumerate(sorted(chosen, key=lambda one: (order.get(one["pipeline"], 0), one["seconds"]))):
             row = _in_a_process(entry, given)
             out.write(json.dumps(row) + "\n")
             out.flush()

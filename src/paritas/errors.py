@@ -53,6 +53,10 @@ class CaptureError(ParitasError):
     """torch.export refused the model."""
 
 
+class WritesArguments(CaptureError):
+    """The model writes into the lists or dictionaries that it is given: a port does not, unless it returns them."""
+
+
 class OriginalFails(CaptureError):
     """The model itself does not run on the inputs that it was to be captured with; the cause is its error."""
 

@@ -199,6 +199,7 @@ class Program:
     results: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)  # likewise
     nesting: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # argument -> how inputs make it
     prepared: tuple[str, ...] = ()  # inputs that can be computed from the others: see `capture.prepared`
+    written: tuple[str, ...] = ()  # inputs that the model writes into, and a port does not
     signature: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # see `Manifest.signature`
     guards: tuple[Guard, ...] = ()  # what the graph takes for granted of the inputs' sizes
     sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)  # dynamic dimension -> the example's

@@ -19,7 +19,7 @@ import tiny_pipelines
 
 import paritas.diffusers as ours
 from paritas.diffusers.porting import networks
-from paritas.errors import CaptureError, InputError
+from paritas.errors import InputError
 
 
 def _picture(pipeline: Any, **more: Any) -> np.ndarray:
@@ -146,34 +146,6 @@ def test_gradients_are_pytorchs(pipeline: Any, original: Any, caplog: pytest.Log
         (want,) = torch.autograd.grad(original.vae.decode(z).sample.sum(), z)
     _same(found, want)
     assert "AutoencoderKL.decode: PyTorch computes, since a gradient by z is asked for" in caplog.text
-
-
-class _Counting(torch.nn.Module):
-    """Puts what it has seen into the list that it is given, as causal autoencoders do."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = torch.nn.Linear(4, 4)
-
-    def forward(self, x: torch.Tensor, seen: list[Any]) -> torch.Tensor:
-        seen[0] = x
-        return self.inner(x)
-
-
-@torch.no_grad()
-def test_what_writes_into_a_list_is_computed_module_by_module(caplog: pytest.LogCaptureFixture) -> None:
-    from paritas.capture import capture
-    from paritas.diffusers.networks import attach
-
-    model, x, seen = _Counting().eval(), torch.randn(2, 4), [None]
-    with pytest.raises(CaptureError, match="_Counting puts other things into the lists that it is given as seen"):
-        capture(model, {"x": x, "seen": [None]})
-    want = model(x, [None])
-    ported = attach(model, engine="openvino")
-    with caplog.at_level(logging.WARNING, "paritas.diffusers"):
-        _same(ported(x, seen), want)
-    assert seen[0] is x and [p.manifest.source.model_class.rpartition(".")[2] for p in ported.ports] == ["Linear"]
-    assert "module by module" in caplog.text
 
 
 class _Storing:

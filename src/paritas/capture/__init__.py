@@ -240,6 +240,7 @@ def _assemble(
         results=names.results,
         nesting=call.nesting,
         prepared=call.prepared,
+        written=call.written,
         signature=example.signature(model, chosen or {}),
         guards=(
             *guards.as_guards(ones.decided(facts, model, exported, placeholders, call, equal), equal, sizes),

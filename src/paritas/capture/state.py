@@ -16,7 +16,7 @@ import torch
 
 from paritas.arguments import invoke, nest
 from paritas.capture.forward import Call
-from paritas.errors import CaptureError, OriginalFails
+from paritas.errors import CaptureError, OriginalFails, WritesArguments
 from paritas.pytree import Structure, describe_output
 
 #: Attributes of every module, which are looked after elsewhere or never change in a forward.
@@ -253,7 +253,7 @@ def first_answer(model: torch.nn.Module, call: Call) -> Answer:
     except Exception as error:
         raise does_not_run(model, {**nest(call.tensors, call.nesting), **call.fixed}, error) from error
     if kept := [name for name, value in arguments.items() if _contents(value) != before[name]]:
-        raise CaptureError(
+        raise WritesArguments(
             f"{type(model).__name__} puts other things into the lists that it is given as {', '.join(kept)}, which no "
             "port does. Let it return them."
         )

@@ -13,13 +13,15 @@ from transformers import PreTrainedModel
 
 import paritas.diffusers.library
 import paritas.transformers.library  # noqa: F401 - registers it, as the other
+from paritas.diffusers.caches import CacheCall, WithCaches, fill, is_cache, taken_apart, with_caches
 from paritas.diffusers.runs import Asked
 from paritas.dropin import calls, classes, network
 from paritas.dropin.arrays import ours
 from paritas.dropin.calls import Call
 from paritas.dropin.methods import Method, method_of
-from paritas.errors import CaptureError, EngineError, LoweringError, UnsupportedOps
+from paritas.errors import CaptureError, EngineError, LoweringError, UnsupportedOps, WritesArguments
 from paritas.options import BuildOptions
+from paritas.program import Program
 from paritas.transformers.generation import Generation
 from paritas.transformers.models import Ported as OfTransformers
 
@@ -32,12 +34,13 @@ _REFUSALS = (CaptureError, LoweringError, UnsupportedOps, EngineError)
 class Recorded(network.Network):
     """Remembers the first call of each kind that a port has answered: what a saved pipeline has ports for.
 
-    asked: (path, signature) -> module and call.
+    asked: (path, signature) -> module and call. unsaved: what no port in a directory can do, of what was asked for.
     """
 
     def __init__(self, model: torch.nn.Module, build: BuildOptions) -> None:
         super().__init__(model, build)
         self.asked: dict[tuple[str, Any], tuple[torch.nn.Module, Any]] = {}
+        self.unsaved = ""
 
     def _computed(self, path: str, module: torch.nn.Module, call: Any) -> Any:
         out = super()._computed(path, module, call)
@@ -86,7 +89,33 @@ class Answers(Recorded):
     def _taken_apart(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         given = calls.given_to(type(module), args, kwargs)
         # Nobody draws in a port: what does is refused, and gets its generator where PyTorch computes.
-        return Call(*calls.sorted_out(type(module), {n: v for n, v in given.items() if not _draws(v)}))
+        given = {name: value for name, value in given.items() if not _draws(value)}
+        objects = {name: value for name, value in given.items() if is_cache(value)}
+        found = calls.sorted_out(type(module), given | {name: taken_apart(one) for name, one in objects.items()})
+        return CacheCall(*found, objects) if objects else Call(*found)
+
+    def _refused_argument(self, value: Any) -> str:
+        return "" if is_cache(value) else super()._refused_argument(value)
+
+    def _answer(self, path: str, module: torch.nn.Module, call: Any) -> tuple[Any, str]:
+        if not isinstance(call, CacheCall):
+            key = ("writes", path, call.signature)
+            if key not in self.now.known:
+                try:
+                    return super()._answer(path, module, call)
+                except WritesArguments:
+                    self.now.known[key] = True
+            held = {n: v for n, v in {**call.tensors, **call.fixed}.items() if type(v) in (dict, list)}
+            call = CacheCall(call.tensors, call.fixed, held)
+        self.unsaved = f"{type(module).__name__} fills its caller's {', '.join(call.objects)}"
+        out, after = network.Network._computed(self, path, with_caches(module), call)
+        for name, one in call.objects.items():
+            fill(one, after[name])
+        return out, ""
+
+    def _captured(self, module: torch.nn.Module, program: Program) -> None:
+        if not isinstance(module, WithCaches) and any("." in name for name in program.written):
+            raise WritesArguments(f"a tensor in an argument is written into: {', '.join(program.written)}")
 
     def _refused(self, module: torch.nn.Module, call: Call) -> str:
         return with_gradients(call) or super()._refused(module, call)

@@ -95,6 +95,8 @@ def save(
     ported = {n: one for n, one in networks.items() if isinstance(one, Ported) and one._paritas is not None}
     if not ported:
         raise InputError("No network of this pipeline is on an engine: save it with diffusers' own class.")
+    if unsaved := next((one._paritas.unsaved for one in ported.values() if getattr(one._paritas, "unsaved", "")), ""):
+        raise InputError(f"{unsaved}, which a port in a directory does not: this pipeline cannot be saved as ports.")
     if all(not asked_of(one) for one in ported.values()):
         raise InputError(
             "A pipeline is saved with ports for the calls that it has made, and it has made none: call it once."

@@ -21,6 +21,10 @@ class Method(torch.nn.Module):
         self.owner = owner
         self.training = owner.training
 
+    def of(self, owner: torch.nn.Module) -> Method:
+        """The same of another owner, a copy for one."""
+        return method_of(owner, self.called)
+
 
 def method_of(owner: torch.nn.Module, name: str) -> Method:
     """That method of a module as a module."""

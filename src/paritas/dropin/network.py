@@ -31,7 +31,7 @@ from paritas.dropin.telling import Making
 from paritas.dropin.watch import Watch
 from paritas.errors import CaptureError, OriginalFails, first_line
 from paritas.options import BuildOptions
-from paritas.program import Source
+from paritas.program import Program, Source
 from paritas.pytree import build_output, describe_output
 from paritas.run.engine import about
 from paritas.run.session import CalledInLoops
@@ -191,6 +191,9 @@ class Network:
     def _handed_out(self, call: Any, out: Any) -> Any:
         """What the caller gets of it."""
         return out
+
+    def _captured(self, module: torch.nn.Module, program: Program) -> None:
+        """Refuse what was captured: `CaptureError`."""
 
     def _made_ready(self, twin: Any) -> None:
         """Change what is captured in a module's place, so that it has a graph."""
@@ -379,6 +382,7 @@ class Network:
             source = Source("module", model_class=f"{type(twin).__module__}.{type(twin).__qualname__}")
             progress("capture")
             program = capture(twin, given, dynamic=dynamic, source=source, exact=exact)
+            self._captured(module, program)
             port = pipeline.port_program(
                 program,
                 twin,
@@ -396,7 +400,7 @@ class Network:
         assert self._watch is not None
         if isinstance(module, Method):
             with self._example(module.owner) as (twin, is_copy):
-                yield method_of(twin, module.called), is_copy
+                yield module.of(twin), is_copy
             return
         with example_of(module) as (twin, is_copy):
             if is_copy:
