@@ -57,6 +57,10 @@ class WritesArguments(CaptureError):
     """The model writes into the lists or dictionaries that it is given: a port does not, unless it returns them."""
 
 
+class ReturnsObject(CaptureError):
+    """The model returns an object that is neither a tensor nor made of them."""
+
+
 class OriginalFails(CaptureError):
     """The model itself does not run on the inputs that it was to be captured with; the cause is its error."""
 

@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from paritas import formulas
-from paritas.errors import CaptureError, PortError
+from paritas.errors import CaptureError, PortError, ReturnsObject
 
 Structure = dict[str, Any]
 
@@ -136,7 +136,7 @@ def _describe(value: Any, flat: list[Any], where: str) -> Structure:
     if _DISTRIBUTION.fullmatch(name):
         items = {key: _describe(item, flat, f"{where}.{key}") for key, item in vars(value).items()}
         return {"kind": "record", "class": name, "items": items}
-    raise CaptureError(
+    raise ReturnsObject(
         f"{where} is a {name}, which no engine can return. "
         "Wrap the model in a module that returns tensors, tuples, lists, dicts, dataclasses or a ModelOutput."
     )

@@ -52,10 +52,37 @@ def _glm() -> tuple[Any, Callable[[Any], list[Any]]]:
     return model, calls
 
 
+def _flux2() -> tuple[Any, Callable[[Any], list[Any]]]:
+    sizes = {"in_channels": 4, "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16}
+    more: dict[str, Any] = {"num_attention_heads": 2, "joint_attention_dim": 8, "timestep_guidance_channels": 16}
+    model = transformer_flux2.Flux2Transformer2DModel(
+        **sizes, **more, axes_dims_rope=(4, 4, 4, 4), guidance_embeds=False
+    )
+    for block in model.transformer_blocks:
+        block.attn.set_processor(transformer_flux2.Flux2KVAttnProcessor())
+    for block in model.single_transformer_blocks:
+        block.attn.set_processor(transformer_flux2.Flux2KVParallelSelfAttnProcessor())
+
+    def calls(model: Any) -> list[Any]:
+        def call(tokens: int, **more: Any) -> Any:
+            ids = torch.arange(tokens * 4.0).reshape(1, tokens, 4) % 5
+            texts = {"encoder_hidden_states": _noise(1, 3, 8, seed=1), "txt_ids": torch.zeros(1, 3, 4)}
+            image = {"hidden_states": _noise(1, tokens, 4), "img_ids": ids, "timestep": torch.tensor([0.5])}
+            return model(**image, **texts, return_dict=False, **more)
+
+        first, cache = call(6, kv_cache_mode="extract", num_ref_tokens=2)
+        assert type(cache) is transformer_flux2.Flux2KVCache
+        seconds = [call(4, kv_cache=cache, kv_cache_mode="cached")[0] for _ in range(2)]
+        return [first, *seconds, cache.get_double(0).k_ref, cache.get_single(0).v_ref]
+
+    return model, calls
+
+
+@pytest.mark.parametrize("made", [_glm, _flux2])
 @torch.no_grad()
-def test_a_cache_is_filled_and_read_by_graphs(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_cache_is_filled_and_read_by_graphs(made: Any, caplog: pytest.LogCaptureFixture) -> None:
     torch.manual_seed(0)
-    model, calls = _glm()
+    model, calls = made()
     want = calls(model.eval())
     ported = attach(model, engine="openvino")
     with caplog.at_level(logging.WARNING, "paritas.diffusers"):
@@ -63,9 +90,8 @@ def test_a_cache_is_filled_and_read_by_graphs(caplog: pytest.LogCaptureFixture) 
     assert not caplog.records
     for one, other in zip(got, want, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
-    assert {port.manifest.source.model_class.rpartition(".")[2] for port in ported.ports} == {
-        "GlmImageTransformer2DModelWithCaches"
-    }
+    names = {port.manifest.source.model_class.rpartition(".")[2] for port in ported.ports}
+    assert names == {f"{type(model).__name__}WithCaches"}
 
 
 def test_an_object_keeps_its_identity_and_what_was_not_touched() -> None:

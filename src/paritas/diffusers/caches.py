@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -49,7 +49,7 @@ class WithCaches(Method):
         arguments = {name: _built(value, name, known) for name, value in given.items()}
         out = self.owner(**arguments)
         held = {name: value for name, value in arguments.items() if is_cache(value) or type(value) in (dict, list)}
-        return out, {name: _apart(value, name, known) for name, value in held.items()}
+        return _returned(out), {name: _apart(value, name, known) for name, value in held.items()}
 
 
 def with_caches(owner: torch.nn.Module) -> WithCaches:
@@ -69,6 +69,28 @@ def is_cache(value: Any) -> bool:
 def taken_apart(value: Any) -> Any:
     """As an argument of `WithCaches`."""
     return _apart(value, "", {})
+
+
+def put_together(out: Any) -> Any:
+    """What a network returned, with its objects again."""
+    return _each(out, lambda value: _built(value, "", {}) if type(value) is dict and _CLASS in value else None)
+
+
+def _returned(out: Any) -> Any:
+    return _each(out, lambda value: taken_apart(value) if is_cache(value) else None)
+
+
+def _each(value: Any, other: Callable[[Any], Any]) -> Any:
+    """The same outputs with another value in place of those for which there is one."""
+    if (found := other(value)) is not None:
+        return found
+    if isinstance(value, dict):
+        for key, item in list(value.items()):
+            if (found := _each(item, other)) is not item:
+                value[key] = found
+    if type(value) in (tuple, list):
+        return type(value)(_each(item, other) for item in value)
+    return value
 
 
 def fill(value: Any, after: Any) -> None:

@@ -13,13 +13,13 @@ from transformers import PreTrainedModel
 
 import paritas.diffusers.library
 import paritas.transformers.library  # noqa: F401 - registers it, as the other
-from paritas.diffusers.caches import CacheCall, WithCaches, fill, is_cache, taken_apart, with_caches
+from paritas.diffusers.caches import CacheCall, WithCaches, fill, is_cache, put_together, taken_apart, with_caches
 from paritas.diffusers.runs import Asked
 from paritas.dropin import calls, classes, network
 from paritas.dropin.arrays import ours
 from paritas.dropin.calls import Call
 from paritas.dropin.methods import Method, method_of
-from paritas.errors import CaptureError, EngineError, LoweringError, UnsupportedOps, WritesArguments
+from paritas.errors import CaptureError, EngineError, LoweringError, ReturnsObject, UnsupportedOps, WritesArguments
 from paritas.options import BuildOptions
 from paritas.program import Program
 from paritas.transformers.generation import Generation
@@ -103,15 +103,15 @@ class Answers(Recorded):
             if key not in self.now.known:
                 try:
                     return super()._answer(path, module, call)
-                except WritesArguments:
+                except (WritesArguments, ReturnsObject):
                     self.now.known[key] = True
             held = {n: v for n, v in {**call.tensors, **call.fixed}.items() if type(v) in (dict, list)}
             call = CacheCall(call.tensors, call.fixed, held)
-        self.unsaved = f"{type(module).__name__} fills its caller's {', '.join(call.objects)}"
+        self.unsaved = f"{type(module).__name__} fills its caller's {', '.join(call.objects) or 'caches'}"
         out, after = network.Network._computed(self, path, with_caches(module), call)
         for name, one in call.objects.items():
             fill(one, after[name])
-        return out, ""
+        return put_together(out), ""
 
     def _captured(self, module: torch.nn.Module, program: Program) -> None:
         if not isinstance(module, WithCaches) and any("." in name for name in program.written):

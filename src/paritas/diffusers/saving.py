@@ -95,7 +95,7 @@ def save(
     ported = {n: one for n, one in networks.items() if isinstance(one, Ported) and one._paritas is not None}
     if not ported:
         raise InputError("No network of this pipeline is on an engine: save it with diffusers' own class.")
-    if unsaved := next((one._paritas.unsaved for one in ported.values() if getattr(one._paritas, "unsaved", "")), ""):
+    if unsaved := next(filter(None, (getattr(one._paritas, "unsaved", "") for one in ported.values())), ""):
         raise InputError(f"{unsaved}, which a port in a directory does not: this pipeline cannot be saved as ports.")
     if all(not asked_of(one) for one in ported.values()):
         raise InputError(
