@@ -6,18 +6,19 @@ An encoder and a decoder answer a text, or say what is heard in a sound; all oth
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import set_seed
+from transformers import AutoProcessor, set_seed
 from transformers.generation.streamers import TextStreamer
 
 from paritas.capture.tokenizer import tokenizer
 from paritas.components import Components
-from paritas.errors import InputError, PortError
+from paritas.errors import InputError, PortError, first_line
 from paritas.pipeline import Port
 from paritas.texts import Tell
 from paritas.transformers.directory import model_with
@@ -59,9 +60,12 @@ class _Telling(TextStreamer):
             self._tell(text)
 
 
-def writer(port: Port | Components[Port]) -> Any:
-    """What writes with a port, of texts or of sounds. Raises `InputError` for a model that writes nothing."""
+def writer(port: Port | Components[Port], images: Sequence[str | os.PathLike[str]] = ()) -> Any:
+    """What writes with a port, of texts or of sounds; about images, where there are some. Raises `InputError` for a
+    model that writes nothing."""
     model = model_with(port)
+    if images:
+        return Viewer(port, images)
     return Listener(port, model, _directory(port)) if model.main_input_name in HEARS else Writer(port)
 
 
@@ -110,7 +114,17 @@ class Writer:
     def _written(self, prompts: Sequence[str], options: dict[str, Any], whole: bool) -> list[str]:
         if (seed := options.pop("seed", None)) is not None:
             set_seed(seed)
-        read = self.tokenizer(
+        read = self._read(prompts, whole)
+        if not read["input_ids"].shape[1]:
+            raise InputError("The prompt has no token.")
+        options.setdefault("pad_token_id", self.tokenizer.pad_token_id)
+        ids = self.model.generate(**read, **options)
+        new = ids if self._answers else ids[:, read["input_ids"].shape[1] :]
+        return self.tokenizer.batch_decode(new, skip_special_tokens=True)
+
+    def _read(self, prompts: Sequence[str], whole: bool) -> Mapping[str, Any]:
+        """What the model is given of these texts."""
+        read: Mapping[str, Any] = self.tokenizer(
             list(prompts),
             return_tensors="pt",
             padding=len(prompts) > 1,
@@ -119,12 +133,7 @@ class Writer:
             add_special_tokens=not whole,
             return_token_type_ids=False,
         )
-        if not read["input_ids"].shape[1]:
-            raise InputError("The prompt has no token.")
-        options.setdefault("pad_token_id", self.tokenizer.pad_token_id)
-        ids = self.model.generate(**read, **options)
-        new = ids if self._answers else ids[:, read["input_ids"].shape[1] :]
-        return self.tokenizer.batch_decode(new, skip_special_tokens=True)
+        return read
 
     def conversation(self, messages: Sequence[Mapping[str, str]]) -> str:
         """These messages as the tokenizer's chat template writes them, up to where the answer begins."""
@@ -133,3 +142,51 @@ class Writer:
         plain = [dict(message) for message in messages]
         written: Any = self.tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=True)
         return str(written)
+
+
+class Viewer(Writer):
+    """Goes on with a text about images, as the model's own processor prepares both."""
+
+    def __init__(self, port: Port | Components[Port], images: Sequence[str | os.PathLike[str]]) -> None:
+        super().__init__(port)
+        if not hasattr(self.model, "get_image_features"):
+            raise InputError(f"{port!r} takes no images: {type(self.model).__name__} reads texts alone.")
+        self.images = [_picture(name) for name in images]
+        directory = _directory(port)
+        try:
+            self.processor: Any = AutoProcessor.from_pretrained(
+                directory, local_files_only=True, trust_remote_code=False
+            )
+        except (ImportError, OSError, ValueError) as error:
+            raise PortError(
+                f"What prepares images for {port!r} does not open ({first_line(error)}). Install what it asks for, or "
+                f"save it to {directory}: processor.save_pretrained(...)"
+            ) from error
+
+    def _read(self, prompts: Sequence[str], whole: bool) -> Mapping[str, Any]:
+        return dict(
+            self.processor(text=[self._marked(text) for text in prompts], images=self.images, return_tensors="pt")
+        )
+
+    def _marked(self, prompt: str) -> str:
+        """The prompt with the marks of the images: where it has them, or as the model's template puts them before."""
+        mark = getattr(self.processor, "image_token", None) or ""
+        if mark and mark in prompt:
+            return prompt
+        if getattr(self.processor, "chat_template", None):
+            content = [*({"type": "image"} for _ in self.images), {"type": "text", "text": prompt}]
+            message: Any = [{"role": "user", "content": content}]
+            return str(self.processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False))
+        return mark * len(self.images) + prompt
+
+
+def _picture(name: str | os.PathLike[str]) -> Any:
+    """Raises `InputError` for a file that is no image."""
+    try:
+        import PIL.Image
+    except ImportError as error:
+        raise InputError("An image is read by Pillow, which is not installed: pip install pillow") from error
+    try:
+        return PIL.Image.open(name).convert("RGB")
+    except OSError as error:
+        raise InputError(f"{os.fspath(name)} is no image that is read: {first_line(error)}") from error

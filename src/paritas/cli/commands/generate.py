@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +22,10 @@ Prompt = Annotated[
     typer.Argument(
         help='The text to go on with, or to answer; "-" reads it from stdin. Of a model that hears: a sound file.'
     ),
+]
+Images = Annotated[
+    list[Path] | None,
+    typer.Option("--image", metavar="FILE", help="An image that the text is about; several: give it several times."),
 ]
 MostTokens = Annotated[
     int | None, typer.Option("--max-new-tokens", min=1, help="At most so many tokens; 256 if nothing says another.")
@@ -40,6 +44,7 @@ Seed = Annotated[int | None, typer.Option("--seed", help="Of what is sampled.")]
 def generate(
     directory: PortName,
     prompt: Prompt,
+    images: Images = None,
     max_new_tokens: MostTokens = None,
     min_new_tokens: LeastTokens = 0,
     temperature: Temperature = None,
@@ -64,13 +69,15 @@ def generate(
 
       paritas generate whisper-openvino interview.wav
 
+      paritas generate gemma3-openvino "What is on the table?" --image kitchen.jpg
+
       cat question.txt | paritas generate llama-openvino - --temperature 0.7 --top-p 0.9 --seed 1
     """
     text = sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt
     options = options_of(
         max_new_tokens or 256, min_new_tokens, temperature, top_k, top_p, num_beams, repetition_penalty, seed
     )
-    writer = writer_for(directory, options, device, properties_of(ov_config))
+    writer = writer_for(directory, options, device, properties_of(ov_config), images or ())
     if max_new_tokens is None and getattr(writer, "ends_by_itself", False):
         del options["max_new_tokens"]
     start = time.perf_counter()
@@ -83,21 +90,25 @@ def generate(
 
 
 def writer_for(
-    directory: Path, options: dict[str, Any], device: str = "", ov_config: Mapping[str, Any] | None = None
+    directory: Path,
+    options: dict[str, Any],
+    device: str = "",
+    ov_config: Mapping[str, Any] | None = None,
+    images: Sequence[Path] = (),
 ) -> Any:
     """What writes with the port in `directory`: a loop of ours that is there at once, or transformers' for the rest."""
     from paritas import pipeline, texts
 
     port = pipeline.load(directory, device=device, ov_config=ov_config)
-    why = "it has several components"
-    if isinstance(port, pipeline.Port) and not (why := texts.why_not(port, options)):
+    why = "images are prepared" if images else "it has several components"
+    if not images and isinstance(port, pipeline.Port) and not (why := texts.why_not(port, options)):
         return texts.Writer(port)
     from paritas.extras import require
 
     require("port", f"Generating with {directory} ({why})")
     from paritas.transformers.texts import writer
 
-    return writer(port)
+    return writer(port, images)
 
 
 def options_of(
