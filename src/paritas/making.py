@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from paritas.errors import (
     InputError,
     InputsNeeded,
     LoweringError,
+    OriginalFails,
     PortError,
     UnknownMode,
     UnsupportedOps,
@@ -169,6 +170,22 @@ def going_on(task: str, port: Any) -> Any:
 def without_cache(error: Exception) -> Note:
     """What a port says that was to have a cache, and has none."""
     return Note("capture", f"without a cache, since with one it cannot be ported: {first_line(error).rstrip('.')}")
+
+
+def instead(error: Exception, task: str, notes: list[Note], made: Callable[[Any], Any]) -> Any:
+    """A port of one call, of a model that cannot be ported for its task, for the reason that `error` says.
+
+    Raises `error` where such a call would have to be given, and the model has several graphs for its task.
+    """
+    from paritas.capture.components import TASKS
+
+    notes.append(without_cache(error))
+    try:
+        return made(None)
+    except (InputsNeeded, OriginalFails):
+        if task in TASKS:
+            raise error from None
+        raise
 
 
 def check_weights(weights: str, runtime: Engine) -> None:

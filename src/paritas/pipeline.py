@@ -18,10 +18,10 @@ from paritas.making import (
     check_device,
     going_on,
     inputs_for,
+    instead,
     refuse_beside_components,
     refuse_free_sizes,
     task_for,
-    without_cache,
 )
 from paritas.options import BuildOptions
 from paritas.others import Others
@@ -137,8 +137,7 @@ def port(
     except NO_CACHE as error:
         if task or not wanted:
             raise
-        notes.append(without_cache(error))
-        first = made(None)
+        first = instead(error, wanted, notes, made)
     first.others = Others(first, functools.partial(made, exact=True))
     return first
 

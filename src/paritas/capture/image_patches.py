@@ -21,8 +21,9 @@ from paritas.errors import InputsNeeded, first_line
 #: The name of an argument of towers of this kind: int64 [images, 3], frames, rows and columns of patches.
 GRID = "grid_thw"
 
-#: What the tower computes before its blocks, each by a module of that name.
-_PATCHES, _ANGLES = "patch_embed", "rotary_pos_emb"
+#: What the tower computes before its blocks, each by a module of that name. `_TABLE`, which not all have: a table of a
+#: square of places, out of which those of an image's size are mixed.
+_PATCHES, _ANGLES, _TABLE = "patch_embed", "rotary_pos_emb", "pos_embed"
 
 #: The name of an attention that looks at patches of all images at once, as implementations of that kind do ("flash").
 _ATTENTION = "flash_by_mask"
@@ -30,6 +31,9 @@ _ATTENTION = "flash_by_mask"
 #: What the merger takes, by optimum-intel's names.
 HIDDEN, MASK, ANGLES = "hidden_states", "attention_mask", "rotary_pos_emb"
 WINDOW_MASK, WINDOWS = "window_attention_mask", "window_index"
+
+#: And what it returns: what stands in the places of images, and what is added behind layers of the language model.
+TOKENS, ADDED = "last_hidden_state", "deepstack_feature_lists"
 
 
 def tower_of(model: torch.nn.Module) -> Any:
@@ -39,6 +43,12 @@ def tower_of(model: torch.nn.Module) -> Any:
         if {_PATCHES, _ANGLES} <= children.keys() and GRID in inspect.signature(module.forward).parameters:
             return module
     return None
+
+
+def table_of(tower: Any) -> torch.nn.Module | None:
+    """What looks places up, of a tower that has such a table: int64 [n, patches] becomes float [n, patches, width]."""
+    found = getattr(tower, _TABLE, None)
+    return found if isinstance(found, torch.nn.Embedding) and hasattr(tower, "num_grid_per_side") else None
 
 
 def has_windows(tower: Any) -> bool:
@@ -61,11 +71,11 @@ class PatchEmbeddings(torch.nn.Module):
 
 
 class Merger(torch.nn.Module):
-    """The tower behind the embeddings of its patches.
+    """The tower behind the embeddings of its patches and of their places.
 
     hidden_states float [patches, width], attention_mask float [1, patches, patches], 0 inside a frame and -inf outside,
     rotary_pos_emb float [patches, half of a head's width]. Returns what stands in the places of images, float [tokens,
-    width].
+    width], and what is added behind layers of the language model, float [layers, tokens, width], where something is.
     """
 
     def __init__(self, tower: Any) -> None:
@@ -75,6 +85,9 @@ class Merger(torch.nn.Module):
         made.__dict__ = {**tower.__dict__, "_modules": {**tower._modules}}
         scaling = float(getattr(getattr(tower, _ANGLES), "attention_scaling", 1.0))
         made._modules |= {_PATCHES: torch.nn.Identity(), _ANGLES: _Given(scaling)}
+        self.has_table = table_of(tower) is not None
+        if self.has_table:
+            made._modules[_TABLE] = _Nothing()
         self.tower = made
 
     def forward(
@@ -84,9 +97,11 @@ class Merger(torch.nn.Module):
 
     def _merged(self, hidden_states: torch.Tensor, **given: Any) -> dict[str, torch.Tensor]:
         # Each is taken by the tower where it would compute it of the grid; borders of images are masks here.
+        if self.has_table:
+            given |= {"interp_indices": hidden_states, "interp_weights": hidden_states.new_zeros(1, 1)}
         with _attention_by_mask(self.tower.config):
             out = self.tower(hidden_states, **{GRID: None}, max_seqlen=1, **given)
-        return {"last_hidden_state": out.pooler_output}
+        return dict(zip((TOKENS, ADDED), _returned(out), strict=False))
 
 
 class WindowMerger(Merger):
@@ -126,6 +141,13 @@ class _Given(torch.nn.Module):
     def forward(self, hidden_states: torch.Tensor, angles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         both = torch.cat((angles, angles), dim=-1)
         return both.cos() * self.scaling, both.sin() * self.scaling
+
+
+class _Nothing(torch.nn.Module):
+    """In the place of the table: its part is in the hidden states already."""
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return hidden_states.new_zeros(1, 1, 1)
 
 
 def _by_mask(
@@ -180,6 +202,26 @@ def of_grids(config: Any, rotary: Any, grid: torch.Tensor) -> dict[str, torch.Te
     return {**found, ANGLES: (places[..., None].float() * rotary.inv_freq.float()).flatten(1)}
 
 
+def taps_of_grids(tower: Any, grid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which places of its table are mixed for each patch of images of these sizes, and how much of each: int64 and
+    float [places, patches]."""
+    from transformers import vision_utils
+
+    indices, weights = vision_utils.get_vision_interpolation_indices_and_weights(
+        grid,
+        num_grid_per_side=tower.num_grid_per_side,
+        mode=tower.interpolation_mode,
+        align_corners=tower.interpolation_align_corners,
+        spatial_merge_size=tower.config.spatial_merge_size,
+    )
+    return indices.T.contiguous(), weights.T.contiguous()
+
+
+def with_places(hidden: torch.Tensor, looked_up: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Embeddings of patches float [patches, width], with those of their places."""
+    return hidden + (looked_up * weights[..., None]).sum(0).to(hidden.dtype)
+
+
 def _apart(borders: torch.Tensor) -> torch.Tensor:
     """float [1, n, n]: 0 between places of one stretch, -inf between those of two. borders: where stretches begin."""
     n = int(borders[-1])
@@ -205,23 +247,29 @@ def example_for_merger(tower: Any) -> dict[str, torch.Tensor]:
     """What a merger is captured with. Raises `InputsNeeded` for a tower that is not what its merger makes of it."""
     name = type(tower).__name__
     advice = "Generate with paritas.transformers."
-    known = {_PATCHES, _ANGLES, "blocks", "merger"}
-    if more := sorted({child for child, _ in tower.named_children()} - known):
-        raise InputsNeeded(
-            f"{name} computes with {', '.join(more)} beside its patches, which no component does. {advice}"
-        )
     patches, grid = example_of(tower)
     with torch.no_grad():
-        given = {HIDDEN: getattr(tower, _PATCHES)(patches), **of_grids(tower.config, getattr(tower, _ANGLES), grid)}
-        want = tower(patches, grid).pooler_output
         try:
-            found = merger(tower).eval()(**given)["last_hidden_state"]
+            want = tower(patches, grid)
+            hidden = getattr(tower, _PATCHES)(patches)
+            if (table := table_of(tower)) is not None:
+                indices, weights = taps_of_grids(tower, grid)
+                hidden = with_places(hidden, table(indices), weights)
+            given = {HIDDEN: hidden, **of_grids(tower.config, getattr(tower, _ANGLES), grid)}
+            found = merger(tower).eval()(**given)
         except Exception as error:
             raise InputsNeeded(
                 f"{name} does not take apart into patches and a merger: {first_line(error)}. {advice}"
             ) from error
-    if found.shape != want.shape or not torch.allclose(
-        found.float(), want.float(), rtol=1e-2, atol=1e-3, equal_nan=True
-    ):
-        raise InputsNeeded(f"{name} looks at more than the patches of one frame and their places. {advice}")
+    for one, other in zip(_returned(want), found.values(), strict=True):
+        if other.shape != one.shape or not torch.allclose(
+            other.float(), one.float(), rtol=1e-2, atol=1e-3, equal_nan=True
+        ):
+            raise InputsNeeded(f"{name} looks at more than the patches of one frame and their places. {advice}")
     return given
+
+
+def _returned(out: Any) -> list[torch.Tensor]:
+    """What a merger returns, as the tower says it."""
+    added = getattr(out, "deepstack_features", None)
+    return [out.pooler_output, *([torch.stack(list(added))] if added else [])]

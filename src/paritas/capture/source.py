@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from paritas import files
-from paritas.capture import sentence_modules, stored
+from paritas.capture import sentence_modules, stored, vision_language
 from paritas.capture.checkpoint import check_quantisation, check_weights, listing, locate
 from paritas.capture.wrappers import bare
 from paritas.errors import OriginalMissing, SourceError
@@ -457,6 +457,8 @@ def copy_configuration(model: torch.nn.Module, source: Source, directory: Path) 
     config: Any = getattr(model, "config", None)
     if not (directory / "config.json").is_file() and hasattr(config, "save_pretrained"):
         config.save_pretrained(directory)
+    if source.task == vision_language.IMAGES_AND_TEXT:
+        vision_language.keep_own_weights(model, directory / "config.json")
     save_config: Any = getattr(model, "save_config", None)  # as models of diffusers have it
     if not (directory / "config.json").is_file() and save_config is not None:
         save_config(directory)

@@ -208,6 +208,16 @@ def is_kept(cache: Any) -> bool:
     return all(type(layer) in KEPT and _is_whole(layer) for layer in layers)
 
 
+def has_seen_nothing(cache: Any) -> bool:
+    """Whether it was made for a generation that has not begun, as loops make one of a model's layers."""
+    names = ("is_initialized", "is_conv_states_initialized", "is_recurrent_states_initialized")
+    return all(not _any_of(getattr(layer, name, False)) for layer in cache.layers for name in names)
+
+
+def _any_of(said: Any) -> bool:
+    return any(said.values()) if isinstance(said, dict) else bool(said)
+
+
 def _is_whole(layer: Any) -> bool:
     return not layer.is_initialized or int(layer.get_seq_length()) <= layer.keys.shape[-2]
 

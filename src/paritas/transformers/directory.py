@@ -24,7 +24,7 @@ from paritas.store.directory import MANIFEST
 from paritas.transformers.encoder_decoder import TwoPorts
 from paritas.transformers.models import Ported
 from paritas.transformers.opened import how_again, model_of
-from paritas.transformers.vision_language import ImagesAndText, ImagesInPatches
+from paritas.transformers.vision_language import ImagesInPatches, of_images
 
 #: Where the classes are that a port of transformers may be of. Importing what a file names would run its code.
 _CLASS = re.compile(r"transformers(\.[a-z][a-z0-9_]*)+\.[A-Z][A-Za-z0-9_]*")
@@ -98,11 +98,20 @@ def open_model(
 #: Components of a model of transformers -> the one that generates, and what answers for all of them.
 _KINDS: dict[frozenset[str], tuple[str, Any]] = {
     frozenset({"encoder", "decoder"}): ("decoder", TwoPorts),
-    frozenset({"text_embeddings", "vision_embeddings", "language_model"}): ("language_model", ImagesAndText),
+    frozenset({"text_embeddings", "vision_embeddings", "language_model"}): ("language_model", of_images),
     frozenset({"text_embeddings", "vision_embeddings", "vision_embeddings_merger", "language_model"}): (
         "language_model",
         ImagesInPatches,
     ),
+    frozenset(
+        {
+            "text_embeddings",
+            "vision_embeddings",
+            "vision_embeddings_pos",
+            "vision_embeddings_merger",
+            "language_model",
+        }
+    ): ("language_model", ImagesInPatches),
 }
 
 

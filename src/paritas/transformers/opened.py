@@ -29,7 +29,7 @@ from paritas.program import Manifest
 from paritas.run.session import State
 from paritas.run.state import new_state
 from paritas.transformers import calls
-from paritas.transformers.cache import EngineCache, arrays_of, freeze, is_kept
+from paritas.transformers.cache import EngineCache, arrays_of, freeze, has_seen_nothing, is_kept
 from paritas.transformers.calls import LOGITS, SEEN, Call
 from paritas.transformers.models import Ported, ported_class
 from paritas.transformers.plan import plan_of
@@ -151,14 +151,14 @@ class OnePort:
 
     def _going_on(self, call: Call) -> Any:
         cache = call.cache
-        if cache is not None and not (isinstance(cache, Cache) and is_kept(cache)):
+        if cache is not None and not (isinstance(cache, Cache) and (is_kept(cache) or has_seen_nothing(cache))):
             self._refuse(
                 f"{call.cache_name} is a {type(cache).__name__}, whose content no engine keeps", "Leave it out"
             )
         wanted = call.use_cache is None or call.use_cache
         own: Any = DynamicCache() if cache is None else cache
         if not isinstance(own, EngineCache) or own._paritas_owner is not self.port:
-            arrays = arrays_of(own)
+            arrays = arrays_of(own) if is_kept(own) else []
             freeze(own, new_state(self.port.session, self.port.manifest), self.port, self._plan.dtype)
             if arrays:
                 own._paritas_state.load(arrays)

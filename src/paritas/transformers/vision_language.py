@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -11,9 +13,11 @@ import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from paritas import pipeline
-from paritas.capture import image_patches
+from paritas.capture import image_patches, image_tiles
 from paritas.capture.generation import AXES
+from paritas.capture.image_inputs import ADDED, KINDS, PLACES
 from paritas.components import Components
+from paritas.dropin.dispatch import original
 from paritas.transformers.opened import SeveralPorts
 
 _IDS, _EMBEDS, _MASK, _POSITIONS = "input_ids", "inputs_embeds", "attention_mask", "position_ids"
@@ -26,6 +30,13 @@ _OF_PLACES = ("image_grid_thw", "video_grid_thw", "mm_token_type_ids", "second_p
 
 #: Kind -> what forward calls its pixels, and the configuration the token in whose place a feature stands.
 _KINDS = {"image": ("pixel_values", "image_token_id"), "video": ("pixel_values_videos", "video_token_id")}
+
+
+@dataclasses.dataclass
+class Features(BaseModelOutputWithPooling):
+    """Of images or films. deepstack_features: of each layer behind which they are added, [tokens, width] of each."""
+
+    deepstack_features: Any = None
 
 
 class ImagesAndText(SeveralPorts):
@@ -58,8 +69,46 @@ class ImagesAndText(SeveralPorts):
         for kind, found in features.items():
             listed: Any = found.pooler_output
             embeds = self._with_features(embeds, filled[_IDS], torch.cat(list(listed)), kind)
+        told = self._told(filled, features, embeds.dtype)
         del filled[_IDS]
-        return {_EMBEDS: embeds, **filled}
+        return {_EMBEDS: embeds, **filled, **told}
+
+    def _told(self, tensors: dict[str, Any], features: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+        """What the language model is told of images beside the embeddings. tensors: with the ids. Kinds of tokens that
+        were not given are those of text."""
+        told: dict[str, Any] = {}
+        ids = tensors[_IDS]
+        if KINDS in self._plan.inputs and tensors.get(KINDS) is None:
+            told[KINDS] = torch.full_like(ids, self._kind_of_text)
+        if ADDED not in self._plan.inputs:
+            return told
+        dims = next(spec.dims for spec in self._plan.specs if spec.name == ADDED)
+        layers, width = int(dims[0]), int(dims[2])
+        places, every = torch.zeros_like(ids, dtype=torch.bool), torch.zeros(layers, *ids.shape, width, dtype=dtype)
+        for kind, found in features.items():
+            of_kind = ids == getattr(self.model.config, _KINDS[kind][1])
+            every[:, of_kind] = torch.stack([torch.cat(list(layer)) for layer in found.deepstack_features]).to(dtype)
+            places |= of_kind
+        added = every[:, places] if bool(places.any()) else every.new_zeros(layers, 1, width)
+        return {**told, PLACES: places, ADDED: added}
+
+    @functools.cached_property
+    def _kind_of_text(self) -> int:
+        """The kind of tokens that look at those before them alone, as the original's masks say."""
+        text = self.model.config.get_text_config()
+        for kind in (0, 1):
+            masks = self.model.create_masks_for_generate(
+                config=self.model.config,
+                inputs_embeds=torch.zeros(1, 3, text.hidden_size),
+                attention_mask=torch.ones(1, 3, dtype=torch.int64),
+                past_key_values=None,
+                position_ids=torch.arange(3)[None],
+                token_type_ids=torch.full((1, 3), kind),
+            )
+            mask = next(iter(masks.values())) if isinstance(masks, Mapping) else masks
+            if mask is None or not bool(mask[0, 0, 0, 1] if mask.dtype == torch.bool else mask[0, 0, 0, 1] == 0):
+                return kind
+        return self._refuse(f"{KINDS} is missing, and no kind of tokens is that of a text", f"Pass {KINDS}")
 
     def _counted(self, tensors: dict[str, Any], ids: torch.Tensor | None, seen: int) -> dict[str, Any]:
         """These inputs, with mask and positions. ids: None where embeddings were given instead."""
@@ -105,6 +154,46 @@ class ImagesAndText(SeveralPorts):
         return embeds.masked_scatter(places[..., None], features.to(embeds.dtype))
 
 
+class ImagesInTiles(ImagesAndText):
+    """As `ImagesAndText`, of a model whose own code cuts images into tiles and puts together what is seen in them."""
+
+    def __init__(self, model: Any, components: Components[pipeline.Port]) -> None:
+        super().__init__(model, components)
+        # As optimum-intel keeps them, and openvino-genai reads them.
+        kept = {name: getattr(model.config, name, None) for name in image_tiles.own_weights(model)}
+        self._weights = {name: torch.tensor(value) for name, value in kept.items() if value is not None}
+        if missing := sorted(kept.keys() - self._weights.keys()):
+            self._refuse(f"config.json lacks {', '.join(missing)}, which {type(model).__name__} reads")
+
+    def _encoders_by_kind(self) -> dict[str, Any]:
+        encode = type(self.model.base_model).get_image_features
+        known = inspect.signature(encode)
+        own = known.replace(parameters=list(known.parameters.values())[1:])
+
+        def bound(*args: Any, **options: Any) -> Features:
+            return self._features_of_tiles({**own.bind_partial(*args).arguments, **options})
+
+        bound.__signature__ = own  # type: ignore[attr-defined]
+        return {"image": bound}
+
+    def _features(self, tensors: dict[str, Any], ready: Mapping[str, Any]) -> dict[str, BaseModelOutputWithPooling]:
+        found = super()._features(tensors, ready)
+        for encode in self._encoders.values():
+            for name in inspect.signature(encode).parameters.keys() - set(self._plan.inputs):
+                tensors.pop(name, None)  # loops hand them on in every step
+        return found
+
+    def _features_of_tiles(self, arguments: Mapping[str, Any]) -> Features:
+        with original():
+            found = image_tiles.around(self.model, arguments, self._weights, self._seen)
+        return Features(pooler_output=found.pooler_output)
+
+    def _seen(self, **tensors: torch.Tensor) -> torch.Tensor:
+        known = {spec.name for spec in self._images.inputs}
+        found: torch.Tensor = self._images(**{name: value for name, value in tensors.items() if name in known})
+        return found
+
+
 class ImagesInPatches(ImagesAndText):
     """As `ImagesAndText`, of a model whose images come as patches, so many as their sizes say."""
 
@@ -112,7 +201,8 @@ class ImagesInPatches(ImagesAndText):
         super().__init__(model, components)
         self._merger = components["vision_embeddings_merger"]
         tower = image_patches.tower_of(model)
-        self._config = tower.config
+        self._tower, self._config = tower, tower.config
+        self._table = components.get("vision_embeddings_pos")
         # Frequencies are no weights: they follow from the configuration.
         self._rotary = type(tower.rotary_pos_emb)(tower.config)
 
@@ -139,12 +229,22 @@ class ImagesInPatches(ImagesAndText):
                 f"{name} tells of {int(grid.prod(-1).sum())} patches, and {len(patches)} were given",
                 "Make both with the model's processor",
             )
+        sizes = (grid.prod(-1) // self._config.spatial_merge_size**2).tolist()
+        if sum(sizes) == 1:  # which no graph of a merger takes: twice the same image, and nothing of the second
+            patches, grid = torch.cat((patches, patches)), torch.cat((grid, grid))
         hidden = self._images(hidden_states=patches)["last_hidden_state"]
+        if self._table is not None:
+            indices, weights = image_patches.taps_of_grids(self._tower, grid)
+            hidden = image_patches.with_places(hidden, self._table(indices), weights)
         given = image_patches.of_grids(self._config, self._rotary, grid)
-        found = self._merger(hidden_states=hidden, **given)["last_hidden_state"]
-        sizes = grid.prod(-1) // self._config.spatial_merge_size**2
-        listed: Any = found.split(sizes.tolist())
-        return BaseModelOutputWithPooling(pooler_output=listed)
+        found = self._merger(hidden_states=hidden, **given)
+        listed: Any = found[image_patches.TOKENS][: sum(sizes)].split(sizes)
+        added = found.get(image_patches.ADDED)
+        added = None if added is None else added[:, : sum(sizes)]
+        return Features(
+            pooler_output=listed,
+            deepstack_features=None if added is None else [layer.split(sizes) for layer in added],
+        )
 
     def _counted(self, tensors: dict[str, Any], ids: torch.Tensor | None, seen: int) -> dict[str, Any]:
         places = tensors[_IDS]
@@ -164,6 +264,11 @@ class ImagesInPatches(ImagesAndText):
         # A first row of four counts the text alone, for masks of packed sequences.
         positions = positions[-AXES:] if positions.dim() == AXES else positions
         return {**filled, _POSITIONS: positions[..., -new:].expand(AXES, batch, new).contiguous()}
+
+
+def of_images(model: Any, components: Components[pipeline.Port]) -> ImagesAndText:
+    """What answers for a model whose images are no patches."""
+    return (ImagesInTiles if image_tiles.is_in_tiles(model) else ImagesAndText)(model, components)
 
 
 class _Seen:

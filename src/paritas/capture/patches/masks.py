@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
@@ -64,3 +65,33 @@ def the_mask_that_is_given(original: Any) -> Any:
         return is_causal is True
 
     return _detect_is_causal_mask
+
+
+@patch(
+    "mask of a function",
+    "transformers.masking_utils._vmap_expansion_sdpa",
+    upstream="transformers 5.23, exporters/utils.py, _patch_broadcast_mask_expansion",
+)
+def by_broadcasting(original: Any) -> Any:
+    """Which token sees which is asked of all at once, as most masks of transformers are made; mapped over one by one,
+    the batch would be a constant. A graph that answers otherwise than the model is noticed."""
+
+    def _vmap_expansion_sdpa(mask_function: Any) -> Any:
+        def expanded(rows: torch.Tensor, heads: torch.Tensor, queries: torch.Tensor, keys: torch.Tensor) -> Any:
+            places = rows[:, None, None, None], heads[:, None, None], queries[:, None], keys
+            sizes = (every.shape[0] for every in (rows, heads, queries, keys))  # len() would make numbers of them
+            return mask_function(*places).expand(*sizes)
+
+        return expanded
+
+    return _vmap_expansion_sdpa
+
+
+@patch(
+    "mask of a function",
+    "transformers.masking_utils.TransformGetItemToIndex",
+    upstream="transformers 5.23, masking_utils.py, sdpa_mask (needed by vmap alone)",
+)
+def plain_indices(original: Any) -> Any:
+    """Places are looked up as anywhere else, since nothing is mapped over."""
+    return contextlib.nullcontext

@@ -122,6 +122,7 @@ class Roles:
         self._recent: list[TensorSpec] = []  # masks of the new tokens alone
         self._zeros: list[TensorSpec] = []
         self._same: dict[str, Array] = {}
+        self._of_no_rows: set[str] = set()
         specs = [spec for spec in manifest.inputs if spec.name not in self.names]
         for spec in specs:
             self._take(spec, manifest, example)
@@ -148,6 +149,8 @@ class Roles:
             self._recent.append(spec)
         elif not new and spec.name in example:
             self._same[spec.name] = example[spec.name]
+            if spec.dims and isinstance(spec.dims[0], int):
+                self._of_no_rows.add(spec.name)
         else:
             raise InputError(f"nobody knows what {spec.name} is in a next call")
 
@@ -209,7 +212,7 @@ class Roles:
         feed |= {spec.name: np.arange(seen - new, seen).astype(spec.dtype) for spec in self._counted}
         chosen = np.arange(batch) if rows is None else rows
         for name, value in self._same.items():
-            feed[name] = value[chosen % len(value)] if value.ndim else value
+            feed[name] = value[chosen % len(value)] if value.ndim and name not in self._of_no_rows else value
         return feed
 
 
