@@ -89,6 +89,16 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...]]] = {
         lambda m, a: torch.cat((a, a), 1),
         (floats(2, 3, 4, 5).to(memory_format=torch.channels_last),),
     ),
+    "groups": (lambda m, x: F.group_norm(x, 2, x.new_ones(4), x.new_ones(4)), (floats(2, 4, 3, 5),)),
+    "groups of three dimensions": (lambda m, x: F.group_norm(x, 4), (floats(2, 4, 6),)),
+    "groups of a transposed input": (lambda m, x: F.group_norm(x.transpose(2, 3), 2), (floats(2, 4, 3, 5),)),
+    "groups of images with channels last": (
+        lambda m, x: F.group_norm(x.to(memory_format=torch.channels_last), 2),
+        (floats(2, 4, 3, 5),),
+    ),
+    "layer norm": (lambda m, x: F.layer_norm(x, (4,), x.new_ones(4)), (floats(2, 3, 4),)),
+    "layer norm of two dimensions": (lambda m, x: F.layer_norm(x, (3, 4)), (floats(2, 5, 3, 4),)),
+    "layer norm of a transposed input": (lambda m, x: F.layer_norm(x.transpose(0, 1), (4,)), (floats(2, 3, 4),)),
     "no_grad inside": (no_grad_inside, (floats(2, 4),)),
 }
 

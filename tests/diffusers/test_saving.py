@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import copy
+import errno
 import json
 import os
 import shutil
@@ -122,6 +124,30 @@ def test_a_call_for_which_no_port_was_saved_is_refused(opened: Any) -> None:
         opened.unet.save_pretrained("anywhere")
 
 
+def test_a_network_that_was_changed_after_it_was_opened_is_refused(saved: Path) -> None:
+    """Its ports are of what it was: nothing that is put into it would be in the picture."""
+    opened = ours.DiffusionPipeline.from_pretrained(saved)
+    again = copy.deepcopy(opened)
+    np.testing.assert_array_equal(_picture(again), _picture(opened))
+    opened.load_textual_inversion({"<cat>": torch.ones(1, 16)}, token="<cat>")
+    with pytest.raises(InputError, match=r"text_encoder was changed after it was opened"):
+        _picture(opened)
+    again.unet.fuse_qkv_projections()
+    with pytest.raises(InputError, match=r"unet was changed after it was opened"):
+        _picture(again)
+
+
+def test_a_network_that_is_no_longer_what_it_was_called_as_is_not_saved(tmp_path: Path) -> None:
+    pipeline = ours.port(tiny_pipelines.stable_diffusion(), engine="openvino")
+    own = pipeline.unet.attn_processors
+    pipeline.unet.set_attn_processor(diffusers.models.attention_processor.AttnProcessor())
+    _picture(pipeline)
+    pipeline.unet.set_attn_processor(own)
+    with pytest.raises(InputError, match="unet was called with other modules, attention processors or switches"):
+        pipeline.save_pretrained(tmp_path / "new", dynamic=False)
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_cannot_be_saved(tmp_path: Path) -> None:
     fresh = ours.port(tiny_pipelines.stable_diffusion(), engine="openvino")
     with pytest.raises(InputError, match="it has made none: call it once"):
@@ -131,6 +157,43 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
     with pytest.raises(PortError, match="is no saved pipeline"):
         fresh.save_pretrained(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def _tree(root: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*") if file.is_file()}
+
+
+def test_an_opened_pipeline_is_saved_again(opened: Any, saved: Path, tmp_path: Path) -> None:
+    opened.save_pretrained(tmp_path / "again")
+    first, again = _tree(saved), _tree(tmp_path / "again")
+    assert first.keys() == again.keys()
+    of_networks = [n for n in first if n.endswith((".bin", ".xml", ".safetensors")) and not n.startswith("tokenizer")]
+    assert of_networks and not [name for name in of_networks if first[name] != again[name]]
+    read = ours.DiffusionPipeline.from_pretrained(tmp_path / "again")
+    np.testing.assert_array_equal(_picture(read), _picture(opened))
+    read.save_pretrained(tmp_path / "again")  # in the place of what it was opened from
+    np.testing.assert_array_equal(_picture(read), _picture(opened))
+
+
+@pytest.mark.parametrize("where", ["_write_rest", "_write_skeleton", "move"])
+def test_what_was_saved_before_stays_when_saving_fails(
+    opened: Any, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    target = tmp_path / "saved"
+    shutil.copytree(saved, target)
+    before = _tree(target)
+
+    def full(*args: Any, **kwargs: Any) -> Any:
+        if where != "move" or args[0].name.startswith(".saved.tmp"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return own(*args)
+
+    own = os.rename
+    monkeypatch.setattr(*((os, "rename") if where == "move" else (saving, where)), full)
+    with pytest.raises(PortError, match=r"The pipeline cannot be written to .*no space left .* Free some"):
+        opened.save_pretrained(target)
+    monkeypatch.undo()
+    assert _tree(target) == before and [path.name for path in tmp_path.iterdir()] == ["saved"]
 
 
 @pytest.mark.parametrize(
@@ -143,13 +206,13 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
     ],
 )
 def test_a_damaged_directory_is_refused(saved: Path, tmp_path: Path, change: Any, message: str) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(saved, copy)
-    told = json.loads((copy / saving.PORTS).read_text())
+    place = tmp_path / "copy"
+    shutil.copytree(saved, place)
+    told = json.loads((place / saving.PORTS).read_text())
     change(told)
-    (copy / saving.PORTS).write_text(json.dumps(told))
+    (place / saving.PORTS).write_text(json.dumps(told))
     with pytest.raises(PortError, match=message):
-        ours.DiffusionPipeline.from_pretrained(copy)
+        ours.DiffusionPipeline.from_pretrained(place)
 
 
 @pytest.mark.slow

@@ -224,6 +224,29 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Sequence[Any] | None:
     return [*first.shape[:dim], whole, *first.shape[dim + 1 :]]
 
 
+def group_norm(
+    input: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 0.0, cudnn_enabled: bool = True
+) -> Sequence[Any] | None:
+    tensors = [tensor for tensor in (input, weight, bias) if tensor is not None]
+    if not _are_plain(*tensors) or input.dim() < 3 or _is_channels_last(input):
+        return None
+    channels = input.shape[1]
+    if type(channels) is not int or type(num_groups) is not int or num_groups < 1 or channels % num_groups:
+        return None
+    return input.shape if all(_alike(tensor.shape, [channels]) for tensor in tensors[1:]) else None
+
+
+def layer_norm(
+    input: Any, normalized_shape: Sequence[Any], weight: Any = None, bias: Any = None, eps: float = 0.0, _: bool = True
+) -> Sequence[Any] | None:
+    tensors = [tensor for tensor in (input, weight, bias) if tensor is not None]
+    count = len(normalized_shape)
+    if not _are_plain(*tensors) or not 0 < count < input.dim() or _is_channels_last(input):
+        return None
+    alike = _alike(input.shape[-count:], normalized_shape)
+    return input.shape if alike and all(_alike(one.shape, normalized_shape) for one in tensors[1:]) else None
+
+
 def _is_channels_last(tensor: Any) -> bool:
     """Whether images may lie with their channels last, in which way torch would lay the result."""
     stride = tensor.stride(1) if tensor.dim() in (4, 5) else 0
@@ -232,4 +255,9 @@ def _is_channels_last(tensor: Any) -> bool:
 
 #: Operators that torch asks the shape of, and those that it first takes apart.
 RULES: dict[Any, Rule] = {aten.cat.default: cat}
-COMPOSITE: dict[Any, Rule] = {aten.linear.default: linear, aten.scaled_dot_product_attention.default: attention}
+COMPOSITE: dict[Any, Rule] = {
+    aten.linear.default: linear,
+    aten.scaled_dot_product_attention.default: attention,
+    aten.group_norm.default: group_norm,
+    aten.layer_norm.default: layer_norm,
+}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.fx import Node
@@ -25,6 +25,9 @@ from paritas.pytree import describe_output, leaf_names
 
 #: Of an element and of the mean: what another way through a model's code is off by, and no rounding.
 FAR = 0.01
+
+#: Elements of a tensor that are kept to know it by; it is kept whole where it has no more.
+MOST = 1 << 14
 
 #: Of the mean: how far two computations of one tensor may be from each other for it to be taken for the same.
 NEAR = 1e-4
@@ -89,7 +92,28 @@ def _kind(tensor: torch.Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
 
 
-def _match(nodes: Sequence[Node], values: Mapping[Node, Any], candidates: Mapping[Any, torch.Tensor]) -> dict[str, Any]:
+class _Seen(NamedTuple):
+    """A tensor that was seen on the way: of a large one some numbers, since all of them together fill the memory."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+    numbers: torch.Tensor
+
+
+def _seen(tensor: torch.Tensor) -> _Seen:
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(tensor)  # of a transform, as vmap: it has no memory
+    numbers = tensor
+    if type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.layout is torch.strided and not wrapped:
+        numbers = tensor.detach()
+        if numbers.numel() > MOST:
+            step = numbers.numel() // MOST | 1  # odd: not one column only of a matrix whose rows are a power of 2
+            numbers = numbers.reshape(-1)[::step].clone()
+        elif numbers.nbytes < numbers.untyped_storage().nbytes():
+            numbers = numbers.clone()  # a piece of a large one would keep it all
+    return _Seen(tensor.shape, tensor.dtype, numbers)
+
+
+def _match(nodes: Sequence[Node], values: Mapping[Node, Any], candidates: Mapping[Any, _Seen]) -> dict[str, Any]:
     """node name -> the key of the first candidate with its values, in the order of the candidates.
 
     The graph and the model may round otherwise: what is equal nowhere is what is next to it.
@@ -117,8 +141,8 @@ def with_padding(name: str, tensor: torch.Tensor) -> torch.Tensor:
 
 @dataclasses.dataclass
 class _Call:
-    arguments: dict[str, torch.Tensor]
-    results: list[torch.Tensor] = dataclasses.field(default_factory=list)
+    arguments: dict[str, _Seen]
+    results: list[_Seen] = dataclasses.field(default_factory=list)
 
 
 def _recorded_calls(model: torch.nn.Module, given: Mapping[str, Any]) -> tuple[dict[str, list[_Call]], Any]:
@@ -134,11 +158,11 @@ def _recorded_calls(model: torch.nn.Module, given: Mapping[str, Any]) -> tuple[d
                 arguments = signature.bind(*args, **kwargs).arguments
             except TypeError:
                 arguments = {}
-            running.append(_Call(dict(_tensors(arguments, signature))))
+            running.append(_Call({name: _seen(one) for name, one in _tensors(arguments, signature)}))
             calls.setdefault(path, []).append(running[-1])
 
         def leave(_: Any, args: tuple, kwargs: dict, out: Any) -> None:
-            running.pop().results = [leaf for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
+            running.pop().results = [_seen(leaf) for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
 
         handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
         handles.append(module.register_forward_hook(leave, with_kwargs=True))
@@ -173,18 +197,18 @@ def _tensors_of(items: Any) -> list[tuple[str, torch.Tensor]]:
 class _Recorder(torch.fx.Interpreter):
     def __init__(self, module: torch.fx.GraphModule, wanted: set[Node]) -> None:
         super().__init__(module)
-        self.wanted, self.values = wanted, dict[Node, torch.Tensor]()
+        self.wanted, self.values = wanted, dict[Node, Any]()
 
     def run_node(self, n: Node) -> Any:
         value = super().run_node(n)
         if n in self.wanted:
-            self.values[n] = value
+            self.values[n] = _seen(value) if isinstance(value, torch.Tensor) else value
         return value
 
 
 def _node_values(
     exported: torch.export.ExportedProgram, tensors: Mapping[str, torch.Tensor], wanted: set[Node]
-) -> tuple[dict[Node, torch.Tensor], list[Any]]:
+) -> tuple[dict[Node, Any], list[Any]]:
     recorder = _Recorder(exported.graph_module, wanted)
     with seeded():
         returned = run_graph(exported, tensors, recorder)
@@ -222,11 +246,14 @@ def weight(exported: torch.export.ExportedProgram, node: Node) -> Any:
     return None if name is None else exported.constants[name]
 
 
-def _near(a: object, b: torch.Tensor) -> bool:
-    if not (isinstance(a, torch.Tensor) and a.shape == b.shape and a.dtype == b.dtype and b.is_floating_point()):
+def _near(a: object, b: _Seen) -> bool:
+    if not (isinstance(a, _Seen) and a[:2] == b[:2] and b.dtype.is_floating_point and b.numbers.numel()):
         return False
-    return bool(b.numel()) and torch.allclose(a, b, rtol=0.0, atol=NEAR * float(b.abs().mean()), equal_nan=True)
+    far = NEAR * float(b.numbers.abs().mean())
+    return torch.allclose(a.numbers, b.numbers, rtol=0.0, atol=far, equal_nan=True)
 
 
-def _equal(a: object, b: torch.Tensor) -> bool:
-    return isinstance(a, torch.Tensor) and a.shape == b.shape and a.dtype == b.dtype and (a is b or torch.equal(a, b))
+def _equal(a: object, b: _Seen) -> bool:
+    if not (isinstance(a, _Seen) and a[:2] == b[:2]):
+        return False
+    return a.numbers is b.numbers or torch.equal(a.numbers, b.numbers)

@@ -16,7 +16,9 @@ register(
             "diffusers.loaders",
             "diffusers.utils",
         ),
+        # Of configurations: where one came from, and what was left out of it, listed in no order that lasts.
+        bookkeeping=frozenset({"_use_default_values", "_class_name", "_diffusers_version", "_name_or_path"}),
         watching=("diffusers.pipelines.", "diffusers_modules."),
-        registries=frozenset({"_diffusers_hook"}),  # made by every `cache_context`, also where no cache is used
+        registry="_diffusers_hook",
     )
 )

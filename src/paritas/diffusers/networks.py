@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Iterator
+import sys
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -13,38 +16,62 @@ from transformers import PreTrainedModel
 
 import paritas.diffusers.library
 import paritas.transformers.library  # noqa: F401 - registers it, as the other
+from paritas import pipeline
 from paritas.diffusers.caches import CacheCall, WithCaches, fill, is_cache, put_together, taken_apart, with_caches
 from paritas.diffusers.runs import Asked
-from paritas.dropin import calls, classes, network
+from paritas.dropin import calls, classes, memory, network
 from paritas.dropin.arrays import ours
 from paritas.dropin.calls import Call
+from paritas.dropin.library import is_hooked
 from paritas.dropin.methods import Method, method_of
-from paritas.errors import CaptureError, EngineError, LoweringError, ReturnsObject, UnsupportedOps, WritesArguments
+from paritas.errors import (
+    CaptureError,
+    EngineError,
+    InputError,
+    LoweringError,
+    ReturnsObject,
+    UnsupportedOps,
+    WritesArguments,
+)
 from paritas.options import BuildOptions
-from paritas.program import Program
+from paritas.program import Artifact, Program
+from paritas.run.engine import engine as find_engine
 from paritas.transformers.generation import Generation
 from paritas.transformers.models import Ported as OfTransformers
 
 #: Switches of an autoencoder with which it goes through its picture in tiles or slices, by names that all share.
 _IN_TILES = ("use_tiling", "use_slicing", "use_framewise_encoding", "use_framewise_decoding")
 
+#: Bytes of a network's weights from which on they have no memory beside the engine's.
+LARGE = 1 << 26
+
 _REFUSALS = (CaptureError, LoweringError, UnsupportedOps, EngineError)
 
 
 class Recorded(network.Network):
-    """Remembers the first call of each kind that a port has answered: what a saved pipeline has ports for.
+    """A network of a pipeline: remembers its calls, and whose weights are in memory.
 
-    asked: (path, signature) -> module and call. unsaved: what no port in a directory can do, of what was asked for.
+    asked: (path, signature) -> module and call, the first of each kind that a port has answered: what a saved pipeline
+    has ports for. unsaved: what no port in a directory can do, of what was asked for. turns: of the networks of which
+    one at a time is in memory; None where all may be.
     """
 
     def __init__(self, model: torch.nn.Module, build: BuildOptions) -> None:
         super().__init__(model, build)
         self.asked: dict[tuple[str, Any], tuple[torch.nn.Module, Any]] = {}
         self.unsaved = ""
+        self._asked_as: dict[tuple[str, Any], str] = {}
+        self.turns: memory.Turns | None = None
+        self._known: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._moved: Any = None
+        self._read = 0  # bytes of weights of which ports were made
 
     def _computed(self, path: str, module: torch.nn.Module, call: Any) -> Any:
+        if self.turns is not None:
+            self.turns.take(self.rest)
         out = super()._computed(path, module, call)
         self.asked.setdefault((path, call.signature), (module, call))
+        self._asked_as[path, call.signature] = self.now.key
         return out
 
     def places(self) -> list[tuple[str, str]]:
@@ -66,6 +93,99 @@ class Recorded(network.Network):
 
     def _call_of(self, asked: Asked) -> Any:
         return self._taken_apart(self._module_of(asked), asked.args, asked.kwargs)
+
+    def check_asked(self, asked: tuple[str, Any], name: str) -> None:
+        """Raise `InputError` where the network is no longer what it was in the last such call.
+
+        Attention processors that a pipeline sets for the time of a call would not be in a port that is made now.
+        """
+        self._notice()
+        if any(map(is_hooked, self.model.modules())):
+            raise InputError(
+                f"{name} has hooks (a cache of earlier steps, casting or offloading), which no saved port has: take "
+                "them off, as by disable_cache(), call the pipeline, and save it then."
+            )
+        if self._asked_as.get(asked) != self.now.key:
+            raise InputError(
+                f"{name} was called with other modules, attention processors or switches than it has now, and a port "
+                "that is saved has those of now: call the pipeline as it is, and save it then. A pipeline that sets "
+                "some for the time of a call cannot be saved."
+            )
+
+    # --- memory: the engine has weights of its own, so that PyTorch's need none ---
+
+    def rest(self) -> None:
+        """Give back the memory of the engine, until the next call, and that of weights."""
+        for port in self.ports():
+            if not isinstance(port.session, memory.Resting):
+                again = functools.partial(_opened_again, port.artifact, self.build)
+                port.session = memory.Resting(again, port.session)
+            port.session.close()
+        self.let_go()
+
+    def _port(self, key: Any, module: torch.nn.Module, *args: Any, **kwargs: Any) -> pipeline.Port:
+        self._into_file()
+        port = super()._port(key, module, *args, **kwargs)
+        if port not in self._known:
+            self._known.add(port)
+            self._read += _bytes(module)
+            if self._read >= LARGE:  # not for each layer of a network that is computed module by module
+                self.let_go()
+        return port
+
+    def _made(
+        self,
+        module: torch.nn.Module,
+        given: Mapping[str, Any],
+        *,
+        dynamic: bool,
+        exact: bool = False,
+        progress: Callable[[str], None] = lambda stage: None,
+    ) -> pipeline.Port:
+        def told(stage: str) -> None:
+            progress(stage)
+            if stage == "run" and _bytes(module) >= LARGE:  # what the engine opens now is in its files
+                self.let_go()
+
+        return super()._made(module, given, dynamic=dynamic, exact=exact, progress=told)
+
+    def content(self) -> list[str] | None:
+        known = self._digest
+        found = super().content()
+        if self._digest != known:  # for which all weights were read
+            self.let_go()
+        return found
+
+    @property
+    def _is_large(self) -> bool:
+        return self.turns is not None or _bytes(self.model) >= LARGE
+
+    def _into_file(self) -> None:
+        """Once for all weights, and again for those that have changed: they are still the model's."""
+        if self._moved is self._seen_weights or self.engine.is_original or sys.platform != "linux":
+            return
+        if self._is_large and self._watch is not None and (large := memory.large_in_memory(self.model)):
+            try:
+                memory.move_to_file(large)
+            except OSError as error:
+                self._say(f"{type(self.model).__name__}: weights stay in memory, since {error.strerror or error}")
+            else:
+                del large
+                self._watch.look()
+                self._seen_weights = self._watch.weights()
+        self._moved = self._seen_weights
+
+    def make_room(self) -> None:
+        """Before another port of a large network is made: the others are opened again when they are called."""
+        if _bytes(self.model) >= LARGE:
+            self.rest()
+
+    def let_go(self) -> None:
+        """Free the memory of weights that lie in files: who reads them again gets them from there."""
+        self._read = 0
+        if self._is_large and not self.engine.is_original:
+            memory.let_go(self.model)
+            memory.trim()
 
     def _not_whole(self, module: torch.nn.Module, why: str, own: Any, args: Any, kwargs: Any) -> Any:
         given = {str(i): value for i, value in enumerate(args)} | kwargs
@@ -137,6 +257,20 @@ class TextAnswers(Recorded, Generation):
 
     def _refused(self, module: torch.nn.Module, call: Any) -> str:
         return with_gradients(call) or super()._refused(module, call)
+
+
+def _bytes(module: torch.nn.Module) -> int:
+    return sum(parameter.nbytes for parameter in module.parameters())
+
+
+def _opened_again(artifact: Artifact, build: BuildOptions) -> Any:
+    """A session of a port whose session was closed: of one in the cache of ports after checking its files again."""
+    mode = build.mode or artifact.manifest.mode
+    if not artifact.own:
+        config = dict(build.config)
+        return pipeline.load_port(artifact.directory, mode=mode, device=build.device, ov_config=config).session
+    runtime = find_engine(artifact.manifest.engine)
+    return runtime.load(artifact, mode=mode, device=build.device, config=dict(build.config))
 
 
 def _draws(value: Any) -> bool:

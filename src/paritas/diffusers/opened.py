@@ -17,15 +17,18 @@ from typing import Any, NoReturn
 import torch
 import transformers
 
-from paritas import pipeline
+from paritas import pipeline, store
 from paritas.arguments import flatten
 from paritas.diffusers import index
 from paritas.diffusers.networks import Answers, Ported, TextAnswers, TextPorted
 from paritas.diffusers.runs import Asked
 from paritas.diffusers.saving import PORTS, SMALL, Entry, distribution
+from paritas.dropin import memory
 from paritas.dropin.classes import ported_class
+from paritas.dropin.describe import describe
 from paritas.dropin.dispatch import install
 from paritas.dropin.methods import Method
+from paritas.dropin.watch import Watch
 from paritas.errors import InputError, PortError, reason_of
 from paritas.options import BuildOptions
 from paritas.pytree import build_output, distribution_class, leaf_names
@@ -54,12 +57,19 @@ def open_pipeline(
     for name, found in entries.items():
         if name not in theirs:
             networks[name] = _network(root, name, classes[name], found, index.of_network(name, ours, entries))
+    if ours.get("low_memory"):
+        turns = memory.Turns()
+        for one in networks.values():
+            one._paritas.turns = turns
     # What is left of PyTorch's networks is in safetensors: nothing is unpickled.
     given = {"use_safetensors": True, **theirs}
     try:
-        return original.from_pretrained(directory, **networks, **given)
+        made = original.from_pretrained(directory, **networks, **given)
     except OSError as error:
         raise PortError(f"{root} is damaged: {reason_of(error)}") from error
+    for one in networks.values():
+        one._paritas.notice()  # as they are now: a pipeline may complete their configuration
+    return made
 
 
 # --- a network without weights -------------------------------------------------------------------------------
@@ -71,14 +81,22 @@ def _network(root: Path, name: str, cls: Any, entries: list[Entry], ours: Mappin
     made.__class__ = opened_class(cls, TextPorted if is_text else Ported)
     ports = []
     for one in entries:
-        port = pipeline.load_port(
-            root / one.folder, device=str(ours.get("engine_device") or ""), mode=str(ours.get("mode") or "")
-        )
+        port = _loaded(root / one.folder, ours)
         index.check_is(root / one.folder, port.manifest, ours)
         ports.append((one, port))
     kind: Any = SavedText if is_text else Saved
     install(made, kind(made, name, root, ports))
     return made.eval()
+
+
+def _loaded(place: Path, ours: Mapping[str, Any]) -> pipeline.Port:
+    """The port in a directory; one network at a time, it is opened when it is called."""
+    how: dict[str, Any] = {"device": str(ours.get("engine_device") or ""), "mode": str(ours.get("mode") or "")}
+    if not ours.get("low_memory"):
+        return pipeline.load_port(place, **how)
+    artifact = store.read(place, verify_checksums=False)  # which are looked at whenever it is opened
+    resting = memory.Resting(lambda: pipeline.load_port(place, **how).session)
+    return pipeline.Port(artifact, resting, mode=how["mode"])
 
 
 def _skeleton(cls: Any, place: Path, is_text: bool) -> Any:
@@ -110,8 +128,36 @@ def _skeleton(cls: Any, place: Path, is_text: bool) -> Any:
     return made
 
 
+class _Shared:
+    """What answers for a network: a copy of the network has it too. It holds an engine's memory, and is not pickled."""
+
+    def __init__(self, answers: _FromDisk) -> None:
+        self.answers = answers
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Shared:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("A network of a saved pipeline is not pickled: open its directory in the other process.")
+
+
 class OpenedNetwork:
     """Mixed into a ported class: a network that is ports, without weights."""
+
+    _paritas: Any
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: value for name, value in vars(self).items() if name != "_paritas"}
+        return {**state, "_paritas_shared": _Shared(self._paritas)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        shared = state.pop("_paritas_shared")
+        torch.nn.Module.__setstate__(self, state)  # type: ignore[arg-type]
+        install(self, shared.answers.for_copy(self))  # type: ignore[arg-type]
+        self._paritas.notice()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _blank, (self._paritas_original, self._paritas_mixin), self.__getstate__()  # type: ignore[attr-defined]
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Raises `InputError`: a pipeline is saved whole."""
@@ -130,6 +176,12 @@ def opened_class(original: Any, mixin: Any) -> Any:
     return type(original.__name__, (OpenedNetwork, base), space)
 
 
+def _blank(original: Any, mixin: Any) -> Any:
+    """A network without anything in it, as a copy fills it."""
+    cls = opened_class(original, mixin)
+    return cls.__new__(cls)
+
+
 class _FromDisk:
     """Answers the calls for which ports were saved, and refuses all others."""
 
@@ -139,18 +191,48 @@ class _FromDisk:
             BuildOptions(first.engine, first.dtype, ports[0][1].mode, first.target) if first else BuildOptions("", "")
         )
         super().__init__(model, build)  # type: ignore[call-arg]
-        self._network, self.root, self._saved = name, root, ports
+        self._network, self.root, self.saved = name, root, ports
+        self._watch: Watch | None = None
+        self._had, self._weights = "", tuple[Any, ...]()
+        self.skeleton = root / SMALL / f"{name}.safetensors"
+
+    def for_copy(self, model: Any) -> _FromDisk:
+        """The same for a copy of the network: with the same ports."""
+        made = type(self)(model, self._network, self.root, self.saved)
+        made.turns = self.turns  # type: ignore[attr-defined]
+        return made
+
+    def notice(self) -> None:
+        """Raise `InputError` for a network that is not as it was opened: an adapter, say, is in none of its ports."""
+        if self._watch is not None and not self._watch.changed():
+            return
+        model: Any = self.model  # type: ignore[attr-defined]
+        self._watch = Watch(model)
+        names = {id(tensor): name for name, tensor in self._watch.tensors.items()}
+        key, weights = describe(model, names, lambda value: type(value).__qualname__), self._watch.weights()
+        self._had, self._weights = self._had or key, self._weights or weights
+        if (self._had, self._weights) != (key, weights):
+            self._watch = None
+            raise InputError(
+                f"{self._network} was changed after it was opened, and the ports in {self.root} are of what it was: "
+                "port the original, change that, call it, and save it again."
+            )
 
     def ports(self) -> list[pipeline.Port]:
-        return [port for _, port in self._saved]
+        return [port for _, port in self.saved]
 
     def close(self) -> None:
-        for _, port in self._saved:
+        for _, port in self.saved:
             port.close()
+
+    def rest(self) -> None:
+        for _, port in self.saved:
+            port.session.close()
 
     def __call__(
         self, path: str, module: Any, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        self.notice()
         method = module.called if isinstance(module, Method) else ""
         if ("" if method else path, method) not in self.places():
             if getattr(module, "_paritas_hollow", False):
@@ -162,6 +244,8 @@ class _FromDisk:
         call = self._taken_apart(module, args, kwargs)  # type: ignore[attr-defined]
         entry, port, feed = self._found("" if method else path, method, call)
         if entry is not None and port is not None:
+            if self.turns is not None:  # type: ignore[attr-defined]
+                self.turns.take(self.rest)  # type: ignore[attr-defined]
             with torch.no_grad():
                 return self._handed_out(call, _output(entry, port(**feed)))  # type: ignore[attr-defined]
         given = ", ".join([*call.tensors, *(f"{name}={value!r}"[:40] for name, value in call.fixed.items())])
@@ -170,7 +254,7 @@ class _FromDisk:
 
     def places(self) -> list[tuple[str, str]]:
         """The modules and methods that have ports: (path, method), "" for the network and for forward."""
-        return list(dict.fromkeys((entry.path, entry.method) for entry, _ in self._saved))
+        return list(dict.fromkeys((entry.path, entry.method) for entry, _ in self.saved))
 
     def compared(self, asked: Asked) -> tuple[pipeline.Port | None, dict[str, Any], Entry | None]:
         """The port that answers such a call, what it is fed with, and what it was saved as; None if there is none."""
@@ -178,7 +262,7 @@ class _FromDisk:
         return port, feed, entry
 
     def _found(self, path: str, method: str, call: Any) -> tuple[Entry | None, pipeline.Port | None, dict[str, Any]]:
-        for entry, port in self._saved:
+        for entry, port in self.saved:
             if (entry.path, entry.method) == (path, method) and (feed := _feed(entry, port, call)) is not None:
                 return entry, port, feed
         return None, None, {}

@@ -13,9 +13,9 @@ import torch
 from diffusers import DiffusionPipeline, ModelMixin
 
 from paritas.diffusers import saving
-from paritas.diffusers.networks import Ported, attach, networks
+from paritas.diffusers.networks import Ported, Recorded, attach, networks
 from paritas.diffusers.opened import OpenedNetwork, is_saved, open_pipeline, opened_class
-from paritas.dropin import classes
+from paritas.dropin import classes, memory
 from paritas.errors import InputError
 from paritas.making import build_options
 from paritas.run.engine import default_engine
@@ -24,14 +24,24 @@ from paritas.run.engine import engine as find_engine
 #: Keywords that may name a value for each network: {"unet": "openvino", "vae": "mindspore"}.
 _EACH = ("engine", "weights", "mode", "target", "engine_device")
 
+#: Keywords of ours where pipelines are made.
+_OURS = (*classes.OURS, "low_memory")
 
-def port(pipeline: Any, engine: str | Mapping[str, str | None] | None = None, **options: Any) -> Any:
+
+def port(
+    pipeline: Any,
+    engine: str | Mapping[str, str | None] | None = None,
+    *,
+    low_memory: bool = False,
+    **options: Any,
+) -> Any:
     """A pipeline of diffusers in memory, from now on with its networks on an engine: the same object.
 
     engine: one of `paritas.engines()`, by default the best that is installed; or one for each network by its name in
     the pipeline, where None leaves it in PyTorch and a network that is not named gets the default. options: `weights`,
-    `mode`, `target`, `engine_device`, `ov_config`, each also by network. Raises `InputError` for a name that is no
-    network of the pipeline, `UnknownEngine`, `EngineMissing` and what an engine refuses, before anything is changed.
+    `mode`, `target`, `engine_device`, `ov_config`, each also by network. low_memory: one network at a time is in
+    memory; each is opened again when it is its turn. Raises `InputError` for a name that is no network of the pipeline,
+    `UnknownEngine`, `EngineMissing` and what an engine refuses, before anything is changed.
     """
     found = networks(pipeline)
     chosen = {name: _chosen(name, {"engine": engine, **options}, found) for name in found}
@@ -42,12 +52,27 @@ def port(pipeline: Any, engine: str | Mapping[str, str | None] | None = None, **
     for name, ours in chosen.items():
         if ours is not None and not _is_so(found[name], name, ours):
             attach(found[name], **ours)
+    if low_memory:
+        in_turns(found)
     return with_ours(pipeline)
 
 
 def refuse(engine: str | None = None, engine_device: str = "", **options: Any) -> None:
     """Raise what `build_options` raises, before anything is changed."""
     build_options(engine or default_engine(), device=engine_device, **options)
+
+
+def in_turns(found: Mapping[str, torch.nn.Module]) -> None:
+    """From now on one of these networks at a time is in memory."""
+    recorded = [one for one in map(_answers, found.values()) if one is not None]
+    turns = next((one.turns for one in recorded if one.turns is not None), None) or memory.Turns()
+    for one in recorded:
+        one.turns = turns
+
+
+def _answers(network: Any) -> Recorded | None:
+    found = network._paritas if isinstance(network, classes.Ported) else None
+    return found if isinstance(found, Recorded) else None
 
 
 def _is_so(network: Any, name: str, ours: Mapping[str, Any]) -> bool:
@@ -229,13 +254,15 @@ def _as_in(pipeline: Any) -> dict[str, Any]:
     """How the networks of a pipeline are ported, for others beside them."""
     ported = [module for module in networks(pipeline).values() if isinstance(module, classes.Ported)]
     first = next((module._paritas for module in ported if module._paritas is not None), None)
-    return {} if first is None else dict(first.options)
+    if first is None:
+        return {}
+    return {**first.options, "low_memory": getattr(first, "turns", None) is not None}
 
 
 def split(kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Our keywords, and the original's."""
-    ours = {name: value for name, value in kwargs.items() if name in classes.OURS and value is not None}
-    return ours, {name: value for name, value in kwargs.items() if name not in classes.OURS}
+    ours = {name: value for name, value in kwargs.items() if name in _OURS and value is not None}
+    return ours, {name: value for name, value in kwargs.items() if name not in _OURS}
 
 
 know_types()

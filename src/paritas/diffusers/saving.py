@@ -14,24 +14,24 @@ What a network was called with so far is what its ports are made for, with sizes
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save as as_bytes
 
-from paritas import leftovers, pipeline
+from paritas import leftovers, pipeline, store
 from paritas.arguments import nest, take_apart
 from paritas.capture import capture
 from paritas.dropin.classes import Ported
-from paritas.dropin.network import Network
 from paritas.errors import InputError, PortError
 from paritas.program import Source
 from paritas.pytree import Structure, describe_output, leaf_names
@@ -97,13 +97,13 @@ def save(
         raise InputError("No network of this pipeline is on an engine: save it with diffusers' own class.")
     if unsaved := next(filter(None, (getattr(one._paritas, "unsaved", "") for one in ported.values())), ""):
         raise InputError(f"{unsaved}, which a port in a directory does not: this pipeline cannot be saved as ports.")
-    if all(not asked_of(one) for one in ported.values()):
+    if not any(asked_of(one) or saved_of(one) for one in ported.values()):
         raise InputError(
             "A pipeline is saved with ports for the calls that it has made, and it has made none: call it once."
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging, owned = leftovers.claim(target, Path.mkdir)
-    try:
+    opened: Any = next((one._paritas for one in ported.values() if saved_of(one)), None)
+    before = {} if opened is None else json.loads((opened.root / PORTS).read_text(encoding="utf-8"))
+    with store.os_errors(f"The pipeline cannot be written to {target}", target.parent), _written(target) as staging:
         told: dict[str, list[Entry]] = {}
         for name, network in ported.items():
             told[name] = list(_ports_of(name, network, staging, dynamic, progress or (lambda text: None)))
@@ -115,20 +115,29 @@ def save(
         text = json.dumps(
             {
                 "format": 1,
-                "source": source or str(getattr(pipe, "name_or_path", "") or ""),
-                "call": _kept(call or {}),
+                "source": source or before.get("source") or str(getattr(pipe, "name_or_path", "") or ""),
+                "call": _kept(call) if call else before.get("call", {}),
                 "networks": {n: [dataclasses.asdict(e) for e in es] for n, es in told.items()},
             }
         )
         (staging / PORTS).write_text(text + "\n", encoding="utf-8")
-        if target.exists():
-            shutil.rmtree(target)
-        staging.rename(target)
+
+
+@contextlib.contextmanager
+def _written(target: Path) -> Iterator[Path]:
+    """A new directory, which stands in the place of `target` once it is whole: until then that one is as it was."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    leftovers.sweep_beside(target, ("tmp",))
+    staging, owned = leftovers.claim(target, Path.mkdir)
+    try:
+        yield staging
+        store.move_into_place(staging, target)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
     finally:
         leftovers.unlock(owned)
+    leftovers.sweep_beside(target)
 
 
 def asked_of(network: Any) -> Mapping[Any, tuple[torch.nn.Module, Any]]:
@@ -136,9 +145,21 @@ def asked_of(network: Any) -> Mapping[Any, tuple[torch.nn.Module, Any]]:
     return getattr(network._paritas, "asked", {})
 
 
+def saved_of(network: Any) -> Sequence[tuple[Entry, pipeline.Port]]:
+    """The ports of a network that was opened from a directory, and the calls that they answer."""
+    found: Sequence[tuple[Entry, pipeline.Port]] = getattr(network._paritas, "saved", ())
+    return found
+
+
 def _ports_of(name: str, network: Any, root: Path, dynamic: bool, progress: Callable[[str], None]) -> Iterator[Entry]:
     taken: set[str] = set()
-    for (path, _), (module, call) in asked_of(network).items():
+    for entry, port in saved_of(network):
+        progress(entry.folder)
+        port.save(root / entry.folder)
+        yield entry
+    for asked, (module, call) in asked_of(network).items():
+        path = asked[0]
+        network._paritas.check_asked(asked, name)
         method = path.removesuffix("()") if path.endswith("()") else ""
         folder = folder_of(name, "" if method else path, method)
         number = 1
@@ -159,7 +180,8 @@ def folder_of(name: str, path: str, method: str) -> str:
 def _port(
     network: Any, module: torch.nn.Module, call: Any, path: str, method: str, place: Path, dynamic: bool
 ) -> Entry:
-    answers: Network = network._paritas
+    answers: Any = network._paritas
+    answers.make_room()
     arguments = answers._arguments(module, call)
     tensors, fixed, nesting = take_apart(arguments)
     scalars = tuple(n for n, t in tensors.items() if t.dim() == 0 and "timestep" in n)
@@ -174,7 +196,14 @@ def _port(
             given = widened(component, given, {inputs[n] for n in scalars})
         source = Source("module", model_class=f"{type(twin).__module__}.{type(twin).__qualname__}")
         program = capture(component, given, dynamic=dynamic, source=source)
-        port = pipeline.port_program(program, component, answers.build, keep_example=False, whole=network)
+
+        def let_go(stage: str) -> None:
+            if stage == "run":  # what the engine opens now is in its files
+                answers.let_go()
+
+        port = pipeline.port_program(
+            program, component, answers.build, keep_example=False, whole=network, progress=let_go
+        )
         port.save(place)
         port.close()
     told = {n: v for n, v in call.fixed.items() if n not in call.tensors}
@@ -301,11 +330,14 @@ def _write_skeleton(network: Any, place: Path) -> None:
             network.save_config(place)
         elif hasattr(getattr(network, "config", None), "save_pretrained"):
             network.config.save_pretrained(place)
+    (place.parent / SMALL).mkdir(exist_ok=True)
+    here = place.parent / SMALL / f"{place.name}.safetensors"
+    if source := getattr(network._paritas, "skeleton", None):  # whose weights are none
+        shutil.copyfile(source, here)
+        return
     small = {n: p for n, p in network.named_parameters() if p.numel() <= SMALLEST}
     small |= {n: b for n, b in network.named_buffers() if b is not None}
-    (place.parent / SMALL).mkdir(exist_ok=True)
-    told = {n: t.detach().clone().contiguous() for n, t in small.items()}
-    save_file(told, place.parent / SMALL / f"{place.name}.safetensors")
+    here.write_bytes(as_bytes({n: t.detach().clone().contiguous() for n, t in small.items()}))
 
 
 def _write_rest(pipe: Any, root: Path, ported: Mapping[str, Any]) -> None:

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from paritas.dropin.dispatch import Dispatched
-from paritas.dropin.library import IGNORED, is_empty_registry
+from paritas.dropin.dispatch import Dispatched, own_forward
+from paritas.dropin.library import IGNORED
 from paritas.dropin.watch import TABLES, classes_of, code_spaces, is_open, memory_of, tables_of
 
 #: Values that no result depends on, by the name of their class: what a module of code has beside its functions.
@@ -84,11 +84,9 @@ class _Writer:
         self._say("module", cls.__module__, cls.__qualname__)
         for name, value in sorted(vars(module).items()):
             if name not in IGNORED and name not in TABLES and name not in self._memory:
-                if isinstance(value, Dispatched):
-                    if value.own is not None:
-                        self._named(name, value.own)
-                    continue
-                if not is_empty_registry(name, value, module):
+                if name == "forward":
+                    value = own_forward(module)
+                if value is not None or name != "forward":
                     self._named(name, value)
         for table in (module._parameters, module._buffers, module._modules):
             for name, value in table.items():
@@ -151,7 +149,8 @@ class _Writer:
         elif is_open(value):
             if isinstance(value, Mapping):
                 for key, inner in sorted(dict.items(value) if isinstance(value, dict) else [], key=repr):
-                    self._named(key, inner)
+                    if key not in IGNORED:
+                        self._named(key, inner)
             for name, inner in sorted(vars(value).items()):
                 if name not in IGNORED:
                     self._named(name, inner)

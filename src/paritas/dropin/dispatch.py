@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import threading
 import types
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 
 from paritas.dropin.frameworks import back, to_torch
-from paritas.dropin.library import is_of_library, is_watching
+from paritas.dropin.library import is_hooked, is_of_library, is_watching, registries
 from paritas.errors import CaptureError, first_line
 
 #: Computes a call of a module on an engine: its path in the model, it, its own forward, and the call's arguments.
@@ -44,6 +45,8 @@ class Dispatched:
     own: the forward that somebody had put in the module before; None for that of its class. A copy of a part of the
     model belongs to no network, and computes in PyTorch.
     """
+
+    __slots__ = ("module", "network", "own", "path")  # and no attributes, which who wraps it would take along
 
     def __init__(
         self, module: torch.nn.Module, path: str = "", network: Answers | None = None, own: Any = None
@@ -88,19 +91,39 @@ def in_pytorch(module: torch.nn.Module) -> Any:
 
     What its code leaves in its attributes when it runs is not left in the caller's.
     """
-    tensors = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    tensors: dict[int, Any] = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
     for inner in module.modules():  # as torch.nn.utils.weight_norm leaves its weight, which it computes in each call
         tensors |= {id(v): v.detach() for v in vars(inner).values() if isinstance(v, torch.Tensor) and not v.is_leaf}
+    hooked = [is_hooked(inner) for inner in module.modules()]
+    holding = set[str]()
+    for inner in module.modules():  # what they hold of earlier calls is large, and may lead anywhere
+        tensors |= {id(registry): None for registry in registries(inner).values()}
+        holding |= registries(inner).keys()
     twin: Any = copy.deepcopy(module, tensors)
-    for inner in twin.modules():
+    for inner, has_hooks in zip(twin.modules(), hooked, strict=True):
         own = vars(inner).get("forward")
-        if isinstance(own, Dispatched):
-            del inner.forward
-            if own.own is not None:
-                inner.forward = own.own
+        if isinstance(own, Dispatched) or has_hooks:
+            own = _below(inner, own, has_hooks)
+            vars(inner).pop("forward", None)
+            if own is not None:
+                inner.forward = own
+        for name in holding:
+            vars(inner).pop(name, None)
     vars(twin).pop("_paritas", None)
     twin.__class__ = getattr(type(twin), "_paritas_original", type(twin))
     return twin.eval()
+
+
+def own_forward(module: torch.nn.Module) -> Any:
+    """What somebody has put into a module as its forward, below the hooks of a library; None for that of its class."""
+    return _below(module, vars(module).get("forward"), is_hooked(module))
+
+
+def _below(module: torch.nn.Module, forward: Any, has_hooks: bool) -> Any:
+    while isinstance(forward, Dispatched) or (has_hooks and isinstance(forward, functools.partial)):
+        forward = forward.own if isinstance(forward, Dispatched) else getattr(forward, "__wrapped__", None)
+    is_class = isinstance(forward, types.MethodType) and forward.__func__ is type(module).forward
+    return None if has_hooks and is_class else forward
 
 
 @contextlib.contextmanager

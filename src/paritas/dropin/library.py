@@ -16,8 +16,9 @@ class Library:
     modules and configurations on which no result depends. random: classes, by name, that draw random numbers in
     inference too. No port can draw torch's, so these are never inside one: their own code runs, with torch's generator,
     and so does that of what contains them; their layers are ports. watching: prefixes of modules whose hooks look at
-    what is inside a network, as a user's do: all others of the library are its own. registries: attributes of modules
-    that hold what was registered on one. While nothing is, a module that has one is a module that has none.
+    what is inside a network, as a user's do: all others of the library are its own. registry: the attribute of a module
+    that holds hooks by which the library puts something in the place of its forward, by `hooks`: what they do depends
+    on earlier calls, so that they are never inside a port.
     """
 
     name: str
@@ -26,7 +27,7 @@ class Library:
     bookkeeping: frozenset[str] = frozenset()
     random: frozenset[str] = frozenset()
     watching: tuple[str, ...] = ()
-    registries: frozenset[str] = frozenset()
+    registry: str = ""
 
 
 #: Attributes of a module on which no result depends: bookkeeping of torch and of ours, and of the libraries.
@@ -42,7 +43,7 @@ _libraries: dict[str, Library] = {}
 def register(library: Library) -> None:
     """From now on the library's classes are known as such. Doing it again changes nothing."""
     _libraries[library.name] = library
-    IGNORED.update(library.bookkeeping)
+    IGNORED.update(library.bookkeeping, filter(None, (library.registry,)))
 
 
 def is_of_library(module: str) -> bool:
@@ -50,16 +51,20 @@ def is_of_library(module: str) -> bool:
     return module.startswith(tuple(f"{name}." for name in _libraries))
 
 
-def is_empty_registry(name: str, value: object, module: object) -> bool:
-    """Whether a module's attribute holds nothing but the module: a library makes such objects while a model runs."""
-    if not any(name in one.registries for one in _libraries.values()):
-        return False
-    return all(held is module or held in (None, {}, []) for held in vars(value).values())
-
-
 def is_watching(module: str) -> bool:
     """Whether hooks that are defined in that module look into networks from outside."""
     return any(module.startswith(one.watching) for one in _libraries.values() if one.watching)
+
+
+def registries(module: object) -> dict[str, object]:
+    """What libraries have in a module for hooks that they put in the place of its forward, by attribute."""
+    space = vars(module)
+    return {one.registry: space[one.registry] for one in _libraries.values() if space.get(one.registry) is not None}
+
+
+def is_hooked(module: object) -> bool:
+    """Whether some library has put hooks in the place of a module's forward."""
+    return any(getattr(registry, "hooks", None) for registry in registries(module).values())
 
 
 def is_of_models(module: str) -> bool:

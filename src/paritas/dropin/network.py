@@ -25,7 +25,7 @@ from paritas.dropin.describe import describe
 from paritas.dropin.dispatch import example_of, install, original
 from paritas.dropin.fitting import broken_by, differs_by_ones, fits, fixed_sizes, same_values, values
 from paritas.dropin.gradients import asked_for, refusing
-from paritas.dropin.library import is_random
+from paritas.dropin.library import is_hooked, is_random
 from paritas.dropin.methods import Method, is_nested, method_of
 from paritas.dropin.telling import Making
 from paritas.dropin.watch import Watch
@@ -114,7 +114,7 @@ class Network:
             self._notice()
             if why := self._only_original(module):
                 return self._original(module, why, own, args, kwargs)
-            if why := self._looked_into(path, module, args, kwargs):
+            if why := _hooks_around(path, module, own) or self._looked_into(path, module, args, kwargs):
                 return self._not_whole(module, why, own, args, kwargs)
             if self._is_random(path, module):
                 with torch.no_grad():
@@ -408,6 +408,13 @@ class Network:
             yield twin, is_copy
         if not is_copy:
             self._watch.look()
+
+
+def _hooks_around(path: str, module: torch.nn.Module, own: Any) -> str:
+    """Why a call is its own code's, with hooks of the library around what is computed; "" for what is below these."""
+    if not path or not is_hooked(module) or getattr(own, "__func__", None) is type(module).forward:
+        return ""
+    return f"{path} has hooks that go on from call to call: PyTorch computes"
 
 
 def _in_torch(out: Any, port: pipeline.Port) -> Any:

@@ -24,7 +24,7 @@ import torch
 
 from paritas.dropin.arrays import storages_of, watch_arrays, written
 from paritas.dropin.dispatch import is_users
-from paritas.dropin.library import IGNORED, is_of_bases, is_of_models
+from paritas.dropin.library import IGNORED, is_hooked, is_of_bases, is_of_models
 
 _version = operator.attrgetter("_version")
 _address = operator.methodcaller("data_ptr")
@@ -43,6 +43,9 @@ _CLOSED = (
     type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.MethodType, str, bytes, int, float,
     complex, bool, type(None), torch.dtype, torch.device, torch.Size, torch.Generator, logging.Logger,
 )  # fmt: skip
+
+#: How methods are called that nobody calls while a model runs.
+_SETTERS = ("set_", "enable_", "disable_", "fuse_", "unfuse_")
 
 #: Beyond that many objects a model holds something that is not its own.
 _MOST = 50_000
@@ -102,7 +105,8 @@ class Watch:
     def weights(self) -> tuple[Any, ...]:
         """Which weights they are, in this process: those that were changed in between never come back."""
         state = [(n, id(t), 0 if t.is_inference() else t._version) for n, t in self.tensors.items()]
-        handed = [(id(t), t._version) for t in _handed_of(self.tensors.values())]
+        # A version of 0 was only read, as a copy of the model reads it.
+        handed = [(id(t), t._version) for t in _handed_of(self.tensors.values()) if t._version]
         return tuple(state), tuple(self._addresses), tuple(handed), self._written
 
 
@@ -113,6 +117,8 @@ def _same(had: list[Any], spaces: list[Any], entries: Any) -> bool:
 def _reason(module: torch.nn.Module) -> str:
     if any(map(is_users, chain(module._forward_hooks.values(), module._forward_pre_hooks.values()))):
         return "has hooks, and a port has no such module to call them"
+    if is_hooked(module):
+        return "has hooks that go on from call to call, and a port does not"
     if module.training and _minds_training(module):
         return "is in training mode, and a port computes inference only"
     return ""
@@ -239,7 +245,8 @@ def classes_of(module: torch.nn.Module) -> tuple[type, ...]:
 def memory_of(classes: Iterable[type]) -> frozenset[str]:
     """Attributes that a library's own methods write while a model runs, as the offsets of a picture's positions.
 
-    They are the original's memory from one call to the next, and no change of the caller's.
+    They are the original's memory from one call to the next, and no change of the caller's. What only setters write is
+    one: attention processors, for example.
     """
     return frozenset().union(*map(_written, classes))
 
@@ -248,7 +255,8 @@ def memory_of(classes: Iterable[type]) -> frozenset[str]:
 def _written(cls: type) -> frozenset[str]:
     if not is_of_models(cls.__module__):
         return frozenset()
-    functions = [f for name, f in vars(cls).items() if isinstance(f, types.FunctionType) and name != "__init__"]
+    methods = [(name, f) for name, f in vars(cls).items() if isinstance(f, types.FunctionType)]
+    functions = [f for name, f in methods if name != "__init__" and not name.startswith(_SETTERS)]
     steps = chain.from_iterable(dis.get_instructions(inspect.unwrap(function)) for function in functions)
     return frozenset(step.argval for step in steps if step.opname == "STORE_ATTR")
 

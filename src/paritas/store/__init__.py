@@ -1,7 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """A port on disk: written whole or not at all (`directory`), with `port.json` (`manifest`), and read after checking."""
 
-from paritas.store.directory import attach, check_target, inputs, keep, read, read_any, replace, replace_text, write
+from paritas.store.directory import (
+    attach,
+    check_target,
+    inputs,
+    keep,
+    move_into_place,
+    os_errors,
+    read,
+    read_any,
+    replace,
+    replace_text,
+    write,
+)
 from paritas.store.manifest import COMPONENT
 
 __all__ = [
@@ -10,6 +22,8 @@ __all__ = [
     "check_target",
     "inputs",
     "keep",
+    "move_into_place",
+    "os_errors",
     "read",
     "read_any",
     "replace",

@@ -70,7 +70,7 @@ def write(artifact: A, directory: str | os.PathLike[str], *, force: bool = False
     Raises `PortError`.
     """
     target = Path(directory).expanduser().resolve()
-    with _os_errors(f"The port cannot be written to {target}", target.parent):
+    with os_errors(f"The port cannot be written to {target}", target.parent):
         _undisturbed(target, lambda: _check_replaceable(target, force))
         leftovers.sweep_beside(target, ("tmp",))
         staging, made, owned = None, list[Path](), None
@@ -80,7 +80,7 @@ def write(artifact: A, directory: str | os.PathLike[str], *, force: bool = False
             manifest = dataclasses.replace(artifact.manifest, files=_copy_files(artifact, staging))
             _write_text(staging / MANIFEST, manifest_to_json(manifest))
             _sync_directory(staging)
-            _move_into_place(staging, target)
+            move_into_place(staging, target)
         except BaseException:  # Ctrl-C included; what it finds before the next line, the next writer removes
             if staging is not None:
                 _remove(staging)
@@ -97,7 +97,7 @@ def write(artifact: A, directory: str | os.PathLike[str], *, force: bool = False
 def check_target(directory: str | os.PathLike[str], *, force: bool = False) -> None:
     """Refuse now what `write` to `directory` would refuse after minutes of work. Raises `PortError`; writes nothing."""
     target = Path(directory).expanduser().resolve()
-    with _os_errors(f"The port cannot be written to {target}", target.parent):
+    with os_errors(f"The port cannot be written to {target}", target.parent):
         _undisturbed(target, lambda: _check_replaceable(target, force))
         above = next(path for path in target.parents if path.exists())
         if not above.is_dir():
@@ -115,7 +115,7 @@ def attach(directory: str | os.PathLike[str], name: str, text: str) -> Artifact 
         known = f"{', '.join(ATTACHMENTS[:-1])} and {ATTACHMENTS[-1]}"
         raise PortError(f"{name!r} cannot be added to a port; only {known} can.")
     root = Path(directory).expanduser().resolve()
-    with _os_errors(f"{name} cannot be written to {root}", root), _locked(root):
+    with os_errors(f"{name} cannot be written to {root}", root), _locked(root):
         manifest = _parse(root)
         others = {key: value for key, value in manifest.files.items() if key != name}
         # An unlisted report is allowed, one with the wrong checksum is not: so unlist, replace, list.
@@ -145,7 +145,7 @@ def keep(artifact: Artifact, name: str, data: bytes, *, drop: Collection[str] = 
         left = {key: value for key, value in files.items() if key not in {front + other for other in drop}}
         return dict(sorted({**left, **{front + key: value for key, value in added.items()}}.items()))
 
-    with _os_errors(f"{name} cannot be written to {root}", root), _locked(root):
+    with os_errors(f"{name} cannot be written to {root}", root), _locked(root):
         place = artifact.directory
         (place / name).parent.mkdir(exist_ok=True)
         replace(place / name, data)
@@ -250,8 +250,8 @@ def _check_unchanged(artifact: Artifact | ComponentArtifacts, name: str, digest:
         )
 
 
-def _move_into_place(staging: Path, target: Path) -> None:
-    """Rename `staging` to `target`, keeping what was there until the new port is in its place."""
+def move_into_place(staging: Path, target: Path) -> None:
+    """Rename `staging` to `target`, keeping what was there until the new one is in its place."""
     old = leftovers.beside(target, "old")
     owned = leftovers.lock(target)
     try:
@@ -578,7 +578,7 @@ def _locked(directory: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _os_errors(what: str, where: Path) -> Iterator[None]:
+def os_errors(what: str, where: Path) -> Iterator[None]:
     """Say an `OSError` as a `PortError` that says what to do."""
     try:
         yield
