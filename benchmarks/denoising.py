@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -73,7 +74,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as temporary:
             folder = options.directory or Path(temporary)
             folder.mkdir(parents=True, exist_ok=True)
-            make(subject, folder / subject, options.quick)
+            in_a_process(make, subject, folder / subject, options.quick)
             served = [name for name in dict.fromkeys(names) if not (subject.startswith("pixart") and _is_peer(name))]
             answers = take_turns(served, subject, folder, options)
         rows = compared(answers)
@@ -91,6 +92,15 @@ def _is_peer(name: str) -> bool:
 
 
 # --- pipelines ---------------------------------------------------------------------------------------------------
+
+
+def in_a_process(do: Callable[..., None], *given: Any) -> None:
+    """So that its memory is free afterwards."""
+    process = multiprocessing.get_context("spawn").Process(target=do, args=given)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit(f"{do.__name__} ended with exit code {process.exitcode}")
 
 
 def make(subject: str, directory: Path, quick: bool) -> None:
