@@ -80,7 +80,8 @@ def main() -> int:
         rows = compared(answers)
         print(table(subject, rows), machine(), "", sep="\n", flush=True)
         if not options.quick:
-            write("denoising", {"subjects": {**known("denoising", "subjects"), subject: rows}})
+            found = {**known("denoising", "subjects"), subject: {"title": TITLES[subject], "rows": rows}}
+            write("denoising", {"subjects": found})
     return 0
 
 

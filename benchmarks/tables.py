@@ -205,6 +205,19 @@ def _peers(data: Mapping[str, Any]) -> str:
     return _table(["", "", "together", "first token", "ratio", "memory", "first tokens as Paritas'"], rows)
 
 
+def _denoising(data: Mapping[str, Any]) -> str:
+    """What `benchmarks/denoising.py` writes: per pipeline, the steps of each contender."""
+    rows = [
+        [
+            one["title"], name, f"{row['step']:.2f} s", f"{row['ratio']:.2f}", f"{row['outside']:.1%}",
+            f"{row['peak']:.1f} GiB", f"{row['error']:.1e}",
+        ]
+        for one in data["subjects"].values()
+        for name, row in one["rows"].items()
+    ]  # fmt: skip
+    return _table(["pipeline", "", "a step", "ratio", "outside the network", "peak", "error of the latents"], rows)
+
+
 def _overhead(data: Mapping[str, Any]) -> str:
     rows = [
         f"| {name} | {row['modules']} | {row['engine'] / 1000:.2f} ms | {row['ours'] / 1000:.2f} ms | "
@@ -218,6 +231,7 @@ def _overhead(data: Mapping[str, Any]) -> str:
 _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "parity": _parity,
     "convolution": _convolution,
+    "denoising": _denoising,
     "compile_time": _compile_time,
     "generation": _in_turns,
     "transcription": _in_turns,
