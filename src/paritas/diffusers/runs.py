@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import inspect
 import os
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -59,7 +60,7 @@ class Run:
 
 
 def run(pipeline: Any, arguments: Mapping[str, Any], seed: int = 0) -> Run:
-    """Call a pipeline, with all that it draws from this seed.
+    """Call a pipeline, with all that it draws from this seed; a generator that it takes is made of it too.
 
     Raises `InputError` for a call that the pipeline refuses, in its words, and what an engine raises.
     """
@@ -67,8 +68,7 @@ def run(pipeline: Any, arguments: Mapping[str, Any], seed: int = 0) -> Run:
     given = dict(arguments)
     if "generator" in given:
         given["generator"] = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]), _steps_seen(pipeline, latents.append):
-        torch.manual_seed(seed)
+    with _seeded(seed), _steps_seen(pipeline, latents.append):
         try:
             found = pipeline(**given)
         except (ParitasError, MemoryError):
@@ -77,6 +77,21 @@ def run(pipeline: Any, arguments: Mapping[str, Any], seed: int = 0) -> Run:
             raise InputError(f"{type(pipeline).__name__} refuses this call: {reason_of(error)}") from error
     named = found.items() if isinstance(found, Mapping) else enumerate(found if isinstance(found, tuple) else [found])
     return Run(latents, {name: value for key, one in named for name, value in _arrays(str(key), one)})
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """What is drawn without a generator, by torch, NumPy or Python, is drawn from this seed; as before afterwards."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            np.random.seed(seed % 2**32)
+            random.seed(seed)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 def of_a_picture(pipeline: Any, picture: np.ndarray | None) -> None:
