@@ -139,6 +139,22 @@ def test_changed_weights_change_the_picture(pipeline: Any, original: Any) -> Non
         assert np.abs(pipeline.vae.decode(z).sample - want.decode(z).sample).max() > 1e-3
 
 
+@torch.no_grad()
+def test_no_network_is_bypassed() -> None:
+    """One after another, the weights of each are changed by 1 %, and the picture with them, as PyTorch's."""
+    theirs, mine = tiny_pipelines.stable_diffusion(), ours.port(tiny_pipelines.stable_diffusion(), engine="openvino")
+    before = _picture(mine)
+    for name in networks(mine):
+        for pipeline in (theirs, mine):
+            noise = torch.Generator().manual_seed(1)
+            for weight in networks(pipeline)[name].parameters():
+                weight.mul_(1 + 0.01 * torch.randn(weight.shape, generator=noise).sign())
+        after = _picture(mine)
+        _same(after, _picture(theirs))
+        assert np.abs(after - before).max() > 1e-3, name
+        before = after
+
+
 def test_gradients_are_pytorchs(pipeline: Any, original: Any, caplog: pytest.LogCaptureFixture) -> None:
     z = torch.randn(1, 4, 8, 8, requires_grad=True)
     with caplog.at_level(logging.WARNING, "paritas.diffusers"), torch.enable_grad():
