@@ -57,7 +57,7 @@ def _compare(make: Any, picture: Any, change: Change, call: dict[str, Any], when
         picture(mine)
         change(mine)
     np.testing.assert_allclose(picture(mine, **call), picture(theirs, **call), atol=1e-4)
-    assert any(one.ports for one in networks(mine).values())
+    assert mine.dtype == torch.float64 or any(one.ports for one in networks(mine).values())
 
 
 # --- what is loaded into a pipeline --------------------------------------------------------------------------
@@ -144,6 +144,12 @@ def test_lora(name: str, when: str) -> None:
 
 # --- what is switched in its networks ------------------------------------------------------------------------
 
+
+class _Louder(diffusers.models.attention_processor.AttnProcessor2_0):
+    def __call__(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return super().__call__(*args, **kwargs) * 1.5
+
+
 _SWITCHED: dict[str, tuple[Change, dict[str, Any]]] = {
     "textual inversion": (_word, {"prompt": "a <cat>"}),
     "IP-adapter": (_image_prompt, _IMAGE),
@@ -151,7 +157,7 @@ _SWITCHED: dict[str, tuple[Change, dict[str, Any]]] = {
     "fused projections": (lambda p: p.unet.fuse_qkv_projections(), {}),
     "slices of a batch": (lambda p: p.vae.enable_slicing(), {"num_images_per_prompt": 2}),
     "slices of attention": (lambda p: p.enable_attention_slicing(1), {}),
-    "other processors": (lambda p: p.unet.set_attn_processor(diffusers.models.attention_processor.AttnProcessor()), {}),
+    "other processors": (lambda p: p.unet.set_attn_processor(_Louder()), {}),
     "a device": (lambda p: p.to("cpu"), {}),
     "float64": (lambda p: p.to(torch.float64), {}),
     "weights in float8": (
@@ -165,7 +171,7 @@ _SWITCHED: dict[str, tuple[Change, dict[str, Any]]] = {
 }
 
 #: Of these the daily suite has one order.
-_DAILY = {("textual inversion", "after"), ("IP-adapter", "after")}
+_DAILY = {("textual inversion", "after"), ("other processors", "after")}
 
 
 def _rows(table: dict[str, Any], daily: set[tuple[str, str]]) -> list[Any]:
@@ -175,6 +181,8 @@ def _rows(table: dict[str, Any], daily: set[tuple[str, str]]) -> list[Any]:
 
 @pytest.mark.parametrize(("name", "when"), _rows(_SWITCHED, _DAILY))
 def test_switched(name: str, when: str) -> None:
+    if name == "groups that are offloaded":
+        pytest.importorskip("accelerate")  # without which diffusers fails by itself
     change, call = _SWITCHED[name]
     _compare(tiny_pipelines.stable_diffusion, _picture, change, call, when)
 
