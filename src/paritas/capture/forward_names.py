@@ -249,7 +249,7 @@ def weight(exported: torch.export.ExportedProgram, node: Node) -> Any:
 def _near(a: object, b: _Seen) -> bool:
     if not (isinstance(a, _Seen) and a[:2] == b[:2] and b.dtype.is_floating_point and b.numbers.numel()):
         return False
-    far = NEAR * float(b.numbers.abs().mean())
+    far = NEAR * float(b.numbers.abs().nanmean().nan_to_num())
     return torch.allclose(a.numbers, b.numbers, rtol=0.0, atol=far, equal_nan=True)
 
 

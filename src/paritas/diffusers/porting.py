@@ -13,6 +13,7 @@ import torch
 from diffusers import DiffusionPipeline, ModelMixin
 
 from paritas.diffusers import saving
+from paritas.diffusers.moved import as_before
 from paritas.diffusers.networks import Ported, Recorded, attach, networks
 from paritas.diffusers.opened import OpenedNetwork, is_saved, open_pipeline, opened_class
 from paritas.dropin import classes, memory
@@ -244,7 +245,8 @@ def _maker(original: Any, name: str) -> Any:
             source = args[0] if args else more.pop("pretrained_model_name_or_path", None)
             if is_saved(source):
                 return with_ours(open_pipeline(original, source, more, ours))
-        with torch.inference_mode(False):  # whose tensors would tell nobody that they were changed
+        # Tensors of inference mode would tell nobody that they were changed.
+        with torch.inference_mode(False), as_before():
             return port(own(*args, **theirs), **ours)
 
     return made
