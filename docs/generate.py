@@ -6,7 +6,8 @@
     python docs/generate.py --picture   # README's picture of a report, taken by Debian's chromium
 
 A part begins with `<!-- generated: KIND NAME -->` and ends with `<!-- end -->`. Kinds: `benchmark` (a table of
-benchmarks/results), `support` (docs/support.json in short), `cli` (every command, by typer), `class` (what the
+benchmarks/results), `support` (docs/support.json in short), `pipelines` (a part of
+docs/PIPELINES.md), `cli` (every command, by typer), `class` (what the
 generator writes for a class of transformers) and `anatomy` (a stage of examples/gate.py on its way).
 """
 
@@ -43,6 +44,12 @@ def benchmark(name: str) -> str:
     import tables
 
     return tables.shown(name)
+
+
+def pipelines(name: str) -> str:
+    import pipeline_tables
+
+    return pipeline_tables.shown(name)
 
 
 def support(_name: str) -> str:
@@ -194,6 +201,7 @@ KINDS: dict[str, Callable[[str], str]] = {
     "benchmark": benchmark,
     "support": support,
     "cli": cli,
+    "pipelines": pipelines,
     "class": generated_class,
     "anatomy": lambda stage: _stages()[stage],
 }

@@ -78,7 +78,7 @@ def test_an_old_pipeline_runs_on_an_engine(model: Path, tmp_path: Path, caplog: 
         "skipping.py:8: diffusers.pipelines.unclip is diffusers.pipelines.deprecated.unclip now",
         "skipping.py:9: randn_tensor of diffusers.utils is randn_tensor of diffusers.utils.torch_utils now",
         "skipping.py:10: diffusers.models.vae is diffusers.models.autoencoders.vae now",
-        "skipping.py:26: text_model is the text encoder itself since transformers 5",
+        "skipping.py:25: text_model is the text encoder itself since transformers 5",
     ):
         assert line in caplog.text
     # No other code sees anything of it.
