@@ -138,7 +138,8 @@ def rewritten(source: bytes | str, path: str) -> ast.Module:
     """The syntax tree of a file with what has moved in its new places. Each is told to the logger."""
     tree = ast.parse(source, path)
     writer = _Writer(Path(path).name, any(_reads(node, "pooler_output") for node in ast.walk(tree)))
-    return ast.fix_missing_locations(writer.visit(tree))
+    made: ast.Module = writer.visit(tree)
+    return ast.fix_missing_locations(made)
 
 
 def _reads(node: ast.AST, name: str) -> bool:
@@ -167,7 +168,8 @@ class _Writer(ast.NodeTransformer):
     def visit_ImportFrom(self, node: ast.ImportFrom) -> Any:
         if node.level or not node.module:
             return node
-        stays, parts = [], []
+        stays: list[ast.alias] = []
+        parts: list[ast.ImportFrom] = []
         for alias in node.names:
             place = _new_place(node.module, alias.name)
             if place is None:
