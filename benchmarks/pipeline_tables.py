@@ -13,7 +13,7 @@ import importlib.metadata
 import importlib.util
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -153,13 +153,15 @@ def _states(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     return f"{told}, {other} differ or were not run." if other else f"{told}."
 
 
-def _said(found: Iterable[Mapping[str, Any]]) -> str:
-    told = []
+def _said(found: Collection[Mapping[str, Any]]) -> str:
+    told = [] if found else ["not run"]
     for row in found:
         if row["state"] == "hardware":
             told.append(f"other hardware: {row['why']}")
         elif row["state"] != "agrees":
             told.append(f"{row['state']}: {row.get('why', '')}"[:260])
+        elif not row.get("spread", 1.0):
+            told.append("its output is constant, whatever its networks compute")
         moved = [note.partition(": ")[2] for note in row.get("moved", ()) if note.partition(": ")[2]]
         told += [f"moved: {note}" for note in moved]
         told += [_short(note) for note in row.get("notes", ())]
