@@ -146,9 +146,9 @@ def unclip(folder: Path, from_images: bool, seed: int = 0) -> dict[str, Any]:
 
 
 def _indexed(folder: Path, parts: dict[str, Any]) -> dict[str, Any]:
-    """As the index of karlo-v1-alpha names the class that is in a pipeline's own folder."""
+    """The index would name a class in a pipeline's own folder, from which diffusers loads no more."""
     index = json.loads((folder / "model_index.json").read_text())
-    index["text_proj"] = ["unclip", "UnCLIPTextProjModel"]
+    del index["text_proj"]
     (folder / "model_index.json").write_text(json.dumps(index))
     return {"text_proj": parts["text_proj"]}
 
@@ -205,6 +205,7 @@ def speech() -> dict[str, Any]:
     words = [*bytes_to_unicode().values(), *special]
     ids = {word: index for index, word in enumerate(words)}
     made = transformers.WhisperTokenizer(vocab=ids, merges=[])
+    made.english_spelling_normalizer = {}
     config = transformers.WhisperConfig(
         vocab_size=len(ids), num_mel_bins=8, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
         decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, max_source_positions=50, pad_token_id=256,

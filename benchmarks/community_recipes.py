@@ -379,6 +379,10 @@ def _consistent(folder: Path) -> dict[str, Any]:
     return {}
 
 
+def _of_its_own(folder: Path) -> dict[str, Any]:
+    return {**_consistent(folder), "scheduler": None}  # the file has a scheduler of its own
+
+
 def _consistent_drawn(pipe: Any, _folder: Path) -> Any:
     return pipe(PROMPT, **SIZE, **STEPS, output_type="np")
 
@@ -513,8 +517,8 @@ RECIPES: dict[str, Recipe] = {
     "pipeline_fabric": Recipe(call=_liked),
     "masked_stable_diffusion_img2img": Recipe(call=_masked),
     "pipeline_prompt2prompt": Recipe(call=_edited),
-    "latent_consistency_txt2img": Recipe(_consistent, _consistent_drawn),
-    "latent_consistency_img2img": Recipe(_consistent, _consistent_changed),
+    "latent_consistency_txt2img": Recipe(_of_its_own, _consistent_drawn),
+    "latent_consistency_img2img": Recipe(_of_its_own, _consistent_changed),
     "latent_consistency_interpolate": Recipe(_consistent, _consistent_walk),
     "sde_drag": Recipe(call=_dragged),
     "regional_prompting_stable_diffusion": Recipe(call=_regional),

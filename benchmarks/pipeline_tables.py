@@ -146,10 +146,8 @@ def _states(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     hardware = sum("hardware" in states for states in of)
     broken = sum("fails in PyTorch" in states for states in of)
     other = len(TITLES) - agree - hardware - broken
-    told = (
-        f"Of {len(TITLES)} files, {agree} run ported and are compared with PyTorch, {broken} cannot run on the present"
-    )
-    told += f" diffusers, {hardware} are for other hardware"
+    told = f"Of {len(TITLES)} files, {agree} run ported and agree with PyTorch, {broken} do not run in PyTorch either, "
+    told += f"{hardware} are for other hardware"
     return f"{told}, {other} differ or were not run." if other else f"{told}."
 
 
