@@ -79,7 +79,9 @@ def _cell(row: Mapping[str, Any] | None) -> str:
     seconds = row.get("seconds", row.get("first_seconds"))
     took = "" if seconds is None else f", {seconds:.0f} s"
     if _agrees(row):
-        return f"{row['error']:.1e}{took}" if row.get("error") is not None else f"agrees{took}"
+        if row.get("error") is None:
+            return f"agrees{took}"
+        return f"{row['error']:.1e}{took}" if row["error"] else f"{row.get('levels', 0):g} levels{took}"
     return f"**{row.get('state') or 'differs'}**"
 
 
