@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.resources
 import json
 import os
 import queue
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from paritas.apps.pixart import small_model
 from paritas.errors import InputError, ParitasError, SourceError, first_line
 from paritas.run.engine import about, default_engine, engines
 from paritas.run.engine import engine as find_engine
@@ -31,11 +31,6 @@ _PREVIEWED = 32
 
 #: About what each channel of Stable Diffusion's latents, which PixArt-α's are, adds to red, green and blue.
 _SEEN = ((0.298, 0.207, 0.208), (0.187, 0.286, 0.173), (-0.158, 0.189, 0.264), (-0.184, -0.271, -0.473))
-
-
-def small() -> Path:
-    """The directory of the small model, where an installation has it."""
-    return Path(str(importlib.resources.files("paritas.apps.pixart") / "small"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +77,7 @@ class Drawer:
     def __init__(self, source: str = "", engine: str | None = None) -> None:
         self.engine = find_engine(engine or default_engine()).name
         self.is_small = not source
-        self.source = source or str(small())
+        self.source = source or str(small_model())
         if not source or os.path.isdir(source):
             if not os.path.isfile(os.path.join(self.source, "model_index.json")):
                 if self.is_small:
@@ -173,11 +168,10 @@ class Drawer:
     def hints(self, wish: Wish) -> list[str]:
         """What of a wish the model does not do: words that it does not know or that are too many."""
         found = []
-        if self.is_small and (unknown := _unknown(wish.prompt)):
-            found.append(
-                f"The small model does not know: {', '.join(unknown)}. It draws circles, squares, triangles, stars and "
-                "hearts in eight colours."
-            )
+        if self.is_small:
+            found += _beyond(wish.prompt)
+            if (wish.width, wish.height) != (self.side, self.side):
+                found.append(f"The small model has learnt {self.side} × {self.side} pixels: at other sizes it guesses.")
         if wish.negative.strip() and not wish.guided:
             found.append("The negative prompt does nothing at a guidance of 1 or less.")
         pipe = self._loaded.get((wish.engine, wish.precision))
@@ -291,10 +285,17 @@ def _preview(pipe: Any, latents: Any) -> np.ndarray:
     return np.round(255 * pipe.image_processor.postprocess(decoded, output_type="np")[0]).astype(np.uint8)
 
 
-def _unknown(prompt: str) -> list[str]:
-    from paritas.apps.pixart.scenes import WORDS
+def _beyond(prompt: str) -> list[str]:
+    """What the small model has not learnt of a prompt."""
+    from paritas.apps.pixart import scenes
 
-    return [word for word in dict.fromkeys(re.findall(r"[^\W_]+", prompt.lower())) if word not in WORDS]
+    unknown = [word for word in dict.fromkeys(re.findall(r"[^\W_]+", prompt.lower())) if word not in scenes.WORDS]
+    draws = "It draws circles, squares, triangles, stars and hearts in eight colours"
+    if unknown:
+        return [f"The small model does not know: {', '.join(unknown)}. {draws}."]
+    if not scenes.learnt(prompt):
+        return [f"The small model guesses here. {draws}, one, two alike or not, three or four alike: see the examples."]
+    return []
 
 
 def size(text: str) -> tuple[int, int]:

@@ -37,7 +37,7 @@ def agree(logits: torch.Tensor, wanted: Sequence[scenes.Scene]) -> list[bool]:
 
 def spoilt(pictures: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """Pictures a little less sharp, of other brightness and with noise: what a judge learns from."""
-    size = int(rng.integers(80, 257))
+    size = int(rng.integers(56, 129))
     soft = F.interpolate(pictures, (size, size), mode="bilinear", antialias=True)
     bright = 1 + 0.06 * torch.randn(len(pictures), 3, 1, 1)
     return soft * bright + 0.04 * torch.randn(soft.shape) + 0.03 * torch.randn(len(pictures), 3, 1, 1)

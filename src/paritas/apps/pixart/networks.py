@@ -38,12 +38,13 @@ def text_encoder(vocabulary: int) -> Any:
 
 
 def autoencoder() -> Any:
-    """An `AutoencoderKL`: eight pixels to a latent of four channels. Its weights are random."""
+    """An `AutoencoderKL`: eight pixels to a latent of three channels. Its weights are random."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=3,
         block_out_channels=(16, 16, 32, 48),
         layers_per_block=1,
         norm_num_groups=1,
@@ -57,7 +58,7 @@ def transformer(width: int = 128, layers: int = 6, heads: int = 4) -> Any:
     from diffusers import PixArtTransformer2DModel
 
     return PixArtTransformer2DModel(
-        num_attention_heads=heads, attention_head_dim=width // heads, in_channels=4, out_channels=4, num_layers=layers,
+        num_attention_heads=heads, attention_head_dim=width // heads, in_channels=3, out_channels=3, num_layers=layers,
         cross_attention_dim=width, sample_size=LATENTS, patch_size=8, caption_channels=TEXT_WIDTH, norm_num_groups=1,
     )  # fmt: skip
 

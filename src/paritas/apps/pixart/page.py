@@ -14,6 +14,10 @@ from paritas.run.engine import about
 
 INTRO = "Write what you want to see: PixArt-α draws it, each of its networks computed by the engine that you choose."
 
+KNOWN = (
+    "The small model knows circles, squares, triangles, stars and hearts in red, orange, yellow, green, blue, purple, "
+    "pink and black: how many, where, and on white, grey or black."
+)
 SMALL_PROMPTS = (
     "a red circle left of a blue square",
     "three yellow stars on a black background",
@@ -34,40 +38,45 @@ def page(drawer: Drawer, *, seed: int = 0, said: Callable[[str], None] = lambda 
     gr = frame.gradio()
     few = drawer.few_steps
     side = drawer.side
-    sizes = [f"{side} × {side}", f"{side} × {3 * side // 4}", f"{3 * side // 4} × {side}"]
+    sizes = [f"{side} × {side}"]
+    if not drawer.is_small:
+        sizes += [f"{side} × {3 * side // 4}", f"{3 * side // 4} × {side}"]
 
     with frame.page("Text to picture", INTRO, engine=drawer.engine, said=said) as (blocks, around):
         last = gr.State(None)
-        with gr.Row(equal_height=False):
+        with gr.Row(equal_height=False, elem_classes=["bench"]):
             with gr.Column():
                 prompt = gr.Textbox(
                     label="Prompt", lines=2, autofocus=True,
                     placeholder=SMALL_PROMPTS[0] if drawer.is_small else PROMPTS[0],
                 )  # fmt: skip
                 gr.Examples([[text] for text in (SMALL_PROMPTS if drawer.is_small else PROMPTS)], [prompt])
-                with gr.Row():
-                    engine = gr.Dropdown(drawer.engines, value=drawer.engine, label="Engine", interactive=True)
-                    precision = gr.Dropdown(
-                        drawer.precisions(drawer.engine), value="fp32", label="Precision", interactive=True
-                    )
-                with gr.Row():
-                    steps = gr.Slider(*STEPS, value=4 if few else 20, step=1, label="Steps")
-                    drawn = gr.Number(seed, precision=0, minimum=0, maximum=LARGEST_SEED, label="Seed")
-                with gr.Accordion("Negative prompt, guidance, size", open=False):
-                    negative = gr.Textbox(
-                        label="Negative prompt", info="What is not to be seen; it needs guidance.", lines=1
-                    )
-                    guidance = gr.Slider(
-                        0, 10, value=0, step=0.5, label="Guidance", info="Above 1, steps take twice as long."
-                    )
-                    wide = gr.Dropdown(
-                        sizes, value=sizes[0], label="Size", allow_custom_value=True, interactive=True,
-                        info="Width × height, in pixels.",
-                    )  # fmt: skip
+                if drawer.is_small:
+                    gr.HTML(f"<p>{KNOWN}</p>", elem_classes=["foot"])
                 with gr.Row():
                     draw = gr.Button("Draw", variant="primary", scale=3)
                     stop = gr.Button("Stop", scale=1, min_width=80)
                 note = around.said_here()
+                with gr.Column(elem_classes=["settings"]):
+                    with gr.Row():
+                        engine = gr.Dropdown(drawer.engines, value=drawer.engine, label="Engine", interactive=True)
+                        precision = gr.Dropdown(
+                            drawer.precisions(drawer.engine), value="fp32", label="Precision", interactive=True
+                        )
+                    with gr.Row():
+                        steps = gr.Slider(*STEPS, value=4 if few else 20, step=1, label="Steps")
+                        drawn = gr.Number(seed, precision=0, minimum=0, maximum=LARGEST_SEED, label="Seed")
+                    with gr.Accordion("Negative prompt, guidance, size", open=False):
+                        negative = gr.Textbox(
+                            label="Negative prompt", info="What is not to be seen; it needs guidance.", lines=1
+                        )
+                        guidance = gr.Slider(
+                            0, 10, value=0, step=0.5, label="Guidance", info="Above 1, steps take twice as long."
+                        )
+                        wide = gr.Dropdown(
+                            sizes, value=sizes[0], label="Size", allow_custom_value=True, interactive=True,
+                            info="Width × height, in pixels.",
+                        )  # fmt: skip
             with gr.Column():
                 picture = _picture(gr, "Picture", "drawn")
                 compare = gr.Button("Draw the same in PyTorch", interactive=False)

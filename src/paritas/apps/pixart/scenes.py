@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from typing import Any
 
 import numpy as np
@@ -45,8 +46,8 @@ SPOTS = (*PLACES, "left of two", "right of two", "upper of two", "lower of two",
 _SHARES = {"beside": 2500, "above": 2500, "two": 700, "three": 700, "four": 700, "middle": 900}
 
 #: Radius in parts of the shorter side: the smallest and the largest.
-_RADII = {"small": (0.09, 0.115), "medium": (0.16, 0.195), "large": (0.32, 0.37)}
-_GROUP_RADII = {"beside": (0.15, 0.185), "above": (0.15, 0.185), "two": (0.15, 0.185), "three": (0.105, 0.125),
+_RADII = {"small": (0.105, 0.125), "medium": (0.16, 0.195), "large": (0.32, 0.37)}
+_GROUP_RADII = {"beside": (0.15, 0.185), "above": (0.15, 0.185), "two": (0.15, 0.185), "three": (0.12, 0.14),
                 "four": (0.13, 0.16)}  # fmt: skip
 
 _PLACE_WORDS = {
@@ -197,6 +198,19 @@ def _plain(words: str) -> list[tuple[str, int | None]]:
     return [(word, None) for word in words.split()]
 
 
+def learnt(prompt: str) -> bool:
+    """Whether a prompt is built as captions are: a model that has learnt from them guesses at others."""
+    colour, shape = "|".join(COLOURS), "|".join((*SHAPES, "shape"))
+    thing = rf"an? ((?:{colour}) )?(?:{shape})"
+    several = rf"(?:two|three|four) ((?:{colour}) )?(?:{shape})s"
+    sized = rf"an? (?:(?:small|large|big) )?((?:{colour}) )?(?:{shape})(?: in the (?:middle|center))?"
+    where = "|".join({words for phrases in _PLACE_WORDS.values() for words in phrases if words})
+    relation = "|".join(phrase for phrase, _ in (*_BESIDE, *_ABOVE))
+    scene = f"{sized}|{thing} (?:{where})|{thing} (?:{relation}) {thing}|{several}"
+    pattern = rf"(?:{scene})(?: on an? (?:{'|'.join(BACKGROUNDS)}) background)?"
+    return re.fullmatch(pattern, " ".join(re.findall(r"[^\W_]+", prompt.lower()))) is not None
+
+
 # --- as pictures ----------------------------------------------------------------------------------------------
 
 
@@ -215,8 +229,29 @@ def picture(scene: Scene, rng: np.random.Generator, height: int = SIZE, width: i
     return np.round(canvas).astype(np.uint8)
 
 
+def part(rng: np.random.Generator, side: int) -> np.ndarray:
+    """A part of a picture at `SIZE`, uint8 [side, side, 3], where one or two things are, or parts of them."""
+    background = list(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))]
+    colours = [colour for colour in COLOURS if colour != background]
+    canvas = np.empty((side, side, 3), np.float32)
+    canvas[:] = BACKGROUNDS[background]
+    radius, other = SIZE * np.exp(rng.uniform(np.log(0.085), np.log(0.38), 2))
+    angle = rng.uniform(0, 2 * np.pi)
+    away = np.array([np.cos(angle), np.sin(angle)])
+    centre = side / 2 + away * radius * rng.uniform(0, 1.3)
+    things = [(centre, radius)]
+    if rng.random() < 0.35:
+        things.append((centre - away * (1.2 * (radius + other) + rng.uniform(0, 20)), other))
+    for where, size in things:
+        thing = Thing(colours[rng.integers(len(colours))], SHAPES[rng.integers(len(SHAPES))])
+        _paint(canvas, thing, where, size)
+    return np.round(canvas).astype(np.uint8)
+
+
 def _paint(canvas: np.ndarray, thing: Thing, centre: np.ndarray, radius: float) -> None:
     reach = 1.25 * radius
+    if (centre < -reach).any() or (centre > reach + np.array(canvas.shape[1::-1])).any():
+        return
     x0, y0 = np.maximum(np.floor(centre - reach), 0).astype(int)
     x1, y1 = np.minimum(np.ceil(centre + reach), (canvas.shape[1], canvas.shape[0])).astype(int)
     x = (np.arange(x0, x1, dtype=np.float32) + 0.5 - centre[0]) / radius

@@ -20,8 +20,8 @@ Checkpoint = Annotated[
     typer.Argument(
         metavar="[MODEL]",
         show_default=False,
-        help="A PixArt-α pipeline: a hub id, PixArt-alpha/PixArt-LCM-XL-2-1024-MS for one, or a directory, as "
-        "python -m paritas.apps.pixart.train writes one without a network.",
+        help="A PixArt-α pipeline: a hub id, PixArt-alpha/PixArt-LCM-XL-2-1024-MS for one, or a directory. If not "
+        "given, the small model that comes with Paritas, which needs no network.",
     ),
 ]
 
@@ -87,7 +87,7 @@ def pixart(
 
     **Examples**
 
-      paritas demo pixart small
+      paritas demo pixart
 
       paritas demo pixart PixArt-alpha/PixArt-LCM-XL-2-1024-MS --engine openvino
     """
