@@ -127,14 +127,14 @@ LABELS = (len(LAYOUTS), len(COLOURS), len(COLOURS), len(SHAPES), len(SHAPES), le
 """How many values each of `Scene.labels` has."""
 
 
-def draw(rng: np.random.Generator, held_out: bool = False) -> Scene:
-    """A random scene, of those that are held out or of the others."""
-    while (scene := _any(rng)).held_out != held_out:
+def draw(rng: np.random.Generator, held_out: bool = False, even: bool = False) -> Scene:
+    """A random scene, of those held out or of the others. even: all layouts and backgrounds are as frequent."""
+    while (scene := _any(rng, even)).held_out != held_out:
         pass
     return scene
 
 
-def _any(rng: np.random.Generator) -> Scene:
+def _any(rng: np.random.Generator, even: bool) -> Scene:
     number = int(rng.integers(10_000))
     layout = ""
     for layout, share in _SHARES.items():  # noqa: B007 - the one it stops at
@@ -143,7 +143,9 @@ def _any(rng: np.random.Generator) -> Scene:
             break
     else:
         layout = list(PLACES)[1 + int(rng.integers(len(PLACES) - 1))]
-    background = ("white", "white", "white", "white", "grey", "black")[rng.integers(6)]
+    if even:
+        layout = LAYOUTS[rng.integers(len(LAYOUTS))]
+    background = ("white", "grey", "black", "white", "white", "white")[rng.integers(3 if even else 6)]
     colours = [colour for colour in COLOURS if colour != background]
 
     def thing() -> Thing:

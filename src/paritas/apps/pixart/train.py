@@ -44,13 +44,14 @@ class Plan:
     crop_batch: int = 12
     rough_steps: int = 800
     steps: int = 7000
+    more_steps: int = 1800  # the rate goes up once more, half as high
     batch: int = 32
     width: int = 128
     layers: int = 6
     judge_steps: int = 700
 
 
-QUICK = Plan(text_steps=3, crop=32, crop_steps=2, crop_batch=2, rough_steps=1, steps=2, batch=4,
+QUICK = Plan(text_steps=3, crop=32, crop_steps=2, crop_batch=2, rough_steps=1, steps=2, more_steps=1, batch=4,
              width=16, layers=1, judge_steps=2)  # fmt: skip
 """Every stage, and nothing learnt: for tests."""
 
@@ -296,9 +297,10 @@ def transformer_stage(
     attention = torch_functions.scaled_dot_product_attention
     torch_functions.scaled_dot_product_attention = _attention
     try:
-        course = Course("transformer", plan.steps, (plan.seed, 4), said, kept)
+        course = Course("transformer", plan.steps + plan.more_steps, (plan.seed, 4), said, kept)
         for step, rng in course.steps(both=both, average=average, optimizer=optimizer):
-            drawn = [scenes.draw(rng) for _ in range(plan.batch)]
+            more = step >= plan.steps  # what is rare is seen oftener then
+            drawn = [scenes.draw(rng, even=more and rng.random() < 0.35) for _ in range(plan.batch)]
             captions = [
                 "" if rng.random() < 0.1 else scenes.caption(scene, rng, bool(rng.random() < 0.08)) for scene in drawn
             ]
@@ -321,7 +323,8 @@ def transformer_stage(
                 )[0].float()
             off = (got - clean).square().mean((1, 2, 3))
             weight = (a / (1 - a)).flatten().clamp(1, 5)  # what is nearly clean has to become clean
-            course.losses.append(fit(optimizer, (weight * off).mean(), late(step, plan.steps)))
+            part = (course.count - step) / (2 * plan.more_steps) if more else late(step, plan.steps)
+            course.losses.append(fit(optimizer, (weight * off).mean(), part))
             if step % 4 == 3:
                 average.update()
     finally:
