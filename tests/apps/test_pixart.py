@@ -269,7 +269,7 @@ def use(page: Any, address: str, engine: str) -> tuple[np.ndarray, np.ndarray]:
     page.get_by_role("button", name="Draw", exact=True).click()
     expect(page.locator(".took", has_text="4 steps of")).to_contain_text("in fp32")
     expect(page.get_by_role("alert")).to_have_count(0)
-    expect(page.get_by_role("status")).to_have_count(0)
+    expect(page.locator(".said .hint")).to_have_count(0)
     picture = page.locator(".drawn img").first
     expect(picture).to_be_visible()
     page.wait_for_function("document.querySelector('.drawn img').naturalWidth == 256")
@@ -277,13 +277,13 @@ def use(page: Any, address: str, engine: str) -> tuple[np.ndarray, np.ndarray]:
         page.locator(".drawn").get_by_label("Download").first.click()
     drawn = np.asarray(Image.open(download.value.path()).convert("RGB"))
     page.get_by_role("button", name="Draw the same in PyTorch").click()
-    expect(page.get_by_role("status")).to_contain_text(f"{engine} is")
+    expect(page.locator(".said .hint")).to_contain_text(f"{engine} is")
     page.wait_for_function("document.querySelector('.compared img')?.naturalWidth == 256")
     answer = page.request.get(page.locator(".compared img").first.get_attribute("src"))
     beside = np.asarray(Image.open(io.BytesIO(answer.body())).convert("RGB"))
     page.get_by_label("Prompt", exact=True).fill("a turquoise cat")
     page.get_by_role("button", name="Draw", exact=True).click()
-    expect(page.get_by_role("status")).to_contain_text("The small model does not know: turquoise, cat.")
+    expect(page.locator(".said .hint")).to_contain_text("The small model does not know: turquoise, cat.")
     return drawn, beside
 
 
