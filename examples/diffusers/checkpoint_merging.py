@@ -14,7 +14,7 @@ from typing import Any
 
 import diffusers
 import torch
-from running import main, noise, tiny
+from recipe import main, noise, tiny
 
 PROMPT = "An astronaut riding a horse on Mars"
 

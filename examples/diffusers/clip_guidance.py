@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import transformers
-from running import letters, main, noise
+from recipe import letters, main, noise
 
 PROMPT = "fantasy book cover, full moon, fantasy forest landscape"
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from running import main, noise
+from recipe import main, noise
 
 COMPOSED = {"mystical trees": 7.5, "a magical pond": 7.5, "dark": -7.5}
 ROWS = ["green hair, twintail", "red blouse", "blue skirt"]

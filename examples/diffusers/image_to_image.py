@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from running import main, noise, photo
+from recipe import main, noise, photo
 
 PROMPT = "A fantasy landscape, trending on artstation"
 PIPELINE = "StableDiffusionImg2ImgPipeline"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import PIL.Image
-from running import main, noise, photo
+from recipe import main, noise, photo
 
 PROMPT = "Face of a yellow cat, high resolution, sitting on a park bench"
 PIPELINE = "StableDiffusionInpaintPipeline"

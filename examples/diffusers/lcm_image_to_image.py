@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import diffusers
-from running import main, noise, photo
+from recipe import main, noise, photo
 
 PROMPT = "High altitude snowy mountains"
 PIPELINE = "StableDiffusionImg2ImgPipeline"

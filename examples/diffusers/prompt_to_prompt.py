@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from diffusers.models.attention_processor import AttnProcessor
-from running import main, noise
+from recipe import main, noise
 
 PROMPTS = ["a red dog on a horse", "a red cat on a horse"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from diffusers.models.attention_processor import AttnProcessor
-from running import main, noise, photo
+from recipe import main, noise, photo
 
 PROMPT = "a dog"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from running import main, noise
+from recipe import main, noise
 
 PROMPT = "Labrador in the style of Vermeer"
 TWEAKED = "Terrier in the style of Vermeer"

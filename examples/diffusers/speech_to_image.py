@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from running import main, noise
+from recipe import main, noise
 
 from paritas.transformers import port_model
 

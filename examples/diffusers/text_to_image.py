@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from running import main, noise
+from recipe import main, noise
 
 PROMPT = "a photo of an astronaut riding a horse on mars"
 

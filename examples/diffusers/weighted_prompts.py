@@ -12,7 +12,7 @@ import re
 from typing import Any
 
 import torch
-from running import main, noise
+from recipe import main, noise
 
 PROMPT = "a baby (deer:1.3) with (big eyes:1.4) in the (dark:0.7) forest, " * 4
 PART = re.compile(r"\(([^()]*):([\d.]+)\)|([^()]+)")

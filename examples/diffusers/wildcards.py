@@ -10,7 +10,7 @@ import random
 import re
 from typing import Any
 
-from running import main, noise
+from recipe import main, noise
 
 PROMPT = "__animal__ sitting on a __object__ wearing a __clothing__"
 WORDS = {

@@ -21,14 +21,14 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "diffusers"
 
 #: Those that are run daily; the rest takes a minute together.
 DAILY = ("image_to_image", "prompt_to_prompt", "weighted_prompts")
-NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "running")
+NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "recipe")
 
 
 @pytest.fixture(autouse=True)
 def _folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(str(EXAMPLES))
     yield
-    for name in ("running", *NAMES):
+    for name in ("recipe", *NAMES):
         sys.modules.pop(name, None)
 
 
@@ -41,8 +41,8 @@ def _folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ],
 )
 def test_example(name: str, engine: str, tmp_path: Path) -> None:
-    example, running = importlib.import_module(name), importlib.import_module("running")
-    model = running.tiny(tmp_path, in_channels=9 if name == "inpainting" else 4)
+    example, recipe = importlib.import_module(name), importlib.import_module("recipe")
+    model = recipe.tiny(tmp_path, in_channels=9 if name == "inpainting" else 4)
     cls = getattr(example, "PIPELINE", "StableDiffusionPipeline")
     want = _drawn(example, getattr(diffusers, cls).from_pretrained(model, safety_checker=None))
     made = getattr(ours, cls).from_pretrained(model, safety_checker=None, engine=engine)
