@@ -227,8 +227,6 @@ _CACHES: dict[str, Callable[[Any], Any]] = {
 }
 
 
-# In the process of the whole suite, and not alone, the port of "first block-after" is 0.11 off: why is not known yet.
-@pytest.mark.xfail(reason="wrong in a process that has run most other tests, right alone", strict=False)
 @pytest.mark.parametrize(("name", "when"), _rows(_CACHES, {("first block", "after")}))
 def test_caches(name: str, when: str) -> None:
     _compare(_flux, _latents, lambda p: p.transformer.enable_cache(_CACHES[name](p)), {}, when)

@@ -41,8 +41,23 @@ _libraries: dict[str, Library] = {}
 
 
 def register(library: Library) -> None:
-    """From now on the library's classes are known as such. Doing it again changes nothing."""
-    _libraries[library.name] = library
+    """From now on the library's classes are known as such. Doing it again changes nothing.
+
+    What two namespaces say of one library holds together, whichever was first. Raises `ValueError` where they name
+    different attributes for its hooks.
+    """
+    known = _libraries.get(library.name, library)
+    if known.registry and library.registry and known.registry != library.registry:
+        raise ValueError(f"hooks of {library.name} are in {known.registry} already, and not in {library.registry}")
+    _libraries[library.name] = Library(
+        library.name,
+        models=tuple(dict.fromkeys((*known.models, *library.models))),
+        bases=tuple(dict.fromkeys((*known.bases, *library.bases))),
+        bookkeeping=known.bookkeeping | library.bookkeeping,
+        random=known.random | library.random,
+        watching=tuple(dict.fromkeys((*known.watching, *library.watching))),
+        registry=known.registry or library.registry,
+    )
     IGNORED.update(library.bookkeeping, filter(None, (library.registry,)))
 
 
