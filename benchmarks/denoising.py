@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import multiprocessing
 import os
 import statistics
@@ -27,6 +26,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from contender import answer, peak
 
 #: subject -> pixels, steps, guidance
 SUBJECTS = {
@@ -237,18 +238,22 @@ def _start(name: str, subject: str, folder: Path, options: argparse.Namespace) -
 
 
 def serve(name: str, subject: str, folder: str, quick: bool) -> int:
-    """Draws a picture for every line of stdin: a contender's process."""
-    protocol = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
+    """Draws a picture for every line of stdin; the first answer tells how long it took to come."""
     began = time.perf_counter()
-    draw = _drawing(name, subject, folder, quick)
-    for _ in sys.stdin:
-        answer = draw()
-        answer["seconds"] = answer["seconds"] if began is None else time.perf_counter() - began
-        began = None  # the first answer tells how long it took to come
-        protocol.write(json.dumps(answer) + "\n")
-        protocol.flush()
-    return 0
+
+    def ready() -> Callable[[Any], dict[str, Any]]:
+        draw, waited = _drawing(name, subject, folder, quick), False
+
+        def drawn(_: Any) -> dict[str, Any]:
+            nonlocal waited
+            picture = draw()
+            if not waited:
+                waited, picture["seconds"] = True, time.perf_counter() - began
+            return picture
+
+        return drawn
+
+    return answer(ready)
 
 
 def _drawing(name: str, subject: str, folder: str, quick: bool) -> Callable[[], dict[str, Any]]:
@@ -286,7 +291,7 @@ def _drawing(name: str, subject: str, folder: str, quick: bool) -> Callable[[], 
             "seconds": seconds,
             "step": statistics.median(gaps),
             "outside": 1 - sum(inside[1:]) / sum(gaps),
-            "peak": _peak(),
+            "peak": peak() / 2**30,
             "latents": latents.flatten()[:4096].tolist(),
         }
 
@@ -328,12 +333,6 @@ def _timed(network: Any) -> list[float]:
 
     type(network).__call__ = called
     return times
-
-
-def _peak() -> float:
-    """GiB, the most that was resident so far."""
-    status = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 2**20
 
 
 # --- what is told ------------------------------------------------------------------------------------------------

@@ -17,8 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from contender import answer
 from results import write
-from turns import Clock, answer, compared, load, parser, table, take_turns
+from turns import Clock, compared, load, parser, table, take_turns
 
 PROMPT, NEW = 128, 64
 

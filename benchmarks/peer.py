@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from contender import answer, peak
+
 #: contender -> the function here that generates for it.
 ANSWERS = {
     "paritas": "paritas",
@@ -43,10 +45,7 @@ def serve(name: str, directory: str, prompt: int, new: int) -> Callable[[Any], d
     def answered(_: Any) -> dict[str, Any]:
         found = generate()
         now = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-        # Not getrusage: its peak is that of the parent where the process began as a copy of it.
-        status = Path("/proc/self/status").read_text().splitlines()
-        peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) * 1024 / 1e6
-        return {**found, "load": loaded, "memory": {"peak": peak, "now": now}}
+        return {**found, "load": loaded, "memory": {"peak": peak() / 1e6, "now": now}}
 
     return answered
 
@@ -118,12 +117,7 @@ def _genai(directory: str, ids: Any, new: int) -> Generate:
 
 def main() -> None:
     name, directory, prompt, new = sys.argv[1:]
-    protocol = os.fdopen(os.dup(1), "w", encoding="utf-8")  # only answers go to the standard output
-    os.dup2(2, 1)
-    work = serve(name, directory, int(prompt), int(new))
-    for line in sys.stdin:
-        protocol.write(json.dumps(work(json.loads(line))) + "\n")
-        protocol.flush()
+    answer(lambda: serve(name, directory, int(prompt), int(new)))
 
 
 if __name__ == "__main__":

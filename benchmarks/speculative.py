@@ -29,8 +29,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from contender import answer
 from results import machine, write
-from turns import answer, load, parser, take_turns
+from turns import load, parser, take_turns
 
 WIDTH, LAYERS, NEW, CLIPS = 640, 32, 64, 4
 AGREEMENT = 0.75

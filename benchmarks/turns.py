@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from results import machine
@@ -90,17 +90,6 @@ def take_turns(
         for process in processes.values():
             process.kill()
     return found
-
-
-def answer(prepare: Callable[[], Callable[[Any], Any]]) -> int:
-    """Prepare, and then answer every line of stdin. Only answers go to the standard output."""
-    protocol = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    work = prepare()
-    for line in sys.stdin:
-        protocol.write(json.dumps(work(json.loads(line))) + "\n")
-        protocol.flush()
-    return 0
 
 
 class Clock:

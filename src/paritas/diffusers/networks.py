@@ -128,7 +128,7 @@ class Recorded(network.Network):
         port = super()._port(key, module, *args, **kwargs)
         if port not in self._known:
             self._known.add(port)
-            self._read += _bytes(module)
+            self._read += bytes_of(module)
             if self._read >= LARGE:  # not for each layer of a network that is computed module by module
                 self.let_go()
         return port
@@ -144,7 +144,7 @@ class Recorded(network.Network):
     ) -> pipeline.Port:
         def told(stage: str) -> None:
             progress(stage)
-            if stage == "run" and _bytes(module) >= LARGE:  # what the engine opens now is in its files
+            if stage == "run" and bytes_of(module) >= LARGE:  # what the engine opens now is in its files
                 self.let_go()
 
         return super()._made(module, given, dynamic=dynamic, exact=exact, progress=told)
@@ -158,7 +158,7 @@ class Recorded(network.Network):
 
     @property
     def _is_large(self) -> bool:
-        return self.turns is not None or _bytes(self.model) >= LARGE
+        return self.turns is not None or bytes_of(self.model) >= LARGE
 
     def _into_file(self) -> None:
         """Once for all weights, and again for those that have changed: they are still the model's."""
@@ -177,7 +177,7 @@ class Recorded(network.Network):
 
     def make_room(self) -> None:
         """Before another port of a large network is made: the others are opened again when they are called."""
-        if _bytes(self.model) >= LARGE:
+        if bytes_of(self.model) >= LARGE:
             self.rest()
 
     def let_go(self) -> None:
@@ -259,7 +259,8 @@ class TextAnswers(Recorded, Generation):
         return with_gradients(call) or super()._refused(module, call)
 
 
-def _bytes(module: torch.nn.Module) -> int:
+def bytes_of(module: torch.nn.Module) -> int:
+    """Of its parameters."""
     return sum(parameter.nbytes for parameter in module.parameters())
 
 

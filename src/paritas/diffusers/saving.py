@@ -21,7 +21,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,13 +161,18 @@ def _ports_of(name: str, network: Any, root: Path, dynamic: bool, progress: Call
         path = asked[0]
         network._paritas.check_asked(asked, name)
         method = path.removesuffix("()") if path.endswith("()") else ""
-        folder = folder_of(name, "" if method else path, method)
-        number = 1
-        while (free := folder if number == 1 else f"{folder}_{number}") in taken:
-            number += 1
+        free = free_name(folder_of(name, "" if method else path, method), taken)
         taken.add(free)
         progress(free)
         yield _port(network, module, call, "" if method else path, method, root / free, dynamic)
+
+
+def free_name(name: str, taken: Collection[str]) -> str:
+    """The name, or the first of `name_2`, `name_3` that is not taken."""
+    number = 1
+    while (free := name if number == 1 else f"{name}_{number}") in taken:
+        number += 1
+    return free
 
 
 def folder_of(name: str, path: str, method: str) -> str:

@@ -20,10 +20,11 @@ from paritas.arguments import nest
 from paritas.capture import capture
 from paritas.diffusers import picture
 from paritas.diffusers.index import origin_of
+from paritas.diffusers.networks import bytes_of
 from paritas.diffusers.networks import networks as every_network
 from paritas.diffusers.opened import OpenedNetwork
 from paritas.diffusers.runs import Asked, Calls, Run, call_of, heard, loaded, of_a_picture, run
-from paritas.diffusers.saving import Component, Entry, folder_of, widened
+from paritas.diffusers.saving import Component, Entry, folder_of, free_name, widened
 from paritas.dropin.classes import Ported
 from paritas.dropin.dispatch import in_pytorch
 from paritas.dropin.dispatch import original as in_original
@@ -191,7 +192,7 @@ class _Runs:
                     name = (
                         entry.folder
                         if entry is not None
-                        else _free(folder_of(one.network, one.path, one.method), names)
+                        else free_name(folder_of(one.network, one.path, one.method), names)
                     )
                     names.add(name)
                     subjects[id(port)] = (name, Compared(port, self._component(one, entry), entry), [])
@@ -259,13 +260,6 @@ def _networks_of(theirs: Any, ported: Mapping[str, Any]) -> dict[str, torch.nn.M
     return {name: found[name] for name in ported}
 
 
-def _free(name: str, taken: set[str]) -> str:
-    number = 1
-    while (free := name if number == 1 else f"{name}_{number}") in taken:
-        number += 1
-    return free
-
-
 def _rounded(ported: Mapping[str, Any]) -> str:
     """Which networks are meant to be others than PyTorch's, in words."""
     found = []
@@ -326,7 +320,7 @@ class Compared:
     @property
     def bytes(self) -> int:
         """Of the original's weights."""
-        return sum(one.numel() * one.element_size() for one in self.original().parameters())
+        return bytes_of(self.original())
 
     def close(self) -> None:
         """It is the pipeline's."""
