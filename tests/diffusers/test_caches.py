@@ -13,6 +13,7 @@ import torch
 
 pytest.importorskip("diffusers")
 from diffusers.models.transformers import transformer_flux2, transformer_glm_image
+from tiny_pipelines import ENGINES
 
 from paritas.capture import capture
 from paritas.diffusers import caches
@@ -78,13 +79,14 @@ def _flux2() -> tuple[Any, Callable[[Any], list[Any]]]:
     return model, calls
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("made", [_glm, _flux2])
 @torch.no_grad()
-def test_a_cache_is_filled_and_read_by_graphs(made: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_cache_is_filled_and_read_by_graphs(made: Any, engine: str, caplog: pytest.LogCaptureFixture) -> None:
     torch.manual_seed(0)
     model, calls = made()
     want = calls(model.eval())
-    ported = attach(model, engine="openvino")
+    ported = attach(model, engine=engine)
     with caplog.at_level(logging.WARNING, "paritas.diffusers"):
         got = calls(ported)
     assert not caplog.records
@@ -125,15 +127,16 @@ class _Counting(torch.nn.Module):
         return y
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @torch.no_grad()
-def test_lists_and_dictionaries_are_written_into(caplog: pytest.LogCaptureFixture) -> None:
+def test_lists_and_dictionaries_are_written_into(engine: str, caplog: pytest.LogCaptureFixture) -> None:
     model = _Counting().eval()
     with pytest.raises(WritesArguments, match="_Counting puts other things into the lists that it is given as seen"):
         capture(
             model, {"x": _noise(2, 4), "seen": [None], "cache": {"all": torch.zeros(2, 3, 4)}, "flags": {"filled": 0}}
         )
     found = []
-    for one in (model, attach(_Counting().eval(), engine="openvino")):
+    for one in (model, attach(_Counting().eval(), engine=engine)):
         one.load_state_dict(model.state_dict())
         seen: list[Any] = [None]
         kept, flags = torch.zeros(2, 3, 4), {"filled": 0}

@@ -16,6 +16,7 @@ import torch
 pytest.importorskip("diffusers")
 import diffusers
 import tiny_pipelines
+from tiny_pipelines import ENGINES
 
 import paritas.diffusers as ours
 from paritas.diffusers import networks as of_pipelines
@@ -96,9 +97,10 @@ def tiny(kept: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return tiny_pipelines.stable_diffusion()
 
 
-def test_a_ported_pipeline_has_its_weights_and_no_memory_for_them(tiny: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_ported_pipeline_has_its_weights_and_no_memory_for_them(engine: str, tiny: Any, tmp_path: Path) -> None:
     original = tiny_pipelines.stable_diffusion()
-    pipeline = ours.port(tiny, engine="openvino")
+    pipeline = ours.port(tiny, engine=engine)
     np.testing.assert_allclose(_picture(pipeline), _picture(original), atol=1e-4)
     weight = pipeline.unet.mid_block.resnets[0].conv1.weight
     pipeline.unet._paritas.let_go()
@@ -132,9 +134,10 @@ def test_a_full_disk_leaves_weights_in_memory(
     assert "AutoencoderKL: weights stay in memory, since No space left on device" in caplog.text
 
 
-def test_one_network_at_a_time(tiny: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_one_network_at_a_time(engine: str, tiny: Any, tmp_path: Path) -> None:
     want = _picture(tiny_pipelines.stable_diffusion())
-    pipeline = ours.port(tiny, engine="openvino", low_memory=True)
+    pipeline = ours.port(tiny, engine=engine, low_memory=True)
     for _ in range(2):
         np.testing.assert_allclose(_picture(pipeline), want, atol=1e-4)
         open_now = {n: [_is_open(port) for port in one.ports] for n, one in networks(pipeline).items()}

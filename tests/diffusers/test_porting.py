@@ -16,6 +16,7 @@ import torch
 pytest.importorskip("diffusers")
 import diffusers
 import tiny_pipelines
+from tiny_pipelines import ENGINES
 
 import paritas.diffusers as ours
 from paritas.diffusers.porting import networks
@@ -110,8 +111,9 @@ def test_an_engine_for_each_network() -> None:
         ours.port(tiny_pipelines.stable_diffusion(), engine={"unnet": "openvino"})
 
 
-def test_tiles_are_pythons_and_what_they_call_is_the_engines(original: Any) -> None:
-    pair = [tiny_pipelines.stable_diffusion(), ours.port(tiny_pipelines.stable_diffusion(), engine="openvino")]
+@pytest.mark.parametrize("engine", ENGINES)
+def test_tiles_are_pythons_and_what_they_call_is_the_engines(engine: str) -> None:
+    pair = [tiny_pipelines.stable_diffusion(), ours.port(tiny_pipelines.stable_diffusion(), engine=engine)]
     for one in pair:
         one.vae.tile_sample_min_size, one.vae.tile_latent_min_size = 8, 4
         one.vae.enable_tiling()
@@ -139,10 +141,11 @@ def test_changed_weights_change_the_picture(pipeline: Any, original: Any) -> Non
         assert np.abs(pipeline.vae.decode(z).sample - want.decode(z).sample).max() > 1e-3
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @torch.no_grad()
-def test_no_network_is_bypassed() -> None:
+def test_no_network_is_bypassed(engine: str) -> None:
     """One after another, the weights of each are changed by 1 %, and the picture with them, as PyTorch's."""
-    theirs, mine = tiny_pipelines.stable_diffusion(), ours.port(tiny_pipelines.stable_diffusion(), engine="openvino")
+    theirs, mine = tiny_pipelines.stable_diffusion(), ours.port(tiny_pipelines.stable_diffusion(), engine=engine)
     before = _picture(mine)
     for name in networks(mine):
         for pipeline in (theirs, mine):

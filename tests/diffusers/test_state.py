@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ pytest.importorskip("diffusers")
 import diffusers
 import tiny_pipelines
 from diffusers import hooks
+from tiny_pipelines import ENGINES
 
 import paritas.diffusers as ours
 from paritas.diffusers.porting import networks
@@ -46,18 +48,34 @@ def _random(*shape: int, seed: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 0.3
 
 
-def _compare(make: Any, picture: Any, change: Change, call: dict[str, Any], when: str) -> None:
-    """`change` before a pipeline is ported, or after it has made a picture: the next one is that of the original."""
+def _compare(make: Any, picture: Any, change: Change, call: dict[str, Any], when: str, engine: str) -> Any:
+    """`change` before a pipeline is ported, or after it has made a picture: the next one is that of the original.
+
+    Returns the ported one.
+    """
     theirs, mine = make(), make()
     change(theirs)
     if when == "before":
         change(mine)
-    ours.port(mine, engine="openvino")
+    ours.port(mine, engine=engine)
     if when == "after":
         picture(mine)
         change(mine)
     np.testing.assert_allclose(picture(mine, **call), picture(theirs, **call), atol=1e-4)
     assert mine.dtype == torch.float64 or any(one.ports for one in networks(mine).values())
+    return mine
+
+
+def _rows(table: dict[str, Any], daily: Container[tuple[str, ...]] = (), *others: tuple[str, ...]) -> list[Any]:
+    """Every row of a table with these other arguments of a test, on every engine. The daily ones are OpenVINO's."""
+    cases = itertools.product(table, *others, _ENGINES)
+    is_daily = ((case, case[-1] == _ENGINES[0] and case[:-1] in daily) for case in cases)
+    return [pytest.param(*case, marks=() if today else pytest.mark.slow) for case, today in is_daily]
+
+
+_ENGINES = ("openvino", "mindspore")
+
+_WHEN = ("before", "after")
 
 
 # --- what is loaded into a pipeline --------------------------------------------------------------------------
@@ -132,14 +150,12 @@ _LORA: dict[str, tuple[Change, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("name", _LORA)
-def test_lora(name: str, when: str) -> None:
+@pytest.mark.parametrize(("name", "when", "engine"), _rows(_LORA, (), _WHEN))
+def test_lora(name: str, when: str, engine: str) -> None:
     """With `pip install peft`, which the environment of `make` does not have."""
     pytest.importorskip("peft")
     change, call = _LORA[name]
-    _compare(tiny_pipelines.stable_diffusion, _picture, change, call, when)
+    _compare(tiny_pipelines.stable_diffusion, _picture, change, call, when, engine)
 
 
 # --- what is switched in its networks ------------------------------------------------------------------------
@@ -174,17 +190,12 @@ _SWITCHED: dict[str, tuple[Change, dict[str, Any]]] = {
 _DAILY = {("textual inversion", "after"), ("other processors", "after")}
 
 
-def _rows(table: dict[str, Any], daily: set[tuple[str, str]]) -> list[Any]:
-    cases = [(name, when) for name in table for when in ("before", "after")]
-    return [pytest.param(*one, marks=() if one in daily else pytest.mark.slow) for one in cases]
-
-
-@pytest.mark.parametrize(("name", "when"), _rows(_SWITCHED, _DAILY))
-def test_switched(name: str, when: str) -> None:
+@pytest.mark.parametrize(("name", "when", "engine"), _rows(_SWITCHED, _DAILY, _WHEN))
+def test_switched(name: str, when: str, engine: str) -> None:
     if name == "groups that are offloaded":
         pytest.importorskip("accelerate")  # without which diffusers fails by itself
     change, call = _SWITCHED[name]
-    _compare(tiny_pipelines.stable_diffusion, _picture, change, call, when)
+    _compare(tiny_pipelines.stable_diffusion, _picture, change, call, when, engine)
 
 
 # --- caches, which go on from step to step -------------------------------------------------------------------
@@ -227,9 +238,14 @@ _CACHES: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize(("name", "when"), _rows(_CACHES, {("first block", "after")}))
-def test_caches(name: str, when: str) -> None:
-    _compare(_flux, _latents, lambda p: p.transformer.enable_cache(_CACHES[name](p)), {}, when)
+#: Ports of a transformer: of its blocks, or of what is in them where hooks are around their attentions.
+_PORTS = {"first block": 10, "attention broadcast": 30, "faster": 30, "Taylor": 30}
+
+
+@pytest.mark.parametrize(("name", "when", "engine"), _rows(_CACHES, {("first block", "before")}, _WHEN))
+def test_caches(name: str, when: str, engine: str) -> None:
+    mine = _compare(_flux, _latents, lambda p: p.transformer.enable_cache(_CACHES[name](p)), {}, when, engine)
+    assert len(mine.transformer._paritas.now.all_ports()) == _PORTS[name]
 
 
 @pytest.mark.slow
@@ -242,13 +258,14 @@ def test_a_pipeline_with_a_cache_is_not_saved(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_cache_that_is_turned_off_again() -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_cache_that_is_turned_off_again(engine: str) -> None:
     def change(pipeline: Any) -> None:
         pipeline.transformer.enable_cache(_CACHES["first block"](pipeline))
         _latents(pipeline)
         pipeline.transformer.disable_cache()
 
-    _compare(_flux, _latents, change, {}, "after")
+    _compare(_flux, _latents, change, {}, "after", engine)
 
 
 # --- other pipelines of the same networks --------------------------------------------------------------------
@@ -281,18 +298,16 @@ _OTHERS: dict[str, tuple[Callable[[Any, Any], Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", [n if n in ("ControlNet", "a copy") else pytest.param(n, marks=pytest.mark.slow) for n in _OTHERS]
-)
-def test_other_pipelines_of_its_networks(name: str) -> None:
+@pytest.mark.parametrize(("name", "engine"), _rows(_OTHERS, {("ControlNet",), ("a copy",)}))
+def test_other_pipelines_of_its_networks(name: str, engine: str) -> None:
     make, call = _OTHERS[name]
     theirs = make(diffusers, tiny_pipelines.stable_diffusion())
-    mine = ours.port(tiny_pipelines.stable_diffusion(), engine="openvino")
+    mine = ours.port(tiny_pipelines.stable_diffusion(), engine=engine)
     other = make(ours, mine)
     assert type(other) is type(theirs)
     np.testing.assert_allclose(_picture(other, **call), _picture(theirs, **call), atol=1e-4)
     np.testing.assert_allclose(_picture(mine), _picture(tiny_pipelines.stable_diffusion()), atol=1e-4)
-    assert {one.engine for one in networks(other).values()} == {"openvino"}
+    assert {one.engine for one in networks(other).values()} == {engine}
 
 
 _CUSTOM = """
@@ -342,7 +357,8 @@ def test_a_network_is_described_alike_in_every_process() -> None:
 
 
 @pytest.mark.slow
-def test_a_pipeline_that_differentiates_its_network(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_pipeline_that_differentiates_its_network(engine: str, caplog: pytest.LogCaptureFixture) -> None:
     """Attend-and-Excite moves latents along gradients through the UNet, which is PyTorch's then, with a note."""
     call = {"token_indices": [2, 3], "max_iter_to_alter": 1, "num_inference_steps": 2, "thresholds": {0: 0.5}}
     made = []
@@ -352,7 +368,7 @@ def test_a_pipeline_that_differentiates_its_network(caplog: pytest.LogCaptureFix
             **tiny_pipelines.parts(), requires_safety_checker=False
         )
         if port:
-            ours.port(pipeline, engine="openvino")
+            ours.port(pipeline, engine=engine)
         with caplog.at_level(logging.WARNING, "paritas.diffusers"):
             made.append(_picture(pipeline, height=32, width=32, attn_res=(8, 8), **call))
     np.testing.assert_allclose(made[1], made[0], atol=1e-4)

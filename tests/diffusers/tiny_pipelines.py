@@ -6,8 +6,12 @@ from __future__ import annotations
 from typing import Any
 
 import diffusers
+import pytest
 import torch
 import transformers
+
+#: On which what holds of every engine is tested: daily on the first.
+ENGINES = ["openvino", pytest.param("mindspore", marks=pytest.mark.slow)]
 
 
 def tokenizer() -> Any:

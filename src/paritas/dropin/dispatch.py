@@ -83,7 +83,23 @@ def install(model: torch.nn.Module, network: Answers) -> None:
                 own.module, own.path, own.network = module, path, network
             else:
                 module.forward = Dispatched(module, path, network, own)
+        _install_below_hooks(module, path, network)
     vars(model)["_paritas"] = network
+
+
+def _install_below_hooks(module: torch.nn.Module, path: str, network: Answers) -> None:
+    """What a library's hooks stand around, where they were set before the model was ported, is asked as from outside.
+
+    They hold the forward that the module had then, that of the library's class.
+    """
+    cls = type(module)
+    own = getattr(cls, "_paritas_original", cls).forward
+    below = Dispatched(module, path, network) if path else types.MethodType(cls.forward, module)
+    for registry in registries(module).values():
+        for hook in getattr(registry, "hooks", {}).values():
+            for name, held in vars(hook.fn_ref).items():
+                if isinstance(held, types.MethodType) and held.__self__ is module and held.__func__ is own:
+                    setattr(hook.fn_ref, name, below)
 
 
 def in_pytorch(module: torch.nn.Module) -> Any:

@@ -18,7 +18,7 @@ class Library:
     and so does that of what contains them; their layers are ports. watching: prefixes of modules whose hooks look at
     what is inside a network, as a user's do: all others of the library are its own. registry: the attribute of a module
     that holds hooks by which the library puts something in the place of its forward, by `hooks`: what they do depends
-    on earlier calls, so that they are never inside a port.
+    on earlier calls, so that they are never inside a port. What each of them stands around is in its `fn_ref`.
     """
 
     name: str
