@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.deploy.families import FAMILIES, IMAGE, family
+from tests.deploy.small_seeing import FAMILIES, IMAGE, family
 
 import paritas
 import paritas.transformers as ours

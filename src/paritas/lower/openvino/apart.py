@@ -106,15 +106,13 @@ def _moved(node: openvino.Node) -> np.ndarray | None:
     return np.array(node.data) if node.get_type_name() == "Constant" else None
 
 
-def _is_constant(node: openvino.Node) -> bool:
-    """Whether nothing but constants is in it, as far as a few steps tell."""
-    for _ in range(4):
-        if node.get_type_name() == "Constant":
-            return True
-        if node.get_input_size() == 0:
-            return False
-        node = node.input_value(0).get_node()
-    return False
+def _is_constant(node: openvino.Node, steps: int = 4) -> bool:
+    """Whether nothing but constants is in it, as far as a few steps tell; looked up rows are not."""
+    if node.get_type_name() == "Constant":
+        return True
+    if node.get_input_size() == 0 or steps == 0:
+        return False
+    return all(_is_constant(value.get_node(), steps - 1) for value in node.input_values())
 
 
 def _is_wide(value: openvino.Output) -> bool:

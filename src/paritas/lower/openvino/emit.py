@@ -380,9 +380,12 @@ def rank_of(value: Any) -> int:
 
 
 def concatenated(values: Sequence[Any], axis: int) -> Output:
-    """Tensors one behind the other. Vectors as rows: the plugin's Abs (2026.4) writes into what joined vectors made."""
-    if rank_of(values[0]) != 1:
-        return out(ops.concat(list(values), axis))
+    """Tensors one behind the other. Vectors as rows: the plugin's Abs (2026.4) writes into what joined vectors made.
+
+    The last axis is -1: only as such does the plugin see a rotary embedding, and compute it as one operator.
+    """
+    if (rank := rank_of(values[0])) != 1:
+        return out(ops.concat(list(values), -1 if axis == rank - 1 else axis))
     first = np.array([0], np.int64)
     rows = ops.concat([ops.unsqueeze(value, first) for value in values], 1)
     return out(ops.squeeze(rows, first))
