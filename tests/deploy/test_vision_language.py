@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from tests.deploy.seeing import MODELS, Seeing, picture, seeing
 
 import paritas
@@ -104,6 +105,10 @@ def test_a_text_about_image_files(ported: Any, tmp_path: Path, capsys: Any) -> N
     assert capsys.readouterr().out.strip() == printable(one.tokenizer.decode(want, skip_special_tokens=True)).strip()
     marked = writer(paritas.load(place), files).write("<image><image>the quick brown", {"max_new_tokens": 8})
     assert marked == one.tokenizer.decode(want, skip_special_tokens=True)
+    said = {"text": "<image>\nhello", "images": [images.open(files[0])], "generate_kwargs": NEW}
+    processor = transformers.AutoProcessor.from_pretrained(place)
+    theirs = transformers.pipeline(TASK, model=one.model, processor=processor)(**said)
+    assert ours.pipeline(TASK, model=str(place))(**said) == theirs
     (tmp_path / "none.png").write_text("no image")
     with pytest.raises(InputError, match=r"none\.png is no image that is read"):
         generate(place, "the quick brown", [tmp_path / "none.png"])
