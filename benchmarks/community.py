@@ -32,7 +32,7 @@ import numpy as np
 import results as folder
 from pipelines import difference, results
 
-from paritas.apps.published.open_clip_models import mend_torchvision
+from paritas.mending import mend_torchvision
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import results as published
 
-from paritas.apps.published.open_clip_models import mend_torchvision
+from paritas.mending import mend_torchvision
 
 #: The largest difference that counts as the same: of values as large as 1, and of pictures of 8 bits in levels.
 TOLERANCE, LEVELS = 1e-4, 1

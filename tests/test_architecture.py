@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("printable", "errors", "dtypes", "options", "program", "formulas", "pytree", "arguments", "guards", "caches"),
         "size_names",
-        *("files", "leftovers", "details", "contents", "workers", "extras", "calibration"),
+        *("files", "leftovers", "details", "contents", "workers", "extras", "calibration", "mending"),
     ),
     ("capture",),
     ("lower",),
@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("bench", "components", "others", "making", "ports", "pipeline", "modes", "texts", "adoption"),
     ("dropin",),
     ("transformers",),
-    ("diffusers",),
+    ("diffusers", "open_clip", "clip"),
     ("apps",),
     ("cli", "__main__"),
 )

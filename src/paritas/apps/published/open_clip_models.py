@@ -6,13 +6,13 @@ from __future__ import annotations
 import copy
 import functools
 import math
-import sys
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
 from paritas.errors import ZooError
+from paritas.mending import mend_torchvision
 
 INSTALL = "pip install 'paritas[clip]'"
 
@@ -78,28 +78,3 @@ def open_clip() -> Any:
     except ImportError as error:
         raise ZooError(f"open_clip is not installed here ({error}). Install it:   {INSTALL}") from None
     return open_clip
-
-
-def mend_torchvision() -> None:
-    """Make torchvision importable where it is a wheel for CUDA beside a torch without; nothing where there is none.
-
-    It fails as it describes two of its operators, which it could not load, and transformers fails with it. Declared,
-    they are known, and nothing here calls them. To be called before transformers is imported.
-    """
-    try:
-        import torchvision
-    except ModuleNotFoundError:
-        return
-    except RuntimeError as error:
-        if "torchvision::" not in str(error):
-            raise
-        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _declared.append(library)
-        import torchvision  # noqa: F401
-
-
-_declared: list[torch.library.Library] = []  # what a library declares goes with it

@@ -248,7 +248,7 @@ def fitting(model: Model, gib: float) -> int:
 def _weights_gib(model: Model) -> float:
     import torch
 
-    from paritas.apps.published.open_clip_models import mend_torchvision
+    from paritas.mending import mend_torchvision
 
     mend_torchvision()
     with torch.device("meta"):

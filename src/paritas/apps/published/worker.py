@@ -38,7 +38,7 @@ EAGER, TRUTH = "torch", "truth"
 def main() -> None:
     import torch
 
-    from paritas.apps.published.open_clip_models import mend_torchvision
+    from paritas.mending import mend_torchvision
 
     torch.set_num_threads(1)
     mend_torchvision()

@@ -300,7 +300,14 @@ def imported() -> types.ModuleType:
 @functools.cache
 def _settle(ms: types.ModuleType) -> None:
     """Once a process: a failed compile writes its graph into `save_graphs_path`, by default where one stands."""
-    ms.set_device("CPU")
+    try:
+        ms.set_device("CPU")
+    except RuntimeError as error:  # the caller has computed with MindSpore before, on whatever device that was
+        if (device := ms.get_context("device_target")) != "CPU":
+            raise EngineError(
+                f"MindSpore computes on {device} in this process already, and ports run on its CPU: "
+                'call mindspore.set_device("CPU") before anything is computed.'
+            ) from error
     ms.set_context(save_graphs_path=str(module.shelf()))
 
 
