@@ -299,7 +299,12 @@ def imported() -> types.ModuleType:
 
 @functools.cache
 def _settle(ms: types.ModuleType) -> None:
-    """Once a process: a failed compile writes its graph into `save_graphs_path`, by default where one stands."""
+    """Once a process: a failed compile writes its graph into `save_graphs_path`, by default where one stands.
+
+    In PyNative mode MindSpore 2.10 hands operators through queues whose threads spin while they wait for each other: on
+    two cores a small BERT takes 360 ms, and 10 ms where operators are launched one after another. That has to be said
+    before the first of them. Graph mode has no such queues.
+    """
     try:
         ms.set_device("CPU")
     except RuntimeError as error:  # the caller has computed with MindSpore before, on whatever device that was
@@ -308,6 +313,7 @@ def _settle(ms: types.ModuleType) -> None:
                 f"MindSpore computes on {device} in this process already, and ports run on its CPU: "
                 'call mindspore.set_device("CPU") before anything is computed.'
             ) from error
+    ms.runtime.launch_blocking()
     ms.set_context(save_graphs_path=str(module.shelf()))
 
 
