@@ -181,6 +181,25 @@ def test_a_case_that_the_original_refuses_is_counted():
     assert report.unseen == {'case "long"': "the original refuses it: IndexError: too long"}
 
 
+@pytest.mark.parametrize(("got", "verdict"), [(lambda x: x, "agrees"), (lambda x: x + 1, "diverges")])
+def test_other_sizes_are_compared_where_the_original_refuses_the_first_and_it_is_told(got, verdict):
+    def original(feed):
+        if feed["x"].size > 1:
+            raise IndexError("too long")
+        return [feed["x"]]
+
+    nearer = (Case("long", {"x": f32(1, 2, 3)}), Case("long", {"x": f32(5)}))
+    report = verify(
+        Stub(lambda feed: [got(feed["x"])]),
+        original,
+        [Case("long", {"x": f32(1, 2)}, otherwise=nearer)],
+        outputs=[TensorSpec("y", "float32", ("s0",))],
+        environment=Environment("stub"),
+    )
+    assert report.verdict == verdict and not report.unseen
+    assert 'case "long" has other sizes, x[1]: of its own, the original refuses it: IndexError: too long' in str(report)
+
+
 # --- made-up values ---------------------------------------------------------------------------
 
 

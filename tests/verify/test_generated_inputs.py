@@ -68,6 +68,25 @@ def test_masks_and_corner_values_have_the_shapes_of_other_cases():
     assert sorted(set(shapes)) == [(1, 8), (2, 1), (2, 33), (3, 7), (4, 9)]
 
 
+def test_a_case_gives_way_to_sizes_nearer_to_the_examples():
+    """A mask with a length of its own, as long as the frames in the example; and a table for both lengths together."""
+    specs = (
+        TensorSpec("frames", "float32", ("s0", "s1", 8)),
+        TensorSpec("attention_mask", "int64", ("s0", "s2")),
+        TensorSpec("past", "float32", ("s0", "s3", 8)),
+    )
+    ways = Ways(example={"s0": 2, "s1": 12, "s2": 12, "s3": 4})
+    cases = {case.name: case for case in generate(specs, ways=ways)}
+    shapes = {name: [tuple(len(x[0]) for x in c.feed.values()) for c in case.otherwise] for name, case in cases.items()}
+    assert shapes["batch 1"] == [(8, 8, 6), (8, 12, 4)]
+    assert shapes["longer"] == [(33, 33, 17), (33, 12, 4)]
+    edges = [shapes[name] for name, case in cases.items() if name.startswith("smallest")]
+    assert edges == [[(1, 1, 4)], [(1, 1, 4)], []]  # of the frames, the mask, what is past
+    assert not shapes["corner values"] and not any(case.otherwise for case in generate(BERT))
+    alike = cases["left padding"].otherwise[0].feed
+    assert alike["attention_mask"].shape == alike["frames"].shape[:2] and not alike["attention_mask"].all()
+
+
 def test_limits_hold_and_shapes_that_they_make_equal_appear_once():
     for case in generate(BERT, limits={"s1": (2, 7)}):
         assert 2 <= case.feed["input_ids"].shape[1] <= 7

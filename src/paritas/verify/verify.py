@@ -109,11 +109,9 @@ def verify(
             progress(f"case {number} of {len(cases)}: {case.name}")
         if case.name in feeds:
             raise ParitasError(f"Two cases are named {case.name!r}; a report could not tell them apart.")
+        case, want, refused = _taken(original, case, notes)
         feeds[case.name] = case
-        try:
-            want = list(original(case.feed))
-        except Exception as error:  # noqa: BLE001 - the original's own refusal, of any kind, says nothing about the port
-            refused = f"the original refuses it: {reason_of(error)}"
+        if refused:
             if case.optional:
                 notes.append(f'verify: case "{case.name}" was not compared: {refused}')
             else:
@@ -179,6 +177,22 @@ def verify(
 
 #: Up to so many nodes, those that lose a NaN are looked for; in larger models at level "nodes" only.
 FEW_NODES = 400
+
+
+def _taken(original: Runner, case: Case, notes: list[str]) -> tuple[Case, list[np.ndarray], str]:
+    """(the case, or the one it gives way to, what the original says of it, why it is not compared)."""
+    try:
+        return case, list(original(case.feed)), ""
+    except Exception as error:  # noqa: BLE001 - the original's own refusal, of any kind, says nothing about the port
+        refused = f"the original refuses it: {reason_of(error)}"
+    for nearer in case.otherwise:
+        try:
+            want = list(original(nearer.feed))
+        except Exception:  # noqa: BLE001 - as before
+            continue
+        notes.append(f'verify: case "{case.name}" has other sizes, {nearer.shapes}: of its own, {refused}')
+        return nearer, want, ""
+    return case, [], refused
 
 
 def _special(

@@ -29,6 +29,8 @@ class Case:
 
     edge: legal, but rarely meant to happen. optional: made up without knowing whether the model takes such values;
     where it does not, or where PyTorch cannot say what is right, that is a note and leaves nothing incomplete.
+    otherwise: the same with sizes nearer to the example's, for an original that refuses these: no guard says that a
+    mask is as long as what it masks, or that two lengths together have to fit into a table.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Case:
     optional: bool = False
     searched: bool = False  # picked out of many because the port is far off there
     special: bool = False  # holds NaN or infinities: a difference is a note, and decides nothing
+    otherwise: tuple[Case, ...] = ()
 
     @property
     def shapes(self) -> str:
@@ -96,37 +99,51 @@ def generate(
             _Plan("a row fully masked", 3, ODD, _one_row_hidden, edge=True),
         ]
     plans += _corner_plans(specs, limits, ways)
-    planned = [(plan, _sizes(specs, plan, limits, ways)) for plan in plans]
+    planned = [(plan, _sizes(specs, plan, limits, ways), "") for plan in plans]
     names = size_names(specs)
     planned += [
-        (_Plan(f"{end} {names.get(symbol, symbol)}", 1, (LENGTH,), edge=True), sizes)
+        (_Plan(f"{end} {names.get(symbol, symbol)}", 1, (LENGTH,), edge=True), sizes, symbol)
         for end, symbol, sizes in ways.edges(symbols(specs), limits)
-        if all(sizes[symbol] != others[symbol] for _, others in planned)
+        if all(sizes[symbol] != others[symbol] for _, others, _ in planned)
     ]
+    batches = {symbol for symbol, is_batch in symbols(specs).items() if is_batch}
     cases: list[Case] = []
     seen: set[tuple[object, ...]] = set()
-    for number, (plan, sizes) in enumerate(planned):
-        shapes = shapes_of(specs, sizes)
-        key = (plan.mask, plan.rows, plan.first, *shapes.values())
+    for number, (plan, sizes, edge) in enumerate(planned):
+        key = (plan.mask, plan.rows, plan.first, *shapes_of(specs, sizes).values())
         if key in seen:
             continue
         seen.add(key)
-        generator = np.random.default_rng((seed, number))
-        feed = {
-            spec.name: _values(
-                spec,
-                shapes[spec.name],
-                generator,
-                mask=plan.mask,
-                plan=plan,
-                ends=(ranges or {}).get(spec.name, (0, 1)),
-            )
-            for spec in specs
-        }
-        feed |= {spec.name: _lengths(spec, shapes[spec.name], sizes, generator) for spec in specs if spec.counts}
-        feed |= {s.name: np.zeros_like(feed[s.name]) for s in specs if s.forgets and sizes.get(s.forgets) != 1}
-        cases.append(Case(plan.name, feed, plan.edge, optional=bool(plan.rows)))
+        case, *nearer = (
+            Case(plan.name, _feed(specs, plan, wanted, (seed, number), ranges), plan.edge, bool(plan.rows or edge))
+            for wanted in (sizes, *(() if plan.rows else ways.nearer(sizes, batches, limits, edge)))
+        )
+        cases.append(dataclasses.replace(case, otherwise=tuple(nearer)))
     return tuple(cases)
+
+
+def _feed(
+    specs: Sequence[TensorSpec],
+    plan: _Plan,
+    sizes: Mapping[str, int],
+    seed: tuple[int, int],
+    ranges: Mapping[str, tuple[int, int]] | None,
+) -> dict[str, np.ndarray]:
+    shapes, generator = shapes_of(specs, sizes), np.random.default_rng(seed)
+    feed = {
+        spec.name: _values(
+            spec,
+            shapes[spec.name],
+            generator,
+            mask=plan.mask,
+            plan=plan,
+            ends=(ranges or {}).get(spec.name, (0, 1)),
+        )
+        for spec in specs
+    }
+    feed |= {spec.name: _lengths(spec, shapes[spec.name], sizes, generator) for spec in specs if spec.counts}
+    feed |= {s.name: np.zeros_like(feed[s.name]) for s in specs if s.forgets and sizes.get(s.forgets) != 1}
+    return feed
 
 
 def _corner_plans(specs: Sequence[TensorSpec], limits: Mapping[str, tuple[int, int]], ways: Ways) -> list[_Plan]:

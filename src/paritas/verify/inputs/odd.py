@@ -43,7 +43,12 @@ def odd(specs: Sequence[TensorSpec], base: Case, *, seed: int = 0, keep: Collect
     free = [spec for spec in specs if spec.value is None and spec.name not in keep]
     made: list[Case] = []
 
-    def add(name: str, change: Callable[[TensorSpec, np.ndarray], np.ndarray | None], **more: bool) -> None:
+    def add(
+        name: str,
+        change: Callable[[TensorSpec, np.ndarray], np.ndarray | None],
+        edge: bool = False,
+        special: bool = False,
+    ) -> None:
         generator_of[0] = np.random.default_rng((seed, len(name), ord(name[0])))
         feed, changed = dict(base.feed), False
         for spec in free:
@@ -51,7 +56,7 @@ def odd(specs: Sequence[TensorSpec], base: Case, *, seed: int = 0, keep: Collect
             if other is not None:
                 feed[spec.name], changed = other, True
         if changed:
-            made.append(Case(name, feed, optional=True, **more))
+            made.append(Case(name, feed, edge, optional=True, special=special))
 
     generator_of = [np.random.default_rng(seed)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -46,6 +46,30 @@ class Ways:
             if not broken(guards, sizes):
                 return sizes
         return {**wanted, **{symbol: self.example[symbol] for symbol in involved if symbol in self.example}}
+
+    def nearer(
+        self, sizes: Mapping[str, int], apart: Collection[str], limits: Limits, first: str = ""
+    ) -> list[dict[str, int]]:
+        """`sizes`, nearer and nearer to the example's, where guards and limits hold of it; those of `apart` stay.
+
+        First those are alike that are alike in the example, as large as the first of them. Then all but the first
+        length are the example's. first: the one that the sizes are about: those that are alike are as large as it is,
+        and that is all.
+        """
+        lengths = [symbol for symbol in sizes if symbol not in apart and symbol in self.example]
+        groups: dict[int, list[str]] = {}
+        for symbol in lengths:
+            groups.setdefault(self.example[symbol], []).append(symbol)
+        alike = dict(sizes)
+        for members in groups.values():
+            alike |= dict.fromkeys(members, sizes[first if first in members else members[0]])
+        alone = {**sizes, **{symbol: self.example[symbol] for symbol in lengths[1:]}}
+        found: list[dict[str, int]] = []
+        for wanted in (alike,) if first else (alike, alone):
+            within = all(low <= wanted[symbol] <= high for symbol, (low, high) in limits.items() if symbol in wanted)
+            if wanted not in (dict(sizes), *found) and within and self.takes(wanted):
+                found.append(wanted)
+        return found
 
     def edges(self, symbols: Iterable[str], limits: Limits) -> list[tuple[str, str, dict[str, int]]]:
         """(which end, symbol, sizes) for each dimension's smallest size that is taken beside the example's others.
