@@ -76,4 +76,11 @@ FOUND = [
     _entry(["v0 = x0.repeat_interleave(torch.tensor([2, 0, 1]), 0)"], x0=Given((3, 2), "float32")),
     # Abs wrote into the joined vector, which is read again.
     _entry(["v0 = torch.cat([x0, x0 - 9.0])", "v1 = v0.abs() + v0"], x0=Given((3,), "float32")),
+    # Masks that hold nowhere: nothing is taken, and nothing is written.
+    _entry(
+        ["v0 = x0 * 2", "v0[x0[:, 0] > 99] = x1[x1[:, 0] > 99]"],
+        x0=Given((4, 3), "float32"),
+        x1=Given((5, 3), "float32"),
+    ),
+    _entry(["v0 = x0.masked_scatter(x0 > 99, x1[x1 > 99])"], x0=Given((4, 3), "float32"), x1=Given((5, 3), "float32")),
 ]

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Look-ups by index, and writing by index."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from paritas.lower.mindspore.ops.data_dependent import selected
 from paritas.lower.mindspore.ops.factories import filled
 from paritas.lower.mindspore.ops.registry import lowers
-from paritas.lower.mindspore.ops.shape import permuted
+from paritas.lower.mindspore.ops.shape import is_empty, may_be_empty, permuted
 from paritas.lower.mindspore.ops.where_clamp import number
 from paritas.lower.mindspore.write.emitter import Emitter
 from paritas.lower.mindspore.write.source import Scalar, Size, Sizes, Value
@@ -129,6 +130,8 @@ def _put_where(emit: Emitter, self: Value, indices: Sequence[Value | None], valu
     if accumulate:
         raise emit.refuse("index_put that adds where a mask says")
     rest = self.shape[mask.rank :]
+    if is_empty(values):  # torch takes it for a mask without a True only
+        return self
     if values.rank == 1 + len(rest) and values.shape[0] != 1:
         values = _dealt(emit, mask, values)
     elif values.rank > len(rest):
@@ -147,18 +150,30 @@ def _turns(emit: Emitter, mask: Value) -> Value:
 
 def _dealt(emit: Emitter, mask: Value, values: Value) -> Value:
     """A row of `values` for each True of the mask, in order; any row for the others."""
-    taken = emit.call("ops.gather", values, _turns(emit, mask), 0)
+    taken = emit.call("ops.gather", _at_least_one(emit, values), _turns(emit, mask), 0)
     wide = values.shape[1:]
     return emit.typed(
         emit.call("ops.reshape", taken, (*emit.dims(mask.shape), *emit.dims(wide))), shape=(*mask.shape, *wide)
     )
 
 
+def _at_least_one(emit: Emitter, values: Value) -> Value:
+    """A mask without a True has no rows to take: one more is there, read for places that keep what they had."""
+    if not may_be_empty(values):
+        return values
+    shape = (1, *values.shape[1:])
+    spare = emit.call("ops.zeros", emit.dims(shape), emit.dtype(values.dtype))
+    return emit.typed(emit.call("ops.cat", (values, spare)), dtype=values.dtype, shape=("?", *values.shape[1:]))
+
+
 @lowers("aten.masked_scatter.default")
 def masked_scatter(emit: Emitter, self: Value, mask: Value, source: Value) -> Value:
     shape = emit.dims(emit.out.shape)
+    if is_empty(source):
+        return emit.call("ops.broadcast_to", self, shape)
     mask = emit.let(emit.call("ops.broadcast_to", mask, shape), "mask")
-    taken = emit.call("ops.gather", emit.call("ops.reshape", source, (-1,)), _turns(emit, mask), 0)
+    flat = emit.typed(emit.call("ops.reshape", source, (-1,)), dtype=source.dtype, shape=(math.prod(source.shape),))
+    taken = emit.call("ops.gather", _at_least_one(emit, flat), _turns(emit, mask), 0)
     return emit.call("ops.where", mask, emit.call("ops.reshape", taken, shape), self)
 
 

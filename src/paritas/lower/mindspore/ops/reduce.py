@@ -9,7 +9,7 @@ from paritas.lower.mindspore.ops.arithmetic import FLOATS
 from paritas.lower.mindspore.ops.factories import filled
 from paritas.lower.mindspore.ops.logic import truth
 from paritas.lower.mindspore.ops.registry import lowers
-from paritas.lower.mindspore.ops.shape import is_empty
+from paritas.lower.mindspore.ops.shape import is_empty, may_be_empty
 from paritas.lower.mindspore.write.emitter import Emitter
 from paritas.lower.mindspore.write.source import Scalar, Size, Value
 from paritas.lower.registry import Arg
@@ -34,12 +34,6 @@ def reduced_by(
     return emit.typed(out, dtype=dtype or self.dtype, shape=shape_without(self, axes, keepdim))
 
 
-def _may_be_empty(self: Value) -> bool:
-    """Whether a size depends on values: as many as a mask shows, which may be none."""
-    symbols = {s for size in self.shape for s in getattr(size, "free_symbols", ())}
-    return any(str(symbol).startswith("u") for symbol in symbols)
-
-
 @lowers("aten.sum.default", dim=None, keepdim=False)
 @lowers("aten.sum.dim_IntList")
 @lowers("aten.mean.default", dim=None, keepdim=False, primitive="ops.ReduceMean", nothing=math.nan)
@@ -60,7 +54,7 @@ def summed(
         return filled(emit, nothing)
     if not axes:
         return x
-    if primitive == "ops.ReduceSum" and len(axes) == self.rank and not keepdim and _may_be_empty(self):
+    if primitive == "ops.ReduceSum" and len(axes) == self.rank and not keepdim and may_be_empty(self):
         # MindSpore 2.10 leaves the sum of nothing unwritten: a zero more changes no sum.
         rows = emit.call("ops.reshape", x, (-1,))
         zero = emit.call("ops.zeros", (1,), emit.dtype(x.dtype))

@@ -89,6 +89,12 @@ def is_empty(value: Value) -> bool:
     return any(size == 0 for size in value.shape)
 
 
+def may_be_empty(value: Value) -> bool:
+    """Whether a size depends on values: as many as a mask shows, which may be none."""
+    symbols = {s for size in value.shape for s in getattr(size, "free_symbols", ())}
+    return any(str(symbol).startswith("u") for symbol in symbols)
+
+
 @lowers("aten.stack.default")
 def stack(emit: Emitter, tensors: Sequence[Value], dim: int) -> Value:
     return emit.call("ops.stack", tuple(emit.cast(x, emit.out.dtype) for x in tensors), dim)
