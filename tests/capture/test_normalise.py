@@ -46,6 +46,13 @@ def _joined_in_another_order(x: torch.Tensor) -> torch.Tensor:
     return torch.cat(list(x.split([1, x.shape[0] - 1]))[::-1], 0) * 2
 
 
+def _pairs(x: torch.Tensor) -> torch.Tensor:
+    """`view_as_complex` is refused by torch where the two numbers of a pair are apart."""
+    apart = torch.stack((x, -x)).permute(1, 2, 0)
+    behind = apart.contiguous().unsqueeze(0)
+    return torch.view_as_real(torch.view_as_complex(behind) * torch.view_as_complex(apart.contiguous()))
+
+
 F32, I64, BOOL = torch.float32, torch.int64, torch.bool
 
 #: (function, dtype of x, operators that must be gone, operators that must be there)
@@ -81,6 +88,7 @@ CASES = {
     "split and joined otherwise": (_joined_in_another_order, F32, set(), {"aten.cat.default"}),
     "joined with nothing": (lambda x: torch.cat([x, x[:, :0]], 1) * 2, F32, {"aten.cat.default"}, set()),
     "gather that transposes": (_transposed, F32, set(), {"aten.index.Tensor"}),
+    "pairs that lie together": (_pairs, F32, set(), {"aten.view_as_complex.default", "aten.clone.default"}),
     "gather of a part": (_shifted, F32, set(), {"aten.index.Tensor"}),
 }
 

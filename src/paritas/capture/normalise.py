@@ -58,8 +58,52 @@ def drop_assertions(program: ExportedProgram) -> None:
 def drop_aliases(program: ExportedProgram) -> None:
     """`clone`, `detach` and their kin: dropout in evaluation mode is exported as a clone."""
     for node in list(program.graph.nodes):
-        if name_of(node) in ALIASES:
+        if name_of(node) in ALIASES and not _lays_out_pairs(node):
+            if not _lies_alike(node, node.args[0]):
+                _lay_out_pairs(program.graph, node)
             replace(program, node, node.args[0])
+
+
+def _lays_out_pairs(node: Node) -> bool:
+    """The one operator that asks how its argument lies in memory is torch's `view_as_complex`."""
+    return _is_laid_out(node) and any(name_of(user) == "aten.view_as_complex.default" for user in node.users)
+
+
+def _is_laid_out(node: Any) -> bool:
+    name = name_of(node)
+    as_rows = node.kwargs.get("memory_format") == torch.contiguous_format
+    return name == "aten.contiguous.default" or (name == "aten.clone.default" and as_rows)
+
+
+def _lies_alike(a: Node, b: Any) -> bool:
+    x, y = a.meta["val"], b.meta["val"]
+    if not all(isinstance(one, torch.Tensor) and one.layout is torch.strided for one in (x, y)):
+        return True
+    return same_dims(x.stride(), y.stride())
+
+
+def _lay_out_pairs(graph: torch.fx.Graph, node: Node) -> None:
+    """The copy that laid out a tensor will go: another one stands in front of each pair of numbers that views it."""
+    for user in list(node.users):
+        if name_of(user) in _VIEWS or (name_of(user) in ALIASES and not _is_laid_out(user)):
+            _lay_out_pairs(graph, user)
+        elif name_of(user) == "aten.view_as_complex.default":
+            with graph.inserting_before(user):
+                copy = graph.call_function(
+                    aten.clone.default, (user.args[0],), {"memory_format": torch.contiguous_format}
+                )
+            copy.meta = dict(user.args[0].meta)  # type: ignore[union-attr]
+            user.args = (copy,)
+
+
+_VIEWS = {
+    f"aten.{name}"
+    for name in (
+        "view.default", "_unsafe_view.default", "reshape.default", "unflatten.int", "flatten.using_ints",
+        "transpose.int", "permute.default", "select.int", "slice.Tensor", "unsqueeze.default", "squeeze.dim",
+        "squeeze.dims", "expand.default", "movedim.int",
+    )
+}  # fmt: skip
 
 
 def drop_identities(program: ExportedProgram) -> None:
