@@ -206,13 +206,14 @@ def smaller(name: str, layers: int) -> Any:
 
 def _fewer_layers(layers: int) -> Any:
     own = timm.create_model
-    depths = ({"depth": layers}, {"depths": (1, 1, 1, 1)}, {"layers": (1, 1, 1, 1)}, {"layers": (1, 1, 1, 1, 1)}, {})
 
     def create_model(*args: Any, **kwargs: Any) -> Any:
-        for depth in depths:
+        with torch.device("meta"):
+            stages = len(getattr(own(*args, **kwargs), "stages", ()))
+        for depth in ({"depth": layers}, {"depths": (1,) * stages}, {"layers": (1,) * stages}, {}):
             try:
                 return own(*args, **kwargs, **depth)
-            except (TypeError, AssertionError, IndexError):
+            except TypeError:
                 if not depth:
                     raise
         return None

@@ -20,6 +20,7 @@ from paritas.cli.commands import (
     compare,
     convert,
     demo,
+    difference,
     doctor,
     evaluate,
     generate,
@@ -61,7 +62,7 @@ for panel, modules in (
     (FAULTS, (bisect, compare)),
     (MACHINE, (doctor,)),
     (APPS, (translate, speech)),
-    (MAINTAIN, (support, parity)),
+    (MAINTAIN, (support, parity, difference)),
 ):
     for module in modules:
         name = module.__name__.rpartition(".")[2]
@@ -76,7 +77,12 @@ for name, panel, words, commands in (
         (cache.ls, cache.rm, cache.warm),
     ),
     ("eval", APPS, "Measure the quality of a translator.", (evaluate.bleu, evaluate.search)),
-    ("convert", APPS, "Checkpoints of other libraries, for transformers.", (convert.fairseq,)),
+    (
+        "convert",
+        APPS,
+        "Checkpoints of other libraries, for transformers and MindSpore.",
+        (convert.fairseq, convert.clip),
+    ),
     ("scaffold", MAINTAIN, "Files for what is to be added to Paritas.", (scaffold.op,)),
 ):
     group = typer.Typer(

@@ -29,6 +29,9 @@ mend_torchvision()
 import open_clip as _open_clip  # noqa: E402
 
 import paritas.open_clip.library  # noqa: E402, F401 - registers it
+from paritas.open_clip.beams import supply  # noqa: E402
+
+supply()
 
 __all__ = ["port_model"]
 

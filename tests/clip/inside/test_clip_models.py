@@ -172,3 +172,4 @@ def test_a_model_that_writes(engine: str, folder: Path) -> None:
         found = model.generate(image, seq_len=9, generation_type="top_k", top_k=3)
         torch.manual_seed(0)
         assert torch.equal(found, want.generate(image, seq_len=9, generation_type="top_k", top_k=3))
+        assert torch.equal(model.generate(image, seq_len=12), want.generate(image, seq_len=12))

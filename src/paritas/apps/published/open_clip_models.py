@@ -37,7 +37,7 @@ class Clip(torch.nn.Module):
         self.clip = library.CLIP(**config)
         with torch.no_grad():
             self.clip.logit_scale.fill_(math.log(_SCALE))
-        _as_if_trained(self.clip.visual)
+        as_if_trained(self.clip.visual)
 
     def forward(self, image: torch.Tensor, text: torch.Tensor) -> dict[str, torch.Tensor]:
         image_features, text_features = self.clip.encode_image(image), self.clip.encode_text(text)
@@ -46,7 +46,7 @@ class Clip(torch.nn.Module):
         return {"image_features": image_features, "text_features": text_features, "probs": probs}
 
 
-def _as_if_trained(visual: Any) -> None:
+def as_if_trained(visual: Any) -> None:
     """Batch norms with the statistics of a batch, and branches that do something: they start with a scale of 0.
 
     With mean 0 and variance 1, what a ResNet of random weights returns hardly depends on the image.

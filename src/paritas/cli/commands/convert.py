@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`paritas convert`: checkpoints of other libraries, for transformers."""
+"""`paritas convert`: checkpoints of other libraries, for transformers and for MindSpore."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from paritas.cli.options import Debug, Json, Quiet
-from paritas.cli.outcome import OK, print_json, say
+from paritas.cli.outcome import DIVERGES, OK, print_json, say
 from paritas.cli.progress import Stages
 
 Directory = Annotated[
@@ -70,3 +70,42 @@ def fairseq(
     else:
         say(str(done))
     return OK
+
+
+Source = Annotated[Path, typer.Argument(metavar="FILE", help="A .pt, .bin, .safetensors or .ckpt with weights.")]
+Target = Annotated[Path, typer.Argument(metavar="OUT", help="The file to write: .ckpt, .safetensors or .pt.")]
+OfModel = Annotated[
+    str,
+    typer.Option("--model", metavar="NAME", help="Whose weights they should be: of open_clip's names, or OpenAI's."),
+]
+
+
+def clip(
+    source: Source,
+    out: Target,
+    model: OfModel = "",
+    quiet: Quiet = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Turn weights of OpenAI's CLIP or of open_clip into a file of another kind, PyTorch's or MindSpore's.
+
+    Nothing of the file is executed, of a TorchScript archive the tensors are read. What was written is read again,
+    and every tensor compared by name, shape, dtype and value. With --model the exit code is 1 if names or shapes are
+    not the model's; they are listed.
+
+    **Examples**
+
+      paritas convert clip ViT-B-32.pt ViT-B-32.ckpt --model ViT-B/32
+
+      paritas convert clip open_clip_model.safetensors RN50.ckpt
+    """
+    with Stages(f"{source} -> {out}", quiet=quiet):
+        from paritas.open_clip.conversion import convert
+
+        done = convert(source, out, model=model)
+    if as_json:
+        print_json({**dataclasses.asdict(done), "source": str(done.source), "out": str(done.out)})
+    else:
+        say(str(done))
+    return OK if done.fits else DIVERGES
