@@ -109,7 +109,7 @@ def _published(model: str, pretrained: str, output: str) -> tuple[float, float] 
         return None
     wanted = pretrained == "openai" or model.endswith("-quickgelu")
     best = max(keys, key=lambda key: ((key[2] == "OpenAI") == wanted, key[0] == "open_clip"))
-    figures: Mapping[str, tuple[float, float]] = CLIP[best]  # type: ignore[index]
+    figures: Mapping[str, tuple[float, float]] = CLIP[best]
     return figures.get(output)
 
 

@@ -103,6 +103,7 @@ demos = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 demos.callback(epilog=EPILOG)(guarded(demo.demo, "port", "demo"))
+demos.command("clip", epilog=EPILOG)(guarded(demo.clip, "port", "demo clip"))
 demos.command("pixart", epilog=EPILOG)(guarded(demo.pixart, "port", "demo pixart"))
 app.add_typer(demos, name="demo", rich_help_panel=MACHINE)
 

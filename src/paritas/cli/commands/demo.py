@@ -103,5 +103,45 @@ def pixart(
     return OK
 
 
+Architecture = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Of open_clip's, as ViT-B-32, or hf-hub:OWNER/NAME.")
+]
+Weights = Annotated[
+    str, typer.Option("--pretrained", metavar="TAG|FILE", help="Weights: a tag of open_clip's, or a file.")
+]
+
+
+def clip(
+    model: Architecture,
+    pretrained: Weights = "",
+    engine: EngineOption = None,
+    host: Host = "127.0.0.1",
+    port: PortNumber = 7860,
+    debug: Debug = False,
+) -> int:
+    """Serve a page on which a CLIP model says which caption fits which picture, and what of the picture says so.
+
+    Pictures, captions, bars of probabilities; parts of a picture are covered one by one to see which count. Needs
+    pip install 'paritas[page,clip]'. Ctrl-C ends it.
+
+    **Examples**
+
+      paritas demo clip ViT-B-32 --pretrained laion2b_s34b_b79k
+
+      paritas demo clip RN50 --pretrained RN50.ckpt --engine mindspore
+    """
+    from paritas.extras import require
+
+    require("clip", "paritas demo clip")
+    from paritas.apps import frame
+    from paritas.apps.captions import page
+    from paritas.apps.captions.matching import Matcher
+
+    matcher = Matcher(model, pretrained, engine)
+    blocks = page.page(matcher, said=_say)
+    frame.serve_until_interrupted(blocks, host, port, f"{model} on {matcher.engine}", _say)
+    return OK
+
+
 def _say(line: str) -> None:
     say(line, err=True)
