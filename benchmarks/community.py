@@ -170,7 +170,8 @@ def loaded(source: Path, folder: Path, engine: str | None, **options: Any) -> An
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(folder)  # checkpoints that a file names are looked for here, before a hub is asked
     more = RECIPES[source.stem].model(folder)
-    absent = dict.fromkeys(_OPTIONAL & set(_arguments(source)))
+    has = json.loads(Path(folder, "model_index.json").read_text(encoding="utf-8"))
+    absent = dict.fromkeys(_OPTIONAL.intersection(_arguments(source)) - has.keys())
     keywords = {**absent, **more, "custom_pipeline": str(source), "trust_remote_code": True}
     if engine is None:
         with as_before():

@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paritas.cli.commands.port_pipeline import by_network, is_pipeline, port_pipeline
+from paritas.cli.commands.port_pipeline import by_network, index_of, port_pipeline
 from paritas.cli.options import (
     AllLayers,
     Awq,
@@ -119,9 +119,12 @@ def port(
       paritas port ./stable-diffusion --out stable-diffusion-openvino
 
       paritas port ./stable-diffusion --weights unet=int8 --call height=256 --call width=256 --out small
+
+      paritas port PixArt-alpha/PixArt-LCM-XL-2-1024-MS --out pixart-openvino
     """
     # What cannot succeed is refused before torch is imported and minutes pass.
-    pipeline_engines = by_network("--engine", engine) if is_pipeline(source) else engine
+    index = index_of(source) if not subfolder else None
+    pipeline_engines = by_network("--engine", engine) if index is not None else engine
     if isinstance(pipeline_engines, dict):
         for each in pipeline_engines.values():
             refuse_options(each, mode=False, target=False, weights=False)
@@ -133,7 +136,7 @@ def port(
         "backup_mode": backup_mode, "awq": awq, "scale_estimation": scale_estimation, "gptq": gptq,
         "lora_correction": lora_correction,
     }  # fmt: skip
-    if is_pipeline(source):
+    if index is not None:
         others: dict[str, Any] = {
             "task": task,
             "device": device,
@@ -143,7 +146,7 @@ def port(
         }
         others |= {name.replace("_", "-"): value for name, value in asked.items() if name != "format"}
         return port_pipeline(
-            source, out, engine, dynamic=dynamic, verify=verify, level=level.value, call=call, quiet=quiet,
+            source, index, out, engine, dynamic=dynamic, verify=verify, level=level.value, call=call, quiet=quiet,
             as_json=as_json, mode=mode, target=target, weights=weights, dtype=dtype, ov_config=ov_config, **others,
         )  # fmt: skip
     if call:

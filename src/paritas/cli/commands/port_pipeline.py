@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands on a directory with a pipeline of diffusers: each of its networks becomes a port, and is verified."""
+"""Commands on a pipeline of diffusers: each of its networks becomes a port, and is verified."""
 
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,9 @@ INDEX = "model_index.json"
 #: What a saved pipeline says of its ports, as `paritas.diffusers` writes it.
 PORTS = "ports.json"
 
+#: Of a pipeline: all have an owner.
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
 
 def is_pipeline(source: str) -> bool:
     """Whether that names a directory with a pipeline."""
@@ -30,6 +34,26 @@ def is_pipeline(source: str) -> bool:
         return (Path(source) / INDEX).is_file()
     except (OSError, ValueError):  # too long for a name
         return False
+
+
+def index_of(source: str) -> Path | None:
+    """What a pipeline says of its components, in its directory or of a hub id; None for anything else.
+
+    Of a hub id it is read from the hub's cache, and fetched where nothing of it is there.
+    """
+    if is_pipeline(source):
+        return Path(source, INDEX)
+    if not _HUB_ID.fullmatch(source) or Path(source).exists():
+        return None
+    import huggingface_hub as hub
+
+    try:
+        for name in (INDEX, "config.json"):  # the latter is a model's
+            if isinstance(found := hub.try_to_load_from_cache(source, name), str):
+                return Path(found) if name == INDEX else None
+        return Path(hub.hf_hub_download(source, INDEX))
+    except Exception:  # there is none, or nobody to ask: who loads it as a model says so  # noqa: BLE001 - the hub's
+        return None
 
 
 def is_saved(directory: Path) -> bool:
@@ -57,6 +81,7 @@ def by_network(option: str, text: str | None) -> str | dict[str, str] | None:
 
 def port_pipeline(
     source: str,
+    index: Path,
     out: Path,
     engine: str,
     *,
@@ -68,15 +93,15 @@ def port_pipeline(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Port, write, compare each network and the picture; the exit code."""
+    """Port, write, compare each network and the picture; the exit code. index: what `index_of` found of the source."""
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
         raise PortError(f"{out} is there already: name another directory.")
     if unknown := [name for name, value in options.items() if value and name not in ("mode", "target", "weights")]:
         raise InputError(f"A pipeline is ported without --{', --'.join(unknown)}.")
-    if is_saved(Path(source)):
+    if is_saved(index.parent):
         raise InputError(f"{source} is ported already. Port the original again:   paritas port SOURCE --out DIR")
     engines, weights = by_network("--engine", engine), by_network("--weights", options.pop("weights"))
-    check_networks(source, {"--engine": engines, "--weights": weights})
+    check_networks(index, {"--engine": engines, "--weights": weights})
     given = {name: value for name, value in {**options, "weights": weights}.items() if value}
     with Stages(f"{source} to {engine}", quiet=quiet) as stages:
         stages("load")
@@ -122,13 +147,13 @@ def show(directory: str, report: ComponentReports) -> None:
             )  # fmt: skip
 
 
-def check_networks(source: str, given: dict[str, Any]) -> None:
+def check_networks(index: Path, given: dict[str, Any]) -> None:
     """Raise `InputError` for a name that is no component of a pipeline, before anything is loaded."""
     try:
-        index = json.loads((Path(source) / INDEX).read_text(encoding="utf-8"))
-        known = [name for name, value in index.items() if isinstance(value, list) and value and value[0]]
+        told = json.loads(index.read_text(encoding="utf-8"))
+        known = [name for name, value in told.items() if isinstance(value, list) and value and value[0]]
     except (OSError, ValueError, AttributeError) as error:
-        raise SourceError(f"{Path(source) / INDEX} cannot be read: {error}") from None
+        raise SourceError(f"{index} cannot be read: {error}") from None
     for option, values in given.items():
         names = values if isinstance(values, dict) else {}
         if unknown := sorted(name for name in names if name.partition(".")[0] not in known):
