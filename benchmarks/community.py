@@ -170,8 +170,9 @@ def loaded(source: Path, folder: Path, engine: str | None, **options: Any) -> An
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(folder)  # checkpoints that a file names are looked for here, before a hub is asked
     more = RECIPES[source.stem].model(folder)
-    has = json.loads(Path(folder, "model_index.json").read_text(encoding="utf-8"))
-    absent = dict.fromkeys(_OPTIONAL.intersection(_arguments(source)) - has.keys())
+    index = json.loads(Path(folder, "model_index.json").read_text(encoding="utf-8"))
+    has = {name for name, value in index.items() if isinstance(value, list) and value[0]}
+    absent = dict.fromkeys(_OPTIONAL.intersection(_arguments(source)) - has)
     keywords = {**absent, **more, "custom_pipeline": str(source), "trust_remote_code": True}
     if engine is None:
         with as_before():

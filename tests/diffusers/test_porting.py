@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
+import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +204,38 @@ def test_what_a_processor_hands_to_a_store_is_there(caplog: pytest.LogCaptureFix
         _same(attach(model, engine="openvino")(x), want)
     _same(store.seen["maps"][0], want)
     assert len(store.seen["maps"]) == 1 and "leaves processor.store.seen.maps.0 for somebody to read" in caplog.text
+
+
+@torch.no_grad()
+def test_a_forward_that_hands_on_what_it_sees_is_called_in_every_call() -> None:
+    """As pipelines put into attention for one call: what it hands on is there, and what it takes is taken once."""
+    from paritas.diffusers.networks import attach
+
+    found: list[list[torch.Tensor]] = []
+    model = _Attending().eval()
+    for one in (copy.deepcopy(model), attach(model, engine="openvino")):
+        seen: list[torch.Tensor] = []
+        for step in range(3):
+            seen += [one(torch.full((2, 4), 0.5))]
+            with _handing_on(one, seen, [torch.full((2, 4), float(step))]) as given:
+                seen += [one(torch.full((2, 4), float(step)))]
+            assert given == []
+        found.append(seen)
+    assert len(found[0]) == len(found[1]) == 9
+    for got, want in zip(found[1], found[0], strict=True):
+        _same(got, want)
+    ports = [port.manifest.source.model_class.rpartition(".")[2] for port in model.ports]
+    assert ports == ["_Attending", "Linear"]
+
+
+@contextlib.contextmanager
+def _handing_on(model: Any, seen: list[torch.Tensor], given: list[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    own = model.inner.forward
+
+    def forward(self: Any, x: torch.Tensor) -> Any:
+        seen.append(x)
+        return own(x) + given.pop(0)
+
+    model.inner.forward = types.MethodType(forward, model.inner)
+    yield given
+    model.inner.forward = own

@@ -34,6 +34,7 @@ from paritas.run.engine import about
 from paritas.run.session import runs_on
 from paritas.verify import Case, ComponentReports, Environment
 from paritas.verify import verify as compare_outputs
+from paritas.verify.inputs.generate import as_floats
 from paritas.verify.of_port import eager, in_precision, verify_port
 
 if TYPE_CHECKING:
@@ -366,22 +367,19 @@ def around(specs: Sequence[TensorSpec], cases: Sequence[Case], seed: int = 0) ->
     for number, case in enumerate(dict.fromkeys((0, len(cases) - 1)) if cases else ()):
         generator, base = np.random.default_rng((seed, number)), cases[case]
         for name, share in (("near", 0.1), ("other values", 1.0)):
-            feed = {
-                spec.name: _moved(base.feed[spec.name], share, generator, index=spec.high is not None) for spec in specs
-            }
+            feed = {spec.name: _moved(base.feed[spec.name], share, generator, spec) for spec in specs}
             if any(feed[spec.name] is not base.feed[spec.name] for spec in specs):
                 yield Case(f"{base.name}, {name}", feed, optional=True)
 
 
-def _moved(value: np.ndarray, share: float, generator: np.random.Generator, *, index: bool) -> np.ndarray:
+def _moved(value: np.ndarray, share: float, generator: np.random.Generator, spec: TensorSpec) -> np.ndarray:
     if value.size < 2:
         return value
     if value.dtype.kind != "f":
-        return generator.permutation(value.reshape(-1)).reshape(value.shape) if index else value
+        return generator.permutation(value.reshape(-1)).reshape(value.shape) if spec.high is not None else value
     wide = value.astype(np.float64)
     if not np.isfinite(wide).all() or len(np.unique(wide[:64] if wide.ndim == 1 else wide.reshape(-1)[:4096])) < 3:
         return value
     noise = generator.standard_normal(value.shape) * wide.std()
     moved = wide + share * noise if share < 1 else noise + wide.mean()
-    made: np.ndarray = moved.astype(value.dtype)
-    return made
+    return as_floats(spec.dtype, moved)

@@ -118,7 +118,7 @@ def in_pytorch(module: torch.nn.Module) -> Any:
     twin: Any = copy.deepcopy(module, tensors)
     for inner, has_hooks in zip(twin.modules(), hooked, strict=True):
         own = vars(inner).get("forward")
-        if isinstance(own, Dispatched) or has_hooks:
+        if isinstance(own, Dispatched) or has_hooks or hands_on(own):
             own = _below(inner, own, has_hooks)
             vars(inner).pop("forward", None)
             if own is not None:
@@ -131,13 +131,42 @@ def in_pytorch(module: torch.nn.Module) -> Any:
 
 
 def own_forward(module: torch.nn.Module) -> Any:
-    """What somebody has put into a module as its forward, below the hooks of a library; None for that of its class."""
+    """What somebody has put into a module as its forward, below what is never in a port; None for that of its class."""
     return _below(module, vars(module).get("forward"), is_hooked(module))
+
+
+#: What a function may hold of what is around it, and still compute the same in every call: code, and modules.
+_CODE = (
+    torch.nn.Module, Dispatched, type, types.FunctionType, types.MethodType, types.BuiltinFunctionType,
+    types.ModuleType, functools.partial, type(None),
+)  # fmt: skip
+
+
+def hands_on(forward: Any) -> bool:
+    """Whether a function that somebody has put into a module as its forward holds values, which no port would look at.
+
+    It may hand on what it sees in a list, take what others have put there, or go another way once a variable around it
+    has changed: in each call, and not as it was captured.
+    """
+    function = getattr(forward, "__func__", forward)
+    if not isinstance(function, types.FunctionType) or _is_of_libraries(function):
+        return False
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # an empty cell
+            if not isinstance(cell.cell_contents, _CODE):
+                return True
+    return False
+
+
+def _is_of_libraries(function: types.FunctionType) -> bool:
+    return is_of_library(function.__module__) or function.__module__.startswith("torch.")
 
 
 def _below(module: torch.nn.Module, forward: Any, has_hooks: bool) -> Any:
     while isinstance(forward, Dispatched) or (has_hooks and isinstance(forward, functools.partial)):
         forward = forward.own if isinstance(forward, Dispatched) else getattr(forward, "__wrapped__", None)
+    if hands_on(forward):
+        return None
     is_class = isinstance(forward, types.MethodType) and forward.__func__ is type(module).forward
     return None if has_hooks and is_class else forward
 
@@ -167,9 +196,7 @@ def example_of(module: torch.nn.Module) -> Iterator[tuple[Any, bool]]:
 def _is_foreign(value: Any) -> bool:
     if isinstance(value, Dispatched):
         value = value.own
-    if not isinstance(value, types.FunctionType):
-        return False
-    return not (is_of_library(value.__module__) or value.__module__.startswith("torch."))
+    return isinstance(value, types.FunctionType) and not _is_of_libraries(value) and not hands_on(value)
 
 
 @contextlib.contextmanager

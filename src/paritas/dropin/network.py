@@ -22,7 +22,7 @@ from paritas.capture import capture
 from paritas.dropin import calls, port_cache
 from paritas.dropin.arrays import ours
 from paritas.dropin.describe import describe
-from paritas.dropin.dispatch import example_of, install, original
+from paritas.dropin.dispatch import example_of, hands_on, install, original
 from paritas.dropin.fitting import broken_by, differs_by_ones, fits, fixed_sizes, same_values, values
 from paritas.dropin.gradients import asked_for, refusing
 from paritas.dropin.library import is_hooked, is_random
@@ -411,7 +411,9 @@ class Network:
 
 
 def _hooks_around(path: str, module: torch.nn.Module, own: Any) -> str:
-    """Why a call is its own code's, with hooks of the library around what is computed; "" for what is below these."""
+    """Why a call is its own code's, with what is computed below it; "" for what is below."""
+    if hands_on(own):
+        return f"{path} has a forward with values of its own: PyTorch computes"
     if not path or not is_hooked(module) or getattr(own, "__func__", None) is type(module).forward:
         return ""
     return f"{path} has hooks that go on from call to call: PyTorch computes"

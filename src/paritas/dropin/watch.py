@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from paritas.dropin.arrays import storages_of, watch_arrays, written
-from paritas.dropin.dispatch import is_users
+from paritas.dropin.dispatch import Dispatched, hands_on, is_users
 from paritas.dropin.library import IGNORED, is_hooked, is_of_bases, is_of_models
 
 _version = operator.attrgetter("_version")
@@ -119,6 +119,9 @@ def _reason(module: torch.nn.Module) -> str:
         return "has hooks, and a port has no such module to call them"
     if is_hooked(module):
         return "has hooks that go on from call to call, and a port does not"
+    forward = vars(module).get("forward")
+    if hands_on(forward.own if isinstance(forward, Dispatched) else forward):
+        return "has a forward with values of its own, and a port would not see them change"
     if module.training and _minds_training(module):
         return "is in training mode, and a port computes inference only"
     return ""

@@ -13,6 +13,7 @@ from paritas.caches import keeps_inside
 from paritas.errors import LoweringError
 from paritas.lower.decompose import decomposed
 from paritas.lower.openvino import configuration
+from paritas.lower.openvino.angles import keep_angles
 from paritas.lower.openvino.by_nncf import compress_by_nncf
 from paritas.lower.openvino.composed import COMPOSED
 from paritas.lower.openvino.compress import HALVES, compress, half_constants, mark, widened
@@ -95,6 +96,8 @@ def lower(program: Program, directory: Path, options: BuildOptions) -> Lowered:
         notes += told
     if weights not in HALVES:
         widened(converted, halves, spool)
+    if dtype != "float32":
+        keep_angles(converted, built.halves)
     entry = entry_of(program.source.component)
     # One configuration for all components of a model, of which some remember.
     properties = configuration.of(dtype, remembers=keeps_inside(program) or bool(program.source.component))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import openvino
@@ -37,7 +37,8 @@ class Built:
     """The model, and the tensors that it reads, which must outlive it.
 
     watched: where the operators are that `watch` watches, in order. largest: of the whole numbers at the door.
-    unnoticed: where operators are whose results may leave 32 bits all the same.
+    unnoticed: where operators are whose results may leave 32 bits all the same. halves: the operators, by name, whose
+    results a program of half precision has in that.
     """
 
     def __init__(
@@ -47,9 +48,11 @@ class Built:
         watched: Sequence[str] = (),
         largest: int = 2**31 - 1,
         unnoticed: Sequence[str] = (),
+        halves: Collection[str] = (),
     ) -> None:
         self.model, self.keep = model, keep
         self.watched, self.largest, self.unnoticed = watched, largest, unnoticed
+        self.halves = halves
 
 
 def build(program: Program) -> Built:
@@ -138,7 +141,14 @@ class _Builder:
             [where for where, _ in self.watched],
             self.largest,
             list(dict.fromkeys(self._where(node) for node in self.beyond)),
+            set(self._halves()),
         )
+
+    def _halves(self) -> Iterator[str]:
+        for node, value in self.values.items():
+            meta = node.meta.get("val")
+            if isinstance(meta, torch.Tensor) and meta.dtype in HALF and isinstance(value, openvino.Output):
+                yield value.get_node().get_friendly_name()
 
     def _placeholder(self, node: Node, spec: Any, specs: Any) -> Any:
         exported = self.program.exported
