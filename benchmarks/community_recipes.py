@@ -380,7 +380,9 @@ def _consistent(folder: Path) -> dict[str, Any]:
 
 
 def _of_its_own(folder: Path) -> dict[str, Any]:
-    return {**_consistent(folder), "scheduler": None}  # the file has a scheduler of its own
+    """The files have a scheduler of their own, and embed the guidance in 256 numbers."""
+    tiny.stable_diffusion(folder, time_cond_proj_dim=256)
+    return {"scheduler": None}
 
 
 def _consistent_drawn(pipe: Any, _folder: Path) -> Any:

@@ -23,7 +23,8 @@ import paritas.diffusers as ours
 from paritas.cli import app
 from paritas.diffusers import verifying
 from paritas.errors import Disagreement, InputError, OriginalMissing
-from paritas.verify import ComponentReports, report_from_json
+from paritas.program import TensorSpec
+from paritas.verify import Case, ComponentReports, report_from_json
 
 #: Of a saved pipeline, what its ports are called.
 PORTS = ["text_encoder", "unet", "vae_decoder", "vae_encoder"]
@@ -181,3 +182,13 @@ def test_an_engine_and_a_precision_for_each_network(
         assert (opened.vae.engine, opened.unet.engine) == ("mindspore", "openvino")
     else:
         assert "unet has weights of int8" in told["report"]["components"]["picture"]["picture"]["because"]
+
+
+def test_values_around_a_call_are_of_its_precision() -> None:
+    """Or the original, which gets them as they are, and a port, which gets them rounded, would be asked two things."""
+    value = torch.randn(2, 8).to(torch.bfloat16).float().numpy()
+    cases = list(verifying.around([TensorSpec("x", "bfloat16", (2, 8))], [Case("call 1", {"x": value})]))
+    assert [case.name for case in cases] == ["call 1, near", "call 1, other values"]
+    for case in cases:
+        held = torch.from_numpy(case.feed["x"])
+        assert not np.array_equal(held, value) and torch.equal(held.to(torch.bfloat16).float(), held)
