@@ -290,6 +290,8 @@ def _placeholders(
 ) -> list[torch.fx.Node]:
     """The inputs of one case, x0, x1, .. in order over all cases; they are added to `inputs`."""
     placeholders = []
+    assert mode.shape_env is not None
+    mode.shape_env.val_to_var.clear()  # equal sizes of two cases are two sizes
     givens = [leaf for leaf in case.leaves if isinstance(leaf, Given)]
     for given, value in zip(givens, case.tensors(), strict=True):
         node = graph.placeholder(f"x{len(inputs)}")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -46,16 +47,16 @@ def compared(
         yield compare(array, got, tolerance_of(case, want, engine))
 
 
-def together(cases: Sequence[Case], engine: UnderTest) -> list[list[tuple[str, Comparison]]]:
+def together(cases: Sequence[Case], engine: UnderTest, grows: bool = False) -> list[list[tuple[str, Comparison]]]:
     """For each case the mode and the comparison of every output, all of them computed by one program.
 
-    Raises what lowering or running it raises.
+    grows: at the grown sizes too, where any are free. Raises what lowering or running it raises.
     """
-    tensors = [case.tensors() for case in cases]
-    feed = {f"x{i}": engine.array(value) for i, value in enumerate(t for given in tensors for t in given)}
     found: list[list[tuple[str, Comparison]]] = [[] for _ in cases]
     with engine.running(program_of(*cases)) as session:
-        for mode in engine.modes:
+        for mode, grown in itertools.product(engine.modes, _growths(*cases) if grows else [False]):
+            tensors = [case.tensors(grown) for case in cases]
+            feed = {f"x{i}": engine.array(value) for i, value in enumerate(t for given in tensors for t in given)}
             outputs = iter(engine.run(session, mode, feed))
             for case, given, rows in zip(cases, tensors, found, strict=True):
                 gots = [next(outputs) for _ in case.eager(given)]
@@ -64,19 +65,24 @@ def together(cases: Sequence[Case], engine: UnderTest) -> list[list[tuple[str, C
     return found
 
 
+def _growths(*cases: Case) -> list[bool]:
+    """Whether sizes are grown, once for each run."""
+    return [False, True] if any(case.is_dynamic for case in cases) else [False]
+
+
 def in_halves(
-    cases: Sequence[Case], engine: UnderTest, errors: type[Exception]
+    cases: Sequence[Case], engine: UnderTest, errors: type[Exception], grows: bool = False
 ) -> Iterator[tuple[Case, list[tuple[str, Comparison]] | Exception]]:
     """As `together`; where that raises one of `errors`, halves find the cases that do, with what they raise."""
     try:
-        found = together(cases, engine)
+        found = together(cases, engine, grows)
     except errors as error:
         if len(cases) == 1:
             yield cases[0], error
             return
         middle = len(cases) // 2
-        yield from in_halves(cases[:middle], engine, errors)
-        yield from in_halves(cases[middle:], engine, errors)
+        yield from in_halves(cases[:middle], engine, errors, grows)
+        yield from in_halves(cases[middle:], engine, errors, grows)
         return
     yield from zip(cases, found, strict=True)
 
@@ -84,7 +90,7 @@ def in_halves(
 def results(case: Case, engine: UnderTest) -> Iterator[tuple[str, Comparison]]:
     """What compares how: "graph, output 0", .. in every mode, at the captured and at the grown sizes."""
     with engine.running(program_of(case)) as session:
-        feeds = [case.tensors(grown) for grown in ([False, True] if case.is_dynamic else [False])]
+        feeds = [case.tensors(grown) for grown in _growths(case)]
         for mode in engine.modes:
             for tensors in feeds:
                 feed = {f"x{i}": engine.array(value) for i, value in enumerate(tensors)}

@@ -225,6 +225,18 @@ def test_a_wrong_case_is_found_among_others(monkeypatch: pytest.MonkeyPatch) -> 
         packs.failures(refused, PYNATIVE)
 
 
+def test_what_is_right_at_the_captured_sizes_alone_is_found_among_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    lowerings("mindspore")
+    known = registry.LOWERINGS["mindspore"]
+    add = known["aten.sum.default"]
+    monkeypatch.setitem(known, "aten.mean.default", lambda emit, self, dtype=None: emit.infix("/", add(emit, self), 4))
+    right = [case("aten.neg.default", vector(size).dynamic(0)) for size in (4, 5)]
+    wrong = case("aten.mean.default", vector(4).dynamic(0))
+    packs = Packs((one, PYNATIVE) for one in (right[0], wrong, right[1]))
+    assert [packs.failures(one, PYNATIVE) for one in right] == [[], []]
+    assert len(packs.failures(wrong, PYNATIVE)) == 1  # not at the sizes it was captured with
+
+
 def test_all_missing_operators_are_reported_at_once_with_their_lines() -> None:
     program = capture(_Unusual(), {"x": torch.rand(3)}, dynamic=False)
     with pytest.raises(UnsupportedOps) as raised:
