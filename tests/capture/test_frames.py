@@ -6,17 +6,21 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.fx import proxy
 from torch.fx.proxy import TracerBase
+from torch.utils._traceback import CapturedTraceback
 from transformers.integrations import sdpa_attention
 from transformers.models.llama import modeling_llama
 
 from families import build
 from paritas.capture import capture
 from paritas.capture.origin import frames
+from paritas.capture.patches.frames import _Stack
 from paritas.errors import CaptureError
 from paritas.program import Frame, Origin, Program, place_of
 
@@ -128,10 +132,19 @@ def _chosen(x: torch.Tensor) -> int:
 
 
 def test_what_cannot_be_captured_names_the_function_too_and_torch_is_as_before() -> None:
-    before = TracerBase._filter_traceback_frames
+    before = (TracerBase._filter_traceback_frames, proxy.CapturedTraceback)
     with pytest.raises(CaptureError, match=r"at test_frames.py:\d+  return 2 if x.sum\(\) > 0 else 3"):
         capture(Refused(), {"x": torch.randn(2)})
-    assert TracerBase._filter_traceback_frames is before
+    assert (TracerBase._filter_traceback_frames, proxy.CapturedTraceback) == before
+
+
+def test_a_stack_is_read_as_torch_reads_it() -> None:
+    def read(reader: Any) -> list[tuple[str, str]]:
+        return [(frame.filename, frame.name) for frame in reader.extract().summary()]
+
+    assert read(_Stack) == read(CapturedTraceback)
+    line = inspect.currentframe().f_lineno + 1  # type: ignore[union-attr]
+    assert [reader.extract().summary()[-1].lineno for reader in (_Stack, CapturedTraceback)] == [line, line]
 
 
 def test_places_are_printed_without_what_a_terminal_obeys() -> None:
