@@ -63,6 +63,19 @@ def test_a_second_start_traces_nothing(cache: Path, monkeypatch: pytest.MonkeyPa
         again(IDS, output_hidden_states=True)  # another signature
 
 
+def test_a_second_start_prepares_what_the_original_prepares() -> None:
+    config = hf.Qwen2_5_VLVisionConfig(
+        fullatt_block_indexes=[0], depth=1, hidden_size=16, intermediate_size=16, num_heads=2, out_hidden_size=16
+    )
+    torch.manual_seed(0)
+    tower = hf.Qwen2_5_VisionTransformerPretrainedModel(config).eval()
+    call = {"hidden_states": torch.randn(16, 1176), "grid_thw": torch.tensor([[1, 4, 4]])}
+    want = tower(**call).last_hidden_state
+    for _ in range(2):  # cu_seqlens and the like are loops over grid_thw, which no graph holds
+        got = ours.port_model(copy.deepcopy(tower), engine="openvino")(**call).last_hidden_state
+        assert torch.allclose(got, want, atol=1e-5)
+
+
 def test_what_is_broken_is_made_again(cache: Path) -> None:
     want = ours.port_model(bert(), engine="openvino")(IDS).last_hidden_state
     (place,) = places(cache)

@@ -345,7 +345,7 @@ class Network:
             exact, place = True, self._place(key, fixed_sizes(arguments))
             read = port_cache.read(place, self.build)
         if read is not None and fits(read, arguments):
-            port = read
+            port = self._prepares(read, module)
         else:
             title = f"{type(module).__name__} to {self.build.engine}" + (f" ({asked[1]})" if len(asked) > 1 else "")
             with Making(title) as making:
@@ -355,6 +355,13 @@ class Network:
         known.append(port)
         if complete and not exact and broken_by(port, arguments):
             return self._port(asked, module, arguments)  # made for a batch of 2, and 1 is another way
+        return port
+
+    def _prepares(self, port: pipeline.Port, module: torch.nn.Module) -> pipeline.Port:
+        """A port that was kept, with the module at hand where inputs are prepared by its code, as a new one has it."""
+        if port.manifest.prepared:
+            with torch.inference_mode(False), self._example(module) as (port._original, _):
+                pass
         return port
 
     def _place(self, key: Any, sizes: Any) -> Path | None:
