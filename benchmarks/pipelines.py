@@ -168,7 +168,7 @@ def compare(entry: dict[str, Any], engine: str, mode: str = "", perturb: bool = 
     last = time.process_time()
     error, levels, wrong = difference(want, got)
     told = ""
-    if wrong and error <= 100 * TOLERANCE and not levels > LEVELS:
+    if wrong and error and not levels > LEVELS:
         wrong, told = by_truth(entry, want, got, wrong)
     found: dict[str, Any] = {
         "state": "differs" if wrong else "agrees",
@@ -240,10 +240,14 @@ def _with_wide_networks(pipeline: Any) -> Any:
 
     from paritas.diffusers.porting import networks
 
-    def answering(own: Any, wide: Any) -> Any:
+    def answering(own: Any, module: Any, wide: Any, name: str) -> Any:
         @functools.wraps(own)
         def called(*args: Any, **kwargs: Any) -> Any:
-            return _cast(wide(*_cast(args, torch.float64), **_cast(kwargs, torch.float64)), torch.float32)
+            if hasattr(module, "attn_processors"):  # which a pipeline may have set since
+                wide.set_attn_processor(dict(module.attn_processors))
+            return _cast(
+                getattr(wide, name)(*_cast(args, torch.float64), **_cast(kwargs, torch.float64)), torch.float32
+            )
 
         return called
 
@@ -251,7 +255,7 @@ def _with_wide_networks(pipeline: Any) -> Any:
         wide = copy.deepcopy(module).double()
         for name in ("forward", "encode", "decode"):
             if (own := getattr(module, name, None)) is not None:
-                setattr(module, name, answering(own, getattr(wide, name)))
+                setattr(module, name, answering(own, module, wide, name))
     return pipeline
 
 
