@@ -66,7 +66,7 @@ NEEDS = {
     "mixture_canvas": "torchvision",
     "mixture_tiling": "ligo-segments",
     "pipeline_zero1to3": "kornia",
-    "regional_prompting_stable_diffusion": "torchvision",
+    "regional_prompting_stable_diffusion": "compel and torchvision",
     "sd_text2img_k_diffusion": "k-diffusion",
     "sde_drag": "accelerate",
 }

@@ -230,12 +230,15 @@ def test_a_forward_that_hands_on_what_it_sees_is_called_in_every_call() -> None:
 
 @contextlib.contextmanager
 def _handing_on(model: Any, seen: list[torch.Tensor], given: list[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
-    own = model.inner.forward
+    own, model.inner.bank = model.inner.forward, []
 
     def forward(self: Any, x: torch.Tensor) -> Any:
         seen.append(x)
+        self.bank.append(x)  # which is no change of the model
         return own(x) + given.pop(0)
 
     model.inner.forward = types.MethodType(forward, model.inner)
     yield given
+    assert len(model.inner.bank) == 1
     model.inner.forward = own
+    del model.inner.bank

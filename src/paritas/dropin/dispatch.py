@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import inspect
 import threading
 import types
 from collections.abc import Callable, Iterator
@@ -156,6 +157,26 @@ def hands_on(forward: Any) -> bool:
             if not isinstance(cell.cell_contents, _CODE):
                 return True
     return False
+
+
+def its_own(module: torch.nn.Module) -> frozenset[str]:
+    """Attributes that such a forward of a module uses and the code of its class does not, as what it has seen: they are
+    in no port, and no change of the module."""
+    forward: Any = vars(module).get("forward")
+    while isinstance(forward, Dispatched):
+        forward = forward.own
+    if not hands_on(forward):
+        return frozenset()
+    cls: Any = type(module)
+    return frozenset(getattr(forward, "__func__", forward).__code__.co_names) - _names_in(cls)
+
+
+@functools.cache
+def _names_in(cls: type) -> frozenset[str]:
+    """What the code of a class names."""
+    spaces = (vars(base) for base in cls.__mro__ if base not in (torch.nn.Module, object))
+    functions = (f for space in spaces for f in space.values() if isinstance(f, types.FunctionType))
+    return frozenset().union(*(inspect.unwrap(f).__code__.co_names for f in functions))
 
 
 def _is_of_libraries(function: types.FunctionType) -> bool:

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from paritas.dropin.arrays import storages_of, watch_arrays, written
-from paritas.dropin.dispatch import Dispatched, hands_on, is_users
+from paritas.dropin.dispatch import Dispatched, hands_on, is_users, its_own
 from paritas.dropin.library import IGNORED, is_hooked, is_of_bases, is_of_models
 
 _version = operator.attrgetter("_version")
@@ -170,8 +170,9 @@ class _Walk:
             for name, value in kind.items():
                 if value is not None:
                     self.tensors[f"{path}.{name}".lstrip(".")] = value
+        left_out = IGNORED | TABLES | self._memory | its_own(module)
         for name, value in space.items():
-            if name not in IGNORED and name not in TABLES and name not in self._memory:
+            if name not in left_out:
                 self._value(f"{path}.{name}", value)
 
     def _all(self, path: str, values: Any) -> None:
