@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from making import Case
-from running import failures, in_halves
+from running import failures, in_halves, is_missing
 from under_test import UnderTest
 
 PACK = 30
@@ -20,8 +20,8 @@ class Packs:
     """The cases of a run, in packs that are computed when the first of their cases is asked for."""
 
     def __init__(self, asked: Iterable[tuple[Case, UnderTest]]) -> None:
-        # What an engine has a lowering of is in packs of its own: one operator that is missing spoils a pack. So are
-        # free sizes, which are computed twice. Gaps are there to fail.
+        # What an engine has a lowering of is in packs of its own: one that is not composed spoils a pack. So are free
+        # sizes, which are computed twice. Gaps are there to fail.
         chosen: dict[tuple[str, Sequence[str], bool, bool], list[Case]] = defaultdict(list)
         for case, engine in asked:
             if engine.gap_of(case) is None:
@@ -37,8 +37,9 @@ class Packs:
         """What is wrong with the case, in words; nothing if all agrees. Raises what lowering or running it raises."""
         key = (engine.name, engine.modes, str(case))
         if key in self._pack_of and key not in self._agrees:
+            pack = [one for one in self._pack_of[key] if not is_missing(one, engine)]
             # The case that an error is of raises it again by itself.
-            for other, found in in_halves(self._pack_of[key], engine, Exception, grows=True):
+            for other, found in in_halves(pack, engine, Exception, grows=True):
                 agrees = not isinstance(found, Exception) and bool(found) and all(one.agrees for _, one in found)
                 self._agrees[engine.name, engine.modes, str(other)] = agrees
         return [] if self._agrees.get(key) else failures(case, engine)

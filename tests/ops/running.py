@@ -12,6 +12,9 @@ from making import Case, program_of
 from ties import judged
 from under_test import UnderTest
 
+from paritas.errors import UnsupportedOps
+from paritas.lower.decompose import decomposed
+from paritas.lower.registry import preflight
 from paritas.verify.compare import Comparison, compare
 from paritas.verify.tolerance import EXACT, Tolerance
 
@@ -27,6 +30,23 @@ TOLERANCES = {
     "float16": Tolerance(2e-3, 0.0, "two roundings of 1e-3: torch computes in fp32 and rounds once", scaled=1e-3),
 }
 TOLERANCES["complex64"] = TOLERANCES["float32"]
+
+
+_missing: dict[tuple[str, str], bool] = {}
+
+
+def is_missing(case: Case, engine: UnderTest) -> bool:
+    """Whether the engine has no rule for it, nor for what torch makes of it: then it is refused."""
+    key = (engine.name, str(case))
+    if case.target in engine.lowerings:
+        return False
+    if key not in _missing:
+        try:
+            preflight(decomposed(program_of(case), engine.lowerings, engine.compositions), engine.name)
+            _missing[key] = False
+        except UnsupportedOps:
+            _missing[key] = True
+    return _missing[key]
 
 
 def tolerance_of(case: Case, want: torch.Tensor, engine: UnderTest) -> Tolerance:

@@ -17,13 +17,12 @@ import torch
 from cases import CASES
 from making import Case, case, matrix, nan, program_of, vector
 from packs import Packs
-from running import failures
+from running import failures, is_missing
 from under_test import ENGINES, MINDSPORE, OPENVINO, UnderTest
 
 from paritas.capture import capture
 from paritas.errors import InputError, LoweringError, UnsupportedOps
 from paritas.lower import registry
-from paritas.lower.decompose import decomposed
 from paritas.lower.registry import lowerings, lowers, preflight
 
 pytest.importorskip("mindspore")
@@ -55,7 +54,7 @@ def packs(request: pytest.FixtureRequest) -> Packs:
 
 @pytest.mark.parametrize(("one", "engine"), list(_runs()))
 def test_op_agrees_with_torch(one: Case, engine: UnderTest, packs: Packs) -> None:
-    if one.target not in engine.lowerings and _is_missing(one, engine):
+    if is_missing(one, engine):
         return
     gap = engine.gap_of(one)
     try:
@@ -68,15 +67,6 @@ def test_op_agrees_with_torch(one: Case, engine: UnderTest, packs: Packs) -> Non
         assert wrong, f"{one} agrees now; delete its entry from the gaps of {engine}: {gap.reason}"
         return
     assert not wrong, f"{one}\n" + "\n".join(wrong)
-
-
-def _is_missing(one: Case, engine: UnderTest) -> bool:
-    """Whether the engine has no rule for it, nor for what torch makes it of: then it is refused."""
-    try:
-        preflight(decomposed(program_of(one), engine.lowerings, engine.compositions), engine.name)
-    except UnsupportedOps:
-        return True
-    return False
 
 
 def test_every_case_has_a_name_of_its_own() -> None:
