@@ -19,7 +19,7 @@ from torch import nn
 import paritas
 from families import KINDS, build
 from paritas.capture import capture
-from paritas.errors import UnsupportedOps
+from paritas.errors import LoweringError, UnsupportedOps
 from paritas.lower.mindspore.check import grammar
 from paritas.lower.mindspore.prelude import library
 from paritas.lower.mindspore.write.loops import fold_loops
@@ -318,3 +318,13 @@ def test_float16_ports_keep_the_originals_casts() -> None:
     with torch.no_grad():
         want = model.half()(input_ids=ids).last_hidden_state
     assert np.abs(got.float() - want.float()).max() < 0.02
+
+
+def test_a_constant_that_no_file_holds_is_refused() -> None:
+    class Turned(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            angles = torch.arange(64, dtype=torch.float64)
+            return (x * torch.polar(torch.ones_like(angles), angles)).real
+
+    with pytest.raises(LoweringError, match="complex128, which a port's file cannot hold"):
+        paritas.port(Turned(), inputs=(torch.randn(2, 64),), engine="mindspore")

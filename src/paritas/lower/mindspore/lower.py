@@ -87,6 +87,12 @@ def _save(module: Module, program: Program, directory: Path) -> dict[str, Theirs
     if not theirs:
         save_file(_apart(module.weights), directory / WEIGHTS, metadata={"format": "pt"})
     constants = constants_for_file(module.constants)
+    for name, value in constants.items():
+        if value.dtype == torch.complex128:  # no file of safetensors holds it
+            raise LoweringError(
+                f"mindspore: the constant {name} {tuple(value.shape)} is complex128, which a port's file cannot hold. "
+                "Make it complex64, or keep its real and imaginary parts as two tensors of float64."
+            )
     if constants:
         save_file(_apart(constants), directory / CONSTANTS)
     return theirs
