@@ -6,7 +6,8 @@
 The architectures are as open_clip has them but for their depth (`--layers`, in every stage 1 where there are stages)
 and for vocabularies over 32768, with seeded random weights, every vector of them moved, so that no branch of a model is
 scaled by 0. Each runs in a process of its own; a line of JSON per architecture and engine is written as it ends, and
-what has one is not run again. An error is the largest difference over the largest value. `--publish` writes what is
+what has one is not run again. An error is the largest difference over the largest value; `spread` is the same between
+the first two pictures, or texts: what a difference would have to be beside. `--publish` writes what is
 known by then to benchmarks/results, for the documentation.
 """
 
@@ -90,7 +91,8 @@ def main() -> None:
     found = results(given.out)
     if given.publish:
         rows = [found[key] for key in sorted(found)]
-        published.write("open_clip_models", {"layers": given.layers, "rows": rows})
+        count = len(open_clip.list_models())
+        published.write("open_clip_models", {"layers": given.layers, "architectures": count, "rows": rows})
     for engine, _ in COLUMNS:
         counted = collections.Counter(row["state"] for (_, e), row in found.items() if e == engine)
         print(engine, ", ".join(f"{count} {state}" for state, count in counted.most_common()))
@@ -168,6 +170,7 @@ def _compared(model: Any, engine: str, mode: str, image: Any, text: Any, want: A
         "state": "agrees" if same else "differs",
         "image": float(f"{errors[0]:.2g}"),
         "text": float(f"{errors[1]:.2g}"),
+        "spread": [float(f"{(one[0] - one[1]).abs().max() / one.abs().max():.2g}") for one in want],
         "ports": len(ported.ports),
         "one graph each": not by_modules and len(ported.ports) == 2,
         "seconds": round(time.process_time() - started, 1),
@@ -247,11 +250,11 @@ def moved(model: Any) -> None:
 
 
 def inputs_of(model: Any, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two pictures and three texts of different lengths."""
+    """Two pictures of different colours, without which towers that look at means see the same, and three texts."""
     generator = torch.Generator().manual_seed(2)
     size = model.visual.image_size
     height, width = size if isinstance(size, (tuple, list)) else (size, size)
-    images = torch.randn(2, 3, height, width, generator=generator)
+    images = torch.randn(2, 3, 1, 1, generator=generator) + torch.randn(2, 3, height, width, generator=generator)
     config = open_clip.get_model_config(name)["text_cfg"]
     length = config.get("context_length", 77)
     end, pad = config.get("eos_id") or _WORDS - 1, 1 if "hf_model_name" in config else 0

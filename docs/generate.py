@@ -7,7 +7,7 @@
 
 A part begins with `<!-- generated: KIND NAME -->` and ends with `<!-- end -->`. Kinds: `benchmark` (a table of
 benchmarks/results), `support` (docs/support.json in short), `pipelines` (a part of
-docs/PIPELINES.md), `cli` (every command, by typer), `class` (what the
+docs/PIPELINES.md), `towers` (open_clip's architectures), `cli` (every command, by typer), `class` (what the
 generator writes for a class of transformers) and `anatomy` (a stage of examples/gate.py on its way).
 """
 
@@ -50,6 +50,12 @@ def pipelines(name: str) -> str:
     import pipeline_tables
 
     return pipeline_tables.shown(name)
+
+
+def towers(name: str) -> str:
+    import open_clip_tables
+
+    return open_clip_tables.shown(name)
 
 
 def support(_name: str) -> str:
@@ -202,6 +208,7 @@ KINDS: dict[str, Callable[[str], str]] = {
     "support": support,
     "cli": cli,
     "pipelines": pipelines,
+    "towers": towers,
     "class": generated_class,
     "anatomy": lambda stage: _stages()[stage],
 }

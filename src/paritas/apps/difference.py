@@ -71,6 +71,8 @@ def differences(
     for engine, mode in engines:
         ported = port_model(original, engine, **({"mode": mode} if mode else {}))
         got = _outputs(ported, image, text)
+        for port in ported.ports:  # the next engine has weights of its own
+            port.close()
         original = ported.in_pytorch()
         for output in OUTPUTS:
             found = distance(want[output], got[output])

@@ -79,6 +79,9 @@ def write(weights: Mapping[str, torch.Tensor], path: str | os.PathLike[str]) -> 
             torch.save(tensors, beside)
         else:
             raise SourceError(f"{place.name} ends in none of {', '.join(SUFFIXES)}, which say what is to be written.")
+        mask = os.umask(0o077)
+        os.umask(mask)
+        beside.chmod(0o666 & ~mask)  # the libraries' own writers leave files that only this user, or nobody, may write
         os.replace(beside, place)
     finally:
         with contextlib.suppress(FileNotFoundError):

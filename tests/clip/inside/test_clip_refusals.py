@@ -147,6 +147,7 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     for suffix in (".ckpt", ".safetensors", ".pt"):
         checkpoints.write(weights, tmp_path / f"w{suffix}")
         found = checkpoints.read(tmp_path / f"w{suffix}")
+        assert (tmp_path / f"w{suffix}").stat().st_mode & 0o600 == 0o600, "as any other file of the user's"
         assert set(found) == set(weights)
         assert all(found[n].dtype == w.dtype and torch.equal(found[n], w) for n, w in weights.items()), suffix
     with pytest.raises(SourceError, match="ends in none of"):

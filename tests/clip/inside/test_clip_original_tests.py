@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""open_clip's own tests that need no hub, from its source distribution, with `paritas.open_clip` in its place.
+
+Its regression tests compare bits of one library on one machine; here the answers are the original's, and an engine may
+differ from them by 1e-5. Left out: what downloads weights, and what scripts a model, which a port is not.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import open_clip
+import pytest
+
+MODELS = ("RN50", "ViT-B-32")
+
+CONFTEST = """
+import sys
+import paritas.open_clip as ours
+import paritas.open_clip.conversion, paritas.open_clip.making, paritas.open_clip.networks
+
+sys.modules["open_clip"] = ours
+"""
+
+ANSWERS = """
+import util_test
+for name in {models!r}:
+    util_test.create_test_data_for_model(name)
+"""
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("source")
+    version = open_clip.__version__
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", "open_clip_torch"]
+    done = subprocess.run(
+        [*command, "-d", str(place), f"open_clip_torch=={version}"], capture_output=True, text=True, check=False
+    )
+    archives = list(place.glob("*.tar.gz"))
+    if done.returncode or not archives:
+        pytest.skip(f"the source of open_clip_torch {version} cannot be had: {done.stderr[-300:]}")
+    with tarfile.open(archives[0]) as archive:
+        archive.extractall(place, filter="data")
+    tests = next(place.glob("open_clip_torch-*/tests"))
+    text = (tests / "test_inference.py").read_text()
+    compared, count = re.subn(r"\((\S+) == (\S+)\)\.all\(\)", r"torch.allclose(\1, \2, rtol=0, atol=1e-5)", text)
+    assert count == 5
+    (tests / "test_inference.py").write_text(compared)
+    (tests / "models.txt").write_text("\n".join(MODELS))
+    return tests
+
+
+def _run(source: Path, command: list[str], engine: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        cwd=source,
+        env={
+            **os.environ,
+            "PARITAS_ENGINE": engine,
+            "OPEN_CLIP_TEST_REG_MODELS": str(source / "models.txt"),
+        },
+        timeout=1200,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout[-5000:]}\n{done.stderr[-2000:]}"
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["openvino", "mindspore"])
+def test_what_open_clip_tests_itself_by(engine: str, source: Path) -> None:
+    (source / "conftest.py").write_text("")
+    mended = "from paritas.mending import mend_torchvision\nmend_torchvision()\n"
+    _run(source, ["-c", mended + ANSWERS.format(models=MODELS)], "torch")
+    (source / "conftest.py").write_text(CONFTEST)
+    chosen = ["test_inference.py", "test_hf_model.py", "test_download_pretrained.py"]
+    said = _run(
+        source,
+        ["-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen, "-k", "not True and not pretrained_text_encoder"],
+        engine,
+    )
+    print(said)
+    found = re.search(r"(\d+) passed", said)
+    assert found is not None and int(found[1]) >= 2 + 1 + 7 and "skipped" not in said
