@@ -83,6 +83,26 @@ def test_a_weight_that_somebody_else_sees_stays_where_it_is() -> None:
     assert not model[0].weight.any()
 
 
+def test_a_folder_that_is_memory_is_no_place_for_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, here, gone = _model(), str(tmp_path), str(tmp_path / "gone")
+    assert memory._on_disk((gone, here)) == here
+    device = tmp_path.stat().st_dev
+    monkeypatch.setattr(memory, "_file_systems", lambda: {device: "tmpfs"})
+    assert memory._on_disk((here, "/sys")) == "/sys"  # of another kind
+    monkeypatch.setattr(memory.tempfile, "gettempdir", lambda: here)
+    monkeypatch.setattr(memory.os, "access", lambda folder, how: folder == here)
+    with pytest.raises(OSError, match=r"/var/tmp are memory themselves, .*: let TMPDIR name a folder on a disk"):
+        memory.move_to_file(memory.large_in_memory(model))
+    assert len(memory.large_in_memory(model)) == 2  # they are where they were
+
+
+def test_what_is_mounted_is_known() -> None:
+    kinds = memory._file_systems()
+    assert kinds[Path("/proc").stat().st_dev] == "proc"
+    if Path("/dev/shm").is_mount():
+        assert kinds[Path("/dev/shm").stat().st_dev] == "tmpfs"
+
+
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("ports")

@@ -10,11 +10,13 @@ from __future__ import annotations
 import bisect
 import contextlib
 import ctypes
+import errno
 import gc
 import mmap
+import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -46,15 +48,17 @@ def large_in_memory(model: torch.nn.Module) -> list[torch.Tensor]:
 
 
 def move_to_file(tensors: list[torch.Tensor]) -> None:
-    """Put tensors into a file without a name, which is gone with the last of them. Raises `OSError` for a full disk.
+    """Put tensors into a file without a name, which is gone with the last of them.
 
-    Each keeps its place in its model: the object is the same, and so are its values.
+    Each keeps its place in its model: the object is the same, and so are its values. Raises `OSError` for a full disk,
+    and where there is none that temporary files may be on.
     """
+    folder = _on_disk((tempfile.gettempdir(), "/var/tmp"))
     page, places, at = mmap.PAGESIZE, [], 0
     for tensor in tensors:
         places.append(at)
         at += -(-tensor.nbytes // page) * page
-    with tempfile.TemporaryFile(prefix="paritas-weights-") as file:
+    with tempfile.TemporaryFile(prefix="paritas-weights-", dir=folder) as file:
         for tensor, place in zip(tensors, places, strict=True):
             file.seek(place)
             file.write(_bytes_of(tensor).numpy().data)
@@ -65,6 +69,27 @@ def move_to_file(tensors: list[torch.Tensor]) -> None:
         for tensor, place in zip(tensors, places, strict=True):
             raw = torch.frombuffer(memory, dtype=torch.uint8, count=tensor.nbytes, offset=place)
             tensor.data = raw.view(tensor.dtype).view(tensor.shape)
+
+
+def _on_disk(folders: Sequence[str]) -> str:
+    """The first folder that is not memory itself, as `/tmp` is on some systems: a file there would free nothing."""
+    kinds = _file_systems()
+    for folder in folders:
+        if os.access(folder, os.W_OK) and kinds.get(os.stat(folder).st_dev) not in ("tmpfs", "ramfs"):
+            return folder
+    what = f"{' and '.join(folders)} are memory themselves, or cannot be written to: let TMPDIR name a folder on a disk"
+    raise OSError(errno.ENODEV, what)
+
+
+def _file_systems() -> dict[int, str]:
+    """What is mounted, by the device that a file's status names; nothing where the system does not say."""
+    found: dict[int, str] = {}
+    with contextlib.suppress(OSError), open("/proc/self/mountinfo") as mounts:
+        for line in mounts:
+            head, _, tail = line.partition(" - ")
+            major, minor = head.split()[2].split(":")
+            found[os.makedev(int(major), int(minor))] = tail.split()[0]
+    return found
 
 
 def _bytes_of(tensor: torch.Tensor) -> torch.Tensor:
