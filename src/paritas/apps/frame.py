@@ -52,11 +52,13 @@ class Told:
     """What a run tells beside its values. took: what it did, in which time, or what it does now, ending in "…".
 
     hint: what is to be known of the result. engine: the label of the one that computed, if it is not the page's.
+    plain: whether the hint is what was asked for, and no warning.
     """
 
     took: str
     hint: str = ""
     engine: str = ""
+    plain: bool = False
 
 
 class Frame:
@@ -86,9 +88,12 @@ class Frame:
         """An error, for the place that `said_here` made."""
         return self.gr.HTML(f'<p class="wrong" role="alert">{_marked(text)}</p>', visible=True)
 
-    def hint(self, text: str) -> Any:
-        """What is to be known of a result, for the same place."""
-        return self.gr.HTML(f'<p class="hint" role="status">{_marked(text)}</p>', visible=True)
+    def hint(self, told: Told) -> Any:
+        """What is to be known of a result, for the same place; nothing if that is nothing."""
+        if not told.hint:
+            return self.nothing()
+        kind = "hint plain" if told.plain else "hint"
+        return self.gr.HTML(f'<p class="{kind}" role="status">{_marked(told.hint)}</p>', visible=True)
 
     def nothing(self) -> Any:
         """For the same place: nothing is to be said."""
@@ -105,7 +110,7 @@ class Frame:
             def answer(*given: Any) -> tuple[Any, ...]:
                 try:
                     *values, told = function(*given)
-                    return *values, self.hint(told.hint) if told.hint else self.nothing(), self.heading(told)
+                    return *values, self.hint(told), self.heading(told)
                 except Exception as error:  # noqa: BLE001 - the last resort: a bug of ours, said as one
                     return *(self.gr.skip() for _ in range(outputs)), self.wrong(self.explained(error)), self.heading()
 
@@ -121,7 +126,7 @@ class Frame:
             def answer(*given: Any) -> Iterator[tuple[Any, ...]]:
                 try:
                     for *values, told in function(*given):
-                        yield *values, self.hint(told.hint) if told.hint else self.nothing(), self.heading(told)
+                        yield *values, self.hint(told), self.heading(told)
                 except Exception as error:  # noqa: BLE001 - as above
                     yield *(self.gr.skip() for _ in range(outputs)), self.wrong(self.explained(error)), self.heading()
 

@@ -24,6 +24,7 @@ from paritas.run.engine import engine as find_engine
 
 LARGEST_SEED = 2**32 - 1
 STEPS = (1, 50)
+LONGEST = 120  # tokens of a prompt, the last of which ends it: what `PixArtAlphaPipeline` gives its text encoder
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 
 #: Rows and columns of latents that a preview is decoded from: of more it would take longer than a step.
@@ -177,10 +178,9 @@ class Drawer:
         pipe = self._loaded.get((wish.engine, wish.precision))
         if pipe is not None:
             for what, text in (("prompt", wish.prompt), ("negative prompt", wish.negative)):
-                ids = pipe.tokenizer(text)["input_ids"]
-                if len(ids) > 120:
-                    rest = pipe.tokenizer.decode(ids[119:-1]).strip()
-                    found.append(f"Of the {what} the last words are left out, it is too long: {rest}")
+                if cut := _left_out(pipe.tokenizer, text):
+                    many = "last word is" if len(cut) == 1 else f"last {len(cut)} words are"
+                    found.append(f"The {what} is too long, its {many} left out: {_in_short(cut, ' ')}")
         return found
 
     # --- in the worker ---------------------------------------------------------------------------------------
@@ -285,6 +285,21 @@ def _preview(pipe: Any, latents: Any) -> np.ndarray:
     return np.round(255 * pipe.image_processor.postprocess(decoded, output_type="np")[0]).astype(np.uint8)
 
 
+def _left_out(tokenizer: Any, text: str) -> list[str]:
+    """The words at a prompt's end that the text encoder does not get, whole or in part."""
+    ids = tokenizer(text, verbose=False)["input_ids"]
+    rest = tokenizer.decode(ids[LONGEST - 1 : -1]).split() if len(ids) > LONGEST else []
+    return text.split()[-len(rest) :] if rest else []
+
+
+def _in_short(words: list[str], between: str, most: int = 12) -> str:
+    """All words, or of many the first and the last ones."""
+    if len(words) <= most:
+        return between.join(words)
+    half = most // 2
+    return f"{between.join(words[:half])} … {between.join(words[-half:])}"
+
+
 def _beyond(prompt: str) -> list[str]:
     """What the small model has not learnt of a prompt."""
     from paritas.apps.pixart import scenes
@@ -292,7 +307,7 @@ def _beyond(prompt: str) -> list[str]:
     unknown = [word for word in dict.fromkeys(re.findall(r"[^\W_]+", prompt.lower())) if word not in scenes.WORDS]
     draws = "It draws circles, squares, triangles, stars and hearts in eight colours"
     if unknown:
-        return [f"The small model does not know: {', '.join(unknown)}. {draws}."]
+        return [f"The small model does not know: {_in_short(unknown, ', ')}. {draws}."]
     if not scenes.learnt(prompt):
         return [f"The small model guesses here. {draws}, one, two alike or not, three or four alike: see the examples."]
     return []

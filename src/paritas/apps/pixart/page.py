@@ -12,7 +12,10 @@ from paritas.apps.pixart.drawing import LARGEST_SEED, STEPS, Drawer, Drawn, Wish
 from paritas.errors import InputError
 from paritas.run.engine import about
 
-INTRO = "Write what you want to see: PixArt-α draws it, each of its networks computed by the engine that you choose."
+#: The hyphen is one that no line breaks at.
+INTRO = (
+    "Write what you want to see: PixArt\u2011α draws it, each of its networks computed by the engine that you choose."
+)
 
 KNOWN = (
     "The small model knows circles, squares, triangles, stars and hearts in red, orange, yellow, green, blue, purple, "
@@ -120,7 +123,7 @@ def page(drawer: Drawer, *, seed: int = 0, said: Callable[[str], None] = lambda 
             for seen in drawer.draw(Wish(**{**vars(wish), "engine": "torch", "precision": "fp32"})):
                 if isinstance(seen, Drawn):
                     hint = _difference(before, seen)
-                    told = Told(_time(before), hint, about(wish.engine).label)
+                    told = Told(_time(before), hint, about(wish.engine).label, plain=True)
                     yield gr.Image(seen.picture, visible=True), told
                 else:
                     yield gr.Image(seen.picture, visible=True), Told(f"{seen.what}…", engine="PyTorch")
