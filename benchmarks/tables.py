@@ -228,7 +228,21 @@ def _overhead(data: Mapping[str, Any]) -> str:
     return "\n".join([*head, *rows])
 
 
+def _drawing(data: Mapping[str, Any]) -> str:
+    kinds = list(next(iter(data["rows"].values()))["wrong"])
+    rows = [
+        [
+            what,
+            f"{row['right']} of {row['count']} = {100 * row['right'] / row['count']:.1f} %",
+            *(str(row["wrong"][kind]) for kind in kinds),
+        ]
+        for what, row in data["rows"].items()
+    ]
+    return _table(["pictures of", "right", *(f"wrong {kind}" for kind in kinds)], rows)
+
+
 _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "drawing": _drawing,
     "parity": _parity,
     "convolution": _convolution,
     "denoising": _denoising,

@@ -29,15 +29,27 @@ class Judge(nn.Module):
         return self.answer(self.layers(small))
 
 
-def agree(logits: torch.Tensor, wanted: Sequence[scenes.Scene]) -> list[bool]:
-    """For each picture whether all of it is as its scene has it."""
+def mistaken(logits: torch.Tensor, wanted: Sequence[scenes.Scene]) -> torch.Tensor:
+    """Of each picture which of `Scene.labels` are not as its scene has them, bool [pictures, labels]."""
     found = torch.stack([part.argmax(1) for part in logits.split(scenes.LABELS, dim=1)], 1)
-    return (found == torch.tensor([scene.labels for scene in wanted])).all(1).tolist()
+    return found != torch.tensor([scene.labels for scene in wanted])
 
 
 def spoilt(pictures: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Pictures a little less sharp, of other brightness and with noise: what a judge learns from."""
-    size = int(rng.integers(56, 129))
-    soft = F.interpolate(pictures, (size, size), mode="bilinear", antialias=True)
+    """Pictures that are less sharp, a little bent, of other brightness and with noise: what a judge learns from.
+
+    They are true pictures all the same: a judge of sharp edges alone takes a star with round corners for a circle.
+    """
+    size = int(rng.integers(28, 129))
+    soft = F.interpolate(bent(pictures, rng), (size, size), mode="bilinear", antialias=True)
     bright = 1 + 0.06 * torch.randn(len(pictures), 3, 1, 1)
     return soft * bright + 0.04 * torch.randn(soft.shape) + 0.03 * torch.randn(len(pictures), 3, 1, 1)
+
+
+def bent(pictures: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Pictures whose lines waver, by about one part of a hundred of the side."""
+    count, cells = len(pictures), int(rng.integers(6, 15))
+    away = 0.03 * torch.rand(count, 1, 1, 1) * torch.randn(count, 2, cells, cells)
+    away = F.interpolate(away, pictures.shape[2:], mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
+    straight = F.affine_grid(torch.eye(2, 3).repeat(count, 1, 1), list(pictures.shape), align_corners=False)
+    return F.grid_sample(pictures, straight + away, padding_mode="border", align_corners=False)

@@ -128,7 +128,7 @@ LABELS = (len(LAYOUTS), len(COLOURS), len(COLOURS), len(SHAPES), len(SHAPES), le
 
 
 def draw(rng: np.random.Generator, held_out: bool = False, even: bool = False) -> Scene:
-    """A random scene, of those held out or of the others. even: all layouts and backgrounds are as frequent."""
+    """A random scene, of those held out or of the others. even: layouts, sizes and backgrounds are as frequent."""
     while (scene := _any(rng, even)).held_out != held_out:
         pass
     return scene
@@ -144,7 +144,7 @@ def _any(rng: np.random.Generator, even: bool) -> Scene:
     else:
         layout = list(PLACES)[1 + int(rng.integers(len(PLACES) - 1))]
     if even:
-        layout = LAYOUTS[rng.integers(len(LAYOUTS))]
+        layout = (*LAYOUTS, *["middle"] * (len(SIZES) - 1))[rng.integers(len(LAYOUTS) + len(SIZES) - 1)]
     background = ("white", "grey", "black", "white", "white", "white")[rng.integers(3 if even else 6)]
     colours = [colour for colour in COLOURS if colour != background]
 
@@ -163,14 +163,13 @@ def _any(rng: np.random.Generator, even: bool) -> Scene:
 # --- in words -------------------------------------------------------------------------------------------------
 
 
-def caption(scene: Scene, rng: np.random.Generator, vague: bool = False) -> str:
-    """One of the captions of a scene. vague: a colour or a shape is left open."""
-    return " ".join(word for word, _ in told(scene, rng, vague))
+def caption(scene: Scene, rng: np.random.Generator, left_open: str = "") -> str:
+    """One of the captions of a scene. left_open: "colour" or "shape", which it does not say."""
+    return " ".join(word for word, _ in told(scene, rng, left_open))
 
 
-def told(scene: Scene, rng: np.random.Generator, vague: bool = False) -> list[tuple[str, int | None]]:
+def told(scene: Scene, rng: np.random.Generator, left_open: str = "") -> list[tuple[str, int | None]]:
     """The words of a caption, each with the place, as an index of `SPOTS`, of the thing that it is about."""
-    left_open = ("colour", "shape")[rng.integers(2)] if vague else ""
 
     def named(thing: Thing, place: int, *, size: str = "", open_: str = "", plural: str = "") -> list[Any]:
         colour = "" if open_ == "colour" else thing.colour
@@ -216,8 +215,13 @@ def learnt(prompt: str) -> bool:
 # --- as pictures ----------------------------------------------------------------------------------------------
 
 
-def picture(scene: Scene, rng: np.random.Generator, height: int = SIZE, width: int = SIZE) -> np.ndarray:
-    """The scene, uint8 [height, width, 3], with places and sizes a little different each time."""
+def picture(
+    scene: Scene, rng: np.random.Generator, height: int = SIZE, width: int = SIZE, left_open: str = ""
+) -> np.ndarray:
+    """The scene, uint8 [height, width, 3], with places and sizes a little different each time.
+
+    left_open: as of `caption`. What is not said of several things alike is another with each of them.
+    """
     canvas = np.empty((height, width, 3), np.float32)
     canvas[:] = BACKGROUNDS[scene.background]
     side = min(height, width)
@@ -226,9 +230,20 @@ def picture(scene: Scene, rng: np.random.Generator, height: int = SIZE, width: i
     places = GROUPS[scene.layout] if scene.layout in GROUPS else (PLACES[scene.layout],)
     for index, (x, y) in enumerate(places):
         thing = scene.second if scene.second and index else scene.first
+        if left_open and index and not scene.second:
+            thing = _other(thing, scene, rng, left_open)
         centre = np.array([x * width, y * height]) + shift + rng.uniform(-0.012, 0.012, 2) * side
         _paint(canvas, thing, centre, radius)
     return np.round(canvas).astype(np.uint8)
+
+
+def _other(thing: Thing, scene: Scene, rng: np.random.Generator, left_open: str) -> Thing:
+    """A thing that is another than the scene's in what is left open."""
+    if left_open == "shape":
+        shapes = [shape for shape in SHAPES if shape != thing.shape]
+        return dataclasses.replace(thing, shape=shapes[rng.integers(len(shapes))])
+    colours = [colour for colour in COLOURS if colour not in (thing.colour, scene.background)]
+    return dataclasses.replace(thing, colour=colours[rng.integers(len(colours))])
 
 
 def part(rng: np.random.Generator, side: int) -> np.ndarray:

@@ -13,9 +13,9 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,11 +23,10 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from paritas.apps.pixart import autoencoder, networks, scenes
-from paritas.apps.pixart.judge import Judge, agree, spoilt
-from paritas.apps.pixart.measure import accuracy
-
-Said = Callable[[str], None]
+from paritas.apps.pixart import autoencoder, measure, networks, scenes
+from paritas.apps.pixart.course import Average, Course, Said, Stopped, adam, fit, late, rate
+from paritas.apps.pixart.judge import Judge, spoilt
+from paritas.errors import InputError
 
 FOUR_STEPS = (259, 499, 759, 999)
 """The times that four steps of `LCMScheduler` ask the transformer at: it is trained on them more than on others."""
@@ -45,95 +44,17 @@ class Plan:
     rough_steps: int = 800
     steps: int = 7000
     more_steps: int = 1800  # the rate goes up once more, half as high
+    further_steps: int = 4500  # of a transformer that draws, on all layouts alike
+    further_rate: float = 1.2e-3  # the highest
     batch: int = 32
     width: int = 128
     layers: int = 6
-    judge_steps: int = 700
+    judge_steps: int = 900
 
 
-QUICK = Plan(text_steps=3, crop=32, crop_steps=2, crop_batch=2, rough_steps=1, steps=2, more_steps=1, batch=4,
-             width=16, layers=1, judge_steps=2)  # fmt: skip
+QUICK = Plan(text_steps=3, crop=32, crop_steps=2, crop_batch=2, rough_steps=1, steps=2, more_steps=1,
+             further_steps=4, batch=4, width=16, layers=1, judge_steps=2)  # fmt: skip
 """Every stage, and nothing learnt: for tests."""
-
-
-class Stopped(Exception):
-    """The time of a run is over before it is done."""
-
-
-class Course:
-    """The steps of a stage, said every so many seconds; what is learnt is kept, so that a stopped run goes on from it.
-
-    Each step draws from generators of its own: a run that was stopped gives the weights of one that was not.
-    """
-
-    until: ClassVar[float] = math.inf
-    """When to stop, of `time.monotonic`: what was learnt is kept, and the next run goes on from it."""
-
-    def __init__(self, name: str, count: int, seed: tuple[int, int], said: Said, kept: Path | None = None) -> None:
-        self.name, self.count, self.seed, self.said, self.kept = name, count, seed, said, kept
-        self.losses: list[float] = []
-
-    def steps(self, every: float = 10.0, **learnt: Any) -> Iterator[tuple[int, np.random.Generator]]:
-        """The steps that are left, each with its generator. learnt: modules, optimizers, averages, by names."""
-        begun = self._begun(learnt)
-        start = last = saved = time.monotonic()
-        for step in range(begun, self.count):
-            torch.manual_seed(self.seed[0] * 1_000_003 + self.seed[1] * 100_003 + step)
-            yield step, np.random.default_rng([*self.seed, step])
-            now = time.monotonic()
-            if now - last > every or step == self.count - 1:
-                mean = sum(self.losses) / max(len(self.losses), 1)
-                spent = f"{now - start:.0f} s ({time.process_time():.0f} s)"
-                self.said(f"{self.name}: {step + 1} of {self.count}, {spent}, loss {mean:.4f}")
-                self.losses.clear()
-                last = now
-            ends = now > self.until and step < self.count - 1
-            if self.kept is not None and (ends or now - saved > 3 * every):
-                beside = self.kept.with_suffix(".new")
-                torch.save({"step": step + 1} | {name: part.state_dict() for name, part in learnt.items()}, beside)
-                beside.replace(self.kept)
-                saved = now
-            if ends:
-                raise Stopped(f"{self.name}: {step + 1} of {self.count} steps are done")
-
-    def _begun(self, learnt: dict[str, Any]) -> int:
-        if self.kept is None or not self.kept.exists():
-            return 0
-        state = torch.load(self.kept, weights_only=True)
-        for name, part in learnt.items():
-            part.load_state_dict(state[name])
-        return int(state["step"])
-
-
-def rate(step: int, count: int, warm: int = 100) -> float:
-    """The learning rate as a part of the highest: up in a line, down as a cosine."""
-    return min((step + 1) / warm, 0.5 + 0.5 * math.cos(math.pi * step / count) + 0.01)
-
-
-def late(step: int, count: int, warm: int = 200, falls: float = 0.3) -> float:
-    """As `rate`, but the highest until the last part of the steps: what is slow to be found has time."""
-    return min((step + 1) / warm, (count - step) / (falls * count), 1.0)
-
-
-def fit(optimizer: Any, loss: torch.Tensor, part: float) -> float:
-    """One step of an optimizer, at a part of its learning rate: the loss."""
-    for group in optimizer.param_groups:
-        group["lr"] = part * group["initial_lr"]
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
-    optimizer.step()
-    return float(loss.detach())
-
-
-def adam(*groups: tuple[Any, float], decay: float = 0.0) -> Any:
-    """AdamW; groups: parameters with the highest learning rate of each."""
-    return torch.optim.AdamW(
-        [{"params": list(params), "lr": lr, "initial_lr": lr} for params, lr in groups],
-        betas=(0.9, 0.99),
-        fused=True,
-        weight_decay=decay,
-    )
 
 
 # --- the text encoder -----------------------------------------------------------------------------------------
@@ -251,31 +172,28 @@ def rough(latents: torch.Tensor) -> torch.Tensor:
 # --- the transformer ------------------------------------------------------------------------------------------
 
 
-def latents(drawn: list[scenes.Scene], rng: np.random.Generator) -> torch.Tensor:
-    """The latents of a picture of each scene, float32 [scenes, 3, 32, 32]: of half the pixels, which is quicker."""
+def latents(drawn: list[scenes.Scene], rng: np.random.Generator, left_open: Sequence[str] = ()) -> torch.Tensor:
+    """The latents of a picture of each scene, float32 [scenes, 3, 32, 32]: of half the pixels, which is quicker.
+
+    left_open: of each scene what its caption does not say.
+    """
     side = 2 * networks.LATENTS
-    return autoencoder.averages(pixels([scenes.picture(scene, rng, side, side) for scene in drawn]), 2)
+    pairs = zip(drawn, left_open or [""] * len(drawn), strict=True)
+    pictures = [scenes.picture(scene, rng, side, side, unsaid) for scene, unsaid in pairs]
+    return autoencoder.averages(pixels(pictures), 2)
 
 
-class Average:
-    """An exponential moving average of a module's weights, short at first."""
+@dataclasses.dataclass(frozen=True)
+class Lesson:
+    """What a step of the transformer's training is. part: of the learning rate; the others: in how many of all."""
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module, self.count = module, 0
-        self.weights = {name: value.detach().clone() for name, value in module.state_dict().items()}
-
-    @torch.no_grad()
-    def update(self) -> None:
-        self.count += 1
-        keep = min(0.99, self.count / (self.count + 10))
-        for name, value in self.module.state_dict().items():
-            self.weights[name].lerp_(value, 1 - keep)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"count": self.count, "weights": self.weights}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.count, self.weights = state["count"], state["weights"]
+    part: float
+    even: float = 0.0  # scenes of all layouts, sizes and backgrounds alike
+    vague: float = 0.08  # captions that leave a colour or a shape open
+    vague_of_several: float = 0.08  # of scenes with several things alike
+    empty: float = 0.1  # captions that say nothing, for guidance
+    times: tuple[float, ...] = (0.15, 0.15, 0.15, 0.15)  # each of `FOUR_STEPS`; the rest are any
+    own: float = 0.0  # of the last of four steps, what it is given is what the one before it made
 
 
 def transformer_stage(
@@ -283,48 +201,107 @@ def transformer_stage(
 ) -> dict[str, Any]:
     """The weights of the transformer, and of the text encoder beside it. kept: where a stopped run goes on from."""
     torch.manual_seed(plan.seed)
-    words = networks.tokenizer()
-    both = nn.ModuleDict(
-        {"text": networks.text_encoder(len(words)), "transformer": networks.transformer(plan.width, plan.layers)}
-    )
+    both = _both(plan)
     both["text"].load_state_dict(text)
     calm(both["transformer"])
+    course = Course("transformer", plan.steps + plan.more_steps, (plan.seed, 4), said, kept)
+
+    def lesson(step: int) -> Lesson:
+        if step < plan.steps:
+            return Lesson(late(step, plan.steps))
+        return Lesson((course.count - step) / (2 * plan.more_steps), even=0.35)  # what is rare is seen oftener then
+
+    return denoised(both, plan, course, 2e-3, lesson)
+
+
+def further_stage(plan: Plan, trained: dict[str, Any], said: Said, kept: Path | None = None) -> dict[str, Any]:
+    """As `transformer_stage`, from weights that draw, for what they draw wrong: what is rare, and what is held out.
+
+    The few combinations of a layout of several things alike could be learnt by heart, and the ones held out then be
+    wrong: pictures that mix what a caption leaves open make shape and colour be learnt each by itself. Then come the
+    steps that decide how a shape ends: the last two of four, the last one on what the one before it makes.
+    """
+    both = _both(plan)
+    both.load_state_dict(trained)
+    course = Course("transformer, further", plan.further_steps, (plan.seed, 8), said, kept)
+
+    def lesson(step: int) -> Lesson:
+        falls = min((step + 1) / 200, 1 - step / course.count)
+        every = Lesson(falls, even=0.6, vague=0.05, vague_of_several=0.3, empty=0.06)
+        if step < 0.47 * course.count:
+            return every
+        return dataclasses.replace(every, times=(0.4, 0.28, 0.12, 0.12), own=0.6)
+
+    return denoised(both, plan, course, plan.further_rate, lesson)
+
+
+def noised(latents: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+    """Latents as they are at each one's time, in noise."""
+    a = networks.noise_schedule().alphas_cumprod[times][:, None, None, None]
+    return a.sqrt() * latents + (1 - a).sqrt() * torch.randn(latents.shape)
+
+
+def answer(
+    transformer: Any, noisy: torch.Tensor, times: torch.Tensor, hidden: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
+    """The latents that a transformer makes out of noisy ones, float32."""
+    return transformer(
+        noisy, encoder_hidden_states=hidden, timestep=times, encoder_attention_mask=mask, return_dict=False
+    )[0].float()
+
+
+def _both(plan: Plan) -> Any:
+    words = networks.tokenizer()
+    return nn.ModuleDict(
+        {"text": networks.text_encoder(len(words)), "transformer": networks.transformer(plan.width, plan.layers)}
+    )
+
+
+def denoised(both: Any, plan: Plan, course: Course, highest: float, lesson: Callable[[int], Lesson]) -> dict[str, Any]:
+    """The weights of both, averaged, after a course in which the transformer makes latents out of noisy ones.
+
+    highest: learning rate.
+    """
+    words = networks.tokenizer()
     average = Average(both)
     both["text"].requires_grad_(False)  # it says all that there is to be said
-    optimizer = adam((both["transformer"].parameters(), 2e-3), decay=0.01)
+    optimizer = adam((both["transformer"].parameters(), highest), decay=0.01)
     signal = networks.noise_schedule().alphas_cumprod
     torch_functions: Any = F
     attention = torch_functions.scaled_dot_product_attention
     torch_functions.scaled_dot_product_attention = _attention
     try:
-        course = Course("transformer", plan.steps + plan.more_steps, (plan.seed, 4), said, kept)
         for step, rng in course.steps(both=both, average=average, optimizer=optimizer):
-            more = step >= plan.steps  # what is rare is seen oftener then
-            drawn = [scenes.draw(rng, even=more and rng.random() < 0.35) for _ in range(plan.batch)]
+            now = lesson(step)
+            drawn = [scenes.draw(rng, even=rng.random() < now.even) for _ in range(plan.batch)]
+            unsaid = [
+                ("colour", "shape")[rng.integers(2)]
+                if rng.random() < (now.vague_of_several if scene.layout in ("two", "three", "four") else now.vague)
+                else ""
+                for scene in drawn
+            ]
             captions = [
-                "" if rng.random() < 0.1 else scenes.caption(scene, rng, bool(rng.random() < 0.08)) for scene in drawn
+                "" if rng.random() < now.empty else scenes.caption(scene, rng, left_open)
+                for scene, left_open in zip(drawn, unsaid, strict=True)
             ]
             ids, mask = networks.tokens(words, captions, 24)
-            clean = latents(drawn, rng)
-            time_ = torch.from_numpy(
-                np.where(
-                    rng.random(plan.batch) < 0.6,
-                    rng.choice(FOUR_STEPS, plan.batch),
-                    rng.integers(1000, size=plan.batch),
-                )
-            )
-            a = signal[time_][:, None, None, None]
-            noisy = a.sqrt() * clean + (1 - a).sqrt() * torch.randn(clean.shape)
+            clean = latents(drawn, rng, unsaid)
+            steps = rng.choice((*FOUR_STEPS, -1), plan.batch, p=(*now.times, 1 - sum(now.times)))
+            time_ = torch.from_numpy(np.where(steps < 0, rng.integers(1000, size=plan.batch), steps))
+            own = torch.from_numpy((steps == FOUR_STEPS[0]) & (rng.random(plan.batch) < now.own))
             with torch.autocast("cpu", torch.bfloat16):
                 with torch.no_grad():
                     hidden = both["text"](input_ids=ids, attention_mask=mask).last_hidden_state
-                got = both["transformer"](
-                    noisy, encoder_hidden_states=hidden, timestep=time_, encoder_attention_mask=mask, return_dict=False
-                )[0].float()
+                    given = clean.clone()
+                    if own.any():
+                        before = torch.full((int(own.sum()),), FOUR_STEPS[1])
+                        given[own] = answer(
+                            both["transformer"], noised(clean[own], before), before, hidden[own], mask[own]
+                        )
+                got = answer(both["transformer"], noised(given, time_), time_, hidden, mask)
             off = (got - clean).square().mean((1, 2, 3))
-            weight = (a / (1 - a)).flatten().clamp(1, 5)  # what is nearly clean has to become clean
-            part = (course.count - step) / (2 * plan.more_steps) if more else late(step, plan.steps)
-            course.losses.append(fit(optimizer, (weight * off).mean(), part))
+            weight = (signal[time_] / (1 - signal[time_])).clamp(1, 5)  # what is nearly clean has to become clean
+            course.losses.append(fit(optimizer, (weight * off).mean(), now.part))
             if step % 4 == 3:
                 average.update()
     finally:
@@ -364,14 +341,6 @@ def judge_stage(plan: Plan, said: Said, kept: Path | None = None) -> dict[str, t
     return judge.state_dict()
 
 
-@torch.no_grad()
-def judged(judge: Judge, plan: Plan, count: int = 400) -> float:
-    """The part of new pictures, made as those to train on, that the judge has right."""
-    rng = np.random.default_rng([plan.seed, 6])
-    drawn = [scenes.draw(rng, held_out=True) for _ in range(count)]
-    return float(np.mean(agree(judge(pixels([scenes.picture(scene, rng) for scene in drawn])), drawn)))
-
-
 # --- the run --------------------------------------------------------------------------------------------------
 
 
@@ -380,9 +349,7 @@ def pipeline(plan: Plan, vae_weights: dict[str, Any], trained: dict[str, Any]) -
     from diffusers import LCMScheduler, PixArtAlphaPipeline
 
     words = networks.tokenizer()
-    both = nn.ModuleDict(
-        {"text": networks.text_encoder(len(words)), "transformer": networks.transformer(plan.width, plan.layers)}
-    )
+    both = _both(plan)
     both.load_state_dict(trained)
     vae = networks.autoencoder()
     vae.register_to_config(scaling_factor=1.0)
@@ -401,7 +368,7 @@ library_name: diffusers
 
 A `PixArtAlphaPipeline` of 256 x 256 pixels whose weights are a few megabytes, for 4 steps without guidance. It was
 trained on pictures that a program draws, and on nothing else:
-`python -m paritas.apps.pixart.train DIR --seed {seed}`.
+`python -m paritas.apps.pixart.train DIR {how}`.
 
 Of {count} captions with combinations that no training saw it draws {right:.1f} % right, as a classifier tells that was
 trained apart: layout, colours, shapes, size and background all have to be those of the caption.
@@ -424,6 +391,18 @@ def save(pipe: Any, out: Path) -> int:
     return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
 
 
+def written(directory: Path, plan: Plan) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The weights of a pipeline that a run has written: the autoencoder's, and the transformer's and text encoder's."""
+    from diffusers import PixArtAlphaPipeline
+
+    pipe = PixArtAlphaPipeline.from_pretrained(directory)
+    both = nn.ModuleDict({"text": pipe.text_encoder, "transformer": pipe.transformer}).state_dict()
+    wanted = {name: value.shape for name, value in _both(plan).state_dict().items()}
+    if {name: value.shape for name, value in both.items()} != wanted:
+        raise InputError(f"{directory} is no pipeline that this plan trains: its networks have other sizes.")
+    return pipe.vae.state_dict(), both
+
+
 def stage(work: Path, name: str, make: Callable[[Path], Any], said: Said) -> Any:
     """What a stage has made, or what a run before has. make: is given the file that a stopped stage goes on from."""
     path, begun = work / f"{name}.pt", work / f"{name}_begun.pt"
@@ -436,21 +415,35 @@ def stage(work: Path, name: str, make: Callable[[Path], Any], said: Said) -> Any
     return made
 
 
-def run(plan: Plan, out: Path, work: Path, said: Said, count: int = 400) -> float:
-    """All stages, and the pipeline's directory: the accuracy on so many held-out captions."""
+def run(plan: Plan, out: Path, work: Path, said: Said, count: int = 400, start: Path | None = None) -> float:
+    """All stages, and the pipeline's directory: the accuracy on so many held-out captions.
+
+    start: a directory that a run has written, whose transformer goes on to learn. What comes before is not done, and
+    Paritas' own judge tells what is right.
+    """
     work.mkdir(parents=True, exist_ok=True)
-    plain = stage(work, "vae", lambda kept: decoder_stage(plan, said, kept), said)
-    vae = stage(work, "rough", lambda kept: rough_stage(plan, plain, said, kept), said)
-    text = stage(work, "text", lambda kept: text_stage(plan, said, kept), said)
-    trained = stage(work, "transformer", lambda kept: transformer_stage(plan, text, said, kept), said)
-    judge = Judge().eval()
-    judge.load_state_dict(stage(work, "judge", lambda kept: judge_stage(plan, said, kept), said))
-    save_file({name: value.half() for name, value in judge.state_dict().items()}, work / "judge.safetensors")
+    if start is None:
+        plain = stage(work, "vae", lambda kept: decoder_stage(plan, said, kept), said)
+        vae = stage(work, "rough", lambda kept: rough_stage(plan, plain, said, kept), said)
+        text = stage(work, "text", lambda kept: text_stage(plan, said, kept), said)
+        first = stage(work, "transformer", lambda kept: transformer_stage(plan, text, said, kept), said)
+    else:
+        vae, first = written(start, plan)
+    further = stage(work, "further", lambda kept: further_stage(plan, first, said, kept), said)
+    # What the two draw wrong differs, and what lies between them draws less of it wrong than either.
+    trained = {name: value.lerp(further[name], 0.5) for name, value in first.items()}
+    judge = Judge().eval() if start is None else measure.judge()
+    if start is None:
+        judge.load_state_dict(stage(work, "judge", lambda kept: judge_stage(plan, said, kept), said))
+        save_file({name: value.half() for name, value in judge.state_dict().items()}, work / "judge.safetensors")
     pipe = pipeline(plan, vae, trained)
     said(f"{save(pipe, out)} bytes in {out}")
-    said(f"The judge has {100 * judged(judge, plan):.1f} % of new pictures right.")
-    right = accuracy(pipe, judge, count, said)
-    (out / "README.md").write_text(CARD.format(right=100 * right, count=count, seed=plan.seed), encoding="utf-8")
+    known = measure.true(judge, count)
+    said(f"The judge has {known.right} of {count} true pictures of them right: {100 * known.part:.1f} %")
+    right = measure.accuracy(pipe, judge, count, said)
+    how = f"--seed {plan.seed} --steps {plan.further_steps} --rate {plan.further_rate}"
+    how += "" if start is None else f" --from {start}"
+    (out / "README.md").write_text(CARD.format(right=100 * right, count=count, how=how), encoding="utf-8")
     return right
 
 
@@ -459,17 +452,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, metavar="DIR", help="where the pipeline is written")
     parser.add_argument("--work", type=Path, help="where stages are kept; DIR-work if not given")
+    parser.add_argument(
+        "--from", type=Path, dest="start", metavar="DIR", help="go on from a pipeline's weights, without its stages"
+    )
+    parser.add_argument("--steps", type=int, default=Plan().further_steps, help="of the transformer's last stage")
+    parser.add_argument(
+        "--rate", type=float, default=Plan().further_rate, help="of learning, the highest in that stage"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--minutes", type=float, default=math.inf, help="stop then; the same command goes on from there"
     )
     parser.add_argument("--quick", action="store_true", help="every stage with next to no steps")
     args = parser.parse_args()
-    plan = dataclasses.replace(QUICK if args.quick else Plan(), seed=args.seed)
+    plan = dataclasses.replace(Plan(), further_steps=args.steps, further_rate=args.rate)
+    plan = dataclasses.replace(QUICK if args.quick else plan, seed=args.seed)
     work = args.work or args.out.with_name(f"{args.out.name}-work")
     Course.until = time.monotonic() + 60 * args.minutes
     try:
-        run(plan, args.out, work, lambda line: print(line, flush=True), count=16 if args.quick else 400)
+        run(
+            plan,
+            args.out,
+            work,
+            lambda line: print(line, flush=True),
+            count=16 if args.quick else 400,
+            start=args.start,
+        )
     except Stopped as why:
         print(f"Stopped, to be gone on with: {why}")
 
