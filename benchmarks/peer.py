@@ -19,6 +19,7 @@ from contender import answer, peak
 #: contender -> the function here that generates for it.
 ANSWERS = {
     "paritas": "paritas",
+    "paritas, without torch": "loaded",
     "openvino-genai": "genai",
     "optimum-intel": "optimum",
     "optimum-intel, own export": "optimum",
@@ -39,7 +40,9 @@ def serve(name: str, directory: str, prompt: int, new: int) -> Callable[[Any], d
 
     ids = np.random.default_rng(0).integers(3, VOCABULARY, (1, prompt))
     begin = time.perf_counter()
-    generate = {"paritas": _paritas, "genai": _genai, "optimum": _optimum}[ANSWERS[name]](directory, ids, new)
+    generate = {"paritas": _paritas, "loaded": _loaded, "genai": _genai, "optimum": _optimum}[ANSWERS[name]](
+        directory, ids, new
+    )
     loaded = time.perf_counter() - begin
 
     def answered(_: Any) -> dict[str, Any]:
@@ -58,6 +61,27 @@ def _paritas(directory: str, ids: Any, new: int) -> Generate:
     from paritas.transformers import AutoModelForCausalLM
 
     return _transformers(AutoModelForCausalLM.from_pretrained(directory), ids, new)
+
+
+def _loaded(directory: str, ids: Any, new: int) -> Generate:
+    """What `paritas generate` and `port.generate` of a text are where torch is not installed."""
+    import dataclasses
+
+    import paritas
+    from paritas.texts import Writer
+
+    port = paritas.load(directory)
+
+    def generate() -> dict[str, Any]:
+        writer = Writer(port)  # has seen nothing
+        options = dataclasses.replace(writer.options({}), max_new_tokens=new, do_sample=False, eos_token_id=())
+        times, tokens = [time.perf_counter()], []
+        for token in writer.tokens(ids[0].tolist(), options):
+            tokens.append(token)
+            times.append(time.perf_counter())
+        return {"seconds": times[-1] - times[0], "first": times[1] - times[0], "tokens": tokens}
+
+    return generate
 
 
 def _optimum(directory: str, ids: Any, new: int) -> Generate:

@@ -22,7 +22,7 @@ from paritas.errors import InputError, PortError
 from paritas.extras import install, missing, require
 from paritas.program import Artifact, Manifest, TensorSpec
 from paritas.run.session import Session
-from paritas.run.state import new_state
+from paritas.run.state import new_state, run_last
 
 #: Gets each piece of text as soon as it is there.
 Tell = Callable[[str], None]
@@ -162,8 +162,8 @@ class Writer:
         every = list(ids)
         waiting = self._rest(every)
         for count in range(options.max_new_tokens):
-            scores = self._step(waiting).astype(np.float64)
-            token = chosen(scores, every, count, options, draw)
+            scores = self._step(waiting)
+            token = chosen(scores.astype(np.float64) if options.do_sample else scores, every, count, options, draw)
             every.append(token)
             waiting = [token]
             yield token
@@ -197,7 +197,7 @@ class Writer:
                 )
         feed = {spec.name: given[spec.name].astype(spec.dtype) for spec in self._specs}
         try:
-            found = self._state.run(feed, count)
+            found = run_last(self._state, feed, count, 1)
             self._seen += ids
         except BaseException:  # Ctrl-C may come when half of it is done: nothing was seen then
             self._state, self._seen = new_state(self.port.session, self.port.manifest), []

@@ -119,13 +119,14 @@ def test_its_tokens_are_pytorchs(causal: tuple[Path, Any, Any], port: Any) -> No
 def test_an_answer_that_is_interrupted_leaves_nothing_half_done(causal: tuple[Path, Any, Any], port: Any) -> None:
     writer = texts.Writer(port)
     writer.write(PROMPT, NEW)
-    whole = writer._state.run
+    state: Any = writer._state
+    whole = state.run_last
 
-    def interrupted(feed: Any, tokens: int) -> Any:
-        whole(feed, tokens)
+    def interrupted(feed: Any, tokens: int, last: int) -> Any:
+        whole(feed, tokens, last)
         raise KeyboardInterrupt
 
-    writer._state.run = interrupted  # type: ignore[method-assign]
+    state.run_last = interrupted
     with pytest.raises(KeyboardInterrupt):
         writer.write(f"{PROMPT} fox", NEW)
     assert writer.write(f"{PROMPT} fox", NEW) == _want(causal, f"{PROMPT} fox")[2]

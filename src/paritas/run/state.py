@@ -19,6 +19,13 @@ def new_state(session: Session, manifest: Manifest) -> State:
     return session.state() if isinstance(session, Remembers) else ArrayState(session, manifest)
 
 
+def run_last(state: State, feed: Mapping[str, Array], tokens: int, last: int) -> dict[int, Array]:
+    """As `state.run`, with the scores of at least so many of the last tokens, where it can leave out the others."""
+    # Asked for by name: a protocol would cost more than all checks of a step.
+    found = getattr(state, "run_last", None) if last else None
+    return found(feed, tokens, last) if found else state.run(feed, tokens)
+
+
 class ArrayState:
     """Memory as arrays that go into the network and come out of it: for every engine."""
 

@@ -27,7 +27,7 @@ from paritas.errors import InputError
 from paritas.options import BuildOptions
 from paritas.program import Manifest
 from paritas.run.session import State
-from paritas.run.state import new_state
+from paritas.run.state import new_state, run_last
 from paritas.transformers import calls
 from paritas.transformers.cache import EngineCache, arrays_of, freeze, has_seen_nothing, is_kept
 from paritas.transformers.calls import LOGITS, SEEN, Call
@@ -169,9 +169,7 @@ class OnePort:
         if unknown := [name for name in (*given, *call.fixed) if name not in self._plan.inputs]:
             self._refuse(f"{', '.join(unknown)} is no input of this port, which takes {', '.join(self._plan.inputs)}")
         feed, tokens = self._plan.checked(given, state.length)
-        # Asked for by name: a protocol would cost more than all checks of a step.
-        run_last = getattr(state, "run_last", None) if places and isinstance(places, int) else None
-        found = run_last(feed, tokens, places) if run_last else state.run(feed, tokens)
+        found = run_last(state, feed, tokens, places if isinstance(places, int) else 0)
         out = self._plan.output(found, own if wanted else None)
         if isinstance(places, torch.Tensor) or (places and out["logits"].shape[1] > places):
             out["logits"] = _kept(out["logits"], places)
