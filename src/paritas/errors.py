@@ -102,7 +102,7 @@ class LoweringError(ParitasError):
 
 class UnknownEngine(ParitasError, ValueError):
     def __init__(self, name: str, known: Sequence[str], meant: str = ""):
-        hint = f" Did you mean {meant!r}?" if meant else ""
+        hint = did_you_mean([repr(meant)] if meant else ())
         super().__init__(f"There is no engine {name!r}.{hint} Paritas knows: {', '.join(known)}.")
 
 
@@ -183,6 +183,12 @@ def first_lines(error: BaseException, most: int) -> str:
     """The first lines of what another library's error says, as one; "" where it says nothing."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " | ".join(lines[:most])[:500]
+
+
+def did_you_mean(close: Iterable[object]) -> str:
+    """A sentence with what may have been meant, behind another one; "" where nothing is like it."""
+    meant = " or ".join(map(str, close))
+    return f" Did you mean {meant}?" if meant else ""
 
 
 def first_line(error: BaseException) -> str:

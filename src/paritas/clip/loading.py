@@ -18,8 +18,9 @@ from open_clip.pretrained import download_pretrained_from_url
 from open_clip.transform import image_transform
 
 from paritas.dropin.classes import split
-from paritas.errors import InputError, SourceError, first_line
+from paritas.errors import InputError, SourceError, did_you_mean, first_line
 from paritas.open_clip import checkpoints
+from paritas.open_clip.making import architecture_of
 from paritas.open_clip.networks import attach
 
 _logger = logging.getLogger("paritas.clip")
@@ -124,7 +125,7 @@ def _mode(mode: int | str, jit: bool) -> str:
 
 def _file_of(name: str, download_root: str | None) -> Path:
     if name in _NAMES:
-        tag = open_clip.get_pretrained_url(name.replace("/", "-").replace("@336px", "-336"), "openai")
+        tag = open_clip.get_pretrained_url(architecture_of(name), "openai")
         root = str(Path(download_root or "~/.cache/clip").expanduser())
         try:
             return Path(download_pretrained_from_url(tag, cache_dir=root))
@@ -137,7 +138,7 @@ def _file_of(name: str, download_root: str | None) -> Path:
     if path.is_file():
         return path
     close = difflib.get_close_matches(name, _NAMES, 2, 0.5)
-    meant = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+    meant = did_you_mean(map(repr, close))
     raise InputError(f"{name!r} is neither one of OpenAI's models nor a file.{meant} The models: {', '.join(_NAMES)}.")
 
 

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from paritas.dropin.dispatch import Dispatched, its_own, own_forward
+from paritas.dropin.dispatch import Dispatched, own_forward
 from paritas.dropin.library import IGNORED
-from paritas.dropin.watch import TABLES, classes_of, code_spaces, is_open, memory_of, tables_of
+from paritas.dropin.watch import classes_of, code_spaces, is_open, left_out, memory_of, tables_of
 
 #: Values that no result depends on, by the name of their class: what a module of code has beside its functions.
 _IDLE = (
@@ -82,9 +82,9 @@ class _Writer:
         cls = type(module)
         cls = getattr(cls, "_paritas_original", cls)
         self._say("module", cls.__module__, cls.__qualname__)
-        left_out = IGNORED | TABLES | self._memory | its_own(module)
+        apart = left_out(module, self._memory)
         for name, value in sorted(vars(module).items()):
-            if name not in left_out:
+            if name not in apart:
                 if name == "forward":
                     value = own_forward(module)
                 if value is not None or name != "forward":

@@ -159,12 +159,18 @@ def hands_on(forward: Any) -> bool:
     return False
 
 
-def its_own(module: torch.nn.Module) -> frozenset[str]:
-    """Attributes that such a forward of a module uses and the code of its class does not, as what it has seen: they are
-    in no port, and no change of the module."""
+def put_in(module: torch.nn.Module) -> Any:
+    """What stands in a module as its forward, below what asks its ports; None for that of its class."""
     forward: Any = vars(module).get("forward")
     while isinstance(forward, Dispatched):
         forward = forward.own
+    return forward
+
+
+def its_own(module: torch.nn.Module) -> frozenset[str]:
+    """Attributes that such a forward of a module uses and the code of its class does not, as what it has seen: they are
+    in no port, and no change of the module."""
+    forward = put_in(module)
     if not hands_on(forward):
         return frozenset()
     cls: Any = type(module)

@@ -16,14 +16,14 @@ import operator
 import sys
 import types
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from itertools import chain
 from typing import Any
 
 import torch
 
 from paritas.dropin.arrays import storages_of, watch_arrays, written
-from paritas.dropin.dispatch import Dispatched, hands_on, is_users, its_own
+from paritas.dropin.dispatch import hands_on, is_users, its_own, put_in
 from paritas.dropin.library import IGNORED, is_hooked, is_of_bases, is_of_models
 
 _version = operator.attrgetter("_version")
@@ -119,8 +119,7 @@ def _reason(module: torch.nn.Module) -> str:
         return "has hooks, and a port has no such module to call them"
     if is_hooked(module):
         return "has hooks that go on from call to call, and a port does not"
-    forward = vars(module).get("forward")
-    if hands_on(forward.own if isinstance(forward, Dispatched) else forward):
+    if hands_on(put_in(module)):
         return "has a forward with values of its own, and a port would not see them change"
     if module.training and _minds_training(module):
         return "is in training mode, and a port computes inference only"
@@ -170,9 +169,9 @@ class _Walk:
             for name, value in kind.items():
                 if value is not None:
                     self.tensors[f"{path}.{name}".lstrip(".")] = value
-        left_out = IGNORED | TABLES | self._memory | its_own(module)
+        apart = left_out(module, self._memory)
         for name, value in space.items():
-            if name not in left_out:
+            if name not in apart:
                 self._value(f"{path}.{name}", value)
 
     def _all(self, path: str, values: Any) -> None:
@@ -207,6 +206,11 @@ class _Walk:
             for name, inner in list(vars(value).items()):
                 if name not in IGNORED:
                     self._value(f"{path}.{name}", inner)
+
+
+def left_out(module: torch.nn.Module, memory: Set[str]) -> Set[str]:
+    """The attributes of a module that are none of what it computes. memory: those of its class that remember."""
+    return IGNORED | TABLES | memory | its_own(module)
 
 
 def is_open(value: Any) -> bool:

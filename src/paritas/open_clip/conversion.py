@@ -13,7 +13,7 @@ import torch
 
 from paritas.errors import InputError, SourceError
 from paritas.open_clip import checkpoints
-from paritas.open_clip.making import check_name
+from paritas.open_clip.making import architecture_of, check_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _bits(value: torch.Tensor) -> torch.Tensor:
 
 def shapes_of(model: str) -> dict[str, torch.Size]:
     """The shapes of an architecture's tensors by name; none of them is made."""
-    name = model.replace("/", "-").replace("@336px", "-336")
+    name = architecture_of(model)
     check_name(name)
     with torch.device("meta"):
         made = open_clip.create_model(name, pretrained_text=False, load_weights=False, device="meta")

@@ -18,7 +18,7 @@ import open_clip
 import torch
 
 from paritas.dropin.classes import OURS, split
-from paritas.errors import InputError, SourceError, first_line
+from paritas.errors import InputError, SourceError, did_you_mean, first_line
 from paritas.open_clip import checkpoints
 from paritas.open_clip.networks import attach, is_two_towers
 
@@ -45,7 +45,7 @@ def with_engine(original: Callable[..., Any]) -> Callable[..., Any]:
             except TypeError as error:  # what it does not know it hands to the class of the model
                 if unknown := re.search(r"unexpected keyword argument '(\w+)'", str(error)):
                     close = difflib.get_close_matches(unknown[1], [*signature.parameters, *OURS], 1)
-                    meant = f" Did you mean {close[0]!r}?" if close else ""
+                    meant = did_you_mean(map(repr, close))
                     raise InputError(f"{original.__name__} has no argument {unknown[1]!r}.{meant}") from error
                 raise
         for one in found if isinstance(found, tuple) else (found,):
@@ -97,6 +97,11 @@ def _refuse_code(asked: dict[str, Any]) -> None:
         )
 
 
+def architecture_of(name: str) -> str:
+    """As open_clip calls it: OpenAI's names are told otherwise, "ViT-L/14@336px"."""
+    return name.replace("/", "-").replace("@336px", "-336")
+
+
 def check_name(name: str) -> None:
     """Raise `InputError` for what is no architecture of open_clip's."""
     known = open_clip.list_models()
@@ -104,10 +109,10 @@ def check_name(name: str) -> None:
     if cleaned not in known:
         lower = {one.lower(): one for one in known}
         close = [lower[one] for one in difflib.get_close_matches(cleaned.lower(), lower, 3, 0.6)]
-        meant = f" Did you mean {' or '.join(close)}?" if close else ""
         raise InputError(
-            f"open_clip has no model {name!r}.{meant} It has {len(known)}: paritas.open_clip.list_models(); others are "
-            "added by add_model_config(FILE), or named 'hf-hub:OWNER/NAME' or 'local-dir:FOLDER'."
+            f"open_clip has no model {name!r}.{did_you_mean(close)} It has {len(known)}: "
+            "paritas.open_clip.list_models(); others are added by add_model_config(FILE), or named 'hf-hub:OWNER/NAME' "
+            "or 'local-dir:FOLDER'."
         )
 
 
@@ -121,7 +126,7 @@ def _weights(name: str, pretrained: str) -> Path:
     tags = f"{name} has {', '.join(own)}" if own else f"{name} has no pretrained weights"
     told = f"; it is one of {', '.join(others[:3])}{', ...' if len(others) > 3 else ''}" if others else ""
     close = difflib.get_close_matches(pretrained, own, 1)
-    meant = f" Did you mean {close[0]!r}?" if close and not others else ""
+    meant = "" if others else did_you_mean(map(repr, close))
     raise InputError(f"{pretrained!r} is neither a file nor weights of {name}{told}.{meant} {tags}.")
 
 
@@ -158,7 +163,7 @@ def load_openai_model(*args: Any, **kwargs: Any) -> Any:
     else:
         models = open_clip.list_openai_models()
         close = difflib.get_close_matches(name, models, 2)
-        meant = f" Did you mean {' or '.join(close)}?" if close else ""
+        meant = did_you_mean(close)
         raise InputError(f"{name!r} is neither a file nor one of OpenAI's models.{meant} They are {', '.join(models)}.")
     with torch.inference_mode(False), checkpoints.for_torch(path, (".pt", ".pth")) as file:
         given.arguments["name"] = file

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from paritas import formulas
-from paritas.errors import InputError, SizeError
+from paritas.errors import InputError, SizeError, did_you_mean
 from paritas.formulas import NoFormula
 from paritas.guards import broken, complaint
 from paritas.program import Guard, TensorSpec
@@ -272,8 +272,7 @@ def _check_argument(
         return
     names = [spec.name for spec in specs]
     close = difflib.get_close_matches(name, (*names, *constants), 1)
-    guess = f" Did you mean {close[0]}?" if close else ""
-    wrong.append(f"{name} is not an input.{guess} The inputs are: {', '.join(names)}")
+    wrong.append(f"{name} is not an input.{did_you_mean(close)} The inputs are: {', '.join(names)}")
 
 
 def _check_left_out(

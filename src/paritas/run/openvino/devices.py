@@ -16,7 +16,7 @@ import numpy as np
 import openvino
 import openvino.opset16 as ops
 
-from paritas.errors import DeviceMissing, EngineError, InputError, PortError, first_line
+from paritas.errors import DeviceMissing, EngineError, InputError, PortError, did_you_mean, first_line
 from paritas.lower.openvino.configuration import NUMBERS, lasting
 
 #: OpenVINO's own choice among the devices.
@@ -110,7 +110,7 @@ def checked(given: Mapping[str, Any], device: str) -> dict[str, str]:
             )
         if name not in known:
             close = difflib.get_close_matches(name.upper(), known, 1)
-            meant = f" Did you mean {close[0]}?" if close else f" These are: {', '.join(sorted(known))}."
+            meant = did_you_mean(close) or f" These are: {', '.join(sorted(known))}."
             raise InputError(f"ov_config: {name} is no property that Paritas passes to OpenVINO.{meant}")
     if properties:
         _try(properties, device)
