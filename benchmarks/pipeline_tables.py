@@ -36,15 +36,17 @@ def shown(name: str) -> str:
 def official() -> str:
     known = json.loads(OFFICIAL.read_text(encoding="utf-8"))
     rows = _swept()
-    lines = [_counted(rows, known), "", _head("pipeline", "")]
+    lines = [_counted(rows, known), "", _head("pipeline", "", "changed by 1 %")]
     for name in known["classes"]:
         found = rows.get(name, {})
         reason = known["broken"].get(name, "")
         if not found and not reason:
-            lines.append(f"| `{name}` | | | not run |")
+            lines.append(f"| `{name}` | | | | not run |")
             continue
         cells = [_cell(found.get(engine)) for engine in ENGINES]
-        why = [reason, known["ways_round"].get(name, ""), *(_remark(row) for row in found.values())]
+        followed, others = _changed(found.values())
+        cells.append(followed)
+        why = [reason, known["ways_round"].get(name, ""), *(_remark(row) for row in found.values()), others]
         lines.append(f"| `{name}` | {' | '.join(cells)} | {'; '.join(dict.fromkeys(filter(None, why)))} |")
     return "\n".join(lines)
 
@@ -69,6 +71,23 @@ def _counted(rows: Mapping[str, Mapping[str, Mapping[str, Any]]], known: Mapping
     return " ".join(told)
 
 
+def _changed(found: Collection[Mapping[str, Any]]) -> tuple[str, str]:
+    """("2 of 3", what is to be said of the third): of how many networks a change of weights moves outputs as in
+    PyTorch."""
+    networks = next((row["perturbed"] for row in found if row.get("perturbed")), None)
+    if networks is None:
+        return "", ""
+    followed = [name for name, one in networks.items() if one["state"] == "followed"]
+    others = [f"`{name}` {_UNMOVED[one['state']]}" for name, one in networks.items() if one["state"] in _UNMOVED]
+    by = {one["by"]: name for name, one in networks.items() if one["state"] == "followed" and one["by"] > 0.01}
+    others += [f"`{name}` was changed by {share:.0%}" for share, name in by.items()]
+    return f"{len(followed)} of {len(networks)}", ", ".join(others)
+
+
+#: Why a change of a network's weights shows nothing, by its state.
+_UNMOVED = {"not asked": "is not asked in this call", "no part": "has no part in the outputs, in PyTorch either"}
+
+
 def _agrees(row: Mapping[str, Any]) -> bool:
     return bool(row.get("agrees", row.get("state") == "agrees"))
 
@@ -88,7 +107,7 @@ def _cell(row: Mapping[str, Any] | None) -> str:
 def _remark(row: Mapping[str, Any]) -> str:
     if _agrees(row):
         return ""
-    return " ".join(str(row.get("note") or row.get("why") or "").split()).replace("|", "\\|")[:200]
+    return " ".join(str(row.get("note") or row.get("why") or "").split()).replace("|", "\\|")[:400]
 
 
 def first() -> str:
@@ -183,8 +202,8 @@ def moved() -> str:
     return "\n".join(lines)
 
 
-def _head(name: str, more: str) -> str:
-    columns = [name, *filter(None, more.split("|")), *ENGINES.values(), ""]
+def _head(name: str, more: str, *after: str) -> str:
+    columns = [name, *filter(None, more.split("|")), *ENGINES.values(), *after, ""]
     return "| " + " | ".join(one.strip() for one in columns) + " |\n" + "|---" * len(columns) + "|"
 
 

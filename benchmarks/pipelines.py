@@ -6,14 +6,16 @@
 DATA: a directory with `pipelines.json`, tiny random pipelines as data, and the `build_pipeline.py` that builds and runs
 them. One line of JSON per pipeline, written as it ends: what has one is not run again, so that a sweep goes on where it
 was interrupted. Each runs in a process of its own, and seconds are the processor's. `--perturb` changes the weights of
-one network at a time by 1 % and asks whether the picture changes as PyTorch's does: a network that was bypassed would
-be found. `--publish` writes what is known by then to benchmarks/results, for the documentation.
+one network after another by 1 % and asks whether the picture changes as PyTorch's does (`perturbation.py`): a network
+that was bypassed would be found. `--publish` writes what is known by then to benchmarks/results, for the documentation.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import copy
+import functools
 import importlib
 import importlib.util
 import json
@@ -29,8 +31,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import results as published
+from perturbation import apart, distance, perturbed
 
 from paritas.mending import mend_torchvision
 
@@ -79,7 +81,8 @@ def results(out: Path) -> dict[str, dict[str, Any]]:
 
 def _in_short(row: dict[str, Any]) -> dict[str, Any]:
     """What the documentation says of a pipeline. seconds: until the first picture, porting included. note: what was
-    computed otherwise than as one graph for each network, or why there is no picture."""
+    computed otherwise than as one graph for each network, or why there is no picture. perturbed: by network, what
+    `perturbation.perturbed` says; None where it was not asked."""
     notes = [note.partition("\n")[0] for note in row.get("notes", ())]
     return {
         "pipeline": row["pipeline"],
@@ -89,7 +92,7 @@ def _in_short(row: dict[str, Any]) -> dict[str, Any]:
         "error": row.get("error"),
         "levels": row.get("levels"),
         "seconds": round(row["first_seconds"], 1) if "first_seconds" in row else None,
-        "perturbed": "bypassed" in row,
+        "perturbed": row.get("perturbed"),
         "note": "; ".join(filter(None, (row.get("why", "") if row["state"] != "agrees" else "", *notes))),
     }
 
@@ -169,7 +172,7 @@ def compare(entry: dict[str, Any], engine: str, mode: str = "", perturb: bool = 
     error, levels, wrong = difference(want, got)
     told = ""
     if wrong and error and not levels > LEVELS:
-        wrong, told = by_truth(entry, want, got, wrong)
+        wrong, told = by_truth(entry, want, got, ported, wrong)
     found: dict[str, Any] = {
         "state": "differs" if wrong else "agrees",
         "error": error,
@@ -183,79 +186,132 @@ def compare(entry: dict[str, Any], engine: str, mode: str = "", perturb: bool = 
     }
     if wrong:
         found["why"] = wrong
-    if perturb and not wrong:
-        found["bypassed"] = bypassed(entry, original, ported, want)
-        found["state"] = "bypassed" if found["bypassed"] else "agrees"
+    if perturb:
+        runs = [functools.partial(build_pipeline.run, entry, pipeline) for pipeline in (original, ported)]
+        started = time.process_time()
+        found["perturbed"] = perturbed(networks(original), networks(ported), *runs, want)
+        found["perturbed_seconds"] = time.process_time() - started
+        if missed := [_missed(name, one) for name, one in found["perturbed"].items() if one["state"] == "missed"]:
+            found |= {"state": "bypassed", "why": "; ".join([*filter(None, [wrong]), *missed])}
     return found
+
+
+def _missed(name: str, one: dict[str, Any]) -> str:
+    moved = f"PyTorch's outputs move by {one['moved']:.3g}, and the port's are then {one['off']:.3g} off"
+    return f"{name}: changed by {one['by']:.0%}, {moved}"
 
 
 def difference(want: dict[str, Any], got: dict[str, Any]) -> tuple[float, float, str]:
     """The largest difference of numbers relative to values over 1, that of pictures in levels, and what is wrong."""
-    error, levels, wrong = 0.0, 0.0, ""
-    for name, one in want.items():
-        other = got.get(name)
-        for index, (a, b) in enumerate(_pairs(one, other)):
-            where = f"{name}[{index}]"
-            if not isinstance(a, np.ndarray) or a.dtype.kind not in "fiub":
-                wrong = wrong or ("" if np.array_equal(a, b) else f"{where} is another")
-            elif not isinstance(b, np.ndarray) or a.shape != b.shape or a.dtype != b.dtype:
-                wrong = wrong or f"{where} is {getattr(b, 'shape', type(b))}, not {a.shape}"
-            else:
-                finite = np.isfinite(a) & np.isfinite(b)
-                if not np.array_equal(np.isfinite(a), np.isfinite(b)):
-                    wrong = wrong or f"{where} is not finite in other places"
-                off = np.abs(a.astype("float64") - b.astype("float64"))[finite]
-                size = max(1.0, float(np.abs(a[finite].astype("float64")).max(initial=0)))
-                if a.dtype.kind == "f":
-                    error = max(error, float(off.max(initial=0)) / size)
-                else:
-                    levels = max(levels, float(off.max(initial=0)))
+    error, levels, wrong = apart(want, got)
     if error > TOLERANCE or levels > LEVELS:
         wrong = wrong or f"off by {error:.3g}, {levels:g} levels"
     return error, levels, wrong
 
 
-def by_truth(entry: dict[str, Any], want: dict[str, Any], got: dict[str, Any], wrong: str) -> tuple[str, str]:
+def by_truth(
+    entry: dict[str, Any], want: dict[str, Any], got: dict[str, Any], ported: Any, wrong: str
+) -> tuple[str, str]:
     """(what is wrong, what is to be told) of outputs that are not quite PyTorch's.
 
     Nothing is wrong where PyTorch is the inaccurate one: with its networks computed in float64, all else as it is, the
-    port's outputs are within the tolerance, and nearer than PyTorch's in float32.
+    port's outputs are within the tolerance, and nearer than PyTorch's in float32. What is wrong is told with what
+    rounding does to the same pipeline in PyTorch, and how exact each call of its networks is by itself.
     """
     import build_pipeline
 
-    truth = build_pipeline.run(entry, _with_wide_networks(build_pipeline.build(entry)))
+    calls: list[_Call] = []
+    truth = build_pipeline.run(entry, _with_wide_networks(build_pipeline.build(entry), calls))
     theirs, ours = difference(truth, want)[0], difference(truth, got)
     told = (
         f"with networks in float64 the outputs are {theirs:.3g} from PyTorch's in float32, and {ours[0]:.3g} from these"
     )
-    return ("", told) if not ours[2] and ours[0] < theirs else (f"{wrong}; {told}", "")
+    if not ours[2] and ours[0] < theirs:
+        return "", told
+    exact = [_inexactness(calls, pipeline) for pipeline in (build_pipeline.build(entry), ported)]
+    by_itself = (
+        f"PyTorch's own move by {by_rounding(entry, want):.3g} where the last bit of weights is changed; each of "
+        f"{len(calls)} calls of networks, on the same inputs, is within {exact[1]:.2g} of float64, PyTorch's within "
+        f"{exact[0]:.2g}"
+    )
+    return f"{wrong}; {told}; {by_itself}", ""
 
 
-def _with_wide_networks(pipeline: Any) -> Any:
-    """The same pipeline, in which a copy of each network in float64 answers in float32."""
-    import copy
-    import functools
-
+def by_rounding(entry: dict[str, Any], want: dict[str, Any], times: int = 3) -> float:
+    """How far PyTorch's own outputs move, at most, where weights are rounded otherwise in their last bit."""
+    import build_pipeline
     import torch
 
     from paritas.diffusers.porting import networks
 
-    def answering(own: Any, module: Any, wide: Any, name: str) -> Any:
+    moved = []
+    for seed in range(times):
+        pipeline, generator = build_pipeline.build(entry), torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for network in networks(pipeline).values():
+                for weight in filter(torch.is_floating_point, network.parameters()):
+                    last = torch.randint(-1, 2, weight.shape, generator=generator) * torch.finfo(weight.dtype).eps
+                    weight.mul_(1 + last)
+        moved.append(distance(want, build_pipeline.run(entry, pipeline)))
+    return max(moved)
+
+
+#: (network, method, arguments, keywords, answer) of a run.
+_Call = tuple[str, str, tuple[Any, ...], dict[str, Any], Any]
+
+
+def _inexactness(calls: list[_Call], pipeline: Any) -> float:
+    """How far the answers to these calls are from those, at most, each relative to values over 1."""
+    import torch
+    from build_pipeline import arrays
+
+    from paritas.diffusers.porting import networks
+
+    found, off = networks(pipeline), 0.0
+    for network, method, args, kwargs, answer in calls:
+        with torch.no_grad():
+            got = getattr(found[network], method)(*copy.deepcopy(args), **copy.deepcopy(kwargs))
+        leaves = [[arrays(one) for one in _tensors(each)] for each in (answer, got)]
+        off = max(off, *(distance({"": a}, {"": b}) for a, b in zip(*leaves, strict=True)))
+    return off
+
+
+def _tensors(value: Any) -> list[Any]:
+    """Those in what a network returns, a distribution's too."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, (tuple, list)):
+        return [one for inner in value for one in _tensors(inner)]
+    inside = value if isinstance(value, dict) else getattr(value, "__dict__", {})
+    return [one for inner in inside.values() for one in _tensors(inner)]
+
+
+def _with_wide_networks(pipeline: Any, calls: list[_Call]) -> Any:
+    """The same pipeline, in which a copy of each network in float64 answers in float32. calls: gets what was asked."""
+    import torch
+
+    from paritas.diffusers.porting import networks
+
+    def answering(own: Any, network: str, module: Any, wide: Any, name: str) -> Any:
         @functools.wraps(own)
         def called(*args: Any, **kwargs: Any) -> Any:
             if hasattr(module, "attn_processors"):  # which a pipeline may have set since
                 wide.set_attn_processor(dict(module.attn_processors))
-            return _cast(
-                getattr(wide, name)(*_cast(args, torch.float64), **_cast(kwargs, torch.float64)), torch.float32
-            )
+            asked = copy.deepcopy((args, kwargs))
+            answer = getattr(wide, name)(*_cast(args, torch.float64), **_cast(kwargs, torch.float64))
+            answer = _cast(answer, torch.float32)
+            calls.append((network, name, *asked, copy.deepcopy(answer)))
+            return answer
 
         return called
 
-    for module in networks(pipeline).values():
+    for network, module in networks(pipeline).items():
         wide = copy.deepcopy(module).double()
         for name in ("forward", "encode", "decode"):
             if (own := getattr(module, name, None)) is not None:
-                setattr(module, name, answering(own, module, wide, name))
+                setattr(module, name, answering(own, network, module, wide, name))
     return pipeline
 
 
@@ -276,44 +332,6 @@ def _cast(value: Any, dtype: Any) -> Any:
     if type(value).__module__.startswith("diffusers.") and hasattr(value, "__dict__"):
         vars(value).update({name: _cast(inner, dtype) for name, inner in vars(value).items()})
     return value
-
-
-def _pairs(a: Any, b: Any) -> list[tuple[Any, Any]]:
-    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        return [pair for x, y in zip(a, b, strict=True) for pair in _pairs(x, y)]
-    return [(a, b)]
-
-
-def bypassed(entry: dict[str, Any], original: Any, ported: Any, want: dict[str, Any]) -> list[str]:
-    """The networks whose weights, changed by 1 %, change the original's outputs and not the port's in the same way."""
-    import build_pipeline
-
-    from paritas.diffusers.porting import networks
-
-    found = []
-    theirs, ours = networks(original), networks(ported)
-    for name, network in theirs.items():
-        for module in (network, ours[name]):
-            _change(module, 1.0)
-        wanted, got = build_pipeline.run(entry, original), build_pipeline.run(entry, ported)
-        moved, stayed = difference(want, wanted), difference(want, got)
-        is_used = moved[0] > 10 * TOLERANCE or moved[1] > 10 * LEVELS
-        if difference(wanted, got)[2] or (is_used and not stayed[2]):
-            found.append(f"{name}: PyTorch's picture moves by {moved[0]:.3g}, the port's by {stayed[0]:.3g}")
-        for module in (network, ours[name]):
-            _change(module, -1.0)
-    return found
-
-
-def _change(module: Any, sign: float) -> None:
-    """Each weight times 1.01 or 0.99, by chance; sign -1 takes it back, up to rounding."""
-    import torch
-
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            noise = 1 + 0.01 * (torch.rand(parameter.shape, generator=generator).round() * 2 - 1)
-            parameter.mul_(noise if sign > 0 else 1 / noise)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import itertools
 import logging
+import types
 from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
@@ -351,6 +352,54 @@ def test_a_network_is_described_alike_in_every_process() -> None:
     assert len(left_out) > 1
     left_out.reverse()
     assert describe(unet, names, repr) == before
+
+
+# --- no network is bypassed ----------------------------------------------------------------------------------
+
+
+def _controlled() -> Any:
+    parts = tiny_pipelines.parts()
+    return diffusers.StableDiffusionControlNetImg2ImgPipeline(
+        **parts, controlnet=_control(types.SimpleNamespace(unet=parts["unet"])), requires_safety_checker=False
+    )
+
+
+def _with_first_block_cache() -> Any:
+    made = _flux()
+    made.transformer.enable_cache(hooks.FirstBlockCacheConfig(threshold=0.3))
+    return made
+
+
+_SHAPES = _random(1, 3, 16, 16, seed=9).clamp(0, 1)
+
+_MECHANISMS: dict[str, tuple[Callable[[], Any], Callable[..., np.ndarray], dict[str, Any]]] = {
+    "encode, decode and ControlNet": (
+        _controlled,
+        _picture,
+        {"image": _SHAPES, "control_image": _SHAPES.flip(3), "strength": 1.0, "guidance_scale": 30.0},
+    ),
+    "layer by layer": (_with_first_block_cache, _latents, {}),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "engine"), _rows(_MECHANISMS, {("encode, decode and ControlNet",), ("layer by layer",)})
+)
+def test_no_network_is_bypassed(name: str, engine: str) -> None:
+    """One after another, the weights of each are changed by 1 %, and the picture with them, as PyTorch's."""
+    make, picture, call = _MECHANISMS[name]
+    theirs, mine = make(), ours.port(make(), engine=engine)
+    before = picture(mine, **call)
+    for network in networks(mine):
+        for pipeline in (theirs, mine):
+            noise = torch.Generator().manual_seed(1)
+            with torch.no_grad():
+                for weight in networks(pipeline)[network].parameters():
+                    weight.mul_(1 + 0.01 * torch.randn(weight.shape, generator=noise).sign())
+        after = picture(mine, **call)
+        np.testing.assert_allclose(after, picture(theirs, **call), atol=1e-4)
+        assert np.abs(after - before).max() > 1e-3, network
+        before = after
 
 
 # --- gradients -----------------------------------------------------------------------------------------------
