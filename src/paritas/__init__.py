@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from paritas.adoption import adopt as adopt
     from paritas.apps.reimplementation.compare import compare as compare
+    from paritas.dropin.training import trainable as trainable
     from paritas.pipeline import load as load
     from paritas.pipeline import port as port
     from paritas.ports import Port as Port
@@ -34,6 +35,7 @@ _PUBLIC = {
     "compare": "paritas.apps.reimplementation.compare",
     "load": "paritas.pipeline",
     "port": "paritas.pipeline",
+    "trainable": "paritas.dropin.training",
     "engines": "paritas.run.engine",
     "default_engine": "paritas.run.engine",
     "set_default_engine": "paritas.run.engine",

@@ -93,6 +93,22 @@ def build_options(
     return BuildOptions(runtime.name, wanted, chosen, target, asked.text, device, properties, calibration), notes
 
 
+#: What `resolve` says of a model that it has brought to evaluation mode.
+AS_INFERENCE = "the model was in training mode and was captured in evaluation mode"
+
+
+def refuse_training(options: BuildOptions, train: bool, inputs: Any, task: str) -> None:
+    """Raise `InputError`, before any work, where a port for training cannot be made."""
+    if not train:
+        raise InputError("loss= is of a port for training: pass train=True too.")
+    if not about(options.engine).trains:
+        raise InputError(f'{options.engine} computes no gradients: train=True is for engine="mindspore".')
+    if inputs is None:
+        raise InputError("train=True needs inputs=, with the labels, or whatever the loss is computed of.")
+    if task:
+        raise InputError(f"train=True makes a port of one call, and none for the task {task!r}.")
+
+
 def refuse_free_sizes(options: BuildOptions, dynamic: Any, task: str = "") -> None:
     """Raise `InputError` where sizes would be left free that the device wants fixed: before any work."""
     if not about(options.engine).needs_fixed_sizes_on(options.device) or not (dynamic or task):
@@ -284,7 +300,7 @@ def manifest_of(program: Program, lowered: Lowered, options: BuildOptions, *, no
         modules=program.modules,
         notes=(*notes, *program.notes, *lowered.notes),
         versions=_versions(options.engine),
-        settings={**lowered.settings, **_lasting(options)},
+        settings={**lowered.settings, **_lasting(options), **({"train": True} if program.train else {})},
         nesting=program.nesting,
         prepared=program.prepared,
         signature=program.signature,

@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from paritas import store
 from paritas.components import Components, join
 from paritas.extras import require
 from paritas.making import (
+    AS_INFERENCE,
     NO_CACHE,
     build_options,
     check_device,
@@ -21,6 +23,7 @@ from paritas.making import (
     instead,
     refuse_beside_components,
     refuse_free_sizes,
+    refuse_training,
     task_for,
 )
 from paritas.options import BuildOptions
@@ -51,6 +54,8 @@ def port(
     task: str = "",
     ov_config: Mapping[str, Any] | None = None,
     check_finite: bool = False,
+    train: bool = False,
+    loss: Callable[..., torch.Tensor] | None = None,
     progress: Progress | None = None,
 ) -> Port | Components[Port]:
     """Port a PyTorch model to another engine.
@@ -78,6 +83,11 @@ def port(
             it. "text-generation": one call on all tokens, without a cache, as a training has it.
         ov_config: OpenVINO's own properties, as {"NUM_STREAMS": 2}. What changes results is kept in the port.
         check_finite: refuse inputs that hold NaN or infinities, of which engines may make ordinary numbers.
+        train: for training, MindSpore only: with what the model draws and remembers in training mode. `port.cell` is
+            then an `nn.Cell` for MindSpore's own loops. `inputs` have to hold what the loss is computed of. To train
+            in torch's loops, see `paritas.trainable`.
+        loss: for `train`, computed in the graph of what the model returns, and of `inputs["target"]` where it is
+            there; without it the model returns its loss itself, of `labels` for example.
         progress: called with the name of each stage as it begins: "load", "capture", "lower", "run".
 
     Returns:
@@ -102,6 +112,8 @@ def port(
         engine, dtype=dtype, mode=mode, target=target, weights=weights, device=device, ov_config=ov_config
     )
     refuse_free_sizes(options, dynamic, task)
+    if train or loss is not None:
+        refuse_training(options, train, inputs, task)
 
     tell("load")
     original, origin = resolve(
@@ -114,13 +126,22 @@ def port(
         in_files=about(engine).streams_weights,
     )
 
-    wanted = task or task_for(original, about(engine), inputs, dynamic)
+    mode_of: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+    if train:
+        from paritas.capture.training import in_training, with_loss
+
+        original = with_loss(original, loss)
+        mode_of = functools.partial(in_training, original, source)
+        notes = [note for note in notes if note.text != AS_INFERENCE]
+    wanted = task or ("" if train else task_for(original, about(engine), inputs, dynamic))
     refuse_beside_components(wanted, inputs, options)
 
     def made(example: Any, *, exact: bool = False) -> Port:
         tell("capture")
+        with mode_of():
+            program = capture(original, example, dynamic=dynamic, source=origin, exact=exact, train=train)
         ported = port_program(
-            capture(original, example, dynamic=dynamic, source=origin, exact=exact),
+            program,
             original,
             options,
             notes=notes,

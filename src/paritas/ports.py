@@ -92,6 +92,17 @@ class Port:
         """Where it runs, as its engine calls it: "CPU"."""
         return str(getattr(self.session, "device", "CPU"))
 
+    @property
+    def cell(self) -> Any:
+        """The generated `mindspore.nn.Cell`, whose parameters have the original's names, for MindSpore's own loops.
+
+        Raises `InputError` for a port to another engine.
+        """
+        cell = getattr(self.session, "cell", None)
+        if cell is None:
+            raise InputError(f"A port to {self.manifest.engine} is no cell of MindSpore's.")
+        return cell
+
     def __repr__(self) -> str:
         mode = f", {self.mode} mode" if self.mode else ""
         name = self.manifest.source.name or self.manifest.source.model_class.rpartition(".")[-1]

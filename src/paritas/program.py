@@ -203,6 +203,7 @@ class Program:
     signature: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # see `Manifest.signature`
     guards: tuple[Guard, ...] = ()  # what the graph takes for granted of the inputs' sizes
     sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)  # dynamic dimension -> the example's
+    train: bool = False  # captured in training mode: see `capture.training`
 
     @property
     def graph(self) -> torch.fx.Graph:

@@ -50,17 +50,19 @@ def capture(
     dynamic: bool | Mapping[str, Mapping[int, Any]] = True,
     source: Source | None = None,
     exact: bool = False,
+    train: bool = False,
 ) -> Program:
     """Record `model.forward(**inputs)` as one graph.
 
     inputs: example tensors by name of forward's parameters; generated for a transformers model. dynamic:
     True for every dimension that the model leaves free, False for none, or the dimensions by name.
-    exact: for sizes like the example's, those of 1 too, which are constants then.
+    exact: for sizes like the example's, those of 1 too, which are constants then. train: as the modules are, in
+    training mode or not, instead of all in evaluation mode; what they draw are operators, see `capture.training`.
     Raises `InputsNeeded`, `CaptureError` with torch's reason and the model's source line, and
     `FrozenDimension` if a dimension named in `dynamic` came out as a constant.
     """
     with without_inference_mode(model), unchanged(model), plain_paths(model):
-        return _captured(model.eval(), inputs, dynamic, source, exact)
+        return _captured(model if train else model.eval(), inputs, dynamic, source, exact, train)
 
 
 def _counted(tensor: torch.Tensor) -> torch.Tensor:
@@ -73,6 +75,7 @@ def _captured(
     dynamic: bool | Mapping[str, Mapping[int, Any]],
     source: Source | None,
     exact: bool,
+    train: bool = False,
 ) -> Program:
     given = example.example_inputs(model) if inputs is None else example.bind(model, inputs)
     call = example.call_of(model, given, widen=dynamic is not False and not exact)
@@ -84,7 +87,7 @@ def _captured(
     first = first_answer(model, call)
     call = dataclasses.replace(call, written=first.written)
     notes += [Note("capture", remark) for remark in remarks_on(model, call, first)]
-    exported, traced, kept, remarks = _exported(model, call, dynamic)
+    exported, traced, kept, remarks = _exported(model, call, dynamic, train)
     notes += [Note("capture", remark) for remark in remarks]
     check_second_answer(model, call, first)
     chosen = {name: value for name, value in call.fixed.items() if name not in given}
@@ -97,12 +100,12 @@ def _captured(
     ) -> tuple[Program, str]:
         return _assemble(
             model, exported, call, dynamic=dynamic, source=source, notes=notes, first=first, traced=traced,
-            chosen=chosen,
+            chosen=chosen, train=train,
         )  # fmt: skip
 
     program, differs = assembled(exported, traced, kept, notes)
     if not exact and example.froze_what_was_repeated(given, program.inputs):
-        return _captured(model, inputs, dynamic, source, exact=True)
+        return _captured(model, inputs, dynamic, source, exact=True, train=train)
     if differs and program.sizes:
         # The code looked at its sizes in a way that nothing could note, a text of them or their type.
         if dynamic is not True:
@@ -110,7 +113,7 @@ def _captured(
                 f"Captured with free dimensions, the graph of {type(model).__name__} answers the example otherwise "
                 f"than PyTorch: {differs}. Its code looks at sizes in a way that cannot be traced. Pass dynamic=False."
             )
-        exported, traced, remarks = export(model, call, None)
+        exported, traced, remarks = export(model, call, None, train=train)
         notes += [Note("capture", remark) for remark in remarks]
         notes.append(
             Note(
@@ -126,7 +129,7 @@ def _captured(
 
 
 def _exported(
-    model: torch.nn.Module, call: Call, dynamic: bool | Mapping[str, Mapping[int, Any]]
+    model: torch.nn.Module, call: Call, dynamic: bool | Mapping[str, Mapping[int, Any]], train: bool
 ) -> tuple[torch.export.ExportedProgram, Traced, bool | Mapping[str, Mapping[int, Any]], list[str]]:
     """The graph, with as many free dimensions as torch.export manages, and why they are fewer than all.
 
@@ -136,10 +139,10 @@ def _exported(
         # One symbol for all batches from the start: a reshape of a cache's keys to the batch of the tokens
         # would else prove nothing but that both are the example's.
         with contextlib.suppress(CaptureError):
-            exported, traced, remarks = export(model, call, example.one_batch(call.tensors))
+            exported, traced, remarks = export(model, call, example.one_batch(call.tensors), train=train)
             return exported, traced, dynamic, remarks
     try:
-        exported, traced, remarks = export(model, call, example.dynamic_shapes(call.tensors, dynamic))
+        exported, traced, remarks = export(model, call, example.dynamic_shapes(call.tensors, dynamic), train=train)
         return exported, traced, dynamic, remarks
     except CaptureError as error:
         if dynamic is not True:
@@ -150,7 +153,7 @@ def _exported(
         (None, "all dimensions are fixed"),
     ):
         try:
-            exported, traced, remarks = export(model, call, shapes)
+            exported, traced, remarks = export(model, call, shapes, train=train)
         except CaptureError:
             continue
         lines = [line.strip() for line in str(reason).splitlines()[1:3]]
@@ -185,6 +188,7 @@ def _assemble(
     first: Answer | None = None,
     traced: Traced | None = None,
     chosen: Mapping[str, Any] | None = None,
+    train: bool = False,
 ) -> tuple[Program, str]:
     """The program, and how its graph differs from the model on the example, if it does."""
     first = first or first_answer(model, call)
@@ -247,6 +251,7 @@ def _assemble(
             *dict.fromkeys(Guard(renamed(one.holds, equal), one.where) for one in reached.values()),
         ),
         sizes=sizes,
+        train=train,
     )
     return program, names.differs
 

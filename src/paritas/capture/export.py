@@ -23,6 +23,7 @@ from paritas.capture.forward import Call, Traced, flat_forward
 from paritas.capture.functionalize import functional
 from paritas.capture.origin import innermost_frame
 from paritas.capture.time_limit import patience
+from paritas.capture.training import without_side_effects
 from paritas.errors import CaptureError, first_line
 from paritas.pytree import has_states
 
@@ -35,13 +36,14 @@ _TOWERS = ("visual", "vision_tower", "vision_model")
 
 
 def export(
-    model: torch.nn.Module, call: Call, dynamic_shapes: DynamicShapes
+    model: torch.nn.Module, call: Call, dynamic_shapes: DynamicShapes, *, train: bool = False
 ) -> tuple[torch.export.ExportedProgram, Traced, list[str]]:
     """The ATen graph of the model's forward, functional, with composite operators kept whole.
 
     Its inputs are `call.tensors`, in that order. A transformers model goes through transformers' own exporter,
     which patches what cannot be traced; any other module goes to `torch.export`, first non-strict, then strict.
-    Both with the patches of `paritas.capture.patches`. Returns the program, what its forward
+    Both with the patches of `paritas.capture.patches`. train: what it draws and remembers in training mode becomes
+    operators of ours, see `paritas.capture.training`. Returns the program, what its forward
     returned, and what had to be done differently.
     Raises `CaptureError` with torch's reason and the model's source line.
     """
@@ -62,6 +64,8 @@ def export(
             program = _traced(model, call, dynamic_shapes, remarks, traced)
             remarks += switches.remarks(program)
             _check_constants(program)
+            if train:
+                without_side_effects(program)
             program, written = functional(program)
             return program, traced, [*remarks, *written, *done.remarks()]
         except CaptureError:

@@ -28,7 +28,7 @@ from paritas.dropin.library import IGNORED, is_hooked, is_of_bases, is_of_models
 
 _version = operator.attrgetter("_version")
 _address = operator.methodcaller("data_ptr")
-_entries = operator.methodcaller("values")
+entries = operator.methodcaller("values")
 
 #: Attributes that have a look of their own, or hold what is looked at elsewhere.
 TABLES = frozenset(
@@ -43,6 +43,9 @@ _CLOSED = (
     type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.MethodType, str, bytes, int, float,
     complex, bool, type(None), torch.dtype, torch.device, torch.Size, torch.Generator, logging.Logger,
 )  # fmt: skip
+
+#: Why a module in training mode is in no port of inference.
+TRAINING = "is in training mode, and a port computes inference only"
 
 #: How methods are called that nobody calls while a model runs.
 _SETTERS = ("set_", "enable_", "disable_", "fuse_", "unfuse_")
@@ -73,8 +76,8 @@ class Watch:
         # Most tables of hooks, of buffers and of modules are empty, and have to stay so.
         self._dicts, self._empty = [one for one in found.dicts if one], [one for one in found.dicts if not one]
         self._views, self._lists = found.views, found.lists
-        self._values = [*chain.from_iterable(map(_entries, self._dicts))]
-        self._classes = [*chain.from_iterable(map(_entries, self._views))]
+        self._values = [*chain.from_iterable(map(entries, self._dicts))]
+        self._classes = [*chain.from_iterable(map(entries, self._views))]
         self._items = [*chain.from_iterable(self._lists)]
         # A view of what `.data` handed out shares memory with its parameter and not the version.
         plain = [t for t in self.tensors.values() if not t.is_inference()]
@@ -97,9 +100,9 @@ class Watch:
             and self._addresses == [*map(_address, self._placed)]
             and self._written == written(self._storages)
             and not any(self._empty)
-            and _same(self._values, self._dicts, _entries)
-            and _same(self._classes, self._views, _entries)
-            and _same(self._items, self._lists, iter)
+            and same(self._values, self._dicts, entries)
+            and same(self._classes, self._views, entries)
+            and same(self._items, self._lists, iter)
         )
 
     def weights(self) -> tuple[Any, ...]:
@@ -110,7 +113,7 @@ class Watch:
         return tuple(state), tuple(self._addresses), tuple(handed), self._written
 
 
-def _same(had: list[Any], spaces: list[Any], entries: Any) -> bool:
+def same(had: list[Any], spaces: list[Any], entries: Any) -> bool:
     return sum(map(len, spaces)) == len(had) and all(map(operator.is_, had, chain.from_iterable(map(entries, spaces))))
 
 
@@ -122,7 +125,7 @@ def _reason(module: torch.nn.Module) -> str:
     if hands_on(put_in(module)):
         return "has a forward with values of its own, and a port would not see them change"
     if module.training and _minds_training(module):
-        return "is in training mode, and a port computes inference only"
+        return TRAINING
     return ""
 
 

@@ -79,6 +79,8 @@ class Engine(abc.ABC):
 
     #: Whether its sessions have gradients.
     differentiates: ClassVar[bool] = False
+    #: Whether its sessions are `Trains`: torch's loops train what they compute.
+    trains: ClassVar[bool] = False
 
     #: Whether a part of a port can be lowered again, to be computed by itself.
     lowers_parts: ClassVar[bool] = True

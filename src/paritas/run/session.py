@@ -168,3 +168,32 @@ class StepsBackwards(TakesVjps, Protocol):
     """Differentiates each of its `nodes` by itself: verification then names those whose gradient is wrong."""
 
     def nodes(self) -> Collection[str]: ...
+
+
+class Recorded(Protocol):
+    """A forward that was computed and can be differentiated once.
+
+    `outputs` are arrays of their own. `backward` is given a cotangent for each of them, None for 0.
+    """
+
+    outputs: list[np.ndarray]
+
+    def backward(self, cotangents: Sequence[np.ndarray | None]) -> Gradients: ...
+
+
+@runtime_checkable
+class Trains(Protocol):
+    """Is trained by another framework's loop: forward now, backward later.
+
+    `weights` are the names of what it computes with. `share` makes arrays its weights, which it reads where they are
+    from then on. `record` is one forward, to be differentiated by the weights that are not frozen and by the inputs
+    `by`; `infer` one that is not. train: in training mode.
+    """
+
+    def weights(self) -> Collection[str]: ...
+
+    def share(self, weights: Mapping[str, np.ndarray]) -> None: ...
+
+    def record(self, feed: Mapping[str, np.ndarray], by: Collection[str], *, train: bool) -> Recorded: ...
+
+    def infer(self, feed: Mapping[str, np.ndarray], *, train: bool) -> list[np.ndarray]: ...

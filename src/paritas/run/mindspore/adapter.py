@@ -25,7 +25,7 @@ class MindSpore(Engine):
     targets = ("cpu", "ascend")
     needs_static_sizes = True
     goes_on = True
-    differentiates = True
+    differentiates = trains = True
     script_names = frozenset({"Parameter", "Tensor", "initializer", "ms", "nn", "ops"})
 
     def precisions(self, device: str = "") -> Mapping[str, str]:

@@ -22,6 +22,7 @@ from paritas.lower.mindspore.write import steps
 from paritas.program import Artifact
 from paritas.run.mindspore import gradients, module
 from paritas.run.mindspore import nodes as mindspore_nodes
+from paritas.run.mindspore.training import Recorded, Training
 from paritas.run.session import Gradients
 from paritas.run.turns import in_turn, turn
 
@@ -183,6 +184,32 @@ class MindSporeSession:
                 self.cell(*tensors)
             with watched():
                 return each.gradients(self.cell, names, tensors)
+
+    @functools.cached_property
+    def _trained(self) -> Training:
+        return Training(self._ms, self.cell)
+
+    def weights(self) -> Collection[str]:
+        """See `run.session.Trains`."""
+        names: Collection[str] = self.cell.parameters_dict().keys()
+        return names
+
+    def share(self, weights: Mapping[str, np.ndarray]) -> None:
+        """See `run.session.Trains`."""
+        self._trained.share(weights)
+
+    @in_turn
+    def record(self, feed: Mapping[str, np.ndarray], by: Collection[str], *, train: bool) -> Recorded:
+        """See `run.session.Trains`."""
+        tensors = {spec.name: self._tensor(feed[spec.name], spec.dtype) for spec in self.manifest.inputs}
+        with _garbage_left() if self._compiles(feed) else contextlib.nullcontext():
+            return self._trained.forward(tensors, by, train=train)
+
+    @in_turn
+    def infer(self, feed: Mapping[str, np.ndarray], *, train: bool) -> list[np.ndarray]:
+        """See `run.session.Trains`."""
+        self.cell.set_train(train)
+        return [np.array(_to_numpy(value)) for value in self._call(feed, self.mode)]
 
     @contextlib.contextmanager
     def _training(self, mode: str) -> Iterator[None]:

@@ -29,7 +29,8 @@ FUNCTIONS = frozenset(
     ops.acosh ops.arange ops.argmax ops.argmin ops.asin ops.asinh ops.atan ops.atan2 ops.atanh ops.bessel_i0
     ops.bessel_i0e ops.bessel_i1 ops.bessel_i1e ops.bitwise_and ops.bitwise_left_shift ops.bitwise_or
     ops.bitwise_right_shift ops.bitwise_xor ops.broadcast_to ops.cast ops.cat ops.ceil ops.cholesky ops.conj
-    ops.cos ops.cosh ops.cummax ops.cummin ops.dense ops.det ops.erf ops.erfc ops.exp ops.exp2 ops.expand_dims
+    ops.cos ops.cosh ops.cummax ops.cummin ops.dense ops.det ops.dropout ops.erf ops.erfc ops.exp ops.exp2
+    ops.expand_dims
     ops.expm1 ops.fft ops.fftn ops.flip ops.floor ops.full ops.full_like ops.gather ops.gather_elements
     ops.gcd ops.gelu ops.ifft ops.ifftn ops.imag ops.inverse ops.invert ops.irfft ops.irfftn ops.lgamma
     ops.log ops.log1p ops.log2 ops.logical_and ops.logical_not ops.logical_or ops.logical_xor ops.masked_fill

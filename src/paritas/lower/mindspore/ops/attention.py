@@ -2,7 +2,9 @@
 """Scaled dot product attention."""
 
 import math
+from typing import Any
 
+import paritas.capture.training  # noqa: F401 - whose operator one of these is
 from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.write.emitter import Emitter
 from paritas.lower.mindspore.write.source import Scalar, Value
@@ -23,23 +25,11 @@ def scaled_dot_product_attention(
 ) -> Value:
     if dropout_p:
         raise emit.refuse("dropout inside attention belongs to training")
-    if scale is None:
-        width = query.shape[-1]
-        if isinstance(width, int) or getattr(width, "is_Integer", False):
-            scale = 1 / math.sqrt(int(width))
-        else:
-            scale = emit.infix("**", emit.size(width), -0.5)
+    scale = _scale(emit, query) if scale is None else scale
     if emit.target == "ascend" and (found := _fused(emit, query, key, value, attn_mask, is_causal, scale)):
         return found
-    if enable_gqa and query.shape[-3] != key.shape[-3]:
-        times = emit.size(query.shape[-3] // key.shape[-3])
-        heads = query.shape[-3]
-        key, value = (
-            emit.typed(
-                emit.prelude("repeat_heads", x, times), dtype=x.dtype, shape=(*x.shape[:-3], heads, *x.shape[-2:])
-            )
-            for x in (key, value)
-        )
+    if enable_gqa:
+        key, value = (_for_all_heads(emit, query, x) for x in (key, value))
     # One key for all heads (Falcon): BatchMatMul does not broadcast on CPU.
     query, key, value = (_as_many(emit, x) for x in (query, key, value))
     if is_causal:
@@ -52,6 +42,49 @@ def scaled_dot_product_attention(
     if attn_mask.dtype == "bool":
         return emit.prelude("attend_where", query, key, value, attn_mask, scale)
     return emit.prelude("attend_bias", query, key, value, emit.cast(attn_mask, query.dtype), scale)
+
+
+@lowers("paritas.attention_weights.default")
+def attention_weights(
+    emit: Emitter,
+    query: Value,
+    key: Value,
+    attn_mask: Value | None,
+    is_causal: bool,
+    scale: Scalar,
+    enable_gqa: bool,
+) -> Value:
+    scale = _scale(emit, query) if scale is None else scale
+    if enable_gqa:
+        key = _for_all_heads(emit, query, key)
+    query, key = (_as_many(emit, x) for x in (query, key))
+    if is_causal:
+        ones = [1] * (query.rank - 2)
+        seen = _causal(emit, query, key, "<=")
+        attn_mask = emit.call("ops.reshape", seen, (*ones, *emit.dims([query.shape[-2], key.shape[-2]])))
+        return emit.prelude("attention_weights_where", query, key, attn_mask, scale)
+    if attn_mask is None:
+        return emit.prelude("attention_weights", query, key, scale)
+    if attn_mask.dtype == "bool":
+        return emit.prelude("attention_weights_where", query, key, attn_mask, scale)
+    return emit.prelude("attention_weights_bias", query, key, emit.cast(attn_mask, query.dtype), scale)
+
+
+def _scale(emit: Emitter, query: Value) -> Any:
+    width = query.shape[-1]
+    if isinstance(width, int) or getattr(width, "is_Integer", False):
+        return 1 / math.sqrt(int(width))
+    return emit.infix("**", emit.size(width), -0.5)
+
+
+def _for_all_heads(emit: Emitter, query: Value, x: Value) -> Value:
+    """Keys or values of a few heads, once for each head of `query`."""
+    heads = query.shape[-3]
+    if heads == x.shape[-3]:
+        return x
+    times = emit.size(heads // x.shape[-3])
+    shape = (*x.shape[:-3], heads, *x.shape[-2:])
+    return emit.typed(emit.prelude("repeat_heads", x, times), dtype=x.dtype, shape=shape)
 
 
 def _causal(emit: Emitter, query: Value, key: Value, comparison: str) -> Value:

@@ -89,6 +89,33 @@ def attend_bias(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: 
     return mixed * broadcast_like(any_last(bias != -float("inf"), -1).astype(value.dtype), mixed)
 
 
+def attention_weights(query: Tensor, key: Tensor, scale: float) -> Tensor:
+    return softmax_last(scores(upcast_half(query) * scale, upcast_half(key))).astype(query.dtype)
+
+
+def attention_weights_where(query: Tensor, key: Tensor, mask: Tensor, scale: float) -> Tensor:
+    # As `attend_where`, before the values are weighed: some of the weights are dropped in training.
+    logits = scores(upcast_half(query) * scale, upcast_half(key))
+    hidden = ops.select(mask, ops.zeros_like(mask).astype(logits.dtype), MIN_FLOAT32)
+    weights = softmax_last(logits + broadcast_like(hidden, logits))
+    return (weights * broadcast_like(any_last(mask, -1).astype(weights.dtype), weights)).astype(
+        query.dtype
+    )
+
+
+def attention_weights_bias(query: Tensor, key: Tensor, bias: Tensor, scale: float) -> Tensor:
+    logits = scores(upcast_half(query) * scale, upcast_half(key))
+    bias = upcast_half(bias)
+    bounded = ops.select(bias < MIN_FLOAT32, ops.full_like(bias, MIN_FLOAT32), bias)
+    weights = softmax_last(logits + broadcast_like(bounded, logits))
+    seen = any_last(bias != -float("inf"), -1).astype(weights.dtype)
+    return (weights * broadcast_like(seen, weights)).astype(query.dtype)
+
+
+def dropout_mask(like: Tensor, p: float, training: bool) -> Tensor:
+    return ops.dropout(ops.ones_like(like), p, training)
+
+
 def upcast_half(x: Tensor) -> Tensor:
     # torch adds masks and takes softmax in float32.
     return x.astype(ms.float32) if x.dtype == ms.float16 else x
