@@ -12,7 +12,9 @@ import torch
 import transformers as T
 from side_by_side import Batch, both, furthest, train, worst_gradient
 
+import paritas
 from families import CLIP_TEXT, CLIP_VISION, IDS, LAYERS, T5, TEXT, VISION
+from paritas.errors import InputError
 
 pytest.importorskip("mindspore")
 
@@ -88,7 +90,29 @@ def unet() -> Made:
     return model, batches, {"loss": lambda out: (out.sample - 0.5).pow(2).mean()}
 
 
-MODELS: list[Any] = [bert, *(pytest.param(one, marks=pytest.mark.slow) for one in (gpt2, t5, vit, clip, llama, unet))]
+def convolutions() -> Made:
+    """Running statistics, masks of whole channels."""
+    nn = torch.nn
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout2d(0.2), nn.Conv2d(8, 8, 3),
+        nn.BatchNorm2d(8, momentum=0.3, affine=False), nn.ReLU(), nn.Flatten(), nn.Linear(128, 4),
+    )  # fmt: skip
+    batches = [{"input": torch.randn(5, 3, 8, 8, generator=GENERATOR)} for _ in range(3)]
+    return model, batches, {"loss": lambda out: (out - 0.3).pow(2).mean()}
+
+
+def lora() -> Made:
+    peft = pytest.importorskip("peft")
+    model, batches, how = gpt2()
+    config = peft.LoraConfig(target_modules=["c_attn"], r=4, lora_dropout=0.1, init_lora_weights=False)
+    return peft.get_peft_model(model, config), batches, how
+
+
+MODELS: list[Any] = [
+    bert,
+    convolutions,
+    *(pytest.param(one, marks=pytest.mark.slow) for one in (gpt2, t5, vit, clip, llama, unet, lora)),
+]
 
 
 def _built(make: Callable[[], Made]) -> Made:
@@ -114,3 +138,136 @@ def test_a_gradient_that_is_off_is_seen() -> None:
     model.classifier.weight.register_hook(lambda gradient: gradient * 1.001)
     error, whose = worst_gradient(want, train(model, batches, 1), want)
     assert error > 5e-4 and whose == "classifier.weight"
+
+
+# --- what loops do beside ------------------------------------------------------------------------------------
+
+
+def _small() -> Any:
+    torch.manual_seed(0)
+    nn = torch.nn
+    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Dropout(0.3), nn.Linear(8, 3)).train()
+
+
+def _x(seed: int, rows: int = 5) -> torch.Tensor:
+    return torch.randn(rows, 4, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[Any, Any]:
+    """The same weights, on PyTorch and on MindSpore."""
+    plain = _small()
+    return plain, paritas.trainable(copy.deepcopy(plain))
+
+
+def _two_forwards(model: Any) -> None:
+    first, second = model(_x(1)), model(_x(2))
+    (first.pow(2).mean() + 2 * second.sum()).backward()
+
+
+def _other_order(model: Any) -> None:
+    first, second = model(_x(1)), model(_x(2))
+    second.sum().backward()
+    first.pow(2).mean().backward()
+
+
+def _accumulated(model: Any) -> None:
+    for seed in range(3):
+        (model(_x(seed)).pow(2).mean() / 3).backward()
+
+
+def _other_sizes(model: Any) -> None:
+    model(_x(1)).sum().backward()
+    model(_x(1, rows=1)).sum().backward()
+
+
+def _in_evaluation_mode(model: Any) -> None:
+    model.eval()
+    model(_x(1)).pow(2).sum().backward()
+    model.train()
+
+
+def _frozen(model: Any) -> None:
+    model[0].requires_grad_(False)
+    model(_x(1)).pow(2).sum().backward()
+    model[0].requires_grad_(True)
+
+
+def _written(model: Any) -> None:
+    """Weights that somebody writes to are the engine's at once, also where they are replaced."""
+    with torch.no_grad():
+        model[0].weight.mul_(2)
+        model[3].weight.data = model[3].weight.detach() + 1
+    model(_x(1)).pow(2).sum().backward()
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [_two_forwards, _other_order, _accumulated, _other_sizes, _in_evaluation_mode, _frozen, _written],
+    ids=lambda loop: loop.__name__.strip("_"),
+)
+def test_gradients_of(pair: tuple[Any, Any], loop: Callable[[Any], None]) -> None:
+    for model in pair:
+        model.zero_grad()
+        torch.manual_seed(3)
+        loop(model)
+    for (name, want), got in zip(pair[0].named_parameters(), pair[1].parameters(), strict=True):
+        assert (want.grad is None) == (got.grad is None), name
+        if want.grad is not None:
+            torch.testing.assert_close(got.grad, want.grad, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_an_input_has_a_gradient(pair: tuple[Any, Any]) -> None:
+    found = []
+    for model in pair:
+        torch.manual_seed(3)
+        x = _x(1).requires_grad_()
+        model(x).pow(2).sum().backward()
+        found.append(x.grad)
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-6)
+
+
+def test_what_torch_refuses_is_refused(pair: tuple[Any, Any]) -> None:
+    model = pair[1]
+    loss = model(_x(1)).sum()
+    loss.backward()
+    with pytest.raises(RuntimeError, match="a second time"):
+        loss.backward()
+    loss = model(_x(1)).sum()
+    with torch.no_grad():
+        model[0].weight.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_a_model_is_saved_and_copied_as_torch_s(pair: tuple[Any, Any]) -> None:
+    plain, model = pair
+    assert list(model.state_dict()) == list(plain.state_dict())
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        twin[0].weight.zero_()
+        assert model[0].weight.abs().sum() > 0
+        torch.manual_seed(0)
+        assert not torch.equal(twin(_x(1)), model(_x(1)))
+
+
+@pytest.mark.parametrize(
+    ("model", "engine", "message"),
+    [
+        (torch.nn.Linear(2, 2), "openvino", 'openvino computes no gradients: .* engine="mindspore" does'),
+        (torch.nn.Linear(2, 2).half(), "mindspore", "has weights of float16. .*model.float"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(model: Any, engine: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        paritas.trainable(model, engine=engine)
+
+
+def test_hooks_inside_are_refused(pair: tuple[Any, Any]) -> None:
+    model = pair[1]
+    handle = model[0].register_forward_hook(lambda *given: None)
+    try:
+        with pytest.raises(InputError, match="0 has hooks"):
+            model(_x(1))
+    finally:
+        handle.remove()

@@ -35,13 +35,16 @@ aten = torch.ops.aten
 
 @torch.library.custom_op("paritas::dropout_mask", mutates_args=())
 def dropout_mask(like: torch.Tensor, p: float) -> torch.Tensor:
-    """0 with probability p, else 1 / (1 - p), in the shape and dtype of `like`: what torch's dropout multiplies by."""
-    return torch.dropout(torch.ones(like.shape, dtype=like.dtype), p, True)
+    """0 with probability p, else 1 / (1 - p), in the shape and dtype of `like`: what torch's dropout multiplies by.
+
+    Laid out as `like`: torch draws in the order of memory.
+    """
+    return torch.dropout(torch.ones_like(like), p, True)
 
 
 @dropout_mask.register_fake
 def _(like: torch.Tensor, p: float) -> torch.Tensor:
-    return torch.empty(like.shape, dtype=like.dtype, device=like.device)
+    return torch.empty_like(like)
 
 
 # No gradient goes on through a mask.
@@ -77,6 +80,28 @@ def attention_weights(
 
 
 _library.impl("attention_weights", attention_weights, "CompositeImplicitAutograd")
+
+_library.define(
+    "batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor running_mean, Tensor running_var, float momentum,"
+    " float eps) -> Tensor"
+)
+
+
+def batch_norm(
+    input: torch.Tensor,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    running_mean: torch.Tensor,
+    running_var: torch.Tensor,
+    momentum: float,
+    eps: float,
+) -> torch.Tensor:
+    """A batch norm by the statistics of the batch, of which the running ones go on where an engine computes it."""
+    return aten.batch_norm.default(input, weight, bias, None, None, True, momentum, eps, False)
+
+
+_library.impl("batch_norm", batch_norm, "CompositeImplicitAutograd")
+
 
 # --- the model -----------------------------------------------------------------------------------------------
 
@@ -128,20 +153,25 @@ def with_loss(model: Any, loss: Callable[..., torch.Tensor] | None) -> Any:
 
 _DROPOUTS = {"aten.dropout.default", "aten.native_dropout.default"}
 _FEATURES = {"aten.feature_dropout.default"}
+_BATCH_NORM = "aten.batch_norm.default"
 _ATTENTION = "aten.scaled_dot_product_attention.default"
 
 
 def without_side_effects(program: ExportedProgram) -> None:
-    """Write dropouts of a graph that torch.export has traced as masks, before it is made functional.
-
-    Raises `CaptureError` for what is random otherwise.
-    """
+    """Write what a graph that torch.export has traced draws and remembers by operators of ours, before it is made
+    functional."""
     graph, mode = program.graph, detect_fake_mode([node.meta.get("val") for node in program.graph.nodes])
     for node in list(graph.nodes):
         name = str(node.target) if node.op == "call_function" else ""
-        if name not in _DROPOUTS | _FEATURES | {_ATTENTION}:
+        if name not in _DROPOUTS | _FEATURES | {_ATTENTION, _BATCH_NORM}:
             continue
         given = _arguments(node)
+        if name == _BATCH_NORM:
+            if given["training"] and given["running_mean"] is not None:
+                kept = [given[key] for key in ("input", "weight", "bias", "running_mean", "running_var")]
+                node.target, node.kwargs = torch.ops.paritas.batch_norm.default, {}
+                node.args = (*kept, float(given["momentum"]), float(given["eps"]))
+            continue
         if name == _ATTENTION:
             if given["dropout_p"]:
                 _drops_attention(graph, node, given, mode)
@@ -202,17 +232,29 @@ def _call(graph: torch.fx.Graph, like: Node, mode: Any, target: Any, *args: Any)
 
 @dataclasses.dataclass(frozen=True)
 class Mask:
-    """A mask that a port gets as an input. p: the share of zeros; dims: its sizes, formulas of the inputs' sizes."""
+    """A mask that a port gets as an input.
+
+    p: the share of zeros. dims: its sizes, formulas of the inputs' sizes. order: its dimensions as they lie in memory,
+    in which torch draws.
+    """
 
     name: str
     dtype: str
     dims: tuple[int | str, ...]
     p: float
+    order: tuple[int, ...]
 
     def drawn(self, sizes: Callable[[int | str], int]) -> torch.Tensor:
         """By torch's generator, as the original's dropout draws it."""
-        ones = torch.ones([sizes(dim) for dim in self.dims], dtype=getattr(torch, self.dtype))
-        return torch.dropout(ones, self.p, True)
+        ones = torch.ones([sizes(self.dims[place]) for place in self.order], dtype=getattr(torch, self.dtype))
+        back = [self.order.index(place) for place in range(len(self.order))]
+        return torch.dropout(ones.permute(back), self.p, True)
+
+
+def _order(value: torch.Tensor) -> tuple[int, ...]:
+    """The dimensions of a tensor of a trace, the outermost in memory first."""
+    strides = [stride if isinstance(stride, int) else stride.node.hint for stride in value.stride()]
+    return tuple(sorted(range(len(strides)), key=lambda place: -strides[place]))
 
 
 def with_masks_as_inputs(program: Program) -> tuple[Program, tuple[Mask, ...]]:
@@ -231,7 +273,7 @@ def with_masks_as_inputs(program: Program) -> tuple[Program, tuple[Mask, ...]]:
         value = node.meta["val"]
         name = f"dropout_{index}"
         dims = tuple(dim if isinstance(dim, int) else renamed(dim, equal) for dim in dims_of(value))
-        mask = Mask(name, dtype_name(value.dtype), dims, float(node.args[1]))
+        mask = Mask(name, dtype_name(value.dtype), dims, float(node.args[1]), _order(value))
         with graph.inserting_after(last):
             last = graph.placeholder(name)
         last.meta = {"val": value, "paritas_input": name}

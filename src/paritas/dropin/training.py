@@ -34,6 +34,8 @@ from paritas.making import build_options
 from paritas.options import BuildOptions
 from paritas.program import Program, Source
 from paritas.pytree import build_output
+from paritas.run.engine import about
+from paritas.run.engine import engine as find_engine
 from paritas.run.session import Trains
 from paritas.run.values import dynamic_sizes
 
@@ -58,8 +60,6 @@ def trainable(model: Any, engine: str = "mindspore", *, mode: str = "", target: 
         InputError: the engine has no gradients, or the model is not float32.
     """
     build, _ = build_options(engine, mode=mode, target=target)
-    from paritas.run.engine import about
-
     if not about(engine).trains:
         raise InputError(f'{engine} computes no gradients: nothing can be trained on it. engine="mindspore" does.')
     odd = {
@@ -121,6 +121,10 @@ class Step:
         """Let the engine read the weights where they are now."""
         addresses = [tensor.data_ptr() for tensor in self.weights.values()]
         if addresses != self.addresses:
+            if self.addresses:  # a graph that MindSpore has compiled keeps to the memory that it knows (2.10)
+                manifest = self.port.manifest
+                self.port.session.close()
+                self.port.session = find_engine(manifest.engine).load(self.port.artifact, mode=self.port.mode)
             session: Any = self.port.session
             session.share({name: tensor.detach().numpy() for name, tensor in self.weights.items()})
             self.addresses = addresses

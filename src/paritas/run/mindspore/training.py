@@ -43,7 +43,10 @@ class Training:
         self._known = cell.parameters_dict()
 
     def share(self, weights: Mapping[str, np.ndarray]) -> None:
-        """From now on these arrays are the weights, by their names: what is written to them is seen here at once."""
+        """From now on these arrays are the weights, by their names: what is written to them is seen here at once.
+
+        Before anything is computed.
+        """
         with turn(computes=False):
             for name, array in weights.items():
                 self._known[name].set_data(self._ms.Tensor.from_numpy(array))
@@ -54,9 +57,9 @@ class Training:
         Raises whatever MindSpore raises.
         """
         variables = {name: self._ms.Parameter(tensors[name], name=f"paritas_input_{name}") for name in by}
-        given = [variables[name] + 0 if name in variables else tensor for name, tensor in tensors.items()]
         self._compiled.set_train(train)
         with turn(), _recording():
+            given = [variables[name] + 0 if name in variables else tensor for name, tensor in tensors.items()]
             out = self._compiled(*given)
         found = out if isinstance(out, tuple) else (out,)
         return Recorded(self, found, variables)
@@ -90,11 +93,12 @@ def _compiled(ms: Any, cell: Any) -> Any:
         def __init__(self, cell: Any) -> None:
             super().__init__(auto_prefix=False)
             self.cell = cell
+            self.run = cell.construct  # a model that is a list of modules is none that a compiled method may call
 
         # Compiled from its source, so without annotations.
         @ms.jit
         def construct(self, *arguments):
-            return self.cell(*arguments)
+            return self.run(*arguments)
 
     return Compiled(cell)
 
@@ -126,8 +130,11 @@ def _recording() -> Iterator[None]:
         executor.new_empty_graph()
         try:
             yield
-        finally:
             executor.end_empty_graph()
+        except BaseException:
+            executor.clear_res()
+            raise
+        finally:
             executor.set_grad_flag(flag)
             executor.set_enable_grad(enabled)
 

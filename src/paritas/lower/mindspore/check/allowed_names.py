@@ -26,7 +26,7 @@ FUNCTIONS = frozenset(
     ops.ReduceMin ops.ReduceProd ops.ReduceSum ops.Rsqrt ops.Sigmoid ops.Slice ops.Softmax ops.Sort ops.Tanh
     ops.TensorScatterAdd ops.TensorScatterElements ops.TensorScatterMax ops.TensorScatterMin
     ops.TensorScatterMul ops.TensorScatterUpdate ops.TopK ops.TruncateDiv ops.TruncateMod ops.abs ops.acos
-    ops.acosh ops.arange ops.argmax ops.argmin ops.asin ops.asinh ops.atan ops.atan2 ops.atanh ops.bessel_i0
+    ops.acosh ops.arange ops.argmax ops.argmin ops.asin ops.asinh ops.assign ops.atan ops.atan2 ops.atanh ops.bessel_i0
     ops.bessel_i0e ops.bessel_i1 ops.bessel_i1e ops.bitwise_and ops.bitwise_left_shift ops.bitwise_or
     ops.bitwise_right_shift ops.bitwise_xor ops.broadcast_to ops.cast ops.cat ops.ceil ops.cholesky ops.conj
     ops.cos ops.cosh ops.cummax ops.cummin ops.dense ops.det ops.dropout ops.erf ops.erfc ops.exp ops.exp2

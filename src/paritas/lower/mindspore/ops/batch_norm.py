@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Normalisation over channels and groups, in inference."""
+"""Normalisation over channels and groups."""
 
 from collections.abc import Sequence
 from typing import Any
 
+import paritas.capture.training  # noqa: F401 - whose operator one of these is
 from paritas.lower.mindspore.ops.factories import filled
 from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.ops.shape import is_empty
@@ -52,6 +53,26 @@ def batch_norm(
     if training:
         raise emit.refuse("batch_norm that updates its running statistics belongs to training")
     return _batch_norm(emit, input, weight, bias, running_mean, running_var, eps)
+
+
+@lowers("paritas.batch_norm.default")
+def batch_norm_of_the_batch(
+    emit: Emitter,
+    input: Value,
+    weight: Value | None,
+    bias: Value | None,
+    running_mean: Value,
+    running_var: Value,
+    momentum: float,
+    eps: float,
+) -> Value:
+    """In training mode by the batch's statistics, of which the running ones go on; else by these."""
+    if input.dtype != "float32":
+        raise emit.refuse(f"batch_norm of {input.dtype} in training mode")
+    kind, channels = emit.dtype("float32"), emit.dims(input.shape[1:2])
+    weight = emit.call("ops.ones", channels, kind) if weight is None else weight
+    bias = emit.call("ops.zeros", channels, kind) if bias is None else bias
+    return emit.prelude("batch_norm", input, weight, bias, running_mean, running_var, momentum, eps, emit.training)
 
 
 @lowers("aten._native_batch_norm_legit_no_training.default", training=False)

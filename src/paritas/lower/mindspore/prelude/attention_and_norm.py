@@ -112,6 +112,36 @@ def attention_weights_bias(query: Tensor, key: Tensor, bias: Tensor, scale: floa
     return (weights * broadcast_like(seen, weights)).astype(query.dtype)
 
 
+def batch_norm(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    momentum: float,
+    eps: float,
+    training: bool,
+) -> Tensor:
+    # Over rows of a channel: of [batch, channels, ...], [channels, all else].
+    channels = x.shape[1]
+    rows = ops.reshape(x, (x.shape[0], channels, -1))
+    if training:
+        count = rows.shape[0] * rows.shape[2]
+        mean = mean_last(mean_last(rows, 2), 0)
+        centred = rows - mean
+        var = mean_last(mean_last(centred * centred, 2), 0)
+        seen = ops.stop_gradient(ops.reshape(mean, (channels,)))
+        spread = ops.stop_gradient(ops.reshape(var, (channels,))) * (count / (count - 1))
+        ops.assign(running_mean, running_mean * (1 - momentum) + seen * momentum)
+        ops.assign(running_var, running_var * (1 - momentum) + spread * momentum)
+    else:
+        mean = ops.reshape(running_mean, (1, channels, 1))
+        var = ops.reshape(running_var, (1, channels, 1))
+        centred = rows - mean
+    scale = rsqrt(var + eps) * ops.reshape(weight, (1, channels, 1))
+    return ops.reshape(centred * scale + ops.reshape(bias, (1, channels, 1)), x.shape)
+
+
 def dropout_mask(like: Tensor, p: float, training: bool) -> Tensor:
     return ops.dropout(ops.ones_like(like), p, training)
 
