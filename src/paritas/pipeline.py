@@ -178,6 +178,7 @@ def port_components(
 
     tell = progress or (lambda stage: None)
     ports = {}
+    find_engine(options.engine).expect(original)
     for name, part in TASKS[source.task](original).items():
         tell("capture")
         program = capture(part.module, part.inputs(), source=dataclasses.replace(source, component=name))
@@ -225,7 +226,10 @@ def load(
     how = {"mode": mode, "precision": precision, "device": device, "ov_config": ov_config}
     if isinstance(found, Artifact):
         return _loaded(found, directory, engine, how, check_finite)
-    ports = {name: _loaded(artifact, directory, engine, how, check_finite) for name, artifact in found.each().items()}
+    artifacts = found.each()
+    for kind in {artifact.manifest.engine for artifact in artifacts.values()}:
+        find_engine(kind).expect(*(artifact for artifact in artifacts.values() if artifact.manifest.engine == kind))
+    ports = {name: _loaded(artifact, directory, engine, how, check_finite) for name, artifact in artifacts.items()}
     found.held.clear()
     return Components(ports, found)
 

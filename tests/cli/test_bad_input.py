@@ -502,7 +502,7 @@ def test_an_output_class_of_someone_elses_choice_is_not_imported(copy, tmp_path,
 @pytest.mark.parametrize("name", ATTACKS)
 def test_a_module_that_the_generator_cannot_have_written_is_refused(name):
     with pytest.raises(TamperedPort, match=r"m\.py.*(xecuted)"):
-        grammar.check(ATTACKS[name], "m.py", largest=1000)
+        grammar.check(ATTACKS[name], "m.py", elements=1000)
 
 
 @pytest.mark.parametrize("name", ["a module held", "annotation", "tofile", "a module as a value", "nested too deeply"])

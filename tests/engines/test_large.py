@@ -232,3 +232,15 @@ def test_rounding_is_that_of_nncf_to_the_bit(
     theirs = nncf.compress_weights(products(half, keep), mode=nncf.CompressWeightsMode[mode], **options)
     assert constants(ours) == constants(theirs)
     assert not list(tmp_path.iterdir())  # its file has no name
+
+
+def test_a_module_may_make_as_much_as_all_of_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not as twice its largest one: models of 400 million parameters and more were refused on MindSpore."""
+    pytest.importorskip("mindspore")
+    from paritas.lower.mindspore.check import bounds
+
+    monkeypatch.setattr(bounds, "_SPARE", 0)
+    model = torch.nn.Sequential(*(torch.nn.Linear(8, 8) for _ in range(6)))
+    x = torch.randn(2, 8)
+    got = paritas.port(model, "mindspore", inputs={"input": x})(input=x)
+    np.testing.assert_allclose(got, model(x).detach(), atol=1e-5)

@@ -32,6 +32,7 @@ from paritas.dropin.watch import Watch
 from paritas.errors import InputError, PortError, reason_of
 from paritas.options import BuildOptions
 from paritas.pytree import build_output, distribution_class, leaf_names
+from paritas.run.engine import engine as find_engine
 
 
 def is_saved(directory: Any) -> bool:
@@ -83,6 +84,7 @@ def _network(root: Path, name: str, cls: Any, entries: list[Entry], ours: Mappin
     for one in entries:
         port = _loaded(root / one.folder, ours)
         index.check_is(root / one.folder, port.manifest, ours)
+        find_engine(port.manifest.engine).expect(made)
         ports.append((one, port))
     kind: Any = SavedText if is_text else Saved
     install(made, kind(made, name, root, ports))

@@ -34,6 +34,7 @@ from paritas.options import BuildOptions
 from paritas.program import Program, Source
 from paritas.pytree import build_output, describe_output
 from paritas.run.engine import about
+from paritas.run.engine import engine as find_engine
 from paritas.run.session import CalledInLoops
 from paritas.run.values import from_numpy
 
@@ -86,6 +87,8 @@ class Network:
     def __init__(self, model: torch.nn.Module, build: BuildOptions) -> None:
         self.model, self.build = model, build
         self.engine = about(build.engine)
+        if not self.engine.is_original:
+            find_engine(build.engine).expect(model)
         self._watch: Watch | None = None
         self._seen_weights: tuple[Any, ...] = ()
         self._digest = ""

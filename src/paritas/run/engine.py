@@ -156,6 +156,9 @@ class Engine(abc.ABC):
         """What runs a port in the process in which it was made."""
         return self.load(artifact, mode=artifact.manifest.mode, device=device, config=config)
 
+    def expect(self, *coming: torch.nn.Module | Artifact) -> None:  # noqa: B027 - most engines have nothing to prepare
+        """What this process is going to compute, told before the first of it is loaded."""
+
     def beside(self, program: Program, directory: Path) -> tuple[Note, ...]:
         """Write what the engine's own tools look for beside its files, and say what is not."""
         return ()

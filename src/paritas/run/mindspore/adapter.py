@@ -64,6 +64,11 @@ class MindSpore(Engine):
         self.device(device)
         return MindSporeSession(artifact, mode)
 
+    def expect(self, *coming: torch.nn.Module | Artifact) -> None:
+        from paritas.run.mindspore import convolutions
+
+        convolutions.expect(*coming)
+
     def trial(self) -> None:
         from paritas.run.mindspore.session import imported
 

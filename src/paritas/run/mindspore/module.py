@@ -68,17 +68,17 @@ def _copy(source: str, name: str) -> Path:
     return file
 
 
-def execute(source: str, file: Path, *, trusted: bool, largest: int) -> types.ModuleType:
+def execute(source: str, file: Path, *, trusted: bool, elements: int) -> types.ModuleType:
     """The module, under a name of its own. Not by import, which would take a .pyc that lies beside it.
 
-    largest: how many elements the largest of its weights has; it may declare none that is larger. Raises
+    elements: of its weights in all, which bounds what it may make. Raises
     `TamperedPort` for what the generator cannot have written, unless it is `trusted`, and `PortError` for what
     cannot be executed.
     """
     from paritas.lower.mindspore.check import grammar
 
     if not trusted:
-        grammar.check(source, str(file), largest=largest)
+        grammar.check(source, str(file), elements=elements)
     module = types.ModuleType(f"paritas_port_{os.getpid()}_{next(_serial)}")
     module.__file__ = str(_copy(source, file.name))
     module.__loader__ = _Source(source)  # type: ignore[assignment]

@@ -4,14 +4,11 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import gc
 import os
 import types
-import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,19 +17,11 @@ from paritas.caches import generates, new_tokens
 from paritas.errors import EngineError, PortError, first_line, reason_of
 from paritas.lower.mindspore.write import steps
 from paritas.program import Artifact
-from paritas.run.mindspore import gradients, module
+from paritas.run.mindspore import convolutions, gradients, module
 from paritas.run.mindspore import nodes as mindspore_nodes
 from paritas.run.mindspore.training import Recorded, Training
 from paritas.run.session import Gradients
 from paritas.run.turns import in_turn, turn
-
-#: oneDNN's AVX2. MindSpore hands oneDNN plain NCHW, for which AVX512 has only a reference kernel, 250 times slower.
-_ISA_AVX2 = 0x7
-
-_TOO_LATE = (
-    "MindSpore has computed in this process before a model with convolutions was loaded, so oneDNN can no longer "
-    "be told to use its fast ones: they may take 100 times as long. Load the model with convolutions first."
-)
 
 #: Batch sizes for which a generation's steps get a graph of their own, and shapes for which a part of a loop does;
 #: others are served by one graph for all.
@@ -60,13 +49,12 @@ class MindSporeSession:
         self._bfloat16 = str(artifact.manifest.settings.get("bfloat16", "bfloat16"))  # what stands for it
         self._source = module.source_of(artifact)
         parameters, constants = module.weights(artifact)
-        if "ops.Conv2D(" in self._source and not _cap_isa():
-            warnings.warn(_TOO_LATE, RuntimeWarning, stacklevel=2)
+        convolutions.loaded(self._source)
         self._module = module.execute(
             self._source,
             artifact.entry,
             trusted=bool(artifact.modified),
-            largest=max((value.size for value in [*parameters.values(), *constants.values()]), default=0),
+            elements=sum(value.size for value in [*parameters.values(), *constants.values()]),
         )
         try:
             self.cell = self._built(artifact)
@@ -342,17 +330,6 @@ def _settle(ms: types.ModuleType) -> None:
             ) from error
     ms.runtime.launch_blocking()
     ms.set_context(save_graphs_path=str(module.shelf()))
-
-
-@functools.cache
-def _cap_isa() -> bool:
-    """Whether oneDNN now uses its fast convolution for plain layouts; too late after its first operator."""
-    import mindspore
-
-    library = Path(mindspore.__file__).parent / "lib" / "libdnnl.so.3"
-    with contextlib.suppress(OSError, AttributeError):
-        return ctypes.CDLL(str(library)).dnnl_set_max_cpu_isa(_ISA_AVX2) == 0
-    return False
 
 
 @contextlib.contextmanager

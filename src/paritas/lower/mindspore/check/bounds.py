@@ -43,9 +43,9 @@ Given = int | tuple[int, ...]
 Refuse = Callable[[ast.AST, str], Exception]
 
 
-def check(tree: ast.Module, refuse: Refuse, largest: int) -> None:
-    """Raise what `refuse` makes of the first node that is beyond a bound. largest: elements of the weights in all."""
-    _Bounds(tree, refuse).check(largest)
+def check(tree: ast.Module, refuse: Refuse, weights: int) -> None:
+    """Raise what `refuse` makes of the first node that is beyond a bound. weights: elements of all of them."""
+    _Bounds(tree, refuse).check(weights)
 
 
 class _Bounds:
@@ -60,7 +60,7 @@ class _Bounds:
         self.numbers: dict[str, int | None] = {}  # at the top of the file -> how many bits they have
         self.counting = any(_is_call_of(node, "range") for node in ast.walk(tree))
 
-    def check(self, largest: int) -> None:
+    def check(self, weights: int) -> None:
         for statement in self.tree.body:
             if isinstance(statement, ast.Assign):
                 self.statement(statement, self.numbers, False)
@@ -80,7 +80,7 @@ class _Bounds:
             cells, elements = self.made(name, node, ())
             if cells > _CELLS:
                 raise self.refuse(node, f"class {name}, which makes {cells} cells,")
-            self.allow(node, elements, 2 * largest + _SPARE)
+            self.allow(node, elements, 2 * weights + _SPARE)
 
     def allow(self, node: ast.AST, elements: int, most: int) -> None:
         if elements > most:

@@ -88,16 +88,16 @@ def decode(data: bytes, file: str, *, trusted: bool = False) -> str:
     return text
 
 
-def check(source: str, file: str, *, largest: int | None = None) -> None:
+def check(source: str, file: str, *, elements: int | None = None) -> None:
     """Raise `TamperedPort`, naming the line, unless the generator can have written `source`.
 
-    largest: how many elements its weights have in all, which bounds what it may make; any number if None.
+    elements: of its weights in all, which bounds what it may make; any number if None.
     """
     try:
         tree = ast.parse(source)
         checker = _Check(file)
         checker.module(tree)
-        bounds.check(tree, checker.refuse, 1 << 62 if largest is None else largest)
+        bounds.check(tree, checker.refuse, 1 << 62 if elements is None else elements)
     except (SyntaxError, ValueError) as error:
         raise TamperedPort(f"{file} is not Python: {error}. Nothing of it was executed.") from None
     except (RecursionError, MemoryError):
