@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 import runpy
@@ -127,14 +128,13 @@ def test_latents_are_those_of_the_whole_picture() -> None:
 def test_a_short_training_writes_a_pipeline(trained: tuple[Path, list[str]]) -> None:
     directory, said = trained
     text = "\n".join(said)
-    for stage in ("text encoder", "autoencoder", "transformer", "judge"):
+    for stage in ("text encoder", "autoencoder", "transformer"):
         assert re.search(rf"^{stage}.*: \d+ of \d+, \d+ s", text, re.M), text
     assert re.search(r"of 4 held-out captions are drawn right: [\d.]+ %", text)
     full = networks.transformer(train.Plan().width, train.Plan().layers)
     known = networks.tokenizer()
     parts = (full, networks.autoencoder(), networks.text_encoder(len(known)))
     assert 2 * sum(p.numel() for part in parts for p in part.parameters()) < 4_900_000  # bytes, of 16 bits each
-    assert re.search(r"^The judge has \d of 4 true pictures of them right", text, re.M)
     again: list[str] = []
     train.run(train.QUICK, directory.with_name("again"), directory.with_name("work"), again.append, count=4)
     assert "transformer: from" in "\n".join(again)  # a stage that is done is not done again
@@ -152,11 +152,32 @@ def test_a_training_goes_on_from_a_pipeline_s_weights(trained: tuple[Path, list[
         False,
         True,
     ]
-    assert f"--seed 0 --steps 4 --rate 0.0012 --from {trained[0]}" in (tmp_path / "model" / "README.md").read_text(
-        encoding="utf-8"
-    )
+    assert f"--seed 0 --steps 4 --batch 4 --rate 0.002 --from {trained[0]}" in (
+        tmp_path / "model" / "README.md"
+    ).read_text(encoding="utf-8")
     with pytest.raises(InputError, match="its networks have other sizes"):
         train.run(train.QUICK, tmp_path / "model", tmp_path / "other", said.append, start=small_model())
+
+
+def test_the_judge_is_trained_apart(tmp_path: Path) -> None:
+    said: list[str] = []
+    train.run_judge(train.QUICK, tmp_path / "judge", tmp_path / "work", said.append, count=4)
+    text = "\n".join(said)
+    assert re.search(r"^judge: 2 of 2", text, re.M)
+    assert re.search(r"^The judge has \d of 4 true pictures right", text, re.M)
+    assert (tmp_path / "judge" / "judge.safetensors").stat().st_size == measure.JUDGE.stat().st_size
+
+
+def test_pictures_made_by_other_processes_are_the_same(tmp_path: Path) -> None:
+    words, now = networks.tokenizer(), train.Lesson(1.0, own=0.5)
+    given = []
+    for workers in (0, 2):
+        course = train.Course("course", 5, (3, 4), lambda _: None)
+        given.append(list(course.given(lambda _, rng: train.batch(train.QUICK, words, now, rng), workers)))
+    for (step, one), (number, other) in zip(*given, strict=True):
+        assert step == number
+        for field in dataclasses.fields(one):
+            torch.testing.assert_close(getattr(one, field.name), getattr(other, field.name), rtol=0, atol=0)
 
 
 def test_the_source_s_snippet_with_only_the_import_changed(trained: tuple[Path, list[str]]) -> None:
@@ -192,7 +213,7 @@ def test_the_small_model_draws_what_is_written() -> None:
     from diffusers import PixArtAlphaPipeline
 
     pipe = PixArtAlphaPipeline.from_pretrained(small_model())
-    assert measure.accuracy(pipe, measure.judge(), 32) >= 0.9  # of 400, and on each engine, below
+    assert measure.accuracy(pipe, measure.judge(), 32) >= 0.96  # of 400, and on each engine, below
 
 
 def test_the_judge_tells_true_pictures_from_others() -> None:
@@ -233,7 +254,7 @@ def test_the_small_model_draws_what_is_written_on_every_engine(engine: str) -> N
     if engine != "torch":
         pytest.importorskip(engine)
     pipe = PixArtAlphaPipeline.from_pretrained(small_model())
-    assert measure.accuracy(pipe if engine == "torch" else port(pipe, engine=engine), measure.judge(), 400) >= 0.93
+    assert measure.accuracy(pipe if engine == "torch" else port(pipe, engine=engine), measure.judge(), 400) >= 0.98
 
 
 def test_the_example_draws_on_an_engine(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:

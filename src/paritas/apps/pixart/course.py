@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
+T = TypeVar("T")
 Said = Callable[[str], None]
 
 
@@ -31,18 +33,32 @@ class Course:
 
     def __init__(self, name: str, count: int, seed: tuple[int, int], said: Said, kept: Path | None = None) -> None:
         self.name, self.count, self.seed, self.said, self.kept = name, count, seed, said, kept
-        self.losses: list[float] = []
+        self.losses: list[torch.Tensor] = []
 
-    def steps(self, every: float = 10.0, **learnt: Any) -> Iterator[tuple[int, np.random.Generator]]:
+    def steps(self, **learnt: Any) -> Iterator[tuple[int, np.random.Generator]]:
         """The steps that are left, each with its generator. learnt: modules, optimizers, averages, by names."""
+        return self.given(lambda _, rng: rng, **learnt)
+
+    def given(
+        self, made: Callable[[int, np.random.Generator], T], workers: int = 0, every: float = 10.0, **learnt: Any
+    ) -> Iterator[tuple[int, T]]:
+        """The steps that are left, each with what is made for it by its generator; by so many processes, beside it."""
         begun = self._begun(learnt)
         start = last = saved = time.monotonic()
-        for step in range(begun, self.count):
+        left = range(begun, self.count)
+        items: Iterable[T] = DataLoader(
+            _Made(made, self.seed),  # type: ignore[arg-type]  # a sampler's indices are all that it is asked for
+            batch_size=None,
+            sampler=left,
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+        )
+        for step, item in zip(left, items, strict=True):
             torch.manual_seed(self.seed[0] * 1_000_003 + self.seed[1] * 100_003 + step)
-            yield step, np.random.default_rng([*self.seed, step])
+            yield step, item
             now = time.monotonic()
             if now - last > every or step == self.count - 1:
-                mean = sum(self.losses) / max(len(self.losses), 1)
+                mean = float(sum(self.losses)) / max(len(self.losses), 1)
                 spent = f"{now - start:.0f} s ({time.process_time():.0f} s)"
                 self.said(f"{self.name}: {step + 1} of {self.count}, {spent}, loss {mean:.4f}")
                 self.losses.clear()
@@ -59,10 +75,20 @@ class Course:
     def _begun(self, learnt: dict[str, Any]) -> int:
         if self.kept is None or not self.kept.exists():
             return 0
-        state = torch.load(self.kept, weights_only=True)
+        state = torch.load(self.kept, weights_only=True, map_location="cpu")
         for name, part in learnt.items():
             part.load_state_dict(state[name])
         return int(state["step"])
+
+
+class _Made(Generic[T]):
+    """What is made for each step, by its number."""
+
+    def __init__(self, made: Callable[[int, np.random.Generator], T], seed: tuple[int, int]) -> None:
+        self.made, self.seed = made, seed
+
+    def __getitem__(self, step: int) -> T:
+        return self.made(step, np.random.default_rng([*self.seed, step]))
 
 
 def rate(step: int, count: int, warm: int = 100) -> float:
@@ -75,15 +101,15 @@ def late(step: int, count: int, warm: int = 200, falls: float = 0.3) -> float:
     return min((step + 1) / warm, (count - step) / (falls * count), 1.0)
 
 
-def fit(optimizer: Any, loss: torch.Tensor, part: float) -> float:
-    """One step of an optimizer, at a part of its learning rate: the loss."""
+def fit(optimizer: Any, loss: torch.Tensor, part: float) -> torch.Tensor:
+    """One step of an optimizer, at a part of its learning rate: the loss, which a device is not waited for."""
     for group in optimizer.param_groups:
         group["lr"] = part * group["initial_lr"]
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
     optimizer.step()
-    return float(loss.detach())
+    return loss.detach()
 
 
 def adam(*groups: tuple[Any, float], decay: float = 0.0) -> Any:
@@ -97,7 +123,7 @@ def adam(*groups: tuple[Any, float], decay: float = 0.0) -> Any:
 
 
 class Average:
-    """An exponential moving average of a module's weights, short at first."""
+    """A moving average of a module's weights, of about the last tenth of what has been learnt."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module, self.count = module, 0
@@ -106,7 +132,7 @@ class Average:
     @torch.no_grad()
     def update(self) -> None:
         self.count += 1
-        keep = min(0.99, self.count / (self.count + 10))
+        keep = self.count / (self.count + 10)
         for name, value in self.module.state_dict().items():
             self.weights[name].lerp_(value, 1 - keep)
 
@@ -114,4 +140,6 @@ class Average:
         return {"count": self.count, "weights": self.weights}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.count, self.weights = state["count"], state["weights"]
+        self.count = state["count"]
+        for name, value in state["weights"].items():
+            self.weights[name].copy_(value)

@@ -54,12 +54,12 @@ def autoencoder() -> Any:
 
 
 def transformer(width: int = 128, layers: int = 6, heads: int = 4) -> Any:
-    """A `PixArtTransformer2DModel` that predicts the picture itself, in 16 tokens. Its weights are random."""
+    """A `PixArtTransformer2DModel` that predicts the picture itself, in 64 tokens. Its weights are random."""
     from diffusers import PixArtTransformer2DModel
 
     return PixArtTransformer2DModel(
         num_attention_heads=heads, attention_head_dim=width // heads, in_channels=3, out_channels=3, num_layers=layers,
-        cross_attention_dim=width, sample_size=LATENTS, patch_size=8, caption_channels=TEXT_WIDTH, norm_num_groups=1,
+        cross_attention_dim=width, sample_size=LATENTS, patch_size=4, caption_channels=TEXT_WIDTH, norm_num_groups=1,
     )  # fmt: skip
 
 

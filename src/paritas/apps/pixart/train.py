@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains the small model: `python -m paritas.apps.pixart.train DIR`, without a network and on a CPU.
+"""Trains the small model: `python -m paritas.apps.pixart.train DIR`, without a network, on a CPU or by `--device cuda`.
 
 The stages, each kept in `--work`, so that a run that was stopped goes on: the text encoder learns to say what each word
-is about, the autoencoder to draw parts of pictures, the transformer to make latents out of noise, the judge to tell
-what a picture shows. The same seed gives the same weights on the same machine and number of threads.
+is about, the autoencoder to draw parts of pictures, the transformer to make latents out of noise. The same seed gives
+the same weights on the same machine and number of threads. What tells how much is drawn right, the judge, is trained
+apart, by `--judge`.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +44,18 @@ class Plan:
     crop_steps: int = 900
     crop_batch: int = 12
     rough_steps: int = 800
-    steps: int = 7000
-    more_steps: int = 1800  # the rate goes up once more, half as high
-    further_steps: int = 4500  # of a transformer that draws, on all layouts alike
-    further_rate: float = 1.2e-3  # the highest
+    steps: int = 13000  # of the transformer
+    rate: float = 2e-3  # of its learning, the highest
     batch: int = 32
     width: int = 128
     layers: int = 6
     judge_steps: int = 900
+    device: str = "cpu"
+    workers: int = 0  # processes that make the transformer's pictures beside its learning
 
 
-QUICK = Plan(text_steps=3, crop=32, crop_steps=2, crop_batch=2, rough_steps=1, steps=2, more_steps=1,
-             further_steps=4, batch=4, width=16, layers=1, judge_steps=2)  # fmt: skip
+QUICK = Plan(text_steps=3, crop=32, crop_steps=2, crop_batch=2, rough_steps=1, steps=4, batch=4, width=16, layers=1,
+             judge_steps=2)  # fmt: skip
 """Every stage, and nothing learnt: for tests."""
 
 
@@ -70,8 +72,8 @@ def text_stage(plan: Plan, said: Said, kept: Path | None = None) -> dict[str, to
     """The text encoder's weights: from each word can be read what it is about."""
     torch.manual_seed(plan.seed)
     words = networks.tokenizer()
-    encoder = networks.text_encoder(len(words))
-    heads = nn.Linear(networks.TEXT_WIDTH, sum(_READ))
+    encoder = networks.text_encoder(len(words)).to(plan.device)
+    heads = nn.Linear(networks.TEXT_WIDTH, sum(_READ)).to(plan.device)
     optimizer = adam((encoder.parameters(), 4e-3), (heads.parameters(), 4e-3))
     course = Course("text encoder", plan.text_steps, (plan.seed, 1), said, kept)
     for step, rng in course.steps(encoder=encoder, heads=heads, optimizer=optimizer):
@@ -86,10 +88,15 @@ def text_stage(plan: Plan, said: Said, kept: Path | None = None) -> dict[str, to
             for token, (_, spot) in zip(row, caption, strict=False):  # a word is a token
                 if spot is not None:
                     token[0], token[1:3] = spot, torch.tensor(_looks(things[spot]))
-        hidden = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-        loss = mistakes(heads(hidden), labels, _READ)
+        hidden = encoder(input_ids=ids.to(plan.device), attention_mask=mask.to(plan.device)).last_hidden_state
+        loss = mistakes(heads(hidden), labels.to(plan.device), _READ)
         course.losses.append(fit(optimizer, loss, rate(step, plan.text_steps)))
-    return encoder.state_dict()
+    return on_cpu(encoder.state_dict())
+
+
+def on_cpu(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights where every machine can read them."""
+    return {name: value.cpu() for name, value in weights.items()}
 
 
 def _looks(thing: scenes.Thing) -> tuple[int, int]:
@@ -135,15 +142,15 @@ def decoded(
     vae: Any, plan: Plan, course: Course, spoil: Callable[[torch.Tensor], torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """The autoencoder's weights after a course of parts of pictures, which are drawn of spoilt latents."""
-    vae.to(memory_format=torch.channels_last)
+    vae.to(plan.device, memory_format=torch.channels_last)
     optimizer = adam((vae.decoder.parameters(), 2e-3))
     average = Average(vae)
     for step, rng in course.steps(vae=vae, optimizer=optimizer, average=average):
-        given = pixels([scenes.part(rng, plan.crop) for _ in range(plan.crop_batch)])
+        given = pixels([scenes.part(rng, plan.crop) for _ in range(plan.crop_batch)]).to(plan.device)
         squares = spoil(autoencoder.averages(given)).contiguous(memory_format=torch.channels_last)
         coarse = F.interpolate(F.avg_pool2d(given, 8), scale_factor=8.0)
         weight = 1 + 8 * (given - coarse).abs().mean(1, keepdim=True)  # what is not seen in the averages: edges
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(plan.device, torch.bfloat16):
             got = vae.decode(squares).sample
         off = got.float() - given
         loss = (weight * (off.abs() + 2 * off.square())).mean()
@@ -151,21 +158,21 @@ def decoded(
         autoencoder.hold(vae)
         if step % 4 == 3:
             average.update()
-    return {name: value.contiguous() for name, value in average.weights.items()}
+    return {name: value.contiguous() for name, value in on_cpu(average.weights).items()}
 
 
 def noise(latents: torch.Tensor) -> torch.Tensor:
     """Of each picture as much as it happens: latents [batch, channels, rows, columns]."""
-    return torch.rand(len(latents), 1, 1, 1) * torch.randn(latents.shape)
+    return torch.rand(len(latents), 1, 1, 1, device=latents.device) * torch.randn_like(latents)
 
 
 def rough(latents: torch.Tensor) -> torch.Tensor:
     """Latents with what a transformer gets wrong: noise, soft edges, colours that change from token to token."""
     count, channels, rows, columns = latents.shape
     soft = F.avg_pool2d(F.pad(latents, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    latents = latents.lerp(soft, 0.7 * torch.rand(count, 1, 1, 1))
+    latents = latents.lerp(soft, 0.7 * torch.rand(count, 1, 1, 1, device=latents.device))
     row, column = (torch.arange(size) >= torch.randint(size, (1,)) for size in (rows, columns))
-    colours = 0.3 * noise(torch.empty(count, channels, 2, 2))
+    colours = 0.3 * noise(latents.new_empty(count, channels, 2, 2))
     return latents + colours[:, :, row.long()][..., column.long()] + 0.3 * noise(latents)
 
 
@@ -188,57 +195,52 @@ class Lesson:
     """What a step of the transformer's training is. part: of the learning rate; the others: in how many of all."""
 
     part: float
-    even: float = 0.0  # scenes of all layouts, sizes and backgrounds alike
-    vague: float = 0.08  # captions that leave a colour or a shape open
-    vague_of_several: float = 0.08  # of scenes with several things alike
-    empty: float = 0.1  # captions that say nothing, for guidance
+    even: float = 0.35  # scenes of all layouts, sizes and backgrounds alike
+    vague: float = 0.05  # captions that leave a colour or a shape open
+    vague_of_several: float = 0.3  # of scenes with several things alike
+    empty: float = 0.06  # captions that say nothing, for guidance
     times: tuple[float, ...] = (0.15, 0.15, 0.15, 0.15)  # each of `FOUR_STEPS`; the rest are any
     own: float = 0.0  # of the last of four steps, what it is given is what the one before it made
+
+
+def last_lesson(part: float) -> Lesson:
+    """What decides how a shape ends: the last two of four steps, the last one on what the one before it makes."""
+    return Lesson(part, even=0.6, times=(0.4, 0.28, 0.12, 0.12), own=0.6)
 
 
 def transformer_stage(
     plan: Plan, text: dict[str, torch.Tensor], said: Said, kept: Path | None = None
 ) -> dict[str, Any]:
-    """The weights of the transformer, and of the text encoder beside it. kept: where a stopped run goes on from."""
+    """The weights of the transformer, and of the text encoder beside it. kept: where a stopped run goes on from.
+
+    The few combinations of a layout of several things alike could be learnt by heart, and the ones held out then be
+    wrong: pictures that mix what a caption leaves open make shape and colour be learnt each by itself.
+    """
     torch.manual_seed(plan.seed)
     both = _both(plan)
     both["text"].load_state_dict(text)
     calm(both["transformer"])
-    course = Course("transformer", plan.steps + plan.more_steps, (plan.seed, 4), said, kept)
+    course = Course("transformer", plan.steps, (plan.seed, 4), said, kept)
 
     def lesson(step: int) -> Lesson:
-        if step < plan.steps:
-            return Lesson(late(step, plan.steps))
-        return Lesson((course.count - step) / (2 * plan.more_steps), even=0.35)  # what is rare is seen oftener then
+        part = late(step, course.count)
+        return Lesson(part) if step < 0.6 * course.count else last_lesson(part)
 
-    return denoised(both, plan, course, 2e-3, lesson)
+    return denoised(both, plan, course, lesson)
 
 
 def further_stage(plan: Plan, trained: dict[str, Any], said: Said, kept: Path | None = None) -> dict[str, Any]:
-    """As `transformer_stage`, from weights that draw, for what they draw wrong: what is rare, and what is held out.
-
-    The few combinations of a layout of several things alike could be learnt by heart, and the ones held out then be
-    wrong: pictures that mix what a caption leaves open make shape and colour be learnt each by itself. Then come the
-    steps that decide how a shape ends: the last two of four, the last one on what the one before it makes.
-    """
+    """As `transformer_stage`, from weights that draw: its last lesson alone."""
     both = _both(plan)
     both.load_state_dict(trained)
-    course = Course("transformer, further", plan.further_steps, (plan.seed, 8), said, kept)
-
-    def lesson(step: int) -> Lesson:
-        falls = min((step + 1) / 200, 1 - step / course.count)
-        every = Lesson(falls, even=0.6, vague=0.05, vague_of_several=0.3, empty=0.06)
-        if step < 0.47 * course.count:
-            return every
-        return dataclasses.replace(every, times=(0.4, 0.28, 0.12, 0.12), own=0.6)
-
-    return denoised(both, plan, course, plan.further_rate, lesson)
+    course = Course("transformer, further", plan.steps, (plan.seed, 8), said, kept)
+    return denoised(both, plan, course, lambda step: last_lesson(min((step + 1) / 200, 1 - step / course.count)))
 
 
-def noised(latents: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
-    """Latents as they are at each one's time, in noise."""
-    a = networks.noise_schedule().alphas_cumprod[times][:, None, None, None]
-    return a.sqrt() * latents + (1 - a).sqrt() * torch.randn(latents.shape)
+def noised(latents: torch.Tensor, signal: torch.Tensor) -> torch.Tensor:
+    """Latents in noise. signal: float [batch], what part of each one's variance is its own."""
+    a = signal[:, None, None, None]
+    return a.sqrt() * latents + (1 - a).sqrt() * torch.randn_like(latents)
 
 
 def answer(
@@ -257,56 +259,87 @@ def _both(plan: Plan) -> Any:
     )
 
 
-def denoised(both: Any, plan: Plan, course: Course, highest: float, lesson: Callable[[int], Lesson]) -> dict[str, Any]:
-    """The weights of both, averaged, after a course in which the transformer makes latents out of noisy ones.
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """What a step of the transformer learns from, [batch, ...]. own: int64, which of them `Lesson.own` is of."""
 
-    highest: learning rate.
-    """
+    ids: torch.Tensor
+    mask: torch.Tensor
+    latents: torch.Tensor
+    times: torch.Tensor
+    own: torch.Tensor
+
+    def to(self, device: str) -> Batch:
+        """The same, there."""
+        return Batch(*(getattr(self, field.name).to(device) for field in dataclasses.fields(self)))
+
+
+def batch(plan: Plan, words: Any, now: Lesson, rng: np.random.Generator) -> Batch:
+    """A step's captions, and the latents of a picture of each. words: the tokenizer."""
+    drawn = [scenes.draw(rng, even=rng.random() < now.even) for _ in range(plan.batch)]
+    unsaid = [
+        ("colour", "shape")[rng.integers(2)]
+        if rng.random() < (now.vague_of_several if scene.layout in ("two", "three", "four") else now.vague)
+        else ""
+        for scene in drawn
+    ]
+    captions = [
+        "" if rng.random() < now.empty else scenes.caption(scene, rng, left_open)
+        for scene, left_open in zip(drawn, unsaid, strict=True)
+    ]
+    clean = latents(drawn, rng, unsaid)
+    steps = rng.choice((*FOUR_STEPS, -1), plan.batch, p=(*now.times, 1 - sum(now.times)))
+    times = np.where(steps < 0, rng.integers(1000, size=plan.batch), steps)
+    own = (steps == FOUR_STEPS[0]) & (rng.random(plan.batch) < now.own)
+    return Batch(*networks.tokens(words, captions, 24), clean, *map(torch.from_numpy, (times, own.nonzero()[0])))
+
+
+def denoised(both: Any, plan: Plan, course: Course, lesson: Callable[[int], Lesson]) -> dict[str, Any]:
+    """The weights of both, averaged, after a course in which the transformer makes latents out of noisy ones."""
     words = networks.tokenizer()
+    both.to(plan.device)
     average = Average(both)
     both["text"].requires_grad_(False)  # it says all that there is to be said
-    optimizer = adam((both["transformer"].parameters(), highest), decay=0.01)
-    signal = networks.noise_schedule().alphas_cumprod
+    optimizer = adam((both["transformer"].parameters(), plan.rate), decay=0.01)
+    signal = networks.noise_schedule().alphas_cumprod.to(plan.device)
+
+    def made(step: int, rng: np.random.Generator) -> Batch:
+        return batch(plan, words, lesson(step), rng)
+
+    with _attention_that_learns_fast(plan.device):
+        for step, given in course.given(made, plan.workers, both=both, average=average, optimizer=optimizer):
+            given = given.to(plan.device)
+            clean, times, own = given.latents, given.times, given.own
+            with torch.autocast(plan.device, torch.bfloat16):
+                with torch.no_grad():
+                    hidden = both["text"](input_ids=given.ids, attention_mask=given.mask).last_hidden_state
+                    start = clean.clone()
+                    if len(own):
+                        before = torch.full_like(times[own], FOUR_STEPS[1])
+                        noisy = noised(clean[own], signal[before])
+                        start[own] = answer(both["transformer"], noisy, before, hidden[own], given.mask[own])
+                got = answer(both["transformer"], noised(start, signal[times]), times, hidden, given.mask)
+            off = (got - clean).square().mean((1, 2, 3))
+            weight = (signal[times] / (1 - signal[times])).clamp(1, 5)  # what is nearly clean has to become clean
+            course.losses.append(fit(optimizer, (weight * off).mean(), lesson(step).part))
+            if step % 4 == 3:
+                average.update()
+    return on_cpu(average.weights)
+
+
+@contextlib.contextmanager
+def _attention_that_learns_fast(device: str) -> Iterator[None]:
+    # torch 2.13 differentiates its own in bfloat16 on a CPU ten times as slowly as everything else together.
+    if device != "cpu":
+        yield
+        return
     torch_functions: Any = F
     attention = torch_functions.scaled_dot_product_attention
     torch_functions.scaled_dot_product_attention = _attention
     try:
-        for step, rng in course.steps(both=both, average=average, optimizer=optimizer):
-            now = lesson(step)
-            drawn = [scenes.draw(rng, even=rng.random() < now.even) for _ in range(plan.batch)]
-            unsaid = [
-                ("colour", "shape")[rng.integers(2)]
-                if rng.random() < (now.vague_of_several if scene.layout in ("two", "three", "four") else now.vague)
-                else ""
-                for scene in drawn
-            ]
-            captions = [
-                "" if rng.random() < now.empty else scenes.caption(scene, rng, left_open)
-                for scene, left_open in zip(drawn, unsaid, strict=True)
-            ]
-            ids, mask = networks.tokens(words, captions, 24)
-            clean = latents(drawn, rng, unsaid)
-            steps = rng.choice((*FOUR_STEPS, -1), plan.batch, p=(*now.times, 1 - sum(now.times)))
-            time_ = torch.from_numpy(np.where(steps < 0, rng.integers(1000, size=plan.batch), steps))
-            own = torch.from_numpy((steps == FOUR_STEPS[0]) & (rng.random(plan.batch) < now.own))
-            with torch.autocast("cpu", torch.bfloat16):
-                with torch.no_grad():
-                    hidden = both["text"](input_ids=ids, attention_mask=mask).last_hidden_state
-                    given = clean.clone()
-                    if own.any():
-                        before = torch.full((int(own.sum()),), FOUR_STEPS[1])
-                        given[own] = answer(
-                            both["transformer"], noised(clean[own], before), before, hidden[own], mask[own]
-                        )
-                got = answer(both["transformer"], noised(given, time_), time_, hidden, mask)
-            off = (got - clean).square().mean((1, 2, 3))
-            weight = (signal[time_] / (1 - signal[time_])).clamp(1, 5)  # what is nearly clean has to become clean
-            course.losses.append(fit(optimizer, (weight * off).mean(), now.part))
-            if step % 4 == 3:
-                average.update()
+        yield
     finally:
         torch_functions.scaled_dot_product_attention = attention
-    return average.weights
 
 
 def calm(transformer: Any) -> None:
@@ -317,7 +350,6 @@ def calm(transformer: Any) -> None:
 
 
 def _attention(query: Any, key: Any, value: Any, attn_mask: Any = None, **_: Any) -> torch.Tensor:
-    # torch 2.13 differentiates its own in bfloat16 on a CPU ten times as slowly as everything else together.
     scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
     if attn_mask is not None:
         scores = scores + attn_mask
@@ -416,35 +448,39 @@ def stage(work: Path, name: str, make: Callable[[Path], Any], said: Said) -> Any
 
 
 def run(plan: Plan, out: Path, work: Path, said: Said, count: int = 400, start: Path | None = None) -> float:
-    """All stages, and the pipeline's directory: the accuracy on so many held-out captions.
+    """All stages, and the pipeline's directory: the accuracy on so many held-out captions, as Paritas' judge tells.
 
-    start: a directory that a run has written, whose transformer goes on to learn. What comes before is not done, and
-    Paritas' own judge tells what is right.
+    start: a directory that a run has written, whose transformer goes on to learn. What comes before is not done.
     """
     work.mkdir(parents=True, exist_ok=True)
     if start is None:
         plain = stage(work, "vae", lambda kept: decoder_stage(plan, said, kept), said)
         vae = stage(work, "rough", lambda kept: rough_stage(plan, plain, said, kept), said)
         text = stage(work, "text", lambda kept: text_stage(plan, said, kept), said)
-        first = stage(work, "transformer", lambda kept: transformer_stage(plan, text, said, kept), said)
+        trained = stage(work, "transformer", lambda kept: transformer_stage(plan, text, said, kept), said)
     else:
         vae, first = written(start, plan)
-    further = stage(work, "further", lambda kept: further_stage(plan, first, said, kept), said)
-    # What the two draw wrong differs, and what lies between them draws less of it wrong than either.
-    trained = {name: value.lerp(further[name], 0.5) for name, value in first.items()}
-    judge = Judge().eval() if start is None else measure.judge()
-    if start is None:
-        judge.load_state_dict(stage(work, "judge", lambda kept: judge_stage(plan, said, kept), said))
-        save_file({name: value.half() for name, value in judge.state_dict().items()}, work / "judge.safetensors")
+        trained = stage(work, "further", lambda kept: further_stage(plan, first, said, kept), said)
     pipe = pipeline(plan, vae, trained)
     said(f"{save(pipe, out)} bytes in {out}")
-    known = measure.true(judge, count)
-    said(f"The judge has {known.right} of {count} true pictures of them right: {100 * known.part:.1f} %")
-    right = measure.accuracy(pipe, judge, count, said)
-    how = f"--seed {plan.seed} --steps {plan.further_steps} --rate {plan.further_rate}"
+    right = measure.accuracy(pipe, measure.judge(), count, said)
+    how = f"--seed {plan.seed} --steps {plan.steps} --batch {plan.batch} --rate {plan.rate}"
+    how += "" if plan.device == "cpu" else f" --device {plan.device}"
     how += "" if start is None else f" --from {start}"
     (out / "README.md").write_text(CARD.format(right=100 * right, count=count, how=how), encoding="utf-8")
     return right
+
+
+def run_judge(plan: Plan, out: Path, work: Path, said: Said, count: int = 400) -> float:
+    """The judge's weights as `judge.safetensors` in a directory: how many of so many true pictures it has right."""
+    for directory in (out, work):
+        directory.mkdir(parents=True, exist_ok=True)
+    judge = Judge().eval()
+    judge.load_state_dict(stage(work, "judge", lambda kept: judge_stage(plan, said, kept), said))
+    save_file({name: value.half() for name, value in judge.state_dict().items()}, out / "judge.safetensors")
+    known = measure.true(judge, count)
+    said(f"The judge has {known.right} of {count} true pictures right: {100 * known.part:.1f} %")
+    return known.part
 
 
 def main() -> None:
@@ -455,29 +491,30 @@ def main() -> None:
     parser.add_argument(
         "--from", type=Path, dest="start", metavar="DIR", help="go on from a pipeline's weights, without its stages"
     )
-    parser.add_argument("--steps", type=int, default=Plan().further_steps, help="of the transformer's last stage")
-    parser.add_argument(
-        "--rate", type=float, default=Plan().further_rate, help="of learning, the highest in that stage"
-    )
+    parser.add_argument("--judge", action="store_true", help="train the judge instead, into DIR/judge.safetensors")
+    parser.add_argument("--steps", type=int, default=Plan().steps, help="of the transformer")
+    parser.add_argument("--batch", type=int, default=Plan().batch, help="pictures in each of them")
+    parser.add_argument("--rate", type=float, default=Plan().rate, help="of its learning, the highest")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--workers", type=int, default=0, help="processes that make pictures beside the learning")
     parser.add_argument(
         "--minutes", type=float, default=math.inf, help="stop then; the same command goes on from there"
     )
     parser.add_argument("--quick", action="store_true", help="every stage with next to no steps")
     args = parser.parse_args()
-    plan = dataclasses.replace(Plan(), further_steps=args.steps, further_rate=args.rate)
-    plan = dataclasses.replace(QUICK if args.quick else plan, seed=args.seed)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: PyTorch sees no such device here")
+    plan = QUICK if args.quick else dataclasses.replace(Plan(), steps=args.steps, batch=args.batch, rate=args.rate)
+    plan = dataclasses.replace(plan, seed=args.seed, device=args.device, workers=args.workers)
     work = args.work or args.out.with_name(f"{args.out.name}-work")
     Course.until = time.monotonic() + 60 * args.minutes
     try:
-        run(
-            plan,
-            args.out,
-            work,
-            lambda line: print(line, flush=True),
-            count=16 if args.quick else 400,
-            start=args.start,
-        )
+        told, count = lambda line: print(line, flush=True), 16 if args.quick else 400
+        if args.judge:
+            run_judge(plan, args.out, work, told, count)
+        else:
+            run(plan, args.out, work, told, count, args.start)
     except Stopped as why:
         print(f"Stopped, to be gone on with: {why}")
 
