@@ -3,33 +3,31 @@
 
     python benchmarks/open_clip_models.py --out results.jsonl [--only NAME ...] [--layers 2] [--publish]
 
-The architectures are as open_clip has them but for their depth (`--layers`, in every stage 1 where there are stages)
-and for vocabularies over 32768, with seeded random weights, every vector of them moved, so that no branch of a model is
-scaled by 0. Each runs in a process of its own; a line of JSON per architecture and engine is written as it ends, and
-what has one is not run again. An error is the largest difference over the largest value; `spread` is the same between
-the first two pictures, or texts: what a difference would have to be beside. `--publish` writes what is
-known by then to benchmarks/results, for the documentation.
+The architectures are as open_clip has them but for their depth (`--layers`, and 1 in every stage but the first where
+there are stages) and for vocabularies over 4096, with seeded random weights, every vector of them moved, so that no
+branch of a model is scaled by 0. A line of JSON per architecture and engine is written as it ends, and what has one is
+not run again. An error is the largest difference over the largest value; `spread` is the same between the first two
+pictures, or texts: what a difference would have to be beside. Seconds are the processor's, from a model in memory to
+its answers. `--publish` writes what is known by then to benchmarks/results, for the documentation.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
-import contextlib
 import copy
+import functools
 import json
 import logging
-import multiprocessing
-import resource
-import sys
+import os
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import forked
 import results as published
 import torch
 
@@ -47,10 +45,13 @@ from paritas.open_clip import port_model  # noqa: E402
 #: The largest error that counts as the same.
 TOLERANCE = 1e-5
 
+#: What is told apart by less says nothing of a difference.
+SPREAD = 100 * TOLERANCE
+
 #: Engine and mode.
 COLUMNS = (("openvino", ""), ("mindspore", "graph"))
 
-_WORDS = 32768
+_WORDS = 4096
 
 #: Text towers of transformers by what open_clip calls them: their configurations, which lie on the hub.
 _TEXTS = {
@@ -76,23 +77,27 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=())
     parser.add_argument("--again", nargs="*", default=(), help="states of which results are made anew")
     parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--seconds", type=int, default=400, help="of the processor, for one architecture")
+    parser.add_argument("--seconds", type=int, default=120, help="of the processor, for one architecture and engine")
+    parser.add_argument("--several", type=int, default=8, help="architectures, one after another in a process")
     parser.add_argument("--publish", action="store_true")
     given = parser.parse_args()
-    names = [name for name in open_clip.list_models() if not given.only or name in given.only]
+    os.environ["PARITAS_CACHE"] = ""  # a port that was kept would say nothing of this version
+    names = [name for name in given.only or open_clip.list_models() if name in open_clip.list_models()]
     done = {key for key, row in results(given.out).items() if row["state"] not in given.again}
+    tasks = [(name, *column) for name in names for column in COLUMNS if (name, column[0]) not in done]
+    work = functools.partial(compare, layers=given.layers)
     with given.out.open("a") as out:
-        for number, name in enumerate(names):
-            wanted = [column for column in COLUMNS if (name, column[0]) not in done]
-            for row in _in_a_process(name, wanted, given) if wanted else ():
-                out.write(json.dumps(row) + "\n")
-                out.flush()
-                print(f"{number + 1}/{len(names)}", *(row.get(k, "") for k in SHOWN), flush=True)
+        rows = forked.each(tasks, work, given.seconds, given.several * len(COLUMNS))
+        for number, ((name, engine, mode), row) in enumerate(rows, 1):
+            row = {"model": name, "engine": engine, "mode": mode, **row}
+            out.write(json.dumps(row) + "\n")
+            out.flush()
+            print(f"{number}/{len(tasks)}", *(row.get(key, "") for key in SHOWN), flush=True)
     found = results(given.out)
     if given.publish:
-        rows = [found[key] for key in sorted(found)]
+        rows_ = [found[key] for key in sorted(found)]
         count = len(open_clip.list_models())
-        published.write("open_clip_models", {"layers": given.layers, "architectures": count, "rows": rows})
+        published.write("open_clip_models", {"layers": given.layers, "architectures": count, "rows": rows_})
     for engine, _ in COLUMNS:
         counted = collections.Counter(row["state"] for (_, e), row in found.items() if e == engine)
         print(engine, ", ".join(f"{count} {state}" for state, count in counted.most_common()))
@@ -108,41 +113,24 @@ def results(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
     return {(row["model"], row["engine"]): row for row in map(json.loads, out.read_text().splitlines())}
 
 
-def _in_a_process(name: str, columns: list[tuple[str, str]], given: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    fork = multiprocessing.get_context("fork")
-    ours, theirs = fork.Pipe(duplex=False)
-    process = fork.Process(target=_reported, args=(theirs, name, columns, given))
-    process.start()
-    theirs.close()
-    left = dict(columns)
-    with contextlib.suppress(EOFError):
-        while left:
-            row = ours.recv()
-            left.pop(row["engine"], None)
-            yield row
-    process.join(30)
-    why = "too slow" if process.exitcode and process.exitcode < 0 else f"exit code {process.exitcode}"
-    for engine, mode in left.items():
-        yield {"model": name, "engine": engine, "mode": mode, "state": "killed", "why": why}
-    process.kill()
-    process.join()
-
-
-def _reported(pipe: Any, name: str, columns: list[tuple[str, str]], given: argparse.Namespace) -> None:
-    resource.setrlimit(resource.RLIMIT_CPU, (given.seconds, given.seconds + 5))
-    torch.set_num_threads(1)
+def compare(task: tuple[str, str, str], layers: int) -> dict[str, Any]:
+    """A row: whether both towers of (architecture, engine, mode) say what PyTorch says."""
+    name, engine, mode = task
     try:
-        model = smaller(name, given.layers)
-        image, text = inputs_of(model, name)
-        with torch.no_grad():
-            want = model.encode_image(image), model.encode_text(text)
+        model, image, text, want = _original(name, layers)
     except Exception as error:  # noqa: BLE001 - a model raises anything
-        for engine, mode in columns:
-            why = f"{type(error).__name__}: {error}"[:400] + _where(error)
-            pipe.send({"model": name, "engine": engine, "mode": mode, "state": "fails in PyTorch", "why": why})
-        return
-    for engine, mode in columns:
-        pipe.send({"model": name, "engine": engine, "mode": mode, **_compared(model, engine, mode, image, text, want)})
+        return {"state": "fails in PyTorch", "why": f"{type(error).__name__}: {error}"[:400] + _where(error)}
+    return _compared(model, engine, mode, image, text, want)
+
+
+@functools.lru_cache(1)
+def _original(name: str, layers: int) -> tuple[Any, ...]:
+    """The model, what it is asked, and what it answers; kept for the next engine."""
+    torch.set_num_threads(1)
+    model = smaller(name, layers)
+    image, text = inputs_of(model, name)
+    with torch.no_grad():
+        return model, image, text, (model.encode_image(image), model.encode_text(text))
 
 
 def _where(error: BaseException) -> str:
@@ -154,8 +142,9 @@ def _compared(model: Any, engine: str, mode: str, image: Any, text: Any, want: A
     notes: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: notes.append(record.getMessage())  # type: ignore[method-assign]
-    for logger in ("paritas.open_clip", "paritas.dropin"):
-        logging.getLogger(logger).addHandler(handler)
+    loggers = [logging.getLogger(name) for name in ("paritas.open_clip", "paritas.dropin")]
+    for logger in loggers:
+        logger.addHandler(handler)
     started = time.process_time()
     try:
         ported = port_model(copy.deepcopy(model), engine, **({"mode": mode} if mode else {}))
@@ -163,19 +152,28 @@ def _compared(model: Any, engine: str, mode: str, image: Any, text: Any, want: A
             got = ported.encode_image(image), ported.encode_text(text)
     except Exception as error:  # noqa: BLE001 - a model raises anything
         return {"state": "failed", "why": f"{type(error).__name__}: {first_line(error)}"[:400] + _where(error)}
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
     errors = [float((a - b).abs().max() / a.abs().max()) for a, b in zip(want, got, strict=True)]
+    spread = [float((one[0] - one[1]).abs().max() / one.abs().max()) for one in want]
     by_modules = any("module by module" in note or "PyTorch computes" in note for note in notes)
-    same = all(error <= TOLERANCE for error in errors)
-    return {
-        "state": "agrees" if same else "differs",
+    count = len(ported.ports)
+    for port in ported.ports:
+        port.close()
+    row = {
+        "state": "agrees" if all(error <= TOLERANCE for error in errors) else "differs",
         "image": float(f"{errors[0]:.2g}"),
         "text": float(f"{errors[1]:.2g}"),
-        "spread": [float(f"{(one[0] - one[1]).abs().max() / one.abs().max():.2g}") for one in want],
-        "ports": len(ported.ports),
-        "one graph each": not by_modules and len(ported.ports) == 2,
+        "spread": [float(f"{one:.2g}") for one in spread],
+        "ports": count,
+        "one graph each": not by_modules and count == 2,
         "seconds": round(time.process_time() - started, 1),
         "why": "; ".join(note[:300] for note in dict.fromkeys(notes) if "compute" in note),
     }
+    if min(spread) < SPREAD:
+        row |= {"state": "alike", "why": f"what it sees and reads is too alike to tell by: {min(spread):.2g}"}
+    return row
 
 
 # --- an architecture of less depth ---------------------------------------------------------------------------
@@ -188,9 +186,11 @@ def smaller(name: str, layers: int) -> Any:
         for key in ("layers", "n_layer"):
             if key in config.get(part, {}):
                 depth = config[part][key]
-                config[part][key] = [1] * len(depth) if isinstance(depth, list) else min(layers, depth)
+                short = [layers, *[1] * (len(depth) - 1)] if isinstance(depth, list) else min(layers, depth)
+                config[part][key] = short
     text = config["text_cfg"]
-    text["vocab_size"] = min(text.get("vocab_size", 49408), _WORDS)
+    for part in (text, config.get("multimodal_cfg", {})):
+        part["vocab_size"] = min(part.get("vocab_size", 49408), _WORDS)
     if text.get("eos_id") is not None and text["eos_id"] >= _WORDS:
         text["eos_id"] = _WORDS - 1
     with tempfile.TemporaryDirectory() as folder:
@@ -212,8 +212,10 @@ def _fewer_layers(layers: int) -> Any:
 
     def create_model(*args: Any, **kwargs: Any) -> Any:
         with torch.device("meta"):
-            stages = len(getattr(own(*args, **kwargs), "stages", ()))
-        for depth in ({"depth": layers}, {"depths": (1,) * stages}, {"layers": (1,) * stages}, {}):
+            whole = own(*args, **kwargs)
+        count = len(getattr(whole, "stages", ()) or getattr(whole, "layers", ()))
+        stages = (layers, *[1] * (count - 1))
+        for depth in ({"depth": layers}, {"depths": stages}, {"layers": stages}, {}):
             try:
                 return own(*args, **kwargs, **depth)
             except TypeError:
@@ -250,11 +252,14 @@ def moved(model: Any) -> None:
 
 
 def inputs_of(model: Any, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two pictures of different colours, without which towers that look at means see the same, and three texts."""
+    """Two pictures of different colours, without which towers that look at means see the same, and three texts.
+
+    Their contrast is ten times a picture's: random towers tell them apart by it."""
     generator = torch.Generator().manual_seed(2)
     size = model.visual.image_size
     height, width = size if isinstance(size, (tuple, list)) else (size, size)
-    images = torch.randn(2, 3, 1, 1, generator=generator) + torch.randn(2, 3, height, width, generator=generator)
+    colours = torch.randn(2, 3, 1, 1, generator=generator)
+    images = 10 * (colours + torch.randn(2, 3, height, width, generator=generator))
     config = open_clip.get_model_config(name)["text_cfg"]
     length = config.get("context_length", 77)
     end, pad = config.get("eos_id") or _WORDS - 1, 1 if "hf_model_name" in config else 0
@@ -266,6 +271,5 @@ def inputs_of(model: Any, name: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
     logging.getLogger().setLevel(logging.ERROR)
     main()

@@ -20,10 +20,7 @@ import importlib
 import importlib.util
 import json
 import logging
-import multiprocessing
 import os
-import resource
-import signal
 import sys
 import time
 import traceback
@@ -31,6 +28,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import forked
 import results as published
 from perturbation import apart, distance, perturbed
 
@@ -58,8 +56,10 @@ def main() -> None:
     _prepared(given.data)
     with given.out.open("a") as out:
         order = {name: place for place, name in enumerate(given.only)}
-        for number, entry in enumerate(sorted(chosen, key=lambda one: (order.get(one["pipeline"], 0), one["seconds"]))):
-            row = _in_a_process(entry, given)
+        chosen.sort(key=lambda one: (order.get(one["pipeline"], 0), one["seconds"]))
+        rows = forked.each(chosen, functools.partial(_answered, given=given), given.seconds)
+        for number, (entry, row) in enumerate(rows):
+            row = {"pipeline": entry["pipeline"], "engine": given.engine, "mode": given.mode, **row}
             out.write(json.dumps(row) + "\n")
             out.flush()
             print(f"{number + 1}/{len(chosen)} {row['pipeline']}: {row['state']} {row.get('error', '')}", flush=True)
@@ -108,27 +108,7 @@ def _prepared(data: Path) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _in_a_process(entry: dict[str, Any], given: argparse.Namespace) -> dict[str, Any]:
-    fork = multiprocessing.get_context("fork")
-    ours, theirs = fork.Pipe(duplex=False)
-    process = fork.Process(target=_reported, args=(theirs, entry, given))
-    process.start()
-    theirs.close()
-    row: dict[str, Any] = {"pipeline": entry["pipeline"], "engine": given.engine, "mode": given.mode}
-    try:
-        row |= ours.recv()
-    except EOFError:
-        process.join()
-        is_slow = process.exitcode == -signal.SIGXCPU
-        slow = {"state": "too slow", "why": f"over {given.seconds} s"}
-        row |= slow if is_slow else {"state": "killed", "why": f"exit code {process.exitcode}"}
-    process.kill()
-    process.join()
-    return row
-
-
-def _reported(pipe: Any, entry: dict[str, Any], given: argparse.Namespace) -> None:
-    resource.setrlimit(resource.RLIMIT_CPU, (given.seconds, given.seconds + 5))
+def _answered(entry: dict[str, Any], given: argparse.Namespace) -> dict[str, Any]:
     missing = [
         name for name in entry.get("needs", ()) if importlib.util.find_spec(name.replace("opencv", "cv2")) is None
     ]
@@ -142,7 +122,7 @@ def _reported(pipe: Any, entry: dict[str, Any], given: argparse.Namespace) -> No
             traceback.print_exc()
     if missing and found["state"] in ("failed", "fails in PyTorch"):
         found["state"] = f"needs {', '.join(missing)}"
-    pipe.send(found)
+    return found
 
 
 def compare(entry: dict[str, Any], engine: str, mode: str = "", perturb: bool = False) -> dict[str, Any]:
