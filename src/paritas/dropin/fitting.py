@@ -57,6 +57,12 @@ def differs_by_ones(port: pipeline.Port, arguments: Mapping[str, Any]) -> bool:
     return sizes is not None and all(had in (1, has) for had, has in sizes)
 
 
+def was_longer(port: pipeline.Port, arguments: Mapping[str, Any]) -> bool:
+    """Whether no size that is a constant of the port is larger in these arguments."""
+    sizes = _constants(port, arguments)
+    return sizes is not None and all(has <= had for had, has in sizes)
+
+
 def _constants(port: pipeline.Port, arguments: Mapping[str, Any]) -> list[tuple[int, int]] | None:
     """The sizes that are constants of the port, and what they are in these arguments; None if it takes others."""
     try:

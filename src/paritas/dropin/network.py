@@ -23,7 +23,15 @@ from paritas.dropin import calls, port_cache
 from paritas.dropin.arrays import ours
 from paritas.dropin.describe import describe
 from paritas.dropin.dispatch import example_of, hands_on, install, original
-from paritas.dropin.fitting import broken_by, differs_by_ones, fits, fixed_sizes, same_values, values
+from paritas.dropin.fitting import (
+    broken_by,
+    differs_by_ones,
+    fits,
+    fixed_sizes,
+    same_values,
+    values,
+    was_longer,
+)
 from paritas.dropin.gradients import asked_for, refusing
 from paritas.dropin.library import is_hooked, is_random
 from paritas.dropin.methods import Method, is_nested, method_of
@@ -331,11 +339,13 @@ class Network:
         for port in known:
             if fits(port, arguments):
                 return port
-        # A size of 1 is always taken for a constant; after that, once more with every size free.
+        # A size of 1 is always taken for a constant, and so is one that is as long as a table of the model: after
+        # that, once more with every size free.
         alike = [port for port in known if same_values(port, arguments)]
         fixed = self.fixed_first and complete and examples is None and not alike
         second = self.fixed_first and len(alike) == 1
-        free = not fixed and (second or all(differs_by_ones(port, arguments) for port in alike))
+        others = [port for port in alike if not differs_by_ones(port, arguments)]
+        free = not fixed and (second or (len(others) < 2 and all(was_longer(port, arguments) for port in others)))
         # The model's code goes another way with these sizes.
         exact = complete and any(broken_by(port, arguments) for port in alike)
         kind = ("free",)[: len(alike)] if free and not exact else fixed_sizes(arguments)
