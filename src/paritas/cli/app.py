@@ -31,6 +31,7 @@ from paritas.cli.commands import (
     scaffold,
     speech,
     support,
+    train,
     translate,
     verify,
 )
@@ -95,6 +96,17 @@ for name, panel, words, commands in (
         needs = "" if command in (cache.ls, cache.rm) else "port"
         group.command(command.__name__, epilog=EPILOG)(guarded(command, needs, f"{name} {command.__name__}"))
     app.add_typer(group, name=name, rich_help_panel=panel)
+
+trainers = typer.Typer(
+    help="Train models of libraries by their own code, on an engine.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+#: What is none of our options is the library's.
+THEIRS = {"ignore_unknown_options": True, "allow_interspersed_args": True}
+trainers.command("clip", epilog=EPILOG, context_settings=THEIRS)(guarded(train.clip, "port", "train clip"))
+app.add_typer(trainers, name="train", rich_help_panel=APPS)
 
 # The main job, and beside it demonstrations of single models.
 demos = typer.Typer(

@@ -92,7 +92,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         checkpoints.write(state(), place / f"ViT-B-32{suffix}")
     pixels = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
     Image.fromarray(pixels).save(place / "CLIP.png")
-    for name, config in {"tiny": TINY, "several": SEVERAL, **OTHERS}.items():
+    for name, config in {"tiny": TINY, "several": SEVERAL, "coca_several": SEVERAL, **OTHERS}.items():
         (place / f"{name}.json").write_text(json.dumps(config))
         open_clip.add_model_config(place / f"{name}.json")
     return place
