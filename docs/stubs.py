@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write src/paritas/transformers/__init__.pyi: the classes of transformers as type checkers and editors see them.
+"""Write src/paritas/transformers/__init__.pyi and src/paritas/open_clip/__init__.pyi: the classes of these libraries as
+type checkers and editors see them.
 
     python docs/stubs.py
 
@@ -15,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "src"))
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "docs")]
 
 STUB = ROOT / "src" / "paritas" / "transformers" / "__init__.pyi"
 
@@ -137,7 +138,7 @@ KINDS = {
     "weights": 'Weights = ""',
     "engine_device": 'str = ""',
     "device": "str | None = None",
-    "ov_config": "dict[str, Any] | None = None",
+    "ov_config": "Mapping[str, Any] | None = None",
 }
 
 
@@ -146,16 +147,11 @@ def written() -> str:
     import transformers
 
     from paritas.dropin.classes import OURS
-    from paritas.run.engine import all_about
     from paritas.transformers.optimum import auto_name, names_of
 
-    every = sorted(all_about(), key=lambda one: one.rank)
     head = HEAD.format(
         version=".".join(transformers.__version__.split(".")[:2]),
-        engines=_literal(one.name for one in every),
-        modes=_literal(["", *(mode for one in every for mode in one.modes if mode)]),
-        targets=_literal(target for one in every for target in one.targets),
-        weights=_literal(["", *(weights for one in every for weights in one.weight_formats)]),
+        **_words(),
         keywords="\n".join(f"        {name}: {KINDS.get(name, 'Any = ...')}," for name in OURS),
         indented="\n".join(f"    {name}: {KINDS.get(name, 'Any = ...')}," for name in OURS),
     )
@@ -167,6 +163,31 @@ def written() -> str:
     taken = {*models, *autos, "pipeline"}
     lines += [f"from transformers import {name} as {name}" for name in others if name not in taken]
     return head + "\n" + "\n".join(lines) + "\n"
+
+
+def of_open_clip() -> str | None:
+    """The stub of `paritas.open_clip`; None where open_clip is not installed."""
+    import open_clip_stubs
+
+    from paritas.dropin.classes import OURS
+
+    if (package := open_clip_stubs.source()) is None:
+        return None
+    kinds = {name: KINDS[name] for name in OURS}
+    return open_clip_stubs.written(package, kinds, {**_words(), "precisions": _literal(open_clip_stubs.precisions())})
+
+
+def _words() -> dict[str, str]:
+    """What the engines say of themselves, as types."""
+    from paritas.run.engine import all_about
+
+    every = sorted(all_about(), key=lambda one: one.rank)
+    return {
+        "engines": _literal(one.name for one in every),
+        "modes": _literal(["", *(mode for one in every for mode in one.modes if mode)]),
+        "targets": _literal(target for one in every for target in one.targets),
+        "weights": _literal(["", *(weights for one in every for weights in one.weight_formats)]),
+    }
 
 
 def _literal(words: Iterable[str]) -> str:
@@ -206,3 +227,8 @@ def _descends(name: str, bases: dict[str, list[str]], ancestor: str) -> bool:
 if __name__ == "__main__":
     STUB.write_text(written(), encoding="utf-8")
     print(f"{STUB.relative_to(ROOT)} written again")
+    if (text := of_open_clip()) is not None:
+        import open_clip_stubs
+
+        open_clip_stubs.STUB.write_text(text, encoding="utf-8")
+        print(f"{open_clip_stubs.STUB.relative_to(ROOT)} written again")

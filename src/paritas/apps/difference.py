@@ -54,13 +54,13 @@ def differences(
     picture: a `PIL.Image`; by default one that is drawn. Raises what `paritas.open_clip.create_model` raises.
     """
     from paritas import open_clip
-    from paritas.open_clip import port_model
+    from paritas.open_clip.networks import attach
 
     torch.manual_seed(0)
-    original, _, preprocess = open_clip.create_model_and_transforms(
+    made, _, preprocess = open_clip.create_model_and_transforms(
         model, pretrained=pretrained or None, pretrained_text=False, engine="torch"
     )
-    original = original.in_pytorch()
+    original: Any = made.in_pytorch()
     if not pretrained:
         with torch.no_grad():
             original.logit_scale.fill_(math.log(_SCALE))
@@ -69,7 +69,7 @@ def differences(
     text = open_clip.get_tokenizer(model)(list(captions))
     want = _outputs(original, image, text)
     for engine, mode in engines:
-        ported = port_model(original, engine, **({"mode": mode} if mode else {}))
+        ported = attach(original, engine=engine, **({"mode": mode} if mode else {}))
         got = _outputs(ported, image, text)
         for port in ported.ports:  # the next engine has weights of its own
             port.close()

@@ -68,7 +68,7 @@ def load(
     weights: str | Mapping[str, Any] = "",
     engine_device: str = "",
     ov_config: Mapping[str, Any] | None = None,
-) -> tuple[Any, Any]:
+) -> tuple[CLIP, Any]:
     """A model of OpenAI's on an engine, and the transform of its pictures.
 
     Args:

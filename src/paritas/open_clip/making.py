@@ -27,6 +27,9 @@ _logger = logging.getLogger("paritas.open_clip")
 #: What a name begins with that is no architecture's: where configuration and weights are.
 _ELSEWHERE = ("hf-hub:", "local-dir:")
 
+#: What `precision=` may be; open_clip's own takes any other word for "fp32". What amp casts, it casts in training.
+PRECISIONS = ("fp32", "fp16", "bf16", "pure_fp16", "pure_bf16", "amp", "amp_bf16", "amp_bfloat16")
+
 
 def with_engine(original: Callable[..., Any]) -> Callable[..., Any]:
     """That function, which takes our keywords too and whose model is on the engine."""
@@ -69,6 +72,7 @@ def _prepared(given: inspect.BoundArguments) -> Iterator[None]:
     """Check the arguments before any work, and let the original read files that it does not know or would execute."""
     asked = given.arguments
     _refuse_code(asked)
+    _check_precision(asked.get("precision"))
     if asked.pop("jit", False):
         _logger.info("jit=True: the engine computes a compiled graph anyway, and no TorchScript is made")
     name, pretrained = str(asked["model_name"]), str(asked.get("pretrained") or "")
@@ -95,6 +99,13 @@ def _refuse_code(asked: dict[str, Any]) -> None:
         raise InputError(
             "weights_only=False would unpickle a file, which can run any code. Leave it out: only tensors are read."
         )
+
+
+def _check_precision(precision: Any) -> None:
+    if precision is None or precision in PRECISIONS:
+        return
+    meant = did_you_mean(map(repr, difflib.get_close_matches(str(precision), PRECISIONS, 2, 0.5)))
+    raise InputError(f"precision={precision!r} is none of {', '.join(PRECISIONS)}.{meant}")
 
 
 def architecture_of(name: str) -> str:
@@ -155,6 +166,7 @@ def load_openai_model(*args: Any, **kwargs: Any) -> Any:
     """open_clip's, of whose TorchScript archives only the tensors are read; with our keywords."""
     ours, theirs = split(kwargs)
     given = inspect.signature(open_clip.load_openai_model).bind(*args, **theirs)
+    _check_precision(given.arguments.get("precision"))
     name = str(given.arguments["name"])
     if url := open_clip.get_pretrained_url(name, "openai"):
         path = open_clip.download_pretrained_from_url(url, cache_dir=given.arguments.get("cache_dir"))

@@ -83,7 +83,11 @@ class Answers(network.Network):
         if path == "visual":
             size = getattr(self.model.visual, "image_size", "height")
             height, width = size if isinstance(size, (tuple, list)) else (size, size)
-            return f"images [batch, 3, {height}, {width}] of floats: preprocess(image).unsqueeze(0) is one"
+            tower: Any = self.model.visual
+            dtypes = [p.dtype for p in tower.parameters() if p.dim() == 4]  # of what looks at pixels
+            low = [str(dtype) for dtype in dtypes[:1] if dtype in (torch.float16, torch.bfloat16)]
+            kind, cast = (low[0].removeprefix("torch."), f".to({low[0]})") if low else ("floats", "")
+            return f"images [batch, 3, {height}, {width}] of {kind}: preprocess(image).unsqueeze(0){cast} is one"
         length = getattr(self.model, "context_length", "length")
         words = getattr(self.model, "vocab_size", 0)
         return f"tokens [batch, {length}] of whole numbers{f' below {words}' if words else ''}: the tokenizer's"

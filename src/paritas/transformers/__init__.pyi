@@ -31,7 +31,7 @@ class Ported:
         target: Target = "cpu",
         weights: Weights = "",
         engine_device: str = "",
-        ov_config: dict[str, Any] | None = None,
+        ov_config: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None: ...
     @classmethod
@@ -44,7 +44,7 @@ class Ported:
         target: Target = "cpu",
         weights: Weights = "",
         engine_device: str = "",
-        ov_config: dict[str, Any] | None = None,
+        ov_config: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> Self: ...
 
@@ -67,7 +67,7 @@ class _Auto:
         target: Target = "cpu",
         weights: Weights = "",
         engine_device: str = "",
-        ov_config: dict[str, Any] | None = None,
+        ov_config: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> PortedModel: ...
     @classmethod
@@ -80,7 +80,7 @@ class _Auto:
         target: Target = "cpu",
         weights: Weights = "",
         engine_device: str = "",
-        ov_config: dict[str, Any] | None = None,
+        ov_config: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> PortedModel: ...
 
@@ -95,7 +95,7 @@ class _AutoGenerator:
         target: Target = "cpu",
         weights: Weights = "",
         engine_device: str = "",
-        ov_config: dict[str, Any] | None = None,
+        ov_config: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> PortedGenerator: ...
     @classmethod
@@ -108,7 +108,7 @@ class _AutoGenerator:
         target: Target = "cpu",
         weights: Weights = "",
         engine_device: str = "",
-        ov_config: dict[str, Any] | None = None,
+        ov_config: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> PortedGenerator: ...
 
@@ -121,7 +121,7 @@ def pipeline(
     target: Target = "cpu",
     weights: Weights = "",
     engine_device: str = "",
-    ov_config: dict[str, Any] | None = None,
+    ov_config: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> _t.Pipeline: ...
 def port_model(

@@ -16,6 +16,7 @@ import torch
 from paritas import clip, open_clip
 from paritas.errors import InputError
 from paritas.open_clip import port_model
+from paritas.open_clip.making import PRECISIONS
 
 ENGINE = "openvino"
 
@@ -158,22 +159,42 @@ def test_openais_models_are_loaded_from_every_kind_of_file(folder: Path, inputs:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["openvino", "mindspore"])
-def test_a_model_that_writes(engine: str, folder: Path) -> None:
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_precision_is_as_exact_as_pytorchs(precision: str, engine: str, folder: Path, inputs: Any) -> None:
+    path, (image, text) = str(folder / "ViT-B-32.safetensors"), inputs
+    model = open_clip.create_model("tiny", pretrained=path, precision=precision, engine=engine)
+    truth = original.create_model("tiny", pretrained=path).double().eval()
+    dtype = open_clip.get_input_dtype(precision)
+    low = image.to(dtype) if dtype else image
+    with torch.no_grad():
+        for name, given, wide in (("encode_image", low, low.double()), ("encode_text", text, text)):
+            got, theirs = (getattr(one, name)(given) for one in (model, model.in_pytorch()))
+            want = getattr(truth, name)(wide)
+            assert got.dtype == theirs.dtype == (dtype or torch.float32)
+            errors = [float((found - want).norm() / want.norm()) for found in (got, theirs)]
+            assert errors[0] <= 2 * errors[1] + 1e-6, (name, errors)
+    assert len(model.ports) == 2, "none of it was computed by PyTorch"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("engine", "full_first"), [("openvino", False), ("openvino", True), ("mindspore", False)])
+def test_a_model_that_writes(engine: str, full_first: bool, folder: Path) -> None:
     torch.manual_seed(0)
     model = open_clip.create_model("several", engine=engine)
     assert type(model).__name__ == "CoCa" and isinstance(model, original.CoCa)
     with torch.no_grad():
         for weight in model.parameters():  # some begin as zeros, and then all words are as probable as each other
             weight.add_(0.15 * torch.randn_like(weight))
-    image = torch.randn(2, 3, 32, 32)
+    image, text = torch.randn(2, 3, 32, 32), torch.randint(1, 49000, (2, 76))
     want = model.in_pytorch()
     with torch.no_grad():
+        if full_first:
+            model(image, text)  # whose text is as long as the model's tables: no other length goes the same way
         for how in ({}, {"generation_type": "top_k", "top_k": 3}, {"generation_type": "top_p", "top_p": 0.5}):
             torch.manual_seed(0)
             found = model.generate(image, seq_len=9, **how)
             torch.manual_seed(0)
             assert torch.equal(found, want.generate(image, seq_len=9, **how)), how
         assert len(model.ports) <= 6, "texts of any length are one port"
-        text = torch.randint(1, 49000, (2, 76))
         assert _difference(model(image, text), want(image, text)) < 1e-4
         assert _difference(model.encode_text(text), want.encode_text(text)) < 1e-5

@@ -49,10 +49,10 @@ def _load(name: str, **more: Any) -> Callable[[Path], Any]:
     return lambda files: clip.load(str(files / name) if "." in name else name, **{"engine": "torch", **more})
 
 
-def _encode(method: str, *shape: int, whole: bool = False) -> Callable[[Path], Any]:
+def _encode(method: str, *shape: int, whole: bool = False, precision: str = "fp32") -> Callable[[Path], Any]:
     def encode(files: Path) -> Any:
         value = torch.zeros(shape, dtype=torch.int64) if whole else torch.zeros(shape)
-        model = open_clip.create_model("tiny", engine="openvino")
+        model = open_clip.create_model("tiny", engine="openvino", precision=precision)
         with torch.no_grad():
             return getattr(model, method)(value)
 
@@ -100,6 +100,12 @@ REFUSALS: dict[str, tuple[Callable[[Path], Any], type[ParitasError], str]] = {
     "a mode": (_load("whole.safetensors", mode=2), InputError, "mode=2: it is 0 or 'graph', 1 or 'pynative'"),
     "a device": (_load("whole.safetensors", device="Ascend"), InputError, "device='Ascend' is none of PyTorch's"),
     "an argument": (_create("tiny", presision="x"), InputError, "no argument 'presision'. Did you mean 'precision'"),
+    "a precision": (_create("tiny", precision="bf8"), InputError, "precision='bf8' is none of .*Did you mean .*'bf16'"),
+    "a picture of another precision": (
+        _encode("encode_image", 1, 3, 32, 32, precision="bf16"),
+        InputError,
+        r"images \[batch, 3, 32, 32\] of bfloat16: preprocess\(image\).unsqueeze\(0\).to\(torch.bfloat16\) is one",
+    ),
     "a text that is too long": (
         lambda _: clip.tokenize(["a", "dog " * 80]),
         InputError,

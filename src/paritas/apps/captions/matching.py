@@ -26,7 +26,7 @@ _BATCH = 16
 
 
 class Matcher:
-    """A model with its tokenizer and transform. engines: those that can be chosen.
+    """A model with its tokenizer and transform. engines: (label, name) of those that can be chosen.
 
     Raises what `paritas.open_clip.create_model` raises.
     """
@@ -36,11 +36,10 @@ class Matcher:
 
         self.name, self.pretrained = name, pretrained
         self.engine = about(engine or default_engine()).name
-        self.model, _, self.preprocess = open_clip.create_model_and_transforms(
-            name, pretrained=pretrained or None, engine=self.engine
-        )
+        options: dict[str, Any] = {"pretrained": pretrained or None, "engine": self.engine}
+        self.model, _, self.preprocess = open_clip.create_model_and_transforms(name, **options)
         self.tokenizer = open_clip.get_tokenizer(name)
-        self.engines = [one for one, found in engines().items() if found.available]
+        self.engines = [(about(one).label, one) for one, found in engines().items() if found.available]
         self._ported: dict[str, Any] = {self.engine: self.model}
         self._lock = threading.RLock()
 
@@ -48,9 +47,9 @@ class Matcher:
         """The model on an engine; of one network several share no port, but they share their weights in PyTorch."""
         with self._lock:
             if engine not in self._ported:
-                from paritas.open_clip import port_model
+                from paritas.open_clip.networks import attach
 
-                self._ported[engine] = port_model(self.model.in_pytorch(), engine)
+                self._ported[engine] = attach(self.model.in_pytorch(), engine=engine)
             return self._ported[engine]
 
     def features(self, pictures: Sequence[Any], engine: str = "") -> torch.Tensor:

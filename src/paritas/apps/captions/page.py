@@ -33,7 +33,7 @@ def page(matcher: Matcher, *, said: Callable[[str], None] = lambda line: None) -
                 captions = gr.Textbox(CAPTIONS, label="Captions", lines=4, max_lines=10, info="One on each line.")
                 with gr.Row():
                     match = gr.Button("Compare", variant="primary", scale=3)
-                    where = gr.Button("Show where", scale=2, min_width=140)
+                    where = gr.Button("Show where", scale=2, min_width=140, elem_classes=["one-line"])
                 note = around.said_here()
                 with gr.Column(elem_classes=["settings"]):
                     engine = gr.Dropdown(matcher.engines, value=matcher.engine, label="Engine", interactive=True)
