@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from paritas.run.engine import default_engine as default_engine
     from paritas.run.engine import engines as engines
     from paritas.run.engine import set_default_engine as set_default_engine
+    from paritas.transformers.training import Trainer as Trainer
     from paritas.verify import ParityReport as ParityReport
     from paritas.verify import Tolerance as Tolerance
 
@@ -36,6 +37,7 @@ _PUBLIC = {
     "load": "paritas.pipeline",
     "port": "paritas.pipeline",
     "trainable": "paritas.dropin.training",
+    "Trainer": "paritas.transformers.training",
     "engines": "paritas.run.engine",
     "default_engine": "paritas.run.engine",
     "set_default_engine": "paritas.run.engine",

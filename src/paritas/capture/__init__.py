@@ -358,7 +358,7 @@ def _with_range(spec: TensorSpec, bounds: indices.Bounds) -> TensorSpec:
         low = full.low
     if low == 0 and high is not None:
         low = None  # as most have it
-    return dataclasses.replace(spec, low=low, high=high, never=tuple(sorted(bounds.never)))
+    return dataclasses.replace(spec, low=low, high=high, never=tuple(sorted(bounds.never)), ignored=bounds.ignored)
 
 
 def _sizes(placeholders: Mapping[str, torch.fx.Node], equal: Mapping[str, str]) -> dict[str, int]:

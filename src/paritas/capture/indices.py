@@ -57,6 +57,7 @@ class Bounds:
     low: int = -INFINITE
     high: int = INFINITE
     never: set[int] = dataclasses.field(default_factory=set)
+    ignored: int | None = None  # of a loss's targets: what stands for none, outside of the other two
 
     @property
     def known(self) -> bool:
@@ -102,7 +103,41 @@ def door(
             divisor = node.args[1]
             if isinstance(divisor, Node) and not back.never(divisor, 0):
                 back.unchecked.append(Unchecked(node, "a division by zero"))
+    for node in exported.graph.nodes:
+        for target, bounds in _targets(node):
+            if target.name not in back.bounds:  # or a table says it, which takes none that is ignored
+                back.bounds[target.name] = bounds
     return back.bounds, back.unchecked
+
+
+#: Losses of classes, by the place of `ignore_index` among their arguments, which is -100 by default.
+_OF_CLASSES = {
+    "aten.cross_entropy_loss.default": 4, "aten.nll_loss.default": 4, "aten.nll_loss_nd.default": 4,
+    "aten.nll_loss2d.default": 4,
+}  # fmt: skip
+
+
+def _targets(node: Node) -> list[tuple[Node, Bounds]]:
+    """The input that a loss takes its targets of, and what it may hold; nothing where that is no plain input."""
+    place = _OF_CLASSES.get(name_of(node))
+    if place is None or not is_whole(node.args[1]):  # type: ignore[arg-type]
+        return []
+    scores: Any = node.args[0]
+    shape = scores.meta["val"].shape
+    classes = shape[1] if len(shape) > 1 else shape[0]
+    ignored = node.args[place] if len(node.args) > place else node.kwargs.get("ignore_index", -100)
+    if not isinstance(classes, int) or not isinstance(ignored, int):
+        return []
+    target: Any = node.args[1]
+    while target.op == "call_function":
+        kind = name_of(target).removeprefix("aten.").partition(".")[0]
+        filled = target.args[2] if kind == "constant_pad_nd" and len(target.args) > 2 else ignored
+        if filled != ignored or kind not in MOVES | CASTS | {"slice", "constant_pad_nd"}:
+            return []
+        target = target.args[0]
+    if "paritas_input" not in target.meta:
+        return []
+    return [(target, Bounds(0, classes - 1, ignored=ignored))]
 
 
 def _lookups(node: Node) -> list[tuple[Node, Any, bool]]:

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import pkgutil
+import sys
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +62,18 @@ def register(library: Library) -> None:
         registry=known.registry or library.registry,
     )
     IGNORED.update(library.bookkeeping, filter(None, (library.registry,)))
+
+
+def register_loaded() -> None:
+    """Register the libraries whose packages were imported: for models that come through no namespace of ours.
+
+    What is said of a library is in the file `library` of the namespace of its name.
+    """
+    package, _, _ = __name__.partition(".")
+    for space in pkgutil.iter_modules(sys.modules[package].__path__):
+        place = f"{package}.{space.name}.{__name__.rpartition('.')[2]}"
+        if space.ispkg and space.name in sys.modules and importlib.util.find_spec(place) is not None:
+            importlib.import_module(place)
 
 
 def is_of_library(module: str) -> bool:

@@ -27,6 +27,7 @@ from paritas.dropin.classes import Ported, ported_class
 from paritas.dropin.describe import describe
 from paritas.dropin.dispatch import install
 from paritas.dropin.fitting import sizes_of
+from paritas.dropin.library import register_loaded
 from paritas.dropin.network import CONDITIONS, Condition, Network
 from paritas.dropin.watch import TRAINING, Watch, entries, same
 from paritas.errors import EngineError, InputError, first_line
@@ -38,6 +39,9 @@ from paritas.run.engine import about
 from paritas.run.engine import engine as find_engine
 from paritas.run.session import Trains
 from paritas.run.values import dynamic_sizes
+
+#: Numbers that differ from step to step, which a graph would take for constants: tensors in it.
+COUNTED = ("num_items_in_batch",)
 
 
 def trainable(model: Any, engine: str = "mindspore", *, mode: str = "", target: str = "cpu") -> Any:
@@ -72,6 +76,7 @@ def trainable(model: Any, engine: str = "mindspore", *, mode: str = "", target: 
             f"This {type(model).__name__} has weights of {', '.join(sorted(odd))}. {about(engine).label} trains on the "
             "CPU in float32, whose memory it shares with torch: model.float()"
         )
+    register_loaded()
     if not isinstance(model, Ported):
         model.__class__ = ported_class(type(model), Ported)
     install(model, TrainedNetwork(model, build))
@@ -163,6 +168,9 @@ class TrainedNetwork(Network):
                 f"{type(module).__name__}: no cache of keys and values is returned, which training has no use for"
             )
             call.fixed["use_cache"] = False
+        for name, value in list(call.fixed.items()):
+            if type(value) in (int, float) and name in COUNTED:
+                call.tensors[name] = torch.tensor(call.fixed.pop(name))
         return call
 
     # --- one call ---

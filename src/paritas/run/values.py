@@ -508,6 +508,9 @@ def _check_range(spec: TensorSpec, array: Array, wrong: list[str]) -> None:
     if high is not None:
         outside |= array >= high
     known = f"the model knows {'' if low is None else low} to {'' if high is None else high - 1}"
+    if spec.ignored is not None:
+        outside &= array != spec.ignored
+        known += f", and {spec.ignored} for what is left out of the loss"
     for value in spec.never:
         if not outside.any() and (array == value).any():
             outside, known = array == value, "with which the model divides by zero"

@@ -17,7 +17,7 @@ register(
         ),
         bookkeeping=frozenset({
             "generation_config", "_is_hf_initialized", "_output_capturing_hooks_installed", "name_or_path",
-            "_name_or_path", "_commit_hash", "warnings_issued", "transformers_version",
+            "_name_or_path", "_commit_hash", "warnings_issued", "transformers_version", "architectures",
         }),
         random=frozenset({"SpeechT5SpeechDecoderPrenet", "VitsModel", "VitsStochasticDurationPredictor"}),
     )
