@@ -4,7 +4,7 @@
     pip install 'paritas[train]'
     python examples/training/text_classification.py
 
-The sentences are generated: whether a review is good is said by one word, which "not" turns round.
+The sentences are generated: one word says whether a review is good, wherever it stands.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import paritas
 
 NOUNS = ("film", "book", "play", "plot", "cast", "end")
 GOOD, BAD = ("good", "great", "fine"), ("bad", "dull", "poor")
-WORDS = ["the", "a", "and", "it", "was", "is", "not", "really", *NOUNS, *GOOD, *BAD]
+WORDS = ["the", "a", "and", "it", "was", "really", *NOUNS, *GOOD, *BAD]
 
 
 class Reviews(torch.utils.data.Dataset[Any]):
-    """{"input_ids": int64 [9], "labels": 0 or 1}."""
+    """{"input_ids": int64 [5], "labels": 0 or 1}."""
 
     def __init__(self, count: int, seed: int) -> None:
         draw = random.Random(seed)
@@ -34,21 +34,10 @@ class Reviews(torch.utils.data.Dataset[Any]):
 
     @staticmethod
     def _row(draw: random.Random) -> dict[str, Any]:
-        good, turned = draw.random() < 0.5, draw.random() < 0.5
-        noun, other = draw.sample(NOUNS, 2)
+        good, noun = draw.random() < 0.5, draw.choice(NOUNS)
         said = draw.choice(GOOD if good else BAD)
-        text = [
-            "the",
-            noun,
-            draw.choice(("was", "is")),
-            *(["not"] if turned else ["really"]),
-            said,
-            "and",
-            "a",
-            other,
-            "it",
-        ]
-        return {"input_ids": torch.tensor([WORDS.index(word) for word in text]), "labels": int(good != turned)}
+        words = ["a", said, noun, "and", "it"] if draw.random() < 0.5 else ["the", noun, "was", "really", said]
+        return {"input_ids": torch.tensor([WORDS.index(word) for word in words]), "labels": int(good)}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -81,7 +70,7 @@ def run(trainer_class: Any, steps: int) -> float:
         return float(trainer.evaluate()["eval_accuracy"])
 
 
-def main(steps: int = 150) -> tuple[float, float]:
+def main(steps: int = 60) -> tuple[float, float]:
     found = run(transformers.Trainer, steps), run(paritas.Trainer, steps)
     print(f"accuracy of held-out reviews: PyTorch {found[0]:.3f}, MindSpore {found[1]:.3f}")
     return found
