@@ -46,7 +46,7 @@ def official() -> str:
         cells = [_cell(found.get(engine)) for engine in ENGINES]
         followed, others = _changed(found.values())
         cells.append(followed)
-        why = [reason, known["ways_round"].get(name, ""), *(_remark(row) for row in found.values()), others]
+        why = [reason, known["ways_round"].get(name, ""), *_remarks(found), others]
         lines.append(f"| `{name}` | {' | '.join(cells)} | {'; '.join(dict.fromkeys(filter(None, why)))} |")
     return "\n".join(lines)
 
@@ -79,8 +79,8 @@ def _changed(found: Collection[Mapping[str, Any]]) -> tuple[str, str]:
         return "", ""
     followed = [name for name, one in networks.items() if one["state"] == "followed"]
     others = [f"`{name}` {_UNMOVED[one['state']]}" for name, one in networks.items() if one["state"] in _UNMOVED]
-    by = {one["by"]: name for name, one in networks.items() if one["state"] == "followed" and one["by"] > 0.01}
-    others += [f"`{name}` was changed by {share:.0%}" for share, name in by.items()]
+    more = {name: networks[name]["by"] for name in followed if networks[name]["by"] > 0.01}
+    others += [f"`{name}` was changed by {100 * by:.0f} %" for name, by in more.items()]
     return f"{len(followed)} of {len(networks)}", ", ".join(others)
 
 
@@ -104,9 +104,13 @@ def _cell(row: Mapping[str, Any] | None) -> str:
     return f"**{row.get('state') or 'differs'}**"
 
 
+def _remarks(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What is wrong on each engine, which is named."""
+    told = {engine: _remark(found[engine]) for engine in ENGINES if engine in found and not _agrees(found[engine])}
+    return [f"{ENGINES[engine]}: {remark}" for engine, remark in told.items() if remark]
+
+
 def _remark(row: Mapping[str, Any]) -> str:
-    if _agrees(row):
-        return ""
     return " ".join(str(row.get("note") or row.get("why") or "").split()).replace("|", "\\|")[:400]
 
 
