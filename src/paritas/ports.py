@@ -252,6 +252,7 @@ class Port:
             ExtraMissing: torch or transformers are not installed.
         """
         require("port", "port.verify()")
+        self._refuse_training()
         from paritas.verify.of_port import verify_port
 
         self.report = verify_port(
@@ -298,6 +299,7 @@ class Port:
             OriginalMissing, InputError, ExtraMissing: as in `verify`.
         """
         require("port", "port.bisect()")
+        self._refuse_training()
         from paritas.verify.bisect.of_port import bisect_port
 
         place = None if out is None else Path(out)
@@ -383,6 +385,15 @@ class Port:
 
             attach(directory, self.report)
         return self
+
+    def _refuse_training(self) -> None:
+        """Raise `InputError` for a port that draws numbers of its own: there is nothing to compare them with."""
+        if self.manifest.settings.get("train"):
+            raise InputError(
+                "This port is for training: it draws dropout itself, so that its outputs cannot be compared with "
+                "PyTorch's. Port the model without train=True to verify it, also its gradients; paritas.trainable "
+                "trains with PyTorch's own dropout, step by step as PyTorch does."
+            )
 
     def close(self) -> None:
         """Release the engine's memory."""

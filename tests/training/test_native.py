@@ -95,6 +95,11 @@ def test_in_evaluation_mode_it_is_the_original(model: Any) -> None:
     torch.testing.assert_close(loss, nn.functional.cross_entropy(model(X), TARGET), rtol=1e-5, atol=1e-6)
 
 
+def test_what_it_draws_is_compared_with_nothing(port: Any) -> None:
+    with pytest.raises(InputError, match="This port is for training: it draws dropout itself"):
+        port.verify()
+
+
 WITHOUT_PARITAS = """
 import sys
 sys.modules["paritas"] = sys.modules["torch"] = None
