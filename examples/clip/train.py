@@ -29,7 +29,7 @@ from paritas.open_clip.training import train
 #: As open_clip's files of configurations have them.
 SMALL: dict[str, Any] = {
     "embed_dim": 64,
-    "vision_cfg": {"image_size": 64, "layers": 3, "width": 128, "head_width": 32, "patch_size": 8},
+    "vision_cfg": {"image_size": 64, "layers": 3, "width": 128, "head_width": 32, "patch_size": 16},
     "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
 }
 
@@ -37,7 +37,14 @@ SIZE = SMALL["vision_cfg"]["image_size"]
 
 #: What a held-out picture may show, as texts.
 THINGS = [f"{colour} {shape}" for colour in scenes.COLOURS for shape in scenes.SHAPES]
-TEMPLATES = [lambda thing: f"a {thing}", lambda thing: f"a {thing} in the middle"]
+PLACES = ("", " in the middle", " at the top", " at the bottom", " on the left", " on the right", " at the top left",
+          " at the top right", " in the bottom left corner", " in the bottom right corner")  # fmt: skip
+GROUNDS = ("", *(f" on a {colour} background" for colour in scenes.BACKGROUNDS))
+TEMPLATES = [
+    lambda thing, words=place + ground: f"{'an' if thing[0] in 'aeiou' else 'a'} {thing}{words}"
+    for place in PLACES
+    for ground in GROUNDS
+]
 
 
 def draw(folder: Path, count: int, seed: int, held_out: bool = False) -> Path:
@@ -50,7 +57,7 @@ def draw(folder: Path, count: int, seed: int, held_out: bool = False) -> Path:
         if scene.layout not in scenes.PLACES:
             continue
         place = folder / f"{len(rows):05}.png"
-        Image.fromarray(scenes.picture(scene, rng)).resize((SIZE, SIZE), Image.Resampling.BOX).save(place)
+        Image.fromarray(scenes.picture(scene, rng, SIZE, SIZE)).save(place)
         rows.append((str(place), scenes.caption(scene, rng), f"{scene.first.colour} {scene.first.shape}"))
     listed = folder / "pairs.tsv"
     with listed.open("w", newline="") as file:
