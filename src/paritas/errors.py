@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from paritas.printable import printable
 from paritas.program import Origin
@@ -59,6 +60,14 @@ class WritesArguments(CaptureError):
 
 class ReturnsObject(CaptureError):
     """The model returns an object that is neither a tensor nor made of them."""
+
+
+class LeavesBehind(CaptureError):
+    """The model leaves something for somebody to read beside what it returns. behind: what, and what has it."""
+
+    def __init__(self, message: str, behind: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.behind = behind
 
 
 class OriginalFails(CaptureError):

@@ -201,6 +201,7 @@ class Program:
     nesting: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # argument -> how inputs make it
     prepared: tuple[str, ...] = ()  # inputs that can be computed from the others: see `capture.prepared`
     written: tuple[str, ...] = ()  # inputs that the model writes into, and a port does not
+    behind: tuple[Any, ...] = ()  # what a user's own code leaves for somebody to read in each call, and a port does not
     signature: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # see `Manifest.signature`
     guards: tuple[Guard, ...] = ()  # what the graph takes for granted of the inputs' sizes
     sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)  # dynamic dimension -> the example's

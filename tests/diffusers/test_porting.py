@@ -105,6 +105,20 @@ def test_classes_by_name_read_a_checkpoint(tmp_path: Path, original: Any) -> Non
     assert ours.UNet2DConditionModel.from_pretrained(tmp_path / "unet", engine="openvino").engine == "openvino"
 
 
+def test_a_class_of_ones_own_that_is_derived_from_ours(original: Any) -> None:
+    class Darker(ours.StableDiffusionPipeline):  # type: ignore[misc]
+        @torch.no_grad()
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            out = super().__call__(*args, **kwargs)
+            out.images = out.images / 2
+            return out
+
+    made = Darker(**tiny_pipelines.parts(), requires_safety_checker=False, engine="openvino")
+    assert type(made) is Darker and made.unet.engine == "openvino" and not isinstance(original, Darker)
+    _same(_picture(made), _picture(original) / 2)
+    assert isinstance(Darker.from_pipe(made), Darker)
+
+
 def test_an_engine_for_each_network() -> None:
     made = ours.port(
         tiny_pipelines.stable_diffusion(), engine={"unet": "openvino", "vae": None, "text_encoder": "torch"}

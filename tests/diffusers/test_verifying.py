@@ -21,7 +21,8 @@ import tiny_pipelines
 
 import paritas.diffusers as ours
 from paritas.cli import app
-from paritas.diffusers import verifying
+from paritas.diffusers import picture, verifying
+from paritas.diffusers.runs import Run
 from paritas.errors import Disagreement, InputError, OriginalMissing
 from paritas.program import TensorSpec
 from paritas.verify import Case, ComponentReports, report_from_json
@@ -192,3 +193,30 @@ def test_values_around_a_call_are_of_its_precision() -> None:
     for case in cases:
         held = torch.from_numpy(case.feed["x"])
         assert not np.array_equal(held, value) and torch.equal(held.to(torch.bfloat16).float(), held)
+
+
+def _run(scale: float, seed: int) -> Run:
+    """A run that is that far from the truth, by rounding."""
+    truth = np.linspace(0, 1, 3 * 64, dtype=np.float32).reshape(1, 8, 8, 3)
+    noise = np.random.default_rng(seed).standard_normal(truth.shape).astype(np.float32) * scale
+    return Run([truth + noise], {"images": np.clip(truth + noise, 0, 1)})
+
+
+@pytest.mark.parametrize(("scale", "verdict"), [(0.01, "agrees"), (0.05, "diverges")])
+def test_a_picture_in_half_precision_is_judged_by_float64(scale: float, verdict: str) -> None:
+    """By how far PyTorch's is from it in the same precision: the bar of float32 would refuse both."""
+    theirs, truth = _run(0.01, 1), _run(0.0, 0)
+    how: dict[str, Any] = {"truth": truth, "yardstick": theirs, "half": "bfloat16"}
+    report = picture.compared(theirs, _run(scale, 2), [], **how)
+    assert report.verdict == verdict, str(report)
+    assert "|got-float64| <= 2 * |PyTorch in bfloat16 - float64|" in str(report)
+    assert picture.compared(theirs, _run(scale, 2), []).verdict == "diverges"
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_a_pipeline_in_bfloat16_agrees_by_the_bar_of_bfloat16() -> None:
+    pipe = ours.port(tiny_pipelines.stable_diffusion().to(torch.bfloat16), engine="openvino")
+    report = ours.verify(pipe, level="outputs")
+    assert report["picture"].verdict == "agrees", str(report["picture"])
+    assert "PyTorch in bfloat16" in str(report["picture"])

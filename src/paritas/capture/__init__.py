@@ -13,6 +13,7 @@ import torch
 from paritas.caches import TOKENS, is_state
 from paritas.capture import generation, guards, indices, ones, ranges, stored
 from paritas.capture import inputs as example
+from paritas.capture.around import Behind
 from paritas.capture.export import export
 from paritas.capture.forward import Call, Traced, parameter_names
 from paritas.capture.forward_names import forward_names
@@ -89,7 +90,10 @@ def _captured(
     notes += [Note("capture", remark) for remark in remarks_on(model, call, first)]
     exported, traced, kept, remarks = _exported(model, call, dynamic, train)
     notes += [Note("capture", remark) for remark in remarks]
-    check_second_answer(model, call, first)
+    if behind := check_second_answer(model, call, first):
+        names = ", ".join(one.name for one in behind[:5])
+        remark = f"it leaves {names} for somebody to read, where a port leaves nothing"
+        notes.append(Note("capture", remark))
     chosen = {name: value for name, value in call.fixed.items() if name not in given}
 
     def assembled(
@@ -100,7 +104,7 @@ def _captured(
     ) -> tuple[Program, str]:
         return _assemble(
             model, exported, call, dynamic=dynamic, source=source, notes=notes, first=first, traced=traced,
-            chosen=chosen, train=train,
+            chosen=chosen, train=train, behind=behind,
         )  # fmt: skip
 
     program, differs = assembled(exported, traced, kept, notes)
@@ -189,6 +193,7 @@ def _assemble(
     traced: Traced | None = None,
     chosen: Mapping[str, Any] | None = None,
     train: bool = False,
+    behind: Sequence[Behind] = (),
 ) -> tuple[Program, str]:
     """The program, and how its graph differs from the model on the example, if it does."""
     first = first or first_answer(model, call)
@@ -245,6 +250,7 @@ def _assemble(
         nesting=call.nesting,
         prepared=call.prepared,
         written=call.written,
+        behind=tuple(behind),
         signature=example.signature(model, chosen or {}),
         guards=(
             *guards.as_guards(ones.decided(facts, model, exported, placeholders, call, equal), equal, sizes),

@@ -9,14 +9,15 @@ import functools
 import inspect
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from paritas.arguments import invoke, nest
+from paritas.capture.around import Behind, around_model, is_looked_at, is_users
 from paritas.capture.forward import Call
-from paritas.errors import CaptureError, OriginalFails, WritesArguments
+from paritas.errors import CaptureError, LeavesBehind, OriginalFails, WritesArguments
 from paritas.pytree import Structure, describe_output
 
 #: Attributes of every module, which are looked after elsewhere or never change in a forward.
@@ -53,31 +54,56 @@ class Left:
             )
             for name, module in model.named_modules()
         ]
-        self._beside = [
-            (path, held, type(held)(held))
+        computing = {
+            f"{name}.{key}".lstrip("."): value
             for name, module in model.named_modules()
             for key, value in vars(module).items()
             if _computes(value)
-            for path, held in _held_by(value, f"{name}.{key}".lstrip("."))
+        }
+        self._keepers: dict[str, type] = {path: type(value) for path, value in computing.items()}
+        self._beside = [
+            (root, path, held, type(held)(held))
+            for root, value in computing.items()
+            for path, held in _held_by(value, root)
+        ]
+        self._around = [one for one in around_model(model) if is_looked_at(one.value)]
+        code = (type, types.FunctionType, types.MethodType)
+        held = [one for one in self._around if not isinstance(one.value, code)]
+        self._variables = [
+            (one.name, path, inside, type(inside)(inside))
+            for one in held
+            for path, inside in _held_by(one.value, one.name)
         ]
 
-    def left_beside(self) -> tuple[str, ...]:
+    def left_beside(self) -> tuple[Behind, ...]:
         """What was put into objects that compute for modules, as processors of attention, or into what these hold."""
-        return tuple(
-            f"{path}.{name}"
-            for path, held, before in self._beside
-            for name, item in _entries(held)
-            if not _had(before, name, item)
+        return tuple(Behind(name, self._keepers.get(path)) for path, name in _put_into(self._beside))
+
+    def left_by_users(self) -> tuple[Behind, ...]:
+        """What code of a user's own has put into its modules' attributes, and into variables around it."""
+        modules = [(path, type(module)) for path, module, *_ in self._before]
+        attributes = (
+            Behind(f"{path}.{name}".lstrip("."), cls, name)
+            for (path, cls), found in zip(modules, self._changed(), strict=True)
+            for name in found
+            if is_users(cls.__module__)
         )
+        written = dict.fromkeys(path for path, _ in _put_into(self._variables))
+        variables = (one for one in self._around if one.now is not one.value or one.name in written)
+        return (*attributes, *(Behind(one.name, one) for one in variables))
 
     def changed(self) -> tuple[str, ...]:
-        found = []
-        for path, module, attributes, buffers, _ in self._before:
+        paths = (path for path, *_ in self._before)
+        pairs = zip(paths, self._changed(), strict=True)
+        return tuple(f"{path}.{name}".lstrip(".") for path, found in pairs for name in found)
+
+    def _changed(self) -> Iterator[list[str]]:
+        """Attributes and buffers, module by module, in the order of `_before`."""
+        for _, module, attributes, buffers, _ in self._before:
             now = {key: value for key, value in vars(module).items() if key not in _OWN}
             names = [k for k in now if k not in attributes or not _is(now[k], *attributes[k])]
             names += [k for k, (b, copy) in buffers.items() if not _equal(module._buffers.get(k), copy)]
-            found += [f"{path}.{name}".lstrip(".") for name in names]
-        return tuple(found)
+            yield names
 
     def undo(self) -> None:
         for _, module, attributes, buffers, hooks in self._before:
@@ -96,9 +122,18 @@ class Left:
                 if not _equal(buffer, copy):
                     with torch.no_grad():
                         buffer.copy_(copy)
-        for _, held, before in self._beside:
+        for *_, held, before in (*self._beside, *self._variables):
             if len(held) != len(before) or any(not _had(before, name, item) for name, item in _entries(held)):
                 _refill(held, before)
+        for one in self._around:
+            if one.now is not one.value:
+                one.restore()
+
+
+def _put_into(held: Sequence[tuple[str, str, Any, Any]]) -> Iterator[tuple[str, str]]:
+    """(of what, where) of all that is another than it was."""
+    for root, path, one, before in held:
+        yield from ((root, f"{path}.{name}") for name, item in _entries(one) if not _had(before, name, item))
 
 
 def _computes(value: Any) -> bool:
@@ -258,9 +293,10 @@ def first_answer(model: torch.nn.Module, call: Call) -> Answer:
             "port does. Let it return them."
         )
     if beside := left.left_beside():
-        raise CaptureError(
-            f"{type(model).__name__} leaves {beside[0]} for somebody to read, where a port leaves nothing. "
-            "Let it return it."
+        raise LeavesBehind(
+            f"{type(model).__name__} leaves {beside[0].name} for somebody to read, where a port leaves nothing. "
+            "Let it return it.",
+            beside,
         )
     flat, structure = describe_output(out)
     if not all(isinstance(value, torch.Tensor) for value in flat):
@@ -280,15 +316,20 @@ def _contents(value: Any) -> Any:
     return None
 
 
-def check_second_answer(model: torch.nn.Module, call: Call, first: Answer) -> None:
-    """A port answers every call as the first: raises `CaptureError` where the model's second answer is another."""
+def check_second_answer(model: torch.nn.Module, call: Call, first: Answer) -> tuple[Behind, ...]:
+    """A port answers every call as the first: raises `CaptureError` where the model's second answer is another.
+
+    Returns what code of a user's own leaves in each call, for somebody to read: not what it keeps once, as a table.
+    """
+    left = Left(model)
     with torch.no_grad(), seeded():
         flat, structure = describe_output(call.run(model))
+    behind = left.left_by_users()
     alike = structure == first.structure and all(
         _equal(a, b) or _close(a, b) for a, b in zip(flat, first.flat, strict=True)
     )
     if alike:
-        return
+        return behind
     what = f" It keeps {', '.join(first.kept[:5])}." if first.kept else ""
     raise CaptureError(
         f"{type(model).__name__} answers the same inputs differently the second time.{what} A port keeps nothing from "

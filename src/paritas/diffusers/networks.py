@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import sys
@@ -22,7 +23,8 @@ from paritas.diffusers.runs import Asked
 from paritas.dropin import calls, classes, memory, network
 from paritas.dropin.arrays import ours
 from paritas.dropin.calls import Call
-from paritas.dropin.library import is_hooked
+from paritas.dropin.gradients import requiring
+from paritas.dropin.library import has_hooks
 from paritas.dropin.methods import Method, method_of
 from paritas.errors import (
     CaptureError,
@@ -67,9 +69,8 @@ class Recorded(network.Network):
         self._read = 0  # bytes of weights of which ports were made
 
     def _computed(self, path: str, module: torch.nn.Module, call: Any) -> Any:
-        if self.turns is not None:
-            self.turns.take(self.rest)
-        out = super()._computed(path, module, call)
+        with self.turns.take(self.rest) if self.turns is not None else contextlib.nullcontext():
+            out = super()._computed(path, module, call)
         self.asked.setdefault((path, call.signature), (module, call))
         self._asked_as[path, call.signature] = self.now.key
         return out
@@ -100,7 +101,7 @@ class Recorded(network.Network):
         Attention processors that a pipeline sets for the time of a call would not be in a port that is made now.
         """
         self._notice()
-        if any(map(is_hooked, self.model.modules())):
+        if any(map(has_hooks, self.model.modules())):
             raise InputError(
                 f"{name} has hooks (a cache of earlier steps, casting or offloading), which no saved port has: take "
                 "them off, as by disable_cache(), call the pipeline, and save it then."
@@ -160,20 +161,31 @@ class Recorded(network.Network):
     def _is_large(self) -> bool:
         return self.turns is not None or bytes_of(self.model) >= LARGE
 
+    def begin(self) -> None:
+        """Before it is called: the weights of a pipeline need no memory while its first network is ported."""
+        if self._is_large and not self.engine.is_original and sys.platform == "linux" and self._watch is None:
+            self._move()
+            self.let_go()
+
     def _into_file(self) -> None:
         """Once for all weights, and again for those that have changed: they are still the model's."""
         if self._moved is self._seen_weights or self.engine.is_original or sys.platform != "linux":
             return
-        if self._is_large and self._watch is not None and (large := memory.large_in_memory(self.model)):
-            try:
-                memory.move_to_file(large)
-            except OSError as error:
-                self._say(f"{type(self.model).__name__}: weights stay in memory, since {error.strerror or error}")
-            else:
-                del large
-                self._watch.look()
-                self._seen_weights = self._watch.weights()
+        if self._is_large and self._watch is not None and self._move():
+            self._watch.look()
+            self._seen_weights = self._watch.weights()
         self._moved = self._seen_weights
+
+    def _move(self) -> bool:
+        """Whether weights that were in memory are in a file now."""
+        large = memory.large_in_memory(self.model)
+        try:
+            if large:
+                memory.move_to_file(large)
+        except OSError as error:
+            self._say(f"{type(self.model).__name__}: weights stay in memory, since {error.strerror or error}")
+            return False
+        return bool(large)
 
     def make_room(self) -> None:
         """Before another port of a large network is made: the others are opened again when they are called."""
@@ -234,6 +246,7 @@ class Answers(Recorded):
         return put_together(out), ""
 
     def _captured(self, module: torch.nn.Module, program: Program) -> None:
+        super()._captured(module, program)
         if not isinstance(module, WithCaches) and any("." in name for name in program.written):
             raise WritesArguments(f"a tensor in an argument is written into: {', '.join(program.written)}")
 
@@ -242,6 +255,9 @@ class Answers(Recorded):
 
     def method(self, name: str, own: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if any(getattr(self.model, switch, False) for switch in _IN_TILES):
+            given = {str(i): value for i, value in enumerate(args)} | kwargs
+            if asked := with_gradients(Call(given, {})):
+                return self._original(method_of(self.model, name), asked, own, args, kwargs)
             with torch.no_grad():
                 return own(*args, **kwargs)  # its loop is Python's, and what it calls are ports
         return super().method(name, own, args, kwargs)
@@ -284,7 +300,7 @@ def _draws(value: Any) -> bool:
 def with_gradients(call: Call) -> str:
     """Why PyTorch answers a call that somebody will differentiate; "" for any other."""
     if torch.is_grad_enabled():
-        names = [n for n, v in call.tensors.items() if isinstance(v, torch.Tensor) and v.requires_grad]
+        names = [name for name, _ in requiring(call.tensors)]
         if names:
             return f"PyTorch computes, since a gradient by {', '.join(names)} is asked for"
     return ""

@@ -7,6 +7,7 @@ small tensors that pipelines read of it. What no port was saved for is refused.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -234,6 +235,12 @@ class _FromDisk:
     def __call__(
         self, path: str, module: Any, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        with self._lock:  # type: ignore[attr-defined]
+            return self._answered(path, module, own, args, kwargs)
+
+    def _answered(
+        self, path: str, module: Any, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         self.notice()
         method = module.called if isinstance(module, Method) else ""
         if ("" if method else path, method) not in self.places():
@@ -246,13 +253,14 @@ class _FromDisk:
         call = self._taken_apart(module, args, kwargs)  # type: ignore[attr-defined]
         entry, port, feed = self._found("" if method else path, method, call)
         if entry is not None and port is not None:
-            if self.turns is not None:  # type: ignore[attr-defined]
-                self.turns.take(self.rest)  # type: ignore[attr-defined]
-            with torch.no_grad():
+            turns: memory.Turns | None = self.turns  # type: ignore[attr-defined]
+            with torch.no_grad(), turns.take(self.rest) if turns is not None else contextlib.nullcontext():
                 return self._handed_out(call, _output(entry, port(**feed)))  # type: ignore[attr-defined]
         given = ", ".join([*call.tensors, *(f"{name}={value!r}"[:40] for name, value in call.fixed.items())])
         where = f"{path or self._network}{f'.{method}' if method else ''}"
-        return self._refuse(f"{where} was called with other arguments ({given})")
+        others = [differences(one, port, call) for one, port in self.saved if (one.path, one.method) == (path, method)]
+        why = f": {min(others, key=len)}" if others and all(others) else ""
+        return self._refuse(f"{where} was called with other arguments ({given}){why}")
 
     def places(self) -> list[tuple[str, str]]:
         """The modules and methods that have ports: (path, method), "" for the network and for forward."""
@@ -302,12 +310,39 @@ def _feed(entry: Entry, port: pipeline.Port, call: Any) -> dict[str, Any] | None
         if spec is None:  # the network makes nothing of it
             continue
         given = value.reshape(1) if name in entry.scalars and not value.dim() else value
-        sizes = zip(spec.dims, given.shape, strict=False)
-        fits = all(not str(dim).isdigit() or int(dim) == size for dim, size in sizes)
-        if given.dim() != len(spec.dims) or str(given.dtype) != f"torch.{spec.dtype}" or not fits:
+        if str(given.dtype) != f"torch.{spec.dtype}" or not _fits(given, spec, False):
             return None
         feed[spec.name] = given
     return feed
+
+
+def differences(entry: Entry, port: pipeline.Port, call: Any) -> str:
+    """What of a call is another than in those that a port answers, in words; "" where that cannot be said."""
+    found = []
+    fixed = json.loads(json.dumps(call.fixed, default=repr))
+    for name in dict.fromkeys((*entry.fixed, *fixed)):
+        if fixed.get(name) != entry.fixed.get(name):
+            found.append(f"{name} is {fixed.get(name)!r}, and was {entry.fixed.get(name)!r}"[:120])
+    try:
+        flat = flatten(call.tensors, entry.nesting)
+    except InputError:
+        return "; ".join(found)
+    specs = {spec.name: spec for spec in port.manifest.inputs}
+    for name in dict.fromkeys((*entry.inputs, *flat)):
+        value, spec = flat.get(name), specs.get(entry.inputs.get(name, ""))
+        if value is None or name not in entry.inputs:
+            found.append(f"{name} is {'not given' if value is None else 'given'}, and was not so")
+        elif spec is not None and isinstance(value, torch.Tensor):
+            has = f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+            if str(value.dtype) != f"torch.{spec.dtype}" or not _fits(value, spec, name in entry.scalars):
+                found.append(f"{name} is {has}, and the port takes {spec.dtype}[{', '.join(map(str, spec.dims))}]")
+    return "; ".join(found)
+
+
+def _fits(value: torch.Tensor, spec: Any, is_scalar: bool) -> bool:
+    given = value.reshape(1) if is_scalar and not value.dim() else value
+    sizes = zip(spec.dims, given.shape, strict=False)
+    return given.dim() == len(spec.dims) and all(not str(dim).isdigit() or int(dim) == size for dim, size in sizes)
 
 
 def _output(entry: Entry, out: Mapping[str, torch.Tensor]) -> Any:

@@ -15,8 +15,11 @@ from paritas.run.engine import about
 from paritas.run.session import runs_on
 from paritas.verify import Environment, OutputParity, ParityReport, Tolerance, compare
 from paritas.verify.alike import alike
+from paritas.verify.by_truth import judge_by_truth
+from paritas.verify.compare import distance
 from paritas.verify.report.histogram import count_errors
 from paritas.verify.report.rows import PictureCost
+from paritas.verify.tolerance import half_precision
 
 if TYPE_CHECKING:
     from paritas.pipeline import Port
@@ -33,6 +36,9 @@ RULE = Tolerance(
     words=f"numbers: |got-want| <= {LATENTS:g} * max(1, max|want|); pictures of 8 bits: {LEVELS} level",
 )
 
+#: What rows of latents are called, before the number of their step.
+_STEP = "latents after step "
+
 #: The one case: a pipeline is run once.
 CASE = "the same call and seed"
 
@@ -47,13 +53,18 @@ def compared(
     subject: str = "",
     notes: Sequence[str] = (),
     again: str = "",
+    truth: Run | None = None,
+    yardstick: Run | None = None,
+    half: str = "",
 ) -> ParityReport:
-    """The report of a run. fault: why there is none on the engines. rounded: which networks are others on purpose."""
+    """The report of a run. fault: why there is none on the engines. rounded: which networks are others on purpose.
+
+    half: a precision that rounds more than the bar for float32 allows, "bfloat16": the run is then held against
+    `truth`, whose networks computed in float64, as closely as PyTorch's in that precision is near to it, `yardstick`.
+    """
     rows: list[OutputParity] = []
     for number, one in enumerate(want.latents, 1):
-        rows.append(
-            _row(f"latents after step {number}", one, _at(got.latents, number - 1), LATENTS * _size(one), fault)
-        )
+        rows.append(_row(f"{_STEP}{number}", one, _at(got.latents, number - 1), LATENTS * _size(one), fault))
     if len(got.latents) > len(want.latents):
         words = f"{len(got.latents)} steps, and PyTorch makes {len(want.latents)}"
         rows.append(OutputParity(CASE, "latents", fault=words))
@@ -65,6 +76,8 @@ def compared(
             cost = cost or cost_of(value, other, rounded)
             value, other, allowed = levels(value), None if other is None else levels(other), float(LEVELS)
         rows.append(_row(name, value, other, allowed, fault))
+    if truth is not None and yardstick is not None and half:
+        rows = judge_by_truth([_by_truth(row, truth, yardstick, got) for row in rows], half, {})
     engines = list(dict.fromkeys(port.manifest.engine for port in ports))
     environment = Environment.here(
         " and ".join(engines) or "no engine",
@@ -76,7 +89,7 @@ def compared(
     shapes = ", ".join(f"{name}[{', '.join(map(str, value.shape))}]" for name, value in want.outputs.items())
     return ParityReport(
         environment=dataclasses.replace(environment, precision=precision),
-        tolerance=RULE,
+        tolerance=half_precision(half) if half and truth is not None else RULE,
         outputs=tuple(rows),
         cases=(f"{CASE}: {shapes}",),
         subject=subject,
@@ -84,6 +97,24 @@ def compared(
         picture=cost,
         again=again,
     )
+
+
+def _by_truth(row: OutputParity, truth: Run, yardstick: Run, got: Run) -> OutputParity:
+    """A row with how far PyTorch in the same precision, and the engines, are from float64."""
+    value, theirs, ours = (_named(one, row.output) for one in (truth, yardstick, got))
+    if row.fault or value is None or theirs is None or ours is None:
+        return row
+    return dataclasses.replace(row, torch_error=distance(value, theirs), port_error=distance(value, ours))
+
+
+def _named(run: Run, name: str) -> np.ndarray | None:
+    """An output of a run as numbers, or what its latents were, by the name of their row."""
+    found = run.outputs.get(name)
+    if found is None and name.startswith(_STEP):
+        found = _at(run.latents, int(name.removeprefix(_STEP)) - 1)
+    if found is None:
+        return None
+    return np.asarray(found, np.float32 if found.dtype.kind in "biu" else found.dtype)
 
 
 def _at(values: Sequence[Any], index: int) -> Any:

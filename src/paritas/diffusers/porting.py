@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import os
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -55,6 +57,8 @@ def port(
             attach(found[name], **ours)
     if low_memory:
         in_turns(found)
+    for one in filter(None, map(_answers, found.values())):
+        one.begin()
     return with_ours(pipeline)
 
 
@@ -191,15 +195,30 @@ def _ported(types: tuple[Any, ...]) -> tuple[type, ...]:
 
 
 class _LikeOriginal(type):
-    """What our class makes are pipelines of the original class, and count as ours."""
+    """What our class makes are pipelines of the original class, and count as ours. A class that is derived from it is
+    one of its own, whose pipelines have their networks on an engine too."""
 
     _paritas_original: Any
 
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        if not cls._is_derived():
+            return super().__call__(*args, **kwargs)
+        ours, theirs = split(kwargs)
+        made = super().__call__(*args, **theirs)
+        return made if getattr(_making, "now", False) else port(made, **ours)
+
+    def _is_derived(cls) -> bool:
+        return "_paritas_original" not in vars(cls)
+
     def __instancecheck__(cls, instance: Any) -> bool:
-        return isinstance(instance, cls._paritas_original)
+        return super().__instancecheck__(instance) if cls._is_derived() else isinstance(instance, cls._paritas_original)
 
     def __subclasscheck__(cls, subclass: Any) -> bool:
-        return issubclass(subclass, cls._paritas_original)
+        return super().__subclasscheck__(subclass) if cls._is_derived() else issubclass(subclass, cls._paritas_original)
+
+
+#: Whether a pipeline is being made by one of these ways, which then ports it.
+_making = threading.local()
 
 
 _MAKERS = ("from_pretrained", "from_pipe", "from_single_file", "from_config")
@@ -225,6 +244,8 @@ def ported_pipeline_class(original: Any) -> Any:
 def _new_of(original: Any) -> Any:
     @functools.wraps(original.__init__)
     def __new__(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        if cls._is_derived():
+            return object.__new__(cls)
         ours, theirs = split(kwargs)
         return port(original(*args, **theirs), **ours)
 
@@ -233,6 +254,7 @@ def _new_of(original: Any) -> Any:
 
 def _maker(original: Any, name: str) -> Any:
     own = getattr(original, name)
+    function = own.__func__ if hasattr(own, "__func__") else None
 
     @functools.wraps(inspect.unwrap(own.__func__ if hasattr(own, "__func__") else own))
     def made(cls: Any, *args: Any, **kwargs: Any) -> Any:
@@ -244,12 +266,24 @@ def _maker(original: Any, name: str) -> Any:
             more = dict(theirs)
             source = args[0] if args else more.pop("pretrained_model_name_or_path", None)
             if is_saved(source):
-                return with_ours(open_pipeline(original, source, more, ours))
+                return with_ours(open_pipeline(cls if cls._is_derived() else original, source, more, ours))
+        make = functools.partial(function, cls) if function is not None and cls._is_derived() else own
         # Tensors of inference mode would tell nobody that they were changed.
         with torch.inference_mode(False), as_before():
-            return port(own(*args, **theirs), **ours)
+            with _made_here():
+                made = make(*args, **theirs)
+            return port(made, **ours)
 
     return made
+
+
+@contextlib.contextmanager
+def _made_here() -> Iterator[None]:
+    before, _making.now = getattr(_making, "now", False), True
+    try:
+        yield
+    finally:
+        _making.now = before
 
 
 def _as_in(pipeline: Any) -> dict[str, Any]:

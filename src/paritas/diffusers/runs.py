@@ -168,6 +168,56 @@ def _replaced(holder: Any, name: str, value: Any) -> Iterator[None]:
         setattr(holder, name, own) if had else delattr(holder, name)
 
 
+# --- networks in another precision ---------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def computed_in(networks: Mapping[str, torch.nn.Module], dtype: torch.dtype, copied: _Copied) -> Iterator[None]:
+    """Copies of these networks answer for them, in that precision; what they return is cast back. copied: makes one."""
+    with contextlib.ExitStack() as stack:
+        for module in networks.values():
+            own = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+            if own != dtype:
+                wide = copied(module, dtype)
+                for name in ("forward", "encode", "decode"):
+                    if inspect.isroutine(getattr(type(module), name, None)):
+                        called = _answered_by(module, wide, name, own, dtype)
+                        stack.enter_context(_replaced(module, name, called))
+        yield
+
+
+_Copied = Callable[[torch.nn.Module, torch.dtype], torch.nn.Module]
+
+
+def _answered_by(module: Any, wide: Any, name: str, own: torch.dtype, dtype: torch.dtype) -> Callable[..., Any]:
+    @functools.wraps(getattr(type(module), name))
+    def called(*args: Any, **kwargs: Any) -> Any:
+        if hasattr(module, "attn_processors"):  # which a pipeline may have set since
+            wide.set_attn_processor(dict(module.attn_processors))
+        return _cast(getattr(wide, name)(*_cast(args, dtype), **_cast(kwargs, dtype)), own)
+
+    called.__dict__.pop("__wrapped__", None)
+    return called
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    """All floating tensors in it, those in the objects that autoencoders return too."""
+    if isinstance(value, torch.Tensor):
+        return value.to(dtype) if value.is_floating_point() else value
+    if type(value) is dict:
+        return {key: _cast(inner, dtype) for key, inner in value.items()}
+    if isinstance(value, dict):
+        for key, inner in list(value.items()):
+            value[key] = _cast(inner, dtype)
+        return value
+    if type(value) in (list, tuple):
+        return type(value)(_cast(inner, dtype) for inner in value)
+    if hasattr(value, "__dict__") and type(value).__module__.startswith("diffusers."):
+        for key, inner in vars(value).items():
+            setattr(value, key, _cast(inner, dtype))
+    return value
+
+
 # --- what networks are asked ---------------------------------------------------------------------------------
 
 

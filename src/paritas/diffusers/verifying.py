@@ -23,7 +23,7 @@ from paritas.diffusers.index import origin_of
 from paritas.diffusers.networks import bytes_of
 from paritas.diffusers.networks import networks as every_network
 from paritas.diffusers.opened import OpenedNetwork
-from paritas.diffusers.runs import Asked, Calls, Run, call_of, heard, loaded, of_a_picture, run
+from paritas.diffusers.runs import Asked, Calls, Run, call_of, computed_in, heard, loaded, of_a_picture, run
 from paritas.diffusers.saving import Component, Entry, folder_of, free_name, widened
 from paritas.dropin.classes import Ported
 from paritas.dropin.dispatch import in_pytorch
@@ -36,6 +36,7 @@ from paritas.verify import Case, ComponentReports, Environment
 from paritas.verify import verify as compare_outputs
 from paritas.verify.inputs.generate import as_floats
 from paritas.verify.of_port import eager, in_precision, verify_port
+from paritas.verify.tolerance import EPSILON, HALF
 
 if TYPE_CHECKING:
     from paritas.pipeline import Port
@@ -171,6 +172,7 @@ class _Runs:
             if inputs is None and len(list(calls)) < sum(map(len, places.values())):
                 of_a_picture(theirs, next(iter(self.want.outputs.values()), None))
         self.calls: Calls = calls
+        self._again = lambda: run(theirs, arguments, seed)
 
     def chosen(self, component: str) -> dict[str, tuple[Compared, list[Case]]]:
         """What was asked of each port, or of one; by the name of its folder in a saved pipeline."""
@@ -223,15 +225,37 @@ class _Runs:
                     f"verify: of the {len(one.ports)} ports of {name} this run asks {len(whole)}; the others were "
                     "compared by the picture alone, or not at all"
                 )
+        ports = [port for one in self.ported.values() for port in one.ports]
+        halves = {port.session.precision for port in ports} & HALF
+        half, truth, yardstick = "", None, None
+        weights = any(port.manifest.settings.get("weights") for port in ports)
+        if halves and not weights and not self.fault:
+            half = max(halves, key=lambda one: EPSILON[one])
+            if max(map(bytes_of, self.networks.values())) <= LARGEST:
+                truth, yardstick = self._run_in("float64"), self._run_in(half)
+            else:
+                notes.append(f"verify: too large for a run in float64, by which a picture in {half} would be judged")
         return picture.compared(
             self.want,
             self.got,
-            [port for one in self.ported.values() for port in one.ports],
+            ports,
             fault=self.fault,
             rounded=_rounded(self.ported),
             subject=type(self.pipeline).__name__,
             notes=notes,
+            truth=truth,
+            yardstick=yardstick,
+            half=half,
         )
+
+    def _run_in(self, precision: str) -> Run:
+        """PyTorch's run again, with networks in that precision and all else as it was."""
+
+        def copied(module: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+            return in_precision(in_pytorch(module), str(dtype).removeprefix("torch."))
+
+        with in_original(), computed_in(self.networks, getattr(torch, precision), copied):
+            return self._again()
 
 
 def _theirs(pipeline: Any, given: Any, root: Path | None, source: str) -> Any:

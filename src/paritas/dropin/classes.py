@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from paritas.dropin.dispatch import computes_original, in_pytorch, install
+from paritas.dropin.dispatch import computes_original, in_pytorch, install, uncompiled
 from paritas.dropin.frameworks import back, to_torch
 from paritas.dropin.library import is_of_models
 from paritas.dropin.network import Network
@@ -57,6 +57,18 @@ class Ported:
             made = getattr(super(), name)(*args, **theirs)
         connect(made[0] if isinstance(made, tuple) else made, **ours)
         return made
+
+    @classmethod
+    def _paritas_overridden(cls) -> str:
+        """A method of the original's that a class of the user's own has another of, which no port would call; forward
+        and what is computed like it are called from outside."""
+        original = cls._paritas_original
+        made = ported_class(original, cls._paritas_mixin)
+        before = cls.__mro__[: cls.__mro__.index(made)] if made in cls.__mro__ else ()
+        own = (vars(one) for one in before if not one.__module__.startswith("paritas."))
+        outside = ("forward", *cls._paritas_computed)
+        names = (name for space in own for name, value in space.items() if callable(value) and name not in outside)
+        return next((f"{cls.__name__}.{n}" for n in names if not n.startswith("__") and hasattr(original, n)), "")
 
     def in_pytorch(self) -> Any:
         """The same model of the library's own class, in evaluation mode: its weights are this one's."""
@@ -150,7 +162,10 @@ def _answering(original: Callable[..., Any], answer: Callable[..., Any]) -> Call
     def called(self: Any, *args: Any, **kwargs: Any) -> Any:
         if self._paritas is None or computes_original():
             return original(self, *args, **kwargs)
-        args, kwargs, framework = to_torch(args, kwargs)
+        return uncompiled(answered)(self, args, kwargs)
+
+    def answered(self: Any, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        args, kwargs, framework = to_torch(given, named)
         return back(answer(self, functools.partial(original, self), args, kwargs), framework)
 
     return called

@@ -20,9 +20,20 @@ from typing import Any
 import numpy as np
 import torch
 
+from paritas.capture.around import around, is_looked_at, is_users
+from paritas.dropin import keepers
 from paritas.dropin.dispatch import Dispatched, own_forward
-from paritas.dropin.library import IGNORED
-from paritas.dropin.watch import classes_of, code_spaces, is_open, left_out, memory_of, tables_of
+from paritas.dropin.library import IGNORED, cast_to
+from paritas.dropin.watch import (
+    classes_of,
+    code_spaces,
+    is_open,
+    left_out,
+    memory_of,
+    object_classes,
+    replaced,
+    tables_of,
+)
 
 #: Values that no result depends on, by the name of their class: what a module of code has beside its functions.
 _IDLE = (
@@ -59,15 +70,23 @@ class _Writer:
         self._memory = memory_of(classes)
         self._module(model)
         for cls in classes:
-            self._say("class", cls.__module__, cls.__qualname__)
-            for name, value in vars(cls).items():
-                if name != "_abc_impl" and (not name.startswith("__") or isinstance(value, types.FunctionType)):
-                    self._named(name, value)
+            self._class(cls)
+        for name, value in sorted(replaced().items()):
+            self._named(name, value)
         for name, space in code_spaces(classes).items():
             self._say("code", name)
             for key, value in space.items():
                 if not key.startswith("__") and not isinstance(value, types.ModuleType):
                     self._named(key, value)
+
+    def _class(self, cls: type) -> None:
+        """What a class is: once."""
+        if self._again(cls):
+            return
+        self._say("class", cls.__module__, cls.__qualname__)
+        for name, value in vars(cls).items():
+            if name != "_abc_impl" and (not name.startswith("__") or isinstance(value, types.FunctionType)):
+                self._named(name, value)
 
     def _say(self, *parts: str) -> None:
         self.parts += parts
@@ -82,6 +101,8 @@ class _Writer:
         cls = type(module)
         cls = getattr(cls, "_paritas_original", cls)
         self._say("module", cls.__module__, cls.__qualname__)
+        if dtype := cast_to(module):
+            self._say("cast to", str(dtype))
         apart = left_out(module, self._memory)
         for name, value in sorted(vars(module).items()):
             if name not in apart:
@@ -148,6 +169,10 @@ class _Writer:
             for inner in (value.func, value.args, value.keywords):
                 self.value(inner)
         elif is_open(value):
+            for cls in object_classes(value):
+                self._class(cls)
+            if keepers.is_keeper(type(value)):
+                return
             if isinstance(value, Mapping):
                 for key, inner in sorted(dict.items(value) if isinstance(value, dict) else [], key=repr):
                     if key not in IGNORED:
@@ -161,7 +186,9 @@ class _Writer:
             self._say(self._unknown(value))
 
     def _code(self, value: Any) -> None:
-        if isinstance(value, type):
+        if isinstance(value, type) and is_users(value.__module__):
+            self._class(value)
+        elif isinstance(value, type):
             self._say("class", value.__module__, value.__qualname__)
         elif isinstance(value, types.FunctionType):
             self._function(value)
@@ -186,11 +213,19 @@ class _Writer:
         self._say("function", _code_text(value.__code__))
         for inner in (value.__defaults__, value.__kwdefaults__):
             self.value(inner)
+        read = list(around(value))
+        apart = {id(one.holder) for one in read if keepers.is_kept(one) or not is_looked_at(one.value)}
         for cell in value.__closure__ or ():
             try:
-                self.value(cell.cell_contents)
+                if id(cell) not in apart:
+                    self.value(cell.cell_contents)
             except ValueError:  # an empty cell
                 self._say("empty")
+        for one in read:
+            if isinstance(one.holder, dict):
+                self._say(one.name)
+                if not keepers.is_kept(one) and is_looked_at(one.value):
+                    self.value(one.value)
 
 
 _CODE = (

@@ -7,6 +7,7 @@ import contextlib
 import copy
 import functools
 import inspect
+import sys
 import threading
 import types
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 
 from paritas.dropin.frameworks import back, to_torch
-from paritas.dropin.library import is_hooked, is_of_library, is_watching, registries
+from paritas.dropin.library import cast_to, has_hooks, is_of_library, is_watching, registries
 from paritas.errors import CaptureError, first_line
 
 #: Computes a call of a module on an engine: its path in the model, it, its own forward, and the call's arguments.
@@ -63,8 +64,7 @@ class Dispatched:
         own = self.__wrapped__
         if self.network is None or computes_original():
             return own(*args, **kwargs)
-        args, kwargs, framework = to_torch(args, kwargs)
-        return back(self.network(self.path, self.module, own, args, kwargs), framework)
+        return uncompiled(_dispatched)(self, own, args, kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Dispatched, (self.module, self.path, None, self.own)
@@ -73,6 +73,24 @@ class Dispatched:
         if name in ("__name__", "__qualname__", "__self__", "__func__", "__code__", "__defaults__"):
             return getattr(self.__wrapped__, name)
         raise AttributeError(name)
+
+
+def _dispatched(held: Dispatched, own: Callable[..., Any], given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    assert held.network is not None
+    args, kwargs, framework = to_torch(given, named)
+    return back(held.network(held.path, held.module, own, args, kwargs), framework)
+
+
+def uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, which torch's compiler leaves as it is: who compiles a network compiles what is around it."""
+    if "torch._dynamo" not in sys.modules:
+        return function
+    if function not in _uncompiled:
+        _uncompiled[function] = sys.modules["torch._dynamo"].disable(function)
+    return _uncompiled[function]
+
+
+_uncompiled: dict[Callable[..., Any], Callable[..., Any]] = {}
 
 
 def install(model: torch.nn.Module, network: Answers) -> None:
@@ -111,29 +129,40 @@ def in_pytorch(module: torch.nn.Module) -> Any:
     tensors: dict[int, Any] = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
     for inner in module.modules():  # as torch.nn.utils.weight_norm leaves its weight, which it computes in each call
         tensors |= {id(v): v.detach() for v in vars(inner).values() if isinstance(v, torch.Tensor) and not v.is_leaf}
-    hooked = [is_hooked(inner) for inner in module.modules()]
+    hooked = [has_hooks(inner) for inner in module.modules()]
+    for inner in module.modules():
+        if dtype := cast_to(inner):
+            tensors |= {
+                id(t): _cast(t, dtype) for t in (*inner.parameters(), *inner.buffers()) if t.is_floating_point()
+            }
     holding = set[str]()
     for inner in module.modules():  # what they hold of earlier calls is large, and may lead anywhere
         tensors |= {id(registry): None for registry in registries(inner).values()}
         holding |= registries(inner).keys()
     twin: Any = copy.deepcopy(module, tensors)
-    for inner, has_hooks in zip(twin.modules(), hooked, strict=True):
+    for inner, is_hooked in zip(twin.modules(), hooked, strict=True):
         own = vars(inner).get("forward")
-        if isinstance(own, Dispatched) or has_hooks or hands_on(own):
-            own = _below(inner, own, has_hooks)
+        if isinstance(own, Dispatched) or is_hooked or hands_on(own):
+            own = _below(inner, own, is_hooked)
             vars(inner).pop("forward", None)
             if own is not None:
                 inner.forward = own
         for name in holding:
             vars(inner).pop(name, None)
-    vars(twin).pop("_paritas", None)
+    if vars(twin).pop("_paritas", None) is not None and not hooked[0]:
+        vars(twin).pop("forward", None)  # who put one before a model's calls what is below it
     twin.__class__ = getattr(type(twin), "_paritas_original", type(twin))
     return twin.eval()
 
 
+def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    made = tensor.detach().to(dtype)
+    return torch.nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, torch.nn.Parameter) else made
+
+
 def own_forward(module: torch.nn.Module) -> Any:
     """What somebody has put into a module as its forward, below what is never in a port; None for that of its class."""
-    return _below(module, vars(module).get("forward"), is_hooked(module))
+    return _below(module, vars(module).get("forward"), has_hooks(module))
 
 
 #: What a function may hold of what is around it, and still compute the same in every call: code, and modules.
@@ -189,13 +218,13 @@ def _is_of_libraries(function: types.FunctionType) -> bool:
     return is_of_library(function.__module__) or function.__module__.startswith("torch.")
 
 
-def _below(module: torch.nn.Module, forward: Any, has_hooks: bool) -> Any:
-    while isinstance(forward, Dispatched) or (has_hooks and isinstance(forward, functools.partial)):
+def _below(module: torch.nn.Module, forward: Any, is_hooked: bool) -> Any:
+    while isinstance(forward, Dispatched) or (is_hooked and isinstance(forward, functools.partial)):
         forward = forward.own if isinstance(forward, Dispatched) else getattr(forward, "__wrapped__", None)
     if hands_on(forward):
         return None
     is_class = isinstance(forward, types.MethodType) and forward.__func__ is type(module).forward
-    return None if has_hooks and is_class else forward
+    return None if is_hooked and is_class else forward
 
 
 @contextlib.contextmanager
@@ -206,7 +235,8 @@ def example_of(module: torch.nn.Module) -> Iterator[tuple[Any, bool]]:
     would go on with those.
     """
     with original():
-        if any(map(_is_foreign, (value for inner in module.modules() for value in vars(inner).values()))):
+        values = (value for inner in module.modules() for value in _held(inner, is_top=inner is module))
+        if any(map(_is_foreign, values)):
             with _as_original(module):
                 yield module, False
             return
@@ -220,6 +250,12 @@ def example_of(module: torch.nn.Module) -> Iterator[tuple[Any, bool]]:
         yield twin, True
 
 
+def _held(module: torch.nn.Module, *, is_top: bool) -> Iterator[Any]:
+    """What is in a module's attributes; not what somebody has put before the forward of a model, who calls that."""
+    space = vars(module)
+    return (value for name, value in space.items() if not (is_top and name == "forward" and "_paritas" in space))
+
+
 def _is_foreign(value: Any) -> bool:
     if isinstance(value, Dispatched):
         value = value.own
@@ -230,12 +266,15 @@ def _is_foreign(value: Any) -> bool:
 def _as_original(module: Any) -> Iterator[None]:
     cls, modes = type(module), [(inner, inner.training) for inner in module.modules()]
     hooks = (module._forward_hooks, module._forward_pre_hooks)
+    before = vars(module).pop("forward", None) if "_paritas" in vars(module) else None
     module.__class__ = getattr(cls, "_paritas_original", cls)
     module._forward_hooks, module._forward_pre_hooks = type(hooks[0])(), type(hooks[1])()
     try:
         yield
     finally:
         module.__class__ = cls
+        if before is not None:
+            vars(module)["forward"] = before
         module._forward_hooks, module._forward_pre_hooks = hooks
         for inner, training in modes:
             inner.training = training

@@ -4,10 +4,12 @@ zeros, or a head that learns while its body does not."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+import torch.autograd.forward_ad
+import torch.utils._device
 
 from paritas.errors import InputError
 
@@ -16,9 +18,34 @@ def asked_for(module: torch.nn.Module, tensors: Mapping[str, Any]) -> dict[str, 
     """That by which somebody may differentiate: arguments by their names, and one of the weights for all of them."""
     if not torch.is_grad_enabled():
         return {}
-    found = {name: value for name, value in tensors.items() if isinstance(value, torch.Tensor) and value.requires_grad}
+    found = dict(requiring(tensors))
     weight = next((p for p in module.parameters() if p.requires_grad), None)
     return found if found or weight is None else {"its weights": weight}
+
+
+def requiring(given: Mapping[Any, Any]) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors among these arguments, also in lists and dictionaries, by which a gradient may be asked for."""
+    for name, value in given.items():
+        if isinstance(value, torch.Tensor):
+            if value.requires_grad:
+                yield str(name), value
+        elif isinstance(value, Mapping):
+            yield from ((f"{name}.{inner}", tensor) for inner, tensor in requiring(value))
+        elif isinstance(value, (list, tuple)):
+            yield from ((f"{name}.{inner}", tensor) for inner, tensor in requiring(dict(enumerate(value))))
+
+
+def transformed() -> str:
+    """Why a call is torch's own: it is differentiated forwards, or transformed as a function; "" for any other."""
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return "PyTorch computes, since it is called inside a transformation of torch.func"
+    if torch.autograd.forward_ad._current_level >= 0:
+        return "PyTorch computes, since it may be differentiated forwards"
+    modes = torch.overrides._get_current_function_mode_stack()
+    modes = [one for one in modes if not isinstance(one, torch.utils._device.DeviceContext)]
+    if modes or torch._C._len_torch_dispatch_stack():
+        return "PyTorch computes, since somebody looks at every function that torch runs"
+    return ""
 
 
 def refusing(out: Any, by: Mapping[str, torch.Tensor], cls: type) -> Any:

@@ -7,6 +7,8 @@ import dataclasses
 import importlib.util
 import pkgutil
 import sys
+from collections.abc import Callable, Iterator
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +24,8 @@ class Library:
     what is inside a network, as a user's do: all others of the library are its own. registry: the attribute of a module
     that holds hooks by which the library puts something in the place of its forward, by `hooks`: what they do depends
     on earlier calls, so that they are never inside a port. What each of them stands around is in its `fn_ref`.
+    only_weights: whether such a hook changes nothing but where and in which dtype weights lie between calls, so that
+    what is computed is the module below it. cast_by: the dtype to which it casts them for a call.
     """
 
     name: str
@@ -31,6 +35,8 @@ class Library:
     random: frozenset[str] = frozenset()
     watching: tuple[str, ...] = ()
     registry: str = ""
+    only_weights: Callable[[Any], bool] | None = None
+    cast_by: Callable[[Any], Any] | None = None
 
 
 #: Attributes of a module on which no result depends: bookkeeping of torch and of ours, and of the libraries.
@@ -60,6 +66,8 @@ def register(library: Library) -> None:
         random=known.random | library.random,
         watching=tuple(dict.fromkeys((*known.watching, *library.watching))),
         registry=known.registry or library.registry,
+        only_weights=known.only_weights or library.only_weights,
+        cast_by=known.cast_by or library.cast_by,
     )
     IGNORED.update(library.bookkeeping, filter(None, (library.registry,)))
 
@@ -93,8 +101,25 @@ def registries(module: object) -> dict[str, object]:
 
 
 def is_hooked(module: object) -> bool:
-    """Whether some library has put hooks in the place of a module's forward."""
-    return any(getattr(registry, "hooks", None) for registry in registries(module).values())
+    """Whether some library has put hooks in the place of a module's forward that do more than move its weights."""
+    return any(not (one.only_weights and one.only_weights(hook)) for one, hook in _hooks(module))
+
+
+def has_hooks(module: object) -> bool:
+    """Whether some library has put hooks of any kind in the place of a module's forward."""
+    return next(_hooks(module), None) is not None
+
+
+def cast_to(module: object) -> Any:
+    """The dtype to which such a hook casts a module's weights for each call; None where there is none."""
+    return next(filter(None, (one.cast_by(hook) for one, hook in _hooks(module) if one.cast_by)), None)
+
+
+def _hooks(module: object) -> Iterator[tuple[Library, Any]]:
+    space = vars(module)
+    for one in _libraries.values():
+        if one.registry and (registry := space.get(one.registry)) is not None:
+            yield from ((one, hook) for hook in getattr(registry, "hooks", {}).values())
 
 
 def is_of_models(module: str) -> bool:

@@ -16,7 +16,8 @@ import mmap
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -93,8 +94,7 @@ def _file_systems() -> dict[int, str]:
 
 
 def _bytes_of(tensor: torch.Tensor) -> torch.Tensor:
-    plain = tensor.detach()
-    return (plain if plain.dim() else plain.reshape(1)).view(torch.uint8)
+    return tensor.detach().reshape(-1).view(torch.uint8)
 
 
 def let_go(model: torch.nn.Module) -> None:
@@ -175,16 +175,17 @@ class Turns:
 
     def __init__(self) -> None:
         self._holder: Callable[[], None] | None = None
+        self._lock = threading.RLock()  # what computes is not to be closed by another thread's turn
 
-    def take(self, rest: Callable[[], None]) -> None:
-        """It is the caller's turn. rest: gives its memory back, called when it is another one's."""
-        before = self._holder
-        if before == rest:
-            return
-        self._holder = rest
-        if before is not None:
-            before()
-            trim()
+    @contextlib.contextmanager
+    def take(self, rest: Callable[[], None]) -> Iterator[None]:
+        """It is the caller's turn while this is open. rest: gives its memory back, called when it is another one's."""
+        with self._lock:
+            before, self._holder = self._holder, rest
+            if before is not None and before != rest:
+                before()
+                trim()
+            yield
 
 
 class Resting:

@@ -19,7 +19,7 @@ import torch
 
 from paritas import pipeline
 from paritas.capture import capture
-from paritas.dropin import calls, port_cache
+from paritas.dropin import calls, keepers, port_cache
 from paritas.dropin.arrays import ours
 from paritas.dropin.describe import describe
 from paritas.dropin.dispatch import example_of, hands_on, install, original
@@ -32,12 +32,12 @@ from paritas.dropin.fitting import (
     values,
     was_longer,
 )
-from paritas.dropin.gradients import asked_for, refusing
+from paritas.dropin.gradients import asked_for, refusing, transformed
 from paritas.dropin.library import is_hooked, is_random
 from paritas.dropin.methods import Method, is_nested, method_of
 from paritas.dropin.telling import Making
 from paritas.dropin.watch import Watch
-from paritas.errors import CaptureError, OriginalFails, first_line
+from paritas.errors import CaptureError, LeavesBehind, OriginalFails, first_line
 from paritas.options import BuildOptions
 from paritas.program import Program, Source
 from paritas.pytree import build_output, describe_output
@@ -104,6 +104,7 @@ class Network:
         self.now = Condition("", complete=False)
         self._lock = threading.RLock()
         self._said: set[str] = set()
+        self._overridden = str(getattr(type(model), "_paritas_overridden", str)())
 
     @property
     def options(self) -> dict[str, Any]:
@@ -122,6 +123,8 @@ class Network:
     ) -> Any:
         """`module(*args, **kwargs)`, torch tensors in and out. own: its forward, that computes in PyTorch."""
         with self._lock, ours():
+            if why := transformed():
+                return self._original(module, why, own, args, kwargs)
             self._notice()
             if why := self._only_original(module):
                 return self._original(module, why, own, args, kwargs)
@@ -147,6 +150,9 @@ class Network:
                 reason = first_line(error.__cause__ or error)
                 why = f"PyTorch computes, since what is captured does not run: {reason}"
             except self.refusals as error:
+                if isinstance(error, LeavesBehind):
+                    keepers.note(error.behind)
+                    self._watch = None  # what is left is looked at in another way from now on
                 lines = str(error).splitlines()
                 place = next((line for line in lines if line.startswith("at ")), "")
                 why = f"PyTorch computes, since {lines[0]} {place}".rstrip()
@@ -205,6 +211,12 @@ class Network:
 
     def _captured(self, module: torch.nn.Module, program: Program) -> None:
         """Refuse what was captured: `CaptureError`."""
+        if program.behind:
+            raise LeavesBehind(
+                f"{type(module).__name__} leaves {program.behind[0].name} for somebody to read, where a port leaves "
+                "nothing. Let it return it.",
+                program.behind,
+            )
 
     def _made_ready(self, twin: Any) -> None:
         """Change what is captured in a module's place, so that it has a graph."""
@@ -236,6 +248,10 @@ class Network:
         """Why only PyTorch can answer calls of a module; "" if the engine can."""
         if module.training:
             return "in training mode PyTorch computes, since a port computes inference only; call model.eval()"
+        if self._overridden:
+            return (
+                f"PyTorch computes, since {self._overridden} is in the place of the original's: port that class itself"
+            )
         if self.now.has_float64 and (why := self.engine.lacks.get("float64")):
             return f"PyTorch computes, since {why}"
         assert self._watch is not None
@@ -249,7 +265,12 @@ class Network:
     def _looked_into(self, path: str, module: torch.nn.Module, args: Any, kwargs: Any) -> str:
         """Why a call has no port of the whole module: somebody looks into it, or hands it what no engine takes."""
         assert self._watch is not None
-        scope = "" if isinstance(module, Method) or not path else f"{path}."
+        whole = isinstance(module, Method) or not path
+        if why := self._watch.keeping.get("" if whole else path):
+            return f"{path or 'it'} {why}: PyTorch computes"
+        scope = "" if whole else f"{path}."
+        if module_hooks() and is_nested(module):
+            return "hooks of every module are set: PyTorch computes"
         for inner, why in self._watch.only_original.items():
             if inner != path and inner.startswith(scope):
                 return f"{inner} {why}: PyTorch computes"
@@ -428,6 +449,12 @@ class Network:
             yield twin, is_copy
         if not is_copy:
             self._watch.look()
+
+
+def module_hooks() -> bool:
+    """Whether somebody has set hooks that every module of torch calls."""
+    torch_modules = torch.nn.modules.module
+    return bool(torch_modules._global_forward_hooks or torch_modules._global_forward_pre_hooks)
 
 
 def _hooks_around(path: str, module: torch.nn.Module, own: Any) -> str:

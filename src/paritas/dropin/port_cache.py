@@ -114,8 +114,8 @@ def digest(tensors: Mapping[str, torch.Tensor]) -> str:
 
     def one(item: tuple[str, torch.Tensor]) -> bytes:
         name, value = item
-        value = value.detach().contiguous()
-        raw: Any = (value if value.dim() else value.reshape(1)).view(torch.uint8).numpy()
+        # Flat: of a kernel of one pixel, channels may lie last in memory that counts as contiguous.
+        raw: Any = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
         head = f"{name} {value.dtype} {tuple(value.shape)} ".encode()
         return hashlib.sha256(head + hashlib.sha256(raw).digest()).digest()
 

@@ -16,17 +16,21 @@ import operator
 import sys
 import types
 import weakref
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from itertools import chain
 from typing import Any
 
 import torch
 
+from paritas.capture.around import around, functions_of, is_looked_at, is_users
+from paritas.dropin import keepers
 from paritas.dropin.arrays import storages_of, watch_arrays, written
-from paritas.dropin.dispatch import hands_on, is_users, its_own, put_in
+from paritas.dropin.dispatch import hands_on, its_own, put_in
+from paritas.dropin.dispatch import is_users as is_users_hook
 from paritas.dropin.library import IGNORED, is_hooked, is_of_bases, is_of_models
 
 _version = operator.attrgetter("_version")
+_content = operator.attrgetter("cell_contents")
 _address = operator.methodcaller("data_ptr")
 entries = operator.methodcaller("values")
 
@@ -47,6 +51,9 @@ _CLOSED = (
 #: Why a module in training mode is in no port of inference.
 TRAINING = "is in training mode, and a port computes inference only"
 
+#: What runs a function.
+_CODE = (types.FunctionType, types.MethodType, staticmethod, classmethod, property, functools.partial)
+
 #: How methods are called that nobody calls while a model runs.
 _SETTERS = ("set_", "enable_", "disable_", "fuse_", "unfuse_")
 
@@ -58,20 +65,25 @@ class Watch:
     """A model as it was at the last look.
 
     tensors: parameters, buffers and tensors in attributes, by where they were found. only_original: the paths of
-    modules that have no twin in a port, and why. complete: False if something was too large to look at whole.
+    modules that have no twin in a port, and why. keeping: those of them of which this holds when they are called by
+    themselves, too. complete: False if something was too large to look at whole.
     is_counted: False if a tensor was made in `torch.inference_mode`, and tells nobody when it is written to.
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
         self._model = model
+        self._objects: keepers.Held = {}
         watch_data()
         self.look()
 
     def look(self) -> None:
         """From now on the model is what it is now."""
         found = _Walk(self._model)
+        keepers.compared(self._objects, found.objects)
+        self._objects = found.objects
         self.tensors, self.complete = found.tensors, found.complete
-        reasons = ((path, _reason(module)) for path, module in self._model.named_modules())
+        self.keeping = {path: reason for path, _ in self._model.named_modules() if (reason := found.reason(path))}
+        reasons = ((p, _reason(module) or self.keeping.get(p)) for p, module in self._model.named_modules())
         self.only_original = {path: reason for path, reason in reasons if reason}
         # Most tables of hooks, of buffers and of modules are empty, and have to stay so.
         self._dicts, self._empty = [one for one in found.dicts if one], [one for one in found.dicts if not one]
@@ -79,6 +91,8 @@ class Watch:
         self._values = [*chain.from_iterable(map(entries, self._dicts))]
         self._classes = [*chain.from_iterable(map(entries, self._views))]
         self._items = [*chain.from_iterable(self._lists)]
+        self._spaces, self._names, self._cells = found.spaces, found.names, found.cells
+        self._variables = [*map(dict.get, self._spaces, self._names), *map(_content, self._cells)]
         # A view of what `.data` handed out shares memory with its parameter and not the version.
         plain = [t for t in self.tensors.values() if not t.is_inference()]
         self.is_counted = len(plain) == len(self.tensors)
@@ -103,7 +117,12 @@ class Watch:
             and same(self._values, self._dicts, entries)
             and same(self._classes, self._views, entries)
             and same(self._items, self._lists, iter)
+            and all(map(operator.is_, self._variables, self._read_around()))
         )
+
+    def _read_around(self) -> Iterator[Any]:
+        """What the variables around a user's own code hold now."""
+        return chain(map(dict.get, self._spaces, self._names), map(_content, self._cells))
 
     def weights(self) -> tuple[Any, ...]:
         """Which weights they are, in this process: those that were changed in between never come back."""
@@ -118,7 +137,7 @@ def same(had: list[Any], spaces: list[Any], entries: Any) -> bool:
 
 
 def _reason(module: torch.nn.Module) -> str:
-    if any(map(is_users, chain(module._forward_hooks.values(), module._forward_pre_hooks.values()))):
+    if any(map(is_users_hook, chain(module._forward_hooks.values(), module._forward_pre_hooks.values()))):
         return "has hooks, and a port has no such module to call them"
     if is_hooked(module):
         return "has hooks that go on from call to call, and a port does not"
@@ -149,16 +168,26 @@ class _Walk:
         self.views: list[Mapping[str, Any]] = []
         self.lists: list[Any] = []
         self.tensors: dict[str, torch.Tensor] = {}
+        self.spaces: list[dict[str, Any]] = []
+        self.names: list[str] = []
+        self.cells: list[Any] = []
+        self.objects: keepers.Held = {}
         self.complete = True
         self._seen: set[int] = set()
         self._kept: list[Any] = []
+        self._at: Any = None  # the module, by its path, or the class whose code is looked at
+        self._classes: dict[str, dict[type, None]] = {}
+        self._reasons: dict[Any, str] = {}
         classes = {cls: None for module in model.modules() for cls in classes_of(module)}
         self._memory = memory_of(classes)
         for path, module in model.named_modules():
+            self._at = path
             self._module(path, module)
         for cls in classes:
-            self.views.append(vars(cls))
-            self._all(f"{cls.__qualname__} ", vars(cls).values())
+            self._class(cls)
+        self._at = None
+        self.dicts.append(vars(torch.nn.functional))
+        self._all("torch.nn.functional ", replaced().values())
         for name, space in code_spaces(classes).items():
             self.dicts.append(space)
             self._all(f"{name} ", space.values())
@@ -172,16 +201,57 @@ class _Walk:
             for name, value in kind.items():
                 if value is not None:
                     self.tensors[f"{path}.{name}".lstrip(".")] = value
+        self._classes.setdefault(self._at, {}).update(dict.fromkeys(classes_of(module)))
+        if kept := keepers.attributes(type(module)):
+            self._reasons.setdefault(self._at, f"keeps what it sees in {min(kept)}")
         apart = left_out(module, self._memory)
         for name, value in space.items():
-            if name not in apart:
+            if name not in apart and name != "forward":
                 self._value(f"{path}.{name}", value)
+        if not hands_on(own := put_in(module)):
+            self._value(f"{path}.forward", own)
 
     def _all(self, path: str, values: Any) -> None:
         for index, value in enumerate(list(values)):
             self._value(f"{path}{index}", value)
 
+    def reason(self, path: str) -> str:
+        """Why a module has no twin in a port, as far as its code and what its objects keep tells; "" for no reason."""
+        owners = (path, *self._classes.get(path, ()))
+        return next(filter(None, map(self._reasons.get, owners)), "")
+
+    def _class(self, cls: type) -> None:
+        """The code of a class: of a module, or of an object in one."""
+        if id(cls) in self._seen:
+            return
+        self._seen.add(id(cls))
+        before, self._at = self._at, cls
+        self.views.append(vars(cls))
+        self._all(f"{cls.__qualname__} ", vars(cls).values())
+        self._at = before
+
+    def _function(self, path: str, function: types.FunctionType) -> None:
+        if id(function) in self._seen:
+            return
+        self._seen.add(id(function))
+        for one in around(function):
+            if keepers.is_kept(one) or not is_looked_at(one.value):
+                self._reasons.setdefault(self._at, f"has code that goes by {one.name}, which is no part of a port")
+                continue
+            if isinstance(one.holder, dict):
+                self.spaces.append(one.holder)
+                self.names.append(one.name)
+            else:
+                self.cells.append(one.holder)
+            self.objects[keepers.key_of(one)] = one, keepers.content_of(one)
+            self._value(f"{path} {one.name}", one.value)
+
     def _value(self, path: str, value: Any) -> None:
+        if isinstance(value, _CODE):
+            for function in functions_of(value):
+                self._function(path, function)
+        if isinstance(value, type) and is_users(value.__module__):
+            self._class(value)
         if isinstance(value, _CLOSED) or id(value) in self._seen:
             return
         if len(self._seen) > _MOST:
@@ -204,6 +274,15 @@ class _Walk:
         elif isinstance(value, functools.partial):
             self._all(f"{path}.", (value.func, value.args, value.keywords))
         elif is_open(value):
+            own = object_classes(value)
+            self._classes.setdefault(self._at, {}).update(dict.fromkeys(own))
+            for cls in own:
+                self._class(cls)
+            if keepers.is_keeper(type(value)):
+                self._reasons.setdefault(self._at, f"has a {type(value).__name__}, which keeps what it sees")
+                return
+            if callable(value):
+                self.objects[id(value)] = value, tuple(vars(value).values())
             self.dicts.append(vars(value))
             self.dicts += tables_of(value)
             for name, inner in list(vars(value).items()):
@@ -213,7 +292,7 @@ class _Walk:
 
 def left_out(module: torch.nn.Module, memory: Set[str]) -> Set[str]:
     """The attributes of a module that are none of what it computes. memory: those of its class that remember."""
-    return IGNORED | TABLES | memory | its_own(module)
+    return IGNORED | TABLES | memory | its_own(module) | keepers.attributes(type(module))
 
 
 def is_open(value: Any) -> bool:
@@ -224,6 +303,13 @@ def is_open(value: Any) -> bool:
         and not isinstance(value, _CLOSED)
         and module.partition(".")[0] not in ("torch", "logging", "threading", "typing", "paritas", "weakref", "re")
     )
+
+
+def replaced() -> dict[str, Any]:
+    """What somebody has put in the place of torch's functions, as another attention."""
+    found = vars(torch.nn.functional).items()
+    own = ("torch", "collections", "typing", "warnings")
+    return {n: f for n, f in found if isinstance(f, types.FunctionType) and not (f.__module__ or "").startswith(own)}
 
 
 def tables_of(value: Any) -> list[dict[Any, Any]]:
@@ -251,6 +337,14 @@ def classes_of(module: torch.nn.Module) -> tuple[type, ...]:
     """The classes whose code a module runs: its own and what it derives from, but the bases of all."""
     cls: Any = type(module)
     return _own_classes(cls)
+
+
+def object_classes(value: Any) -> tuple[type, ...]:
+    """The classes whose code an object in a module runs, as a processor of attention: of a library of models, or a
+    user's own."""
+    cls: Any = type(value)
+    own = _own_classes(cls)
+    return tuple(cls for cls in own if is_of_models(cls.__module__) or is_users(cls.__module__))
 
 
 def memory_of(classes: Iterable[type]) -> frozenset[str]:
