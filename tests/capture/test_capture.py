@@ -126,10 +126,10 @@ def test_what_follows_from_a_guard_is_no_guard_where_a_graph_is_traced_again() -
 def test_what_is_refused_with_free_sizes_is_captured_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     real = paritas.capture.export
 
-    def refusing(model: nn.Module, call: Any, shapes: Any) -> Any:
+    def refusing(model: nn.Module, call: Any, shapes: Any, **how: Any) -> Any:
         if any(len(dims or ()) > 1 for dims in (shapes or {}).values()):
             raise CaptureError("torch.export cannot capture Scaled: ValueError\n  a size must be known")
-        return real(model, call, shapes)
+        return real(model, call, shapes, **how)
 
     monkeypatch.setattr("paritas.capture.export", refusing)
     program = capture(Scaled(), {"x": torch.randn(3, 5, 4)})
