@@ -279,8 +279,8 @@ def test_what_cannot_be_drawn(trained: tuple[Path, list[str]], tmp_path: Path) -
         ({"steps": 51}, "The steps have to be from 1 to 50, not 51"),
         ({"seed": -1}, "The seed has to be from 0 to"),
         ({"precision": "int8"}, "PyTorch has fp32, bf16 here, not int8"),
-        ({"width": 250}, "The width has to be a multiple of 64 from 64 to 512, not 250: 256 would do"),
-        ({"height": 4096}, "The height has to be a multiple of 64 from 64 to 512, not 4096: 512 would do"),
+        ({"width": 250}, "The width has to be a multiple of 32 from 32 to 512, not 250: 256 would do"),
+        ({"height": 4096}, "The height has to be a multiple of 32 from 32 to 512, not 4096: 512 would do"),
     ):
         with pytest.raises(InputError, match=words):
             list(drawer.draw(Wish(**{"prompt": PROMPT, **change})))

@@ -4,6 +4,7 @@
 import torch
 from making import bools, case, inf, ints, matrix, nan, scalar, tensor, values, vector
 
+import paritas.capture.training  # noqa: F401 - registers attention_weights
 from paritas.verify.tolerance import Tolerance
 
 SUMS = Tolerance(4e-6, 1e-6, "sums of a few hundred products of size 4, added in another order", scaled=2e-6)
@@ -258,6 +259,9 @@ LAYERS = [
     case("aten.conv1d.default", tensor(2, 3, 9), tensor(4, 3, 3), vector(4), [1], [1], within=SUMS),
     case("aten.conv1d.default", tensor(2, 3, 9), tensor(4, 3, 3), None, [2], [1], within=SUMS),
     case("aten.conv1d.default", tensor(2, 4, 9), tensor(4, 1, 3), vector(4), [1], [1], [1], 4, within=SUMS),
+    case("paritas.attention_weights.default", _QUERY, _KEY, None, False, None, False, within=ATTEND),
+    case("paritas.attention_weights.default", _QUERY, _KEY, bools(2, 1, 3, 5), False, 0.3, False, within=ATTEND),
+    case("paritas.attention_weights.default", _QUERY, _KEY, None, True, None, False, within=ATTEND),
     case("aten.scaled_dot_product_attention.default", _QUERY, _KEY, _KEY, within=ATTEND),
     case("aten.scaled_dot_product_attention.default", _QUERY, _KEY, _KEY, scale=0.3, within=ATTEND),
     case("aten.scaled_dot_product_attention.default", *(x.dynamic(0, 1, 2, 3) for x in (_QUERY, _KEY, _KEY)),
