@@ -168,7 +168,8 @@ def test_the_judge_is_trained_apart(tmp_path: Path) -> None:
     assert (tmp_path / "judge" / "judge.safetensors").stat().st_size == measure.JUDGE.stat().st_size
 
 
-def test_pictures_made_by_other_processes_are_the_same(tmp_path: Path) -> None:
+@pytest.mark.slow  # torch's loader of data forks, and leaves a handler of signals to whoever comes next
+def test_pictures_made_by_other_processes_are_the_same() -> None:
     words, now = networks.tokenizer(), train.Lesson(1.0, own=0.5)
     given = []
     for workers in (0, 2):
