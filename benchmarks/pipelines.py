@@ -201,7 +201,7 @@ def by_truth(
     import build_pipeline
 
     calls: list[_Call] = []
-    truth = build_pipeline.run(entry, _with_wide_networks(build_pipeline.build(entry), calls))
+    truth = _truth(entry, calls)
     theirs, ours = difference(truth, want)[0], difference(truth, got)
     told = (
         f"with networks in float64 the outputs are {theirs:.3g} from PyTorch's in float32, and {ours[0]:.3g} from these"
@@ -268,50 +268,32 @@ def _tensors(value: Any) -> list[Any]:
     return [one for inner in inside.values() for one in _tensors(inner)]
 
 
-def _with_wide_networks(pipeline: Any, calls: list[_Call]) -> Any:
-    """The same pipeline, in which a copy of each network in float64 answers in float32. calls: gets what was asked."""
+def _truth(entry: dict[str, Any], calls: list[_Call]) -> dict[str, Any]:
+    """PyTorch's outputs where a copy of each network in float64 answers in float32. calls: gets what was asked."""
+    import build_pipeline
     import torch
 
     from paritas.diffusers.porting import networks
+    from paritas.diffusers.runs import computed_in
 
-    def answering(own: Any, network: str, module: Any, wide: Any, name: str) -> Any:
+    def recorded(own: Any, network: str, name: str) -> Any:
         @functools.wraps(own)
         def called(*args: Any, **kwargs: Any) -> Any:
-            if hasattr(module, "attn_processors"):  # which a pipeline may have set since
-                wide.set_attn_processor(dict(module.attn_processors))
             asked = copy.deepcopy((args, kwargs))
-            answer = getattr(wide, name)(*_cast(args, torch.float64), **_cast(kwargs, torch.float64))
-            answer = _cast(answer, torch.float32)
+            answer = own(*args, **kwargs)
             calls.append((network, name, *asked, copy.deepcopy(answer)))
             return answer
 
         return called
 
-    for network, module in networks(pipeline).items():
-        wide = copy.deepcopy(module).double()
-        for name in ("forward", "encode", "decode"):
-            if (own := getattr(module, name, None)) is not None:
-                setattr(module, name, answering(own, network, module, wide, name))
-    return pipeline
-
-
-def _cast(value: Any, dtype: Any) -> Any:
-    """All floating tensors in it, those in the objects that autoencoders return too."""
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        return value.to(dtype) if value.is_floating_point() else value
-    if type(value) is dict:
-        return {key: _cast(inner, dtype) for key, inner in value.items()}
-    if isinstance(value, dict):
-        for key, inner in list(value.items()):
-            value[key] = _cast(inner, dtype)
-        return value
-    if type(value) in (list, tuple):
-        return type(value)(_cast(inner, dtype) for inner in value)
-    if type(value).__module__.startswith("diffusers.") and hasattr(value, "__dict__"):
-        vars(value).update({name: _cast(inner, dtype) for name, inner in vars(value).items()})
-    return value
+    pipeline = build_pipeline.build(entry)
+    found = networks(pipeline)
+    with computed_in(found, torch.float64, lambda module, dtype: copy.deepcopy(module).to(dtype)):
+        for network, module in found.items():
+            for name in ("forward", "encode", "decode"):
+                if (own := getattr(module, name, None)) is not None:
+                    setattr(module, name, recorded(own, network, name))
+        return build_pipeline.run(entry, pipeline)
 
 
 if __name__ == "__main__":

@@ -3,47 +3,23 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
+from apart import only_apart, run
 
-#: Where `make` puts them.
-TRAINER = Path(sys.prefix) / "trainer"
+INSIDE = Path(__file__).parent / "inside"
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("accelerate") is not None or not (TRAINER / "accelerate").is_dir(),
-    reason="accelerate is installed here, and its tests run as others do, or it is not in .venv/trainer: make setup",
-)
-
-
-def _run(marks: str, seconds: int) -> None:
-    path = os.pathsep.join(filter(None, (str(TRAINER), os.environ.get("PYTHONPATH", ""))))
-    command = [sys.executable, "-m", "pytest", str(HERE / "inside"), "-m", marks, "-p", "no:cacheprovider", "-x"]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        cwd=HERE.parent.parent,
-        env={**os.environ, "PYTHONPATH": path},
-        timeout=seconds,
-        check=False,
-    )
-    assert done.returncode == 0, f"{done.stdout[-8000:]}\n{done.stderr[-2000:]}"
+pytestmark = only_apart("trainer", "accelerate")
 
 
 def test_what_is_tested_with_a_trainer() -> None:
     pytest.importorskip("mindspore")
-    _run("not slow", 600)
+    run(INSIDE, "trainer", "not slow", 600)
 
 
 @pytest.mark.slow
 def test_what_is_tested_with_a_trainer_at_length() -> None:
     pytest.importorskip("mindspore")
-    _run("slow", 3000)
+    run(INSIDE, "trainer", "slow", 3000)

@@ -3,16 +3,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import paritas.transformers as ours
+from checked import assert_found
 from paritas.dropin.classes import OURS, Ported
 
 ROOT = Path(__file__).parent.parent.parent
@@ -54,18 +52,4 @@ def test_what_the_stub_names_is_there_and_takes_what_it_says() -> None:
 
 @pytest.mark.slow
 def test_a_checker_knows_the_models_and_finds_wrong_words(tmp_path: Path) -> None:
-    pytest.importorskip("mypy")
-    (tmp_path / "right.py").write_text(RIGHT)
-    (tmp_path / "wrong.py").write_text(WRONG)
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path / "cache"), "right.py", "wrong.py"],
-        cwd=tmp_path, env={**os.environ, "MYPYPATH": str(ROOT / "src")}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    told = done.stdout.splitlines()
-    for number, line in enumerate(RIGHT.splitlines(), 1):
-        if "reveal_type" in line:
-            (found,) = [one for one in told if one.startswith(f"right.py:{number}: note")]
-            assert line.partition("# ")[2] in found
-    assert not [one for one in told if re.match(r"right\.py:\d+: error", one)], done.stdout
-    wrong = {int(one.split(":")[1]) for one in told if re.match(r"wrong\.py:\d+: error", one)}
-    assert wrong == {3, 4, 5, 6, 7}, done.stdout
+    assert_found(RIGHT, WRONG, {3, 4, 5, 6, 7}, tmp_path)

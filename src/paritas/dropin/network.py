@@ -168,7 +168,7 @@ class Network:
     def close(self) -> None:
         """Release the engine's memory. The next call makes the ports again, or reads those that were kept."""
         for condition in self._conditions.values():
-            condition.close()
+            self._closed(condition)
 
     def ports(self) -> list[pipeline.Port]:
         """Every port that was made or read so far: their notes say what was fixed, cast or left out."""
@@ -295,7 +295,7 @@ class Network:
         if weights != self._seen_weights:
             # Weights that were changed in place, or replaced, never come back.
             for condition in self._conditions.values():
-                condition.close()
+                self._closed(condition)
             self._conditions.clear()
             self._seen_weights, self._digest = weights, ""
         install(self.model, self)
@@ -312,10 +312,18 @@ class Network:
             complete = self._watch.complete and not strange
             wide = any(p.dtype == torch.float64 for p in self.model.parameters())
             self._conditions[key] = Condition(key, complete, wide, strange)
+        self._turn_to(key)
+
+    def _turn_to(self, key: str) -> None:
+        """Let the ports of a condition answer. Of too many the oldest is closed."""
         self.now = self._conditions[key]
         self._conditions.move_to_end(key)
         while len(self._conditions) > CONDITIONS:
-            self._conditions.popitem(last=False)[1].close()
+            self._closed(self._conditions.popitem(last=False)[1])
+
+    def _closed(self, condition: Condition) -> None:
+        """Close the ports of a condition."""
+        condition.close()
 
     def content(self) -> list[str] | None:
         """What a port kept on disk answers for: description and weights, as hashes; None if they say not all."""

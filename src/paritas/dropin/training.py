@@ -20,6 +20,7 @@ import torch
 from torch.fx import Node
 
 from paritas import formulas, pipeline
+from paritas.arguments import flatten
 from paritas.capture import capture
 from paritas.capture.training import Mask, with_masks_as_inputs
 from paritas.dropin.calls import takes
@@ -28,7 +29,7 @@ from paritas.dropin.describe import describe
 from paritas.dropin.dispatch import install
 from paritas.dropin.fitting import sizes_of
 from paritas.dropin.library import register_loaded
-from paritas.dropin.network import CONDITIONS, Condition, Network
+from paritas.dropin.network import Condition, Network
 from paritas.dropin.watch import TRAINING, Watch, entries, same
 from paritas.errors import EngineError, InputError, first_line
 from paritas.making import build_options
@@ -141,7 +142,6 @@ class TrainedNetwork(Network):
     def __init__(self, model: torch.nn.Module, build: BuildOptions) -> None:
         super().__init__(model, build)
         self._steps: dict[int, Step] = {}
-        self._program: tuple[Program, tuple[Mask, ...]] | None = None
 
     def __call__(
         self, path: str, module: torch.nn.Module, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -191,8 +191,6 @@ class TrainedNetwork(Network):
             feed = port.feed({**given, **drawn})
         by = {}
         if torch.is_grad_enabled():
-            from paritas.arguments import flatten
-
             flat = flatten(arguments, port.manifest.nesting)
             by = {n: t for n, t in flat.items() if isinstance(t, torch.Tensor) and t.requires_grad}
         weights = {name: tensor for name, tensor in step.weights.items() if tensor.requires_grad}
@@ -232,13 +230,12 @@ class TrainedNetwork(Network):
         key = f"{key} {self._watch.flags} {[id(tensor) for tensor in self._watch.tensors.values()]}"
         if key not in self._conditions:
             self._conditions[key] = Condition(key, complete=False)
-        self.now = self._conditions[key]
-        self._conditions.move_to_end(key)
-        while len(self._conditions) > CONDITIONS:
-            condition = self._conditions.popitem(last=False)[1]
-            for port in condition.all_ports():
-                self._steps.pop(id(port), None)
-            condition.close()
+        self._turn_to(key)
+
+    def _closed(self, condition: Condition) -> None:
+        for port in condition.all_ports():
+            self._steps.pop(id(port), None)
+        super()._closed(condition)
 
     # --- ports ---
 
@@ -256,7 +253,7 @@ class TrainedNetwork(Network):
             progress("capture")
             detached = {name: _detached(value) for name, value in given.items()}
             program = capture(twin, detached, dynamic=dynamic, source=source, exact=exact, train=True)
-            own = _own_weights(program, module)
+            own = _own_weights(module)
             program, masks = with_masks_as_inputs(program)
             reached = _reached(program)
             port = pipeline.port_program(program, twin, self.build, progress=progress, keep_example=False)
@@ -290,7 +287,7 @@ def _detached(value: Any) -> Any:
     return value.detach() if isinstance(value, torch.Tensor) else value
 
 
-def _own_weights(program: Program, module: torch.nn.Module) -> dict[str, torch.Tensor]:
+def _own_weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The names that weights have in a port -> the model's own tensors."""
     found: dict[str, torch.Tensor] = dict(module.named_buffers(remove_duplicate=False))
     found |= dict(module.named_parameters(remove_duplicate=False))

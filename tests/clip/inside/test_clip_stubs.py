@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 import inspect
-import os
 import re
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from checked import assert_found
 from paritas import open_clip
 from paritas.open_clip.making import PRECISIONS
 
@@ -64,18 +62,4 @@ def test_the_stub_has_every_name_and_every_argument() -> None:
 
 @pytest.mark.slow
 def test_a_checker_knows_the_models_and_finds_wrong_words(tmp_path: Path) -> None:
-    pytest.importorskip("mypy")
-    (tmp_path / "right.py").write_text(RIGHT)
-    (tmp_path / "wrong.py").write_text(WRONG)
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path / "cache"), "right.py", "wrong.py"],
-        cwd=tmp_path, env={**os.environ, "MYPYPATH": str(ROOT / "src")}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    told = done.stdout.splitlines()
-    for number, line in enumerate(RIGHT.splitlines(), 1):
-        if "reveal_type" in line:
-            (found,) = [one for one in told if one.startswith(f"right.py:{number}: note")]
-            assert line.partition("# ")[2] in found
-    assert not [one for one in told if re.match(r"right\.py:\d+: error", one)], done.stdout
-    wrong = {int(one.split(":")[1]) for one in told if re.match(r"wrong\.py:\d+: error", one)}
-    assert wrong == {3, 4, 5, 6}, done.stdout
+    assert_found(RIGHT, WRONG, {3, 4, 5, 6}, tmp_path)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from paritas.run.mindspore.values import to_numpy
 from paritas.run.session import Gradients
 
 
@@ -104,15 +105,10 @@ def _gradients(
     if floats and not isinstance(of_inputs, tuple):
         of_inputs = (of_inputs,)
     return Gradients(
-        {weight.name: _to_numpy(value) for weight, value in zip(weights, of_weights, strict=True)},
-        {names[i]: _to_numpy(value) for i, value in zip(floats, of_inputs, strict=True)},
+        {weight.name: _or_none(value) for weight, value in zip(weights, of_weights, strict=True)},
+        {names[i]: _or_none(value) for i, value in zip(floats, of_inputs, strict=True)},
     )
 
 
-def _to_numpy(value: Any) -> np.ndarray | None:
-    if value is None:
-        return None
-    if str(value.dtype) == "BFloat16":
-        value = value.float()
-    array: np.ndarray = value.asnumpy()
-    return array
+def _or_none(value: Any) -> np.ndarray | None:
+    return None if value is None else to_numpy(value)

@@ -20,6 +20,7 @@ from paritas.program import Artifact
 from paritas.run.mindspore import convolutions, gradients, module
 from paritas.run.mindspore import nodes as mindspore_nodes
 from paritas.run.mindspore.training import Recorded, Training
+from paritas.run.mindspore.values import in_mode, to_numpy
 from paritas.run.session import Gradients
 from paritas.run.turns import in_turn, turn
 
@@ -92,7 +93,7 @@ class MindSporeSession:
     @in_turn
     def run(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """One call. Arrays as `Session` says; the first call of each shape compiles in Graph mode."""
-        return [_to_numpy(value) for value in self._call(feed, self.mode)]
+        return [to_numpy(value) for value in self._call(feed, self.mode)]
 
     @in_turn
     def observe(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -107,11 +108,11 @@ class MindSporeSession:
                 counts[path] = counts.get(path, 0) + 1
                 values = output if isinstance(output, tuple) else (output,)
                 if len(nodes) == len(values):
-                    seen.update({node: _to_numpy(value) for node, value in zip(nodes, values, strict=True)})
+                    seen.update({node: to_numpy(value) for node, value in zip(nodes, values, strict=True)})
 
             return record
 
-        with _mode(self._ms, "pynative"):  # hooks are registered in the mode in which they are to run
+        with in_mode(self._ms, "pynative"):  # hooks are registered in the mode in which they are to run
             handles = [c.register_forward_hook(watch(path)) for path, c in self.cell.cells_and_names() if path]
         try:
             self._call(feed, "pynative")
@@ -143,7 +144,7 @@ class MindSporeSession:
         self, feed: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray], shown: Collection[str]
     ) -> dict[str, np.ndarray]:
         found: dict[str, np.ndarray] = {}
-        replace = mindspore_nodes.replacing(given, found.__setitem__, _to_numpy, self._ms.Tensor.from_numpy, shown)
+        replace = mindspore_nodes.replacing(given, found.__setitem__, to_numpy, self._ms.Tensor.from_numpy, shown)
         with mindspore_nodes.watched(self._module, self._source, self.cell, self._steps(), replace):
             self._call(feed, "pynative")
         return found
@@ -197,14 +198,14 @@ class MindSporeSession:
     def infer(self, feed: Mapping[str, np.ndarray], *, train: bool) -> list[np.ndarray]:
         """See `run.session.Trains`."""
         self.cell.set_train(train)
-        return [np.array(_to_numpy(value)) for value in self._call(feed, self.mode)]
+        return [np.array(to_numpy(value)) for value in self._call(feed, self.mode)]
 
     @contextlib.contextmanager
     def _training(self, mode: str) -> Iterator[None]:
         """In a mode, with the cell as a training has it; values are the same then, and dropout is no part of a port."""
         self.cell.set_train(True)
         try:
-            with _mode(self._ms, mode):
+            with in_mode(self._ms, mode):
                 yield
         except Exception as error:
             raise EngineError(f"mindspore failed in {mode} mode: {first_line(error)}") from error
@@ -226,7 +227,7 @@ class MindSporeSession:
     def _call(self, feed: Mapping[str, np.ndarray], mode: str) -> tuple:
         tensors = [self._tensor(feed[spec.name], spec.dtype) for spec in self.manifest.inputs]
         try:
-            with _mode(self._ms, mode):
+            with in_mode(self._ms, mode):
                 if mode == "graph":
                     self._declare(self._shapes(feed))
                 compiles = mode == "graph" and self._compiles(feed)
@@ -333,20 +334,6 @@ def _settle(ms: types.ModuleType) -> None:
 
 
 @contextlib.contextmanager
-def _mode(ms: types.ModuleType, mode: str) -> Iterator[None]:
-    """MindSpore's mode is global: set for one call, and put back."""
-    before, wanted = ms.get_context("mode"), ms.GRAPH_MODE if mode == "graph" else ms.PYNATIVE_MODE
-    if before == wanted:
-        yield
-        return
-    ms.set_context(mode=wanted)
-    try:
-        yield
-    finally:
-        ms.set_context(mode=before)
-
-
-@contextlib.contextmanager
 def _garbage_left() -> Iterator[None]:
     """Around a compile, before which MindSpore collects garbage: a third of a second with torch loaded.
 
@@ -360,9 +347,3 @@ def _garbage_left() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
-
-
-def _to_numpy(value: Any) -> np.ndarray:
-    if str(value.dtype) == "BFloat16":
-        value = value.float()
-    return value.asnumpy()

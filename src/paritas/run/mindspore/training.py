@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from paritas.run.mindspore.values import in_mode, to_numpy
 from paritas.run.session import Gradients
 from paritas.run.turns import turn
 
@@ -25,7 +26,7 @@ class Recorded:
 
     def __init__(self, training: Training, outputs: tuple[Any, ...], variables: Mapping[str, Any]) -> None:
         self._training, self._outputs, self._variables = training, outputs, variables
-        self.outputs = [np.array(_to_numpy(output)) for output in outputs]
+        self.outputs = [np.array(to_numpy(output)) for output in outputs]
 
     def backward(self, cotangents: Sequence[np.ndarray | None]) -> Gradients:
         """Gradients of the sum of the outputs times `cotangents`, by the weights and by the inputs that were asked
@@ -77,10 +78,10 @@ class Training:
             return sum(terms[1:], terms[0])
 
         ms = self._ms
-        with turn(), _pynative(ms):
+        with turn(), in_mode(ms, "pynative"):
             given = [ms.Tensor.from_numpy(np.ascontiguousarray(array)) for _, array in pairs]
             found = ms.grad(total, None, ms.ParameterTuple(wanted))(*given)
-            arrays = _apart([_to_numpy(value) for value in found])
+            arrays = _apart([to_numpy(value) for value in found])
         weights = len(wanted) - len(variables)
         return Gradients(
             {weight.name: array for weight, array in zip(wanted[:weights], arrays[:weights], strict=True)},
@@ -104,26 +105,13 @@ def _compiled(ms: Any, cell: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _pynative(ms: Any) -> Iterator[None]:
-    before = ms.get_context("mode")
-    if before == ms.PYNATIVE_MODE:
-        yield
-        return
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    try:
-        yield
-    finally:
-        ms.set_context(mode=before)
-
-
-@contextlib.contextmanager
 def _recording() -> Iterator[None]:
     """What is computed inside can be differentiated afterwards: as MindSpore 2.10 records what it computes again
     (`mindspore/common/recompute.py`), since `ms.vjp` takes one forward at a time."""
     import mindspore as ms
     from mindspore.common.api import _pynative_executor as executor
 
-    with _pynative(ms):
+    with in_mode(ms, "pynative"):
         flag, enabled = executor.grad_flag(), executor.enable_grad()
         executor.set_grad_flag(True)
         executor.set_enable_grad(True)
@@ -149,8 +137,3 @@ def _apart(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         found.append(np.array(array) if address in seen or not array.flags.writeable else array)
         seen.add(address)
     return found
-
-
-def _to_numpy(value: Any) -> np.ndarray:
-    array: np.ndarray = (value.float() if str(value.dtype) == "BFloat16" else value).asnumpy()
-    return array
