@@ -161,31 +161,20 @@ class Recorded(network.Network):
     def _is_large(self) -> bool:
         return self.turns is not None or bytes_of(self.model) >= LARGE
 
-    def begin(self) -> None:
-        """Before it is called: the weights of a pipeline need no memory while its first network is ported."""
-        if self._is_large and not self.engine.is_original and sys.platform == "linux" and self._watch is None:
-            self._move()
-            self.let_go()
-
     def _into_file(self) -> None:
         """Once for all weights, and again for those that have changed: they are still the model's."""
         if self._moved is self._seen_weights or self.engine.is_original or sys.platform != "linux":
             return
-        if self._is_large and self._watch is not None and self._move():
-            self._watch.look()
-            self._seen_weights = self._watch.weights()
-        self._moved = self._seen_weights
-
-    def _move(self) -> bool:
-        """Whether weights that were in memory are in a file now."""
-        large = memory.large_in_memory(self.model)
-        try:
-            if large:
+        if self._is_large and self._watch is not None and (large := memory.large_in_memory(self.model)):
+            try:
                 memory.move_to_file(large)
-        except OSError as error:
-            self._say(f"{type(self.model).__name__}: weights stay in memory, since {error.strerror or error}")
-            return False
-        return bool(large)
+            except OSError as error:
+                self._say(f"{type(self.model).__name__}: weights stay in memory, since {error.strerror or error}")
+            else:
+                del large
+                self._watch.look()
+                self._seen_weights = self._watch.weights()
+        self._moved = self._seen_weights
 
     def make_room(self) -> None:
         """Before another port of a large network is made: the others are opened again when they are called."""

@@ -57,8 +57,6 @@ def port(
             attach(found[name], **ours)
     if low_memory:
         in_turns(found)
-    for one in filter(None, map(_answers, found.values())):
-        one.begin()
     return with_ours(pipeline)
 
 
