@@ -27,7 +27,7 @@ from paritas.dropin import keepers
 from paritas.dropin.arrays import storages_of, watch_arrays, written
 from paritas.dropin.dispatch import hands_on, its_own, put_in
 from paritas.dropin.dispatch import is_users as is_users_hook
-from paritas.dropin.library import IGNORED, is_hooked, is_of_bases, is_of_models
+from paritas.dropin.library import IGNORED, aside, is_hooked, is_of_bases, is_of_models
 
 _version = operator.attrgetter("_version")
 _content = operator.attrgetter("cell_contents")
@@ -292,7 +292,7 @@ class _Walk:
 
 def left_out(module: torch.nn.Module, memory: Set[str]) -> Set[str]:
     """The attributes of a module that are none of what it computes. memory: those of its class that remember."""
-    return IGNORED | TABLES | memory | its_own(module) | keepers.attributes(type(module))
+    return IGNORED | TABLES | memory | its_own(module) | keepers.attributes(type(module)) | aside(module)
 
 
 def is_open(value: Any) -> bool:
