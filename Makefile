@@ -55,10 +55,10 @@ setup: $(MADE)  ## make the environment in .venv, and nothing else
 
 # A set-up that was interrupted leaves $(UNFINISHED), and is begun anew: pip would take a half-written package for
 # a whole one. A .venv without that mark is completed, never emptied.
-$(MADE): pyproject.toml constraints.txt tests/clip/requirements.txt tests/training/requirements.txt
+$(MADE): pyproject.toml constraints.txt tests/clip/requirements.txt tests/training/requirements.txt tests/training/requirements-zero.txt
 	@test -n "$(PYTHON)" || { echo "Paritas is built with Python 3.11, and none is here. Install it, or: make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@$(LOCK) $(SHELL) -euo pipefail -c '\
-		if [ $(MADE) -nt pyproject.toml ] && [ $(MADE) -nt constraints.txt ] && [ $(MADE) -nt tests/clip/requirements.txt ] && [ $(MADE) -nt tests/training/requirements.txt ]; then exit 0; fi; \
+		if [ $(MADE) -nt pyproject.toml ] && [ $(MADE) -nt constraints.txt ] && [ $(MADE) -nt tests/clip/requirements.txt ] && [ $(MADE) -nt tests/training/requirements.txt ] && [ $(MADE) -nt tests/training/requirements-zero.txt ]; then exit 0; fi; \
 		if [ -e $(UNFINISHED) ] || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 			echo "making $(VENV) with $(PYTHON): a few minutes, about 3 GB"; \
 			$(PYTHON) -m venv --clear $(VENV); \
@@ -70,6 +70,7 @@ $(MADE): pyproject.toml constraints.txt tests/clip/requirements.txt tests/traini
 		$(BIN)/python -m pip install -q -c constraints.txt --build-constraint constraints.txt -e ".[all]"; \
 		$(BIN)/python -m pip install -q --no-deps --upgrade --target $(VENV)/apart -r tests/clip/requirements.txt; \
 		$(BIN)/python -m pip install -q --no-deps --upgrade --target $(VENV)/trainer -r tests/training/requirements.txt; \
+		$(BIN)/python -m pip install -q --no-deps --upgrade --target $(VENV)/zero -r tests/training/requirements-zero.txt; \
 		rm $(UNFINISHED); \
 		touch $(MADE)'
 

@@ -98,7 +98,8 @@ for name, panel, words, commands in (
     app.add_typer(group, name=name, rich_help_panel=panel)
 
 trainers = typer.Typer(
-    help="Train models of libraries by their own code, on an engine.",
+    cls=train.Scripts,
+    help="Train by a script of PyTorch's, or by a library's own code, on an engine: paritas train SCRIPT, or clip.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -106,6 +107,7 @@ trainers = typer.Typer(
 #: What is none of our options is the library's.
 THEIRS = {"ignore_unknown_options": True, "allow_interspersed_args": True}
 trainers.command("clip", epilog=EPILOG, context_settings=THEIRS)(guarded(train.clip, "port", "train clip"))
+trainers.command("script", epilog=EPILOG, context_settings=THEIRS)(guarded(train.script, "port", "train SCRIPT"))
 app.add_typer(trainers, name="train", rich_help_panel=APPS)
 
 # The main job, and beside it demonstrations of single models.

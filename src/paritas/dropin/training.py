@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import random
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -45,7 +46,32 @@ from paritas.run.values import dynamic_sizes
 COUNTED = ("num_items_in_batch",)
 
 
-def trainable(model: Any, engine: str = "mindspore", *, mode: str = "", target: str = "cpu") -> Any:
+#: What `on_engine` was given, the innermost last.
+_wished: list[tuple[str, str]] = []
+_seen: list[weakref.ref[Any]] = []
+
+
+@contextlib.contextmanager
+def on_engine(name: str, mode: str = "") -> Iterator[None]:
+    """What is made trainable without a word of an engine is trained on this one while it is open."""
+    _wished.append((name, mode))
+    try:
+        yield
+    finally:
+        _wished.pop()
+
+
+def wished() -> str:
+    """The engine of what is trained, where none is named."""
+    return _wished[-1][0] if _wished else "mindspore"
+
+
+def trained() -> list[Any]:
+    """The models that were made trainable and are still there, in order."""
+    return [model for seen in _seen if (model := seen()) is not None]
+
+
+def trainable(model: Any, engine: str | None = None, *, mode: str = "", target: str = "cpu") -> Any:
     """Let an engine compute a model in training: forward and backward, in torch's own loops.
 
     The same object, whose class is a subclass of its own of the same name: torch's optimizers, peft, transformers'
@@ -53,7 +79,7 @@ def trainable(model: Any, engine: str = "mindspore", *, mode: str = "", target: 
 
     Args:
         model: a `torch.nn.Module` of float32, in memory.
-        engine: one that has gradients: "mindspore".
+        engine: one that has gradients: "mindspore", which it is by default; "torch" leaves the model as it is.
         mode: as in `paritas.port`.
         target: as in `paritas.port`.
 
@@ -64,6 +90,13 @@ def trainable(model: Any, engine: str = "mindspore", *, mode: str = "", target: 
         UnknownEngine, EngineMissing: it cannot run so here.
         InputError: the engine has no gradients, or the model is not float32.
     """
+    if engine is None:
+        engine, mode = wished(), mode or (_wished[-1][1] if _wished else "")
+    _seen.append(weakref.ref(model))
+    if about(engine).is_original:
+        return model
+    if isinstance(at := vars(model).get("_paritas"), TrainedNetwork) and at.build.engine == about(engine).name:
+        return model
     build, _ = build_options(engine, mode=mode, target=target)
     if not about(engine).trains:
         raise InputError(f'{engine} computes no gradients: nothing can be trained on it. engine="mindspore" does.')

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from paritas.lower.result import Lowered
     from paritas.options import BuildOptions
     from paritas.program import Artifact, Note, Program
+    from paritas.run.processes import Collectives
     from paritas.run.script import Side, ToWrite
     from paritas.run.session import Session
 
@@ -165,6 +166,17 @@ class Engine(abc.ABC):
 
     def beside_pipeline(self, directory: Path) -> None:  # noqa: B027 - most engines have nothing to write
         """Write what other programs on this engine look for in the directory of a pipeline of several networks."""
+
+    def launched(self, processes: int, port: int, logs: Path, script: Sequence[str]) -> list[str]:
+        """The command of its own launcher that starts `script`, a file with its arguments, in so many processes.
+
+        port: free. logs: a folder for what they say. Raises `InputError` where it trains in one process alone.
+        """
+        raise InputError(f"{self.label} trains in one process: leave out --processes.")
+
+    def join(self) -> Collectives:
+        """What the processes of its launcher say to each other; called first in each of them."""
+        raise InputError(f"{self.label} trains in one process.")
 
     @abc.abstractmethod
     def trial(self) -> None:

@@ -46,10 +46,10 @@ def __getattr__(name: str) -> Any:
         from paritas.transformers.pipelines import pipeline
 
         return pipeline
-    if name == "Trainer":
-        from paritas.transformers.training import Trainer
+    if name in ("Trainer", "Seq2SeqTrainer"):
+        from paritas.transformers import training
 
-        return Trainer
+        return getattr(training, name)
     from paritas.transformers.optimum import auto_name
 
     # Not every short name in capitals is a class of optimum's: CLIPModel, T5Model.

@@ -11,10 +11,13 @@ from paritas.run.engine import Engine
 from paritas.run.turns import in_turn
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from paritas.program import Artifact, Program
     from paritas.run.mindspore.session import MindSporeSession
+    from paritas.run.processes import Collectives
     from paritas.run.script import Side, ToWrite
 
 
@@ -68,6 +71,16 @@ class MindSpore(Engine):
         from paritas.run.mindspore import convolutions
 
         convolutions.expect(*coming)
+
+    def launched(self, processes: int, port: int, logs: Path, script: Sequence[str]) -> list[str]:
+        from paritas.run.mindspore.processes import command
+
+        return command(processes, port, logs, script)
+
+    def join(self) -> Collectives:
+        from paritas.run.mindspore.processes import MindSporeCollectives
+
+        return MindSporeCollectives()
 
     def trial(self) -> None:
         from paritas.run.mindspore.session import imported
