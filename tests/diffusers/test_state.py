@@ -167,6 +167,12 @@ class _Louder(diffusers.models.attention_processor.AttnProcessor2_0):
         return super().__call__(*args, **kwargs) * 1.5
 
 
+def _past_torch(pipeline: Any) -> None:
+    for network in networks(pipeline).values():
+        weight = max(network.parameters(), key=torch.numel).detach()
+        weight.untyped_storage().copy_((weight * 1.5).untyped_storage())
+
+
 _SWITCHED: dict[str, tuple[Change, dict[str, Any]]] = {
     "textual inversion": (_word, {"prompt": "a <cat>"}),
     "IP-adapter": (_image_prompt, _IMAGE),
@@ -175,6 +181,7 @@ _SWITCHED: dict[str, tuple[Change, dict[str, Any]]] = {
     "slices of a batch": (lambda p: p.vae.enable_slicing(), {"num_images_per_prompt": 2}),
     "slices of attention": (lambda p: p.enable_attention_slicing(1), {}),
     "other processors": (lambda p: p.unet.set_attn_processor(_Louder()), {}),
+    "weights written past torch": (_past_torch, {}),
     "a device": (lambda p: p.to("cpu"), {}),
     "float64": (lambda p: p.to(torch.float64), {}),
     "weights in float8": (

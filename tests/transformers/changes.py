@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from typing import Any
 
@@ -67,6 +68,26 @@ def array(model: Any) -> None:
 def row_of_array(model: Any) -> None:
     row = np.asarray(model.state_dict()["lm_head.weight"])[3]
     row[:2] = row[1::-1].copy()
+
+
+def storage(model: Any) -> None:
+    weight = model.lm_head.weight.detach()
+    weight.untyped_storage().copy_((weight * 2).untyped_storage())
+
+
+def half_of_storage(model: Any) -> None:
+    values = torch.empty(0).set_(model.lm_head.weight.untyped_storage())  # type: ignore[call-overload]
+    values[len(values) // 2 :] = 0.5
+
+
+def dlpack(model: Any) -> None:
+    torch.from_dlpack(model.lm_head.weight.detach()).mul_(2)
+
+
+def c_code(model: Any) -> None:
+    weight = model.lm_head.weight
+    twice = weight.detach() * 2
+    ctypes.memmove(weight.data_ptr(), twice.data_ptr(), twice.nbytes)
 
 
 def buffer(model: Any) -> None:
@@ -152,10 +173,10 @@ def adapter_merged(model: Any) -> None:
 
 
 CHANGES: tuple[Callable[[Any], None], ...] = (
-    in_place, data, data_in_place, row_of_data, array, row_of_array, buffer, buffer_replaced, attribute, activation,
-    output_embeddings, input_embeddings, fewer_layers, layers_exchanged, more_tokens, bfloat16, other_state,
-    fewer_configured, hidden_states, eager, forward_of_module, adapter, adapter_scaled, adapter_disabled,
-    adapter_merged,
+    in_place, data, data_in_place, row_of_data, array, row_of_array, storage, half_of_storage, dlpack, c_code,
+    buffer, buffer_replaced, attribute, activation, output_embeddings, input_embeddings, fewer_layers,
+    layers_exchanged, more_tokens, bfloat16, other_state, fewer_configured, hidden_states, eager, forward_of_module,
+    adapter, adapter_scaled, adapter_disabled, adapter_merged,
 )  # fmt: skip
 
 

@@ -235,10 +235,11 @@ class Mask:
     """A mask that a port gets as an input.
 
     p: the share of zeros. dims: its sizes, formulas of the inputs' sizes. order: its dimensions as they lie in memory,
-    in which torch draws.
+    in which torch draws. node: what draws it in the graph.
     """
 
     name: str
+    node: str
     dtype: str
     dims: tuple[int | str, ...]
     p: float
@@ -257,30 +258,39 @@ def _order(value: torch.Tensor) -> tuple[int, ...]:
     return tuple(sorted(range(len(strides)), key=lambda place: -strides[place]))
 
 
+def masks_of(program: Program) -> tuple[Mask, ...]:
+    """What a program draws, in the order in which it does."""
+    drawn = [node for node in program.graph.nodes if node.target is torch.ops.paritas.dropout_mask.default]
+    equal, found = equal_inputs(program.exported), []
+    for index, node in enumerate(drawn):
+        value = node.meta["val"]
+        dims = tuple(dim if isinstance(dim, int) else renamed(dim, equal) for dim in dims_of(value))
+        found.append(
+            Mask(f"dropout_{index}", node.name, dtype_name(value.dtype), dims, float(node.args[1]), _order(value))
+        )
+    return tuple(found)
+
+
 def with_masks_as_inputs(program: Program) -> tuple[Program, tuple[Mask, ...]]:
     """The program with an input for each mask that it draws, in the order in which they are drawn.
 
     The graph is changed in place.
     """
     exported, graph = program.exported, program.graph
-    drawn = [node for node in graph.nodes if node.target is torch.ops.paritas.dropout_mask.default]
-    if not drawn:
+    masks = masks_of(program)
+    if not masks:
         return program, ()
-    masks, examples = [], dict(program.examples)
+    examples = dict(program.examples)
     last = [node for node in graph.nodes if node.op == "placeholder"][-1]
-    signature, equal = exported.graph_signature, equal_inputs(exported)
-    for index, node in enumerate(drawn):
-        value = node.meta["val"]
-        name = f"dropout_{index}"
-        dims = tuple(dim if isinstance(dim, int) else renamed(dim, equal) for dim in dims_of(value))
-        mask = Mask(name, dtype_name(value.dtype), dims, float(node.args[1]), _order(value))
+    drawn = [node for node in graph.nodes if node.target is torch.ops.paritas.dropout_mask.default]
+    for node, mask in zip(drawn, masks, strict=True):
         with graph.inserting_after(last):
-            last = graph.placeholder(name)
-        last.meta = {"val": value, "paritas_input": name}
+            last = graph.placeholder(mask.name)
+        last.meta = {"val": node.meta["val"], "paritas_input": mask.name}
         node.replace_all_uses_with(last)
         graph.erase_node(node)
-        signature.input_specs.append(InputSpec(InputKind.USER_INPUT, TensorArgument(last.name), None))
-        masks.append(mask)
+        spec = InputSpec(InputKind.USER_INPUT, TensorArgument(last.name), None)
+        exported.graph_signature.input_specs.append(spec)
     known = {**program.sizes}
 
     def size(dim: int | str) -> int:
@@ -298,7 +308,4 @@ def with_masks_as_inputs(program: Program) -> tuple[Program, tuple[Mask, ...]]:
     names = {node.name for node in graph.nodes}
     specs = tuple(TensorSpec(mask.name, mask.dtype, mask.dims) for mask in masks)
     origins: Mapping[str, Origin] = {name: origin for name, origin in program.origins.items() if name in names}
-    return (
-        dataclasses.replace(program, inputs=(*program.inputs, *specs), examples=examples, origins=origins),
-        tuple(masks),
-    )
+    return dataclasses.replace(program, inputs=(*program.inputs, *specs), examples=examples, origins=origins), masks

@@ -241,6 +241,21 @@ Gradients = Annotated[
     bool,
     typer.Option("--gradients", help="Compare backwards too: every parameter's gradient, and every node's by itself."),
 ]
+Train = Annotated[
+    bool,
+    typer.Option(
+        "--train", help="For training, MindSpore only: the loss in the graph. Its --input has labels=SHAPE:int64 too."
+    ),
+]
+TrainSteps = Annotated[
+    int | None,
+    typer.Option(
+        "--train",
+        metavar="STEPS",
+        min=1,
+        help="Of a port for training: train it beside the original for so many steps, on the same batches.",
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace a port even if files in it were added or edited.")]
 
 # --- adopt -------------------------------------------------------------------------------------

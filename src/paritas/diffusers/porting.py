@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import copyreg
 import functools
 import inspect
 import os
@@ -98,9 +99,29 @@ def _is_so(network: Any, name: str, ours: Mapping[str, Any]) -> bool:
 def with_ours(pipeline: Any) -> Any:
     """The same pipeline, with `verify`, and `save_pretrained` that writes ports. Its class stays diffusers' own."""
     if isinstance(pipeline, DiffusionPipeline):
-        for name, function in (("save_pretrained", save), ("verify", verify), ("bisect", bisect)):
-            vars(pipeline)[name] = functools.partial(function, pipeline)
+        for function in (save, verify, bisect):
+            vars(pipeline)[_BY_NAME.get(function.__name__, function.__name__)] = functools.partial(function, pipeline)
+        copyreg.dispatch_table[type(pipeline)] = _reduced
     return pipeline
+
+
+#: How a pipeline calls a function of ours, where that is not its name.
+_BY_NAME = {"save": "save_pretrained"}
+
+
+def _reduced(pipeline: Any) -> tuple[Any, ...]:
+    """What copies and pickles of a pipeline are made of: what is ours in it is bound to it, and theirs to them."""
+    make, args, state, *more = pipeline.__reduce_ex__(4)
+    held = state if isinstance(state, dict) else {}
+    bound = [name for name, value in held.items() if getattr(value, "func", None) in (save, verify, bisect)]
+    if not bound:
+        return make, args, state, *more
+    return _blank, (type(pipeline),), {name: value for name, value in held.items() if name not in bound}
+
+
+def _blank(cls: Any) -> Any:
+    """A pipeline without anything in it, as `copy` and pickle fill it."""
+    return with_ours(cls.__new__(cls))
 
 
 def verify(pipeline: Any, inputs: Mapping[str, Any] | None = None, level: str = "modules", **how: Any) -> Any:

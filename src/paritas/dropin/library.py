@@ -7,7 +7,7 @@ import dataclasses
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from typing import Any
 
 
@@ -25,7 +25,9 @@ class Library:
     that holds hooks by which the library puts something in the place of its forward, by `hooks`: what they do depends
     on earlier calls, so that they are never inside a port. What each of them stands around is in its `fn_ref`.
     only_weights: whether such a hook changes nothing but where and in which dtype weights lie between calls, so that
-    what is computed is the module below it. cast_by: the dtype to which it casts them for a call.
+    what is computed is the module below it. cast_by: the dtype to which it casts them for a call. aside: attributes of
+    one of its modules that its forward does not look at, as the tokenizer of a module that also prepares its input;
+    unlike bookkeeping, of that module alone.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Library:
     registry: str = ""
     only_weights: Callable[[Any], bool] | None = None
     cast_by: Callable[[Any], Any] | None = None
+    aside: Callable[[Any], Set[str]] | None = None
 
 
 #: Attributes of a module on which no result depends: bookkeeping of torch and of ours, and of the libraries.
@@ -68,6 +71,7 @@ def register(library: Library) -> None:
         registry=known.registry or library.registry,
         only_weights=known.only_weights or library.only_weights,
         cast_by=known.cast_by or library.cast_by,
+        aside=known.aside or library.aside,
     )
     IGNORED.update(library.bookkeeping, filter(None, (library.registry,)))
 
@@ -120,6 +124,11 @@ def _hooks(module: object) -> Iterator[tuple[Library, Any]]:
     for one in _libraries.values():
         if one.registry and (registry := space.get(one.registry)) is not None:
             yield from ((one, hook) for hook in getattr(registry, "hooks", {}).values())
+
+
+def aside(module: object) -> frozenset[str]:
+    """Attributes of a module that its forward does not look at, as its library says."""
+    return frozenset().union(*(one.aside(module) for one in _libraries.values() if one.aside))
 
 
 def is_of_models(module: str) -> bool:

@@ -35,7 +35,7 @@ def large_in_memory(model: torch.nn.Module) -> list[torch.Tensor]:
 
     A view would go on with the memory that the weight was in before, and what is written into it would be lost.
     """
-    files, found = _mapped_files(), {}
+    files, found = mapped_files(), {}
     for tensor in (*model.parameters(), *model.buffers()):
         plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.device.type == "cpu"
         if not plain or tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_inference():
@@ -103,21 +103,30 @@ def let_go(model: torch.nn.Module) -> None:
     Nothing happens where the system does not say which these are.
     """
     if sys.platform == "linux":
-        with contextlib.suppress(OSError), open("/proc/self/pagemap", "rb", buffering=0) as pages:
-            _let_go({id(t): t for t in (*model.parameters(), *model.buffers())}.values(), pages)
+        with contextlib.suppress(OSError):
+            _let_go({id(t): t for t in (*model.parameters(), *model.buffers())}.values())
 
 
-def _let_go(tensors: Iterable[torch.Tensor], pages: Any) -> None:
-    files, page, advise = _mapped_files(), mmap.PAGESIZE, ctypes.CDLL(None).madvise
-    for tensor in tensors:
-        if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or not files.holds(tensor):
-            continue
-        first = tensor.data_ptr() // page
-        count = -(-(tensor.data_ptr() + tensor.nbytes) // page) - first
-        pages.seek(first * 8)
-        states = np.frombuffer(pages.read(count * 8), np.uint64)
+def _let_go(tensors: Iterable[torch.Tensor]) -> None:
+    files, page, advise = mapped_files(), mmap.PAGESIZE, ctypes.CDLL(None).madvise
+    plain = (tensor for tensor in tensors if type(tensor) in (torch.Tensor, torch.nn.Parameter))
+    for first, states in states_of_pages([pages_of(tensor) for tensor in plain if files.holds(tensor)]):
         for start, stop in _runs((states >> np.uint64(_STATE)) & np.uint64(0b111) == _CLEAN):
             advise(ctypes.c_void_p((first + start) * page), ctypes.c_size_t((stop - start) * page), ctypes.c_int(4))
+
+
+def pages_of(tensor: torch.Tensor) -> tuple[int, int]:
+    """The first page of a tensor's memory, and how many it has."""
+    first = tensor.data_ptr() // mmap.PAGESIZE
+    return first, -(-(tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE) - first
+
+
+def states_of_pages(stretches: Iterable[tuple[int, int]]) -> Iterator[tuple[int, np.ndarray]]:
+    """(first page, what Linux says of each page) of each stretch. Raises `OSError` where it says nothing."""
+    with open("/proc/self/pagemap", "rb", buffering=0) as pages:
+        for first, count in stretches:
+            pages.seek(first * 8)
+            yield first, np.frombuffer(pages.read(count * 8), np.uint64)
 
 
 def trim() -> None:
@@ -147,14 +156,22 @@ class _Files:
         return at >= 0 and start + tensor.nbytes <= self._highs[at]
 
 
-def _mapped_files() -> _Files:
-    """Files on a disk, also those that have no name any more; neighbouring pieces of one are one."""
+def mapped_files(*, private: bool = False) -> _Files:
+    """Files on a disk, also those that have no name any more; neighbouring pieces of one are one.
+
+    private: only those whose pages are copied when they are written to.
+    """
     found: list[tuple[int, int]] = []
     if sys.platform == "linux":
         with open("/proc/self/maps") as maps:
             for line in maps:
-                bounds, _, _, _, inode, *path = line.split(maxsplit=5)
-                if inode == "0" or not path or path[0].startswith(("/dev/", "/memfd:", "/SYSV")):
+                bounds, may, _, _, inode, *path = line.split(maxsplit=5)
+                if (
+                    (private and not may.endswith("p"))
+                    or inode == "0"
+                    or not path
+                    or path[0].startswith(("/dev/", "/memfd:", "/SYSV"))
+                ):
                     continue
                 low, high = (int(number, 16) for number in bounds.split("-"))
                 if found and found[-1][1] == low:

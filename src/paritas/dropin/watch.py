@@ -2,8 +2,8 @@
 """Whether anything was changed on which a model's results depend: weights, modules, attributes, configuration, code.
 
 A look at all of it takes milliseconds, so a call does not look but asks whether there is reason to: every value that
-a look has met is still the same object, and every tensor has the version and the memory that it had. Both are a few
-loops in C over flat lists.
+a look has met is still the same object, and every tensor has the version and the memory that it had, with the same
+numbers at some places. These are a few loops in C over flat lists.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from paritas.dropin import keepers
 from paritas.dropin.arrays import storages_of, watch_arrays, written
 from paritas.dropin.dispatch import hands_on, its_own, put_in
 from paritas.dropin.dispatch import is_users as is_users_hook
-from paritas.dropin.library import IGNORED, is_hooked, is_of_bases, is_of_models
+from paritas.dropin.library import IGNORED, aside, is_hooked, is_of_bases, is_of_models
+from paritas.dropin.samples import Samples
 
 _version = operator.attrgetter("_version")
 _content = operator.attrgetter("cell_contents")
@@ -103,6 +104,8 @@ class Watch:
         self._storages = storages_of(self._placed)
         watch_arrays(self._storages)
         self._written = written(self._storages)
+        self._samples = Samples(self._placed)
+        self._sampled = self._samples.taken()
         self._reads = _data.reads
         _data.watched.update(map(id, plain))
 
@@ -113,6 +116,7 @@ class Watch:
             and self._versions == [*map(_version, self._versioned)]
             and self._addresses == [*map(_address, self._placed)]
             and self._written == written(self._storages)
+            and self._sampled == self._samples.taken()  # behind addresses: memory that is gone is not read
             and not any(self._empty)
             and same(self._values, self._dicts, entries)
             and same(self._classes, self._views, entries)
@@ -129,7 +133,7 @@ class Watch:
         state = [(n, id(t), 0 if t.is_inference() else t._version) for n, t in self.tensors.items()]
         # A version of 0 was only read, as a copy of the model reads it.
         handed = [(id(t), t._version) for t in _handed_of(self.tensors.values()) if t._version]
-        return tuple(state), tuple(self._addresses), tuple(handed), self._written
+        return tuple(state), tuple(self._addresses), tuple(handed), self._written, self._sampled
 
 
 def same(had: list[Any], spaces: list[Any], entries: Any) -> bool:
@@ -292,7 +296,7 @@ class _Walk:
 
 def left_out(module: torch.nn.Module, memory: Set[str]) -> Set[str]:
     """The attributes of a module that are none of what it computes. memory: those of its class that remember."""
-    return IGNORED | TABLES | memory | its_own(module) | keepers.attributes(type(module))
+    return IGNORED | TABLES | memory | its_own(module) | keepers.attributes(type(module)) | aside(module)
 
 
 def is_open(value: Any) -> bool:

@@ -187,13 +187,25 @@ class Trains(Protocol):
 
     `weights` are the names of what it computes with. `share` makes arrays its weights, which it reads where they are
     from then on. `record` is one forward, to be differentiated by the weights that are not frozen and by the inputs
-    `by`; `infer` one that is not. train: in training mode.
+    `by`; `infer` one that is not. train: in training mode. drawn: by node, what is to stand in the place of what the
+    engine would draw; `draws` says how it is put there. `weight` is the value of one.
     """
+
+    draws: str
 
     def weights(self) -> Collection[str]: ...
 
+    def weight(self, name: str) -> np.ndarray: ...
+
     def share(self, weights: Mapping[str, np.ndarray]) -> None: ...
 
-    def record(self, feed: Mapping[str, np.ndarray], by: Collection[str], *, train: bool) -> Recorded: ...
+    def record(
+        self,
+        feed: Mapping[str, np.ndarray],
+        by: Collection[str],
+        *,
+        train: bool,
+        drawn: Mapping[str, np.ndarray] | None = None,
+    ) -> Recorded: ...
 
     def infer(self, feed: Mapping[str, np.ndarray], *, train: bool) -> list[np.ndarray]: ...

@@ -101,6 +101,18 @@ def test_a_changed_weight_counts(model: Any, inputs: Any) -> None:
     assert _difference(model.encode_image(image), before) < 1e-6
 
 
+@pytest.mark.slow
+def test_a_weight_that_is_written_past_torch_counts(model: Any, inputs: Any) -> None:
+    _, text = inputs
+    other = copy.deepcopy(model)
+    before = other.encode_text(text)
+    other.text_projection.data.numpy()[:] *= 1.5
+    assert _difference(other.encode_text(text), 1.5 * before) < 1e-5
+    twice = other.text_projection.detach() * 2
+    other.text_projection.untyped_storage().copy_(twice.untyped_storage())
+    assert _difference(other.encode_text(text), 3 * before) < 1e-5
+
+
 def test_training_is_pytorchs(folder: Path, inputs: Any) -> None:
     model = open_clip.create_model("tiny", pretrained=str(folder / "ViT-B-32.safetensors"), engine=ENGINE).train()
     image, text = inputs

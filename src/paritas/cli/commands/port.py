@@ -43,6 +43,7 @@ from paritas.cli.options import (
     Symmetric,
     Target,
     Task,
+    Train,
     Verify,
     Weights,
 )  # fmt: skip
@@ -78,6 +79,7 @@ def port(
     gptq: Gptq = False,
     lora_correction: LoraCorrection = False,
     task: Task = "",
+    train: Train = False,
     device: Device = "",
     ov_config: OvConfig = None,
     revision: Revision = None,
@@ -114,6 +116,8 @@ def port(
 
       paritas port ./gpt2 --class AutoModelForCausalLM --input input_ids=1x8:int64 --static --out gpt2-static
 
+      paritas port ./bert -e mindspore --train --input input_ids=8x64:int64 --input labels=8:int64 --out bert-train
+
       paritas port ./vit --device NPU --static --out vit-npu
 
       paritas port ./stable-diffusion --out stable-diffusion-openvino
@@ -139,6 +143,7 @@ def port(
     if index is not None:
         others: dict[str, Any] = {
             "task": task,
+            "train": train,
             "device": device,
             "inputs": inputs,
             "revision": revision,
@@ -179,6 +184,7 @@ def port(
             task=task,
             device=device,
             ov_config=properties,
+            train=train,
             progress=lambda stage: None if stage == "load" else stages(stage),
         )
         report: ParityReport | ComponentReports | None = None
@@ -191,14 +197,20 @@ def port(
     return OK if report is None or report.verdict == "agrees" else DIVERGES
 
 
+#: Of a port for training, before it is written: `paritas verify --train` makes more.
+FIRST_STEPS = 3
+
+
 def verified(port: Port | Components[Port], level: str, source: str, stages: Stages) -> ParityReport | ComponentReports:
     """The port's report. A module in memory is loaded again as the command line named it, `file.py:factory`."""
     from paritas.components import Components
 
     one = next(iter(port.values())) if isinstance(port, Components) else port
-    report: Any = port.verify(level=level, progress=stages.detail)
+    trained: dict[str, Any] = {"train": FIRST_STEPS} if one.manifest.settings.get("train") else {}
+    report: Any = port.verify(level=level, progress=stages.detail, **trained)
     if one.manifest.source.kind == "module":
-        report = report.again_with(f"--original {shlex.quote(source)}")
+        steps = "".join(f" --train {count}" for count in trained.values())
+        report = report.again_with(f"--original {shlex.quote(source)}{steps}")
     port.report = report
     return report
 

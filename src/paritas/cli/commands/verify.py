@@ -32,6 +32,7 @@ from paritas.cli.options import (
     Seed,
     StepName,
     TextFile,
+    TrainSteps,
 )  # fmt: skip
 from paritas.cli.outcome import DIVERGES, OK, console, print_json
 from paritas.cli.progress import Stages
@@ -54,6 +55,7 @@ def verify(
     component: ComponentName = "",
     call: Call = None,
     text: TextFile = None,
+    train: TrainSteps = None,
     attach: Attach = False,
     html: Html = None,
     png: Png = None,
@@ -85,6 +87,8 @@ def verify(
 
       paritas verify llama-ov --level nodes --step "beams, step 3"
 
+      paritas verify bert-train --train 20 --html training.html
+
       paritas verify my-port --original ./my-checkpoint --inputs real-batch.npz
 
       paritas verify stable-diffusion-openvino --component unet --level nodes
@@ -96,7 +100,8 @@ def verify(
             directory, level=level.value, component=component, call=call, original=original, seed=seed, attach=attach,
             html=html, png=png, quiet=quiet, as_json=as_json,
             how={"mode": mode, "engine_device": device}, gradients=gradients, inputs=inputs, search=search,
-            step=step, text=text, repro=repro, **{"allow-modified": allow_modified, "ov-config": ov_config},
+            step=step, text=text, repro=repro, train=train,
+            **{"allow-modified": allow_modified, "ov-config": ov_config},
         )  # fmt: skip
     if is_pipeline(str(directory)):
         raise InputError(f"{directory} is a pipeline in PyTorch. Port it:   paritas port {directory} --out DIR")
@@ -115,6 +120,11 @@ def verify(
         for one in engines(read.manifest):
             check_differentiates(one)
     check_files(html=html, png=png)
+    if train and (gradients or search or step or text or png or repro):
+        raise InputError(
+            "--train compares steps of training: leave out --gradients, --search, --step, --text, --repro and --png, "
+            "or verify without it. Its picture is in --html."
+        )
     if png and level is LevelName.outputs:
         raise InputError("--png draws the error per layer: it needs --level modules or nodes, not outputs.")
     if repro is not None and level is not LevelName.nodes:
@@ -129,8 +139,10 @@ def verify(
         port = pipeline.load(
             directory, mode=mode or "", device=device, ov_config=properties, allow_modified=allow_modified
         )
-        if isinstance(port, Components) and (inputs or repro or step):
-            raise InputError(f"--inputs, --step and --repro are for one graph, and {directory} has {', '.join(port)}.")
+        if isinstance(port, Components) and (inputs or repro or step or train):
+            raise InputError(
+                f"--inputs, --step, --train and --repro are for one graph, and {directory} has {', '.join(port)}."
+            )
         feed = arrays(inputs) if inputs else None
         words = text_of(text) if text else None
         stages("load")
@@ -138,6 +150,7 @@ def verify(
         if module is None and not isinstance(port, Components):
             module = port.original(in_files=True)
         stages("verify")
+        trained: dict[str, Any] = {"train": train} if train else {}
         report: ParityReport | ComponentReports = port.verify(
             feed,
             level.value,
@@ -148,8 +161,16 @@ def verify(
             gradients=gradients,
             step=step or "",
             text=words,
+            **trained,
         )
-        given = {"--original": original, "--inputs": inputs, "--mode": mode, "--step": step, "--text": text}
+        given = {
+            "--original": original,
+            "--inputs": inputs,
+            "--mode": mode,
+            "--step": step,
+            "--text": text,
+            "--train": train,
+        }
         again = [f"{option} {shlex.quote(str(value))}" for option, value in given.items() if value]
         report = report.again_with(" ".join([*again, *["--allow-modified"] * allow_modified]))
         if repro is not None and not isinstance(port, Components):

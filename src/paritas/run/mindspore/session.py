@@ -42,6 +42,7 @@ class MindSporeSession:
     #: And `part`, whose values replace what the statements compute.
     cut_with = "the statements of the port's file, in PyNative mode"
     cut_mode, cut_runs_all = "pynative", True
+    draws = "the statements of the port's file, in PyNative mode, with PyTorch's masks"
 
     def __init__(self, artifact: Artifact, mode: str) -> None:
         self.manifest, self.mode = artifact.manifest, mode
@@ -183,14 +184,33 @@ class MindSporeSession:
         names: Collection[str] = self.cell.parameters_dict().keys()
         return names
 
+    def weight(self, name: str) -> np.ndarray:
+        """See `run.session.Trains`."""
+        return to_numpy(self.cell.parameters_dict()[name])
+
     def share(self, weights: Mapping[str, np.ndarray]) -> None:
         """See `run.session.Trains`."""
         self._trained.share(weights)
 
     @in_turn
-    def record(self, feed: Mapping[str, np.ndarray], by: Collection[str], *, train: bool) -> Recorded:
+    def record(
+        self,
+        feed: Mapping[str, np.ndarray],
+        by: Collection[str],
+        *,
+        train: bool,
+        drawn: Mapping[str, np.ndarray] | None = None,
+    ) -> Recorded:
         """See `run.session.Trains`."""
         tensors = {spec.name: self._tensor(feed[spec.name], spec.dtype) for spec in self.manifest.inputs}
+        if drawn:
+            masks = {name: self._ms.Tensor.from_numpy(array) for name, array in drawn.items()}
+
+            def replace(name: str, value: Any) -> Any:
+                return masks.get(name, value)
+
+            with mindspore_nodes.watched(self._module, self._source, self.cell, self._steps(), replace):
+                return self._trained.forward(tensors, by, train=train, compiled=False)
         with _garbage_left() if self._compiles(feed) else contextlib.nullcontext():
             return self._trained.forward(tensors, by, train=train)
 

@@ -52,8 +52,11 @@ class Training:
             for name, array in weights.items():
                 self._known[name].set_data(self._ms.Tensor.from_numpy(array))
 
-    def forward(self, tensors: Mapping[str, Any], by: Collection[str], *, train: bool) -> Recorded:
+    def forward(
+        self, tensors: Mapping[str, Any], by: Collection[str], *, train: bool, compiled: bool = True
+    ) -> Recorded:
         """One call. tensors: MindSpore's, in the order of the cell's arguments; by: those to differentiate by.
+        compiled: or statement by statement.
 
         Raises whatever MindSpore raises.
         """
@@ -61,7 +64,7 @@ class Training:
         self._compiled.set_train(train)
         with turn(), _recording():
             given = [variables[name] + 0 if name in variables else tensor for name, tensor in tensors.items()]
-            out = self._compiled(*given)
+            out = (self._compiled if compiled else self.cell)(*given)
         found = out if isinstance(out, tuple) else (out,)
         return Recorded(self, found, variables)
 

@@ -22,6 +22,14 @@ WORDS = (
 
 def sentence(report: Findings) -> str:
     """What the verdict means for this report."""
+    if report.training and not report.outputs:
+        steps = len(report.training) - 1
+        first = next((row for row in report.training if not row.agrees), None)
+        if first is not None and not first.step:
+            return "The port does not begin with the original's weights."
+        if first is not None:
+            return f"From step {first.step} of {steps} on, the training left the tolerance."
+        return f"All of {steps} {plural(steps, 'step')} of training are within the tolerance."
     rows = report.outputs
     judged = [row for row in rows if not row.unjudged]
     cases = len({row.case for row in judged})
@@ -75,6 +83,11 @@ def next_steps(report: Findings, directory: str) -> list[tuple[str, str]]:
         return [("use it", f"paritas.diffusers.DiffusionPipeline.from_pretrained({directory!r})")]
     if report.picture is not None:
         return [("see which network it is", f"paritas verify {place}")]
+    if report.training and not report.agrees:
+        words = "name the node whose gradient is wrong, with a port that is not for training"
+        return [(words, f"paritas verify {place} --gradients")]
+    if report.agrees and report.training:
+        return [("train it", f"paritas.load({directory!r}).cell.set_train()")]
     if report.agrees:
         modified = ", allow_modified=True" if "--allow-modified" in report.again else ""
         return [("use it", f"paritas.load({directory!r}{modified})"), ("measure it", f"paritas bench {place}{again}")]

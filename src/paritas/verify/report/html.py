@@ -20,7 +20,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from paritas.verify.report import conclusion, curves, generation, histogram
+from paritas.verify.report import conclusion, curves, generation, histogram, training
 from paritas.verify.report.histogram import Bin
 from paritas.verify.report.layers import Branch, is_entry, layers, tree
 from paritas.verify.report.markdown import FIGURE, LEGEND
@@ -33,9 +33,10 @@ from paritas.verify.report.rows import (
     NodeParity,
     OutputParity,
     StepParity,
+    TrainedStep,
 )
 
-Row = ModuleParity | NodeParity | OutputParity | GradientParity | NodeGradientParity | StepParity
+Row = ModuleParity | NodeParity | OutputParity | GradientParity | NodeGradientParity | StepParity | TrainedStep
 
 #: Guilty lines of source that are shown with a card each, and nodes on a card; all are in the table.
 MOST = 12
@@ -141,6 +142,11 @@ class View:
         """The guilty ones in the graph's order, then the others from the worst on."""
         others = [row for row in self.report.nodes if row.agrees]
         return [*self.report.guilty, *sorted(others, key=lambda row: -row.excess)]
+
+    @property
+    def training(self) -> Markup:
+        """The picture of a training, which holds numbers and words of ours."""
+        return Markup(training.svg(self.report))
 
     @property
     def gradients(self) -> list[GradientParity]:
@@ -271,7 +277,7 @@ def _environment() -> jinja2.Environment:
     )  # fmt: skip
     environment.globals |= {function.__name__: function for function in functions}
     environment.globals |= {"LEGEND": LEGEND, "WORDS": conclusion.WORDS, "FIGURE": FIGURE, "MOST": MOST, "STEPS": STEPS}
-    environment.globals["STEP_WORDS"] = generation.WORDS
+    environment.globals |= {"STEP_WORDS": generation.WORDS, "TRAINING_WORDS": training.WORDS}
     environment.globals |= {"style": Markup(_own("parity.css")), "script": Markup(_own("parity.js"))}
     environment.filters["row_id"] = id
     return environment

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from paritas.verify.report import conclusion, generation, gradients
+from paritas.verify.report import conclusion, generation, gradients, training
 from paritas.verify.report.tables import escape, number, table
 
 if TYPE_CHECKING:
@@ -60,10 +60,10 @@ def markdown(report: Findings, directory: str) -> str:
     if worst is not None and worst.hint:
         lines += [worst.hint, ""]
     lines += [f"Tolerance: `{report.tolerance.rule}`, because {report.tolerance.because}.", ""]
-    lines += ["## Outputs", "", *table(OUTPUT_HEAD, map(output_cells, report.outputs)), "", LEGEND, ""]
-    failed = [row for row in report.outputs if not row.agrees]
-    if failed:
-        lines += ["### What did not agree", "", *(f"- {escape(str(row))}" for row in failed), ""]
+    if report.training:
+        lines += training.section(report)
+    if report.outputs or not report.training:
+        lines += _output_section(report)
     if report.unseen:
         lines += ["### What was not compared", "", *(f"- {name}: {why}" for name, why in report.unseen.items()), ""]
     if report.generation:
@@ -97,6 +97,14 @@ def markdown(report: Findings, directory: str) -> str:
     lines += ["## Environment", "", *table(("", ""), facts.items()), ""]
     lines += ["## Reproduce", "", f"    {conclusion.command(report, directory)}", ""]
     return "\n".join(lines)
+
+
+def _output_section(report: Findings) -> list[str]:
+    lines = ["## Outputs", "", *table(OUTPUT_HEAD, map(output_cells, report.outputs)), "", LEGEND, ""]
+    failed = [row for row in report.outputs if not row.agrees]
+    if failed:
+        lines += ["### What did not agree", "", *(f"- {escape(str(row))}" for row in failed), ""]
+    return lines
 
 
 def _module_section(report: Findings) -> list[str]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from paritas.verify.subject import Subject
 
 #: What `frame` makes a table of.
-TABLES = ("outputs", "generation", "modules", "nodes", "gradients")
+TABLES = ("outputs", "generation", "modules", "nodes", "gradients", "training")
 
 
 class PandasMissing(ParitasError, ImportError):

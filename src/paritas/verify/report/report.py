@@ -15,6 +15,7 @@ from paritas.verify.report.generation import lines as generation_lines
 from paritas.verify.report.gradients import lines as gradient_lines
 from paritas.verify.report.markdown import markdown
 from paritas.verify.report.rows import Findings, plain
+from paritas.verify.report.training import lines as training_lines
 
 #: 1 called the errors of PyTorch and of the port `own` and `ours`.
 REPORT_VERSION = 2
@@ -47,7 +48,9 @@ class ParityReport(Findings):
         """This report, to be made again with these options of `paritas verify` beside its level."""
         return dataclasses.replace(self, again=options)
 
-    def to_frame(self, of: Literal["outputs", "generation", "modules", "nodes", "gradients"] = "outputs") -> Any:
+    def to_frame(
+        self, of: Literal["outputs", "generation", "modules", "nodes", "gradients", "training"] = "outputs"
+    ) -> Any:
         """The rows as a `pandas.DataFrame`, with what follows from them: `agrees`, and the outputs' `ratio`.
 
         Raises `PandasMissing`.
@@ -65,8 +68,10 @@ class ParityReport(Findings):
     def __str__(self) -> str:
         compared = [row for row in self.outputs if not row.unjudged]
         count = f"{len(compared)} outputs compared in {len({r.case for r in compared})} cases"
+        if self.training and not self.outputs:
+            count = f"{len(self.training) - 1} steps of training compared"
         lines = [
-            f"{self.verdict}: {count}, error {self.error:.2e} (max|got-want| / mean|want|)",
+            f"{self.verdict}: {count}, error {self.error:.2e} ({self._figure})",
             f"  {self.subject + ': ' if self.subject else ''}{self.environment}",
             f"  tolerance: {self.tolerance}",
         ]
@@ -81,6 +86,8 @@ class ParityReport(Findings):
         lines += [f"  not compared: {name}: {why}" for name, why in self.unseen.items()]
         if self.generation:
             lines += generation_lines(self)
+        if self.training:
+            lines += training_lines(self)
         if self.text is not None:
             lines.append(f"  text: {self.text}")
         if self.picture is not None:
@@ -95,6 +102,10 @@ class ParityReport(Findings):
             lines += gradient_lines(self)
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)
+
+    @property
+    def _figure(self) -> str:
+        return "of a loss, to float64" if self.training and not self.outputs else "max|got-want| / mean|want|"
 
     def _module_lines(self) -> list[str]:
         lines = [f"  modules: {len(self.modules)} compared, {len(self.unseen_modules)} not seen; {self.observed}"]

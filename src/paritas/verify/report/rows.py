@@ -298,6 +298,35 @@ class GradientParity(Measured):
 
 
 @dataclasses.dataclass(frozen=True)
+class TrainedStep(Measured):
+    """One step of a training on both sides; step 0 is what they begin with. error: of the loss, to float64.
+
+    parameter: the one that is furthest from float64's, by its share of the tolerance. drift, torch_drift: how far, the
+    port's and PyTorch's, as a share of the way that it has gone. loss_excess: the loss's own.
+    """
+
+    step: int
+    loss: float = math.nan
+    port_loss: float = math.nan
+    exact_loss: float = math.nan
+    parameter: str = ""
+    drift: float = math.nan
+    torch_drift: float = math.nan
+    loss_excess: float = 0.0
+
+    def __str__(self) -> str:
+        if not self.step:
+            return f"before the first step, {self.parameter}: {self.what}"
+        if self.fault:
+            return f"step {self.step}: {self.fault}"
+        drift = f"{self.parameter} has drifted by {self.drift:.2e} of its way, PyTorch's by {self.torch_drift:.2e}"
+        loss = f"loss {self.port_loss:.7g}, PyTorch's {self.loss:.7g}" + (
+            f" ({self.loss_excess:.3g}x tolerance)" if self.loss_excess > 1 else ""
+        )
+        return f"step {self.step}: {self.excess:.3g}x tolerance; {f'{drift}; ' if self.parameter else ''}{loss}"
+
+
+@dataclasses.dataclass(frozen=True)
 class OfNode(Measured):
     """What belongs to one node of the graph. target: "aten.linear.default"."""
 
@@ -379,13 +408,19 @@ class Findings:
     text: TextCost | None = None
     #: Of a pipeline.
     picture: PictureCost | None = None
+    #: Of a port for training: the state in which it begins, and the steps.
+    training: tuple[TrainedStep, ...] = ()
+    #: How the port's steps were computed.
+    trained_with: str = ""
 
     @property
     def verdict(self) -> Verdict:
         """A fault or an excess diverges. Nothing compared, or anything not seen or not judged, is incomplete."""
         ruling: tuple[OutputParity | StepParity, ...] = (*self.outputs, *self.generation)
-        if any(row.diverges for row in ruling) or any(not row.agrees for row in self.gradients):
+        if any(row.diverges for row in ruling) or any(not row.agrees for row in (*self.gradients, *self.training)):
             return "diverges"
+        if self.training and not self.outputs:
+            return "agrees" if len(self.training) > 1 else "incomplete"
         compared = sum(row.elements for row in self.outputs if row.agrees)
         if not compared or self.unseen or any(row.unjudged for row in ruling):
             return "incomplete"
@@ -401,7 +436,8 @@ class Findings:
     @property
     def error(self) -> float:
         """The largest max|got-want| / mean|want| of all outputs and cases; inf for a fault, NaN for no output."""
-        return max((row.error for row in (*self.outputs, *self.generation)), key=badness, default=math.nan)
+        rows = (*self.outputs, *self.generation, *self.training)
+        return max((row.error for row in rows), key=badness, default=math.nan)
 
     @property
     def worst_output(self) -> OutputParity | None:
