@@ -183,6 +183,10 @@ class TamperedPort(PortError):
 # --- apps --------------------------------------------------------------------------------------
 
 
+class IndexDamaged(ParitasError):
+    """An index of texts cannot be read: names the file and what is wrong with it, and how to go on."""
+
+
 class ZooError(ParitasError):
     """The zoo, or an entry of it, is not usable: names the file or the entry and what is wrong with it."""
 

@@ -7,7 +7,7 @@ import gc
 import signal
 import sys
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,6 +29,7 @@ from paritas.cli.commands import (
     port,
     report,
     scaffold,
+    search,
     speech,
     support,
     train,
@@ -96,6 +97,25 @@ for name, panel, words, commands in (
         needs = "" if command in (cache.ls, cache.rm) else "port"
         group.command(command.__name__, epilog=EPILOG)(guarded(command, needs, f"{name} {command.__name__}"))
     app.add_typer(group, name=name, rich_help_panel=panel)
+
+searches = typer.Typer(
+    help="Index texts, and ask for what they mean.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for verb, function in (
+    ("index", search.index),
+    ("query", search.query),
+    ("add", search.add),
+    ("delete", search.delete),
+    ("info", search.info),
+    ("export", search.export),
+    ("eval", search.evaluate),
+):
+    doing: Any = function
+    searches.command(verb, epilog=EPILOG)(guarded(doing, "search", f"search {verb}"))
+app.add_typer(searches, name="search", rich_help_panel=APPS)
 
 trainers = typer.Typer(
     cls=train.Scripts,

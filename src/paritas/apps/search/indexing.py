@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Texts of files become an index: cut, embedded in batches, and kept batch by batch, so that it can be gone on with."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from paritas.apps.search import store
+from paritas.apps.search.embedding import Embedder, Identity
+from paritas.apps.search.filters import Filter, condition
+from paritas.apps.search.reading import Row, rows
+from paritas.apps.search.splitting import WAYS, Span, splitter
+from paritas.apps.search.store import Document, Writer
+from paritas.errors import InputError
+
+#: So many passages are embedded at once: the model sorts them by length, and pads little.
+TOGETHER = 512
+
+#: While much is added, the file of vectors is made again whenever it has grown by this share.
+GROWN = 0.5
+
+#: A text that is longer is not read: it would be in memory as a whole, with all of its vectors.
+LONGEST = 100_000_000
+
+Told = Callable[["Progress"], None]
+
+
+@dataclasses.dataclass
+class Progress:
+    """What was done so far: texts that were read, and of them those that were known, had no words, or were too long.
+
+    documents, passages: what was added and is on disk.
+    """
+
+    read: int = 0
+    known: int = 0
+    empty: int = 0
+    too_long: int = 0
+    documents: int = 0
+    passages: int = 0
+    seconds: float = 0.0
+
+
+def index(
+    place: str | Path,
+    files: Sequence[str | Path],
+    embedder: Embedder | Callable[[], Embedder],
+    *,
+    text: str = "text",
+    split: str = "verses",
+    key: str = "",
+    encoding: str = "utf-8",
+    told: Told = lambda progress: None,
+) -> Progress:
+    """Put files into an index, which is made if it is not there. What is in it already is passed over.
+
+    Args:
+        place: a directory.
+        files: tables and folders, see `reading`.
+        embedder: the model, or what loads it, once the files have been found to be readable.
+        text: the column that is embedded.
+        split: "verses", which empty lines part, "sentences", or "tokens", windows of 128.
+        key: a column by which a row is known again: a row with a known key and another text takes the old one's place.
+            Without it, a row is known by all that is in it.
+        encoding: of files that do not say it themselves.
+        told: called after every batch that is on disk.
+
+    Raises:
+        InputError: a file cannot be read, another process writes, the disk is full, or the index is of another model or
+            cut in another way.
+    """
+    if split not in WAYS:
+        raise InputError(f"{split!r} is none of {', '.join(WAYS)}.")
+    given = rows(files, text, key=key, encoding=encoding)
+    try:
+        first = [next(given)]
+    except StopIteration:
+        raise InputError(f"There are no rows in {', '.join(map(str, files))}.") from None
+    return add_rows(place, _chained(first, given), embedder, {"text": text, "split": split, "key": key}, told)
+
+
+def add_rows(
+    place: str | Path,
+    given: Iterable[Row],
+    embedder: Embedder | Callable[[], Embedder],
+    settings: dict[str, Any],
+    told: Told = lambda progress: None,
+) -> Progress:
+    """The same for rows from anywhere. settings: `text`, `split` and `key`, which the index keeps."""
+    place = Path(place)
+    model = embedder if isinstance(embedder, Embedder) else embedder()
+    is_new = not store.is_index(place)
+    if is_new:
+        store.create(place, model.identity, settings)
+    progress, began = Progress(), time.perf_counter()
+    with Writer(place) as writer:
+        try:
+            _add(writer, given, model, settings, progress, told)
+        except BaseException:
+            if is_new and not progress.documents:
+                writer.discard()
+            raise
+    progress.seconds = time.perf_counter() - began
+    return progress
+
+
+def _add(
+    writer: Writer, given: Iterable[Row], model: Embedder, settings: dict[str, Any], progress: Progress, told: Told
+) -> None:
+    began = time.perf_counter()
+    refuse_other(writer.place, writer.identity, model.identity)
+    had = writer.meta("settings")
+    if had["split"] != settings["split"] or had["key"] != settings["key"]:
+        raise InputError(
+            f"{writer.place} has {had['split']} and is keyed by {had['key'] or 'whole rows'}; what is added to it "
+            "has to be cut and known in the same way."
+        )
+    cut = splitter(settings["split"], model.model.tokenizer, model.model.max_seq_length)
+    for batch in _batches(_new(given, writer, settings["key"], progress), cut, progress):
+        texts = [row.text[start:stop] for row, spans in batch for start, stop in spans]
+        vectors = model.embed(texts)
+        if not np.isfinite(vectors).all():
+            raise InputError(f"{model.identity.name} embeds a text as numbers that are not finite.")
+        documents, first = [], 0
+        for row, spans in batch:
+            one = vectors[first : first + len(spans)]
+            documents.append(Document(row.key, row.text, row.columns, spans, one))
+            first += len(spans)
+        progress.passages += writer.add(documents)
+        progress.documents += len(documents)
+        progress.seconds = time.perf_counter() - began
+        told(progress)
+        writer.fold(share=GROWN)
+    writer.fold()
+
+
+def delete(place: str | Path, filters: Sequence[Filter]) -> int:
+    """Remove the texts for which all filters hold. How many. Raises `InputError` where there is no filter."""
+    if not filters:
+        raise InputError("Say which texts are to be deleted: --where 'artist = Nobody'.")
+    with Writer(place) as writer:
+        where, given = condition(filters, writer)
+        removed = writer.delete(where, given)
+        writer.fold()
+    return removed
+
+
+def refuse_other(place: Path, had: Identity, has: Identity) -> None:
+    """Raise `InputError` where vectors of a model would be compared with those of another."""
+    if had.dimensions != has.dimensions or had.digest != has.digest:
+        raise InputError(
+            f"{place} was made by {had.name} ({had.dimensions} dimensions, {had.digest[:12]}), and this is {has.name} "
+            f"({has.dimensions}, {has.digest[:12]}). Vectors of different models cannot be compared."
+        )
+    if had.precision != has.precision:
+        raise InputError(
+            f"{place} was made in {had.precision}, and this model computes in {has.precision}: "
+            f"--precision {had.precision}"
+        )
+
+
+def _chained(first: list[Row], rest: Iterator[Row]) -> Iterator[Row]:
+    yield from first
+    yield from rest
+
+
+def _new(given: Iterable[Row], writer: Writer, key: str, progress: Progress) -> Iterator[Row]:
+    """The rows that are not in the index, or are with another text. Of one key the last counts, within a batch too."""
+    batch: dict[str, Row] = {}
+
+    def left() -> Iterator[Row]:
+        known = writer.known(list(batch))
+        for row in batch.values():
+            if row.key in known and (not key or _same(writer, row)):
+                progress.known += 1
+            else:
+                yield row
+        batch.clear()
+
+    for row in given:
+        progress.read += 1
+        if len(row.text) > LONGEST:
+            progress.too_long += 1
+            continue
+        if not row.text.strip():
+            progress.empty += 1
+            continue
+        progress.known += row.key in batch
+        batch[row.key] = row
+        if len(batch) >= TOGETHER:
+            yield from left()
+    yield from left()
+
+
+def _same(writer: Writer, row: Row) -> bool:
+    import json
+
+    found = writer.rows("select text, columns from documents where key = ?", (row.key,))
+    return found == [(row.text, json.dumps(row.columns, ensure_ascii=False))]
+
+
+def _batches(
+    given: Iterable[Row], cut: Callable[[str], list[Span]], progress: Progress
+) -> Iterator[list[tuple[Row, list[Span]]]]:
+    """Rows with their passages, about `TOGETHER` passages at once: a text is never in two batches."""
+    batch: list[tuple[Row, list[Span]]] = []
+    count = 0
+    for row in given:
+        spans = cut(row.text)
+        if not spans:
+            progress.empty += 1
+            continue
+        batch.append((row, spans))
+        count += len(spans)
+        if count >= TOGETHER:
+            yield batch
+            batch, count = [], 0
+    if batch:
+        yield batch

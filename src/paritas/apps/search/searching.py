@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A query is embedded and answered: by meaning, by words too where that is asked for, each text once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from paritas.apps.search.embedding import Embedder
+from paritas.apps.search.filters import Filter, condition
+from paritas.apps.search.indexing import refuse_other
+from paritas.apps.search.store import Index
+from paritas.errors import InputError
+
+#: So many passages that a filter leaves are compared one by one; of more, the graph is asked for more than is wanted.
+FEW = 20_000
+
+#: In reciprocal rank fusion: how little the first places count more than those behind (Cormack et al., 2009).
+FUSED = 60
+
+#: What a word is, for BM25.
+_WORD = re.compile(r"\w+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Hit:
+    """A text that was found. start, stop: its best passage. score: cosine with the query, or what a reranker says.
+
+    passages: all of its passages that were among the nearest, (start, stop, score), the best first.
+    """
+
+    document: int
+    key: str
+    text: str
+    columns: dict[str, Any]
+    start: int
+    stop: int
+    score: float
+    passages: tuple[tuple[int, int, float], ...]
+
+    @property
+    def passage(self) -> str:
+        return self.text[self.start : self.stop]
+
+    @property
+    def title(self) -> str:
+        """What the text is called: its column `title`, `song` or `name`, or its first line."""
+        for name in ("title", "song", "name", "track"):
+            for column, value in self.columns.items():
+                if column.lower() == name and value not in (None, ""):
+                    return str(value)
+        return next((line.strip() for line in self.text.splitlines() if line.strip()), "")[:80]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "title": self.title,
+            "score": round(self.score, 6),
+            "passage": self.passage,
+            "start": self.start,
+            "stop": self.stop,
+            "columns": self.columns,
+            "key": self.key,
+        }
+
+
+class Searcher:
+    """An index that is asked. It may be written to meanwhile.
+
+    Args:
+        place: its directory.
+        embedder: the model that it was made by; loaded by what the index says of it, if not given.
+        engine: for a model that is loaded so.
+
+    Raises:
+        InputError: there is no index, or it is of another model.
+    """
+
+    def __init__(
+        self,
+        place: str | Path,
+        embedder: Embedder | None = None,
+        *,
+        model: str = "",
+        engine: str | None = None,
+        reranker: Callable[[list[tuple[str, str]]], np.ndarray] | None = None,
+    ) -> None:
+        self.index = Index(place)
+        had = self.index.identity
+        self.embedder = embedder or Embedder(model or had.name, engine=engine, precision=had.precision)
+        refuse_other(Path(place), had, self.embedder.identity)
+        self._reranker = reranker
+
+    def close(self) -> None:
+        self.index.close()
+
+    def search(
+        self,
+        query: str,
+        top: int = 9,
+        *,
+        filters: Sequence[Filter] = (),
+        hybrid: bool = False,
+        rerank: int = 0,
+    ) -> list[Hit]:
+        """The texts that fit a query best, each once.
+
+        filters: all of them hold for what is found. hybrid: BM25's ranks count as much as those of the vectors.
+        rerank: so many texts are read by the reranker, pair by pair, and are in its order. Raises `InputError`.
+        """
+        if not query.strip():
+            raise InputError("The query is empty.")
+        if top < 1:
+            raise InputError(f"top={top}: it has to be 1 at least.")
+        if rerank and self._reranker is None:
+            raise InputError("There is no reranker: --rerank MODEL names one.")
+        return self.found_by(self.embedder.embed([query], query=True)[0], query, top, filters, hybrid, rerank)
+
+    def found_by(
+        self, vector: np.ndarray, query: str, top: int, filters: Sequence[Filter], hybrid: bool, rerank: int
+    ) -> list[Hit]:
+        where, given = condition(filters, self.index) if filters else ("", [])
+        wanted = max(top, rerank)
+        total = self.index.count("passages")
+        left = total
+        if where:
+            counted = "select count(*) from passages p join documents d on d.id = p.document where " + where
+            left = self.index.rows(counted, given)[0][0]
+        if not left:
+            return []
+        count = max(4 * wanted, 50)
+        while True:  # until so many different texts are among the passages
+            if where and left <= FEW:
+                (pairs,) = self.index.exactly(vector, left if count >= left else count, where, given)
+            else:
+                (pairs,) = self.index.nearest(vector, count)
+            words = self.index.by_words(_words(query), count, where, given) if hybrid else []
+            hits = self._grouped(vector, pairs, words, where, given)
+            if len(hits) >= wanted or count >= total:
+                break
+            count *= 4
+            if count >= FEW and where and left > FEW:  # a filter that what is near seldom passes
+                (pairs,) = self.index.exactly(vector, count, where, given)
+                hits = self._grouped(vector, pairs, words, where, given)
+                break
+        hits = hits[:wanted]
+        if rerank and self._reranker is not None:
+            hits = self._reranked(query, hits)
+        return hits[:top]
+
+    def _grouped(
+        self,
+        vector: np.ndarray,
+        pairs: list[tuple[int, float]],
+        words: list[int],
+        where: str,
+        given: Sequence[Any],
+    ) -> list[Hit]:
+        """Passages as texts, in the order of their best one."""
+        scores = dict(pairs)
+        if missing := [number for number in words if number not in scores]:
+            scores |= self._compared(vector, missing)
+        ranks = {number: 1 / (FUSED + place) for place, (number, _) in enumerate(pairs, 1)}
+        if words:
+            for place, number in enumerate(words, 1):
+                ranks[number] = ranks.get(number, 0.0) + 1 / (FUSED + place)
+        order = sorted(scores, key=lambda number: (-ranks.get(number, 0.0), -scores[number]))
+        places = self._places(order, where, given)
+        found: dict[int, list[int]] = {}
+        for number in order:
+            if number in places:
+                found.setdefault(places[number][0], []).append(number)
+        documents = self._documents(list(found))
+        hits = []
+        for document, numbers in found.items():
+            if document not in documents:  # deleted a moment ago
+                continue
+            key, columns, text = documents[document]
+            passages = tuple((*places[number][1:], scores[number]) for number in numbers)
+            hits.append(Hit(document, key, text, json.loads(columns), *passages[0], passages))
+        return hits
+
+    def _compared(self, vector: np.ndarray, numbers: Sequence[int]) -> dict[int, float]:
+        found: dict[int, float] = {}
+        for part in _parts(numbers):
+            marks = ", ".join("?" * len(part))
+            for number, blob in self.index.rows(f"select id, vector from passages where id in ({marks})", part):
+                found[number] = float(np.frombuffer(blob, "<f2").astype(np.float32) @ vector)
+        return found
+
+    def _places(self, numbers: Sequence[int], where: str, given: Sequence[Any]) -> dict[int, tuple[int, int, int]]:
+        """For each passage its document, start and stop, if its document passes the filters."""
+        found: dict[int, tuple[int, int, int]] = {}
+        for part in _parts(numbers):
+            marks = ", ".join("?" * len(part))
+            text = f"select p.id, p.document, p.start, p.stop from passages p where p.id in ({marks})"
+            if where:
+                joined = "passages p join documents d on d.id = p.document"
+                text = f"select p.id, p.document, p.start, p.stop from {joined} where p.id in ({marks}) and {where}"
+            found |= {row[0]: row[1:] for row in self.index.rows(text, [*part, *given])}
+        return found
+
+    def _documents(self, numbers: Sequence[int]) -> dict[int, tuple[str, str, str]]:
+        found: dict[int, tuple[str, str, str]] = {}
+        for part in _parts(numbers):
+            marks = ", ".join("?" * len(part))
+            text = f"select id, key, columns, text from documents where id in ({marks})"
+            found |= {row[0]: row[1:] for row in self.index.rows(text, part)}
+        return found
+
+    def _reranked(self, query: str, hits: list[Hit]) -> list[Hit]:
+        assert self._reranker is not None
+        scores = np.asarray(self._reranker([(query, hit.passage) for hit in hits])).reshape(len(hits), -1)[:, 0]
+        order = np.argsort(-scores, kind="stable")
+        return [dataclasses.replace(hits[place], score=float(scores[place])) for place in order]
+
+
+def _words(query: str) -> list[str]:
+    return list(dict.fromkeys(word.lower() for word in _WORD.findall(query)))
+
+
+def _parts(numbers: Sequence[Any], size: int = 500) -> list[list[Any]]:
+    return [list(numbers[start : start + size]) for start in range(0, len(numbers), size)]
+
+
+def cross_encoder(name: str, engine: str | None = None) -> Callable[[list[tuple[str, str]]], np.ndarray]:
+    """A reranker: a CrossEncoder on an engine."""
+    from paritas.apps.search.embedding import directory_of
+    from paritas.sentence_transformers import CrossEncoder
+
+    model = CrossEncoder(str(directory_of(name)), engine=engine, device="cpu")
+
+    def scores(pairs: list[tuple[str, str]]) -> np.ndarray:
+        found: np.ndarray = model.predict(pairs, show_progress_bar=False)
+        return found
+
+    return scores
