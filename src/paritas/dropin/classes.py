@@ -129,12 +129,12 @@ def _ported_class(original: Any, mixin: Any) -> Any:
     # Its bases are the original's too: who looks for one of them finds it.
     made = type(original.__name__, (mixin, original, *original.__bases__), space)
     made.__init__ = _init_like(original.__init__)  # type: ignore[misc]
-    made.forward = _forward_like(original.forward)  # type: ignore[attr-defined]
+    made.forward = _forward_like(original)  # type: ignore[attr-defined]
     for name in _methods(original, mixin._paritas_methods):
-        setattr(made, name, _for_any_framework(getattr(made, name)))
+        setattr(made, name, _for_any_framework(made, name))
     for name in mixin._paritas_computed:
-        if inspect.isfunction(own := getattr(original, name, None)):
-            setattr(made, name, _method_like(name, own))
+        if inspect.isfunction(getattr(original, name, None)):
+            setattr(made, name, _method_like(original, name))
     return made
 
 
@@ -152,31 +152,32 @@ def _init_like(original: Callable[..., Any]) -> Callable[..., None]:
     return __init__
 
 
-def _answering(original: Callable[..., Any], answer: Callable[..., Any]) -> Callable[..., Any]:
+def _answering(original: type, name: str, answer: Callable[..., Any]) -> Callable[..., Any]:
     """A method in whose place the network answers: `answer(self, own, args, kwargs)`, tensors of torch in and out.
 
-    Its signature is the original's: loops read from it what the model takes.
+    Its signature is the original's: loops read from it what the model takes. What somebody puts in the original's
+    place, in its class, is in the place of `own`.
     """
 
-    @functools.wraps(original)
+    @functools.wraps(getattr(original, name))
     def called(self: Any, *args: Any, **kwargs: Any) -> Any:
         if self._paritas is None or computes_original():
-            return original(self, *args, **kwargs)
+            return getattr(original, name)(self, *args, **kwargs)
         return uncompiled(answered)(self, args, kwargs)
 
     def answered(self: Any, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
         args, kwargs, framework = to_torch(given, named)
-        return back(answer(self, functools.partial(original, self), args, kwargs), framework)
+        return back(answer(self, functools.partial(getattr(original, name), self), args, kwargs), framework)
 
     return called
 
 
-def _forward_like(original: Callable[..., Any]) -> Callable[..., Any]:
-    return _answering(original, lambda self, own, args, kwargs: self._paritas("", self, own, args, kwargs))
+def _forward_like(original: type) -> Callable[..., Any]:
+    return _answering(original, "forward", lambda self, own, args, kwargs: self._paritas("", self, own, args, kwargs))
 
 
-def _method_like(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
-    return _answering(original, lambda self, own, args, kwargs: self._paritas.method(name, own, args, kwargs))
+def _method_like(original: type, name: str) -> Callable[..., Any]:
+    return _answering(original, name, lambda self, own, args, kwargs: self._paritas.method(name, own, args, kwargs))
 
 
 def attach(model: torch.nn.Module, mixin: Any = Ported, **ours: Any) -> Any:
@@ -240,10 +241,12 @@ def _methods(original: type, more: tuple[str, ...]) -> list[str]:
     return [name for name in names if inspect.isfunction(getattr(original, name, None))]
 
 
-def _for_any_framework(method: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(method)
+def _for_any_framework(made: type, name: str) -> Callable[..., Any]:
+    """The method of that name behind this class: the mixin's, or what the original has now."""
+
+    @functools.wraps(getattr(made, name))
     def called(self: Any, *args: Any, **kwargs: Any) -> Any:
         args, kwargs, framework = to_torch(args, kwargs)
-        return back(method(self, *args, **kwargs), framework)
+        return back(getattr(super(made, self), name)(*args, **kwargs), framework)
 
     return called

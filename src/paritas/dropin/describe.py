@@ -7,6 +7,7 @@ something is met that cannot be described: an object without attributes that can
 
 from __future__ import annotations
 
+import collections
 import enum
 import functools
 import hashlib
@@ -32,7 +33,9 @@ from paritas.dropin.watch import (
     memory_of,
     object_classes,
     replaced,
+    slots_of,
     tables_of,
+    torch_spaces,
 )
 
 #: Values that no result depends on, by the name of their class: what a module of code has beside its functions.
@@ -44,8 +47,8 @@ _IDLE = (
 #: And by where that is: typing's own, and what torch decorates functions with.
 _IDLE_MODULES = ("typing", "logging", "torch.autograd.grad_mode", "torch._dynamo")
 
-_CONTAINERS = (list, tuple, dict, set, frozenset)
-_PLAIN = (bool, int, str, bytes, complex, type(None), range, slice, type(Ellipsis), type(NotImplemented))
+_CONTAINERS = (list, tuple, dict, set, frozenset, collections.deque)
+_PLAIN = (bool, int, str, bytes, bytearray, complex, type(None), range, slice, type(Ellipsis), type(NotImplemented))
 _AS_PRINTED = (torch.dtype, torch.device, torch.Size, torch.layout, torch.memory_format, np.generic, np.dtype)
 
 
@@ -71,7 +74,7 @@ class _Writer:
         self._module(model)
         for cls in classes:
             self._class(cls)
-        for name, value in sorted(replaced().items()):
+        for name, value in replaced(torch_spaces(model)).items():
             self._named(name, value)
         for name, space in code_spaces(classes).items():
             self._say("code", name)
@@ -159,7 +162,7 @@ class _Writer:
                 self._named(key if isinstance(key, (str, int)) else _word(key), inner)
         elif isinstance(value, (set, frozenset)):
             self._say(*sorted(map(_word, value)))
-        elif isinstance(value, (list, tuple)):
+        elif isinstance(value, (list, tuple, collections.deque)):
             for inner in value:
                 self.value(inner)
             self._say("end")
@@ -182,6 +185,9 @@ class _Writer:
                     self._named(name, inner)
             for table in tables_of(value):
                 self.value(table)
+        elif names := slots_of(value):
+            for name in names:
+                self._named(name, getattr(value, name, None))
         else:
             self._say(self._unknown(value))
 

@@ -255,6 +255,8 @@ class Network:
         if self.now.has_float64 and (why := self.engine.lacks.get("float64")):
             return f"PyTorch computes, since {why}"
         assert self._watch is not None
+        if self._watch.replaced:
+            return f"PyTorch computes, since another function is in the place of {self._watch.replaced}"
         if not self._watch.is_counted:
             return (
                 "PyTorch computes, since weights that were made in torch.inference_mode do not tell when they are "

@@ -8,6 +8,7 @@ numbers at some places. These are a few loops in C over flat lists.
 
 from __future__ import annotations
 
+import collections
 import dis
 import functools
 import inspect
@@ -17,9 +18,10 @@ import sys
 import types
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Set
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any
 
+import numpy as np
 import torch
 
 from paritas.capture.around import around, functions_of, is_looked_at, is_users
@@ -33,6 +35,7 @@ from paritas.dropin.samples import Samples
 _version = operator.attrgetter("_version")
 _content = operator.attrgetter("cell_contents")
 _address = operator.methodcaller("data_ptr")
+_numbers = operator.methodcaller("tobytes")
 entries = operator.methodcaller("values")
 
 #: Attributes that have a look of their own, or hold what is looked at elsewhere.
@@ -68,18 +71,22 @@ class Watch:
     tensors: parameters, buffers and tensors in attributes, by where they were found. only_original: the paths of
     modules that have no twin in a port, and why. keeping: those of them of which this holds when they are called by
     themselves, too. complete: False if something was too large to look at whole.
+    replaced: a function of torch's, or a method of tensors, in whose place somebody has put another; "" for none.
     is_counted: False if a tensor was made in `torch.inference_mode`, and tells nobody when it is written to.
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
         self._model = model
+        self.replaced = ""
         self._objects: keepers.Held = {}
         watch_data()
+        watch_arrays({})
         self.look()
 
     def look(self) -> None:
         """From now on the model is what it is now."""
         found = _Walk(self._model)
+        self.replaced = replaced_everywhere()
         keepers.compared(self._objects, found.objects)
         self._objects = found.objects
         self.tensors, self.complete = found.tensors, found.complete
@@ -92,6 +99,10 @@ class Watch:
         self._values = [*chain.from_iterable(map(entries, self._dicts))]
         self._classes = [*chain.from_iterable(map(entries, self._views))]
         self._items = [*chain.from_iterable(self._lists)]
+        self._typed, self._types = found.typed, [*map(type, found.typed)]
+        self._arrays, self._numbers = found.arrays, [*map(_numbers, found.arrays)]
+        self._slotted, self._slots = found.slotted, found.slots
+        self._filled = [*map(getattr, self._slotted, self._slots, repeat(None))]
         self._spaces, self._names, self._cells = found.spaces, found.names, found.cells
         self._variables = [*map(dict.get, self._spaces, self._names), *map(_content, self._cells)]
         # A view of what `.data` handed out shares memory with its parameter and not the version.
@@ -121,6 +132,9 @@ class Watch:
             and same(self._values, self._dicts, entries)
             and same(self._classes, self._views, entries)
             and same(self._items, self._lists, iter)
+            and self._types == [*map(type, self._typed)]
+            and self._numbers == [*map(_numbers, self._arrays)]
+            and all(map(operator.is_, self._filled, map(getattr, self._slotted, self._slots, repeat(None))))
             and all(map(operator.is_, self._variables, self._read_around()))
         )
 
@@ -171,6 +185,10 @@ class _Walk:
         self.dicts: list[dict[Any, Any]] = []
         self.views: list[Mapping[str, Any]] = []
         self.lists: list[Any] = []
+        self.typed: list[Any] = []
+        self.arrays: list[np.ndarray] = []
+        self.slotted: list[Any] = []
+        self.slots: list[str] = []
         self.tensors: dict[str, torch.Tensor] = {}
         self.spaces: list[dict[str, Any]] = []
         self.names: list[str] = []
@@ -190,14 +208,17 @@ class _Walk:
         for cls in classes:
             self._class(cls)
         self._at = None
-        self.dicts.append(vars(torch.nn.functional))
-        self._all("torch.nn.functional ", replaced().values())
+        of_torch = torch_spaces(model)
+        for space in of_torch:
+            (self.dicts if isinstance(space, dict) else self.views).append(space)
+        self._all("torch ", replaced(of_torch).values())
         for name, space in code_spaces(classes).items():
             self.dicts.append(space)
             self._all(f"{name} ", space.values())
 
     def _module(self, path: str, module: torch.nn.Module) -> None:
         self._seen.add(id(module))
+        self.typed.append(module)
         space = vars(module)
         self.dicts += [space, module._forward_hooks, module._forward_pre_hooks]
         self.dicts += [module._parameters, module._buffers, module._modules]
@@ -272,9 +293,13 @@ class _Walk:
         elif isinstance(value, dict):
             self.dicts.append(value)
             self._all(f"{path}.", value.values())
-        elif isinstance(value, (list, tuple)):
+        elif isinstance(value, (list, tuple, set, frozenset, collections.deque)):
             self.lists.append(value)
             self._all(f"{path}.", value)
+        elif isinstance(value, bytearray):
+            self.lists.append(value)
+        elif isinstance(value, np.ndarray):
+            self.arrays.append(value)
         elif isinstance(value, functools.partial):
             self._all(f"{path}.", (value.func, value.args, value.keywords))
         elif is_open(value):
@@ -287,11 +312,18 @@ class _Walk:
                 return
             if callable(value):
                 self.objects[id(value)] = value, tuple(vars(value).values())
+            self.typed.append(value)
             self.dicts.append(vars(value))
             self.dicts += tables_of(value)
             for name, inner in list(vars(value).items()):
                 if name not in IGNORED:
                     self._value(f"{path}.{name}", inner)
+        elif names := slots_of(value):
+            self.typed.append(value)
+            self.slotted += [value] * len(names)
+            self.slots += names
+            for name in names:
+                self._value(f"{path}.{name}", getattr(value, name, None))
 
 
 def left_out(module: torch.nn.Module, memory: Set[str]) -> Set[str]:
@@ -309,11 +341,39 @@ def is_open(value: Any) -> bool:
     )
 
 
-def replaced() -> dict[str, Any]:
-    """What somebody has put in the place of torch's functions, as another attention."""
-    found = vars(torch.nn.functional).items()
-    own = ("torch", "collections", "typing", "warnings")
-    return {n: f for n, f in found if isinstance(f, types.FunctionType) and not (f.__module__ or "").startswith(own)}
+def slots_of(value: Any) -> tuple[str, ...]:
+    """The attributes of an object of a user's or a library's that has no dictionary of them."""
+    if not (is_of_models(type(value).__module__) or is_users(type(value).__module__)):
+        return ()
+    own = (vars(cls).get("__slots__", ()) for cls in type(value).__mro__)
+    names = chain.from_iterable((one,) if isinstance(one, str) else one for one in own)
+    return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
+
+
+def torch_spaces(model: torch.nn.Module) -> list[Any]:
+    """Where torch's functions and methods are that a model may call."""
+    classes = {cls: None for module in model.modules() for cls in type(module).__mro__}
+    layers = [vars(cls) for cls in classes if cls.__module__.startswith("torch.")]
+    return [vars(torch.nn.functional), vars(torch), vars(torch.Tensor), *layers]
+
+
+def replaced(spaces: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What somebody has put in the place of functions and methods of torch, as another attention, or another way of all
+    linear layers."""
+    found = chain.from_iterable(map(_replaced_in, spaces))
+    return {f"{name} {index}": value for index, (name, value) in enumerate(found)}
+
+
+def _replaced_in(space: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    own = ("torch", "collections", "typing", "warnings", "paritas")
+    functions = ((name, value) for name, value in space.items() if isinstance(value, types.FunctionType))
+    return [(name, value) for name, value in functions if not (value.__module__ or "").startswith(own)]
+
+
+def replaced_everywhere() -> str:
+    """A function of `torch`, or a method of its tensors, in whose place is another: torch calls it too."""
+    spaces = {"torch": vars(torch), "torch.Tensor": vars(torch.Tensor)}
+    return next((f"{at}.{name}" for at, space in spaces.items() for name, _ in _replaced_in(space)), "")
 
 
 def tables_of(value: Any) -> list[dict[Any, Any]]:
