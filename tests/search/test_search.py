@@ -19,8 +19,10 @@ import numpy as np
 import pytest
 from hashed import DIMENSIONS, Hashed, Words
 
-pytest.importorskip("usearch")
-pytest.importorskip("sentence_transformers")
+from paritas.extras import missing
+
+if missing("search"):  # which imports neither: see `store._graph` for why usearch is not to be the first
+    pytest.skip("paritas[search] is not installed", allow_module_level=True)
 
 from paritas.apps.search import store
 from paritas.apps.search.exporting import exported
@@ -443,6 +445,23 @@ def test_what_is_in_it_can_be_taken_out(made: Path, tmp_path: Path) -> None:
     assert np.abs(found["vectors"][1] - lines[1]["vector"]).max() < 1e-5
     with pytest.raises(InputError, match="is of no kind that is written"):
         exported(made, tmp_path / "out.csv")
+
+
+# --- beside an engine -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_openvino_computes_where_the_graph_was_loaded_first() -> None:
+    code = (
+        "from paritas.apps.search.store import _graph; _graph(8); import numpy, openvino\n"
+        "from openvino import opset13 as o\n"
+        "x = o.parameter([2]); model = openvino.Model([o.relu(x)], [x]); import tempfile\n"
+        "path = tempfile.mkdtemp() + '/m.xml'; openvino.save_model(model, path)\n"
+        "found = openvino.Core().compile_model(openvino.Core().read_model(path), 'CPU')\n"
+        "print(found(numpy.array([-1, 2], 'float32'))[0].tolist())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[0.0, 2.0]", done.stderr
 
 
 # --- killed -----------------------------------------------------------------------------------------------------

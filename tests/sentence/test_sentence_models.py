@@ -182,6 +182,40 @@ def test_in_training_pytorch_computes(bert: str, caplog: pytest.LogCaptureFixtur
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("trained_on", ["torch", "mindspore"])
+def test_a_loss_of_theirs_trains_it(trained_on: str, bert: str) -> None:
+    """In PyTorch, or with its transformer's forward and backward on MindSpore; then the engine has the new weights."""
+    from sentence_transformers.sentence_transformer.losses import CosineSimilarityLoss
+
+    import paritas
+
+    def trained(model: Any) -> Any:
+        torch.manual_seed(0)
+        model.train()
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        loss = CosineSimilarityLoss(model)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss([model.preprocess(TEXTS[:2]), model.preprocess(TEXTS[1:3])], torch.tensor([0.9, 0.1])).backward()
+            optimizer.step()
+        return model.eval()
+
+    before = made_of(bert).encode(TEXTS)
+    want = trained(made_of(bert)).encode(TEXTS)
+    assert np.abs(want - before).max() > 1e-3
+    if trained_on == "torch":
+        model = trained(ours.port_model(made_of(bert), engine="openvino"))
+    else:
+        model = made_of(bert)
+        paritas.trainable(model[0].model, trained_on)
+        model = trained(model)
+    assert np.abs(model.encode(TEXTS) - want).max() < 1e-4 * np.abs(want).max()
+
+
+@pytest.mark.slow
 def test_a_module_of_the_users_own(bert: str) -> None:
     class Doubled(torch.nn.Module):
         def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -12,6 +12,7 @@ leaves nothing half-made, and readers go on while one writer writes.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import hashlib
 import json
@@ -42,7 +43,7 @@ FORMAT = 1
 WAITING, SHARE = 5_000, 0.1
 
 #: Of the graph of neighbours: edges of each, and how far a search looks around while it is built and asked.
-CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 16, 128, 128
+CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 16, 128, 384
 
 #: Rows that are read at once.
 _BATCH = 20_000
@@ -327,6 +328,7 @@ class Index:
         made = _graph(self._dimensions, lookups=False)
         try:
             made.view(path)
+            made.expansion_search = EXPANSION_SEARCH  # which the file does not keep
         except Exception as error:
             raise self._broken(told["name"], str(error)) from error
         self._file, self._file_name = made, told["name"]
@@ -424,6 +426,7 @@ class Writer(Index):
         made = _graph(self._dimensions)
         if told:
             made.load(self.place / told["name"])
+            made.expansion_add = EXPANSION_ADD  # which the file does not keep
             for (number,) in self.rows("select id from gone"):
                 made.remove(number)
         top = last
@@ -512,6 +515,10 @@ def _locked(place: Path) -> int | None:
 
 
 def _graph(dimensions: int, *, lookups: bool = True) -> Any:
+    with contextlib.suppress(OSError):
+        # usearch 2.26 brings a C++ library whose symbols whatever is loaded later takes for its own: OpenVINO 2026.4
+        # then reads no model. Where the system's is there first, for all to see, that is the one.
+        ctypes.CDLL("libstdc++.so.6", mode=ctypes.RTLD_GLOBAL)
     from usearch.index import Index as Graph
 
     return Graph(
