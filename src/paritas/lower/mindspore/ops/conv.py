@@ -11,6 +11,7 @@ volumes become images with the taps of the depth as channels.
 from typing import Any
 
 from paritas.lower.mindspore.ops.conv_places import WITHOUT_KERNEL, by_places, places
+from paritas.lower.mindspore.ops.matmul import dense
 from paritas.lower.mindspore.ops.registry import lowers
 from paritas.lower.mindspore.write.emitter import Emitter
 from paritas.lower.mindspore.write.source import Size, Sizes, Value
@@ -163,7 +164,7 @@ def _patches(emit: Emitter, input: Value, weight: Value, bias: Value | None, ker
         patches = emit.call("ops.transpose", cut, tuple(order))
     patches = emit.let(emit.call("ops.reshape", patches, (-1, depth)), "patches")
     flat = emit.let(emit.call("ops.reshape", weight, (outputs, depth)), "kernel")
-    product = emit.call("ops.dense", patches, flat, *([] if bias is None else [bias]))
+    product = dense(emit, patches, flat, bias)
     if all(size == 1 for size in grid):
         return emit.call("ops.reshape", product, (-1, outputs, *grid))
     product = emit.let(emit.call("ops.reshape", product, (-1, *grid, outputs)), "grid")

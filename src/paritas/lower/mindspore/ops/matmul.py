@@ -22,8 +22,14 @@ def linear(emit: Emitter, input: Value, weight: Value, bias: Value | None) -> Va
         product = emit.call("ops.matmul", input, weight)
         return product if bias is None else emit.infix("+", product, bias)
     # Dense takes any rank and transposes inside the kernel; ops.matmul(x, weight.T) copies the weight every call.
+    return dense(emit, input, weight, bias)
+
+
+def dense(emit: Emitter, input: Value, weight: Value, bias: Value | None) -> Value:
     if bias is None:
         return emit.call("ops.dense", input, weight)
+    if emit.target == "cpu":
+        return emit.prelude("dense", input, weight, bias)
     return emit.call("ops.dense", input, weight, bias)
 
 
