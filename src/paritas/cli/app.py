@@ -139,6 +139,7 @@ demos = typer.Typer(
 demos.callback(epilog=EPILOG)(guarded(demo.demo, "port", "demo"))
 demos.command("clip", epilog=EPILOG)(guarded(demo.clip, "port", "demo clip"))
 demos.command("pixart", epilog=EPILOG)(guarded(demo.pixart, "port", "demo pixart"))
+demos.command("playlist", epilog=EPILOG)(guarded(demo.playlist, "port", "demo playlist"))
 app.add_typer(demos, name="demo", rich_help_panel=MACHINE)
 
 

@@ -103,6 +103,43 @@ def pixart(
     return OK
 
 
+OwnIndex = Annotated[
+    Path | None,
+    typer.Argument(metavar="[INDEX]", help="An index of your songs, by paritas search index; else 3,000 that ship."),
+]
+
+
+def playlist(
+    index: OwnIndex = None,
+    engine: EngineOption = None,
+    host: Host = "127.0.0.1",
+    port: PortNumber = 7860,
+    debug: Debug = False,
+) -> int:
+    """Serve a page that makes playlists of what songs mean, with the verse that was found and a map of all songs.
+
+    The songs that ship were made for it and need no network; they are read into an index when the page is first
+    served, and are there at once the next time. Needs pip install 'paritas[page,search,demo]'. Ctrl-C ends it.
+
+    **Examples**
+
+      paritas demo playlist
+
+      paritas demo playlist songs.idx --engine openvino
+    """
+    from paritas.extras import require
+
+    require("search", "paritas demo playlist")
+    from paritas.apps import frame
+    from paritas.apps.playlist import page
+    from paritas.apps.playlist.collection import Collection
+
+    collection = Collection(index, engine)
+    blocks = page.page(collection, said=_say)
+    frame.serve_until_interrupted(blocks, host, port, "Playlists", _say)
+    return OK
+
+
 Architecture = Annotated[
     str, typer.Argument(metavar="MODEL", help="Of open_clip's, as ViT-B-32, or hf-hub:OWNER/NAME.")
 ]
