@@ -7,7 +7,7 @@
 
 A part begins with `<!-- generated: KIND NAME -->` and ends with `<!-- end -->`. Kinds: `benchmark` (a table of
 benchmarks/results), `support` (docs/support.json in short), `pipelines` (a part of
-docs/PIPELINES.md), `towers` (open_clip's architectures), `cli` (every command, by typer), `class` (what the
+docs/PIPELINES.md), `towers` (a part of docs/clip.md), `cli` (every command, by typer), `class` (what the
 generator writes for a class of transformers) and `anatomy` (a stage of examples/gate.py on its way).
 """
 

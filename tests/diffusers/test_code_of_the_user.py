@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import types
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ pytest.importorskip("diffusers")
 from diffusers.hooks import apply_layerwise_casting
 from tiny_pipelines import ENGINES
 
+from paritas.capture import around
 from paritas.diffusers.networks import attach
 from paritas.dropin import keepers
 
@@ -320,10 +323,21 @@ def test_a_gradient_by_what_lies_in_a_list(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_functions_that_are_a_users() -> None:
-    from paritas.capture import around
-
     assert around.is_users(__name__) and around.is_users("__main__") and around.is_users("of_a_notebook")
     assert not any(map(around.is_users, ("torch.nn", "diffusers.models", "numpy", "json", "paritas.dropin.watch")))
     names = {one.name for one in around.around(_by_table)}
     assert names == {"TABLE"}
     assert isinstance(_closure(), types.FunctionType)
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_package_in_a_folder_of_its_own_is_no_users(
+    installed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"in_a_folder_{installed}".lower()
+    (tmp_path / f"{name}.py").write_text("")
+    if installed:
+        (tmp_path / f"{name}-1.0.dist-info").mkdir()  # as `pip install --user` and `--target` leave it
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.import_module(name)
+    assert around.is_users(name) is not installed

@@ -29,14 +29,26 @@ def is_users(module: str) -> bool:
     if module.partition(".")[0] in ("paritas", "torch", *sys.stdlib_module_names):
         return False
     file = getattr(sys.modules.get(module), "__file__", None)
-    return not isinstance(file, str) or not any(root in Path(file).parents for root in _installed())
+    if not isinstance(file, str):
+        return True
+    parents = Path(file).parents
+    return not any(root in parents for root in _standard()) and not any(map(_holds_packages, parents))
 
 
 @functools.cache
-def _installed() -> tuple[Path, ...]:
+def _standard() -> tuple[Path, ...]:
     paths = sysconfig.get_paths()
     roots = (Path(paths[name]) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
     return tuple(dict.fromkeys(one for root in roots for one in (root, root.resolve())))
+
+
+@functools.cache
+def _holds_packages(folder: Path) -> bool:
+    """Whether packages are installed there, as `pip install --user` and `--target` do: their versions are beside them.
+
+    A project that is installed to be worked on has its version elsewhere.
+    """
+    return str(folder) in sys.path and any(folder.glob("*.dist-info"))
 
 
 def cells(function: types.FunctionType) -> tuple[Any, ...]:

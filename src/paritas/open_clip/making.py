@@ -18,7 +18,7 @@ import open_clip
 import torch
 
 from paritas.dropin.classes import OURS, split
-from paritas.errors import InputError, SourceError, did_you_mean, first_line
+from paritas.errors import InputError, ParitasError, SourceError, did_you_mean, first_line, reason_of
 from paritas.open_clip import checkpoints
 from paritas.open_clip.networks import attach, is_two_towers
 
@@ -87,10 +87,14 @@ def _prepared(given: inspect.BoundArguments) -> Iterator[None]:
                 asked[tower] = stack.enter_context(checkpoints.for_torch(Path(asked[tower]).expanduser()))
         try:
             yield
-        except (RuntimeError, AssertionError) as error:
-            if "loading state_dict" not in str(error) and not isinstance(error, AssertionError):
+        except ParitasError:
+            raise
+        except (RuntimeError, AssertionError, ValueError) as error:
+            if "loading state_dict" in str(error) or (pretrained and isinstance(error, AssertionError)):
+                raise SourceError(_misfit(name, pretrained, str(error))) from error
+            if isinstance(error, RuntimeError):
                 raise
-            raise SourceError(_misfit(name, pretrained, str(error))) from error
+            raise InputError(f"{name} cannot be made: {reason_of(error)}") from error
 
 
 def _refuse_code(asked: dict[str, Any]) -> None:

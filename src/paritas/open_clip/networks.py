@@ -22,6 +22,10 @@ from paritas.errors import (
     UnsupportedOps,
     reason_of,
 )
+from paritas.options import BuildOptions
+
+#: Where the towers are, by what they look at.
+_TOWERS = {"visual": "picture", "text": "text", "encode_text()": "text"}
 
 
 class Answers(network.Network):
@@ -34,6 +38,10 @@ class Answers(network.Network):
     logger: ClassVar[logging.Logger] = logging.getLogger("paritas.open_clip")
     refusals: ClassVar[tuple[type[Exception], ...]] = (CaptureError, LoweringError, UnsupportedOps, EngineError)
     by_modules: ClassVar[bool] = True
+
+    def __init__(self, model: torch.nn.Module, build: BuildOptions) -> None:
+        super().__init__(model, build)
+        self._widths: dict[str, int] = {}
 
     def __call__(self, path: str, module: torch.nn.Module, own: Any, args: Any, kwargs: Any) -> Any:
         if path:
@@ -63,16 +71,31 @@ class Answers(network.Network):
     def _told(self, path: str, module: torch.nn.Module, own: Any, args: Any, kwargs: Any) -> Any:
         """What a tower answers; what the original refuses is an `InputError` that says what the tower takes."""
         try:
-            return super().__call__(path, module, own, args, kwargs)
+            found = super().__call__(path, module, own, args, kwargs)
+            if path in _TOWERS:
+                self._check_width(_TOWERS[path], found)
+            return found
         except ParitasError:
             raise
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-            if computes_original() or path not in ("visual", "text", "encode_text()"):
+            if computes_original() or path not in _TOWERS:
                 raise
             raise InputError(
                 f"{type(self.model).__name__} cannot compute {self._given(args, kwargs)}: {reason_of(error)}. "
                 f"It takes {self.takes(path)}."
             ) from error
+
+    def _check_width(self, tower: str, found: Any) -> None:
+        """Raise `InputError` where the features of pictures and of texts have not the same width."""
+        features = found[0] if isinstance(found, tuple) and found else found
+        if isinstance(features, torch.Tensor) and features.dim() == 2:
+            self._widths[tower] = features.shape[1]
+        if len({*self._widths.values()}) > 1:
+            raise InputError(
+                f"{type(self.model).__name__} has towers that do not fit: its features of a picture are "
+                f"{self._widths['picture']} wide, and those of a text {self._widths['text']}. In its configuration "
+                "vision_cfg and text_cfg have to end in embed_dim; a tower of timm does with timm_proj linear or mlp."
+            )
 
     def _given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         found = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]

@@ -25,11 +25,21 @@ TINY: dict[str, Any] = {
     "text_cfg": {"context_length": LENGTH, "vocab_size": WORDS, "width": WIDTH, "heads": 1, "layers": LAYERS},
 }
 
-#: Architectures that the weights do not fit.
+#: As SigLIP's: the loss has a bias, and a text is read from its last token.
+SIGMOID: dict[str, Any] = {
+    **TINY,
+    "init_logit_bias": -10,
+    "custom_text": True,
+    "text_cfg": {**TINY["text_cfg"], "no_causal_mask": True, "pool_type": "last", "proj_bias": True},
+}
+
+#: Architectures that the weights do not fit, or whose parts do not.
 OTHERS: dict[str, Any] = {
     "wider": {**TINY, "text_cfg": {**TINY["text_cfg"], "width": 2 * WIDTH}},
     "shallow": {**TINY, **{part: {**TINY[part], "layers": 1} for part in ("vision_cfg", "text_cfg")}},
     "narrow": {**TINY, "embed_dim": 16},
+    "heads": {**TINY, "text_cfg": {**TINY["text_cfg"], "heads": 3}},
+    "unequal": {**TINY, "custom_text": True, "text_cfg": {**TINY["text_cfg"], "proj_type": "none"}},
 }
 
 SEVERAL: dict[str, Any] = {
@@ -84,7 +94,7 @@ def state() -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """ViT-B-32.* with the weights, CLIP.png, and the architectures tiny, several, and some that do not fit."""
+    """ViT-B-32.* with the weights, CLIP.png, and the architectures tiny, sigmoid, several, and some that do not fit."""
     from paritas import open_clip
 
     place = tmp_path_factory.mktemp("clip")
@@ -92,7 +102,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         checkpoints.write(state(), place / f"ViT-B-32{suffix}")
     pixels = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
     Image.fromarray(pixels).save(place / "CLIP.png")
-    for name, config in {"tiny": TINY, "several": SEVERAL, "coca_several": SEVERAL, **OTHERS}.items():
+    named = {"tiny": TINY, "sigmoid": SIGMOID, "several": SEVERAL, "coca_several": SEVERAL, **OTHERS}
+    for name, config in named.items():
         (place / f"{name}.json").write_text(json.dumps(config))
         open_clip.add_model_config(place / f"{name}.json")
     return place

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,21 @@ def test_examples_say_what_pytorch_says(
         assert said.startswith("100.0% of") and said.endswith("of 2 classes\n")
     else:
         assert len(said.splitlines()) == {"zero_shot": 12, "retrieval": 3}[name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["openvino", "mindspore"])
+@pytest.mark.parametrize("name", ["appetizer", "open_clip_appetizer"])
+def test_appetizers_print_probabilities(
+    name: str, engine: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = str(folder / "ViT-B-32.ckpt")
+    named = ["--model", weights] if name == "appetizer" else ["--model", "tiny", "--pretrained", weights]
+    command = [str(folder / "CLIP.png"), "a diagram", "a dog", "a cat", *named]
+    said, want = (_said(name, [*command, "--engine", one], capsys) for one in (engine, "torch"))
+    assert re.fullmatch(r"Label probs: \[\[\S+ +\S+ +\S+ *\]\]\n", said), said
+    found, original = ([float(one) for one in re.findall(r"\d\S*\d", text)] for text in (said, want))
+    assert np.allclose(found, original, rtol=0, atol=1e-5) and abs(sum(found) - 1) < 1e-5
 
 
 @pytest.mark.slow

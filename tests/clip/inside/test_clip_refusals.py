@@ -59,6 +59,12 @@ def _encode(method: str, *shape: int, whole: bool = False, precision: str = "fp3
     return encode
 
 
+def _compare(files: Path) -> Any:
+    model = open_clip.create_model("unequal", engine="torch")
+    with torch.no_grad():
+        return model(torch.zeros(1, 3, 32, 32), torch.zeros(1, 77, dtype=torch.int64))
+
+
 REFUSALS: dict[str, tuple[Callable[[Path], Any], type[ParitasError], str]] = {
     "a model's name": (_create("ViT-B32"), InputError, r"no model 'ViT-B32'. Did you mean ViT-B-32"),
     "a name like none": (_create("zzzz"), InputError, r"no model 'zzzz'. It has \d+: paritas.open_clip.list_models"),
@@ -84,6 +90,8 @@ REFUSALS: dict[str, tuple[Callable[[Path], Any], type[ParitasError], str]] = {
         SourceError,
         r"does not fit narrow: 2 tensors are of another shape, first text_projection: \[64, 32\] in the file, \[64, 16",
     ),
+    "towers that do not fit": (_compare, InputError, "features of a picture are 32 wide, and those of a text 64"),
+    "heads that do not fit": (_create("heads"), InputError, "heads cannot be made: .* must be divisible by num_heads"),
     "another's weights": (_create("tiny", "other.pt"), SourceError, r"fit tiny: \d+ are missing in the file, first "),
     "weights that are cut": (_create("tiny", "cut.pt"), SourceError, "cut.pt cannot be read, so it is damaged"),
     "safetensors that are cut": (_load("cut.safetensors"), SourceError, "no whole safetensors file"),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -59,10 +60,16 @@ def _same(logs: Path, first: str, second: str) -> None:
     assert len({tuple(row) for row in want.tolist()}) == len(want), "losses change from step to step"
 
 
+def _evaluated(logs: Path, name: str) -> list[dict[str, float]]:
+    """Of every epoch, what was said of the pairs that are not trained on."""
+    return [json.loads(line) for line in (logs / name / "checkpoints" / "results.jsonl").read_text().splitlines()]
+
+
 KINDS: dict[str, tuple[str, ...]] = {
     "contrastive": (),
+    "local": ("--local-loss",),
     "several batches a step": ("--accum-freq", "2", "--grad-clip-norm", "1.0"),
-    "sigmoid": ("--siglip",),
+    "sigmoid": ("--siglip", "--model", "sigmoid"),
     "captions": ("--model", "coca_several"),
     "a part of the tower": ("--lock-image", "--lock-image-unlocked-groups", "1"),
     "checkpointing": ("--grad-checkpointing", "--lr-scheduler", "const"),
@@ -81,8 +88,13 @@ def test_losses_are_those_of_pytorch(kind: str, pairs: Path, folder: Path, tmp_p
         checkpoints.write(model.state_dict(), tmp_path / "coca.safetensors")
         more += ["--pretrained", str(tmp_path / "coca.safetensors")]
     for engine in ("torch", "mindspore"):
-        train(_flags(pairs, tmp_path, engine, *more), engine)
+        train(_flags(pairs, tmp_path, engine, "--val-data", str(pairs), *more), engine)
     _same(tmp_path, "torch", "mindspore")
+    want, got = _evaluated(tmp_path, "torch"), _evaluated(tmp_path, "mindspore")
+    assert len(want) == 2 and [sorted(row) for row in want] == [sorted(row) for row in got]
+    for one, other in zip(want, got, strict=True):
+        for measure in [name for name in one if name.endswith("loss")]:
+            assert abs(one[measure] - other[measure]) < 1e-3 * one[measure], measure
 
 
 @pytest.mark.slow
