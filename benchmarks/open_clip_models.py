@@ -42,6 +42,7 @@ import transformers  # noqa: E402
 
 from paritas.errors import first_line  # noqa: E402
 from paritas.open_clip import port_model  # noqa: E402
+from paritas.run.engine import engine as find_engine  # noqa: E402
 
 #: The largest error that counts as the same.
 TOLERANCE = 1e-5
@@ -120,6 +121,7 @@ def results(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
 def compare(task: tuple[str, str, str], layers: int) -> dict[str, Any]:
     """A row: whether both towers of (architecture, engine, mode) say what PyTorch says."""
     name, engine, mode = task
+    find_engine(engine).expect(torch.nn.Conv2d(1, 1, 3))  # others that this process computes have one
     try:
         model, image, text, want = _original(name, layers)
     except Exception as error:  # noqa: BLE001 - a model raises anything
