@@ -98,6 +98,18 @@ def test_losses_are_those_of_pytorch(kind: str, pairs: Path, folder: Path, tmp_p
 
 
 @pytest.mark.slow
+def test_mixed_precision_is_as_exact_as_pytorchs(pairs: Path, folder: Path, tmp_path: Path) -> None:
+    for name, engine, precision in (
+        ("fp32", "torch", "fp32"), ("torch", "torch", "amp_bf16"), ("mindspore", "mindspore", "amp_bf16"),
+    ):  # fmt: skip
+        train(_flags(pairs, tmp_path, name, "--precision", precision), engine)
+    truth, theirs, found = (np.array(_losses(tmp_path, name)) for name in ("fp32", "torch", "mindspore"))
+    assert found.shape == truth.shape and truth.size
+    assert float(np.abs(found - truth).max()) <= 2 * float(np.abs(theirs - truth).max()) + 1e-4
+    assert float(np.abs(found - truth).max()) > 1e-5, "what was computed in float32 throughout would be nearer"
+
+
+@pytest.mark.slow
 def test_a_model_is_taught_by_another(pairs: Path, folder: Path, tmp_path: Path) -> None:
     taught = ("--distill-model", "tiny", "--distill-pretrained", str(folder / "ViT-B-32.safetensors"))
     for engine in ("torch", "mindspore"):
@@ -123,7 +135,7 @@ def test_two_processes_gather_their_features(pairs: Path, folder: Path, tmp_path
     for engine in ("torch", "mindspore"):
         config = str(folder / "tiny.json")
         flags = _flags(pairs, tmp_path, engine, "--model", config, "--local-loss", "--gather-with-grad")
-        command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "-m", "paritas"]
+        command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "-m", "--", "paritas"]
         done = subprocess.run(
             [sys.executable, *command, "train", "clip", "--engine", engine, *flags],
             env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300, check=False,
