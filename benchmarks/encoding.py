@@ -33,9 +33,14 @@ CONTENDERS: dict[str, dict[str, Any]] = {
     "openvino bf16": {"engine": "openvino", "model_kwargs": {"dtype": "bfloat16"}},
     "openvino int8": {"engine": "openvino", "weights": "int8"},
     "optimum-intel": {"backend": "openvino"},
+    "optimum-intel fp32": {
+        "backend": "openvino",
+        "model_kwargs": {"ov_config": {"INFERENCE_PRECISION_HINT": "f32"}},
+    },
 }
 
-PEER = "optimum-intel"
+#: Of these the first computes in what OpenVINO chooses: bfloat16, where the processor has it.
+PEERS = ("optimum-intel", "optimum-intel fp32")
 
 #: So many embeddings are compared.
 COMPARED = 200
@@ -56,20 +61,20 @@ def verses(count: int) -> list[str]:
 
 
 def main() -> int:
+    if sys.argv[1:2] == ["--serve"]:  # also in the peer's interpreter, which has no Paritas
+        return answer(functools.partial(prepared, *sys.argv[2:4]))
     from turns import parser
 
-    found = parser(__doc__, [name for name in CONTENDERS if name != PEER], 3)
+    found = parser(__doc__, [name for name in CONTENDERS if name not in PEERS], 3)
     found.add_argument("--verses", type=int, default=10_000)
     found.add_argument("--peer", metavar="PYTHON", help="of an environment with optimum-intel")
     found.add_argument("--publish", action="store_true")
     given = found.parse_args()
-    if given.serve:
-        return answer(functools.partial(prepared, *given.serve))
     import json
 
     from paritas.capture.source import minilm_directory
 
-    names = [*given.contenders, *([PEER] if given.peer else [])]
+    names = [*given.contenders, *(PEERS if given.peer else ())]
     with tempfile.TemporaryDirectory() as directory:
         Path(directory, "verses.json").write_text(json.dumps(verses(given.verses)))
         os.environ["PARITAS_BENCHMARKED"] = str(minilm_directory())
@@ -103,12 +108,12 @@ def _turns(names: list[str], directory: str, rounds: int, peer: str | None) -> d
 
 def _started(name: str, directory: str, peer: str | None) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [peer if name == PEER and peer else sys.executable, "-W", "ignore", __file__, "--serve", name, directory],
+        [peer if name in PEERS and peer else sys.executable, "-W", "ignore", __file__, "--serve", name, directory],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         # The peer's interpreter has packages of its own, and must not see those of this one.
-        env={**os.environ, "PARITAS_CACHE": directory + "/ports", **({"PYTHONPATH": ""} if name == PEER else {})},
+        env={**os.environ, "PARITAS_CACHE": directory + "/ports", **({"PYTHONPATH": ""} if name in PEERS else {})},
         text=True,
     )
 
@@ -170,7 +175,7 @@ def _print(rows: dict[str, Any], count: int) -> None:
     print(f"{count} verses, all-MiniLM-L6-v2, batch 32; {results.machine()}")
     for name, row in rows.items():
         print(
-            f"{name:15}{row['rate']:8.0f} verses/s {row['ratio']:6.2f}x   largest difference {row['largest']:.1e}   "
+            f"{name:20}{row['rate']:8.0f} verses/s {row['ratio']:6.2f}x   largest difference {row['largest']:.1e}   "
             f"least cosine {row['cosine']:.6f}   {row['peak'] >> 20} MiB   {row['all']}"
         )
 
