@@ -112,7 +112,7 @@ def main(root: Path, kills: int, seed: int) -> None:
                 if losses(log) or os.waitpid(process, os.WNOHANG)[0]:
                     break
                 time.sleep(0.02)
-            time.sleep(draw.uniform(0.0, 1.0))
+            time.sleep(draw.uniform(0.0, 1.6))
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
         lives.append({"began": began, "losses": losses(log), "saved": saved(directory)})

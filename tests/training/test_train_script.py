@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def script(tmp_path: Path) -> str:
         ({"zero": 1, "offload": ("optimizer",)}, "--offload optimizer: accelerate hands it on for the stages 2 and 3"),
         ({"zero": 2, "offload": ("param",)}, "--offload param: only stage 3 has its parameters apart, and --zero is 2"),
         ({"zero": 2, "offload": ("weights",)}, "--offload weights: what can leave the device are optimizer and param"),
-        ({"engine": "mindspore", "zero": 2}, "divides gradients or parameters, which MindSpore reads where torch has"),
+        ({"engine": "mindspore", "zero": 1}, "--zero is DeepSpeed's, with --engine torch: MindSpore reads parameters"),
     ],
 )
 def test_what_does_not_go_together_is_refused(script: str, wished: dict[str, object], message: str) -> None:
@@ -82,15 +83,29 @@ def test_what_trains_without_zero_is_found_out(script: str) -> None:
 
 def test_the_process_that_failed_first_is_named(tmp_path: Path, script: str) -> None:
     wish = Wish(script, "torch", processes=2)
-    for rank in (0, 1):
-        (tmp_path / f"{rank}.pid").write_text(str(400 + rank))
-    said = ["[ERROR] Worker process 401 exit with exception. Error code: -9.\n"]
-    assert launch._why(wish, tmp_path, said, 1) == (
+    assert launch._why(wish, tmp_path, [], 1, {1: -9}) == (
         "Process 1 of 2 was killed by signal 9, and the others were stopped: out of memory, perhaps."
     )
-    (tmp_path / "1.reason").write_text("ValueError: no data (line 3 of recipe.py)")
-    assert launch._why(wish, tmp_path, said, 1).endswith("stopped: ValueError: no data (line 3 of recipe.py)")
-    assert launch._why(wish, tmp_path / "empty", ["last words\n"], 3).endswith("ended with 3: last words")
+    (tmp_path / "0.reason").write_text("ValueError: no data (line 3 of recipe.py)")
+    assert launch._why(wish, tmp_path, [], 1, {1: -9}).startswith("Process 1 of 2 was killed by signal 9")
+    assert launch._why(wish, tmp_path, [], 1, {1: launch._UNKNOWN}).startswith("Process 1 of 2 was killed, and the")
+    found = launch._why(wish, tmp_path, [], 1, {})  # the other was ended by its launcher
+    assert found == "Process 0 of 2 failed, and the others were stopped: ValueError: no data (line 3 of recipe.py)"
+    empty = tmp_path / "empty"
+    assert launch._why(wish, empty, [], 1, {1: 3}) == (
+        "Process 1 of 2 ended with 3, and said nothing, and the others were stopped."
+    )
+    assert launch._why(wish, empty, ["last words\n"], 3, {}).endswith("ended with 3: last words")
+
+
+def test_how_a_process_ended_is_seen() -> None:
+    with subprocess.Popen(["sleep", "30"]) as process:
+        assert launch._how(process.pid) is None
+        process.kill()
+        while launch._how(process.pid) is None:
+            pass
+        assert launch._how(process.pid) == -9
+    assert launch._how(process.pid) == launch._UNKNOWN
 
 
 @pytest.mark.slow

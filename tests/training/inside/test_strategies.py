@@ -74,14 +74,17 @@ def test_what_is_pushed_is_the_original_s(tmp_path: Path, monkeypatch: pytest.Mo
 
     sent: dict[str, list[str]] = {}
 
-    class Repo:
+    class Hub:
         repo_id = "me/tuned"
 
-    def upload(**given: Any) -> None:
-        sent[given["repo_id"]] = sorted(path.name for path in Path(given["folder_path"]).iterdir())
+        def create_repo(self, name: str, **_: Any) -> Any:
+            assert name == self.repo_id
+            return self
 
-    monkeypatch.setattr(theirs, "create_repo", lambda *_, **__: Repo())
-    monkeypatch.setattr(theirs, "upload_folder", upload)
+        def upload_folder(self, *, repo_id: str, folder_path: Any, **_: Any) -> None:
+            sent[repo_id] = sorted(path.name for path in Path(folder_path).iterdir())
+
+    monkeypatch.setattr(theirs, "hf_api", Hub)
     trainer = _trainer(Trainer, tmp_path, max_steps=2, push_to_hub=True, hub_model_id="me/tuned", save_strategy="no")
     trainer.train()
     trainer.push_to_hub(blocking=True)

@@ -7,12 +7,12 @@ import contextlib
 import dataclasses
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,12 +25,9 @@ from paritas.run.engine import about
 
 _WORKER = "paritas.apps.training.worker"
 
-#: How launchers say that a process ended: msrun, torch's.
-_ENDED = (
-    re.compile(r"Worker process (?P<pid>\d+) exit with exception. Error code: (?P<code>-?\d+)"),
-    re.compile(r"exitcode\s*:\s*(?P<code>-?\d+)\s*\(pid:\s*(?P<pid>\d+)\)"),
-    re.compile(r"failed \(exitcode: (?P<code>-?\d+)\).*pid: (?P<pid>\d+)"),
-)
+
+#: How a process ended of which its launcher has heard first.
+_UNKNOWN = 1 << 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,32 +58,85 @@ def train(wish: Wish, arguments: Sequence[str], say: Callable[[str], None] = pri
             errors="replace", env={**os.environ, **wish.environment(), **environment}, start_new_session=True,
         )  # fmt: skip
         assert process.stdout is not None
+        watch = _Watch(process, Path(folder))
         try:
             for line in process.stdout:
                 said.append(line)
                 say(line.rstrip("\n"))
-                if any(form.search(line) for form in _ENDED):  # the rest is the launcher's own time-outs
-                    break
-            code = 1 if any(form.search(said[-1]) for form in _ENDED if said) else process.wait()
+            code = process.wait()
         finally:
+            watch.end()
             _stop(process, Path(folder))
-        if code:
-            raise EngineError(_why(wish, Path(folder), said, code))
+        if code or watch.ended:
+            raise EngineError(_why(wish, Path(folder), said, code, watch.ended))
         held = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.held"))]
     if wish.out and not Path(wish.out, "model").is_dir():
         raise EngineError(f"{wish.script} ended, and left no model for {wish.out}.")
     return Trained(str(Path(wish.out, "model")) if wish.out else "", held)
 
 
+class _Watch(threading.Thread):
+    """Looks whether the processes are there, and stops all once one has ended that had not come to its end.
+
+    Launchers take longer, or wait for the others for ever, in the middle of a collective.
+
+    ended: rank -> how, as `os.waitstatus_to_exitcode` says it, of the first that ended so, and left no reason.
+    """
+
+    def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
+        super().__init__(daemon=True)
+        self.process, self.folder = process, folder
+        self.ended: dict[int, int] = {}
+        self._over = threading.Event()
+        self.start()
+
+    def end(self) -> None:
+        self._over.set()
+        self.join()
+
+    def run(self) -> None:
+        while not self._over.wait(0.05):
+            if gone := self._gone():
+                self._over.wait(0.5)  # until who failed because of it, or before it, has said so
+                said = {rank for rank in gone if self._has(rank, "reason") or self._has(rank, "stopped")}
+                self.ended = {rank: how for rank, how in gone.items() if rank not in said}
+                _stop(self.process, self.folder)
+                return
+
+    def _gone(self) -> dict[int, int]:
+        found = {}
+        for path in self.folder.glob("*.pid"):
+            rank = int(path.stem)
+            how = _how(int(path.read_text() or 0))
+            if how is not None and not self._has(rank, "done"):
+                found[rank] = how
+        return found
+
+    def _has(self, rank: int, what: str) -> bool:
+        return (self.folder / f"{rank}.{what}").exists()
+
+
+def _how(process: int) -> int | None:
+    """How a process ended; None while it is there, `_UNKNOWN` where nobody knows any more."""
+    if not process:
+        return None  # its file is just being written
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return _UNKNOWN
+        return None
+    return os.waitstatus_to_exitcode(int(fields[-1])) if fields[0] in "ZX" else None
+
+
 def _stop(process: subprocess.Popen[str], folder: Path) -> None:
-    """Whatever is still there ends: the launcher, and the processes that it has put into sessions of their own."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(5)
+    """Whatever is still there ends: the processes, which launchers put into sessions of their own, and the launcher."""
     for path in folder.glob("*.pid"):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(path.read_text()), signal.SIGKILL)
+        if not path.with_suffix(".done").exists() and _how(int(path.read_text() or 0)) is None:
+            with contextlib.suppress(ProcessLookupError, ValueError):
+                os.kill(int(path.read_text()), signal.SIGKILL)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -114,20 +164,21 @@ def _free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def _why(wish: Wish, folder: Path, said: Sequence[str], code: int) -> str:
-    """Which process ended first, and its reason."""
+def _why(wish: Wish, folder: Path, said: Sequence[str], code: int, ended: Mapping[int, int]) -> str:
+    """Which process ended first, and its reason. ended: those that left none."""
     reasons = {int(path.stem): path for path in folder.glob("*.reason")}
+    others = ", and the others were stopped" if wish.processes > 1 else ""
+    if ended:
+        rank, how = min(ended.items())
+        if how == _UNKNOWN:
+            said_how = "was killed"
+        else:
+            said_how = f"was killed by signal {-how}" if how < 0 else f"ended with {how}, and said nothing"
+        hint = ": out of memory, perhaps" if how in (-signal.SIGKILL, _UNKNOWN) else ""
+        return f"Process {rank} of {wish.processes} {said_how}{others}{hint}."
     if reasons:  # what the others say may be that this one is gone
         rank, path = min(reasons.items(), key=lambda item: item[1].stat().st_mtime_ns)
-        return f"Process {rank} of {wish.processes} failed, and the others were stopped: {path.read_text()}"
-    ranks = {path.read_text(): int(path.stem) for path in folder.glob("*.pid")}
-    for line in said:
-        for form in _ENDED:
-            if (found := form.search(line)) and found["pid"] in ranks:
-                number = int(found["code"])
-                how = f"was killed by signal {-number}" if number < 0 else f"ended with {number}"
-                hint = ": out of memory, perhaps" if number == -9 else ""
-                return f"Process {ranks[found['pid']]} of {wish.processes} {how}, and the others were stopped{hint}."
+        return f"Process {rank} of {wish.processes} failed{others}: {path.read_text()}"
     last = [line.strip() for line in said if line.strip()][-3:]
     return f"{wish.script} ended with {code}: {' / '.join(last) or 'it said nothing'}"
 

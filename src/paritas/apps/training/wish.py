@@ -56,11 +56,10 @@ class Wish:
             raise InputError("--offload optimizer: accelerate hands it on for the stages 2 and 3.")
         if self.zero and self.processes < 2 and not self.config:
             raise InputError(f"--zero {self.zero} divides what one process would hold: pass --processes 2 or more.")
-        if (self.zero > 1 or self.config) and not one.is_original:
+        if (self.zero or self.config) and not one.is_original:
             raise InputError(
-                f"--zero {self.zero} divides gradients or parameters, which {one.label} reads where torch has them. It "
-                "divides those on Ascend alone (2.10); here --zero 1 divides the optimizer's state, and --engine torch "
-                "has every stage."
+                f"--zero is DeepSpeed's, with --engine torch: {one.label} reads parameters where torch has them, and "
+                "they cannot be divided. --processes alone divides the batch."
             )
 
     def environment(self) -> dict[str, str]:

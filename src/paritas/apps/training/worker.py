@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import runpy
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -37,9 +38,11 @@ def main(arguments: list[str]) -> None:
 
         join(collectives, engine.name)
     rank = int(os.environ.get("RANK", "0"))
+    signal.signal(signal.SIGTERM, lambda *_: _stopped(wish, rank))
     Path(wish.run, f"{rank}.pid").write_text(str(os.getpid()))
     try:
         _run(wish, arguments)
+        Path(wish.run, f"{rank}.done").touch()
     except BaseException as error:
         if not (isinstance(error, SystemExit) and not error.code):
             _say_why(wish, rank, error)
@@ -168,6 +171,12 @@ def _say_why(wish: Wish, rank: int, error: BaseException) -> None:
     path = Path(wish.run, f"{rank}.reason")
     path.with_suffix(".tmp").write_text(f"{said}{where}")
     path.with_suffix(".tmp").replace(path)
+
+
+def _stopped(wish: Wish, rank: int) -> None:
+    """The launcher ends this process, as another one has failed."""
+    Path(wish.run, f"{rank}.stopped").touch()
+    os._exit(128 + signal.SIGTERM)
 
 
 def _leave() -> None:
