@@ -22,7 +22,7 @@ from paritas.run.engine import Engine, about, default_engine
 
 #: Flags that mean nothing where an engine computes on this machine, or would leave it: why they are refused.
 REFUSED = {
-    "horovod": "processes are torch's: torchrun --nproc-per-node 2 -m -- paritas train clip ...",
+    "horovod": "processes are torch's: torchrun --standalone --nproc-per-node 2 -m -- paritas train clip ...",
     "torchscript": "an engine computes a compiled graph anyway",
     "torchcompile": "an engine computes a compiled graph anyway",
     "trace": "open_clip cannot train what is traced",
