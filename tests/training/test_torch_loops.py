@@ -275,6 +275,14 @@ def test_hooks_inside_are_refused(pair: tuple[Any, Any]) -> None:
         handle.remove()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mixed_precision_is_refused(pair: tuple[Any, Any], dtype: torch.dtype) -> None:
+    told = f"autocast asks for {str(dtype)[6:]}, and MindSpore trains .* in float32"
+    with pytest.raises(InputError, match=told), torch.autocast("cpu", dtype=dtype):
+        pair[1](_x(1))
+    assert pair[1](_x(1)).dtype == torch.float32
+
+
 @pytest.mark.slow
 def test_the_recipe_s_perplexity_is_pytorch_s() -> None:
     main = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "training" / "characters.py"))["main"]

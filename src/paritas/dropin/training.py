@@ -180,6 +180,13 @@ class TrainedNetwork(Network):
         self, path: str, module: torch.nn.Module, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         with self._lock:
+            if torch.is_autocast_enabled("cpu"):
+                dtype = str(torch.get_autocast_dtype("cpu")).removeprefix("torch.")
+                raise InputError(
+                    f"torch.autocast asks for {dtype}, and {self.engine.label} trains on the CPU in float32 alone: its "
+                    'kernels do not add gradients of it up. Leave it out, or torch.autocast("cpu", enabled=False) '
+                    "around the model."
+                )
             self._notice()
             if why := self._looked_into(path, module, args, kwargs):
                 raise InputError(
