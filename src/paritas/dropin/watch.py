@@ -372,7 +372,7 @@ def _replaced_in(space: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 def replaced_everywhere() -> str:
     """A function of `torch`, or a method of its tensors, in whose place is another: torch calls it too."""
-    spaces = {"torch": vars(torch), "torch.Tensor": vars(torch.Tensor)}
+    spaces = {torch.__name__: vars(torch), "torch.Tensor": vars(torch.Tensor)}
     return next((f"{at}.{name}" for at, space in spaces.items() for name, _ in _replaced_in(space)), "")
 
 
