@@ -245,6 +245,7 @@ NORMS = [
 
 _IMAGE, _KERNEL = tensor(2, 3, 8, 8), tensor(4, 3, 3, 3)
 _QUERY, _KEY = tensor(2, 2, 3, 4), tensor(2, 2, 5, 4)
+_QUERIES, _KEYS = tensor(1, 1, 3001, 4), tensor(1, 1, 6001, 4)
 
 LAYERS = [
     case("aten.conv2d.default", _IMAGE, _KERNEL, vector(4), [1, 1], [1, 1], within=SUMS),
@@ -281,6 +282,12 @@ LAYERS = [
         -inf, 1.0, -inf, 0.0]]), within=ATTEND),
     case("aten.scaled_dot_product_attention.default", _KEY, _KEY, _KEY, None, 0.0, True, within=ATTEND),
     case("aten.scaled_dot_product_attention.default", tensor(2, 4, 3, 4), _KEY, _KEY, enable_gqa=True, within=ATTEND),
+    # More scores than are computed at once.
+    case("aten.scaled_dot_product_attention.default", _QUERIES, _KEYS, _KEYS, within=ATTEND),
+    case("aten.scaled_dot_product_attention.default", _QUERIES, _KEYS, _KEYS, bools(1, 3001, 6001), within=ATTEND),
+    case("aten.scaled_dot_product_attention.default", _QUERIES, _KEYS, _KEYS, tensor(3001, 6001), within=ATTEND),
+    case("aten.scaled_dot_product_attention.default", _QUERIES, _KEYS, _KEYS, tensor(1, 1, 6001), within=ATTEND),
+    case("aten.scaled_dot_product_attention.default", _KEYS, _KEYS, _KEYS, None, 0.0, True, within=ATTEND),
     case("aten.scaled_dot_product_attention.default", _QUERY.dynamic(0, 2), _KEY.dynamic(0, 2), _KEY.dynamic(0,
         2), within=ATTEND),
 ]  # fmt: skip

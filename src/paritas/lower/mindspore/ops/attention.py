@@ -32,16 +32,17 @@ def scaled_dot_product_attention(
         key, value = (_for_all_heads(emit, query, x) for x in (key, value))
     # One key for all heads (Falcon): BatchMatMul does not broadcast on CPU.
     query, key, value = (_as_many(emit, x) for x in (query, key, value))
+    parts = "_in_parts" if _may_be_large(query, key) else ""
     if is_causal:
         ones = [1] * (query.rank - 2)
         seen = _causal(emit, query, key, "<=")
         mask = emit.call("ops.reshape", seen, (*ones, *emit.dims([query.shape[-2], key.shape[-2]])))
-        return emit.prelude("attend_where", query, key, value, mask, scale)
+        return emit.prelude(f"attend_where{parts}", query, key, value, mask, scale)
     if attn_mask is None:
-        return emit.prelude("attend", query, key, value, scale)
+        return emit.prelude(f"attend{parts}", query, key, value, scale)
     if attn_mask.dtype == "bool":
-        return emit.prelude("attend_where", query, key, value, attn_mask, scale)
-    return emit.prelude("attend_bias", query, key, value, emit.cast(attn_mask, query.dtype), scale)
+        return emit.prelude(f"attend_where{parts}", query, key, value, attn_mask, scale)
+    return emit.prelude(f"attend_bias{parts}", query, key, value, emit.cast(attn_mask, query.dtype), scale)
 
 
 @lowers("paritas.attention_weights.default")
@@ -68,6 +69,12 @@ def attention_weights(
     if attn_mask.dtype == "bool":
         return emit.prelude("attention_weights_where", query, key, attn_mask, scale)
     return emit.prelude("attention_weights_bias", query, key, emit.cast(attn_mask, query.dtype), scale)
+
+
+def _may_be_large(query: Value, key: Value) -> bool:
+    """Whether its scores may be more than `queries_at_once` takes at once: sizes that are free may be any."""
+    sizes = (*query.shape[:-1], key.shape[-2])
+    return not all(is_whole(size) for size in sizes) or math.prod(int(size) for size in sizes) > 1 << 24
 
 
 def _scale(emit: Emitter, query: Value) -> Any:
