@@ -6,8 +6,8 @@
     python benchmarks/denoising.py --quick                          # tiny networks, nothing written
 
 Each contender is a process of its own, which opens the pipeline, warms up, and then takes turns with the others; with
-`--alone` it ends after its turn, as two of them do not fit into the memory. A step
-is what lies between two calls of `callback_on_step_end`: the network, guidance and the scheduler. Beside it: the part
+`--alone` it ends after its first picture, as two of them do not fit into the memory. A step is what lies between two
+calls of `callback_on_step_end`, the first step left out: the network, guidance and the scheduler. Beside it: the part
 of a picture's time that is no network's, the most memory, and how far the latents are from PyTorch's. The bars:
 OpenVINO 1.5x in float32 and 2.8x in bfloat16, MindSpore 0.67x, and no slower than optimum-intel.
 """
@@ -200,18 +200,22 @@ def _stable_diffusion_xl(diffusers: Any, pixels: int, quick: bool) -> Any:
 
 
 def take_turns(names: list[str], subject: str, folder: Path, options: argparse.Namespace) -> dict[str, list[Any]]:
-    """The answers of each, one per round: warm, but for contenders that were begun for one turn (`--alone`)."""
+    """The answers of each, one per round."""
     from turns import ask
 
     found: dict[str, list[Any]] = {name: [] for name in names}
     processes: dict[str, Any] = {}
     for number in range(1 if options.quick else options.rounds):
         for name in names:
+            drawn = None
             if name not in processes:
                 processes[name] = _start(name, subject, folder, options)
-                _told(f"{name}, to begin", ask(name, processes[name]))
-            found[name].append(ask(name, processes[name]))
-            _told(f"round {number + 1}, {name}", found[name][-1])
+                drawn = ask(name, processes[name])
+                _told(f"{name}, to begin", drawn["begun"])
+            if drawn is None or not options.alone:
+                drawn = ask(name, processes[name])
+            found[name].append(drawn)
+            _told(f"round {number + 1}, {name}", drawn["seconds"])
             if options.alone:
                 processes.pop(name).kill()
     for process in processes.values():
@@ -219,8 +223,8 @@ def take_turns(names: list[str], subject: str, folder: Path, options: argparse.N
     return found
 
 
-def _told(what: str, answer: Mapping[str, Any]) -> None:
-    print(f"{what}: {answer['seconds']:.1f} s", file=sys.stderr, flush=True)
+def _told(what: str, seconds: float) -> None:
+    print(f"{what}: {seconds:.1f} s", file=sys.stderr, flush=True)
 
 
 def _start(name: str, subject: str, folder: Path, options: argparse.Namespace) -> subprocess.Popen[str]:
@@ -248,7 +252,7 @@ def serve(name: str, subject: str, folder: str, quick: bool) -> int:
             nonlocal waited
             picture = draw()
             if not waited:
-                waited, picture["seconds"] = True, time.perf_counter() - began
+                waited, picture["begun"] = True, time.perf_counter() - began
             return picture
 
         return drawn
