@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -29,6 +30,12 @@ def pytest_collection_finish() -> None:
     """What was imported is not looked through for garbage again and again."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """What is said is heard: an example that a test before has run as a module may have silenced it."""
+    logging.getLogger("paritas").setLevel(logging.NOTSET)
 
 
 @pytest.hookimpl(trylast=True)  # when the fixtures of the file are gone

@@ -151,7 +151,7 @@ class Fault:
 FAULTS = (
     Fault(
         "a branch detached",
-        (r"return (ops\.dense\(.*\))", r"return ops.stop_gradient(\1)"),
+        (r"return (dense\(input.*\))", r"return ops.stop_gradient(\1)"),
         {"aten.linear.default"},
         "hidden = self.down(self.act(self.up(self.norm(words))))"
     ),

@@ -59,7 +59,10 @@ BERT = "encoder.layer.0.attention"
 FAULTS: dict[str, tuple[Fault, ...]] = {
     "bert": (
         Fault("an eps of another framework", ("1e-12", "1e-05"), NORM),
-        Fault("a bias forgotten", (r"self\.weight, self\.bias\)\n", "self.weight)\n"), LINEAR, "Linear"),
+        Fault(
+            "a bias forgotten", (r"dense\(input, self\.weight, self\.bias\)", "ops.dense(input, self.weight)"),
+            LINEAR, "Linear",
+        ),
         Fault("a scale of another head size", ("0.3535533905932738", "0.25"), ATTENTION),
         Fault(
             "queries and keys swapped",

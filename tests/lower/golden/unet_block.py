@@ -57,24 +57,6 @@ def attend(query, key, value, scale):
     return weighted_sum(weights.astype(value.dtype), value)
 
 
-def attend_in_parts(query, key, value, scale):
-    rows, count = queries_at_once(query, key)
-    if rows >= count:
-        return attend(query, key, value, scale)
-    parts = [
-        attend(query[..., at : at + rows, :], key, value, scale) for at in range(0, count, rows)
-    ]
-    return ops.cat(parts, -2)
-
-
-def queries_at_once(query, key):
-    # Scores of 64 MiB stay nearer to the processor than those of all queries: 4096 tokens and 16
-    # heads take three quarters of the time, and half the memory or less.
-    count = query.shape[-2]
-    scored = query.reshape((-1, count, query.shape[-1])).shape[0] * key.shape[-2]
-    return max(16777216 // max(scored, 1), (count + 63) // 64, 1), count
-
-
 def upcast_half(x):
     # torch adds masks and takes softmax in float32.
     return x.astype(ms.float32) if x.dtype == ms.float16 else x
@@ -200,7 +182,7 @@ class Attention(nn.Cell):
         value = ops.transpose(ops.reshape(value, (batch, width * height, 2, 8)), (0, 2, 1, 3))
         # attention_processor.py:2767  hidden_states = F.scaled_dot_product_attention(query, key,
         #     value, attn_mask=attention_mask, dropout_p=0.0, is_causal=False)
-        hidden_states = attend_in_parts(query, key, value, 0.35355339059327373)
+        hidden_states = attend(query, key, value, 0.35355339059327373)
         # attention_processor.py:2771  hidden_states = hidden_states.transpose(1,
         #     2).reshape(batch_size, -1, attn.heads * head_dim)
         hidden_states = ops.reshape(
@@ -237,7 +219,7 @@ class Attention_2(nn.Cell):
         value = ops.transpose(ops.reshape(value, (batch, length, 2, 8)), (0, 2, 1, 3))
         # attention_processor.py:2767  hidden_states = F.scaled_dot_product_attention(query, key,
         #     value, attn_mask=attention_mask, dropout_p=0.0, is_causal=False)
-        hidden_states = attend_in_parts(query, key, value, 0.35355339059327373)
+        hidden_states = attend(query, key, value, 0.35355339059327373)
         # attention_processor.py:2771  hidden_states = hidden_states.transpose(1,
         #     2).reshape(batch_size, -1, attn.heads * head_dim)
         hidden_states = ops.reshape(

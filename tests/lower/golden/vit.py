@@ -68,29 +68,6 @@ def attend_where(query, key, value, mask, scale):
     return mixed * broadcast_like(any_last(mask, -1).astype(value.dtype), mixed)
 
 
-def attend_where_in_parts(query, key, value, mask, scale):
-    rows, count = queries_at_once(query, key)
-    if rows >= count:
-        return attend_where(query, key, value, mask, scale)
-    parts = [
-        attend_where(query[..., at : at + rows, :], key, value, queries_of(mask, at, rows), scale)
-        for at in range(0, count, rows)
-    ]
-    return ops.cat(parts, -2)
-
-
-def queries_at_once(query, key):
-    # Scores of 64 MiB stay nearer to the processor than those of all queries: 4096 tokens and 16
-    # heads take three quarters of the time, and half the memory or less.
-    count = query.shape[-2]
-    scored = query.reshape((-1, count, query.shape[-1])).shape[0] * key.shape[-2]
-    return max(16777216 // max(scored, 1), (count + 63) // 64, 1), count
-
-
-def queries_of(mask, at, rows):
-    return mask if mask.ndim < 2 or mask.shape[-2] == 1 else mask[..., at : at + rows, :]
-
-
 def upcast_half(x):
     # torch adds masks and takes softmax in float32.
     return x.astype(ms.float32) if x.dtype == ms.float16 else x
@@ -106,7 +83,7 @@ def sdpa_attention_forward(query, key, value, attention_mask):
     # sdpa_attention.py:193  attn_output = torch.nn.functional.scaled_dot_product_attention(query,
     #     key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling,
     #     is_causal=is_causal, **sdpa_kwargs)
-    attn_output = attend_where_in_parts(query, key, value, attention_mask, 0.3535533905932738)
+    attn_output = attend_where(query, key, value, attention_mask, 0.3535533905932738)
     # sdpa_attention.py:206  attn_output = attn_output.transpose(1, 2).contiguous()
     attn_output = ops.transpose(attn_output, (0, 2, 1, 3))
     return attn_output

@@ -32,7 +32,7 @@ def scaled_dot_product_attention(
         key, value = (_for_all_heads(emit, query, x) for x in (key, value))
     # One key for all heads (Falcon): BatchMatMul does not broadcast on CPU.
     query, key, value = (_as_many(emit, x) for x in (query, key, value))
-    parts = "_in_parts" if _may_be_large(query, key) else ""
+    parts = "_in_parts" if _is_large(query, key) else ""
     if is_causal:
         ones = [1] * (query.rank - 2)
         seen = _causal(emit, query, key, "<=")
@@ -71,10 +71,11 @@ def attention_weights(
     return emit.prelude("attention_weights_bias", query, key, emit.cast(attn_mask, query.dtype), scale)
 
 
-def _may_be_large(query: Value, key: Value) -> bool:
-    """Whether its scores may be more than `queries_at_once` takes at once: sizes that are free may be any."""
+def _is_large(query: Value, key: Value) -> bool:
+    """Whether its scores are more than `queries_at_once` takes at once. Not where a size is free: a graph for any size,
+    as a generation has, cannot say in how many parts it computes."""
     sizes = (*query.shape[:-1], key.shape[-2])
-    return not all(is_whole(size) for size in sizes) or math.prod(int(size) for size in sizes) > 1 << 24
+    return query.rank > 2 and all(map(is_whole, sizes)) and math.prod(map(int, sizes)) > 1 << 24
 
 
 def _scale(emit: Emitter, query: Value) -> Any:
