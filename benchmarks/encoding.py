@@ -16,7 +16,6 @@ import functools
 import os
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -63,7 +62,7 @@ def verses(count: int) -> list[str]:
 def main() -> int:
     if sys.argv[1:2] == ["--serve"]:  # also in the peer's interpreter, which has no Paritas
         return answer(functools.partial(prepared, *sys.argv[2:4]))
-    from turns import parser
+    from turns import parser, take_turns
 
     found = parser(__doc__, [name for name in CONTENDERS if name not in PEERS], 3)
     found.add_argument("--verses", type=int, default=10_000)
@@ -78,7 +77,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         Path(directory, "verses.json").write_text(json.dumps(verses(given.verses)))
         os.environ["PARITAS_BENCHMARKED"] = str(minilm_directory())
-        figures = _turns(names, directory, given.rounds, given.peer)
+        asked, warm = {"warm": False}, {"warm": True}
+        peers = dict.fromkeys(PEERS, given.peer) if given.peer else {}
+        figures = take_turns(__file__, names, directory, given.rounds, asked, warm=warm, peers=peers)
     rows = _rows(figures, given.verses)
     _print(rows, given.verses)
     if given.publish:
@@ -86,36 +87,6 @@ def main() -> int:
 
         results.write("encoding", {"verses": given.verses, "rows": rows})
     return 0
-
-
-def _turns(names: list[str], directory: str, rounds: int, peer: str | None) -> dict[str, list[Any]]:
-    from turns import ask
-
-    processes = {name: _started(name, directory, peer) for name in names}
-    found: dict[str, list[Any]] = {name: [] for name in names}
-    try:
-        for number in range(rounds + 1):
-            for name, process in processes.items():
-                answered = ask(name, process, {"warm": not number})
-                if number:
-                    found[name].append(answered)
-                print(f"round {number}, {name}: {answered['seconds']:.2f} s", file=sys.stderr, flush=True)
-    finally:
-        for process in processes.values():
-            process.kill()
-    return found
-
-
-def _started(name: str, directory: str, peer: str | None) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [peer if name in PEERS and peer else sys.executable, "-W", "ignore", __file__, "--serve", name, directory],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        # The peer's interpreter has packages of its own, and must not see those of this one.
-        env={**os.environ, "PARITAS_CACHE": directory + "/ports", **({"PYTHONPATH": ""} if name in PEERS else {})},
-        text=True,
-    )
 
 
 # --- in the process of a contender -----------------------------------------------------------------------------

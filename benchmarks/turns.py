@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from results import machine
@@ -44,16 +44,21 @@ def load(cls: str, directory: str, engine: str, dtype: str, weights: str = "") -
     return getattr(paritas.transformers, cls).from_pretrained(directory, **told)
 
 
-def start(script: str, name: str, directory: str) -> subprocess.Popen[str]:
-    """The process of the contender `name`, with the ports that it makes in `directory`."""
+def start(script: str, name: str, directory: str, peer: str = "") -> subprocess.Popen[str]:
+    """The process of the contender `name`, with the ports that it makes in `directory`.
+
+    peer: the interpreter of another environment, which has packages of its own and must not see those of this one.
+    """
     return subprocess.Popen(
-        [sys.executable, "-W", "ignore", script, "--serve", name, directory],
+        [peer or sys.executable, "-W", "ignore", script, "--serve", name, directory],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "PARITAS_CACHE": directory + "/ports", "GLOG_v": "4"},
+        env={
+            **os.environ, "PARITAS_CACHE": directory + "/ports", "GLOG_v": "4", **({"PYTHONPATH": ""} if peer else {}),
+        },
         text=True,
-    )
+    )  # fmt: skip
 
 
 def ask(name: str, process: subprocess.Popen[str], what: Any = None) -> Any:
@@ -71,18 +76,25 @@ def ask(name: str, process: subprocess.Popen[str], what: Any = None) -> Any:
 
 
 def take_turns(
-    script: str, names: Iterable[str], directory: str, rounds: int, what: Any = None
+    script: str,
+    names: Iterable[str],
+    directory: str,
+    rounds: int,
+    what: Any = None,
+    *,
+    warm: Any = None,
+    peers: Mapping[str, str] | None = None,
 ) -> dict[str, list[Any]]:
-    """The answers of each to `what`, one per round, without that of the warm-up.
+    """The answers of each to `what`, one per round, without that of the warm-up, which is to `warm` if that is another.
 
-    An answer has its time in "seconds".
+    An answer has its time in "seconds". peers: the interpreters of contenders that have another, see `start`.
     """
-    processes = {name: start(script, name, directory) for name in names}
+    processes = {name: start(script, name, directory, (peers or {}).get(name, "")) for name in names}
     found: dict[str, list[Any]] = {name: [] for name in processes}
     try:
         for number in range(rounds + 1):
             for name, process in processes.items():
-                answer_ = ask(name, process, what)
+                answer_ = ask(name, process, what if number or warm is None else warm)
                 if number:  # the first one compiles
                     found[name].append(answer_)
                 print(f"round {number}, {name}: {answer_['seconds']:.2f} s", file=sys.stderr, flush=True)

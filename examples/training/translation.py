@@ -62,10 +62,6 @@ class Sentences(torch.utils.data.Dataset[Any]):
             for row in rows
         ]
 
-    @staticmethod
-    def _ids(words: list[str]) -> torch.Tensor:
-        return torch.tensor([*map(WORDS.index, words), END])
-
     def __len__(self) -> int:
         return len(self.rows)
 

@@ -211,3 +211,11 @@ def test_a_file_that_others_write_to_too_is_read(tmp_path: Path) -> None:
     before = watched.taken()
     place.open("r+b").write(b"\1" * 8 * mmap.PAGESIZE)
     assert watched._pages == [] and watched.taken() != before
+
+
+def test_the_system_is_not_asked_about_no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it cannot be asked, a call would fail; where it can, each call would open a file for nothing."""
+    asked: list[Any] = []
+    taken = Samples([_random(1024, 1024)])
+    monkeypatch.setattr("builtins.open", lambda *given, **how: asked.append(given))
+    assert taken.taken() and not asked

@@ -25,7 +25,7 @@ from torch.fx import Node
 from paritas.capture.normalise import dims_of, equal_inputs
 from paritas.capture.outputs import renamed
 from paritas.dtypes import dtype_name
-from paritas.errors import CaptureError
+from paritas.errors import CaptureError, EngineError
 from paritas.program import Origin, Program, TensorSpec
 
 aten = torch.ops.aten
@@ -245,9 +245,20 @@ class Mask:
     p: float
     order: tuple[int, ...]
 
-    def drawn(self, sizes: Callable[[int | str], int]) -> torch.Tensor:
-        """By torch's generator, as the original's dropout draws it."""
-        ones = torch.ones([sizes(self.dims[place]) for place in self.order], dtype=getattr(torch, self.dtype))
+    def drawn(self, known: Mapping[str, int]) -> torch.Tensor:
+        """By torch's generator, as the original's dropout draws it. known: what the inputs' sizes are.
+
+        Raises `EngineError` where a size of its own does not follow from them.
+        """
+        from paritas import formulas
+
+        def size(dim: int | str) -> int:
+            found = dim if isinstance(dim, int) else formulas.whole(dim, known)
+            if found is None:
+                raise EngineError(f"The size {dim} of a dropout's mask does not follow from the inputs' sizes.")
+            return found
+
+        ones = torch.ones([size(self.dims[place]) for place in self.order], dtype=getattr(torch, self.dtype))
         back = [self.order.index(place) for place in range(len(self.order))]
         return torch.dropout(ones.permute(back), self.p, True)
 
@@ -258,11 +269,15 @@ def _order(value: torch.Tensor) -> tuple[int, ...]:
     return tuple(sorted(range(len(strides)), key=lambda place: -strides[place]))
 
 
+def _drawing(program: Program) -> list[Any]:
+    """The nodes that draw a mask."""
+    return [node for node in program.graph.nodes if node.target is torch.ops.paritas.dropout_mask.default]
+
+
 def masks_of(program: Program) -> tuple[Mask, ...]:
     """What a program draws, in the order in which it does."""
-    drawn = [node for node in program.graph.nodes if node.target is torch.ops.paritas.dropout_mask.default]
     equal, found = equal_inputs(program.exported), []
-    for index, node in enumerate(drawn):
+    for index, node in enumerate(_drawing(program)):
         value = node.meta["val"]
         dims = tuple(dim if isinstance(dim, int) else renamed(dim, equal) for dim in dims_of(value))
         found.append(
@@ -282,8 +297,7 @@ def with_masks_as_inputs(program: Program) -> tuple[Program, tuple[Mask, ...]]:
         return program, ()
     examples = dict(program.examples)
     last = [node for node in graph.nodes if node.op == "placeholder"][-1]
-    drawn = [node for node in graph.nodes if node.target is torch.ops.paritas.dropout_mask.default]
-    for node, mask in zip(drawn, masks, strict=True):
+    for node, mask in zip(_drawing(program), masks, strict=True):
         with graph.inserting_after(last):
             last = graph.placeholder(mask.name)
         last.meta = {"val": node.meta["val"], "paritas_input": mask.name}
@@ -291,18 +305,11 @@ def with_masks_as_inputs(program: Program) -> tuple[Program, tuple[Mask, ...]]:
         graph.erase_node(node)
         spec = InputSpec(InputKind.USER_INPUT, TensorArgument(last.name), None)
         exported.graph_signature.input_specs.append(spec)
-    known = {**program.sizes}
-
-    def size(dim: int | str) -> int:
-        from paritas import formulas
-
-        found = dim if isinstance(dim, int) else formulas.whole(dim, known)
-        if found is None:
-            raise CaptureError(f"The mask of a dropout has the size {dim}, which the inputs' sizes do not tell.")
-        return found
-
     with torch.random.fork_rng(devices=[]):
-        examples |= {mask.name: mask.drawn(size) for mask in masks}
+        try:
+            examples |= {mask.name: mask.drawn(program.sizes) for mask in masks}
+        except EngineError as error:
+            raise CaptureError(str(error)) from error
     graph.eliminate_dead_code()
     exported.graph_module.recompile()
     names = {node.name for node in graph.nodes}

@@ -7,7 +7,7 @@ import gc
 import signal
 import sys
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -86,6 +86,12 @@ for name, panel, words, commands in (
         (convert.fairseq, convert.clip),
     ),
     ("scaffold", MAINTAIN, "Files for what is to be added to Paritas.", (scaffold.op,)),
+    (
+        "search",
+        APPS,
+        "Index texts, and ask for what they mean.",
+        (search.index, search.query, search.add, search.delete, search.info, search.export, search.evaluate),
+    ),
 ):
     group = typer.Typer(
         help=words,
@@ -94,28 +100,10 @@ for name, panel, words, commands in (
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     for command in commands:
-        needs = "" if command in (cache.ls, cache.rm) else "port"
-        group.command(command.__name__, epilog=EPILOG)(guarded(command, needs, f"{name} {command.__name__}"))
+        needs = "" if command in (cache.ls, cache.rm) else "search" if name == "search" else "port"
+        called = "eval" if command is search.evaluate else command.__name__  # which Python has of its own
+        group.command(called, epilog=EPILOG)(guarded(command, needs, f"{name} {called}"))
     app.add_typer(group, name=name, rich_help_panel=panel)
-
-searches = typer.Typer(
-    help="Index texts, and ask for what they mean.",
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for verb, function in (
-    ("index", search.index),
-    ("query", search.query),
-    ("add", search.add),
-    ("delete", search.delete),
-    ("info", search.info),
-    ("export", search.export),
-    ("eval", search.evaluate),
-):
-    doing: Any = function
-    searches.command(verb, epilog=EPILOG)(guarded(doing, "search", f"search {verb}"))
-app.add_typer(searches, name="search", rich_help_panel=APPS)
 
 trainers = typer.Typer(
     cls=train.Scripts,

@@ -99,14 +99,10 @@ def _is_so(network: Any, name: str, ours: Mapping[str, Any]) -> bool:
 def with_ours(pipeline: Any) -> Any:
     """The same pipeline, with `verify`, and `save_pretrained` that writes ports. Its class stays diffusers' own."""
     if isinstance(pipeline, DiffusionPipeline):
-        for function in (save, verify, bisect):
-            vars(pipeline)[_BY_NAME.get(function.__name__, function.__name__)] = functools.partial(function, pipeline)
+        for name, function in (("save_pretrained", save), ("verify", verify), ("bisect", bisect)):
+            vars(pipeline)[name] = functools.partial(function, pipeline)
         copyreg.dispatch_table[type(pipeline)] = _reduced
     return pipeline
-
-
-#: How a pipeline calls a function of ours, where that is not its name.
-_BY_NAME = {"save": "save_pretrained"}
 
 
 def _reduced(pipeline: Any) -> tuple[Any, ...]:

@@ -121,8 +121,10 @@ def pages_of(tensor: torch.Tensor) -> tuple[int, int]:
     return first, -(-(tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE) - first
 
 
-def states_of_pages(stretches: Iterable[tuple[int, int]]) -> Iterator[tuple[int, np.ndarray]]:
+def states_of_pages(stretches: Sequence[tuple[int, int]]) -> Iterator[tuple[int, np.ndarray]]:
     """(first page, what Linux says of each page) of each stretch. Raises `OSError` where it says nothing."""
+    if not stretches:
+        return
     with open("/proc/self/pagemap", "rb", buffering=0) as pages:
         for first, count in stretches:
             pages.seek(first * 8)

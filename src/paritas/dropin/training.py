@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch.fx import Node
 
-from paritas import formulas, pipeline
+from paritas import pipeline
 from paritas.arguments import flatten
 from paritas.capture import capture
 from paritas.capture.training import Mask, with_masks_as_inputs
@@ -46,6 +46,9 @@ from paritas.run.values import dynamic_sizes
 COUNTED = ("num_items_in_batch",)
 
 
+#: Where nobody names an engine.
+_UNNAMED = "mindspore"
+
 #: What `on_engine` was given, the innermost last.
 _wished: list[tuple[str, str]] = []
 _seen: list[weakref.ref[Any]] = []
@@ -61,13 +64,13 @@ def on_engine(name: str, mode: str = "") -> Iterator[None]:
         _wished.pop()
 
 
-def wished() -> str:
-    """The engine of what is trained, where none is named."""
-    return _wished[-1][0] if _wished else "mindspore"
+def wished() -> tuple[str, str]:
+    """The engine and the mode of what is trained, where none is named."""
+    return _wished[-1] if _wished else (_UNNAMED, "")
 
 
 def trained() -> list[Any]:
-    """The models that were made trainable and are still there, in order."""
+    """The models that were made trainable while `on_engine` was open and are still there, in order."""
     return [model for seen in _seen if (model := seen()) is not None]
 
 
@@ -91,8 +94,10 @@ def trainable(model: Any, engine: str | None = None, *, mode: str = "", target: 
         InputError: the engine has no gradients, or the model is not float32.
     """
     if engine is None:
-        engine, mode = wished(), mode or (_wished[-1][1] if _wished else "")
-    _seen.append(weakref.ref(model))
+        engine, asked = wished()
+        mode = mode or asked
+    if _wished:
+        _seen.append(weakref.ref(model))
     if about(engine).is_original:
         return model
     if isinstance(at := vars(model).get("_paritas"), TrainedNetwork) and at.build.engine == about(engine).name:
@@ -218,14 +223,7 @@ class TrainedNetwork(Network):
     def _stepped(self, step: Step, module: torch.nn.Module, arguments: Mapping[str, Any]) -> Any:
         port = step.port
         sizes = sizes_of(port, arguments)
-
-        def size(dim: int | str) -> int:
-            found = dim if isinstance(dim, int) else formulas.whole(dim, sizes)
-            if found is None:
-                raise EngineError(f"The size {dim} of a dropout's mask does not follow from the inputs' sizes.")
-            return found
-
-        drawn = {mask.name: mask.drawn(size) for mask in step.masks}
+        drawn = {mask.name: mask.drawn(sizes) for mask in step.masks}
         given = {name: value for name, value in arguments.items() if value is not None}
         with torch.no_grad():
             feed = port.feed({**given, **drawn})

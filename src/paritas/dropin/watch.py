@@ -77,7 +77,6 @@ class Watch:
 
     def __init__(self, model: torch.nn.Module) -> None:
         self._model = model
-        self.replaced = ""
         self._objects: keepers.Held = {}
         watch_data()
         watch_arrays({})

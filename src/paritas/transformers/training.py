@@ -57,8 +57,8 @@ class _OnEngine:
         engine: str | None = None,
         **options: Any,
     ) -> None:
-        self._paritas_engine = engine or wished()
-        if args is not None and not about(self._paritas_engine).is_original:
+        self._paritas_engine = engine
+        if args is not None and not about(engine or wished()[0]).is_original:
             refuse(args)
         if model is not None:
             trainable(model, self._paritas_engine)

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from paritas import formulas
 from paritas.arguments import invoke, nest
 from paritas.capture.training import Mask
 from paritas.errors import EngineError, InputError, first_line
@@ -97,8 +96,7 @@ def compare_training(
 
 def loss_of(port: Subject, model: torch.nn.Module, feed: Feed) -> float:
     """What the original answers. Raises whatever it raises."""
-    side = _of_torch(port, model, 0)
-    return side.answer(feed, 0)[0]
+    return float(_loss(port, model, feed, 0).detach())
 
 
 def shuffled(example: Feed, count: int, seed: int) -> Iterator[dict[str, np.ndarray]]:
@@ -117,20 +115,24 @@ def shuffled(example: Feed, count: int, seed: int) -> Iterator[dict[str, np.ndar
 # --- the sides -----------------------------------------------------------------------------------------------
 
 
-def _of_torch(port: Subject, model: torch.nn.Module, seed: int) -> _Side:
-    manifest = port.manifest
-    weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
+def _loss(port: Subject, model: torch.nn.Module, feed: Feed, seed: int) -> torch.Tensor:
+    """With dropout as it is drawn from this seed."""
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    given = {name: torch.from_numpy(np.array(value)) for name, value in feed.items()}
+    given = {name: t.to(dtype) if t.is_floating_point() else t for name, t in given.items()}
+    torch.manual_seed(seed)
+    with torch.enable_grad():
+        flat, _ = describe_output(invoke(model, {**nest(given, port.manifest.nesting), **port.manifest.constants}))
+    _check_loss(flat[0])
+    return flat[0]
+
+
+def _of_torch(port: Subject, model: torch.nn.Module, seed: int) -> _Side:
+    weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
 
     def answer(feed: Feed, step: int) -> tuple[float, dict[str, torch.Tensor]]:
-        given = {name: torch.from_numpy(np.array(value)) for name, value in feed.items()}
-        given = {name: t.to(dtype) if t.is_floating_point() else t for name, t in given.items()}
-        torch.manual_seed(seed + step)
-        with torch.enable_grad():
-            flat, _ = describe_output(invoke(model, {**nest(given, manifest.nesting), **manifest.constants}))
-            loss = flat[0]
-            _check_loss(loss)
-            found = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+        loss = _loss(port, model, feed, seed + step)
+        found = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
         pairs = zip(weights, found, strict=True)
         return float(loss.detach()), {name: gradient for name, gradient in pairs if gradient is not None}
 
@@ -145,15 +147,8 @@ def _of_engine(port: Subject, session: Any, twin: torch.nn.Module, masks: Sequen
 
     def answer(feed: Feed, step: int) -> tuple[float, dict[str, torch.Tensor]]:
         sizes = dynamic_sizes(port.inputs, feed)
-
-        def size(dim: int | str) -> int:
-            found = dim if isinstance(dim, int) else formulas.whole(dim, sizes)
-            if found is None:
-                raise EngineError(f"The size {dim} of a dropout's mask does not follow from the inputs' sizes.")
-            return found
-
         torch.manual_seed(seed + step)
-        drawn = {mask.node: mask.drawn(size).contiguous().numpy() for mask in masks}
+        drawn = {mask.node: mask.drawn(sizes).contiguous().numpy() for mask in masks}
         try:
             recorded = session.record(feed, (), train=True, drawn=drawn)
             _check_loss(recorded.outputs[0])

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from paritas import leftovers
-from paritas.apps.search.embedding import Embedder
+from paritas.apps.search.embedding import MODEL, Embedder
 from paritas.apps.search.filters import Filter, columns
 from paritas.apps.search.indexing import Progress, add_rows
 from paritas.apps.search.reading import Row
 from paritas.apps.search.searching import Hit, Searcher
 from paritas.apps.search.songs import SONGS, songs
-from paritas.apps.search.store import Index, is_index
+from paritas.apps.search.store import Index, check_is_index, is_index
 from paritas.dropin import kept
 from paritas.errors import InputError
 
@@ -54,8 +54,8 @@ class Collection:
         self.is_own = place is not None
         self.place = place or _shipped_place()
         self.asked_engine = engine
-        if place is not None and not is_index(place):
-            raise InputError(f"There is no index in {place}: paritas search index FILE --text COLUMN --out {place}")
+        if place is not None:
+            check_is_index(place)
         self.songs = 0
         self._searcher: Searcher | None = None
         self._failed: Exception | None = None
@@ -69,7 +69,7 @@ class Collection:
 
     def _run(self) -> None:
         try:
-            name = "all-MiniLM-L6-v2"
+            name = MODEL
             if is_index(self.place):
                 with Index(self.place) as index:
                     name, precision = index.identity.name, index.identity.precision
@@ -211,15 +211,11 @@ class Collection:
 
 def _of_songs(index: Index, numbers: Sequence[int]) -> dict[int, np.ndarray]:
     """The mean vector of each song's passages."""
-    found: dict[int, np.ndarray] = {}
-    for start in range(0, len(numbers), 500):
-        part = list(numbers[start : start + 500])
-        marks = ", ".join("?" * len(part))
-        groups: dict[int, list[np.ndarray]] = {}
-        for number, blob in index.rows(f"select document, vector from passages where document in ({marks})", part):
-            groups.setdefault(number, []).append(np.frombuffer(blob, "<f2").astype(np.float32))
-        found |= {number: np.mean(vectors, axis=0) for number, vectors in groups.items()}
-    return found
+    rows = index.rows_among("select document, vector from passages where document in ({})", numbers)
+    groups: dict[int, list[np.ndarray]] = {}
+    for (number, _), vector in zip(rows, index.matrix(blob for _, blob in rows), strict=True):
+        groups.setdefault(number, []).append(vector)
+    return {number: np.mean(vectors, axis=0) for number, vectors in groups.items()}
 
 
 def as_m3u(hits: Sequence[Hit], link: Callable[[Hit], str]) -> str:

@@ -33,8 +33,7 @@ def exported(place: Path, out: Path, *, vectors: bool = False) -> int:
         with Index(place) as index:
             if out.suffix == ".npz":
                 rows = index.rows("select id, vector from passages order by id")
-                width, count = index.identity.dimensions, len(rows)
-                matrix = np.frombuffer(b"".join(row[1] for row in rows), "<f2").astype(np.float32).reshape(-1, width)
+                matrix, count = index.matrix(row[1] for row in rows), len(rows)
                 with made.open("wb") as binary:
                     np.savez(binary, ids=np.array([row[0] for row in rows], np.int64), vectors=matrix)
             else:
@@ -42,7 +41,7 @@ def exported(place: Path, out: Path, *, vectors: bool = False) -> int:
                     for number, key, columns, text, vector in index.each(_PASSAGES):
                         row = {"id": number, "key": key, "columns": json.loads(columns), "text": text}
                         if vectors:
-                            row["vector"] = np.frombuffer(vector, "<f2").astype(float).round(6).tolist()
+                            row["vector"] = index.matrix([vector])[0].astype(float).round(6).tolist()
                         file.write(json.dumps(row, ensure_ascii=False) + "\n")
                         count += 1
         os.replace(made, out)

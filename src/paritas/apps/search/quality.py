@@ -32,7 +32,7 @@ def of_index(place: Path, queries: int = 200, *, seed: int = 0) -> dict[str, Any
             raise InputError(f"{place} is empty: there is nothing to find.")
         drawn = sorted(rng.choice(total, min(queries, total), replace=False).tolist())
         numbers = [index.rows("select vector from passages order by id limit 1 offset ?", (n,))[0][0] for n in drawn]
-        vectors = np.array([np.frombuffer(one, "<f2") for one in numbers], np.float32)
+        vectors = index.matrix(numbers)
         noise = rng.normal(size=vectors.shape).astype(np.float32)
         vectors = vectors + NOISE * noise / np.linalg.norm(noise, axis=1, keepdims=True)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -186,32 +186,20 @@ class Searcher:
         return hits
 
     def _compared(self, vector: np.ndarray, numbers: Sequence[int]) -> dict[int, float]:
-        found: dict[int, float] = {}
-        for part in _parts(numbers):
-            marks = ", ".join("?" * len(part))
-            for number, blob in self.index.rows(f"select id, vector from passages where id in ({marks})", part):
-                found[number] = float(np.frombuffer(blob, "<f2").astype(np.float32) @ vector)
-        return found
+        rows = self.index.rows_among("select id, vector from passages where id in ({})", numbers)
+        scores = self.index.matrix(blob for _, blob in rows) @ vector
+        return {number: float(score) for (number, _), score in zip(rows, scores, strict=True)}
 
     def _places(self, numbers: Sequence[int], where: str, given: Sequence[Any]) -> dict[int, tuple[int, int, int]]:
         """For each passage its document, start and stop, if its document passes the filters."""
-        found: dict[int, tuple[int, int, int]] = {}
-        for part in _parts(numbers):
-            marks = ", ".join("?" * len(part))
-            text = f"select p.id, p.document, p.start, p.stop from passages p where p.id in ({marks})"
-            if where:
-                joined = "passages p join documents d on d.id = p.document"
-                text = f"select p.id, p.document, p.start, p.stop from {joined} where p.id in ({marks}) and {where}"
-            found |= {row[0]: row[1:] for row in self.index.rows(text, [*part, *given])}
-        return found
+        joined = " join documents d on d.id = p.document" if where else ""
+        also = " and " + where if where else ""
+        text = f"select p.id, p.document, p.start, p.stop from passages p{joined} where p.id in ({{}}){also}"
+        return {row[0]: (row[1], row[2], row[3]) for row in self.index.rows_among(text, numbers, given)}
 
     def _documents(self, numbers: Sequence[int]) -> dict[int, tuple[str, str, str]]:
-        found: dict[int, tuple[str, str, str]] = {}
-        for part in _parts(numbers):
-            marks = ", ".join("?" * len(part))
-            text = f"select id, key, columns, text from documents where id in ({marks})"
-            found |= {row[0]: row[1:] for row in self.index.rows(text, part)}
-        return found
+        text = "select id, key, columns, text from documents where id in ({})"
+        return {row[0]: (row[1], row[2], row[3]) for row in self.index.rows_among(text, numbers)}
 
     def _reranked(self, query: str, hits: list[Hit]) -> list[Hit]:
         assert self._reranker is not None
@@ -222,10 +210,6 @@ class Searcher:
 
 def _words(query: str) -> list[str]:
     return list(dict.fromkeys(word.lower() for word in _WORD.findall(query)))
-
-
-def _parts(numbers: Sequence[Any], size: int = 500) -> list[list[Any]]:
-    return [list(numbers[start : start + size]) for start in range(0, len(numbers), size)]
 
 
 def cross_encoder(name: str, engine: str | None = None) -> Callable[[list[tuple[str, str]]], np.ndarray]:

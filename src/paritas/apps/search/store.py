@@ -48,6 +48,9 @@ CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 16, 128, 384
 #: Rows that are read at once.
 _BATCH = 20_000
 
+#: Values that one query is given.
+_AMONG = 500
+
 _TABLES = """
 create table meta (name text primary key, value text not null) without rowid;
 create table documents (
@@ -99,9 +102,14 @@ def is_index(place: Path) -> bool:
     return (place / DATABASE).is_file()
 
 
-def _connected(place: Path, *, write: bool) -> sqlite3.Connection:
+def check_is_index(place: Path) -> None:
+    """Raise `InputError` where there is none."""
     if not is_index(place):
         raise InputError(f"There is no index in {place}: paritas search index FILE --text COLUMN --out {place}")
+
+
+def _connected(place: Path, *, write: bool) -> sqlite3.Connection:
+    check_is_index(place)
     connection = sqlite3.connect(
         f"file:{_quoted(place / DATABASE)}?mode={'rw' if write else 'ro'}",
         uri=True,
@@ -205,6 +213,14 @@ class Index:
         with _said(self.place):
             return self._connection.execute(text, given).fetchall()
 
+    def rows_among(self, text: str, among: Sequence[Any], given: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """What a query finds that asks for one of many: `{}` in it is their list, before what else is given."""
+        found: list[tuple[Any, ...]] = []
+        for start in range(0, len(among), _AMONG):
+            part = list(among[start : start + _AMONG])
+            found += self.rows(text.replace("{}", ", ".join("?" * len(part)), 1), [*part, *given])
+        return found
+
     def each(self, text: str, given: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
         """The same one by one."""
         with _said(self.place):
@@ -279,9 +295,10 @@ class Index:
         with _said(self.place):
             cursor = self._connection.execute(text, given)
             while rows := cursor.fetchmany(_BATCH):
-                yield np.array([row[0] for row in rows], np.int64), self._matrix(row[1] for row in rows)
+                yield np.array([row[0] for row in rows], np.int64), self.matrix(row[1] for row in rows)
 
-    def _matrix(self, blobs: Iterable[bytes]) -> np.ndarray:
+    def matrix(self, blobs: Iterable[bytes]) -> np.ndarray:
+        """Vectors as they are in the database, float32 [vectors, dimensions]."""
         width = self._dimensions
         found = np.frombuffer(b"".join(blobs), "<f2")
         if found.size % width:
@@ -304,7 +321,7 @@ class Index:
                 rows = connection.execute("select id, vector from passages where id > ?", (last,)).fetchall()
             finally:
                 connection.execute("commit")
-            self._waiting = np.array([row[0] for row in rows], np.int64), self._matrix(row[1] for row in rows)
+            self._waiting = np.array([row[0] for row in rows], np.int64), self.matrix(row[1] for row in rows)
             if self._mapped(told):
                 break
         else:
@@ -471,12 +488,7 @@ class Writer(Index):
                 self._seen = None
 
     def _numbers(self, keys: Sequence[str]) -> dict[str, int]:
-        found: dict[str, int] = {}
-        for start in range(0, len(keys), 500):
-            part = keys[start : start + 500]
-            marks = ", ".join("?" * len(part))
-            found |= dict(self.rows(f"select key, id from documents where key in ({marks})", part))
-        return found
+        return dict(self.rows_among("select key, id from documents where key in ({})", keys))
 
     def _remove(self, documents: Sequence[int]) -> None:
         told = None if self._repairing or not documents else self.meta("file")
