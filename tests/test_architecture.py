@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("transformers",),
     ("diffusers", "open_clip", "clip", "sentence_transformers"),
     ("apps",),
+    ("serve",),
     ("cli", "__main__"),
 )
 

@@ -28,6 +28,11 @@ EXTRAS = {
     "port": Extra("port models and verify ports", ("torch", "transformers", "huggingface_hub")),
     "genai": Extra("tokenizers beside OpenVINO ports, for openvino-genai", ("openvino_genai", "openvino_tokenizers")),
     "nncf": Extra("weights that are rounded on data, or chosen by it", ("nncf",)),
+    "serve": Extra(
+        "serve ports over HTTP and gRPC",
+        ("starlette", "uvicorn", "msgspec", "grpc", "grpc_health", "grpc_reflection", "google.protobuf", "PIL")
+        + ("prometheus_client", "tokenizers"),
+    ),
     "text": Extra("paritas generate and chat without torch", ("tokenizers",)),
     "report": Extra("the curves of a report", ("matplotlib",)),
     "speech": Extra("read and write recordings", ("soundfile", "sentencepiece", "scipy")),

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What lies beside a port and says how its inputs are read and its answers worded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from paritas import files
+from paritas.errors import PortError
+
+#: What `paritas port` copies beside a port, by what it is for.
+IMAGES_OR_SOUNDS, BOTH, TOKENIZER = "preprocessor_config.json", "processor_config.json", "tokenizer_config.json"
+
+
+def said(directory: Path, name: str) -> dict[str, Any]:
+    """What a file of JSON beside a port says; {} where it is not there. Raises `PortError` for what is no object."""
+    place = directory / name
+    if not place.is_file():
+        return {}
+    try:
+        found = json.loads(files.text(place, 1 << 24))
+    except ValueError as error:
+        raise PortError(f"{place} is no JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise PortError(f"{place} holds no object.")
+    return found
