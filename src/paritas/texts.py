@@ -62,7 +62,11 @@ _NOT_HERE: dict[str, Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How tokens are chosen, by transformers' names. temperature, top_k, top_p: of sampling. seed: of its numbers."""
+    """How tokens are chosen, by transformers' names. temperature, top_k, top_p: of sampling. seed: of its numbers.
+
+    presence_penalty, frequency_penalty: what OpenAI's servers take off the score of a token that was written, once or
+    for each time.
+    """
 
     max_new_tokens: int = 256
     min_new_tokens: int = 0
@@ -71,6 +75,8 @@ class Options:
     top_k: int = 50
     top_p: float = 1.0
     repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
     eos_token_id: tuple[int, ...] = ()
     seed: int | None = None
 
@@ -160,9 +166,9 @@ class Writer:
         """The tokens that follow `ids`, at most as many as the options say; an end among them is the last one."""
         draw = np.random.default_rng(options.seed)
         every = list(ids)
-        waiting = self._rest(every)
+        waiting = self.rest(every)
         for count in range(options.max_new_tokens):
-            scores = self._step(waiting)
+            scores = self.step(waiting)
             token = chosen(scores.astype(np.float64) if options.do_sample else scores, every, count, options, draw)
             every.append(token)
             waiting = [token]
@@ -170,7 +176,7 @@ class Writer:
             if token in options.eos_token_id:
                 return
 
-    def _rest(self, ids: list[int]) -> list[int]:
+    def rest(self, ids: list[int]) -> list[int]:
         """What is still to be computed of `ids`, after as much of what was seen as they begin with."""
         same = next((i for i, (a, b) in enumerate(zip(self._seen, ids, strict=False)) if a != b), None)
         same = min(len(self._seen), len(ids)) if same is None else same
@@ -180,7 +186,7 @@ class Writer:
             self._seen = self._seen[:same]
         return ids[same:]
 
-    def _step(self, ids: Sequence[int]) -> np.ndarray:
+    def step(self, ids: Sequence[int]) -> np.ndarray:
         """The scores of the token after `ids`, float32 [vocabulary]."""
         before, count = len(self._seen), len(ids)
         given = {
@@ -210,24 +216,34 @@ class Writer:
 
         Raises `PortError` where there is no template.
         """
-        about = said(self.port, "tokenizer_config.json")
-        place = self.directory / TEMPLATE
-        template = files.text(place, 1 << 24) if place.is_file() else about.get("chat_template")
-        if isinstance(template, list):
-            template = next((one.get("template") for one in template if one.get("name") == "default"), None)
-        if not isinstance(template, str):
-            raise PortError(
-                f"The tokenizer in {self.directory} has no chat template: paritas generate goes on with texts."
-            )
-        special = {name: _content(value) for name, value in about.items() if name.endswith("_token")}
-        return _rendered(template, {"messages": messages, "add_generation_prompt": True, **special})
+        return conversation(self.directory, messages)
+
+
+def conversation(directory: Path, messages: Sequence[Mapping[str, Any]], more: Mapping[str, Any] | None = None) -> str:
+    """Messages as the chat template in a port's directory writes them, up to where the answer begins.
+
+    more: what else the template is told. Raises `PortError` where there is no template, or it does not take them.
+    """
+    about = said_in(directory, "tokenizer_config.json")
+    place = directory / TEMPLATE
+    template = files.text(place, 1 << 24) if place.is_file() else about.get("chat_template")
+    if isinstance(template, list):
+        template = next((one.get("template") for one in template if one.get("name") == "default"), None)
+    if not isinstance(template, str):
+        raise PortError(f"The tokenizer in {directory} has no chat template: paritas generate goes on with texts.")
+    special = {name: _content(value) for name, value in about.items() if name.endswith("_token")}
+    return _rendered(template, {**(more or {}), "messages": messages, "add_generation_prompt": True, **special})
 
 
 def said(port: Port, name: str) -> dict[str, Any]:
     """What a JSON file beside the port says; {} where there is none."""
-    place: Path = port.artifact.directory / name
+    return said_in(port.artifact.directory, name)
+
+
+def said_in(directory: Path, name: str) -> dict[str, Any]:
+    """What a JSON file in a directory says; {} where there is none."""
     try:
-        found = files.parsed(files.text(place, 1 << 26))
+        found = files.parsed(files.text(directory / name, 1 << 26))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -265,6 +281,9 @@ def chosen(scores: np.ndarray, before: Sequence[int], count: int, options: Optio
         places = np.unique(before)
         some = scores[places]
         scores[places] = np.where(some < 0, some * options.repetition_penalty, some / options.repetition_penalty)
+    if options.presence_penalty or options.frequency_penalty:
+        places, times = np.unique(np.array(before[len(before) - count :], np.int64), return_counts=True)
+        scores[places] -= options.presence_penalty + options.frequency_penalty * times
     if count < options.min_new_tokens and options.eos_token_id:
         scores[list(options.eos_token_id)] = -np.inf
     if not options.do_sample:

@@ -127,8 +127,8 @@ class Worker:
         return self._process
 
 
-def serve(work: Callable[[dict[str, Any], Callable[[dict[str, Any]], None]], None]) -> None:
-    """The worker's side: `work(task, answer)` for each line on stdin, until there are no more."""
+def answering() -> Callable[[dict[str, Any]], None]:
+    """The worker's side: what writes an answer. Called once, before anything else of the process writes."""
     # Libraries print where they like; the protocol keeps the real stdout for itself.
     protocol = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -137,6 +137,12 @@ def serve(work: Callable[[dict[str, Any], Callable[[dict[str, Any]], None]], Non
         protocol.write(json.dumps(value) + "\n")
         protocol.flush()
 
+    return answer
+
+
+def serve(work: Callable[[dict[str, Any], Callable[[dict[str, Any]], None]], None]) -> None:
+    """The worker's side: `work(task, answer)` for each line on stdin, until there are no more."""
+    answer = answering()
     for line in sys.stdin:
         work(json.loads(line), answer)
 

@@ -19,14 +19,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from paritas.errors import DeviceMissing, EngineMissing, InputError, UnknownEngine
+from paritas.errors import DeviceMissing, EngineError, EngineMissing, InputError, UnknownEngine
 
 if TYPE_CHECKING:
     import torch
 
     from paritas.lower.result import Lowered
     from paritas.options import BuildOptions
-    from paritas.program import Artifact, Note, Program
+    from paritas.program import Artifact, Manifest, Note, Program
     from paritas.run.processes import Collectives
     from paritas.run.script import Side, ToWrite
     from paritas.run.session import Session
@@ -177,6 +177,22 @@ class Engine(abc.ABC):
     def join(self) -> Collectives:
         """What the processes of its launcher say to each other; called first in each of them."""
         raise InputError(f"{self.label} trains in one process.")
+
+    def pages(
+        self,
+        directory: Path,
+        manifest: Manifest,
+        *,
+        device: str = "",
+        config: Mapping[str, str] | None = None,
+        context: int,
+        together: int,
+    ) -> Callable[[], Any]:
+        """What opens a process that goes on with several texts of a port at once (`run/openvino/paged.py`).
+
+        context: tokens of the longest. together: how many. Raises `EngineError`, which says why not.
+        """
+        raise EngineError(f"{self.label} computes one text at a time")
 
     @abc.abstractmethod
     def trial(self) -> None:

@@ -14,7 +14,7 @@ from paritas.size_names import shown
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from paritas.program import Artifact, Note, Program
+    from paritas.program import Artifact, Manifest, Note, Program
     from paritas.run.openvino.session import OpenVINOSession
     from paritas.run.script import Side, ToWrite
 
@@ -112,6 +112,25 @@ class OpenVINO(Engine):
             )
         properties = devices.together(artifact.manifest.settings.get("ov_config", {}), config or {})
         return OpenVINOSession(artifact, precision or artifact.manifest.dtype, device, properties)
+
+    def pages(
+        self,
+        directory: Path,
+        manifest: Manifest,
+        *,
+        device: str = "",
+        config: Mapping[str, str] | None = None,
+        context: int,
+        together: int,
+    ) -> Callable[[], Any]:
+        from paritas.run.openvino import devices, paged
+
+        properties = {
+            **paged.said_in(directory),
+            **devices.together(manifest.settings.get("ov_config", {}), config or {}),
+        }
+        on = devices.named(device)
+        return lambda: paged.Paged(directory, properties, on, context=context, together=together)
 
     def beside(self, program: Program, directory: Path) -> tuple[Note, ...]:
         """The tokenizer, and what sentence-transformers and OpenVINO Model Server read."""
