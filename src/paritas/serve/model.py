@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,8 @@ class Servable:
         self.port, self.name, self.version = port, name, version
         self.directory = directory or port.artifact.directory
         self.limits = limits or Limits()
+        self.generator: Any = None  # what OpenAI's routes ask: see `writing`
+        self.embedder: Any = None
         self.reader = readers.reader_for(self.directory, port, self.limits)
         self.answer = answers.answer_for(self.directory, port)
         self.labels: tuple[str, ...] = self.answer.labels if self.answer else ()
@@ -171,6 +173,7 @@ def open_servable(
     *,
     limits: Limits | None = None,
     engine: Engine | None = None,
+    make: Callable[..., Servable] = Servable,
 ) -> Servable:
     """The port in a directory, checked and loaded, with what reads its inputs and words its answers.
 
@@ -184,4 +187,4 @@ def open_servable(
     if not isinstance(found, Port):
         found.close()
         raise PortError(f"{place} holds several networks, {', '.join(found)}: only ports of one are served so.")
-    return Servable(found, name or place.name, version, limits=limits, directory=place)
+    return make(found, name or place.name, version, limits=limits or Limits(), directory=place)

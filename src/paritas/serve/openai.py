@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
@@ -37,11 +38,15 @@ COMPLETION_TOKENS = 16
 
 @dataclasses.dataclass(frozen=True)
 class Models:
-    """What is there at the moment: functions, as models come and go. begun: when, in seconds since 1970."""
+    """What is there at the moment: functions, as models come and go. begun: when, in seconds since 1970.
+
+    hold: of a model's name, and "generator" or "embedder": it, which does not go away before the end.
+    """
 
     generators: Callable[[], Mapping[str, Generator]]
     embedders: Callable[[], Mapping[str, Embedder]] = dict
     others: Callable[[], Sequence[str]] = tuple
+    hold: Callable[[str, str], contextlib.AbstractContextManager[Any]] | None = None
     begun: int = dataclasses.field(default_factory=lambda: int(time.time()))
 
 
@@ -72,6 +77,8 @@ class _Api:
             try:
                 found: Response = await answer(request)
                 return found
+            except HTTPException:
+                raise
             except _Gone:
                 return Response(status_code=499)
             except ParitasError as error:
@@ -92,19 +99,29 @@ class _Api:
     async def completions(self, request: Request) -> Response:
         self._refuse_early()
         given = asked.read(await self._body(request), asked.Completion)
-        model = self._generator(given.model)
+        with contextlib.ExitStack() as held:
+            return await self._completed(request, given, self._held(held, given.model, "generator"), held)
+
+    async def _completed(
+        self, request: Request, given: asked.Completion, model: Generator, held: contextlib.ExitStack
+    ) -> Response:
         texts = asked.prompts(given.prompt, "prompt", MOST_TEXTS)
         prompts = await _read(model, texts)
         echoes = [""] * len(texts)
         if given.echo:
             echoes = [t if isinstance(t, str) else model.tokenizer.decode(t, skip_special_tokens=False) for t in texts]
         wanted = [wanted_of(model, given, ids, given.max_tokens or COMPLETION_TOKENS) for ids in prompts]
-        return await self._answered(request, model, given, wanted, _Completions(given.model, echoes))
+        return await self._answered(request, model, given, wanted, _Completions(given.model, echoes), held)
 
     async def chat(self, request: Request) -> Response:
         self._refuse_early()
         given = asked.read(await self._body(request), asked.Chat)
-        model = self._generator(given.model)
+        with contextlib.ExitStack() as held:
+            return await self._said(request, given, self._held(held, given.model, "generator"), held)
+
+    async def _said(
+        self, request: Request, given: asked.Chat, model: Generator, held: contextlib.ExitStack
+    ) -> Response:
         messages = given.plain()
         try:
             text = await asyncio.to_thread(model.conversation, messages, given.chat_template_kwargs)
@@ -114,10 +131,17 @@ class _Api:
         most = given.max_completion_tokens or given.max_tokens
         if most is None:
             most = max(1, min(model.longest, model.context - len(ids)))
-        return await self._answered(request, model, given, [wanted_of(model, given, ids, most)], _Chat(given.model))
+        wanted = [wanted_of(model, given, ids, most)]
+        return await self._answered(request, model, given, wanted, _Chat(given.model), held)
 
     async def _answered(
-        self, request: Request, model: Generator, given: asked.Sampling, wanted: Sequence[Wanted], form: _Form
+        self,
+        request: Request,
+        model: Generator,
+        given: asked.Sampling,
+        wanted: Sequence[Wanted],
+        form: _Form,
+        held: contextlib.ExitStack,
     ) -> Response:
         several = [
             dataclasses.replace(one, seed=(one.seed + copy) % 2**63) for one in wanted for copy in range(given.n or 1)
@@ -135,10 +159,7 @@ class _Api:
             raise
         if given.stream:
             with_usage = given.stream_options is not None and given.stream_options.include_usage
-            events = _events(run, form, usage, with_usage)
-            return StreamingResponse(
-                events, media_type="text/event-stream", headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-            )
+            return _Stream(_events(run, form, usage, with_usage), run, held.pop_all())
         choices = await _while_there(request, _collected(run, form, usage))
         return _json({**form.head(), "choices": choices, "usage": usage.told()})
 
@@ -146,10 +167,10 @@ class _Api:
 
     async def embeddings(self, request: Request) -> Response:
         given = asked.read(await self._body(request), asked.Embeddings)
-        embedders = self._models.embedders()
-        if given.model not in embedders:
-            raise self._unknown(given.model, embedders, "embeds no texts")
-        model = embedders[given.model]
+        with contextlib.ExitStack() as held:
+            return await self._embedded(request, given, self._held(held, given.model, "embedder"))
+
+    async def _embedded(self, request: Request, given: asked.Embeddings, model: Embedder) -> Response:
         if given.encoding_format not in (None, "float", "base64"):
             raise Wrong("encoding_format is float or base64.", "encoding_format")
         texts = asked.prompts(given.input, "input", 2048)
@@ -184,11 +205,12 @@ class _Api:
         if generators and not any(model.room for model in generators.values()):
             raise Refused("RESOURCE_EXHAUSTED", "The engine is currently overloaded, please try again later.", after=1)
 
-    def _generator(self, name: str) -> Generator:
-        generators = self._models.generators()
-        if name not in generators:
-            raise self._unknown(name, generators, "does not go on with texts")
-        return generators[name]
+    def _held(self, held: contextlib.ExitStack, name: str, what: str) -> Any:
+        """A model that stays until `held` is closed. Raises `Refused`, NOT_FOUND, or `Wrong` for another kind."""
+        there = self._models.generators() if what == "generator" else self._models.embedders()
+        if name not in there:
+            raise self._unknown(name, there, "does not go on with texts" if what == "generator" else "embeds no texts")
+        return held.enter_context(self._models.hold(name, what)) if self._models.hold else there[name]
 
     def _unknown(self, name: str, there: Mapping[str, Any], does_not: str) -> Refused:
         others = {*self._models.generators(), *self._models.embedders(), *self._models.others()}
@@ -404,6 +426,22 @@ async def _collected(run: _Run, form: _Form, usage: Usage) -> list[dict[str, Any
     return [form.choice(place, texts[place], ends[place]) for place in sorted(ends)]
 
 
+class _Stream(StreamingResponse):
+    """Events, and the end of what makes them: also where the client is gone before the first."""
+
+    def __init__(self, events: AsyncIterator[bytes], run: _Run, held: contextlib.ExitStack) -> None:
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(events, media_type="text/event-stream", headers=headers)
+        self._run, self._held = run, held
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._run.close()
+            self._held.close()
+
+
 async def _events(run: _Run, form: _Form, usage: Usage, with_usage: bool) -> AsyncIterator[bytes]:
     head = form.head(part=True)
     more = {"usage": None} if with_usage else {}
@@ -426,8 +464,6 @@ async def _events(run: _Run, form: _Form, usage: Usage, with_usage: bool) -> Asy
         yield b"data: [DONE]\n\n"
     except ParitasError as error:  # the status is sent: what is left is to say it
         yield _event(body_of(refusal(error)))
-    finally:
-        run.close()
 
 
 class _Gone(Exception):

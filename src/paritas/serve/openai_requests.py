@@ -189,7 +189,7 @@ def read(body: bytes, kind: type[T]) -> T:
         raise Wrong(f"{param or 'the request'}: {_PLACE.sub('', text)}", param) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Wrong(f"We could not parse the JSON body of your request: {error}") from None
-    refused = getattr(found, "refused", dict)()
+    refused: dict[str, bool] = getattr(found, "refused", dict)()
     if named := next((name for name, asked in refused.items() if asked), None):
         raise Wrong(f"{named} asks for what is not done here: leave it out.", named, "unsupported_parameter")
     return found

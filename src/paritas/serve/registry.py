@@ -25,6 +25,7 @@ from paritas.serve.metrics import Metrics
 from paritas.serve.model import Servable, open_servable
 from paritas.serve.refusals import Refused, refusal
 from paritas.serve.settings import Settings
+from paritas.serve.writing import maker
 from paritas.store.directory import MANIFEST
 
 Open = Callable[[Path, str, int], Servable]
@@ -320,7 +321,9 @@ class Registry:
         return servable, layout
 
     def _open(self, directory: Path, name: str, number: int) -> Servable:
-        return open_servable(directory, name, number, limits=self.settings.limits, engine=self.settings.engine)
+        how = self.settings
+        make = maker(how.engine, how.batching.queue)
+        return open_servable(directory, name, number, limits=how.limits, engine=how.engine, make=make)
 
     async def _retire(self, version: Version) -> None:
         """Let its requests end, then free it."""

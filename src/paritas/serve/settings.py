@@ -15,6 +15,8 @@ class Limits:
     body: int = 64 << 20
     pixels: int = 50_000_000  # of one image, before anything of it is decoded
     tokens: int = 0  # of one text; 0: what the model has places for
+    context: int = 4096  # tokens of a text that is gone on with, and of what follows
+    new_tokens: int = 1024  # of what follows
     seconds_of_sound: float = 600.0
     elements: int = 1 << 28  # of all tensors of a request
     rows: int = 1024  # of one request

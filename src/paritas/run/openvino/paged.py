@@ -96,8 +96,7 @@ def without_empty_rows(directory: Path, view: Path) -> bool:
     Where there is no padding, no row of attention sees nothing, and what openvino-genai turns into paged attention may
     have no other use of a mask. The weights stay where they are. False where there is no attention.
     """
-    tree = ElementTree.ElementTree(ElementTree.fromstring(files.text(directory / MODEL, 1 << 28)))
-    root = tree.getroot()
+    root = ElementTree.fromstring(files.text(directory / MODEL, 1 << 28))
     layers, edges = root.find("layers"), root.find("edges")
     if layers is None or edges is None:
         return False
@@ -121,7 +120,7 @@ def without_empty_rows(directory: Path, view: Path) -> bool:
     for layer in list(layers):
         if layer.get("id") in dropped:
             layers.remove(layer)
-    tree.write(view / MODEL)
+    ElementTree.ElementTree(root).write(view / MODEL)
     for file in directory.iterdir():
         if file.name != MODEL and file.is_file():
             (view / file.name).symlink_to(file.resolve())
