@@ -30,6 +30,7 @@ from paritas.cli.commands import (
     report,
     scaffold,
     search,
+    serve,
     speech,
     support,
     train,
@@ -60,7 +61,7 @@ PORTS, FAULTS, APPS, MACHINE, MAINTAIN = (
 )  # fmt: skip
 
 for panel, modules in (
-    (PORTS, (port, generate, chat, verify, report, bench, inspect, adopt)),
+    (PORTS, (port, generate, chat, serve, verify, report, bench, inspect, adopt)),
     (FAULTS, (bisect, compare)),
     (MACHINE, (doctor,)),
     (APPS, (translate, speech)),
@@ -68,7 +69,7 @@ for panel, modules in (
 ):
     for module in modules:
         name = module.__name__.rpartition(".")[2]
-        needs = "" if module in BARE else "port"
+        needs = "" if module in BARE else "serve" if module is serve else "port"
         app.command(name, epilog=EPILOG, rich_help_panel=panel)(guarded(getattr(module, name), needs, name))
 
 for name, panel, words, commands in (

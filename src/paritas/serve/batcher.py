@@ -63,7 +63,7 @@ class Batcher:
         self._queue: deque[Waiting] = deque()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._busy = False
+        self._closing = False
         #: Seconds that a row has taken of late: for how long a queue is.
         self.per_row = 0.0
         self.largest = self.layout.fixed or (max(1, self.how.largest) if self.layout.batched else 1)
@@ -88,6 +88,8 @@ class Batcher:
 
     async def run(self, feed: Arrays, deadline: float = float("inf")) -> Arrays:
         """The engine's outputs for the rows of one request, computed with those of others."""
+        if self._closing:
+            raise stopping()
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._serve())
         one = self._waiting(feed, deadline)
@@ -104,13 +106,14 @@ class Batcher:
 
     async def close(self) -> None:
         """End after what is being computed; whoever waits is told that the server stops."""
+        self._closing = True
+        self._wake.set()
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await self._task
         while self._queue:
             one = self._queue.popleft()
             if not one.done.done():
-                one.done.set_exception(Refused("UNAVAILABLE", "The server is stopping.", after=1.0))
+                one.done.set_exception(stopping())
         await asyncio.to_thread(self._engine.shutdown)
 
     # --- a request ---
@@ -146,10 +149,11 @@ class Batcher:
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
-        while True:
+        while not self._closing:
             if not self._queue:
                 self._wake.clear()
                 await self._wake.wait()
+                continue
             if self.how.wait:
                 await self._gather()
             batch = self._next()
@@ -173,7 +177,7 @@ class Batcher:
         if not self._queue:
             return
         until = self._queue[0].since + self.how.wait
-        while self._queue and self.rows_waiting < self.largest and (left := until - time.monotonic()) > 0:
+        while not self._closing and self.rows_waiting < self.largest and (left := until - time.monotonic()) > 0:
             self._wake.clear()
             try:
                 async with asyncio.timeout(left):
@@ -250,6 +254,11 @@ class Batcher:
             return self.servable.compute(feed)
         full = {n: np.concatenate([a, np.repeat(a[-1:], size - rows, axis=0)]) for n, a in feed.items()}
         return {name: array[:rows] for name, array in self.servable.compute(full).items()}
+
+
+def stopping() -> Refused:
+    """What a request is told that came too late."""
+    return Refused("UNAVAILABLE", "The server is stopping.", after=1.0)
 
 
 def late(waited: float) -> Refused:

@@ -28,6 +28,8 @@ DEFAULT = "serving_default"
 TENSORS = "tensors"
 #: Of a classifier: all classes with their scores, as `:classify` returns them.
 CLASSIFY = "classify"
+#: Of a regression: a value a row, as `:regress` returns it.
+REGRESS = "regress"
 
 Arrays = dict[str, np.ndarray]
 
@@ -44,6 +46,7 @@ class TensorInfo:
     dtype: str
     shape: tuple[int | None, ...]
     content: str = "tensor"
+    optional: bool = False  # the model knows what to take where it is left out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,24 +84,22 @@ class Servable:
         raw_in = {spec.name: _info(spec) for spec in self.port.inputs}
         raw_out = {spec.name: _info(spec) for spec in self.port.outputs}
         found = {TENSORS: Signature(TENSORS, raw_in, raw_out)}
+        given, answered = raw_in, raw_out
         if self.reader is not None:
             given = {self.reader.name: TensorInfo(self.reader.name, "bytes", (None,), self.reader.content)}
             found[self.reader.content] = Signature(self.reader.content, given, raw_out)
             if self.answer is not None:
                 answered = {one: TensorInfo(one, dtype, (None,), what) for one, dtype, what in self.answer.outputs}
-                found[DEFAULT] = Signature(DEFAULT, given, answered)
-                if self.answer.method == "classify":
-                    several = {
-                        "classes": TensorInfo("classes", "bytes", (None, len(self.labels)), "label"),
-                        "scores": TensorInfo("scores", "float32", (None, len(self.labels)), "score"),
-                    }
-                    found[CLASSIFY] = Signature(CLASSIFY, given, several, "classify")
-                else:
-                    found["regress"] = Signature("regress", given, answered, "regress")
-            else:
-                found[DEFAULT] = Signature(DEFAULT, given, raw_out)
-        else:
-            found[DEFAULT] = Signature(DEFAULT, raw_in, raw_out)
+        found[DEFAULT] = Signature(DEFAULT, given, answered)
+        if self.answer is not None and self.answer.method == "classify":
+            several = {
+                "classes": TensorInfo("classes", "bytes", (None, len(self.labels)), "label"),
+                "scores": TensorInfo("scores", "float32", (None, len(self.labels)), "score"),
+            }
+            found[CLASSIFY] = Signature(CLASSIFY, given, several, "classify")
+        elif self.answer is not None:
+            values = {one: TensorInfo(one, dtype, (None,), what) for one, dtype, what in self.answer.outputs}
+            found[REGRESS] = Signature(REGRESS, given, values, "regress")
         return found
 
     def signature(self, name: str = "") -> Signature:
@@ -163,7 +164,8 @@ class Servable:
 
 def _info(spec: TensorSpec) -> TensorInfo:
     dtype = "float32" if spec.dtype == "bfloat16" else spec.dtype
-    return TensorInfo(spec.name, dtype, tuple(dim if isinstance(dim, int) else None for dim in spec.dims))
+    shape = tuple(dim if isinstance(dim, int) else None for dim in spec.dims)
+    return TensorInfo(spec.name, dtype, shape, optional=spec.default is not None)
 
 
 def open_servable(

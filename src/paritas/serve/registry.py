@@ -97,7 +97,8 @@ class Registry:
         self.say = say or (lambda line: None)
         self._opened = opened or self._open
         self.models = {config.name: Model(config) for config in configs}
-        self.stopping = False
+        self.stopping = False  # nothing is answered any more
+        self.leaving = False  # all is answered, but nobody is to come who has a choice
         self._readers = ThreadPoolExecutor(max(2, os.cpu_count() or 2), thread_name_prefix="reader")
         self._scanning = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -152,7 +153,7 @@ class Registry:
     @property
     def ready(self) -> bool:
         """Whether every model has a version that answers, and the server is not stopping."""
-        return not self.stopping and all(model.live for model in self.models.values())
+        return not self.stopping and not self.leaving and all(model.live for model in self.models.values())
 
     # --- requests ---
 

@@ -60,8 +60,8 @@ class Settings:
     """All of a server. tokens: bearer tokens of which one has to be sent; () admits everybody."""
 
     host: str = "127.0.0.1"
-    rest_port: int = 8501  # 0: none
-    grpc_port: int = 8500  # 0: none
+    rest_port: int = 8501  # 0: a free one; -1: none
+    grpc_port: int = 8500  # likewise
     limits: Limits = Limits()
     batching: Batching = Batching()
     engine: Engine = Engine()
