@@ -82,14 +82,15 @@ def _drawn(rng: np.random.Generator, count: int) -> np.ndarray:
 def made(place: Path, size: int) -> float:
     """Make an index of so many vectors, if it is not there. In seconds; 0 for one that is there."""
     from paritas.apps.search.embedding import Identity
-    from paritas.apps.search.store import Document, Writer, create, is_index
+    from paritas.apps.search.places import create, exists, writing
+    from paritas.apps.search.store import Document
 
-    if is_index(place):
+    if exists(place):
         return 0.0
     started = time.perf_counter()
     create(place, Identity("drawn", "0" * 64, "fp32", WIDTH), {"text": "text", "split": "verses", "key": ""})
     rng = np.random.default_rng(1)
-    with Writer(place) as writer:
+    with writing(place) as writer:
         for first in range(0, size, BATCH):
             vectors = _drawn(rng, min(BATCH, size - first))
             texts = (
@@ -102,11 +103,11 @@ def made(place: Path, size: int) -> float:
 
 
 def asked(place: Path) -> dict[str, Any]:
-    from paritas.apps.search.store import Index
+    from paritas.apps.search.places import opened
 
     queries = _drawn(np.random.default_rng(2), QUERIES)
     before, started = peak(), time.perf_counter()
-    index = Index(place)
+    index = opened(place)
     opened = time.perf_counter() - started
     times, found = [], []
     for query in queries:

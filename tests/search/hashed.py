@@ -8,7 +8,6 @@ import re
 import sys
 import types
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,12 +49,12 @@ def _vector(word: str) -> np.ndarray:
 
 def main(place: str, what: str, first: str) -> None:
     """Add or delete texts until killed, and say of each batch that it is done."""
-    from paritas.apps.search import store
+    from paritas.apps.search import directory
     from paritas.apps.search.filters import parsed
     from paritas.apps.search.indexing import add_rows, delete
     from paritas.apps.search.reading import Row
 
-    store.WAITING = 40
+    directory.WAITING = 40
     settings = {"text": "text", "split": "verses", "key": ""}
     number = int(first)
     while True:
@@ -66,7 +65,7 @@ def main(place: str, what: str, first: str) -> None:
             rows = [
                 Row(f"{number}-{i}", f"text {i} of batch {number}\n\nrain {i}", {"batch": number}) for i in range(8)
             ]
-            add_rows(Path(place), rows, Hashed(), settings)
+            add_rows(place, rows, Hashed(), settings)
             print("there", number, flush=True)
         number += 1
 

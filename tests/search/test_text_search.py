@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -18,49 +19,36 @@ from typing import Any
 import numpy as np
 import pytest
 from hashed import DIMENSIONS, Hashed, Words
+from stores import SONGS
 
 from paritas.extras import missing
 
-if missing("search"):  # which imports neither: see `store._graph` for why usearch is not to be the first
+if missing("search"):  # which imports neither: see `graph.made` for why usearch is not to be the first
     pytest.skip("paritas[search] is not installed", allow_module_level=True)
 
-from paritas.apps.search import store
+from paritas.apps.search import directory, postgres
+from paritas.apps.search.directory import DirectoryIndex, DirectoryWriter
 from paritas.apps.search.exporting import exported
 from paritas.apps.search.filters import parsed
-from paritas.apps.search.indexing import delete, index
+from paritas.apps.search.indexing import add_rows, delete, index
+from paritas.apps.search.places import create, opened, writing
 from paritas.apps.search.quality import of_index
-from paritas.apps.search.reading import rows
+from paritas.apps.search.reading import Row, rows
 from paritas.apps.search.searching import Searcher
 from paritas.apps.search.splitting import splitter
-from paritas.apps.search.store import Document, Index, Writer, create
+from paritas.apps.search.store import Document, Place
 from paritas.errors import IndexDamaged, InputError
 
-SONGS = """title,artist,year,lyrics
-Open Road,The Wanderers,1987,"We drove all night beneath the stars
-with nothing but the wind
 
-Running wild across the plains
-no fence can hold us in"
-Harbour,Anna Grey,1999,"The ships are sleeping in the bay
-
-My father sold the boat today
-wild was the wind"
-Kitchen Light,Milk,2004,"Butter melts upon the bread
-
-You left the radio on for me"
-Empty,Nobody,2001,
-"""
+@pytest.fixture
+def made(songs: Path, at: Callable[[str], Place]) -> Place:
+    place = at("songs")
+    index(place, [songs], Hashed(), text="lyrics")
+    return place
 
 
 @pytest.fixture
-def songs(tmp_path: Path) -> Path:
-    path = tmp_path / "songs.csv"
-    path.write_text(SONGS)
-    return path
-
-
-@pytest.fixture
-def made(songs: Path, tmp_path: Path) -> Path:
+def in_a_directory(songs: Path, tmp_path: Path) -> Path:
     place = tmp_path / "songs.idx"
     index(place, [songs], Hashed(), text="lyrics")
     return place
@@ -107,6 +95,7 @@ FILES: dict[str, tuple[str, bytes, list[str]]] = {
     "utf-16": ("a.csv", "text\nünë\n".encode("utf-16"), ["ünë"]),
     "utf-8 with a mark": ("a.csv", "\ufefftext\nünë\n".encode(), ["ünë"]),
     "windows' lines": ("a.csv", b'text\r\n"a\r\nb"\r\n', ["a\nb"]),
+    "half a character": ("a.jsonl", b'{"text": "a\\ud800b", "x\\ud800": "\\udfff"}\n', ["a?b"]),
     "zeros": ("a.jsonl", b'{"text": "a\\u0000b"}\n', ["ab"]),
     "no text": ("a.jsonl", b'{"text": null}\n', [""]),
     "a number": ("a.csv", b"text\n007\n", ["007"]),
@@ -169,7 +158,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 # --- finding ----------------------------------------------------------------------------------------------------
 
 
-def test_each_text_is_found_once_by_its_best_passage(made: Path) -> None:
+def test_each_text_is_found_once_by_its_best_passage(made: Place) -> None:
     hits = Searcher(made, Hashed()).search("running wild across the plains", top=3)
     assert hits[0].title == "Open Road"
     assert len({hit.document for hit in hits}) == len(hits) == 3
@@ -189,12 +178,75 @@ FILTERS = [
     (["year > 1980", "artist ~ a"], {"Open Road", "Harbour"}),
     (["year > 'a'"], set()),
     (["title = Nothing"], set()),
+    (["year = '1999'"], set()),
+    (["year = 1999.0"], {"Harbour"}),
+    (["year > '1980'"], set()),
+    (["year ~ 99"], {"Harbour"}),
+    (["artist ~ 'THE W'"], {"Open Road"}),
+    (["artist > B"], {"Open Road", "Kitchen Light"}),
+    (["artist >= Milk", "artist <= Milk"], {"Kitchen Light"}),
+    (["artist = null"], set()),
+    (["artist != null"], {"Open Road", "Harbour", "Kitchen Light"}),
+    (["year > 99999999999999999999"], set()),
+    (["year != 99999999999999999999"], {"Open Road", "Harbour", "Kitchen Light"}),
 ]
+
+#: What columns can hold beside texts and whole numbers.
+ODD = [
+    {"x": True, "name": "ÜBER \"x' %s ?", "only": 1},
+    {"x": 1.5, "name": "Straße"},
+    {"x": None, "name": ""},
+    {"x": "1.5", "name": None},
+    {"x": 0.1, "name": 2e300},
+    {"name": "1"},
+    {"x": -3, "name": "a\nb"},
+]
+OF_ODD: list[tuple[str, list[int]]] = [
+    ("x = 1", [0]),
+    ("x = true", [0]),
+    ("x = 1.5", [1, 3]),
+    ("x = '1.5'", [3]),
+    ("x = 0.1", [4]),
+    ("x = null", [2, 5]),
+    ("x != null", [0, 1, 3, 4, 6]),
+    ("x != 1.5", [0, 2, 4, 5, 6]),
+    ("x < 1.5", [4, 6]),
+    ("x >= 1", [1]),
+    ("x > ''", [3]),
+    ("x ~ 1", [0, 1, 3, 4]),
+    ("x ~ .5", [1, 3]),
+    ("name ~ über", [0]),
+    ("name ~ STRASSE", []),
+    ("name ~ SSE", []),
+    ("name ~ straß", [1]),
+    ("name = 1", [5]),
+    ("name > 1e300", [4]),
+    ("name ~ %s ?", [0]),
+    ("name = ''", [2]),
+    ("name >= S", [0, 1, 6]),
+    ("only = 1", [0]),
+    ("only != 1", [1, 2, 3, 4, 5, 6]),
+]
+
+
+def test_filters_mean_the_same_in_every_store(at: Callable[[str], Place]) -> None:
+    place = at("odd")
+    given = (Row(str(n), "wind", columns) for n, columns in enumerate(ODD))
+    add_rows(place, given, Hashed(), {"text": "text", "split": "verses", "key": ""})
+    searcher = Searcher(place, Hashed())
+    for text, want in OF_ODD:
+        found = searcher.search("wind", 99, filters=[parsed(text)])
+        assert sorted(int(hit.key) for hit in found) == want, text
+        assert [hit.columns for hit in sorted(found, key=lambda hit: hit.key)] == [ODD[n] for n in want]
+    assert searcher.index.columns() == ["x", "name", "only"]
+    assert searcher.index.span("x") == (-3, -3)
+    assert searcher.index.span("name") is None
+    assert "Straße" in searcher.index.values("name", 99)
 
 
 @pytest.mark.parametrize(("filters", "want"), FILTERS)
 @pytest.mark.parametrize("few", [20_000, 0])
-def test_filters(filters: list[str], want: set[str], few: int, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_filters(filters: list[str], want: set[str], few: int, made: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("paritas.apps.search.searching.FEW", few)
     found = Searcher(made, Hashed()).search("wild wind", filters=[parsed(one) for one in filters])
     assert {hit.title for hit in found} == want
@@ -202,13 +254,13 @@ def test_filters(filters: list[str], want: set[str], few: int, made: Path, monke
     assert {hit.title for hit in words} == want
 
 
-def test_words_count_where_that_is_asked_for(made: Path) -> None:
+def test_words_count_where_that_is_asked_for(made: Place) -> None:
     searcher = Searcher(made, Hashed())
     hits = searcher.search("radio 'OR \"*", top=1, hybrid=True)
     assert hits[0].passage == "You left the radio on for me"
 
 
-def test_a_reranker_has_the_last_word(made: Path) -> None:
+def test_a_reranker_has_the_last_word(made: Place) -> None:
     searcher = Searcher(made, Hashed(), reranker=lambda pairs: np.array([-len(passage) for _, passage in pairs]))
     hits = searcher.search("the wind", top=2, rerank=3)
     assert [len(hit.passage) for hit in hits] == sorted(len(hit.passage) for hit in hits)
@@ -224,7 +276,7 @@ ASKED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("asked", "want"), ASKED)
-def test_what_cannot_be_asked(asked: dict[str, Any], want: str, made: Path) -> None:
+def test_what_cannot_be_asked(asked: dict[str, Any], want: str, made: Place) -> None:
     with pytest.raises(InputError, match=want):
         Searcher(made, Hashed()).search(**asked)
 
@@ -237,19 +289,20 @@ def test_what_is_no_filter() -> None:
 # --- going on, taking away --------------------------------------------------------------------------------------
 
 
-def test_what_is_there_is_passed_over(made: Path, songs: Path) -> None:
+def test_what_is_there_is_passed_over(made: Place, songs: Path) -> None:
     model = Hashed()
     again = index(made, [songs], model, text="lyrics")
     assert (again.known, again.empty, again.documents, model.asked) == (3, 1, 0, 0)
     songs.write_text(SONGS + 'Rain,Anna Grey,2010,"It rains"\n')
     more = index(made, [songs], model, text="lyrics")
     assert (more.known, more.documents) == (3, 1)
-    with Index(made) as found:
+    with opened(made) as found:
         assert (found.count("documents"), found.count("passages")) == (4, 7)
+        found.check()
 
 
-def test_a_key_is_known_again_and_its_text_replaced(songs: Path, tmp_path: Path) -> None:
-    place = tmp_path / "keyed.idx"
+def test_a_key_is_known_again_and_its_text_replaced(songs: Path, at: Callable[[str], Place]) -> None:
+    place = at("keyed")
     index(place, [songs], Hashed(), text="lyrics", key="title")
     songs.write_text(SONGS.replace("Butter melts upon the bread", "Honey on the bread"))
     done = index(place, [songs], Hashed(), text="lyrics", key="title")
@@ -258,9 +311,26 @@ def test_a_key_is_known_again_and_its_text_replaced(songs: Path, tmp_path: Path)
     assert searcher.search("honey bread", top=1)[0].passage == "Honey on the bread"
     assert searcher.index.by_words(["butter"], 5) == []
     assert searcher.index.count("documents") == 3
+    searcher.index.check()
 
 
-def test_deleted_texts_are_gone(made: Path) -> None:
+def test_a_row_that_comes_again_soon_is_there_once(at: Callable[[str], Place]) -> None:
+    """While the first one waits for its batch to be full, the index knows neither."""
+    some = [Row(f"{n}", f"text {n}", {"n": n}) for n in range(600)]
+    again = [
+        *some[:20],
+        *(dataclasses.replace(one, text=f"other {one.key}") for one in some[5:10]),
+        *some[20:],
+        some[3],
+    ]
+    place = at("twice")
+    add_rows(place, [*some[:200], *again, *some[510:]], Hashed(), {"text": "text", "split": "verses", "key": ""})
+    with opened(place) as found:
+        assert found.count("documents") == 600
+        found.check()
+
+
+def test_deleted_texts_are_gone(made: Place) -> None:
     searcher = Searcher(made, Hashed())
     assert delete(made, [parsed("artist = Milk")]) == 1
     assert {hit.title for hit in searcher.search("radio bread")} == {"Open Road", "Harbour"}
@@ -281,47 +351,58 @@ def _documents(count: int, first: int = 0) -> list[Document]:
     ]
 
 
-@pytest.fixture
-def folded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An index with a file of vectors."""
-    monkeypatch.setattr(store, "WAITING", 100)
-    place = tmp_path / "folded.idx"
+def _folded(place: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """An index with a graph of neighbours."""
+    for one in (directory, postgres):
+        monkeypatch.setattr(one, "WAITING", 100)
     create(place, Hashed().identity, {"text": "text", "split": "verses", "key": ""})
-    with Writer(place) as writer:
+    with writing(place) as writer:
         writer.add(_documents(400))
         writer.fold()
     return place
 
 
-def test_the_graph_finds_what_comparing_everything_finds(folded: Path) -> None:
+@pytest.fixture
+def folded(at: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch) -> Place:
+    return _folded(at("folded"), monkeypatch)
+
+
+@pytest.fixture
+def file_of_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return Path(_folded(tmp_path / "folded.idx", monkeypatch))
+
+
+def test_the_graph_finds_what_comparing_everything_finds(folded: Place) -> None:
     assert of_index(folded, 50)["recall"] > 0.98
-    with Index(folded) as found:
-        assert found.meta("file")["count"] == 800
+    with opened(folded) as found:
+        assert found.sizes()[1] == 800
         found.check()
 
 
-def test_a_reader_sees_what_a_writer_confirms(folded: Path) -> None:
+def test_a_reader_sees_what_a_writer_confirms(folded: Place) -> None:
     (new,) = _documents(1, first=5000)
-    with Index(folded) as reader:
+    with opened(folded) as reader:
         assert reader.nearest(new.vectors[:1], 1)[0][0][1] < 0.99
-        with Writer(folded) as writer:
+        with writing(folded) as writer:
             writer.add([new])
             number = reader.nearest(new.vectors[:1], 1)[0][0][0]
-            assert number == 801
-            assert writer.delete("json_extract(d.columns, '$.odd') = 1") == 200
+            assert number == reader.numbers("passages")[-2]
+            assert writer.delete([parsed("odd = 1")]) == 200
             assert all(pair[0] > 0 for pair in reader.nearest(new.vectors[:1], 400)[0])
             writer.fold(now=True)
         assert reader.count("passages") == 402
-        assert len(reader.nearest(new.vectors[:1], 500)[0]) == 402
+        assert len(reader.exactly(new.vectors[:1], 500)[0]) == 402
+        there = set(reader.numbers("passages").tolist())  # of which a graph may miss some
+        assert {pair[0] for pair in reader.nearest(new.vectors[:1], 500)[0]} <= there
         assert reader.nearest(new.vectors[:1], 1)[0][0][0] == number
 
 
-def test_one_writer_at_a_time(made: Path, songs: Path) -> None:
-    with Writer(made):
+def test_one_writer_at_a_time(in_a_directory: Path, songs: Path) -> None:
+    with writing(in_a_directory):
         with pytest.raises(InputError, match="Another program is writing into"):
-            index(made, [songs], Hashed(), text="lyrics")
-        assert Searcher(made, Hashed()).search("wind")
-    index(made, [songs], Hashed(), text="lyrics")
+            index(in_a_directory, [songs], Hashed(), text="lyrics")
+        assert Searcher(in_a_directory, Hashed()).search("wind")
+    index(in_a_directory, [songs], Hashed(), text="lyrics")
 
 
 OTHERS: list[tuple[Callable[[], Hashed], str]] = [
@@ -331,14 +412,14 @@ OTHERS: list[tuple[Callable[[], Hashed], str]] = [
 
 
 @pytest.mark.parametrize(("model", "want"), OTHERS)
-def test_another_model_is_refused(model: Callable[[], Hashed], want: str, made: Path, songs: Path) -> None:
+def test_another_model_is_refused(model: Callable[[], Hashed], want: str, made: Place, songs: Path) -> None:
     with pytest.raises(InputError, match=want):
         Searcher(made, model())
     with pytest.raises(InputError, match=want):
         index(made, [songs], model(), text="lyrics")
 
 
-def test_another_way_of_cutting_is_refused(made: Path, songs: Path) -> None:
+def test_another_way_of_cutting_is_refused(made: Place, songs: Path) -> None:
     with pytest.raises(InputError, match="has verses and is keyed by whole rows"):
         index(made, [songs], Hashed(), text="lyrics", split="sentences")
     with pytest.raises(InputError, match="'words' is none of verses"):
@@ -347,7 +428,7 @@ def test_another_way_of_cutting_is_refused(made: Path, songs: Path) -> None:
 
 def test_what_is_no_index(tmp_path: Path, songs: Path) -> None:
     with pytest.raises(InputError, match="There is no index in"):
-        Index(tmp_path)
+        opened(tmp_path)
     with pytest.raises(InputError, match="is there already and is no index"):
         index(tmp_path, [songs], Hashed(), text="lyrics")
 
@@ -366,75 +447,75 @@ def _removed(place: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [_cut_short, _removed])
-def test_a_damaged_file_of_vectors_is_made_again(damage: Callable[[Path], None], folded: Path) -> None:
-    damage(folded)
+def test_a_damaged_file_of_vectors_is_made_again(damage: Callable[[Path], None], file_of_vectors: Path) -> None:
+    damage(file_of_vectors)
     with pytest.raises(IndexDamaged, match=r"is damaged: .*   paritas search info .* --repair"):
-        Index(folded)
-    with Writer(folded, repair=True) as writer:
+        DirectoryIndex(file_of_vectors)
+    with DirectoryWriter(file_of_vectors, repair=True) as writer:
         writer.fold(again=True)
-    assert of_index(folded, 20)["recall"] > 0.98
+    assert of_index(file_of_vectors, 20)["recall"] > 0.98
 
 
-def test_a_byte_inside_is_found_when_everything_is_read(folded: Path) -> None:
-    (file,) = folded.glob("vectors-*")
+def test_a_byte_inside_is_found_when_everything_is_read(file_of_vectors: Path) -> None:
+    (file,) = file_of_vectors.glob("vectors-*")
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    with Index(folded) as found, pytest.raises(IndexDamaged, match="is not what was written"):
+    with DirectoryIndex(file_of_vectors) as found, pytest.raises(IndexDamaged, match="is not what was written"):
         found.check()
 
 
-def test_a_damaged_database_says_so(made: Path) -> None:
-    (made / "index.db").write_bytes(b"x" * 8192)
+def test_a_damaged_database_says_so(in_a_directory: Path) -> None:
+    (in_a_directory / "index.db").write_bytes(b"x" * 8192)
     with pytest.raises(IndexDamaged, match=r"index.db is damaged: file is not a database. Nothing was changed"):
-        Index(made)
+        DirectoryIndex(in_a_directory)
 
 
-def test_an_index_of_another_version(made: Path) -> None:
-    with sqlite3.connect(made / "index.db") as connection:
+def test_an_index_of_another_version(in_a_directory: Path) -> None:
+    with sqlite3.connect(in_a_directory / "index.db") as connection:
         connection.execute("update meta set value = '9' where name = 'format'")
     with pytest.raises(InputError, match="is an index of format 9"):
-        Index(made)
+        DirectoryIndex(in_a_directory)
 
 
-def test_a_full_disk_leaves_what_was_there(made: Path) -> None:
-    with Writer(made) as writer:
-        (pages,) = writer.rows("pragma page_count")[0]
-        writer.rows(f"pragma max_page_count = {pages}")
+def test_a_full_disk_leaves_what_was_there(in_a_directory: Path) -> None:
+    with DirectoryWriter(in_a_directory) as writer:
+        (pages,) = writer._rows("pragma page_count")[0]
+        writer._rows(f"pragma max_page_count = {pages}")
         with pytest.raises(InputError, match=r"The disk is full: .* is as it was before the last batch"):
             writer.add(_documents(400))
-    with Index(made) as found:
+    with DirectoryIndex(in_a_directory) as found:
         found.check()
         assert found.count("documents") == 3
 
 
-def test_a_full_disk_while_vectors_are_written(folded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_while_vectors_are_written(file_of_vectors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    with Writer(folded) as writer:
+    with DirectoryWriter(file_of_vectors) as writer:
         writer.add(_documents(1, first=9000))
         with monkeypatch.context() as patched:
             patched.setattr(os, "fsync", full)
             with pytest.raises(InputError, match="Is the disk full"):
                 writer.fold(now=True)
-    with Index(folded) as found:
+    with DirectoryIndex(file_of_vectors) as found:
         found.check()
         assert found.count("passages") == 802
-        assert len(list(folded.glob("vectors-*"))) == 1
+        assert len(list(file_of_vectors.glob("vectors-*"))) == 1
 
 
-def test_what_was_written_for_a_while_is_swept(folded: Path) -> None:
+def test_what_was_written_for_a_while_is_swept(file_of_vectors: Path) -> None:
     for name in ("vectors-1-aaaa.usearch", ".vectors-2.usearch.tmp-1-0123abcd"):
-        (folded / name).write_text("x")
-    with Writer(folded):
-        assert len([one for one in folded.iterdir() if "vectors" in one.name]) == 1
+        (file_of_vectors / name).write_text("x")
+    with DirectoryWriter(file_of_vectors):
+        assert len([one for one in file_of_vectors.iterdir() if "vectors" in one.name]) == 1
 
 
 # --- out again --------------------------------------------------------------------------------------------------
 
 
-def test_what_is_in_it_can_be_taken_out(made: Path, tmp_path: Path) -> None:
+def test_what_is_in_it_can_be_taken_out(made: Place, tmp_path: Path) -> None:
     assert exported(made, tmp_path / "out.jsonl", vectors=True) == 6
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert lines[1]["text"] == "Running wild across the plains\nno fence can hold us in"
@@ -453,7 +534,7 @@ def test_what_is_in_it_can_be_taken_out(made: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_openvino_computes_where_the_graph_was_loaded_first() -> None:
     code = (
-        "from paritas.apps.search.store import _graph; _graph(8); import numpy, openvino\n"
+        "from paritas.apps.search.graph import made; made(8); import numpy, openvino\n"
         "from openvino import opset13 as o\n"
         "x = o.parameter([2]); model = openvino.Model([o.relu(x)], [x]); import tempfile\n"
         "path = tempfile.mkdtemp() + '/m.xml'; openvino.save_model(model, path)\n"
@@ -488,12 +569,12 @@ def test_what_was_confirmed_survives_being_killed(times: int, tmp_path: Path) ->
         for line in filter(None, map(str.split, lines)):
             if len(line) == 2 and line[1].isdigit():
                 there[int(line[1])] = line[0] == "there"
-        with Index(place) as found:
+        with DirectoryIndex(place) as found:
             found.check()
-            known = {row[0] for row in found.rows("select distinct json_extract(columns, '$.batch') from documents")}
-            whole = found.rows("select count(*) from documents group by json_extract(columns, '$.batch')")
+            known = {row[0] for row in found._rows("select distinct json_extract(columns, '$.batch') from documents")}
+            whole = found._rows("select count(*) from documents group by json_extract(columns, '$.batch')")
             assert {row[0] for row in whole} <= {8}
-            words = found.rows("select count(*) from words where words match 'rain'")[0][0]
+            words = found._rows("select count(*) from words where words match 'rain'")[0][0]
             assert words == found.count("documents")
             last = max(there, default=0)
             # What was being written when it was killed may be there or not.

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import threading
 import time
@@ -16,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from paritas import leftovers
+from paritas.apps.search import places
 from paritas.apps.search.embedding import MODEL, Embedder
-from paritas.apps.search.filters import Filter, columns
+from paritas.apps.search.filters import Filter
 from paritas.apps.search.indexing import Progress, add_rows
 from paritas.apps.search.reading import Row
 from paritas.apps.search.searching import Hit, Searcher
 from paritas.apps.search.songs import SONGS, songs
-from paritas.apps.search.store import Index, check_is_index, is_index
+from paritas.apps.search.store import Index, Place
 from paritas.dropin import kept
 from paritas.errors import InputError
 
@@ -31,6 +31,9 @@ TOP = 9
 
 #: So many songs are points of the map.
 POINTS = 700
+
+#: So many artists can be chosen from.
+ARTISTS = 5000
 
 #: What the index of the songs that ship is made with.
 _SETTINGS = {"text": "lyrics", "split": "verses", "key": ""}
@@ -43,25 +46,30 @@ class Collection:
     """The songs, and the model that knows them.
 
     Args:
-        place: an index of one's own; without it, of the songs that ship, in the folder of what is kept.
+        place: an index of one's own, see `store`; without it, of the songs that ship, in the folder of what is kept.
         engine: what computes the model.
 
     Raises:
         InputError: there is no index at `place`.
     """
 
-    def __init__(self, place: Path | None = None, engine: str | None = None) -> None:
+    def __init__(self, place: Place | None = None, engine: str | None = None) -> None:
         self.is_own = place is not None
-        self.place = place or _shipped_place()
+        self.place: Place = place or _shipped_place()
         self.asked_engine = engine
         if place is not None:
-            check_is_index(place)
+            places.opened(place).close()
         self.songs = 0
         self._searcher: Searcher | None = None
         self._failed: Exception | None = None
         self._first, self._done = threading.Event(), threading.Event()
         self._lock = threading.Lock()
         self._map: tuple[int, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """What the page calls the index: the end of its path, or of its URL."""
+        return Path(places.shown(self.place)).name
 
     def start(self) -> None:
         """Load the model, and read the songs if they are not in the index, in a thread."""
@@ -70,8 +78,8 @@ class Collection:
     def _run(self) -> None:
         try:
             name = MODEL
-            if is_index(self.place):
-                with Index(self.place) as index:
+            if places.exists(self.place):
+                with places.opened(self.place) as index:
                     name, precision = index.identity.name, index.identity.precision
                     self.songs = index.count("documents")
             else:
@@ -99,7 +107,7 @@ class Collection:
         try:
             add_rows(self.place, rows, embedder, _SETTINGS, told)
         except InputError:
-            if not is_index(self.place):  # else another page reads the songs into it, and this one looks on
+            if not places.exists(self.place):  # else another page reads the songs into it, and this one looks on
                 raise
 
     def _opened(self) -> None:
@@ -145,31 +153,22 @@ class Collection:
         """A song by its number, as a link names it."""
         with self._lock:
             index = self.searcher().index
-            rows = index.rows("select key, columns, text from documents where id = ?", (number,))
-        if not rows:
-            return None
-        key, about, text = rows[0]
-        return Hit(number, key, text, json.loads(about), 0, 0, 0.0, ())
+            kept = index.documents([number]).get(number)
+        return None if kept is None else Hit(number, kept.key, kept.text, kept.columns, 0, 0, 0.0, ())
 
     def artists(self) -> list[str]:
         """Who sings, in order; those of the songs that ship are known before they are read."""
         if not self.is_own:
             return sorted({song.artist for song in songs()})
-        with Index(self.place) as index:
-            if "artist" not in columns(index):
-                return []
-            found = index.rows("select distinct json_extract(columns, '$.artist') from documents limit 5000")
-        return sorted(str(row[0]) for row in found if row[0] is not None)
+        with places.opened(self.place) as index:
+            return sorted(map(str, index.values("artist", ARTISTS)))
 
     def years(self) -> tuple[int, int] | None:
         """The first and the last year; None where no song has one."""
         if not self.is_own:
             return 1962, 2024
-        with Index(self.place) as index:
-            cell = "json_extract(columns, '$.year')"
-            whole = "json_type(columns, '$.year') = 'integer'"
-            (row,) = index.rows(f"select min({cell}), max({cell}) from documents where {whole}")
-        return None if row[0] is None else (int(row[0]), int(row[1]))
+        with places.opened(self.place) as index:
+            return index.span("year")
 
     def embedded(self, prompt: str) -> np.ndarray:
         return self._embedder.embed([prompt], query=True)[0]
@@ -184,7 +183,7 @@ class Collection:
             index = self.searcher().index
             plane = self._plane(index)
             numbers = [hit.document for hit in hits]
-            vectors = _of_songs(index, numbers)
+            vectors = _means(index, numbers)
         found = np.array([vectors[number] for number in numbers]) if numbers else np.empty((0, plane["mean"].size))
         asked_for = self.embedded(prompt)[None]
         places = [plane["others"], *((one - plane["mean"]) @ plane["axes"].T for one in (found, asked_for))]
@@ -197,9 +196,8 @@ class Collection:
         """The plane of the two largest principal components, made again when there are many more songs."""
         count = index.count("documents")
         if self._map is None or count > 1.5 * self._map[0]:
-            rows = index.rows("select id from documents")
-            drawn = np.random.default_rng(0).permutation(len(rows))[:POINTS]
-            vectors = _of_songs(index, [rows[place][0] for place in drawn])
+            drawn = np.random.default_rng(0).permutation(index.numbers("documents"))[:POINTS]
+            vectors = _means(index, drawn.tolist())
             matrix = np.array(list(vectors.values()))
             mean = matrix.mean(axis=0)
             _, sizes, axes = np.linalg.svd(matrix - mean, full_matrices=False)
@@ -209,13 +207,9 @@ class Collection:
         return self._map[1]
 
 
-def _of_songs(index: Index, numbers: Sequence[int]) -> dict[int, np.ndarray]:
+def _means(index: Index, numbers: Sequence[int]) -> dict[int, np.ndarray]:
     """The mean vector of each song's passages."""
-    rows = index.rows_among("select document, vector from passages where document in ({})", numbers)
-    groups: dict[int, list[np.ndarray]] = {}
-    for (number, _), vector in zip(rows, index.matrix(blob for _, blob in rows), strict=True):
-        groups.setdefault(number, []).append(vector)
-    return {number: np.mean(vectors, axis=0) for number, vectors in groups.items()}
+    return {number: vectors.mean(axis=0) for number, vectors in index.vectors_of(numbers).items()}
 
 
 def as_m3u(hits: Sequence[Hit], link: Callable[[Hit], str]) -> str:

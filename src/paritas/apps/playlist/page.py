@@ -61,7 +61,7 @@ def page(collection: Collection, *, said: Callable[[str], None] = lambda line: N
                     m3u = gr.DownloadButton("Playlist (M3U)", min_width=140, elem_classes=["one-line"])
                     table = gr.DownloadButton("Table (CSV)", min_width=140, elem_classes=["one-line"])
         if collection.is_own:
-            around.foot(f"Songs of {collection.place.name}")
+            around.foot(f"Songs of {collection.name}")
         else:
             around.foot(MODEL, LICENCE)
 

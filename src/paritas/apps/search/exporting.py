@@ -10,16 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from paritas import leftovers
-from paritas.apps.search.store import Index
+from paritas.apps.search import places
+from paritas.apps.search.store import Place
 from paritas.errors import InputError
 
-_PASSAGES = """
-select p.id, d.key, d.columns, substr(d.text, p.start + 1, p.stop - p.start), p.vector
-from passages p join documents d on d.id = p.document order by p.id
-"""
 
-
-def exported(place: Path, out: Path, *, vectors: bool = False) -> int:
+def exported(place: Place, out: Path, *, vectors: bool = False) -> int:
     """Write the passages of an index to `out`, and return how many. vectors: with theirs, as lists.
 
     out: .jsonl, an object a passage with `id`, `key`, `columns` and `text`; or .npz, the arrays `ids` int64 [passages]
@@ -30,18 +26,20 @@ def exported(place: Path, out: Path, *, vectors: bool = False) -> int:
     made = leftovers.beside(out, "tmp")
     count = 0
     try:
-        with Index(place) as index:
+        with places.opened(place) as index:
             if out.suffix == ".npz":
-                rows = index.rows("select id, vector from passages order by id")
-                matrix, count = index.matrix(row[1] for row in rows), len(rows)
+                parts = [*index.matrices()]
+                numbers = np.concatenate([np.empty(0, np.int64), *(one for one, _ in parts)])
+                matrix = np.concatenate([np.empty((0, index.identity.dimensions), np.float32), *(m for _, m in parts)])
+                count = len(numbers)
                 with made.open("wb") as binary:
-                    np.savez(binary, ids=np.array([row[0] for row in rows], np.int64), vectors=matrix)
+                    np.savez(binary, ids=numbers, vectors=matrix)
             else:
                 with made.open("w", encoding="utf-8") as file:
-                    for number, key, columns, text, vector in index.each(_PASSAGES):
-                        row = {"id": number, "key": key, "columns": json.loads(columns), "text": text}
+                    for one in index.passages():
+                        row = {"id": one.number, "key": one.key, "columns": one.columns, "text": one.text}
                         if vectors:
-                            row["vector"] = index.matrix([vector])[0].astype(float).round(6).tolist()
+                            row["vector"] = one.vector.astype(float).round(6).tolist()
                         file.write(json.dumps(row, ensure_ascii=False) + "\n")
                         count += 1
         os.replace(made, out)

@@ -1,23 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conditions on the columns of texts: `year >= 1990`, `artist = Nobody`, `title ~ rain`."""
+"""Conditions on the columns of texts: `year >= 1990`, `artist = Nobody`, `title ~ rain`.
+
+What they mean is the same in every store:
+
+    =  and  !=       of a value as it is, or of the text of it: `year = 1990` holds for the text "1990" as well
+    <  <=  >  >=     of numbers among numbers, of texts among texts, by the numbers of their characters
+    ~                the value is in the column's text, whatever the case of both
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import json
 import re
-from collections.abc import Sequence
 from typing import Any
 
-from paritas.apps.search.store import Index
-from paritas.errors import InputError, did_you_mean
+from paritas.errors import InputError
 
 _WRITTEN = re.compile(r"\s*(?P<column>.+?)\s*(?P<operator>>=|<=|!=|=|<|>|~)\s*(?P<value>.*?)\s*", re.S)
-
-#: How they are in SQL.
-_OPERATORS = {"=": "is", "!=": "is not", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,51 +36,23 @@ def parsed(text: str) -> Filter:
     if found is None:
         raise InputError(f"{text!r} is no filter. Write one as 'year >= 1990', 'artist = Nobody' or 'title ~ rain'.")
     value: str | int | float | None = found["value"].strip("\"'")
+    if found["operator"] == "~":
+        return Filter(found["column"], "~", value)
     with contextlib.suppress(ValueError):  # else it is a text without quotes
-        value = json.loads(found["value"])
+        value = json.loads(found["value"], parse_constant=_no_number)
     if value is not None and not isinstance(value, (str, int, float)):
         value = found["value"]
+    if isinstance(value, int) and abs(value) >= 1 << 63:  # which SQLite has no number for
+        value = float(found["value"])
     return Filter(found["column"], found["operator"], value)
 
 
-def condition(filters: Sequence[Filter], index: Index) -> tuple[str, list[Any]]:
-    """The filters as a condition in SQL on documents `d`, and what is put into it.
-
-    A filter by `year = 1990` holds for the text "1990" as well. Raises `InputError` for a column that no text has.
-    """
-    parts: list[str] = []
-    given: list[Any] = []
-    for one in filters:
-        _check(one.column, index)
-        path = '$."' + one.column.replace('"', '\\"') + '"'
-        cell = "json_extract(d.columns, ?)"
-        if one.operator == "~":
-            parts.append(f"instr(lower({cell}), lower(?)) > 0")
-            given += [path, str(one.value)]
-        elif one.operator in ("=", "!="):
-            joined = "or" if one.operator == "=" else "and"
-            parts.append(f"({cell} {_OPERATORS[one.operator]} ? {joined} {cell} {_OPERATORS[one.operator]} ?)")
-            given += [path, one.value, path, None if one.value is None else str(one.value)]
-        else:
-            kind = "('integer', 'real')" if isinstance(one.value, (int, float)) else "('text')"
-            parts.append(f"(json_type(d.columns, ?) in {kind} and {cell} {_OPERATORS[one.operator]} ?)")
-            given += [path, path, one.value]
-    return " and ".join(parts), given
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is a text")
 
 
-def columns(index: Index) -> list[str]:
-    """The columns of the texts: of the first ones, which have them all in a table."""
-    found = index.rows(
-        "select distinct e.key from (select columns from documents order by id limit 200) d, json_each(d.columns) e"
-    )
-    return [row[0] for row in found]
-
-
-def _check(column: str, index: Index) -> None:
-    known = columns(index)
-    if column in known:
-        return
-    path = '$."' + column.replace('"', '\\"') + '"'
-    if not index.rows("select 1 from documents where json_type(columns, ?) is not null limit 1", (path,)):
-        close = did_you_mean(difflib.get_close_matches(column, known, 1))
-        raise InputError(f"No text has a column {column!r}.{close} There are {', '.join(known) or 'none'}.")
+def folded(value: Any) -> str | None:
+    """A value of a column as `~` looks at it: its text, without a difference of case; true is 1, as in SQLite."""
+    if value is None:
+        return None
+    return str(int(value) if isinstance(value, bool) else value).lower()

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from paritas.apps.search import store
-from paritas.apps.search.embedding import Embedder, Identity
-from paritas.apps.search.filters import Filter, condition
+from paritas.apps.search import places, store
+from paritas.apps.search.embedding import Embedder
+from paritas.apps.search.filters import Filter
 from paritas.apps.search.reading import Row, rows
 from paritas.apps.search.splitting import WAYS, Span, splitter
-from paritas.apps.search.store import Document, Writer
+from paritas.apps.search.store import Document, Kept, Place, Writer, checked
 from paritas.errors import InputError
 
 #: So many passages are embedded at once: the model sorts them by length, and pads little.
@@ -48,7 +48,7 @@ class Progress:
 
 
 def index(
-    place: str | Path,
+    place: Place,
     files: Sequence[str | Path],
     embedder: Embedder | Callable[[], Embedder],
     *,
@@ -61,7 +61,7 @@ def index(
     """Put files into an index, which is made if it is not there. What is in it already is passed over.
 
     Args:
-        place: a directory.
+        place: a directory, or the URL of a database: see `store`.
         files: tables and folders, see `reading`.
         embedder: the model, or what loads it, once the files have been found to be readable.
         text: the column that is embedded.
@@ -86,20 +86,19 @@ def index(
 
 
 def add_rows(
-    place: str | Path,
+    place: Place,
     given: Iterable[Row],
     embedder: Embedder | Callable[[], Embedder],
     settings: dict[str, Any],
     told: Told = lambda progress: None,
 ) -> Progress:
     """The same for rows from anywhere. settings: `text`, `split` and `key`, which the index keeps."""
-    place = Path(place)
     model = embedder if isinstance(embedder, Embedder) else embedder()
-    is_new = not store.is_index(place)
+    is_new = not places.exists(place)
     if is_new:
-        store.create(place, model.identity, settings)
+        places.create(place, model.identity, settings)
     progress, began = Progress(), time.perf_counter()
-    with Writer(place) as writer:
+    with places.writing(place) as writer:
         try:
             _add(writer, given, model, settings, progress, told)
         except BaseException:
@@ -114,11 +113,11 @@ def _add(
     writer: Writer, given: Iterable[Row], model: Embedder, settings: dict[str, Any], progress: Progress, told: Told
 ) -> None:
     began = time.perf_counter()
-    refuse_other(writer.place, writer.identity, model.identity)
-    had = writer.meta("settings")
+    store.refuse_other(writer.shown, writer.identity, model.identity)
+    had = writer.settings
     if had["split"] != settings["split"] or had["key"] != settings["key"]:
         raise InputError(
-            f"{writer.place} has {had['split']} and is keyed by {had['key'] or 'whole rows'}; what is added to it "
+            f"{writer.shown} has {had['split']} and is keyed by {had['key'] or 'whole rows'}; what is added to it "
             "has to be cut and known in the same way."
         )
     cut = splitter(settings["split"], model.model.tokenizer, model.model.max_seq_length)
@@ -140,29 +139,14 @@ def _add(
     writer.fold()
 
 
-def delete(place: str | Path, filters: Sequence[Filter]) -> int:
+def delete(place: Place, filters: Sequence[Filter]) -> int:
     """Remove the texts for which all filters hold. How many. Raises `InputError` where there is no filter."""
     if not filters:
         raise InputError("Say which texts are to be deleted: --where 'artist = Nobody'.")
-    with Writer(place) as writer:
-        where, given = condition(filters, writer)
-        removed = writer.delete(where, given)
+    with places.writing(place) as writer:
+        removed = writer.delete(checked(filters, writer))
         writer.fold()
     return removed
-
-
-def refuse_other(place: Path, had: Identity, has: Identity) -> None:
-    """Raise `InputError` where vectors of a model would be compared with those of another."""
-    if had.dimensions != has.dimensions or had.digest != has.digest:
-        raise InputError(
-            f"{place} was made by {had.name} ({had.dimensions} dimensions, {had.digest[:12]}), and this is {has.name} "
-            f"({has.dimensions}, {has.digest[:12]}). Vectors of different models cannot be compared."
-        )
-    if had.precision != has.precision:
-        raise InputError(
-            f"{place} was made in {had.precision}, and this model computes in {has.precision}: "
-            f"--precision {had.precision}"
-        )
 
 
 def _chained(first: list[Row], rest: Iterator[Row]) -> Iterator[Row]:
@@ -199,27 +183,27 @@ def _new(given: Iterable[Row], writer: Writer, key: str, progress: Progress) -> 
 
 
 def _same(writer: Writer, row: Row) -> bool:
-    import json
-
-    found = writer.rows("select text, columns from documents where key = ?", (row.key,))
-    return found == [(row.text, json.dumps(row.columns, ensure_ascii=False))]
+    return writer.keyed(row.key) == Kept(row.key, row.text, row.columns)
 
 
 def _batches(
     given: Iterable[Row], cut: Callable[[str], list[Span]], progress: Progress
 ) -> Iterator[list[tuple[Row, list[Span]]]]:
     """Rows with their passages, about `TOGETHER` passages at once: a text is never in two batches."""
-    batch: list[tuple[Row, list[Span]]] = []
+    batch: dict[str, tuple[Row, list[Span]]] = {}
     count = 0
     for row in given:
         spans = cut(row.text)
         if not spans:
             progress.empty += 1
             continue
-        batch.append((row, spans))
+        if row.key in batch:  # it was not in the index when it was looked for: the row before is not there yet
+            progress.known += 1
+            count -= len(batch[row.key][1])
+        batch[row.key] = row, spans
         count += len(spans)
         if count >= TOGETHER:
-            yield batch
-            batch, count = [], 0
+            yield list(batch.values())
+            batch, count = {}, 0
     if batch:
-        yield batch
+        yield list(batch.values())

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from paritas.apps.search import songs
+from paritas.apps.search import places, songs
 from paritas.apps.search.embedding import Embedder
-from paritas.apps.search.store import Index
+from paritas.apps.search.store import Place
 from paritas.errors import EngineMissing, InputError, UnsupportedOps, first_line
 from paritas.run.engine import about, engines
 
@@ -20,19 +19,19 @@ from paritas.run.engine import about, engines
 NOISE = 0.35
 
 
-def of_index(place: Path, queries: int = 200, *, seed: int = 0) -> dict[str, Any]:
+def of_index(place: Place, queries: int = 200, *, seed: int = 0) -> dict[str, Any]:
     """recall@10 of an index against comparing everything, and how long a query takes without embedding it.
 
     Asked is for passages of the index that are drawn and moved a little.
     """
     rng = np.random.default_rng(seed)
-    with Index(place) as index:
-        total = index.count("passages")
+    with places.opened(place) as index:
+        numbers = index.numbers("passages")
+        total = len(numbers)
         if not total:
-            raise InputError(f"{place} is empty: there is nothing to find.")
-        drawn = sorted(rng.choice(total, min(queries, total), replace=False).tolist())
-        numbers = [index.rows("select vector from passages order by id limit 1 offset ?", (n,))[0][0] for n in drawn]
-        vectors = index.matrix(numbers)
+            raise InputError(f"{index.shown} is empty: there is nothing to find.")
+        drawn = np.sort(rng.choice(numbers, min(queries, total), replace=False))
+        vectors = np.array(list(index.vectors(drawn.tolist()).values()))
         noise = rng.normal(size=vectors.shape).astype(np.float32)
         vectors = vectors + NOISE * noise / np.linalg.norm(noise, axis=1, keepdims=True)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -56,10 +56,9 @@ def rows(files: Sequence[str | Path], text: str, *, key: str = "", encoding: str
                 raise InputError(_missing(path, "text", text, values))
             if key and key not in values:
                 raise InputError(_missing(path, "key", key, values))
-            columns = {str(name): _plain(value) for name, value in values.items() if name != text}
+            columns = {_clean(str(name)): _plain(value) for name, value in values.items() if name != text}
             words = values[text]
-            words = "" if words is None else str(words)
-            words = words.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")
+            words = _clean("" if words is None else str(words)).replace("\r\n", "\n").replace("\r", "\n")
             yield Row(_key(columns, words, key), words, columns)
 
 
@@ -78,14 +77,23 @@ def _key(columns: dict[str, Value], text: str, key: str) -> str:
     return hashlib.sha256(written.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def _clean(text: str) -> str:
+    """A text without what no database keeps: zeros, and halves of characters, which a line of JSON can have."""
+    if not text.isascii():
+        text = text.encode("utf-8", "replace").decode()
+    return text.replace("\0", "")
+
+
 def _plain(value: Any) -> Value:
     if hasattr(value, "item"):
         value = value.item()
-    if value is None or isinstance(value, (bool, int, str)):
+    if isinstance(value, str):
+        return _clean(value)
+    if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, float):
         return value if value == value and abs(value) != float("inf") else None
-    return str(value)
+    return _clean(str(value))
 
 
 def _number(text: str | None) -> Value:

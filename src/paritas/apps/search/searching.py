@@ -4,18 +4,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from paritas.apps.search import places, store
 from paritas.apps.search.embedding import Embedder
-from paritas.apps.search.filters import Filter, condition
-from paritas.apps.search.indexing import refuse_other
-from paritas.apps.search.store import Index
+from paritas.apps.search.filters import Filter
+from paritas.apps.search.store import Nearest, Place, checked
 from paritas.errors import InputError
 
 #: So many passages that a filter leaves are compared one by one; of more, the graph is asked for more than is wanted.
@@ -25,7 +23,7 @@ FEW = 20_000
 FUSED = 60
 
 #: What a word is, for BM25.
-_WORD = re.compile(r"\w+")
+_WORD = re.compile(r"[^\W_]+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +71,7 @@ class Searcher:
     """An index that is asked. It may be written to meanwhile.
 
     Args:
-        place: its directory.
+        place: where it is, see `store`.
         embedder: the model that it was made by; loaded by what the index says of it, if not given.
         engine: for a model that is loaded so.
 
@@ -83,18 +81,18 @@ class Searcher:
 
     def __init__(
         self,
-        place: str | Path,
+        place: Place,
         embedder: Embedder | None = None,
         *,
         model: str = "",
         engine: str | None = None,
         reranker: Callable[[list[tuple[str, str]]], np.ndarray] | None = None,
     ) -> None:
-        self.index = Index(place)
+        self.index = places.opened(place)
         had = self.index.identity
         self.embedder = embedder or Embedder(model or had.name, engine=engine, precision=had.precision)
-        refuse_other(Path(place), had, self.embedder.identity)
-        self._reranker = reranker
+        store.refuse_other(self.index.shown, had, self.embedder.identity)
+        self.reranker = reranker
 
     def close(self) -> None:
         self.index.close()
@@ -113,102 +111,87 @@ class Searcher:
         filters: all of them hold for what is found. hybrid: BM25's ranks count as much as those of the vectors.
         rerank: so many texts are read by the reranker, pair by pair, and are in its order. Raises `InputError`.
         """
-        if not query.strip():
-            raise InputError("The query is empty.")
-        if top < 1:
-            raise InputError(f"top={top}: it has to be 1 at least.")
-        if rerank and self._reranker is None:
+        check(query, top)
+        if rerank and self.reranker is None:
             raise InputError("There is no reranker: --rerank MODEL names one.")
         return self.found_by(self.embedder.embed([query], query=True)[0], query, top, filters, hybrid, rerank)
 
     def found_by(
         self, vector: np.ndarray, query: str, top: int, filters: Sequence[Filter], hybrid: bool, rerank: int
     ) -> list[Hit]:
-        where, given = condition(filters, self.index) if filters else ("", [])
+        checked(filters, self.index)
         wanted = max(top, rerank)
         total = self.index.count("passages")
-        left = total
-        if where:
-            counted = "select count(*) from passages p join documents d on d.id = p.document where " + where
-            left = self.index.rows(counted, given)[0][0]
+        left = self.index.left(filters, FEW + 1) if filters else total
         if not left:
             return []
         count = max(4 * wanted, 50)
         while True:  # until so many different texts are among the passages
-            if where and left <= FEW:
-                (pairs,) = self.index.exactly(vector, left if count >= left else count, where, given)
+            if filters and left <= FEW:
+                (pairs,) = self.index.exactly(vector, left if count >= left else count, filters)
             else:
                 (pairs,) = self.index.nearest(vector, count)
-            words = self.index.by_words(_words(query), count, where, given) if hybrid else []
-            hits = self._grouped(vector, pairs, words, where, given)
+            words = self.index.by_words(words_of(query), count, filters) if hybrid else []
+            hits = self._grouped(vector, pairs, words, filters)
             if len(hits) >= wanted or count >= total:
                 break
             count *= 4
-            if count >= FEW and where and left > FEW:  # a filter that what is near seldom passes
-                (pairs,) = self.index.exactly(vector, count, where, given)
-                hits = self._grouped(vector, pairs, words, where, given)
+            if count >= FEW and filters and left > FEW:  # a filter that what is near seldom passes
+                (pairs,) = self.index.exactly(vector, count, filters)
+                hits = self._grouped(vector, pairs, words, filters)
                 break
         hits = hits[:wanted]
-        if rerank and self._reranker is not None:
+        if rerank and self.reranker is not None:
             hits = self._reranked(query, hits)
         return hits[:top]
 
     def _grouped(
         self,
         vector: np.ndarray,
-        pairs: list[tuple[int, float]],
+        pairs: Nearest,
         words: list[int],
-        where: str,
-        given: Sequence[Any],
+        filters: Sequence[Filter],
     ) -> list[Hit]:
         """Passages as texts, in the order of their best one."""
         scores = dict(pairs)
         if missing := [number for number in words if number not in scores]:
-            scores |= self._compared(vector, missing)
+            scores |= {number: float(one @ vector) for number, one in self.index.vectors(missing).items()}
         ranks = {number: 1 / (FUSED + place) for place, (number, _) in enumerate(pairs, 1)}
         if words:
             for place, number in enumerate(words, 1):
                 ranks[number] = ranks.get(number, 0.0) + 1 / (FUSED + place)
         order = sorted(scores, key=lambda number: (-ranks.get(number, 0.0), -scores[number]))
-        places = self._places(order, where, given)
+        places = self.index.places(order, filters)
         found: dict[int, list[int]] = {}
         for number in order:
             if number in places:
                 found.setdefault(places[number][0], []).append(number)
-        documents = self._documents(list(found))
+        documents = self.index.documents(list(found))
         hits = []
         for document, numbers in found.items():
             if document not in documents:  # deleted a moment ago
                 continue
-            key, columns, text = documents[document]
+            kept = documents[document]
             passages = tuple((*places[number][1:], scores[number]) for number in numbers)
-            hits.append(Hit(document, key, text, json.loads(columns), *passages[0], passages))
+            hits.append(Hit(document, kept.key, kept.text, kept.columns, *passages[0], passages))
         return hits
 
-    def _compared(self, vector: np.ndarray, numbers: Sequence[int]) -> dict[int, float]:
-        rows = self.index.rows_among("select id, vector from passages where id in ({})", numbers)
-        scores = self.index.matrix(blob for _, blob in rows) @ vector
-        return {number: float(score) for (number, _), score in zip(rows, scores, strict=True)}
-
-    def _places(self, numbers: Sequence[int], where: str, given: Sequence[Any]) -> dict[int, tuple[int, int, int]]:
-        """For each passage its document, start and stop, if its document passes the filters."""
-        joined = " join documents d on d.id = p.document" if where else ""
-        also = " and " + where if where else ""
-        text = f"select p.id, p.document, p.start, p.stop from passages p{joined} where p.id in ({{}}){also}"
-        return {row[0]: (row[1], row[2], row[3]) for row in self.index.rows_among(text, numbers, given)}
-
-    def _documents(self, numbers: Sequence[int]) -> dict[int, tuple[str, str, str]]:
-        text = "select id, key, columns, text from documents where id in ({})"
-        return {row[0]: (row[1], row[2], row[3]) for row in self.index.rows_among(text, numbers)}
-
     def _reranked(self, query: str, hits: list[Hit]) -> list[Hit]:
-        assert self._reranker is not None
-        scores = np.asarray(self._reranker([(query, hit.passage) for hit in hits])).reshape(len(hits), -1)[:, 0]
+        assert self.reranker is not None
+        scores = np.asarray(self.reranker([(query, hit.passage) for hit in hits])).reshape(len(hits), -1)[:, 0]
         order = np.argsort(-scores, kind="stable")
         return [dataclasses.replace(hits[place], score=float(scores[place])) for place in order]
 
 
-def _words(query: str) -> list[str]:
+def check(query: str, top: int) -> None:
+    """Raise `InputError` for what cannot be asked, whatever the index."""
+    if not query.strip():
+        raise InputError("The query is empty.")
+    if top < 1:
+        raise InputError(f"top={top}: it has to be 1 at least.")
+
+
+def words_of(query: str) -> list[str]:
     return list(dict.fromkeys(word.lower() for word in _WORD.findall(query)))
 
 

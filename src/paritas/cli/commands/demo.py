@@ -104,8 +104,8 @@ def pixart(
 
 
 OwnIndex = Annotated[
-    Path | None,
-    typer.Argument(metavar="[INDEX]", help="An index of your songs, by paritas search index; else 3,000 that ship."),
+    str | None,
+    typer.Argument(metavar="[INDEX]", help="Your songs, by paritas search index (or a URL); else 3,000 that ship."),
 ]
 
 

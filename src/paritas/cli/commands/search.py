@@ -19,9 +19,16 @@ Files = Annotated[
     list[Path],
     typer.Argument(metavar="FILE...", help="Tables (.csv, .tsv, .jsonl, .parquet), or folders of text files."),
 ]
-Place = Annotated[Path, typer.Argument(metavar="INDEX", help="The directory of an index.")]
+Place = Annotated[str, typer.Argument(metavar="INDEX", help="A directory, a URL of PostgreSQL, or a name in --store.")]
 OutIndex = Annotated[
-    Path, typer.Option("--out", "-o", metavar="INDEX", help="The directory to write, or to go on with.")
+    str,
+    typer.Option(
+        "--out", "-o", metavar="INDEX", help="Where to write, or to go on: a directory, a URL, or a name in --store."
+    ),
+]
+Store = Annotated[
+    str,
+    typer.Option("--store", metavar="URL", help="A database of PostgreSQL with pgvector: postgresql://USER@HOST/DB"),
 ]
 Text = Annotated[str, typer.Option("--text", metavar="COLUMN", help="The column whose texts are searched.")]
 Split = Annotated[
@@ -65,6 +72,7 @@ def index(
     model: Model = "all-MiniLM-L6-v2",
     precision: Precision = "fp32",
     engine: EngineOption = None,
+    store: Store = "",
     quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -79,8 +87,10 @@ def index(
       paritas search index songs.csv --text lyrics --out songs.idx
 
       paritas search index poems/ --split sentences --precision bf16 --out poems.idx
+
+      paritas search index songs.csv --text lyrics --out songs --store postgresql://ana@db.example.org/texts
     """
-    return _index(files, out, text, split, key, encoding, model, precision, engine, quiet, as_json)
+    return _index(files, _place(out, store), text, split, key, encoding, model, precision, engine, quiet, as_json)
 
 
 def add(
@@ -89,6 +99,7 @@ def add(
     encoding: Encoding = "utf-8",
     model: IndexModel = "",
     engine: EngineOption = None,
+    store: Store = "",
     quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -99,10 +110,11 @@ def add(
 
       paritas search add songs.idx new-songs.csv
     """
-    from paritas.apps.search.store import Index
+    from paritas.apps.search.places import opened
 
-    with Index(place) as found:
-        had, settings = found.identity, found.meta("settings")
+    place = _place(place, store)
+    with opened(place) as found:
+        had, settings = found.identity, found.settings
     return _index(
         files,
         place,
@@ -118,9 +130,21 @@ def add(
     )
 
 
+def _place(index: str, store: str) -> str:
+    """Where an index is: in a database, if one is named."""
+    from paritas.apps.search.places import within
+    from paritas.apps.search.store import is_url
+
+    if not store:
+        return index
+    if index and is_url(index):
+        raise InputError("INDEX is a URL already: leave out --store, or give the name that the index has there.")
+    return within(store, index)
+
+
 def _index(
     files: list[Path],
-    out: Path,
+    out: str,
     text: str,
     split: str,
     key: str,
@@ -134,11 +158,13 @@ def _index(
     from paritas.apps.search.embedding import Embedder
     from paritas.apps.search.indexing import Progress
     from paritas.apps.search.indexing import index as indexed
+    from paritas.apps.search.places import shown
 
-    with Bar(f"index into {out}", "passages", quiet=quiet) as bar:
+    name = shown(out)
+    with Bar(f"index into {name}", "passages", quiet=quiet) as bar:
 
         def told(progress: Progress) -> None:
-            bar(progress.passages, progress.passages, f"{progress.documents} texts in {out}")
+            bar(progress.passages, progress.passages, f"{progress.documents} texts in {name}")
 
         done = indexed(
             out,
@@ -157,10 +183,10 @@ def _index(
     ]
     words = "".join(f"; {count} {what}" for count, what in beside if count)
     if as_json:
-        print_json({"index": str(out), **vars(done)})
+        print_json({"index": name, **vars(done)})
     else:
         rate = f", {done.passages / done.seconds:.0f} passages/s" if done.passages and done.seconds else ""
-        say(f"{done.documents} texts with {done.passages} passages added to {out}{rate}{words}.")
+        say(f"{done.documents} texts with {done.passages} passages added to {name}{rate}{words}.")
     return OK
 
 
@@ -174,6 +200,7 @@ def query(
     candidates: Candidates = 50,
     model: IndexModel = "",
     engine: EngineOption = None,
+    store: Store = "",
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -186,15 +213,16 @@ def query(
       paritas search query songs.idx "leaving home" --where "year >= 1990" --hybrid --json
     """
     from paritas.apps.search.filters import parsed
-    from paritas.apps.search.searching import Searcher, cross_encoder
+    from paritas.apps.search.searching import Searcher, check, cross_encoder
 
+    check(query, top)
     filters = [parsed(one) for one in where or ()]
-    reranker = cross_encoder(rerank, engine) if rerank else None
-    searcher = Searcher(place, model=model, engine=engine, reranker=reranker)
+    searcher = Searcher(_place(place, store), model=model, engine=engine)
+    searcher.reranker = cross_encoder(rerank, engine) if rerank else None
     hits = searcher.search(query, top, filters=filters, hybrid=hybrid, rerank=max(candidates, top) if rerank else 0)
     searcher.close()
     if as_json:
-        print_json({"query": query, "index": str(place), "hits": [hit.to_json() for hit in hits]})
+        print_json({"query": query, "index": searcher.index.shown, "hits": [hit.to_json() for hit in hits]})
         return OK
     if not hits:
         say("Nothing was found.")
@@ -217,6 +245,7 @@ def query(
 def delete(
     place: Place,
     where: Where = None,
+    store: Store = "",
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -228,23 +257,28 @@ def delete(
     """
     from paritas.apps.search.filters import parsed
     from paritas.apps.search.indexing import delete as deleted
+    from paritas.apps.search.places import shown
 
+    place = _place(place, store)
     count = deleted(place, [parsed(one) for one in where or ()])
     if as_json:
-        print_json({"index": str(place), "deleted": count})
+        print_json({"index": shown(place), "deleted": count})
     else:
-        say(f"{count} {'text' if count == 1 else 'texts'} deleted from {place}.")
+        say(f"{count} {'text' if count == 1 else 'texts'} deleted from {shown(place)}.")
     return OK
 
 
 Check = Annotated[bool, typer.Option("--check", help="Read everything, and compare it with what was written.")]
-Repair = Annotated[bool, typer.Option("--repair", help="Make the file of vectors again, of those in the database.")]
+Repair = Annotated[
+    bool, typer.Option("--repair", help="Make the graph of neighbours again, of the vectors in the database.")
+]
 
 
 def info(
     place: Place,
     check: Check = False,
     repair: Repair = False,
+    store: Store = "",
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -256,21 +290,20 @@ def info(
 
       paritas search info songs.idx --check
     """
-    from paritas.apps.search.filters import columns
-    from paritas.apps.search.store import Index, Writer
+    from paritas.apps.search.places import opened, writing
 
+    place = _place(place, store)
     if repair:
-        with Writer(place, repair=True) as writer:
+        with writing(place, repair=True) as writer:
             writer.fold(again=True)
-    with Index(place) as found:
+    with opened(place) as found:
         if check:
             found.check()
-        had, settings, told = found.identity, found.meta("settings"), found.meta("file")
-        size = sum(one.stat().st_size for one in place.iterdir())
+        name, had, settings = found.shown, found.identity, found.settings
         documents, passages = found.count("documents"), found.count("passages")
-        inside = (told["count"] - found.count("gone")) if told else 0
+        size, inside = found.sizes()
         about = {
-            "index": str(place),
+            "index": name,
             "texts": documents,
             "passages": passages,
             "in_the_graph": inside,
@@ -279,14 +312,14 @@ def info(
             "sha256": had.digest,
             "precision": had.precision,
             **settings,
-            "columns": columns(found),
+            "columns": found.columns(),
             "bytes": size,
             **({"checked": True} if check else {}),
         }
     if as_json:
         print_json(about)
         return OK
-    say(f"{documents} texts with {passages} passages, {size / 1e6:.1f} MB in {place}")
+    say(f"{documents} texts with {passages} passages, {size / 1e6:.1f} MB in {name}")
     say(f"by {had.name} in {had.precision} ({had.dimensions} dimensions, sha256 {had.digest[:12]})")
     say(f"cut into {settings['split']} from the column {settings['text']}; columns: {', '.join(about['columns'])}")
     say(f"{inside} passages in the graph of neighbours, {passages - inside} compared one by one")
@@ -303,6 +336,7 @@ def export(
     place: Place,
     out: OutFile,
     vectors: Vectors = False,
+    store: Store = "",
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -316,7 +350,7 @@ def export(
     """
     from paritas.apps.search.exporting import exported
 
-    count = exported(place, out, vectors=vectors)
+    count = exported(_place(place, store), out, vectors=vectors)
     if as_json:
         print_json({"file": str(out), "passages": count})
     else:
@@ -332,11 +366,14 @@ Recall = Annotated[float, typer.Option("--recall", min=0, max=1, help="Below it 
 
 
 def evaluate(
-    place: Annotated[Path | None, typer.Argument(metavar="[INDEX]", help="The directory of an index.")] = None,
+    place: Annotated[
+        str, typer.Argument(metavar="[INDEX]", help="A directory, a URL of PostgreSQL, or a name in --store.")
+    ] = "",
     queries: Queries = 200,
     engine: Engines = None,
     model: Model = "all-MiniLM-L6-v2",
     recall: Recall = 0.99,
+    store: Store = "",
     quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -355,8 +392,8 @@ def evaluate(
     """
     from paritas.apps.search import quality
 
-    if place is not None:
-        found = quality.of_index(place, queries)
+    if place or store:
+        found = quality.of_index(_place(place, store), queries)
         if as_json:
             print_json(found)
         else:
