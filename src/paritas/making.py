@@ -100,7 +100,7 @@ AS_INFERENCE = "the model was in training mode and was captured in evaluation mo
 def refuse_training(options: BuildOptions, train: bool, inputs: Any, task: str) -> None:
     """Raise `InputError`, before any work, where a port for training cannot be made."""
     if not train:
-        raise InputError("loss= is of a port for training: pass train=True too.")
+        raise InputError("loss= and autocast= are of a port for training: pass train=True too.")
     if not about(options.engine).trains:
         raise InputError(f'{options.engine} computes no gradients: train=True is for engine="mindspore".')
     if inputs is None:
@@ -300,13 +300,21 @@ def manifest_of(program: Program, lowered: Lowered, options: BuildOptions, *, no
         modules=program.modules,
         notes=(*notes, *program.notes, *lowered.notes),
         versions=_versions(options.engine),
-        settings={**lowered.settings, **_lasting(options), **({"train": True} if program.train else {})},
+        settings={**lowered.settings, **_lasting(options), **_of_training(program)},
         nesting=program.nesting,
         prepared=program.prepared,
         signature=program.signature,
         guards=remaining((*program.guards, *lowered.guards), program.inputs, lowered.inputs or program.inputs),
         sizes=program.sizes,
     )
+
+
+def _of_training(program: Program) -> dict[str, Any]:
+    """What a training port was captured under."""
+    return {
+        **({"train": True} if program.train else {}),
+        **({"autocast": program.autocast} if program.autocast else {}),
+    }
 
 
 def _lasting(options: BuildOptions) -> dict[str, Any]:

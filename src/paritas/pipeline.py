@@ -56,6 +56,7 @@ def port(
     check_finite: bool = False,
     train: bool = False,
     loss: Callable[..., torch.Tensor] | None = None,
+    autocast: Any = "",
     progress: Progress | None = None,
 ) -> Port | Components[Port]:
     """Port a PyTorch model to another engine.
@@ -88,6 +89,8 @@ def port(
             in torch's loops, see `paritas.trainable`.
         loss: for `train`, computed in the graph of what the model returns, and of `inputs["target"]` where it is
             there; without it the model returns its loss itself, of `labels` for example.
+        autocast: for `train`, "bfloat16" or "float16": with the casts of `torch.autocast` of that dtype, in forward and
+            backward. That of a `torch.autocast` around this call where nothing is said.
         progress: called with the name of each stage as it begins: "load", "capture", "lower", "run".
 
     Returns:
@@ -103,16 +106,18 @@ def port(
     """
     require("port", "paritas.port()")
     from paritas.capture import capture
+    from paritas.capture.autocast import asked, check, left
     from paritas.capture.components import TASKS
     from paritas.capture.source import resolve
 
+    halves = check(autocast)
     tell = progress or (lambda stage: None)
     # Before any work: the engine may not be installed.
     options, notes = build_options(
         engine, dtype=dtype, mode=mode, target=target, weights=weights, device=device, ov_config=ov_config
     )
     refuse_free_sizes(options, dynamic, task)
-    if train or loss is not None:
+    if train or loss is not None or autocast:
         refuse_training(options, train, inputs, task)
 
     tell("load")
@@ -131,7 +136,7 @@ def port(
         from paritas.capture.training import in_training, with_loss
 
         original = with_loss(original, loss)
-        mode_of = functools.partial(in_training, original, source)
+        mode_of = functools.partial(in_training, original, source, halves or asked())
         notes = [note for note in notes if note.text != AS_INFERENCE]
     wanted = task or ("" if train else task_for(original, about(engine), inputs, dynamic))
     refuse_beside_components(wanted, inputs, options)
@@ -140,13 +145,8 @@ def port(
         tell("capture")
         with mode_of():
             program = capture(original, example, dynamic=dynamic, source=origin, exact=exact, train=train)
-        ported = port_program(
-            program,
-            original,
-            options,
-            notes=notes,
-            progress=progress,
-        )
+        with left():
+            ported = port_program(program, original, options, notes=notes, progress=progress)
         ported.check_finite = check_finite
         return ported
 

@@ -439,7 +439,8 @@ class Port:
             self._captured_again = True
             examples = {s.name: example for s, example in zip(self.inputs, examples_of(self), strict=True)}
             train, original = bool(self.manifest.settings.get("train")), self.original(in_files=in_files)
-            with in_training(original, None) if train else contextlib.nullcontext():
+            halves = str(self.manifest.settings.get("autocast", ""))
+            with in_training(original, None, halves) if train else contextlib.nullcontext():
                 self._program = capture(
                     original,
                     {**nest(examples, self.manifest.nesting), **self.manifest.constants},

@@ -206,6 +206,7 @@ class Program:
     guards: tuple[Guard, ...] = ()  # what the graph takes for granted of the inputs' sizes
     sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)  # dynamic dimension -> the example's
     train: bool = False  # captured in training mode: see `capture.training`
+    autocast: str = ""  # the dtype of `torch.autocast` around it: see `capture.autocast`
 
     @property
     def graph(self) -> torch.fx.Graph:

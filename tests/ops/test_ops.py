@@ -94,6 +94,7 @@ NO_TENSOR = {
     "aten.equal.default",
     "aten.to.dtype_layout",
     "paritas.dropout_mask.default",
+    "paritas.rounded.default",
     "paritas.batch_norm.default",
 }
 

@@ -141,7 +141,7 @@ def test_the_example_learns() -> None:
     [
         ({"engine": "openvino", "train": True}, 'openvino computes no gradients: train=True is for engine="mindspore"'),
         ({"train": True}, "train=True needs inputs=, with the labels"),
-        ({"loss": torch.nn.MSELoss()}, r"loss= is of a port for training: pass train=True too"),
+        ({"loss": torch.nn.MSELoss()}, "loss= and autocast= are of a port for training: pass train=True too"),
         ({"train": True, "task": "text-generation", "inputs": {"x": X}}, "none for the task 'text-generation'"),
     ],
 )

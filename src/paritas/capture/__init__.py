@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from paritas.caches import TOKENS, is_state
-from paritas.capture import generation, guards, indices, ones, ranges, stored
+from paritas.capture import autocast, generation, guards, indices, ones, ranges, stored
 from paritas.capture import inputs as example
 from paritas.capture.around import Behind
 from paritas.capture.export import export
@@ -58,7 +58,8 @@ def capture(
     inputs: example tensors by name of forward's parameters; generated for a transformers model. dynamic:
     True for every dimension that the model leaves free, False for none, or the dimensions by name.
     exact: for sizes like the example's, those of 1 too, which are constants then. train: as the modules are, in
-    training mode or not, instead of all in evaluation mode; what they draw are operators, see `capture.training`.
+    training mode or not, instead of all in evaluation mode; what they draw are operators, see `capture.training`, and
+    casts of a `torch.autocast` around it are nodes, see `capture.autocast`.
     Raises `InputsNeeded`, `CaptureError` with torch's reason and the model's source line, and
     `FrozenDimension` if a dimension named in `dynamic` came out as a constant.
     """
@@ -200,7 +201,8 @@ def _assemble(
     structure = returned(exported, traced, first, call.tensors)
     placeholders = _mark_inputs(exported, call.tensors)
     facts = guards.found(exported)
-    normalise(exported)
+    with autocast.left():
+        normalise(exported)
     specs, frozen = _input_specs(model, placeholders, call.tensors, dynamic)
     equal = equal_inputs(exported)
     specs = _with_equal_sizes(specs, equal)
@@ -258,6 +260,7 @@ def _assemble(
         ),
         sizes=sizes,
         train=train,
+        autocast=autocast.asked() if train else "",
     )
     return program, names.differs
 

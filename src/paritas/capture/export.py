@@ -18,7 +18,7 @@ import torch._functorch.vmap
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.export._trace import _export
 
-from paritas.capture import detours, guards, patches, switches
+from paritas.capture import autocast, detours, guards, patches, switches
 from paritas.capture.forward import Call, Traced, flat_forward
 from paritas.capture.functionalize import functional
 from paritas.capture.origin import innermost_frame
@@ -62,11 +62,17 @@ def export(
     ):
         try:
             program = _traced(model, call, dynamic_shapes, remarks, traced)
-            remarks += switches.remarks(program)
-            _check_constants(program)
-            if train:
-                without_side_effects(program)
-            program, written = functional(program)
+            halves = autocast.asked()
+            with autocast.left():
+                remarks += switches.remarks(program)
+                _check_constants(program)
+                if train and halves:
+                    autocast.with_casts(program, halves)
+                if train:
+                    without_side_effects(program)
+                program, written = functional(program)
+                if train and halves:
+                    autocast.mark(program)
             return program, traced, [*remarks, *written, *done.remarks()]
         except CaptureError:
             raise

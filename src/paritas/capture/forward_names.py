@@ -18,6 +18,7 @@ from torch.fx import Node
 from torch.utils._pytree import tree_leaves
 
 from paritas.arguments import invoke
+from paritas.capture import autocast
 from paritas.capture.forward import Call, parameter_names
 from paritas.capture.modules import Region
 from paritas.capture.state import seeded
@@ -222,7 +223,7 @@ def run_graph(
 ) -> list[Any]:
     """What the graph in normal form returns for these inputs, flat. interpreter: of that graph, to watch it."""
     runs = interpreter or torch.fx.Interpreter(exported.graph_module)
-    with torch.no_grad():
+    with torch.no_grad(), autocast.around(exported):
         return list(runs.run(*_placed(exported, tensors)))
 
 

@@ -22,6 +22,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
 from torch.fx import Node
 
+from paritas.capture import autocast
 from paritas.capture.normalise import dims_of, equal_inputs
 from paritas.capture.outputs import renamed
 from paritas.dtypes import dtype_name
@@ -107,9 +108,9 @@ _library.impl("batch_norm", batch_norm, "CompositeImplicitAutograd")
 
 
 @contextlib.contextmanager
-def in_training(model: torch.nn.Module, given: Any) -> Iterator[None]:
+def in_training(model: torch.nn.Module, given: Any, halves: str = "") -> Iterator[None]:
     """The modes of `given`'s modules if it is a module in training mode, which may keep some of them out of it; else
-    all of `model` is in training mode."""
+    all of `model` is in training mode. halves: under `torch.autocast` of this dtype."""
     before = [(module, module.training) for module in model.modules()]
     modes = {}
     if isinstance(given, torch.nn.Module) and given.training:
@@ -117,7 +118,8 @@ def in_training(model: torch.nn.Module, given: Any) -> Iterator[None]:
     for path, module in model.named_modules():
         module.training = modes.get(path, True)
     try:
-        yield
+        with autocast.applied(halves):
+            yield
     finally:
         for module, mode in before:
             module.training = mode
@@ -202,7 +204,12 @@ def _drops(graph: torch.fx.Graph, node: Node, given: Mapping[str, Any], mode: An
 
 def _drops_attention(graph: torch.fx.Graph, node: Node, given: Mapping[str, Any], mode: Any) -> None:
     query, key, value = given["query"], given["key"], given["value"]
+    dtype = query.meta["val"].dtype
     with graph.inserting_before(node):
+        if dtype in (torch.float16, torch.bfloat16):  # torch computes all of it in float32 then
+            query, key, value = (
+                _call(graph, node, mode, aten._to_copy.default, x, dtype=torch.float32) for x in (query, key, value)
+            )
         if given["enable_gqa"]:
             times = query.meta["val"].shape[-3] // value.meta["val"].shape[-3]
             value = _call(graph, node, mode, aten.repeat_interleave.self_int, value, int(times), -3)
@@ -213,17 +220,19 @@ def _drops_attention(graph: torch.fx.Graph, node: Node, given: Mapping[str, Any]
         mask = _call(graph, node, mode, torch.ops.paritas.dropout_mask.default, weights, float(given["dropout_p"]))
         dropped = _call(graph, node, mode, aten.mul.Tensor, weights, mask)
         mixed = _call(graph, node, mode, aten.matmul.default, dropped, value)
+        if mixed.meta["val"].dtype != dtype:
+            mixed = _call(graph, node, mode, aten._to_copy.default, mixed, dtype=dtype)
     node.replace_all_uses_with(mixed)
     graph.erase_node(node)
 
 
-def _call(graph: torch.fx.Graph, like: Node, mode: Any, target: Any, *args: Any) -> Node:
+def _call(graph: torch.fx.Graph, like: Node, mode: Any, target: Any, *args: Any, **kwargs: Any) -> Node:
     """A node in the place of `like`, of its module and line."""
-    made = graph.call_function(target, args)
+    made = graph.call_function(target, args, kwargs)
     made.meta = copy.copy(like.meta)
     values = [a.meta["val"] if isinstance(a, Node) else a for a in args]
     with mode, torch.no_grad():
-        made.meta["val"] = target(*values)
+        made.meta["val"] = target(*values, **kwargs)
     return made
 
 

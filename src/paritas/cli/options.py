@@ -247,6 +247,12 @@ Train = Annotated[
         "--train", help="For training, MindSpore only: the loss in the graph. Its --input has labels=SHAPE:int64 too."
     ),
 ]
+Autocast = Annotated[
+    str,
+    typer.Option(
+        "--autocast", metavar="DTYPE", help="With --train: in mixed precision, bfloat16 or float16, as torch.autocast."
+    ),
+]
 TrainSteps = Annotated[
     int | None,
     typer.Option(

@@ -22,7 +22,7 @@ from torch.fx import Node
 
 from paritas import pipeline
 from paritas.arguments import flatten
-from paritas.capture import capture
+from paritas.capture import autocast, capture
 from paritas.capture.training import Mask, with_masks_as_inputs
 from paritas.dropin.calls import takes
 from paritas.dropin.classes import Ported, ported_class
@@ -40,7 +40,7 @@ from paritas.pytree import build_output
 from paritas.run.engine import about
 from paritas.run.engine import engine as find_engine
 from paritas.run.session import Trains
-from paritas.run.values import dynamic_sizes
+from paritas.run.values import dynamic_sizes, from_numpy
 
 #: Numbers that differ from step to step, which a graph would take for constants: tensors in it.
 COUNTED = ("num_items_in_batch",)
@@ -122,6 +122,17 @@ def trainable(model: Any, engine: str | None = None, *, mode: str = "", target: 
     return model
 
 
+def with_float16(accelerator: Any) -> None:
+    """Let an accelerate.Accelerator that was asked for fp16 compute and scale so on a CPU.
+
+    accelerate (1.15) leaves it out there and trains in float32, without a word; torch has both on the CPU.
+    """
+    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu" and accelerator.scaler is None:
+        handler = accelerator.scaler_handler
+        accelerator.native_amp = True
+        accelerator.scaler = torch.amp.GradScaler("cpu", **(handler.to_kwargs() if handler else {}))
+
+
 class _Structure(Watch):
     """A model but for the values of its weights, which the engine reads where they are."""
 
@@ -185,12 +196,10 @@ class TrainedNetwork(Network):
         self, path: str, module: torch.nn.Module, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         with self._lock:
-            if torch.is_autocast_enabled("cpu"):
-                dtype = str(torch.get_autocast_dtype("cpu")).removeprefix("torch.")
-                raise InputError(
-                    f"torch.autocast asks for {dtype}, and {self.engine.label} trains on the CPU in float32 alone: its "
-                    'kernels do not add gradients of it up. Leave it out, or torch.autocast("cpu", enabled=False) '
-                    "around the model."
+            if halves := autocast.asked():
+                self._say(
+                    f"{type(module).__name__}: what torch.autocast computes in {halves} is computed in float32 and "
+                    f"rounded: {self.engine.label} has no kernels of it on the CPU that are faster"
                 )
             self._notice()
             if why := self._looked_into(path, module, args, kwargs):
@@ -234,7 +243,7 @@ class TrainedNetwork(Network):
         weights = {name: tensor for name, tensor in step.weights.items() if tensor.requires_grad}
         session: Any = port.session
         if not torch.is_grad_enabled() or not (weights or by):
-            tensors = [torch.from_numpy(array) for array in session.infer(feed, train=module.training)]
+            tensors = _tensors(port, session.infer(feed, train=module.training))
         else:
             tensors = list(
                 _Step.apply(step, feed, module.training, list(weights), list(by), *weights.values(), *by.values())
@@ -290,11 +299,13 @@ class TrainedNetwork(Network):
             source = Source("module", model_class=f"{type(twin).__module__}.{type(twin).__qualname__}")
             progress("capture")
             detached = {name: _detached(value) for name, value in given.items()}
-            program = capture(twin, detached, dynamic=dynamic, source=source, exact=exact, train=True)
+            with autocast.applied(autocast.asked()):
+                program = capture(twin, detached, dynamic=dynamic, source=source, exact=exact, train=True)
             own = _own_weights(module)
-            program, masks = with_masks_as_inputs(program)
-            reached = _reached(program)
-            port = pipeline.port_program(program, twin, self.build, progress=progress, keep_example=False)
+            with autocast.left():
+                program, masks = with_masks_as_inputs(program)
+                reached = _reached(program)
+                port = pipeline.port_program(program, twin, self.build, progress=progress, keep_example=False)
         session: Any = port.session
         if not isinstance(session, Trains):
             raise EngineError(f"{self.build.engine} computes no gradients.")
@@ -376,7 +387,7 @@ class _Step(torch.autograd.Function):
         ctx.step, ctx.weights, ctx.by = step, weights, by
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors)  # so that torch notices what is written to in between
-        outputs = tuple(torch.from_numpy(array) for array in ctx.recorded.outputs)
+        outputs = tuple(_tensors(step.port, ctx.recorded.outputs))
         wanted = {*weights, *by}
         ctx.mark_non_differentiable(
             *(
@@ -396,13 +407,24 @@ class _Step(torch.autograd.Function):
                 "the first. Compute the forward again, or add the losses up and differentiate once."
             )
         recorded, ctx.recorded = ctx.recorded, None
-        given = [None if c is None else c.detach().contiguous().numpy() for c in cotangents]
+        given = [None if c is None else _array(c.detach()) for c in cotangents]
         pairs = zip(ctx.step.reached, given, strict=True)
         reached = frozenset().union(*(names for names, cotangent in pairs if cotangent is not None))
         found = recorded.backward(given)
         by = [_tensor(found.parameters.get(name)) if name in reached else None for name in ctx.weights]
         by += [_tensor(found.inputs.get(name)) if name in reached else None for name in ctx.by]
         return (None,) * 5 + tuple(by)
+
+
+def _tensors(port: pipeline.Port, arrays: Sequence[np.ndarray]) -> list[torch.Tensor]:
+    """What a port returns, in the dtypes of the original's."""
+    return [from_numpy(array, "torch", spec.dtype) for array, spec in zip(arrays, port.outputs, strict=True)]
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    halves = tensor.dtype in (torch.float16, torch.bfloat16)
+    array: np.ndarray = (tensor.float() if halves else tensor).contiguous().numpy()
+    return array
 
 
 def _tensor(array: Any) -> torch.Tensor | None:

@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from paritas.dropin.dispatch import original
-from paritas.dropin.training import trainable, wished
+from paritas.dropin.training import trainable, wished, with_float16
 from paritas.errors import Diverged, InputError
 from paritas.extras import require
 from paritas.run.engine import about
@@ -22,8 +22,6 @@ require("train", "paritas.Trainer")
 
 #: Arguments that ask for what the engine does not do, by what else to do.
 UNSUPPORTED = {
-    "fp16": "MindSpore's CPU shares float32 weights with torch",
-    "bf16": "MindSpore's CPU has no bfloat16 kernels",
     "fp16_full_eval": "it evaluates with the weights that are trained, in float32",
     "bf16_full_eval": "it evaluates with the weights that are trained, in float32",
     "torch_compile": "the model is compiled by MindSpore",
@@ -67,6 +65,10 @@ class _OnEngine:
     def call_model_init(self, trial: Any = None) -> Any:
         made: Any = super().call_model_init(trial)  # type: ignore[misc] # of the class beside it
         return trainable(made, self._paritas_engine)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()  # type: ignore[misc] # of the class beside it
+        with_float16(self.accelerator)  # type: ignore[attr-defined]
 
     def train(self, resume_from_checkpoint: Any = None, *rest: Any, **options: Any) -> Any:
         if resume_from_checkpoint is True and Path(self.args.output_dir).is_dir():

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from paritas.arguments import invoke, nest
+from paritas.capture import autocast
 from paritas.capture.training import Mask
 from paritas.errors import EngineError, InputError, first_line
 from paritas.run.values import describe_output, dynamic_sizes
@@ -121,7 +122,8 @@ def _loss(port: Subject, model: torch.nn.Module, feed: Feed, seed: int) -> torch
     given = {name: torch.from_numpy(np.array(value)) for name, value in feed.items()}
     given = {name: t.to(dtype) if t.is_floating_point() else t for name, t in given.items()}
     torch.manual_seed(seed)
-    with torch.enable_grad():
+    halves = str(port.manifest.settings.get("autocast", "")) if dtype == torch.float32 else ""
+    with torch.enable_grad(), autocast.applied(halves):
         flat, _ = describe_output(invoke(model, {**nest(given, port.manifest.nesting), **port.manifest.constants}))
     _check_loss(flat[0])
     return flat[0]
@@ -148,7 +150,7 @@ def _of_engine(port: Subject, session: Any, twin: torch.nn.Module, masks: Sequen
     def answer(feed: Feed, step: int) -> tuple[float, dict[str, torch.Tensor]]:
         sizes = dynamic_sizes(port.inputs, feed)
         torch.manual_seed(seed + step)
-        drawn = {mask.node: mask.drawn(sizes).contiguous().numpy() for mask in masks}
+        drawn = {mask.node: mask.drawn(sizes).float().contiguous().numpy() for mask in masks}
         try:
             recorded = session.record(feed, (), train=True, drawn=drawn)
             _check_loss(recorded.outputs[0])

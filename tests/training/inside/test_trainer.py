@@ -50,7 +50,8 @@ def _accuracy(predicted: Any) -> dict[str, float]:
 
 def _trainer(cls: Any, directory: Path, **more: Any) -> Any:
     given = {"train_dataset": Sentences(80, 0), "eval_dataset": Sentences(16, 1), "compute_metrics": _accuracy, **more}
-    return cls(given.pop("model", None) or _model(), _arguments(directory), **given)
+    arguments = _arguments(directory, **given.pop("arguments", {}))
+    return cls(given.pop("model", None) or _model(), arguments, **given)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from paritas.run.engine import about
 _VARIABLE = "PARITAS_TRAINING"
 
 STAGES = (0, 1, 2, 3)
+PRECISIONS = ("", "bf16", "fp16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Wish:
 
     zero: the stage of ZeRO, 0 for none. offload: "optimizer", "param". config: a configuration of DeepSpeed's, as JSON;
     "" for accelerate's plugin. out: where the trained model is to go. run: a folder for what the processes say.
+    precision: what accelerate and TrainingArguments compute in where they are told nothing else, by their names.
     """
 
     script: str
@@ -34,6 +36,7 @@ class Wish:
     config: str = ""
     out: str = ""
     run: str = ""
+    precision: str = ""
 
     def check(self) -> None:
         """Raise `InputError` for what does not go together."""
@@ -46,6 +49,13 @@ class Wish:
             raise InputError(f"--processes {self.processes}: a training has 1 or more.")
         if self.zero not in STAGES:
             raise InputError(f"--zero {self.zero}: ZeRO has the stages 1, 2 and 3.")
+        if self.precision not in PRECISIONS:
+            raise InputError(f"--mixed-precision {self.precision}: it is bf16 or fp16.")
+        if self.precision and (self.zero or self.config):
+            raise InputError(
+                "--mixed-precision beside --zero: DeepSpeed has weights and scaling of its own for that. A file for "
+                '--zero-config says so: {"bf16": {"enabled": true}}.'
+            )
         if odd := set(self.offload) - {"optimizer", "param"}:
             raise InputError(f"--offload {', '.join(sorted(odd))}: what can leave the device are optimizer and param.")
         if self.offload and not self.zero:
@@ -63,7 +73,8 @@ class Wish:
             )
 
     def environment(self) -> dict[str, str]:
-        return {_VARIABLE: json.dumps(dataclasses.asdict(self))}
+        told = {"ACCELERATE_MIXED_PRECISION": self.precision} if self.precision else {}
+        return {_VARIABLE: json.dumps(dataclasses.asdict(self)), **told}
 
     @staticmethod
     def of_this_process() -> Wish:

@@ -88,11 +88,13 @@ def _put_in(wish: Wish, seen: list[tuple[Any, Any]]) -> Iterator[None]:
         return
     import torch
 
-    from paritas.dropin.training import trainable
+    from paritas.dropin.training import trainable, with_float16
 
     prepare = Accelerator.prepare
 
     def prepared(self: Any, *given: Any, **how: Any) -> Any:
+        if not wish.zero:
+            with_float16(self)
         for one in given:
             if isinstance(one, torch.nn.Module) and not original:
                 trainable(one, wish.engine, mode=wish.mode)

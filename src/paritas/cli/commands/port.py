@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from paritas.cli.commands.port_pipeline import by_network, index_of, port_pipeline
 from paritas.cli.options import (
     AllLayers,
+    Autocast,
     Awq,
     BackupMode,
     Call,
@@ -80,6 +81,7 @@ def port(
     lora_correction: LoraCorrection = False,
     task: Task = "",
     train: Train = False,
+    autocast: Autocast = "",
     device: Device = "",
     ov_config: OvConfig = None,
     revision: Revision = None,
@@ -144,6 +146,7 @@ def port(
         others: dict[str, Any] = {
             "task": task,
             "train": train,
+            "autocast": autocast,
             "device": device,
             "inputs": inputs,
             "revision": revision,
@@ -185,6 +188,7 @@ def port(
             device=device,
             ov_config=properties,
             train=train,
+            autocast=autocast,
             progress=lambda stage: None if stage == "load" else stages(stage),
         )
         report: ParityReport | ComponentReports | None = None

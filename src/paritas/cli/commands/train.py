@@ -64,6 +64,12 @@ Offload = Annotated[str, typer.Option(help="With --zero 2 or 3: optimizer, or wi
 ZeroConfig = Annotated[
     Path | None, typer.Option(help="A configuration of DeepSpeed's own, as JSON, in the place of --zero and --offload.")
 ]
+MixedPrecision = Annotated[
+    str,
+    typer.Option(
+        metavar="bf16|fp16", help="What accelerate and TrainingArguments compute in where the script says nothing."
+    ),
+]
 TrainOut = Annotated[
     Path | None,
     typer.Option("--out", "-o", help="Write the trained model into OUT/model, and a verified port into OUT/port."),
@@ -82,6 +88,7 @@ def script(
     zero: Zero = 0,
     offload: Offload = "",
     zero_config: ZeroConfig = None,
+    mixed_precision: MixedPrecision = "",
     out: TrainOut = None,
     port_to: PortTo = "",
     as_json: Json = False,
@@ -101,6 +108,8 @@ def script(
 
       paritas train finetune.py --engine mindspore --processes 2 --out tuned
 
+      paritas train finetune.py --mixed-precision fp16
+
       paritas train finetune.py --engine torch --zero 3 --offload optimizer,param --out tuned --port-to openvino
     """
     from paritas.apps.training.launch import proven, train
@@ -110,7 +119,10 @@ def script(
     divided = tuple(filter(None, (word.strip() for word in offload.split(","))))
     count = processes or (2 if zero or zero_config else 1)
     target = str(out.resolve()) if out else ""
-    wish = Wish(script, about(engine).name, mode or "", count, zero, divided, str(zero_config or ""), target)
+    wish = Wish(
+        script, about(engine).name, mode or "", count, zero, divided, str(zero_config or ""), target,
+        precision=mixed_precision,
+    )  # fmt: skip
     done = train(wish, flags or (), lambda line: say(line, err=as_json))
     told: dict[str, Any] = {"model": done.model, "processes": [dict(held) for held in done.held]}
     for rank, held in enumerate(done.held):

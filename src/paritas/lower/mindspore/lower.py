@@ -12,6 +12,7 @@ import torch
 from paritas.capture.specialize import specialized
 from paritas.errors import LoweringError, TamperedPort
 from paritas.files import Theirs, copied
+from paritas.lower.mindspore import halves
 from paritas.lower.mindspore.check import grammar
 from paritas.lower.mindspore.untouched import untouched
 from paritas.lower.mindspore.widen import NOTE, is_bfloat16
@@ -60,7 +61,10 @@ def lower(program: Program, directory: Path, options: BuildOptions) -> Lowered:
     if theirs:
         notes = (*notes, _THEIRS)
     wide = target == "cpu" and is_bfloat16(program)
-    if wide:
+    if target == "cpu" and program.autocast:
+        settings |= dict.fromkeys(halves.HALVES.values(), "float32")
+        notes = (*notes, halves.note(program.autocast))
+    elif wide:
         settings["bfloat16"], notes = "float32", (*notes, NOTE)
     return Lowered(
         entry,

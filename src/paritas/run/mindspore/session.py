@@ -48,7 +48,8 @@ class MindSporeSession:
         self.manifest, self.mode = artifact.manifest, mode
         self.precision = artifact.manifest.dtype
         self._ms = imported()
-        self._bfloat16 = str(artifact.manifest.settings.get("bfloat16", "bfloat16"))  # what stands for it
+        settings = artifact.manifest.settings
+        self._stands = {name: str(settings.get(name, name)) for name in ("bfloat16", "float16")}  # what does for it
         self._source = module.source_of(artifact)
         parameters, constants = module.weights(artifact)
         convolutions.loaded(self._source)
@@ -311,11 +312,13 @@ class MindSporeSession:
             self._declared = shapes
 
     def _tensor(self, array: np.ndarray, dtype: str) -> Any:
+        if array.dtype == np.float16 and self._dtype(dtype) == "float32":
+            array = array.astype(np.float32)
         tensor = self._ms.Tensor.from_numpy(array if array.flags.c_contiguous else np.ascontiguousarray(array))
         return tensor.astype(self._ms.bfloat16) if self._dtype(dtype) == "bfloat16" else tensor
 
     def _dtype(self, dtype: str) -> str:
-        return self._bfloat16 if dtype == "bfloat16" else dtype
+        return self._stands.get(dtype, dtype)
 
 
 def imported() -> types.ModuleType:

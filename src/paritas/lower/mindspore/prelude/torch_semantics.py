@@ -35,6 +35,16 @@ def picked(x: Tensor, index: Tensor, axis: int, training: bool) -> Tensor:
     return ops.gather(x, index % x.shape[axis] if training else index, axis)
 
 
+def as_bfloat16(x: Tensor) -> Tensor:
+    # Rounded to bfloat16, and its gradient too. Kernels of that dtype are missing on the CPU.
+    return ops.cast(ops.cast(x, ms.bfloat16), ms.float32)
+
+
+def as_float16(x: Tensor) -> Tensor:
+    # Rounded to float16, and its gradient too: what is beyond 65504 is infinite.
+    return ops.cast(ops.cast(x, ms.float16), ms.float32)
+
+
 def from_front(bound: int, size: int) -> int:
     # A bound of a slice that counts from the end if it is negative.
     return max(bound + size, 0) if bound < 0 else min(bound, size)

@@ -16,6 +16,7 @@ from paritas.dtypes import dtype_name
 from paritas.errors import LoweringError
 from paritas.lower.composed import SHARED
 from paritas.lower.decompose import decomposed
+from paritas.lower.mindspore import halves
 from paritas.lower.mindspore.empty import guards_of
 from paritas.lower.mindspore.fuse import FUNCTIONS, fused
 from paritas.lower.mindspore.prelude import library
@@ -89,6 +90,8 @@ def generate(program: Program, *, target: str = "cpu") -> Module:
     program = decomposed(program, lowerings("mindspore"), SHARED)
     guards = (*program.guards[asked:], *guards_of(program))
     known = preflight(program, "mindspore")
+    if target == "cpu" and program.autocast:
+        program = halves.in_float32(program)
     program = fused(widened(program)) if target == "cpu" else fused(program, FUNCTIONS)
     weights = collect(program)
     tree = module_tree(program.graph, program.module_classes.get("", program.source.model_class))
