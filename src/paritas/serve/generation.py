@@ -143,8 +143,9 @@ class InPages:
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            self._pages.close()
+            self._pages.stop()
         self._thread.join(timeout=30)
+        self._pages.close()
 
     def _hear(self) -> None:
         while not self._closed:

@@ -84,8 +84,10 @@ class Deployment:
             raise InputError(f"--target-cpu: {self.target} is no percentage.")
         if self.service not in SERVICES:
             raise InputError(f"--service-type: {self.service!r} is none of {', '.join(SERVICES)}.")
-        if not self.rest_port:
-            raise InputError("--rest-port 0: Kubernetes asks over HTTP whether a server lives and is ready.")
+        if self.rest_port < 1:
+            raise InputError(
+                f"--rest-port {self.rest_port}: Kubernetes asks over HTTP whether a server lives and is ready."
+            )
         if self.storage and not re.fullmatch(r"[a-z][a-z0-9+.-]*://\S+", self.storage):
             raise InputError(f"--storage-uri: {self.storage!r} is none: as pvc://claim/vit or s3://bucket/vit.")
 
@@ -231,7 +233,7 @@ def kserve(about: Deployment) -> dict[str, dict[str, Any]]:
 
 
 def _ports(about: Deployment) -> dict[str, int]:
-    return {"restapi": about.rest_port, **({"grpc": about.grpc_port} if about.grpc_port else {})}
+    return {"restapi": about.rest_port, **({"grpc": about.grpc_port} if about.grpc_port > 0 else {})}
 
 
 def _pod(about: Deployment) -> dict[str, Any]:
@@ -240,7 +242,7 @@ def _pod(about: Deployment) -> dict[str, Any]:
     if about.secret:
         arguments += ["--token-file", "/run/secrets/paritas/tokens"]
     if about.certificate:
-        arguments += ["--tls-cert", "/run/secrets/tls/tls.crt", "--tls-key", "/run/secrets/tls/tls.key"]
+        arguments += ["--certificate", "/run/secrets/tls/tls.crt", "--key", "/run/secrets/tls/tls.key"]
     container = _container(about, arguments, _ports(about))
     volumes: list[dict[str, Any]] = [{"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}}]
     for name, where, volume in (

@@ -8,8 +8,11 @@ that is of another form, a sliding window for one, is not opened so. The process
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
+import signal
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -84,6 +87,12 @@ class Paged:
         """
         answer = self._worker.answer()
         return {"failed": answer} if isinstance(answer, str) else answer
+
+    def stop(self) -> None:
+        """End the process, while another thread still waits for what it says next."""
+        if (pid := self._worker.pid) is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
 
     def close(self) -> None:
         self._worker.end()
