@@ -312,7 +312,8 @@ def _rows(plan: Plan, begin: int, end: int, columns: Sequence[str]) -> Any:
         first, last = max(begin, before) - before, min(end, before + rows) - before
         if first < last:
             table = parquet.ParquetFile(file)
-            groups, offset, at = [], 0, 0
+            groups: list[int] = []
+            offset = at = 0
             for number in range(table.num_row_groups):
                 size = table.metadata.row_group(number).num_rows
                 if at < last and at + size > first:

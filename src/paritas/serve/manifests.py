@@ -53,7 +53,7 @@ class Deployment:
     secret: str = ""
     certificate: str = ""
     storage: str = ""
-    stop: int = 45
+    stop: int = 50
 
     def __post_init__(self) -> None:
         """Raises `InputError` for the first value that Kubernetes would refuse."""
@@ -239,6 +239,8 @@ def _ports(about: Deployment) -> dict[str, int]:
 def _pod(about: Deployment) -> dict[str, Any]:
     arguments = ["serve", "--model-base-path", MODELS, "--host", "0.0.0.0"]
     arguments += ["--rest-port", str(about.rest_port), "--grpc-port", str(about.grpc_port), *about.arguments]
+    if "--grace" not in about.arguments:
+        arguments += ["--grace", "5"]  # a Service's endpoints hear of it later than the server does
     if about.secret:
         arguments += ["--token-file", "/run/secrets/paritas/tokens"]
     if about.certificate:
