@@ -55,7 +55,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 #: What runs where only ports are run. All others port or verify something, for which torch has to be there.
-BARE = (batch, generate, chat, report, bench, inspect, doctor)
+BARE = (generate, chat, report, bench, inspect, doctor)
 
 PORTS, FAULTS, APPS, MACHINE, MAINTAIN = (
     "Port and use", "Find the fault", "Applications", "This machine", "Work on Paritas",
@@ -70,7 +70,7 @@ for panel, modules in (
 ):
     for module in modules:
         name = module.__name__.rpartition(".")[2]
-        needs = "" if module in BARE else "serve" if module is serve else "port"
+        needs = "" if module in BARE else "serve" if module in (serve, batch) else "port"
         app.command(name, epilog=EPILOG, rich_help_panel=panel)(guarded(getattr(module, name), needs, name))
 
 for name, panel, words, commands in (

@@ -41,6 +41,7 @@ class Application:
         more: Iterable[BaseRoute] = (),
         log: Callable[[bytes], object] | None = None,
     ) -> None:
+        more = list(more)
         self.registry, self.settings, self.metrics = registry, registry.settings, registry.metrics
         self._log = log or _to_stderr
         self._rest, self._open_inference = Rest(registry), OpenInference(registry)
@@ -58,6 +59,7 @@ class Application:
                 *more,
             ]
         )
+        self._others = {route.path for route in more if isinstance(route, Route)}
         self._encoder = msgspec.json.Encoder()
         self._spans = _spans()
 
@@ -99,7 +101,9 @@ class Application:
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         # The two protocols' paths are read by their own expressions, as a router's would not be the same.
-        if path[:11].lower() in ("/v1/models", "/v1/models/", "/v1/models:"):
+        if path in self._others:
+            await self._router(scope, receive, send)
+        elif path[:11].lower() in ("/v1/models", "/v1/models/", "/v1/models:"):
             await self._rest(scope, receive, send)
         elif path in OPEN:
             await self._router(scope, receive, send)

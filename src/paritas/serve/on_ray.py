@@ -22,6 +22,9 @@ from paritas.serve.settings import Settings
 #: Without it, requests pass a proxy in Python: a seventh of the requests per second, measured with Ray 2.60.
 PROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 
+#: When the proxy asks another server. An answer depends on nothing but its request, so that it may be asked twice.
+RETRY = "RAY_SERVE_HAPROXY_RETRY_ON"
+
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
@@ -39,6 +42,7 @@ def connected(address: str, door: str) -> Any:
     """Ray, connected. address: "local" begins a cluster on this machine. Raises `InputError` where there is none."""
     require("ray", door)
     os.environ.setdefault(PROXY, "1")
+    os.environ.setdefault(RETRY, "conn-failure empty-response")
     import ray
 
     if ray.is_initialized():
@@ -116,7 +120,8 @@ def deployed(models: Sequence[ModelConfig], settings: Settings, scale: Scale) ->
     class Paritas:
         """A replica: what it serves is in `Replica`."""
 
-    return Paritas.bind()
+    made: Any = Paritas
+    return made.bind()
 
 
 def serve_on(models: Sequence[ModelConfig], settings: Settings, address: str, scale: Scale) -> None:

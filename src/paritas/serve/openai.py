@@ -23,6 +23,7 @@ from paritas.errors import ParitasError
 from paritas.serve import openai_requests as asked
 from paritas.serve.embeddings import Embedder
 from paritas.serve.generation import Generator, Wanted, a_seed
+from paritas.serve.http import told
 from paritas.serve.openai_requests import Wrong
 from paritas.serve.pieces import Pieces
 from paritas.serve.refusals import Refused, refusal
@@ -100,7 +101,7 @@ class _Api:
         self._refuse_early()
         given = asked.read(await self._body(request), asked.Completion)
         with contextlib.ExitStack() as held:
-            return await self._completed(request, given, self._held(held, given.model, "generator"), held)
+            return await self._completed(request, given, self._held(held, request, given.model, "generator"), held)
 
     async def _completed(
         self, request: Request, given: asked.Completion, model: Generator, held: contextlib.ExitStack
@@ -117,7 +118,7 @@ class _Api:
         self._refuse_early()
         given = asked.read(await self._body(request), asked.Chat)
         with contextlib.ExitStack() as held:
-            return await self._said(request, given, self._held(held, given.model, "generator"), held)
+            return await self._said(request, given, self._held(held, request, given.model, "generator"), held)
 
     async def _said(
         self, request: Request, given: asked.Chat, model: Generator, held: contextlib.ExitStack
@@ -168,7 +169,7 @@ class _Api:
     async def embeddings(self, request: Request) -> Response:
         given = asked.read(await self._body(request), asked.Embeddings)
         with contextlib.ExitStack() as held:
-            return await self._embedded(request, given, self._held(held, given.model, "embedder"))
+            return await self._embedded(request, given, self._held(held, request, given.model, "embedder"))
 
     async def _embedded(self, request: Request, given: asked.Embeddings, model: Embedder) -> Response:
         if given.encoding_format not in (None, "float", "base64"):
@@ -205,8 +206,10 @@ class _Api:
         if generators and not any(model.room for model in generators.values()):
             raise Refused("RESOURCE_EXHAUSTED", "The engine is currently overloaded, please try again later.", after=1)
 
-    def _held(self, held: contextlib.ExitStack, name: str, what: str) -> Any:
+    def _held(self, held: contextlib.ExitStack, request: Request, name: str, what: str) -> Any:
         """A model that stays until `held` is closed. Raises `Refused`, NOT_FOUND, or `Wrong` for another kind."""
+        if "state" in request.scope:
+            told(request.scope, model=name)
         there = self._models.generators() if what == "generator" else self._models.embedders()
         if name not in there:
             raise self._unknown(name, there, "does not go on with texts" if what == "generator" else "embeds no texts")

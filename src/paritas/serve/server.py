@@ -20,6 +20,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from paritas.errors import InputError
 from paritas.serve.app import Application
+from paritas.serve.openai import routes
+from paritas.serve.openai_models import models_of
 from paritas.serve.registry import Registry
 from paritas.serve.settings import Settings
 
@@ -218,7 +220,7 @@ def serve(registry_of: Callable[[Settings, Say], Registry], settings: Settings, 
 
     async def run() -> bool:
         registry = registry_of(settings, say)
-        return await Server(registry, say=say).serve()
+        return await Server(registry, say=say, more=routes(models_of(registry), settings.limits.body)).serve()
 
     try:
         import uvloop

@@ -16,11 +16,12 @@ from paritas.cli.properties import properties_of
 from paritas.errors import InputError
 
 if TYPE_CHECKING:
+    from paritas.serve.manifests import Deployment
     from paritas.serve.registry import ModelConfig, Registry
     from paritas.serve.settings import Settings
 
-MODELS, DOORS, TOGETHER, BOUNDS, THREADS = (
-    "Which models", "Where it listens, and to whom", "Computed together", "Bounds", "Threads",
+MODELS, DOORS, TOGETHER, BOUNDS, THREADS, ELSEWHERE = (
+    "Which models", "Where it listens, and to whom", "Computed together", "Bounds", "Threads", "Elsewhere",
 )  # fmt: skip
 
 Directory = Annotated[Path | None, typer.Argument(metavar="[DIR]", help="The directory of a port.", show_default=False)]
@@ -163,9 +164,51 @@ IntraOp = Annotated[
         help="OpenVINO's threads; all cores if not given.",
     ),
 ]  # fmt: skip
+Manifests = Annotated[
+    Path | None,
+    typer.Option(
+        "--manifests", rich_help_panel=ELSEWHERE, metavar="FOLDER",
+        help="Serve nothing: write what Kubernetes is told of such a server. With --name and --image.",
+    ),
+]  # fmt: skip
+Image = Annotated[
+    str, typer.Option("--image", rich_help_panel=ELSEWHERE, help="Of docker/Dockerfile.serve, as it is called there.")
+]
+Cpu = Annotated[str, typer.Option("--cpu", rich_help_panel=ELSEWHERE, help="Of a server: cores, as 2 or 800m.")]
+Memory = Annotated[str, typer.Option("--memory", rich_help_panel=ELSEWHERE, help="Of a server, as 2Gi.")]
+Replicas = Annotated[
+    str, typer.Option("--replicas", rich_help_panel=ELSEWHERE, metavar="LEAST:MOST", help="How many servers there are.")
+]
+TargetCpu = Annotated[
+    int, typer.Option("--target-cpu", rich_help_panel=ELSEWHERE, metavar="PERCENT", help="Above it, there are more.")
+]
+ServiceType = Annotated[
+    str, typer.Option("--service-type", rich_help_panel=ELSEWHERE, help="ClusterIP, NodePort or LoadBalancer.")
+]
+Claim = Annotated[
+    str, typer.Option("--claim", rich_help_panel=ELSEWHERE, help="A PersistentVolumeClaim with the models, read only.")
+]
+TokenSecret = Annotated[
+    str, typer.Option("--token-secret", rich_help_panel=ELSEWHERE, help="A Secret with the bearer tokens as `tokens`.")
+]
+TlsSecret = Annotated[
+    str, typer.Option("--tls-secret", rich_help_panel=ELSEWHERE, help="A Secret of the type kubernetes.io/tls.")
+]
+Storage = Annotated[
+    str,
+    typer.Option("--storage-uri", rich_help_panel=ELSEWHERE, help="Write KServe's resources too: pvc://claim/vit."),
+]
+Ray = Annotated[
+    str,
+    typer.Option(
+        "--ray", rich_help_panel=ELSEWHERE, metavar="ADDRESS",
+        help="Serve on a Ray cluster, with --replicas: auto, HOST:PORT, ray://HOST:PORT, or local.",
+    ),
+]  # fmt: skip
 
 
 def serve(
+    context: typer.Context,
     directory: Directory = None,
     name: Name = "",
     model_base_path: Base = None,
@@ -197,6 +240,18 @@ def serve(
     intra_op: IntraOp = None,
     device: Device = "",
     ov_config: OvConfig = None,
+    manifests: Manifests = None,
+    image: Image = "",
+    cpu: Cpu = "1",
+    memory: Memory = "2Gi",
+    replicas: Replicas = "1:3",
+    target_cpu: TargetCpu = 80,
+    service_type: ServiceType = "ClusterIP",
+    claim: Claim = "",
+    token_secret: TokenSecret = "",
+    tls_secret: TlsSecret = "",
+    storage_uri: Storage = "",
+    ray: Ray = "",
     debug: Debug = False,
 ) -> int:
     """Serve ports over HTTP and gRPC, as TensorFlow Serving and the Open Inference Protocol have it.
@@ -210,7 +265,30 @@ def serve(
       paritas serve vit-openvino --name hf-vit
 
       paritas serve --model-base-path models/ --host 0.0.0.0 --token-file tokens.txt
+
+      paritas serve --name hf-vit --image registry.example/vit:1 --manifests k8s/
     """
+    if manifests is not None:
+        from paritas.serve.manifests import Deployment
+
+        about = Deployment(
+            name or (directory.resolve().name if directory else ""),
+            image,
+            arguments=_given(context),
+            rest_port=rest_port,
+            grpc_port=grpc_port,
+            cpu=cpu,
+            memory=memory,
+            replicas=_range(replicas),
+            target=target_cpu,
+            service=service_type,
+            claim=claim,
+            secret=token_secret,
+            certificate=tls_secret,
+            storage=storage_uri,
+            stop=int((grace or 5) + drain) + 15,
+        )
+        return _manifests(about, manifests)
     from paritas.serve.settings import Batching, Engine, Limits, Settings
 
     config = {**properties_of(ov_config)}
@@ -242,7 +320,60 @@ def serve(
         grace=grace,
     )
     models = _models(directory, name, model_base_path, model_config_file, versions, _labels(label or ()))
+    if ray:
+        return _on_ray(models, settings, ray, _range(replicas), cpu)
     return _run(models, settings)
+
+
+#: What a server in a cluster is told by its manifest, or not at all.
+_NOT_PASSED = {
+    "directory", "name", "model_base_path", "model_config_file", "host", "rest_port", "grpc_port", "token_file",
+    "certificate", "key", "debug", "manifests", "image", "cpu", "memory", "replicas", "target_cpu", "service_type",
+    "claim", "token_secret", "tls_secret", "storage_uri", "ray",
+}  # fmt: skip
+
+
+def _given(context: typer.Context) -> list[str]:
+    """The options that were given on the command line, as they are given again in a container."""
+    found: list[str] = []
+    for param in context.command.params:
+        source, name = context.get_parameter_source(param.name or ""), param.name or ""
+        if source is None or source.name != "COMMANDLINE" or name in _NOT_PASSED:
+            continue
+        value = context.params[name]
+        if isinstance(value, bool):
+            found.append(param.opts[0] if value else param.secondary_opts[0])
+            continue
+        for one in value if isinstance(value, list | tuple) else [value]:
+            found += [param.opts[0], str(one)]
+    return found
+
+
+def _range(text: str) -> tuple[int, int]:
+    least, _, most = text.partition(":")
+    if not least.isdecimal() or not (most or least).isdecimal():
+        raise InputError(f"--replicas {text!r} is no LEAST:MOST, as 1:3.")
+    return int(least), int(most or least)
+
+
+def _manifests(about: Deployment, folder: Path) -> int:
+    from paritas.serve.manifests import write
+
+    for place in write(about, folder):
+        say(str(place))
+    return OK
+
+
+def _on_ray(
+    models: Sequence[ModelConfig], settings: Settings, address: str, replicas: tuple[int, int], cpu: str
+) -> int:
+    from paritas.serve.on_ray import Scale, serve_on, stay
+
+    cores = float(cpu.removesuffix("m")) / 1000 if cpu.endswith("m") else float(cpu)
+    serve_on(models, settings, address, Scale(*replicas, cores=cores))
+    say(f"Serving on Ray: http://{settings.host}:{settings.rest_port}", err=True)
+    stay()
+    return OK
 
 
 def _run(models: Sequence[ModelConfig], settings: Settings) -> int:
