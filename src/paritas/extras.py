@@ -30,8 +30,18 @@ EXTRAS = {
     "nncf": Extra("weights that are rounded on data, or chosen by it", ("nncf",)),
     "serve": Extra(
         "serve ports over HTTP and gRPC",
-        ("starlette", "uvicorn", "msgspec", "grpc", "grpc_health", "grpc_reflection", "google.protobuf", "PIL")
-        + ("prometheus_client", "tokenizers"),
+        (
+            "starlette",
+            "uvicorn",
+            "msgspec",
+            "grpc",
+            "grpc_health",
+            "grpc_reflection",
+            "google.protobuf",
+            "PIL",
+            "prometheus_client",
+            "tokenizers",
+        ),
     ),
     "text": Extra("paritas generate and chat without torch", ("tokenizers",)),
     "report": Extra("the curves of a report", ("matplotlib",)),

@@ -314,6 +314,57 @@ def test_a_text_that_fails_is_said_and_no_other_is_touched(causal: tuple[Path, A
     asyncio.run(fail())
 
 
+# --- in a server ---------------------------------------------------------------------------------------------
+
+
+def test_a_server_has_them_beside_its_own(
+    causal: tuple[Path, Any, Any], writer: texts.Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import httpx
+
+    from paritas.serve import generation
+    from paritas.serve.app import Application
+    from paritas.serve.openai_models import models_of
+    from paritas.serve.registry import ModelConfig, Registry
+    from paritas.serve.settings import Settings
+
+    def opened(port: Any, name: str, **_: Any) -> Generator:
+        turns = InTurn(texts.Writer(port))
+        return Generator(port.artifact.directory, name, turns, context=128, longest=64, queue=4)
+
+    monkeypatch.setattr(generation, "open_generator", opened)
+    lines: list[bytes] = []
+
+    async def ask() -> None:
+        registry = Registry([ModelConfig("llama", causal[0])], Settings(tokens=("secret",)))
+        await registry.start()
+        app = Application(registry, more=openai.routes(models_of(registry)), log=lines.append)
+        door = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=door, base_url="http://test") as client:
+            assert (await client.get("/v1/models")).status_code == 401
+            client.headers["Authorization"] = "Bearer secret"
+            assert [card["id"] for card in (await client.get("/v1/models")).json()["data"]] == ["llama"]
+            status = (await client.get("/v1/models/llama")).json()["model_version_status"]
+            assert [one["state"] for one in status] == ["AVAILABLE"]
+            asked = {"model": "llama", "prompt": PROMPT, "max_tokens": 9, "temperature": 0}
+            found = await client.post("/v1/completions", json=asked)
+            assert found.json()["choices"][0]["text"] == _greedy(writer)
+            streamed = await client.post("/v1/completions", json={**asked, "stream": True})
+            assert streamed.text.endswith("data: [DONE]\n\n")
+            plain = await client.post("/v1/models/llama:predict", json={"instances": [PROMPT]})
+            (answer,) = plain.json()["predictions"]
+            text = answer if isinstance(answer, str) else answer["text"]
+            assert text.startswith(_greedy(writer)[:-1])
+        assert not any(version.open for model in registry.models.values() for version in model.versions.values())
+        await registry.stop()
+
+    asyncio.run(ask())
+    told = [json.loads(line) for line in lines]
+    assert [(line["path"], line["model"]) for line in told if line["path"] == "/v1/completions"] == [
+        ("/v1/completions", "llama")
+    ] * 2
+
+
 # --- tokens to text ------------------------------------------------------------------------------------------
 
 

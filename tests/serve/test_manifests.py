@@ -137,3 +137,28 @@ def test_latest_is_pulled_always() -> None:
 )  # fmt: skip
 def test_what_is_written_is_what_is_read(value: Any) -> None:
     assert parser.safe_load(yaml(value)) == value
+
+
+def test_options_are_handed_on_to_the_container(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from paritas.cli import app
+
+    words = ["serve", "--name", "vit", "--image", "host/vit:1", "--manifests", str(tmp_path), "--max_batch_size", "16"]
+    words += ["--no-pad", "--label", "stable=1", "--label", "canary=2", "--grpc-port", "-1", "--token-secret", "tokens"]
+    done = CliRunner().invoke(
+        app, [*words, "--tensorflow_intra_op_parallelism", "8", "--drain", "20", "--replicas", "2"]
+    )
+    assert done.exit_code == 0, done.output
+    assert done.stdout.split() == [str(tmp_path / f"{name}.yaml") for name in base(PLAIN)]
+    pod = parser.safe_load((tmp_path / "deployment.yaml").read_text())["spec"]["template"]["spec"]
+    told = pod["containers"][0]["args"]
+    assert told[:5] == ["serve", "--model-base-path", "/models", "--host", "0.0.0.0"]
+    assert told[5:9] == ["--rest-port", "8501", "--grpc-port", "-1"]
+    handed = ["--max-batch-size", "16", "--no-pad", "--label", "stable=1", "--label", "canary=2", "--intra-op", "8"]
+    handed += ["--drain", "20.0", "--grace", "5", "--token-file", "/run/secrets/paritas/tokens"]
+    assert sorted(told[9:]) == sorted(handed)
+    assert pod["terminationGracePeriodSeconds"] == 40
+    assert parser.safe_load((tmp_path / "hpa.yaml").read_text())["spec"]["minReplicas"] == 2
+    wrong = CliRunner().invoke(app, ["serve", "--name", "ViT", "--image", "vit:1", "--manifests", str(tmp_path)])
+    assert wrong.exit_code == 2 and "RFC 1123" in wrong.output
