@@ -29,7 +29,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from paritas.serve import openai
-from paritas.serve.generation import Generator, InTurn, Wanted, context_of, open_generator
+from paritas.serve.generation import Generator, InPages, InTurn, Wanted, context_of, open_generator
 from paritas.serve.openai_requests import Chat, Wrong, read
 from paritas.serve.pieces import Pieces
 
@@ -423,6 +423,27 @@ def test_texts_at_once_are_those_of_the_port(paged: Generator, writer: texts.Wri
         options = {"max_new_tokens": wanted(place).most, "do_sample": False}
         ids = list(wanted(place).ids)
         assert alone[place] == list(writer.tokens(ids, writer.options(options))), place
+
+
+@pytest.mark.slow
+def test_texts_wait_where_there_are_no_pages(causal: tuple[Path, Any, Any], paged: Generator) -> None:
+    """openvino-genai itself takes them, computes some again, and then writes other tokens."""
+    from paritas.run.openvino.paged import Paged, said_in
+
+    def open_pages() -> Paged:
+        return Paged(causal[0], said_in(causal[0]), context=128, together=16, whole=1)
+
+    tight = Generator(causal[0], "tight", InPages(open_pages), context=128, longest=128, queue=100)
+    try:
+        wanted = [
+            Wanted(tuple(paged.tokens(f"{PROMPT} " * (1 + n % 4))), 70, temperature=(n % 2) * 0.8, seed=n)
+            for n in range(12)
+        ]
+        with ThreadPoolExecutor(12) as crowd:
+            found = list(crowd.map(lambda one: tight.write(one)[0], wanted))
+        assert found == [paged.write(one)[0] for one in wanted]
+    finally:
+        tight.close()
 
 
 @pytest.mark.slow

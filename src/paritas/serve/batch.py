@@ -92,8 +92,8 @@ def name_of(part: int) -> str:
 
 
 def planned(
-    directory: Path,
-    tables: Sequence[Path],
+    directory: str | os.PathLike[str],
+    tables: Sequence[str | os.PathLike[str]],
     *,
     signature: str = "",
     columns: Mapping[str, str] | None = None,
@@ -110,8 +110,9 @@ def planned(
     require("parquet", "paritas batch")
     from pyarrow import ArrowException, parquet
 
+    directory = Path(directory)
     found: list[Path] = []
-    for table in tables:
+    for table in map(Path, tables):
         found += sorted(table.glob("*.parquet")) if table.is_dir() else [table]
     if not found:
         raise InputError(f"{', '.join(map(str, tables)) or 'nothing'} holds no table: *.parquet.")
@@ -341,11 +342,12 @@ def _column(values: Sequence[Any], dtype: str) -> Any:
 # --- a run ---------------------------------------------------------------------------------------------------
 
 
-def run(plan: Plan, out: Path, tell: Progress | None = None, *, processes: int = 0) -> Outcome:
+def run(plan: Plan, out: str | os.PathLike[str], tell: Progress | None = None, *, processes: int = 0) -> Outcome:
     """Make the parts that are not there yet: here, or in so many processes, each with an engine of its own.
 
     Raises `InputError`, and what opening a port raises.
     """
+    out = Path(out)
     with begun(plan, out) as left:
         done = _Told(plan, left, tell)
         if processes > 1 and len(left) > 1:

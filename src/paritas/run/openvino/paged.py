@@ -63,7 +63,7 @@ class Paged:
                     "device": device or "CPU",
                     "context": context,
                     "together": together,
-                    "pages": whole * math.ceil(context / PAGE),
+                    "pages": whole * (math.ceil(context / PAGE) + 1),
                 }
             )
             answer = self.next()

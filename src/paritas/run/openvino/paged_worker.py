@@ -8,6 +8,7 @@ import os
 import queue
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,9 @@ from paritas.errors import first_line
 from paritas.workers import answering
 
 Answer = Callable[[dict[str, Any]], None]
+
+#: Tokens in a page of keys and values, on the CPU.
+PAGE = 32
 
 #: Below it, a mask's number stands for "is not seen".
 UNSEEN = -1e30
@@ -91,23 +95,40 @@ def _config(options: dict[str, Any]) -> Any:
 _ENDS = {genai.GenerationFinishReason.STOP: "stop", genai.GenerationFinishReason.LENGTH: "length"}
 
 
-def _run(pipeline: Any, tasks: queue.Queue[dict[str, Any]], answer: Answer) -> None:
-    """Steps as long as there are texts, and hears what is to begin and to end before each."""
+def _pages(task: dict[str, Any]) -> int:
+    """How many pages a text needs at most, with all that may follow it."""
+    return -(-(len(task["ids"]) + task["options"]["max_new_tokens"]) // PAGE) + 1
+
+
+def _run(pipeline: Any, pages: int, tasks: queue.Queue[dict[str, Any]], answer: Answer) -> None:
+    """Steps as long as there are texts, and hears what is to begin and to end before each.
+
+    A text begins when there are pages for all of it, in the order in which they came: openvino-genai itself takes more,
+    and computes those again that it has had no place for, which with many texts comes to no end.
+    """
     running: dict[int, Any] = {}
+    needs: dict[int, int] = {}
+    waiting: deque[dict[str, Any]] = deque()
     while True:
         told: list[list[Any]] = []
-        waiting = [] if running else [tasks.get()]
+        heard = [] if running or waiting else [tasks.get()]
         while not tasks.empty():
-            waiting.append(tasks.get_nowait())
-        for task in waiting:
-            if "cancel" in task:
-                if (handle := running.pop(task["cancel"], None)) is not None:
-                    handle.cancel()
-                continue
+            heard.append(tasks.get_nowait())
+        for task in heard:
+            if "cancel" not in task:
+                waiting.append(task)
+            elif (handle := running.pop(task["cancel"], None)) is not None:
+                handle.cancel()
+            else:
+                waiting = deque(one for one in waiting if one["add"] != task["cancel"])
+        needs = {number: need for number, need in needs.items() if number in running}
+        while waiting and (not running or sum(needs.values()) + _pages(waiting[0]) <= pages):
+            task = waiting.popleft()
             number = task["add"]
             try:
                 ids = openvino.Tensor(np.array([task["ids"]], np.int64))
                 running[number] = pipeline.add_request(number, ids, _config(task["options"]))
+                needs[number] = _pages(task)
             except (RuntimeError, TypeError) as error:
                 told.append([number, [], f"error: {first_line(error)}"])
         if running:
@@ -134,8 +155,9 @@ def _run(pipeline: Any, tasks: queue.Queue[dict[str, Any]], answer: Answer) -> N
 
 def main() -> None:
     answer = answering()
+    how = json.loads(sys.stdin.readline())
     try:
-        pipeline = _opened(json.loads(sys.stdin.readline()))
+        pipeline = _opened(how)
     except Exception as error:  # noqa: BLE001 - whatever openvino-genai raises: the parent says it
         answer({"failed": first_line(error)})
         return
@@ -148,7 +170,7 @@ def main() -> None:
 
     threading.Thread(target=hear, daemon=True).start()
     answer({"ready": True})
-    _run(pipeline, tasks, answer)
+    _run(pipeline, how["pages"], tasks, answer)
 
 
 if __name__ == "__main__":
