@@ -7,6 +7,7 @@ All of them have Paritas, and see the ports under the same paths.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -23,7 +24,11 @@ from paritas.serve.settings import Settings
 PROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 
 #: When the proxy asks another server. An answer depends on nothing but its request, so that it may be asked twice.
-RETRY = "RAY_SERVE_HAPROXY_RETRY_ON"
+#: What it keeps of a request for that are so many bytes.
+RETRY = {
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(1 << 18),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +47,8 @@ def connected(address: str, door: str) -> Any:
     """Ray, connected. address: "local" begins a cluster on this machine. Raises `InputError` where there is none."""
     require("ray", door)
     os.environ.setdefault(PROXY, "1")
-    os.environ.setdefault(RETRY, "conn-failure empty-response")
+    for name, value in RETRY.items():
+        os.environ.setdefault(name, value)
     import ray
 
     if ray.is_initialized():
@@ -175,13 +181,13 @@ def run_batch(
     with batch.begun(plan, out) as left:
         done = batch.told(plan, left, tell)
         if left:
-            context = ray.data.DataContext.get_current()
-            context.enable_progress_bars = False
+            ray.data.DataContext.get_current().enable_progress_bars = False
+            logging.getLogger("ray.data").setLevel(logging.WARNING)  # `tell` shows how far it is
             parts = ray.data.from_items([{"part": part} for part in left], override_num_blocks=len(left))
             made = parts.map_batches(
                 Maker,
                 batch_size=1,
-                concurrency=(1, min(workers, len(left))),
+                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(workers, len(left))),
                 fn_constructor_args=(plan, str(out.resolve())),
                 num_cpus=1,
             )
