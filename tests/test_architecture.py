@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("bench", "components", "others", "making", "ports", "pipeline", "modes", "texts", "adoption"),
     ("dropin",),
     ("transformers",),
-    ("diffusers", "open_clip", "clip", "sentence_transformers"),
+    ("diffusers", "open_clip", "clip", "sentence_transformers", "rl"),
     ("apps",),
     ("serve",),
     ("cli", "__main__"),

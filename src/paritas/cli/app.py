@@ -28,6 +28,7 @@ from paritas.cli.commands import (
     inspect,
     parity,
     port,
+    reinforcement,
     report,
     scaffold,
     search,
@@ -109,7 +110,7 @@ for name, panel, words, commands in (
 
 trainers = typer.Typer(
     cls=train.Scripts,
-    help="Train by a script of PyTorch's, or by a library's own code, on an engine: paritas train SCRIPT, or clip.",
+    help="Train on an engine: by a script of PyTorch's (paritas train SCRIPT), by a library, or in environments.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -118,6 +119,8 @@ trainers = typer.Typer(
 THEIRS = {"ignore_unknown_options": True, "allow_interspersed_args": True}
 trainers.command("clip", epilog=EPILOG, context_settings=THEIRS)(guarded(train.clip, "port", "train clip"))
 trainers.command("script", epilog=EPILOG, context_settings=THEIRS)(guarded(train.script, "port", "train SCRIPT"))
+for learns in (reinforcement.ppo, reinforcement.dqn, reinforcement.reinforce):
+    trainers.command(learns.__name__, epilog=EPILOG)(guarded(learns, "rl", f"train {learns.__name__}"))
 app.add_typer(trainers, name="train", rich_help_panel=APPS)
 
 # The main job, and beside it demonstrations of single models.

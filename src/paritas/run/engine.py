@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from paritas.lower.result import Lowered
     from paritas.options import BuildOptions
     from paritas.program import Artifact, Manifest, Note, Program
+    from paritas.run.learning import Learner, Task
     from paritas.run.processes import Collectives
     from paritas.run.script import Side, ToWrite
     from paritas.run.session import Session
@@ -177,6 +178,11 @@ class Engine(abc.ABC):
     def join(self) -> Collectives:
         """What the processes of its launcher say to each other; called first in each of them."""
         raise InputError(f"{self.label} trains in one process.")
+
+    def learner(self, task: Task) -> Learner:
+        """What trains a small module for many steps. Raises `InputError` where it has no gradients."""
+        able = [one.name for one in all_about() if one.differentiates]
+        raise InputError(f"{self.name} computes no gradients: nothing can be trained on it. {' and '.join(able)} do.")
 
     def pages(
         self,

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import torch
 
     from paritas.program import Artifact, Program
+    from paritas.run.learning import Task
+    from paritas.run.mindspore.learner import MindSporeLearner
     from paritas.run.mindspore.session import MindSporeSession
     from paritas.run.processes import Collectives
     from paritas.run.script import Side, ToWrite
@@ -81,6 +83,11 @@ class MindSpore(Engine):
         from paritas.run.mindspore.processes import MindSporeCollectives
 
         return MindSporeCollectives()
+
+    def learner(self, task: Task) -> MindSporeLearner:
+        from paritas.run.mindspore.learner import MindSporeLearner
+
+        return MindSporeLearner(task)
 
     def trial(self) -> None:
         from paritas.run.mindspore.session import imported

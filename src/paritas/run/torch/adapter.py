@@ -10,7 +10,9 @@ from paritas.run.engine import Engine
 
 if TYPE_CHECKING:
     from paritas.program import Artifact, Program
+    from paritas.run.learning import Task
     from paritas.run.session import Session
+    from paritas.run.torch.learner import TorchLearner
     from paritas.run.torch.session import EagerSession
 
 
@@ -52,6 +54,11 @@ class Torch(Engine):
         from paritas.run.torch.session import TorchSession
 
         return TorchSession(program, artifact.manifest.dtype)
+
+    def learner(self, task: Task) -> TorchLearner:
+        from paritas.run.torch.learner import TorchLearner
+
+        return TorchLearner(task)
 
     def trial(self) -> None:
         """Computes a product, and imports what captures models of transformers."""
