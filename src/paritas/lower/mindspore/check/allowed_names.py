@@ -36,7 +36,7 @@ FUNCTIONS = frozenset(
     ops.log ops.log1p ops.log2 ops.logical_and ops.logical_not ops.logical_or ops.logical_xor ops.masked_fill
     ops.matmul ops.maximum ops.minimum ops.nonzero ops.ones ops.ones_like ops.pow ops.qr ops.real ops.relu
     ops.reshape ops.rfft ops.rfftn ops.round ops.rsqrt ops.select ops.sigmoid ops.sign ops.silu ops.sin
-    ops.sinh ops.slogdet ops.split ops.sqrt ops.squeeze ops.stack ops.stop_gradient ops.svd ops.tan ops.tanh
+    ops.sinh ops.slice ops.slogdet ops.split ops.sqrt ops.squeeze ops.stack ops.stop_gradient ops.svd ops.tan ops.tanh
     ops.tile ops.transpose ops.trunc ops.where ops.zeros ops.zeros_like
     """.split()  # noqa: SIM905
 )

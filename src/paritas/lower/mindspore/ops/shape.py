@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Operators that move elements without changing them: the views of torch, joining and cutting."""
 
+import dataclasses
+import math
 import re
 from collections.abc import Sequence
 
@@ -146,7 +148,27 @@ def narrow(emit: Emitter, self: Value, dim: int, start: Size, length: Size) -> V
 
 @lowers("aten.select.int")
 def select(emit: Emitter, self: Value, dim: int, index: Size) -> Value:
-    return Value(indexed(emit, self, dim, str(index)), self.dtype, emit.out.shape)
+    return _place(emit, self, dim, index, emit.out)
+
+
+#: Fewer values than this are taken by an index, which reads better, and takes no time; and, where it is not known how
+#: many there are, one place of more than so many: a token of a text, not the queries of queries, keys and values.
+_FEW, _PLACES = 4096, 32
+
+
+def _place(emit: Emitter, self: Value, dim: int, index: Size, out: Value) -> Value:
+    """What is at one place of a dimension: x[2]. Of much on a CPU by ops.slice, as an index copies value by value."""
+    dim, size = dim % self.rank, self.shape[dim % self.rank]
+    known = isinstance(index, int) and isinstance(size, int)
+    fixed = all(isinstance(one, int) for one in out.shape)
+    few = math.prod(out.shape) < _FEW if fixed else known and size > _PLACES
+    refused = self.dtype == "bfloat16" or may_be_empty(self)  # by ops.slice
+    if emit.target != "cpu" or not known or few or refused:
+        return Value(indexed(emit, self, dim, str(index)), out.dtype, out.shape)
+    begin, sizes = [0] * self.rank, list(self.shape)
+    begin[dim], sizes[dim] = index % size, 1
+    part = emit.call("ops.slice", emit.let(self, "x"), tuple(begin), emit.dims(sizes))
+    return dataclasses.replace(emit.call("ops.squeeze", part, dim), dtype=out.dtype, shape=out.shape)
 
 
 @lowers("aten.split.Tensor", "aten.split_with_sizes.default", "aten.unsafe_split.Tensor")
@@ -172,4 +194,4 @@ def unbind(emit: Emitter, self: Value, dim: int) -> Value:
     if not emit.out:
         return Value("()")
     self = emit.let(self, "x")
-    return tuple_of([indexed(emit, self, dim, str(i)) for i in range(len(emit.out))])
+    return tuple_of([_place(emit, self, dim, i, out).text for i, out in enumerate(emit.out)])
