@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write src/paritas/transformers/__init__.pyi and src/paritas/open_clip/__init__.pyi: the classes of these libraries as
-type checkers and editors see them.
+"""Write the __init__.pyi of src/paritas/transformers, open_clip and sentence_transformers: the classes of these
+libraries as type checkers and editors see them.
 
     python docs/stubs.py
 
@@ -177,6 +177,17 @@ def of_open_clip() -> str | None:
     return open_clip_stubs.written(package, kinds, {**_words(), "precisions": _literal(open_clip_stubs.precisions())})
 
 
+def of_sentence_transformers() -> str | None:
+    """The stub of `paritas.sentence_transformers`; None where sentence-transformers is not installed."""
+    import sentence_stubs
+
+    from paritas.dropin.classes import OURS
+
+    if (package := sentence_stubs.source()) is None:
+        return None
+    return sentence_stubs.written(package, {name: KINDS[name] for name in OURS}, _words())
+
+
 def _words() -> dict[str, str]:
     """What the engines say of themselves, as types."""
     from paritas.run.engine import all_about
@@ -232,3 +243,8 @@ if __name__ == "__main__":
 
         open_clip_stubs.STUB.write_text(text, encoding="utf-8")
         print(f"{open_clip_stubs.STUB.relative_to(ROOT)} written again")
+    if (text := of_sentence_transformers()) is not None:
+        import sentence_stubs
+
+        sentence_stubs.STUB.write_text(text, encoding="utf-8")
+        print(f"{sentence_stubs.STUB.relative_to(ROOT)} written again")
