@@ -241,6 +241,50 @@ def _drawing(data: Mapping[str, Any]) -> str:
     return _table(["pictures of", "right", *(f"wrong {kind}" for kind in kinds)], rows)
 
 
+def _vectors(data: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            f"{int(size):,}",
+            f"{row['recall']:.4f}",
+            f"{row['p50_ms']:.2f} ms",
+            f"{row['p99_ms']:.2f} ms",
+            f"{row['peak'] / 1e6:.0f} MB",
+            f"{row['open']:.2f} s",
+            f"{row['bytes'] / 1e6:,.0f} MB",
+            f"{row['build seconds']:,.0f} s",
+        ]
+        for size, row in data["rows"].items()
+    ]
+    head = ["vectors", "recall@10", "a query", "one in a hundred", "memory", "opened in", "on disk", "made in"]
+    return _table(head, rows)
+
+
+def _encoding(data: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            name,
+            f"{row['rate']:.0f}",
+            f"{row['ratio']:.2f}",
+            f"{row['largest']:.1e}",
+            f"{row['cosine']:.6f}",
+            f"{row['peak'] / 1e6:.0f} MB",
+        ]
+        for name, row in data["rows"].items()
+    ]
+    head = ["", "verses a second", "times PyTorch", "largest difference", "least cosine", "memory"]
+    return _table(head, rows)
+
+
+def _playlist(data: Mapping[str, Any]) -> str:
+    rows = [
+        ["from the command to nine songs, nothing kept", f"{data['first']:.1f} s"],
+        ["the same, later", f"{data['later']:.1f} s"],
+        [f"a query, in the middle of {data['queries']}", f"{1e3 * data['query_p50']:.0f} ms"],
+        ["the longest of them", f"{1e3 * data['query_worst']:.0f} ms"],
+    ]
+    return _table([about(data["engine"]).label, "in Chromium"], rows)
+
+
 _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "drawing": _drawing,
     "parity": _parity,
@@ -259,4 +303,7 @@ _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "large_3B": _large,
     "large_7B": _large,
     "peers": _peers,
+    "vectors": _vectors,
+    "encoding": _encoding,
+    "playlist": _playlist,
 }

@@ -200,7 +200,8 @@ def cross_encoder(name: str, engine: str | None = None) -> Callable[[list[tuple[
     from paritas.apps.search.embedding import directory_of
     from paritas.sentence_transformers import CrossEncoder
 
-    model = CrossEncoder(str(directory_of(name)), engine=engine, device="cpu")
+    ours: dict[str, Any] = {"engine": engine}
+    model = CrossEncoder(str(directory_of(name)), device="cpu", **ours)
 
     def scores(pairs: list[tuple[str, str]]) -> np.ndarray:
         found: np.ndarray = model.predict(pairs, show_progress_bar=False)
