@@ -153,7 +153,7 @@ def select(emit: Emitter, self: Value, dim: int, index: Size) -> Value:
 
 #: Fewer values than this are taken by an index, which reads better, and takes no time; and, where it is not known how
 #: many there are, one place of more than so many: a token of a text, not the queries of queries, keys and values.
-_FEW, _PLACES = 1 << 15, 32
+_FEW, _PLACES = 1 << 15, 8
 
 
 def _place(emit: Emitter, self: Value, dim: int, index: Size, out: Value) -> Value:
