@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,41 @@ def test_kubernetes_schemas_take_them(about: Deployment, version: str) -> None:
     broken["spec"]["template"]["spec"]["containers"][0]["liveness"] = {}
     with pytest.raises(validate.ValidationError):
         validate.validate(broken, version, strict=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "file"), [("servingruntime", "servingruntimes"), ("inferenceservice", "inferenceservices")]
+)
+def test_kserves_own_definitions_take_them(kind: str, file: str) -> None:
+    checkout = os.environ.get("PARITAS_KSERVE")
+    if not checkout:
+        pytest.skip("PARITAS_KSERVE names a checkout of KServe's repository, which has its resources' schemas")
+    jsonschema = pytest.importorskip("jsonschema")
+    text = (Path(checkout) / "config" / "crd" / "full" / f"serving.kserve.io_{file}.yaml").read_text()
+    resource = kserve(FULL)[kind]
+    (schema,) = (
+        version["schema"]["openAPIV3Schema"]
+        for version in parser.safe_load(text)["spec"]["versions"]
+        if version["name"] == resource["apiVersion"].partition("/")[2]
+    )
+    _closed(schema)
+    schema["properties"]["metadata"] = {"type": "object"}
+    checker = jsonschema.Draft7Validator(schema)
+    assert [error.message for error in checker.iter_errors(resource)] == []
+    assert list(checker.iter_errors({**resource, "spec": {**resource["spec"], "nonsense": 1}}))
+
+
+def _closed(schema: Any) -> None:
+    """Fields that a schema does not name are errors, as with `kubectl apply --validate=strict`."""
+    if isinstance(schema, dict):
+        if "properties" in schema and not schema.get("x-kubernetes-preserve-unknown-fields"):
+            schema.setdefault("additionalProperties", False)
+        for inner in schema.values():
+            _closed(inner)
+    elif isinstance(schema, list):
+        for inner in schema:
+            _closed(inner)
 
 
 @pytest.mark.parametrize(
