@@ -32,6 +32,7 @@ from paritas.serve import openai
 from paritas.serve.generation import Generator, InPages, InTurn, Wanted, context_of, open_generator
 from paritas.serve.openai_requests import Chat, Wrong, read
 from paritas.serve.pieces import Pieces
+from paritas.serve.refusals import Refused
 
 PROMPT = "the quick brown"
 CHAT = [{"role": "user", "content": "hello"}]
@@ -312,6 +313,44 @@ def test_a_text_that_fails_is_said_and_no_other_is_touched(causal: tuple[Path, A
         assert "it is gone" in events and "[DONE]" not in events
 
     asyncio.run(fail())
+
+
+def test_a_process_that_cannot_be_started_again_takes_no_texts(causal: tuple[Path, Any, Any]) -> None:
+    class Pages:
+        opened = 0
+
+        def __init__(self) -> None:
+            Pages.opened += 1
+            if Pages.opened > 1:
+                raise EngineError("no memory")
+
+        def add(self, number: int, ids: Any, options: Any) -> None:
+            pass
+
+        def next(self) -> dict[str, Any]:
+            began.wait(20)
+            return {"failed": "crashed"}
+
+        def close(self) -> None:
+            pass
+
+        stop = close
+
+    began, ended = threading.Event(), threading.Event()
+    model = Generator(causal[0], "llama", InPages(Pages), context=128, longest=64, queue=2)
+    told: list[str] = []
+
+    def tell(tokens: list[int], end: str) -> None:
+        told.append(end)
+        ended.set()
+
+    model.begin(Wanted((5, 6), 3), tell)
+    began.set()
+    assert ended.wait(20) and "send it again" in told[0]
+    with pytest.raises(Refused, match="could not be started again"):
+        model.begin(Wanted((5, 6), 3), tell)
+    assert model.room == 2
+    model.close()
 
 
 # --- in a server ---------------------------------------------------------------------------------------------

@@ -132,6 +132,8 @@ class InPages:
 
     def begin(self, number: int, wanted: Wanted, tell: Tell) -> None:
         with self._lock:
+            if self._closed:
+                raise Refused("UNAVAILABLE", "The process that goes on with texts could not be started again.")
             self._telling[number] = tell
             self._pages.add(number, wanted.ids, config_of(wanted))
 
@@ -268,7 +270,11 @@ class Generator:
                 )
             number = next(self._numbers)
             self._open[number] = tell
-        self.writes.begin(number, wanted, lambda tokens, end: self._told(number, tokens, end))
+        try:
+            self.writes.begin(number, wanted, lambda tokens, end: self._told(number, tokens, end))
+        except BaseException:
+            self._open.pop(number, None)
+            raise
         return number
 
     def _told(self, number: int, tokens: list[int], end: str) -> None:

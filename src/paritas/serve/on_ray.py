@@ -130,8 +130,12 @@ def deployed(models: Sequence[ModelConfig], settings: Settings, scale: Scale) ->
     return made.bind()
 
 
-def serve_on(models: Sequence[ModelConfig], settings: Settings, address: str, scale: Scale) -> None:
+def serve_on(
+    models: Sequence[ModelConfig], settings: Settings, address: str, scale: Scale, *, proxies: str = "EveryNode"
+) -> None:
     """Deploy, and return when every model answers. The deployment stays when this process ends.
+
+    proxies: on which nodes there is a door, "EveryNode" or "HeadOnly", by Ray's names.
 
     Raises `InputError` for a cluster that is not there, or servers that do not start.
     """
@@ -140,7 +144,7 @@ def serve_on(models: Sequence[ModelConfig], settings: Settings, address: str, sc
     connected(address, "paritas serve --ray")
     from ray import serve
 
-    serve.start(http_options={"host": settings.host, "port": settings.rest_port, "location": "EveryNode"})
+    serve.start(http_options={"host": settings.host, "port": settings.rest_port, "location": proxies})
     try:
         serve.run(deployed(models, settings, scale), name="paritas", route_prefix="/", blocking=False)
     except RuntimeError as error:
