@@ -524,3 +524,23 @@ def test_other_masks_take_turns(name: str, why: str, tmp_path: Path, caplog: pyt
         assert len(made.write(Wanted(tuple(made.tokens(PROMPT)), 5))[0]) == 5
     finally:
         made.close()
+
+
+@pytest.mark.slow
+def test_an_engine_without_pages_takes_turns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("mindspore")
+    from tests.deploy.causal import saved, tokenizer_of_bytes
+
+    tokenizer = tokenizer_of_bytes()
+    original = saved("llama", tokenizer, tmp_path / "original")
+    paritas.port(tmp_path / "original", engine="mindspore").save(tmp_path / "port")
+    made = open_generator(paritas.load(tmp_path / "port"), "llama", context=64)
+    try:
+        assert isinstance(made.writes, InTurn) and "MindSpore computes one text at a time" in caplog.text
+        for text in (PROMPT, "hello"):
+            ids = tokenizer(text, return_tensors="pt", return_token_type_ids=False)
+            want = original.generate(**ids, max_new_tokens=7, min_new_tokens=7, do_sample=False, pad_token_id=2)
+            found, end = made.write(Wanted(tuple(made.tokens(text)), 7, temperature=0.0))
+            assert (found, end) == (want[0, ids.input_ids.shape[1] :].tolist(), "length")
+    finally:
+        made.close()

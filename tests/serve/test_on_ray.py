@@ -45,7 +45,9 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
-    os.environ.update({on_ray.PROXY: "1", **on_ray.RETRY})
+    # Of the proxy, which is slow to start where other tests run.
+    patience = dict.fromkeys(("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S"), "60")
+    os.environ.update({on_ray.PROXY: "1", **on_ray.RETRY, **patience})
     made = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
     made.add_node(**NODE)
     made.add_node(**NODE)
