@@ -73,6 +73,7 @@ class Servable:
         self.limits = limits or Limits()
         self.generator: Any = None  # what OpenAI's routes ask: see `writing`
         self.embedder: Any = None
+        self.how = ""  # of one that has an order of its own: which
         self.reader = readers.reader_for(self.directory, port, self.limits)
         self.answer = answers.answer_for(self.directory, port)
         self.labels: tuple[str, ...] = self.answer.labels if self.answer else ()

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from paritas.serve import openai
-from paritas.serve.refusals import Refused
 from paritas.serve.registry import Registry
 
 
@@ -21,9 +20,7 @@ def models_of(registry: Registry) -> openai.Models:
 
     @contextlib.contextmanager
     def hold(name: str, what: str) -> Iterator[Any]:
-        if registry.stopping:
-            raise Refused("UNAVAILABLE", "The server is stopping.", after=1.0)
-        with registry.lease(name) as version:
+        with registry.admit(name), registry.lease(name) as version:
             yield getattr(version.servable, what)
 
     return openai.Models(

@@ -307,7 +307,8 @@ class Registry:
         self._counted(version.name, "loaded")
         if self.metrics.registry is not None:
             self.metrics.versions.labels(version.name, str(version.number)).set(1)
-        together = "requests are computed together" if layout.batched else f"one request at a time: {layout.why}"
+        alone = getattr(servable, "how", "") or f"one request at a time: {layout.why}"
+        together = "requests are computed together" if layout.batched else alone
         self.say(
             f"Successfully loaded servable version {name} in {time.monotonic() - began:.1f} s; {together}"
             + (", texts of different lengths too" if layout.length else "")

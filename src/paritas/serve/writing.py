@@ -40,6 +40,7 @@ class Writing(Servable):
             longest=limits.new_tokens,
             queue=queue,
         )
+        self.how = self.generator.writes.how
         # The port itself is used up: where its arrays would be asked for, there is a text.
         text = TensorSpec("text", "uint8", ())
         example = {"text": np.zeros((1, 1), np.uint8)}
