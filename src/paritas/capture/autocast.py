@@ -11,7 +11,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -93,18 +94,30 @@ def with_casts(program: ExportedProgram, dtype: str) -> None:
     graph, low = program.graph, getattr(torch, dtype)
     mode = detect_fake_mode([node.meta.get("val") for node in graph.nodes])
     known: dict[Any, torch.dtype | None] = {}
-    for node in list(graph.nodes):
-        if node.op != "call_function" or not _may_cast(node.target):
-            continue
-        values = [source.meta.get("val") for source in node.all_input_nodes]
-        if not any(map(_is_castable, values)):
-            continue
-        key = node.target, *map(_described, (*values, *pytree.tree_leaves((node.args, node.kwargs))))
-        if key not in known:
-            known[key] = _cast_of(node, low)
-        if known[key] is not None:
-            _cast(graph, node, known[key], mode)
+    with _refusals_unsaid():
+        for node in list(graph.nodes):
+            if node.op != "call_function" or not _may_cast(node.target):
+                continue
+            values = [source.meta.get("val") for source in node.all_input_nodes]
+            if not any(map(_is_castable, values)):
+                continue
+            key = node.target, *map(_described, (*values, *pytree.tree_leaves((node.args, node.kwargs))))
+            if key not in known:
+                known[key] = _cast_of(node, low)
+            if known[key] is not None:
+                _cast(graph, node, known[key], mode)
     program.graph_module.recompile()
+
+
+@contextlib.contextmanager
+def _refusals_unsaid() -> Iterator[None]:
+    """torch logs as an error whatever an operator refuses of tensors without values."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _may_cast(target: Any) -> bool:
@@ -157,12 +170,13 @@ def _cast_of(node: Node, low: torch.dtype) -> torch.dtype | None:
 
 
 def _heard(target: Any, args: Any, kwargs: Any) -> list[Any] | None:
+    """What it computes, and the dtypes of what it returns; None where it refuses its arguments' dtypes."""
     try:
         with _Calls() as calls:
-            target(*args, **kwargs)
+            out = target(*args, **kwargs)
     except Exception:  # noqa: BLE001 - whichever way it refuses dtypes that do not fit
         return None
-    return calls.heard
+    return [*calls.heard, *(one.dtype for one in pytree.tree_leaves(out) if isinstance(one, torch.Tensor))]
 
 
 def _to(value: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:

@@ -22,7 +22,7 @@ from torch.fx import Node
 
 from paritas import pipeline
 from paritas.arguments import flatten
-from paritas.capture import autocast, capture
+from paritas.capture import autocast, capture, recomputed
 from paritas.capture.training import Mask, with_masks_as_inputs
 from paritas.dropin.calls import takes
 from paritas.dropin.classes import Ported, ported_class
@@ -163,13 +163,14 @@ class Step:
     """A port that is trained: what it draws, and which weights reach which of its outputs.
 
     weights: names in the port -> the model's own tensors; reached: for each output, those on which it depends, and the
-    inputs.
+    inputs. recomputed: modules that are computed again in the backward.
     """
 
     port: pipeline.Port
     masks: tuple[Mask, ...]
     weights: dict[str, torch.Tensor]
     reached: list[frozenset[str]]
+    recomputed: frozenset[str] = frozenset()
     addresses: list[int] = dataclasses.field(default_factory=list)
 
     def share(self) -> None:
@@ -179,7 +180,9 @@ class Step:
             if self.addresses:  # a graph that MindSpore has compiled keeps to the memory that it knows (2.10)
                 manifest = self.port.manifest
                 self.port.session.close()
-                self.port.session = find_engine(manifest.engine).load(self.port.artifact, mode=self.port.mode)
+                opened: Any = find_engine(manifest.engine).load(self.port.artifact, mode=self.port.mode)
+                opened.recompute(self.recomputed)
+                self.port.session = opened
             session: Any = self.port.session
             session.share({name: tensor.detach().numpy() for name, tensor in self.weights.items()})
             self.addresses = addresses
@@ -299,7 +302,7 @@ class TrainedNetwork(Network):
             source = Source("module", model_class=f"{type(twin).__module__}.{type(twin).__qualname__}")
             progress("capture")
             detached = {name: _detached(value) for name, value in given.items()}
-            with autocast.applied(autocast.asked()):
+            with autocast.applied(autocast.asked()), recomputed.noted(twin) as again:
                 program = capture(twin, detached, dynamic=dynamic, source=source, exact=exact, train=True)
             own = _own_weights(module)
             with autocast.left():
@@ -309,7 +312,13 @@ class TrainedNetwork(Network):
         session: Any = port.session
         if not isinstance(session, Trains):
             raise EngineError(f"{self.build.engine} computes no gradients.")
-        self._steps[id(port)] = Step(port, masks, {n: own[n] for n in session.weights() if n in own}, reached)
+        weights = {n: own[n] for n in session.weights() if n in own}
+        self._steps[id(port)] = Step(port, masks, weights, reached, frozenset(again.paths))
+        if kept := sorted({*again.others, *session.recompute(again.paths)}):
+            self._say(
+                f"{type(module).__name__}: what {', '.join(kept)} computes is kept for the backward, though "
+                "torch.utils.checkpoint would compute it again: only modules are, whose forward or call it is given"
+            )
         port._original = port._program = None  # which hold the weights
         return port
 

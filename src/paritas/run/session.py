@@ -188,7 +188,9 @@ class Trains(Protocol):
     `weights` are the names of what it computes with. `share` makes arrays its weights, which it reads where they are
     from then on. `record` is one forward, to be differentiated by the weights that are not frozen and by the inputs
     `by`; `infer` one that is not. train: in training mode. drawn: by node, what is to stand in the place of what the
-    engine would draw; `draws` says how it is put there. `weight` is the value of one.
+    engine would draw; `draws` says how it is put there. `weight` is the value of one. `recompute`, before anything is
+    computed, lets what these modules compute be computed again in the backward, and not be kept; it returns those that
+    are no module of the engine's.
     """
 
     draws: str
@@ -198,6 +200,8 @@ class Trains(Protocol):
     def weight(self, name: str) -> np.ndarray: ...
 
     def share(self, weights: Mapping[str, np.ndarray]) -> None: ...
+
+    def recompute(self, modules: Collection[str]) -> frozenset[str]: ...
 
     def record(
         self,

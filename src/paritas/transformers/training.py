@@ -30,8 +30,6 @@ UNSUPPORTED = {
     "tf32": "it is a precision of CUDA's",
     "auto_find_batch_size": "it looks for torch's own errors of memory, which MindSpore does not raise",
     "debug": "it looks on from hooks, and a graph has no module to call them",
-    "gradient_checkpointing": "a compiled graph keeps what its backward needs",
-    "activation_checkpointing": "a compiled graph keeps what its backward needs",
     "use_liger_kernel": "its kernels are CUDA's",
     "neftune_noise_alpha": "its noise is drawn in a hook, and a graph has no module to call it",
     "deepspeed": "its optimizer moves the weights, which the engine reads where they are",

@@ -98,8 +98,8 @@ def test_what_it_saves_is_the_original_s(runs: tuple[Any, Any, Path]) -> None:
 
 
 def test_unsupported_arguments_are_named(tmp_path: Path) -> None:
-    args = _arguments(tmp_path, activation_checkpointing=True, neftune_noise_alpha=5.0)
-    named = "gradient_checkpointing, activation_checkpointing, neftune_noise_alpha"  # the second one sets the first
+    args = _arguments(tmp_path, auto_find_batch_size=True, neftune_noise_alpha=5.0)
+    named = "auto_find_batch_size, neftune_noise_alpha"
     with pytest.raises(InputError, match=rf"does not support {named}\. "):
         Trainer(_model(), args)
 

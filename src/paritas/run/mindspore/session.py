@@ -193,6 +193,23 @@ class MindSporeSession:
         """See `run.session.Trains`."""
         self._trained.share(weights)
 
+    def recompute(self, modules: Collection[str]) -> frozenset[str]:
+        """See `run.session.Trains`."""
+        cells = dict(self.cell.cells_and_names())
+        for path in modules:
+            inside = any(path.startswith(f"{other}.") for other in modules)  # MindSpore takes it once for all in it
+            if path in cells and not inside:
+                self._recompute(cells[path])
+        return frozenset(modules) - cells.keys()
+
+    def _recompute(self, cell: Any) -> None:
+        """Of a list of cells each by itself: MindSpore (2.10) would put another cell into the list."""
+        if isinstance(cell, self._ms.nn.CellList):
+            for item in cell:
+                self._recompute(item)
+        else:
+            cell.recompute()
+
     @in_turn
     def record(
         self,
