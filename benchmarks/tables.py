@@ -304,6 +304,7 @@ _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "large_7B": _large,
     "peers": _peers,
     "vectors": _vectors,
+    "vectors_postgres": _vectors,
     "encoding": _encoding,
     "playlist": _playlist,
 }

@@ -3,6 +3,7 @@
 
     python benchmarks/vectors.py [--sizes 10000 100000 1000000] [--publish]
     python benchmarks/vectors.py --sizes 2000                   # proves that all of it runs
+    python benchmarks/vectors.py --sizes 10000 --store postgresql://USER@HOST/DATABASE
 
 Vectors are drawn around centres in 64 directions, as embeddings of texts lie in clusters and have far fewer directions
 than numbers, with noise in all 384; queries are other draws from the same. What a real index misses says
@@ -37,24 +38,28 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", type=int, default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--directory", type=Path, help="where indexes are made, and kept (a temporary one)")
+    parser.add_argument("--store", default="", help="a database of PostgreSQL in place of the directory")
     parser.add_argument("--publish", action="store_true")
-    parser.add_argument("--ask", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--ask", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.ask:
         print(json.dumps(asked(given.ask)))
         return 0
+    from paritas.apps.search.places import opened, within
+
     rows: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.directory or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         for size in given.sizes:
-            place = folder / f"{size}.idx"
+            place = within(given.store, f"vectors_{size}") if given.store else str(folder / f"{size}.idx")
             seconds = made(place, size)
             done = subprocess.run(
-                [sys.executable, __file__, "--ask", str(place)], capture_output=True, text=True, check=True
+                [sys.executable, __file__, "--ask", place], capture_output=True, text=True, check=True
             )
             row = {**json.loads(done.stdout), "build seconds": seconds}
-            row["bytes"] = sum(one.stat().st_size for one in place.iterdir())
+            with opened(place) as index:
+                row["bytes"] = index.sizes()[0]
             rows[str(size)] = row
             print(
                 f"{size:>9} vectors: recall@10 {row['recall']:.4f}, {row['p50_ms']:.2f} ms, one in a hundred "
@@ -65,7 +70,7 @@ def main() -> int:
     if given.publish:
         import results
 
-        results.write("vectors", {"width": WIDTH, "rows": rows})
+        results.write("vectors_postgres" if given.store else "vectors", {"width": WIDTH, "rows": rows})
     return 0
 
 
@@ -79,7 +84,7 @@ def _drawn(rng: np.random.Generator, count: int) -> np.ndarray:
     return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
-def made(place: Path, size: int) -> float:
+def made(place: str, size: int) -> float:
     """Make an index of so many vectors, if it is not there. In seconds; 0 for one that is there."""
     from paritas.apps.search.embedding import Identity
     from paritas.apps.search.places import create, exists, writing
@@ -102,7 +107,7 @@ def made(place: Path, size: int) -> float:
     return time.perf_counter() - started
 
 
-def asked(place: Path) -> dict[str, Any]:
+def asked(place: str) -> dict[str, Any]:
     from paritas.apps.search.places import opened
 
     queries = _drawn(np.random.default_rng(2), QUERIES)

@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("printable", "errors", "dtypes", "options", "program", "formulas", "pytree", "arguments", "guards", "caches"),
         "size_names",
-        *("files", "leftovers", "details", "contents", "workers", "extras", "calibration", "mending"),
+        *("files", "leftovers", "details", "contents", "workers", "extras", "calibration", "mending", "clusters"),
     ),
     ("capture",),
     ("lower",),

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from paritas import clusters
 from paritas.errors import InputError, first_line
-from paritas.extras import require
 from paritas.serve import batch
 from paritas.serve.registry import ModelConfig
 from paritas.serve.settings import Settings
@@ -45,19 +45,10 @@ class Scale:
 
 def connected(address: str, door: str) -> Any:
     """Ray, connected. address: "local" begins a cluster on this machine. Raises `InputError` where there is none."""
-    require("ray", door)
     os.environ.setdefault(PROXY, "1")
     for name, value in RETRY.items():
         os.environ.setdefault(name, value)
-    import ray
-
-    if ray.is_initialized():
-        return ray
-    try:
-        ray.init(address=None if address == "local" else address, log_to_driver=False, configure_logging=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(f"--ray {address}: there is no cluster: {first_line(error)}") from error
-    return ray
+    return clusters.connected(address, door)
 
 
 # --- a server ------------------------------------------------------------------------------------------------

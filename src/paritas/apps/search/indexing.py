@@ -30,6 +30,10 @@ LONGEST = 100_000_000
 
 Told = Callable[["Progress"], None]
 
+#: Rows with their passages, and what embeds such batches one after another: of each its vectors, in any order.
+Batch = list[tuple[Row, list[Span]]]
+Embeds = Callable[[Iterator[Batch]], Iterator[tuple[Batch, np.ndarray]]]
+
 
 @dataclasses.dataclass
 class Progress:
@@ -57,6 +61,7 @@ def index(
     key: str = "",
     encoding: str = "utf-8",
     told: Told = lambda progress: None,
+    embeds: Callable[[Embedder], Embeds] | None = None,
 ) -> Progress:
     """Put files into an index, which is made if it is not there. What is in it already is passed over.
 
@@ -70,6 +75,7 @@ def index(
             Without it, a row is known by all that is in it.
         encoding: of files that do not say it themselves.
         told: called after every batch that is on disk.
+        embeds: what embeds in place of the model, by the same one: see `on_ray`.
 
     Raises:
         InputError: a file cannot be read, another process writes, the disk is full, or the index is of another model or
@@ -82,7 +88,8 @@ def index(
         first = [next(given)]
     except StopIteration:
         raise InputError(f"There are no rows in {', '.join(map(str, files))}.") from None
-    return add_rows(place, _chained(first, given), embedder, {"text": text, "split": split, "key": key}, told)
+    settings = {"text": text, "split": split, "key": key}
+    return add_rows(place, _chained(first, given), embedder, settings, told, embeds)
 
 
 def add_rows(
@@ -91,6 +98,7 @@ def add_rows(
     embedder: Embedder | Callable[[], Embedder],
     settings: dict[str, Any],
     told: Told = lambda progress: None,
+    embeds: Callable[[Embedder], Embeds] | None = None,
 ) -> Progress:
     """The same for rows from anywhere. settings: `text`, `split` and `key`, which the index keeps."""
     model = embedder if isinstance(embedder, Embedder) else embedder()
@@ -100,7 +108,7 @@ def add_rows(
     progress, began = Progress(), time.perf_counter()
     with places.writing(place) as writer:
         try:
-            _add(writer, given, model, settings, progress, told)
+            _add(writer, given, model, settings, progress, told, embeds(model) if embeds else _here(model))
         except BaseException:
             if is_new and not progress.documents:
                 writer.discard()
@@ -109,8 +117,27 @@ def add_rows(
     return progress
 
 
+def _here(model: Embedder) -> Embeds:
+    def embedded(batches: Iterator[Batch]) -> Iterator[tuple[Batch, np.ndarray]]:
+        for batch in batches:
+            yield batch, model.embed(texts_of(batch))
+
+    return embedded
+
+
+def texts_of(batch: Batch) -> list[str]:
+    """The passages of a batch, in order."""
+    return [row.text[start:stop] for row, spans in batch for start, stop in spans]
+
+
 def _add(
-    writer: Writer, given: Iterable[Row], model: Embedder, settings: dict[str, Any], progress: Progress, told: Told
+    writer: Writer,
+    given: Iterable[Row],
+    model: Embedder,
+    settings: dict[str, Any],
+    progress: Progress,
+    told: Told,
+    embeds: Embeds,
 ) -> None:
     began = time.perf_counter()
     store.refuse_other(writer.shown, writer.identity, model.identity)
@@ -121,9 +148,7 @@ def _add(
             "has to be cut and known in the same way."
         )
     cut = splitter(settings["split"], model.model.tokenizer, model.model.max_seq_length)
-    for batch in _batches(_new(given, writer, settings["key"], progress), cut, progress):
-        texts = [row.text[start:stop] for row, spans in batch for start, stop in spans]
-        vectors = model.embed(texts)
+    for batch, vectors in embeds(_batches(_new(given, writer, settings["key"], progress), cut, progress)):
         if not np.isfinite(vectors).all():
             raise InputError(f"{model.identity.name} embeds a text as numbers that are not finite.")
         documents, first = [], 0
@@ -186,9 +211,7 @@ def _same(writer: Writer, row: Row) -> bool:
     return writer.keyed(row.key) == Kept(row.key, row.text, row.columns)
 
 
-def _batches(
-    given: Iterable[Row], cut: Callable[[str], list[Span]], progress: Progress
-) -> Iterator[list[tuple[Row, list[Span]]]]:
+def _batches(given: Iterable[Row], cut: Callable[[str], list[Span]], progress: Progress) -> Iterator[Batch]:
     """Rows with their passages, about `TOGETHER` passages at once: a text is never in two batches."""
     batch: dict[str, tuple[Row, list[Span]]] = {}
     count = 0

@@ -56,6 +56,15 @@ Where = Annotated[
 Query = Annotated[str, typer.Argument(metavar="QUERY", help="What is looked for, in any words.")]
 Top = Annotated[int, typer.Option("--top", "-n", min=1, help="How many texts.")]
 Hybrid = Annotated[bool, typer.Option("--hybrid", help="Let the words count too, by BM25: the ranks are fused.")]
+OnRay = Annotated[
+    str,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Embed through Ray Data on a cluster: auto, local, HOST:PORT or ray://HOST:PORT. All have the model.",
+    ),
+]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Of Ray's: how many models there are at most.")]
 Rerank = Annotated[
     str, typer.Option("--rerank", metavar="MODEL", help="A CrossEncoder that reads query and passage together.")
 ]
@@ -73,6 +82,8 @@ def index(
     precision: Precision = "fp32",
     engine: EngineOption = None,
     store: Store = "",
+    ray: OnRay = "",
+    workers: Workers = 2,
     quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -90,7 +101,9 @@ def index(
 
       paritas search index songs.csv --text lyrics --out songs --store postgresql://ana@db.example.org/texts
     """
-    return _index(files, _place(out, store), text, split, key, encoding, model, precision, engine, quiet, as_json)
+    return _index(
+        files, _place(out, store), text, split, key, encoding, model, precision, engine, quiet, as_json, ray, workers
+    )
 
 
 def add(
@@ -154,13 +167,28 @@ def _index(
     engine: str | None,
     quiet: bool,
     as_json: bool,
+    ray: str = "",
+    workers: int = 2,
 ) -> int:
+    import functools
+
     from paritas.apps.search.embedding import Embedder
     from paritas.apps.search.indexing import Progress
     from paritas.apps.search.indexing import index as indexed
     from paritas.apps.search.places import shown
 
     name = shown(out)
+    make = functools.partial(Embedder, model, engine=engine, precision=precision)
+    embeds = None
+    if ray:
+        from paritas.extras import require
+
+        require("ray", "paritas search index --ray")
+        from paritas.apps.search.on_ray import embedded
+
+        def embeds(here: Embedder) -> Any:
+            return lambda batches: embedded(batches, make, here.identity, ray, workers)
+
     with Bar(f"index into {name}", "passages", quiet=quiet) as bar:
 
         def told(progress: Progress) -> None:
@@ -169,12 +197,13 @@ def _index(
         done = indexed(
             out,
             files,
-            lambda: Embedder(model, engine=engine, precision=precision),
+            make,
             text=text,
             split=split,
             key=key,
             encoding=encoding,
             told=told,
+            embeds=embeds,
         )
     beside = [
         (done.known, "known already"),
