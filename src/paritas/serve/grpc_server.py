@@ -6,6 +6,7 @@ Requests come as bytes and are read only once they have a place: see `Registry.a
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
@@ -328,7 +329,7 @@ class Calls(grpc.GenericRpcHandler):
             refused = refusal(error)
             code, message, after = refused.code, str(refused), refused.after
         seconds = time.monotonic() - began
-        request_id = str(given.get("x-request-id", ""))[:128]
+        request_id = str(given.get("x-request-id", ""))[:128] or secrets.token_hex(8)
         model = facts["model"] if facts["model"] in registry.models else ""
         registry.metrics.answered(model, "grpc", code, seconds)
         if registry.settings.access_log:

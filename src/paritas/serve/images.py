@@ -38,7 +38,7 @@ PLAIN: dict[str, dict[str, Any]] = {
         **_ALL, **_IMAGENET, "size": {"height": 224, "width": 224}, "do_convert_rgb": None, "resample": 3,
     },
     "DeiTImageProcessor": {
-        **_ALL, "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225],
+        **_ALL, **_IMAGENET,
         "size": {"height": 256, "width": 256}, "crop_size": {"height": 224, "width": 224}, "do_center_crop": True,
         "resample": 3,
     },
@@ -95,7 +95,7 @@ class Images:
     def read(self, values: Sequence[bytes | str]) -> dict[str, Any]:
         images = [self._open(row, value) for row, value in enumerate(values)]
         if self._how is not None:
-            return {"pixel_values": np.stack([_pixels(image, self._how) for image in images])}
+            return {"pixel_values": np.stack([pixels_of(image, self._how) for image in images])}
         with self._lock:
             found = self._theirs(images=images, return_tensors="np")
         return {"pixel_values": np.asarray(found["pixel_values"], np.float32)}
@@ -150,7 +150,7 @@ def content_of(value: bytes | str) -> bytes:
         return raw
 
 
-def _pixels(image: Any, how: Mapping[str, Any]) -> np.ndarray:
+def pixels_of(image: Any, how: Mapping[str, Any]) -> np.ndarray:
     """float32 [channels, height, width]."""
     if how["do_resize"]:
         image = image.resize(_resized(image.size, how["size"]), resample=how["resample"])
