@@ -4,9 +4,10 @@
     python benchmarks/training.py [--rounds 3] [--steps 3] [--layers 12] [--ways torch trainable] [--write]
 
 A BERT-base with a head for sentences, batch 8 x 128, dropout and AdamW: PyTorch eager, `paritas.trainable` in the same
-loop, and MindSpore's own loop with `port.cell` and `paritas.optimizer` in one `ms.jit`. Each is a process of its own,
-begun anew in each round and alternately; medians of the steps after the first. Memory is the peak of the whole process,
-with what capture and compile took, and beside it what is resident while it trains.
+loop, with its layers' activations kept or computed again, and MindSpore's own loop with `port.cell` and
+`paritas.optimizer` in one `ms.jit`. Each is a process of its own, begun anew in each round and alternately; medians of
+the steps after the first. Memory is the peak of the whole process, with what capture and compile took, and beside it
+what is resident while it trains.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from contender import peak
 WAYS = {
     "torch": "PyTorch eager",
     "trainable": "`paritas.trainable`, torch's loop and AdamW",
+    "recomputed": "`paritas.trainable`, activations computed again",
     "native": "MindSpore's loop, `paritas.optimizer`",
 }
 BATCH, TOKENS = 8, 128
@@ -93,10 +95,12 @@ def one(way: str, steps: int, layers: int, threads: int) -> dict[str, Any]:
     ids = torch.randint(5, 30000, (BATCH, TOKENS))
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids[:, 0] % 3}
     begun = time.perf_counter()
-    if way == "trainable":
+    if way in ("trainable", "recomputed"):
         import paritas
 
         model = paritas.trainable(model, engine="mindspore")
+    if way == "recomputed":
+        model.activation_checkpointing_enable()
     step = (_native if way == "native" else _torch)(model, batch)
     losses = [step()]
     first, seconds = time.perf_counter() - begun, []

@@ -123,7 +123,21 @@ def port_model(
     engine_device: str = "",
     ov_config: Mapping[str, Any] | None = None,
 ) -> PortedModel: ...
+
+class _OnEngine:
+    def __init__(
+        self,
+        model: torch.nn.Module | None = None,
+        args: _t.TrainingArguments | None = None,
+        *rest: Any,
+        engine: Engine | None = None,
+        **options: Any,
+    ) -> None: ...
+
 '''
+
+#: Classes that train, with a keyword for the engine.
+TRAINERS = ("Seq2SeqTrainer", "Trainer")
 
 #: Of whose Auto classes the models generate.
 GENERATES = re.compile(
@@ -160,7 +174,8 @@ def written() -> str:
     for name in [*autos, *names_of(autos)]:
         base = "_AutoGenerator" if GENERATES.search(name) else "_Auto"
         lines.append(f"class {name}({base}, _t.{auto_name(name)[0] or name}): ...")
-    taken = {*models, *autos, "pipeline"}
+    lines += [f"class {name}(_OnEngine, _t.{name}): ..." for name in TRAINERS]
+    taken = {*models, *autos, *TRAINERS, "pipeline"}
     lines += [f"from transformers import {name} as {name}" for name in others if name not in taken]
     return head + "\n" + "\n".join(lines) + "\n"
 

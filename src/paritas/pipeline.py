@@ -105,7 +105,7 @@ def port(
         UnsupportedOps, LoweringError, EngineError: the engine cannot compute it. Nothing is left behind.
     """
     require("port", "paritas.port()")
-    from paritas.capture import capture
+    from paritas.capture import capture, recomputed
     from paritas.capture.autocast import asked, check, left
     from paritas.capture.components import TASKS
     from paritas.capture.source import resolve
@@ -143,10 +143,11 @@ def port(
 
     def made(example: Any, *, exact: bool = False) -> Port:
         tell("capture")
-        with mode_of():
+        with mode_of(), recomputed.noted(original) as again:
             program = capture(original, example, dynamic=dynamic, source=origin, exact=exact, train=train)
+        known = [*notes, *recomputed.notes(again)] if train else notes
         with left():
-            ported = port_program(program, original, options, notes=notes, progress=progress)
+            ported = port_program(program, original, options, notes=known, progress=progress)
         ported.check_finite = check_finite
         return ported
 

@@ -61,6 +61,11 @@ def test_gradients_are_those_of_what_is_kept(caplog: pytest.LogCaptureFixture) -
     assert "<lambda> computes is kept for the backward" in caplog.text
 
 
+def test_a_port_says_what_it_keeps() -> None:
+    port = paritas.port(Blocks(again=True), engine="mindspore", train=True, loss=torch.sum, inputs={"x": _x()})
+    assert any("the activations of blocks.1 and of 1 more are kept" in str(note) for note in port.notes)
+
+
 @pytest.mark.slow
 def test_a_model_of_transformers_is_asked_by_its_own_method() -> None:
     """Layers are recomputed from the call on, kept again once it is switched off, and the curve is the same."""

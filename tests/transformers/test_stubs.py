@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent.parent
 STUBS = runpy.run_path(str(ROOT / "docs" / "stubs.py"))
 
 RIGHT = """
-from paritas.transformers import AutoModelForCausalLM, BertModel, LlamaConfig, LlamaForCausalLM, pipeline
+from paritas.transformers import AutoModelForCausalLM, BertModel, LlamaConfig, LlamaForCausalLM, Trainer, pipeline
 
 bert = BertModel.from_pretrained("bert", engine="mindspore", mode="pynative")
 reveal_type(bert)  # BertModel
@@ -26,15 +26,17 @@ reveal_type(bert.ports)  # list[paritas.ports.Port]
 reveal_type(AutoModelForCausalLM.from_pretrained("llama", weights="int8"))  # PortedGenerator
 reveal_type(LlamaForCausalLM(LlamaConfig(), engine="openvino"))  # LlamaForCausalLM
 pipeline("text-classification", engine="openvino", weights="int4")
+reveal_type(Trainer(bert, engine="torch"))  # Trainer
 """
 
 WRONG = """
 from paritas.transformers import AutoModelForCausalLM, BertModel, LlamaConfig, LlamaForCausalLM, pipeline
-from paritas.transformers import BertModle
+from paritas.transformers import BertModle, Trainer
 BertModel.from_pretrained("bert", mode="grahp")
 AutoModelForCausalLM.from_pretrained("llama", weights="int5")
 LlamaForCausalLM(LlamaConfig(), engine="openvno")
 pipeline("text-classification", target="gpu")
+Trainer(engine="mindspor")
 """
 
 
@@ -52,4 +54,4 @@ def test_what_the_stub_names_is_there_and_takes_what_it_says() -> None:
 
 @pytest.mark.slow
 def test_a_checker_knows_the_models_and_finds_wrong_words(tmp_path: Path) -> None:
-    assert_found(RIGHT, WRONG, {3, 4, 5, 6, 7}, tmp_path)
+    assert_found(RIGHT, WRONG, {3, 4, 5, 6, 7, 8}, tmp_path)

@@ -13,6 +13,8 @@ from unittest import mock
 
 import torch
 
+from paritas.program import Note
+
 
 @dataclasses.dataclass
 class Recomputed:
@@ -51,6 +53,21 @@ def noted(model: torch.nn.Module) -> Iterator[Recomputed]:
         mock.patch.object(place, "CheckpointFunction", Function),
     ):
         yield found
+
+
+def notes(found: Recomputed) -> list[Note]:
+    """What is said of a port for MindSpore's loops, whose cells are its user's."""
+    if not found.paths:
+        return []
+    first = min(found.paths)
+    more = f" and of {len(found.paths) - 1} more" if len(found.paths) > 1 else ""
+    return [
+        Note(
+            "capture",
+            f"the activations of {first}{more} are kept, though torch.utils.checkpoint would compute them again: "
+            "MindSpore's own recompute() of a cell does it, and is wrong where the cell draws dropout: it draws anew",
+        )
+    ]
 
 
 def _module_of(function: Any) -> Any:

@@ -135,6 +135,17 @@ def port_model(
     ov_config: Mapping[str, Any] | None = None,
 ) -> PortedModel: ...
 
+class _OnEngine:
+    def __init__(
+        self,
+        model: torch.nn.Module | None = None,
+        args: _t.TrainingArguments | None = None,
+        *rest: Any,
+        engine: Engine | None = None,
+        **options: Any,
+    ) -> None: ...
+
+
 class ASTForAudioClassification(Ported, _t.ASTForAudioClassification): ...
 class ASTModel(Ported, _t.ASTModel): ...
 class ASTPreTrainedModel(Ported, _t.ASTPreTrainedModel): ...
@@ -2518,6 +2529,8 @@ class OVModelForUniversalSegmentation(_Auto, _t.AutoModelForUniversalSegmentatio
 class OVModelForVideoClassification(_Auto, _t.AutoModelForVideoClassification): ...
 class OVModelForVisualQuestionAnswering(_Auto, _t.AutoModelForVisualQuestionAnswering): ...
 class OVModelForZeroShotObjectDetection(_Auto, _t.AutoModelForZeroShotObjectDetection): ...
+class Seq2SeqTrainer(_OnEngine, _t.Seq2SeqTrainer): ...
+class Trainer(_OnEngine, _t.Trainer): ...
 from transformers import ASTConfig as ASTConfig
 from transformers import ASTFeatureExtractor as ASTFeatureExtractor
 from transformers import AXK1Config as AXK1Config
@@ -3953,7 +3966,6 @@ from transformers import SegformerImageProcessor as SegformerImageProcessor
 from transformers import SegformerImageProcessorPil as SegformerImageProcessorPil
 from transformers import SegformerLayer as SegformerLayer
 from transformers import SentencePieceBackend as SentencePieceBackend
-from transformers import Seq2SeqTrainer as Seq2SeqTrainer
 from transformers import Seq2SeqTrainingArguments as Seq2SeqTrainingArguments
 from transformers import SequenceBiasLogitsProcessor as SequenceBiasLogitsProcessor
 from transformers import SequenceFeatureExtractor as SequenceFeatureExtractor
@@ -4088,7 +4100,6 @@ from transformers import TorchExportableModuleWithStaticCache as TorchExportable
 from transformers import TorchvisionBackend as TorchvisionBackend
 from transformers import TrOCRConfig as TrOCRConfig
 from transformers import TrOCRProcessor as TrOCRProcessor
-from transformers import Trainer as Trainer
 from transformers import TrainerCallback as TrainerCallback
 from transformers import TrainerControl as TrainerControl
 from transformers import TrainerState as TrainerState
