@@ -4,7 +4,8 @@
     .venv/bin/python benchmarks/reinforcement.py runs.jsonl --algorithm ppo --env CartPole-v1 --seeds 0-4
     .venv/bin/python benchmarks/reinforcement.py runs.jsonl --algorithm ppo --env LunarLander-v3 --peer SITE
     .venv/bin/python benchmarks/reinforcement.py runs.jsonl --collect --peer SITE
-    .venv/bin/python benchmarks/reinforcement.py runs.jsonl --surrogates --picture docs/images/surrogates.png
+    .venv/bin/python benchmarks/reinforcement.py runs.jsonl --surrogates --seeds 0-2 --picture surrogates.png
+    .venv/bin/python benchmarks/reinforcement.py runs.jsonl --publish    # the last of each, for docs/
 
 Each line holds the seconds of the training (wall and CPU), the returns of 100 episodes with other seeds, and the curve.
 SITE is a folder with stable-baselines3: `pip install --no-deps --target SITE stable-baselines3`.
@@ -19,6 +20,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,41 +89,55 @@ def train_peer(env: str, seed: int) -> dict[str, Any]:
 
 
 def collect(env: str, count: int, steps: int) -> dict[str, Any]:
-    """Steps per second of our loop, what the network takes left out; the best of five rollouts."""
+    """Steps per second of our loop, and of what of it is outside of the networks; the best of eight rollouts."""
     from paritas.rl import PPO
 
-    best = 0.0
     with PPO(env, "torch", environments=count, rollout=steps, batch=0) as training:
-        for _ in range(5):
-            rollout = training.collect()
-            best = max(best, count * steps / (rollout.seconds - rollout.networks))
-    return {"collected_per_second": best, "environments": count}
+        return _collected(training.collect, _timed(training.agent.network), count, steps)
 
 
 def collect_peer(env: str, count: int, steps: int) -> dict[str, Any]:
-    """The same of Stable-Baselines3: what its policy's forward takes is measured around the call, and left out."""
+    """The same of Stable-Baselines3, whose networks are four modules."""
     from stable_baselines3 import PPO
     from stable_baselines3.common.env_util import make_vec_env
 
     model = PPO("MlpPolicy", make_vec_env(env, count, seed=0), n_steps=steps, batch_size=count * steps, device="cpu")
     _, callback = model._setup_learn(10**9, None)
-    spent = [0.0]
-    forward = model.policy.forward
+    policy = model.policy
+    networks = (policy.pi_features_extractor, policy.mlp_extractor, policy.action_net, policy.value_net)
 
-    def timed(*args: Any, **kwargs: Any) -> Any:
-        began = time.perf_counter()
-        try:
-            return forward(*args, **kwargs)
-        finally:
-            spent[0] += time.perf_counter() - began
-
-    model.policy.forward = timed
-    best = 0.0
-    for _ in range(5):
-        spent[0], began = 0.0, time.perf_counter()
+    def rollout() -> None:
         model.collect_rollouts(model.env, callback, model.rollout_buffer, steps)
-        best = max(best, count * steps / (time.perf_counter() - began - spent[0]))
-    return {"collected_per_second": best, "environments": count}
+
+    return _collected(rollout, _timed(*networks), count, steps)
+
+
+def _timed(*modules: Any) -> list[float]:
+    """What these modules' forwards take from now on, added up in the one number of the list: CPU seconds."""
+    spent = [0.0]
+    for module in modules:
+
+        def forward(*given: Any, original: Any = module.forward) -> Any:
+            began = time.thread_time()
+            out = original(*given)
+            spent[0] += time.thread_time() - began
+            return out
+
+        module.forward = forward
+    return spent
+
+
+def _collected(rollout: Callable[[], Any], spent: list[float], count: int, steps: int) -> dict[str, Any]:
+    import torch
+
+    torch.set_num_threads(1)
+    best = outside = 0.0
+    for _ in range(8):
+        spent[0], began = 0.0, time.thread_time()
+        rollout()
+        took = time.thread_time() - began
+        best, outside = max(best, count * steps / took), max(outside, count * steps / (took - spent[0]))
+    return {"per_second": best, "per_second_outside": outside, "environments": count}
 
 
 def surrogates(seeds: list[int], steps: int) -> dict[str, Any]:
@@ -145,6 +161,18 @@ def surrogates(seeds: list[int], steps: int) -> dict[str, Any]:
     return {"histories": told}
 
 
+def publish(path: Path) -> None:
+    """The last line of each kind, environment, way of learning, engine and seed."""
+    import results
+
+    last = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        told = json.loads(line)
+        key = [told.get(name) for name in ("kind", "env", "algorithm", "engine", "peer", "seed")]
+        last[tuple(key)] = {name: value for name, value in told.items() if name not in ("returns", "histories")}
+    print(results.write("reinforcement", {"runs": list(last.values())}))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
@@ -157,8 +185,12 @@ def main() -> None:
     parser.add_argument("--collect", action="store_true", help="steps per second outside of networks")
     parser.add_argument("--surrogates", action="store_true")
     parser.add_argument("--picture", type=Path)
+    parser.add_argument("--publish", action="store_true", help="write benchmarks/results/reinforcement.json")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.publish:
+        publish(given.out)
+        return
     first, _, last = given.seeds.partition("-")
     seeds = list(range(int(first), int(last) + 1)) if last else [int(seed) for seed in given.seeds.split(",")]
     if given.here:
@@ -188,7 +220,7 @@ def _one(given: argparse.Namespace, seeds: list[int]) -> dict[str, Any]:
         return {"kind": "surrogates", **what, **told}
     if given.collect:
         measured = collect_peer if given.peer else collect
-        return {"kind": "collect", **what, **measured(given.env, 16, 512)}
+        return {"kind": "collect", **what, **measured(given.env, 16, 256)}
     if given.peer:
         return {
             "kind": "train",

@@ -285,7 +285,25 @@ def _playlist(data: Mapping[str, Any]) -> str:
     return _table([about(data["engine"]).label, "in Chromium"], rows)
 
 
+def _reinforcement(data: Mapping[str, Any]) -> str:
+    kinds: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for run in data["runs"]:
+        if run["kind"] == "train":
+            kinds.setdefault((run["env"], run["algorithm"], run["engine"]), []).append(run)
+    rows = []
+    for (env, algorithm, engine), runs in sorted(kinds.items()):
+        runs.sort(key=lambda run: run["seed"])
+        label = about(engine).label if not runs[0]["peer"] else engine
+        seconds = [run["cpu_seconds"] for run in runs]
+        returns = ", ".join(f"{run['mean']:.1f}" for run in runs)
+        time = f"{min(seconds):.0f}" if len(seconds) == 1 else f"{min(seconds):.0f} to {max(seconds):.0f}"
+        rows.append([env, algorithm, label, f"{runs[0]['steps']:,}", returns, time])
+    head = ["environment", "", "gradients by", "steps", "return over 100 episodes, seed by seed", "CPU seconds"]
+    return _table(head, rows)
+
+
 _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "reinforcement": _reinforcement,
     "drawing": _drawing,
     "parity": _parity,
     "convolution": _convolution,

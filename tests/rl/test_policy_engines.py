@@ -28,6 +28,10 @@ CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     ),
     "continuous": (PPO, "Pendulum-v1", {**SMALL, "normalise_observations": True, "normalise_rewards": True}),
     "several choices": (PPO, functools.partial(World, spaces.MultiDiscrete([2, 3]), length=9), SMALL),
+    "pictures": (
+        PPO, functools.partial(World, observation=spaces.Box(0, 255, (36, 40, 3), np.uint8)),
+        {**SMALL, "environments": 2, "rollout": 8, "batch": 8},
+    ),
     "values": (
         DQN, "CartPole-v1",
         {"hidden": (16,), "starts": 64, "train_every": 64, "gradient_steps": 8, "target_every": 128, "double": True},
@@ -43,8 +47,8 @@ def test_the_curve_on_mindspore_is_the_one_on_torch(case: str) -> None:
     histories = []
     for engine in ("torch", "mindspore"):
         with kind(env, engine, 0, **settings) as training:
-            updates = 20 * (64 if kind is DQN else 128)
-            training.learn(updates)
+            told = training.settings
+            training.learn(20 * (told.train_every if kind is DQN else told.rollout * told.environments))
             histories.append(training.history)
     for ours, theirs in zip(*histories, strict=True):
         for name in STATISTICS:
@@ -85,6 +89,8 @@ def test_what_was_learnt_is_a_port_that_agrees(case: str, engine: str) -> None:
     wanted = agent.actor()(torch.from_numpy(rows))
     np.testing.assert_allclose(np.asarray(scores), wanted[1].detach().numpy(), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(np.asarray(actions), wanted[0].detach().numpy(), rtol=1e-4, atol=1e-5)
+    mine, on_engine = evaluate(agent, env, 5), evaluate(agent, env, 5, session=port)
+    np.testing.assert_allclose(on_engine.returns, mine.returns, rtol=1e-2)
     port.close()
 
 

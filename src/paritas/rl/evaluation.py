@@ -97,6 +97,12 @@ def evaluate(
         envs.close()
 
 
+def can_record() -> None:
+    """Raise `InputError` where nothing is installed that writes a film."""
+    if importlib.util.find_spec("imageio_ffmpeg") is None:
+        raise InputError("A video needs imageio-ffmpeg, which is not installed:   pip install 'paritas[rl]'")
+
+
 def record(
     agent: Agent,
     path: str | os.PathLike[str],
@@ -111,8 +117,7 @@ def record(
     most: steps, for episodes without an end. Raises `InputError` where the environment draws no pictures, or nothing
     is installed that writes a film.
     """
-    if importlib.util.find_spec("imageio_ffmpeg") is None:
-        raise InputError("A video needs imageio-ffmpeg, which is not installed:   pip install 'paritas[rl]'")
+    can_record()
     import imageio_ffmpeg
 
     # Pictures are drawn in memory: SDL, which draws them, looks for a screen unless it is told not to.

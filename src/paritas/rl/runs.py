@@ -23,10 +23,11 @@ from paritas import leftovers
 from paritas.errors import InputError
 from paritas.rl import storage
 from paritas.rl.drawing import learning_curve
-from paritas.rl.evaluation import Evaluation, evaluate, record
+from paritas.rl.evaluation import Evaluation, can_record, evaluate, record
 from paritas.rl.policy_gradient import PPO, Reinforce
 from paritas.rl.q_learning import DQN
 from paritas.rl.training import Training
+from paritas.run.engine import engine as engine_of
 
 #: By the word of the command.
 KINDS: dict[str, type[Training]] = {kind.algorithm: kind for kind in (PPO, Reinforce, DQN)}
@@ -68,8 +69,15 @@ def run(wish: Wish, progress: Callable[[dict[str, Any], int], None], say: Say) -
 
     Raises what `Training` does; `InputError` where `out` holds a training already and none is to be resumed.
     """
+    if wish.port_to:
+        engine_of(wish.port_to)
+    if wish.video:
+        can_record()
     training = _begun(wish)
     out = wish.out
+    where = f"{wish.algorithm} in {training.agent.environment}, gradients by {training.engine}"
+    begun = f"after {training.done:,} steps" if training.done else "from the beginning"
+    say(f"{where}, seed {training.seed}: {begun} to {training.settings.steps:,}")
     with training:
         agent = training.learn(
             progress=lambda told: progress(told, training.settings.steps),
@@ -85,8 +93,7 @@ def run(wish: Wish, progress: Callable[[dict[str, Any], int], None], say: Say) -
             say(f"Evaluation: {found}")
         agent.save_pretrained(out / "policy")
         _write_lines(out / "progress.jsonl", training.history)
-        title = f"{wish.algorithm} in {training.agent.environment}, gradients by {training.engine}"
-        learning_curve(training.history, out / "learning_curve.png", title)
+        learning_curve(training.history, out / "learning_curve.png", where)
         written = ["policy", "checkpoint", "progress.jsonl", "learning_curve.png"]
         written += ["evaluation.json"] if found else []
         if wish.video:
