@@ -193,6 +193,18 @@ def test_what_changes_an_answer_is_not_used(bert: Servable, changed: Any, batche
     assert why in layout.why
 
 
+def test_texts_of_one_request_are_filled_up_only_where_that_changes_nothing(bert: Servable) -> None:
+    reader: Any = bert.reader
+    assert reader.read(["good", "a good film"])["input_ids"].shape == (2, 5)
+    reader.pads = False
+    try:
+        assert reader.read(["good", "bad"])["input_ids"].shape == (2, 3)
+        with pytest.raises(InputError, match="text 0 has 3 tokens, fewer than another one of the request"):
+            reader.read(["good", "a good film"])
+    finally:
+        reader.pads = True
+
+
 def test_a_port_of_one_size_gets_that_size(bert: Servable) -> None:
     layout = layouts.Layout(True, fixed=4)
 

@@ -25,6 +25,7 @@ from paritas.serve.metrics import Metrics
 from paritas.serve.model import Servable, open_servable
 from paritas.serve.refusals import Refused, refusal
 from paritas.serve.settings import Settings
+from paritas.serve.texts import Texts
 from paritas.serve.writing import maker
 from paritas.store.directory import MANIFEST
 
@@ -320,6 +321,8 @@ class Registry:
         layout = layouts.declared(servable.port, pad)
         if self.settings.engine.warm:
             layout = layouts.measured(layout, servable.port, servable.compute)
+            if isinstance(servable.reader, Texts) and not layout.fixed:
+                servable.reader.pads = bool(layout.length)
         return servable, layout
 
     def _open(self, directory: Path, name: str, number: int) -> Servable:

@@ -38,7 +38,8 @@ class Texts:
         self.longest = min(places, default=1 << 20)
         self.pad_token = config.get("pad_token_id") or 0
         self._fixed = next((dim for dim in ids.dims[1:] if isinstance(dim, int)), 0)
-        self._left = told.get("padding_side") == "left"
+        #: Whether filling up behind a text was measured to change no answer: see `layout.measured`.
+        self.pads = True
         if (directory / "tokenizer.json").is_file():
             require("text", "paritas serve, of texts")
             from tokenizers import Tokenizer
@@ -78,11 +79,17 @@ class Texts:
             if not length:
                 raise InputError(f"text {row} has no token.")
         longest = self._fixed or max(lengths)
+        # A port of one length is filled up to it, as its mask says.
+        fills = "attention_mask" in self._wanted and (self.pads or bool(self._fixed))
+        if min(lengths) < longest and not fills:
+            about = f"the {longest} that this port has" if self._fixed else "another one of the request"
+            raise InputError(
+                f"text {lengths.index(min(lengths))} has {min(lengths)} tokens, fewer than {about}, and filling up "
+                "would change this model's answer: send texts of different lengths in requests of their own."
+            )
         fill = {"input_ids": self.pad_token}
         return {
-            name: _padded(rows, longest, fill.get(name, 0), left=self._left)
-            for name, rows in columns.items()
-            if name in self._wanted
+            name: _padded(rows, longest, fill.get(name, 0)) for name, rows in columns.items() if name in self._wanted
         }
 
 
@@ -95,12 +102,9 @@ def _text(row: int, value: bytes | str) -> str:
         raise InputError(f"text {row} is not UTF-8.") from None
 
 
-def _padded(rows: Sequence[Sequence[int]], longest: int, fill: int, *, left: bool) -> np.ndarray:
-    """int64 [rows, longest]."""
+def _padded(rows: Sequence[Sequence[int]], longest: int, fill: int) -> np.ndarray:
+    """int64 [rows, longest], filled up behind, as that is what was measured."""
     found = np.full((len(rows), longest), fill, np.int64)
     for number, row in enumerate(rows):
-        if left:
-            found[number, longest - len(row) :] = row
-        else:
-            found[number, : len(row)] = row
+        found[number, : len(row)] = row
     return found
