@@ -10,7 +10,7 @@ from paritas.extras import require
 
 
 def connected(address: str, door: str) -> Any:
-    """Ray, connected. address: "local" begins a cluster on this machine. door: what needs it, as its user calls it.
+    """Ray, connected. address: "local" begins a new one on this machine. door: what needs it, as its user calls it.
 
     Raises `InputError` where there is no cluster.
     """
@@ -20,7 +20,7 @@ def connected(address: str, door: str) -> Any:
     if ray.is_initialized():
         return ray
     try:
-        ray.init(address=None if address == "local" else address, log_to_driver=False, configure_logging=False)
+        ray.init(address=address, log_to_driver=False, configure_logging=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(f"--ray {address}: there is no cluster: {first_line(error)}") from error
     return ray

@@ -29,7 +29,7 @@ SETTINGS = {"text": "text", "split": "verses", "key": ""}
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20)
     yield "local"
     ray.shutdown()
 
