@@ -85,6 +85,8 @@ def test_wrong_requests(served: Running, body: Any, says: str) -> None:
 
 def test_what_is_known(served: Running) -> None:
     assert requests.get(f"{served.url}/v2", timeout=30).json()["extensions"] == ["binary_tensor_data"]
+    assert requests.get(f"{served.url}/v2/health/live", timeout=30).json() == {"live": True}
+    assert requests.get(f"{served.url}/v2/health/ready", timeout=30).json() == {"ready": True}
     about = requests.get(f"{served.url}/v2/models/hf-vit", timeout=30).json()
     assert about["versions"] == ["1"]
     assert about["inputs"] == [{"name": "image", "datatype": "BYTES", "shape": [-1]}]

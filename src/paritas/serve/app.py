@@ -25,6 +25,7 @@ from paritas.serve.rest import Rest
 #: What is answered without a token: whoever starts and stops servers asks it, and it says nothing of models.
 OPEN = frozenset({"/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready"})
 
+READY, UNREADY = b'{"ready":true}', b'{"ready":false}'
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
@@ -49,10 +50,13 @@ class Application:
         self._router = Router(
             [
                 Route("/livez", _Plain(lambda: (200, b"ok"))),
-                Route("/v2/health/live", _Plain(lambda: (200, b""))),
+                Route("/v2/health/live", _Plain(lambda: (200, b'{"live":true}'), http.JSON)),
+                Route(
+                    "/v2/health/ready", _Plain(lambda: (200, READY) if registry.ready else (503, UNREADY), http.JSON)
+                ),
                 *(
                     Route(path, _Plain(lambda: (200, b"ok") if registry.ready else (503, b"not ready")))
-                    for path in ("/readyz", "/healthz", "/v2/health/ready")
+                    for path in ("/readyz", "/healthz")
                 ),
                 Route("/metrics", _Page(self)),
                 Route("/monitoring/prometheus/metrics", _Page(self)),  # where TensorFlow Serving has it
@@ -157,12 +161,12 @@ def allowed(given: bytes, tokens: Iterable[bytes]) -> bool:
 class _Plain:
     """A page of one word. look: status and word."""
 
-    def __init__(self, look: Callable[[], tuple[int, bytes]]) -> None:
-        self._look = look
+    def __init__(self, look: Callable[[], tuple[int, bytes]], kind: bytes = b"text/plain") -> None:
+        self._look, self._kind = look, kind
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         status, word = self._look()
-        await http.answer(scope, send, word, status=status, kind=b"text/plain")
+        await http.answer(scope, send, word, status=status, kind=self._kind)
 
 
 class _Page:
