@@ -186,7 +186,8 @@ def test_packed_bodies(served: Running, png64: str) -> None:
     assert post(served, f"{VIT}:predict", body, **{"content-encoding": "br"}).status_code == 415
 
 
-def test_health_and_metrics(served: Running) -> None:
+def test_health_and_metrics(served: Running, png64: str) -> None:
+    assert post(served, f"{VIT}:predict", {"instances": [png64]}).status_code == 200
     for path in ("/livez", "/readyz", "/v2/health/live", "/v2/health/ready"):
         assert requests.get(served.url + path, timeout=30).status_code == 200
     text = requests.get(f"{served.url}/metrics", timeout=30).text
