@@ -20,7 +20,9 @@ def connected(address: str, door: str) -> Any:
     if ray.is_initialized():
         return ray
     try:
-        ray.init(address=address, log_to_driver=False, configure_logging=False)
+        # "local" is Ray's own word: without an address it would join the cluster that was here last.
+        page: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+        ray.init(address=address, **page, log_to_driver=False, configure_logging=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(f"--ray {address}: there is no cluster: {first_line(error)}") from error
     return ray
