@@ -17,8 +17,8 @@ from typing import Any
 import grpc
 import pytest
 import requests
+from served_here import Running
 
-from conftest import Running
 from paritas.serve.messages import message, serving
 from paritas.serve.model import open_servable
 from paritas.serve.registry import ModelConfig

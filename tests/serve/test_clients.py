@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
-
-from conftest import Running
+from served_here import Running
 
 pytestmark = pytest.mark.slow
 

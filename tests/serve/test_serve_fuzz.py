@@ -14,8 +14,8 @@ import grpc
 import numpy as np
 import pytest
 import requests
+from served_here import Running
 
-from conftest import Running
 from paritas.serve.messages import message, serving
 from paritas.serve.tensors import into_proto
 

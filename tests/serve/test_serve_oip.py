@@ -13,8 +13,8 @@ import pytest
 import requests
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from served_here import Running
 
-from conftest import Running
 from paritas.serve.messages import message, serving
 
 PIXELS = np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32)

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
-
-from conftest import Running
+from served_here import Running
 
 VIT = "/v1/models/hf-vit"
 PIXELS = np.zeros((1, 3, 32, 32), np.float32).tolist()
