@@ -233,7 +233,7 @@ def test_the_options_reach_the_pipeline(openvino_port, tmp_path, monkeypatch):
     assert seen == {
         "source": "a/b", "engine": "mindspore", "dtype": "fp16", "mode": "pynative", "target": "ascend",
         "revision": "v1", "subfolder": "x", "model_class": "AutoModel", "dynamic": False, "weights": "",
-        "task": "", "device": "", "ov_config": {}, "train": False,
+        "task": "", "device": "", "ov_config": {}, "train": False, "autocast": "",
     }  # fmt: skip
     shapes = {name: (str(value.dtype), tuple(value.shape)) for name, value in inputs.items()}
     assert shapes["input_ids"] == ("torch.int64", (2, 5))
