@@ -114,10 +114,9 @@ class Writer:
     def __init__(self, port: Port) -> None:
         if why := why_not(port, {}):
             raise PortError(f"{port!r} cannot generate without torch and transformers: {why}.")
-        from tokenizers import Tokenizer
 
         self.port, self.directory = port, port.artifact.directory
-        self.tokenizer = Tokenizer.from_str(files.text(self.directory / "tokenizer.json", 1 << 28))
+        self.tokenizer = tokenizer_in(self.directory)
         self._state = new_state(port.session, port.manifest)
         self._seen: list[int] = []
         names = remembered(port.manifest)
@@ -238,6 +237,13 @@ def conversation(directory: Path, messages: Sequence[Mapping[str, Any]], more: M
 def said(port: Port, name: str) -> dict[str, Any]:
     """What a JSON file beside the port says; {} where there is none."""
     return said_in(port.artifact.directory, name)
+
+
+def tokenizer_in(directory: Path) -> Any:
+    """The tokenizer of a directory's `tokenizer.json`, by the library `tokenizers` alone."""
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_str(files.text(directory / "tokenizer.json", 1 << 28))
 
 
 def said_in(directory: Path, name: str) -> dict[str, Any]:

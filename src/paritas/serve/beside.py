@@ -9,6 +9,7 @@ from typing import Any
 
 from paritas import files
 from paritas.errors import PortError
+from paritas.texts import tokenizer_in
 
 #: What `paritas port` copies beside a port, by what it is for.
 IMAGES_OR_SOUNDS, BOTH, TOKENIZER = "preprocessor_config.json", "processor_config.json", "tokenizer_config.json"
@@ -25,4 +26,12 @@ def said(directory: Path, name: str) -> dict[str, Any]:
         raise PortError(f"{place} is no JSON: {error}") from None
     if not isinstance(found, dict):
         raise PortError(f"{place} holds no object.")
+    return found
+
+
+def tokenizer(directory: Path) -> Any:
+    """Its tokenizer, which neither fills texts up nor cuts them, whatever its file says."""
+    found = tokenizer_in(directory)
+    found.no_padding()
+    found.no_truncation()
     return found

@@ -14,6 +14,7 @@ import numpy as np
 
 from paritas import files
 from paritas.errors import PortError
+from paritas.serve.beside import tokenizer
 from paritas.serve.refusals import Refused
 from paritas.texts import said_in
 
@@ -62,8 +63,6 @@ class Embedder:
     """
 
     def __init__(self, port: Any, name: str) -> None:
-        from tokenizers import Tokenizer
-
         self.port, self.name = port, name
         directory: Path = port.artifact.directory
         self._modes, self._normalised = _modules(directory)
@@ -72,9 +71,7 @@ class Embedder:
         if not outputs or set(self._inputs) - {"input_ids", "attention_mask", "token_type_ids", "position_ids"}:
             raise PortError(f"{name} is not computed of tokens alone, or has no embedding of each.")
         self._output = outputs[0]
-        self._tokenizer = Tokenizer.from_str(files.text(directory / "tokenizer.json", 1 << 28))
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
+        self._tokenizer = tokenizer(directory)
         about = said_in(directory, "sentence_bert_config.json")
         config = said_in(directory, "config.json")
         places = [about.get("max_seq_length"), config.get("max_position_embeddings")]

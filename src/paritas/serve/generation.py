@@ -227,13 +227,10 @@ class Generator:
     """
 
     def __init__(self, directory: Path, name: str, writes: Writes, *, context: int, longest: int, queue: int) -> None:
-        from tokenizers import Tokenizer
-
-        from paritas import files
 
         self.directory, self.name, self.writes = directory, name, writes
         self.context, self.longest, self.queue = context, min(longest, context), queue
-        self.tokenizer = Tokenizer.from_str(files.text(directory / "tokenizer.json", 1 << 28))
+        self.tokenizer = texts.tokenizer_in(directory)
         self.says = {**texts.said_in(directory, "config.json"), **texts.said_in(directory, "generation_config.json")}
         ends = self.says.get("eos_token_id")
         self.ends = tuple(ends) if isinstance(ends, list) else () if ends is None else (int(ends),)

@@ -12,7 +12,6 @@ import numpy as np
 from paritas.serve.bodies import as_bytes, feature, refuse
 from paritas.serve.inference import checked_shape
 from paritas.serve.model import Signature
-from paritas.serve.refusals import Refused
 from paritas.serve.rest import DT
 from paritas.serve.settings import Limits
 
@@ -131,6 +130,3 @@ def _text(name: str, value: bytes) -> Any:
         import base64
 
         return {"b64": base64.b64encode(value).decode()}
-
-
-__all__ = ["Refused", "from_proto", "into_proto", "of_examples"]

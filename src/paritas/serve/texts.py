@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from paritas import files
 from paritas.errors import InputError
 from paritas.extras import require
 from paritas.ports import Port
-from paritas.serve.beside import TOKENIZER, said
+from paritas.serve.beside import TOKENIZER, said, tokenizer
 from paritas.serve.settings import Limits
 
 
@@ -42,11 +41,7 @@ class Texts:
         self.pads = True
         if (directory / "tokenizer.json").is_file():
             require("text", "paritas serve, of texts")
-            from tokenizers import Tokenizer
-
-            self._tokenizer: Any = Tokenizer.from_str(files.text(directory / "tokenizer.json", 1 << 28))
-            self._tokenizer.no_padding()
-            self._tokenizer.no_truncation()
+            self._tokenizer: Any = tokenizer(directory)
             pad = told.get("pad_token")
             pad = pad.get("content") if isinstance(pad, dict) else pad
             if pad and (found := self._tokenizer.token_to_id(pad)) is not None:

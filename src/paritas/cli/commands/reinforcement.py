@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,23 +32,34 @@ Every = Annotated[
 ]
 
 
-def ppo(
-    env: Env = "",
-    engine: TrainEngine = "mindspore",
-    steps: Steps = 0,
-    seed: Seed = 0,
-    set_: Set = None,
-    out: Out = None,
-    resume: Resume = False,
-    parallel: Parallel = False,
-    episodes: Episodes = 100,
-    video: Video = False,
-    port_to: PortTo = "",
-    checkpoint_every: Every = 0,
-    quiet: Quiet = False,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> int:
+def _learning(algorithm: str, about: str) -> Callable[..., int]:
+    """The command of an algorithm: all take the same options. about: its help."""
+
+    def command(
+        env: Env = "",
+        engine: TrainEngine = "mindspore",
+        steps: Steps = 0,
+        seed: Seed = 0,
+        set_: Set = None,
+        out: Out = None,
+        resume: Resume = False,
+        parallel: Parallel = False,
+        episodes: Episodes = 100,
+        video: Video = False,
+        port_to: PortTo = "",
+        checkpoint_every: Every = 0,
+        quiet: Quiet = False,
+        as_json: Json = False,
+        debug: Debug = False,
+    ) -> int:
+        return _trained(algorithm, locals())
+
+    command.__name__, command.__doc__ = algorithm, about
+    return command
+
+
+ppo = _learning(
+    "ppo",
     """Train a policy by proximal policy optimisation, with gradients by an engine.
 
     Needs pip install 'paritas[rl]', and for environments with Box2D 'paritas[box2d]'. What is known to work for an
@@ -60,60 +72,28 @@ def ppo(
       paritas train ppo --env LunarLander-v3 --engine mindspore --video --port-to openvino
 
       paritas train ppo --env CartPole-v1 --out cartpole --resume --steps 200000
-    """
-    return _trained("ppo", locals())
+    """,
+)
 
-
-def reinforce(
-    env: Env = "",
-    engine: TrainEngine = "mindspore",
-    steps: Steps = 0,
-    seed: Seed = 0,
-    set_: Set = None,
-    out: Out = None,
-    resume: Resume = False,
-    parallel: Parallel = False,
-    episodes: Episodes = 100,
-    video: Video = False,
-    port_to: PortTo = "",
-    checkpoint_every: Every = 0,
-    quiet: Quiet = False,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> int:
+reinforce = _learning(
+    "reinforce",
     """Train a policy by the plain policy gradient, with gradients by an engine.
 
     **Examples**
 
       paritas train reinforce --env CartPole-v1 --engine torch
-    """
-    return _trained("reinforce", locals())
+    """,
+)
 
-
-def dqn(
-    env: Env = "",
-    engine: TrainEngine = "mindspore",
-    steps: Steps = 0,
-    seed: Seed = 0,
-    set_: Set = None,
-    out: Out = None,
-    resume: Resume = False,
-    parallel: Parallel = False,
-    episodes: Episodes = 100,
-    video: Video = False,
-    port_to: PortTo = "",
-    checkpoint_every: Every = 0,
-    quiet: Quiet = False,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> int:
+dqn = _learning(
+    "dqn",
     """Learn what actions are worth by deep Q-learning, with gradients by an engine.
 
     **Examples**
 
       paritas train dqn --env CartPole-v1 --engine torch
-    """
-    return _trained("dqn", locals())
+    """,
+)
 
 
 def _trained(algorithm: str, given: dict[str, Any]) -> int:
